@@ -1,0 +1,1 @@
+"""diffmech: what each attention head of a diffusion model does, at which timestep, and whether it matters."""
