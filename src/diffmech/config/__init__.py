@@ -1,0 +1,1 @@
+"""The validated study configuration: one pydantic model per section. Nothing here imports torch."""

@@ -1,0 +1,99 @@
+"""`entropy`, `mechanisms`, `ablation`, `complexity` and `report`: what is computed from the captured passes."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from diffmech.config.section import Count, Inference, Section, Seed
+
+
+class EntropyConfig(Inference):
+    """Attention entropy per head, timestep and domain, and its divergence between the domains."""
+
+
+class PhasesConfig(Section):
+    """Segmentation of the timesteps into phases."""
+
+    maximum: Count = Field(4, description="Most phases allowed.")
+    penalty: Annotated[float, Field(gt=0)] = Field(
+        1.0, description="Penalty per further phase, in units of features x ln(timesteps)."
+    )
+
+
+class MechanismsConfig(Inference):
+    """Head features, probes, clusters, their stability, and labels."""
+
+    clusters: Annotated[int, Field(ge=2)] = Field(8, description="Clusters of self-attention heads (head x phase).")
+    cross_clusters: Annotated[int, Field(ge=2)] = Field(4, description="Clusters of cross-attention heads.")
+    cluster_range: tuple[int, int] = Field((2, 12), description="Cluster counts whose silhouette and BIC are shown.")
+    probes: list[Literal["edges", "texture", "intensity", "parts"]] = Field(
+        ["edges", "texture", "intensity", "parts"], description="Reference maps that attention is compared with."
+    )
+    rolls: Count = Field(500, description="Spatially rolled reference maps behind each enrichment's null.")
+    stability_draws: Count = Field(50, description="Bootstraps behind the adjusted Rand index.")
+    phases: PhasesConfig = Field(PhasesConfig(), description="Segmentation of the timesteps.")
+    seed: Seed = Field(0, description="Seed of the clustering.")
+
+    @field_validator("cluster_range")
+    @classmethod
+    def _range(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if not 2 <= value[0] <= value[1]:
+            raise ValueError(f"must rise from at least 2, found {list(value)}; example: [2, 12]")
+        return value
+
+
+class AblationConfig(Inference):
+    """Local ablation: one denoising pass with heads replaced, against the clean pass on the same latents."""
+
+    groups: list[Literal["heads", "layers", "mechanisms"]] = Field(
+        ["heads", "layers", "mechanisms"], description="What is ablated together."
+    )
+    methods: list[Literal["zero", "mean", "resample", "uniform"]] = Field(
+        ["mean", "zero", "resample", "uniform"],
+        description="What replaces a head's output. The first is the one that rankings and controls use.",
+    )
+    timesteps: list[Annotated[int, Field(ge=0)]] | None = Field(
+        None, description="Subset of capture.timesteps; null = all of them."
+    )
+    window: tuple[int, int] | None = Field(
+        None, description="Ablate only at timesteps first <= t <= last; null = at all."
+    )
+    samples: Count = Field(32, description="Images per domain.")
+    shard_size: Count = Field(64, description="Images per job.")
+    reference_samples: Count = Field(
+        16, description="Images per domain whose clean head outputs give the mean and the resampled replacement."
+    )
+    controls: Annotated[int, Field(ge=20)] = Field(20, description="Matched random sets of heads per mechanism.")
+    control_samples: Count = Field(16, description="Images per domain on which controls are run.")
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> "AblationConfig":
+        for key in ("groups", "methods"):
+            values = getattr(self, key)
+            if not values or len(set(values)) != len(values):
+                raise ValueError(f"{key} must name at least one entry, each once, found {values}")
+        if self.window is not None and self.window[0] > self.window[1]:
+            raise ValueError(f"window must be [first, last] with first <= last, found {list(self.window)}")
+        return self
+
+
+class ComplexityConfig(Inference):
+    """Circuit complexity of each domain and the ratio of the two."""
+
+
+class ReportConfig(Section):
+    """The page at the end."""
+
+    title: str = Field("What each attention head does", description="Title of the page.")
+    examples: Annotated[int, Field(ge=1, le=16)] = Field(4, description="Example images per domain and mechanism.")
+    gallery: Annotated[int, Field(ge=1, le=64)] = Field(24, description="Images of each domain shown side by side.")
+
+
+class RuntimeConfig(Section):
+    """How fast, not what: an edit here reruns nothing."""
+
+    device: str = Field("auto", description="`auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1`, `mps`.")
+    batch_size: Count = Field(64, description="Images per forward pass.")
+    threads: Count = Field(2, description="Threads of a job that runs the denoiser.")
+    checkpoint_seconds: Annotated[float, Field(gt=0)] = Field(30.0, description="Seconds between training checkpoints.")
+    progress: bool = Field(True, description="Show progress bars.")

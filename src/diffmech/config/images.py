@@ -1,0 +1,122 @@
+"""`images` and `datasets`: what the pictures are and how both domains are brought to the same form."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from diffmech.config.section import Count, Probability, Section, Seed
+
+
+class Moments(Section):
+    """The mean and contrast that every data set is brought to, on the scale [-1, 1]."""
+
+    mean: Annotated[float, Field(gt=-1, lt=1)] = Field(-0.1, description="Mean pixel value of each data set.")
+    contrast: Probability = Field(0.4, description="Mean over images of the standard deviation of their pixels.")
+
+
+class ImagesConfig(Section):
+    """The form in which every image of every domain is studied."""
+
+    size: Annotated[int, Field(ge=8, le=1024)] = Field(32, description="Height and width in pixels.")
+    channels: Literal[1, 3] = Field(1, description="1 = grey (Rec. 601 luma), 3 = RGB.")
+    resolution: Annotated[int, Field(ge=4)] | None = Field(
+        None,
+        description="Every image first passes through this many pixels, so that domains of different native "
+        "resolution share one resolution limit. Null leaves them as they are.",
+    )
+    match: Moments | None = Field(
+        Moments(), description="Bring each data set to this mean and contrast by one gain and one offset; null = off."
+    )
+
+    @model_validator(mode="after")
+    def _resolution_fits(self) -> "ImagesConfig":
+        if self.resolution is not None and self.resolution > self.size:
+            raise ValueError(f"resolution {self.resolution} is above size {self.size}; give null or a smaller number")
+        return self
+
+
+class Dataset(Section):
+    """What every kind of data set has."""
+
+    implementation: ClassVar[str]
+    count: Count | None = Field(None, description="Use the first `count` images; null = all there are.")
+    on_bad_file: Literal["error", "skip"] = Field(
+        "error", description="`skip` leaves unreadable files out and lists them in the report; `error` stops."
+    )
+
+
+class SyntheticFaces(Dataset):
+    """Procedurally drawn faces with eleven independent attributes and exact part masks."""
+
+    implementation: ClassVar[str] = "diffmech.data.drawn:SyntheticFacesSource"
+    kind: Literal["synthetic_faces"]
+    count: Count = Field(2000, description="How many faces to draw.")
+    seed: Seed = Field(0, description="Seed of the attributes and identities.")
+    zoom: Annotated[float, Field(ge=0.5, le=3)] = Field(
+        1.0, description="1 shows head, hat and shoulders; 1.5 is a tight crop from forehead to chin."
+    )
+    fixed: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
+        {}, description="Attributes held at one value in [0, 1], e.g. {glasses: 1}."
+    )
+
+
+class LfwSubset(Dataset):
+    """The 100 real face crops (25 x 25, grey, from LFW) that ship inside scikit-image."""
+
+    implementation: ClassVar[str] = "diffmech.data.bundled:LfwSubsetSource"
+    kind: Literal["lfw_subset"]
+    count: Annotated[int, Field(ge=1, le=100)] = Field(100, description="How many of the 100 faces to use.")
+
+
+class ImageFolder(Dataset):
+    """Any folder of images (jpg, png, bmp, webp, tif, npy), with an optional table of labels and folder of masks."""
+
+    implementation: ClassVar[str] = "diffmech.data.folder:ImageFolderSource"
+    kind: Literal["image_folder"]
+    path: str = Field(description="Folder of the images, searched recursively in sorted order.")
+    labels: str | None = Field(
+        None,
+        description="CSV whose first column is the file name (relative to `path`) and whose other columns are numeric "
+        "attributes in [0, 1].",
+    )
+    masks: str | None = Field(
+        None,
+        description="Folder with one subfolder per part, each holding a mask image named like its image "
+        "(white = the part).",
+    )
+    crop: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="Central square that is kept, as a fraction of the shorter side."
+    )
+
+
+class CelebA(Dataset):
+    """CelebA in its own layout: img_align_celeba/ and list_attr_celeba.txt under `path`."""
+
+    implementation: ClassVar[str] = "diffmech.data.celeba:CelebASource"
+    kind: Literal["celeba"]
+    path: str = Field(description="Folder that holds img_align_celeba/ and list_attr_celeba.txt.")
+    crop: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.8, description="Central square that is kept, as a fraction of the shorter side (178 pixels)."
+    )
+    attributes: list[str] | None = Field(
+        None, description="CelebA attributes to keep, e.g. [Eyeglasses, Smiling]; null = all forty."
+    )
+
+
+class HuggingFace(Dataset):
+    """A data set of the `datasets` library: a hub name, or a local folder written by `save_to_disk`."""
+
+    implementation: ClassVar[str] = "diffmech.data.hub:HuggingFaceSource"
+    kind: Literal["huggingface"]
+    name: str = Field(description="Hub name, or the path of a local data set.")
+    split: str = Field("train", description="Split to use.")
+    revision: str | None = Field(None, description="Revision of the hub data set, for reproducibility.")
+    image_column: str = Field("image", description="Column that holds the images.")
+    attributes: list[str] = Field([], description="Numeric columns to keep as attributes in [0, 1].")
+    crop: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="Central square that is kept.")
+
+
+AnyDataset = Annotated[
+    SyntheticFaces | LfwSubset | ImageFolder | CelebA | HuggingFace,
+    Field(discriminator="kind"),
+]

@@ -1,0 +1,117 @@
+"""Reading config.yaml, and answering a mistake in it with one line: the path, the value, what is allowed."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from diffmech.config.root import Config
+from diffmech.errors import ConfigError
+
+
+def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with `overlay` laid over it, mapping by mapping, as Snakemake does with --configfile."""
+    merged = dict(base)
+    for key, value in overlay.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def read_config(*paths: Path) -> Config:
+    """Read and validate one file, with any further files laid over it; ConfigError in one line per mistake."""
+    raw: dict[str, Any] = {}
+    for path in paths:
+        try:
+            content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read ({error.strerror}); name an existing YAML file") from error
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(content, Mapping):
+            raise ConfigError(f"{path}: holds {type(content).__name__}, expected sections such as `study:`")
+        raw = merge(raw, content)
+    return validate(raw)
+
+
+def validate(raw: Mapping[str, Any]) -> Config:
+    """Validate a plain mapping; ConfigError with one line per mistake."""
+    try:
+        return Config.model_validate(dict(raw))
+    except ValidationError as error:
+        lines = [_line(detail, raw) for detail in error.errors(include_url=False)]
+        raise ConfigError("\n".join(lines)) from None
+
+
+def _line(detail: Any, raw: Mapping[str, Any]) -> str:
+    location = _spoken_location(detail["loc"], raw)
+    path = _path(location)
+    kind, value = detail["type"], detail["input"]
+    if kind == "extra_forbidden":
+        allowed = _fields_at(location[:-1], raw)
+        near = get_close_matches(str(location[-1]), allowed, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"allowed are {', '.join(sorted(allowed))}"
+        return f"{path}: unknown key; {hint}"
+    if kind == "missing":
+        return f"{path}: is missing and has no default"
+    if kind == "union_tag_invalid":
+        context = detail["ctx"]
+        near = get_close_matches(
+            str(context["tag"]), [tag.strip("' ") for tag in context["expected_tags"].split(",")], n=1
+        )
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"{path}.kind: {context['tag']!r} is not one of {context['expected_tags']}{hint}"
+    if kind == "union_tag_not_found":
+        return f"{path}.kind: is missing; e.g. kind: image_folder"
+    if kind == "value_error":
+        message = str(detail["ctx"]["error"])
+        return f"{path}: {message}" if path else message
+    return f"{path}: {value!r} is not allowed: {detail['msg'][0].lower()}{detail['msg'][1:]}"
+
+
+def _spoken_location(location: tuple[int | str, ...], raw: Any) -> tuple[int | str, ...]:
+    """Drop the parts of a pydantic location that are not keys of the user's file (union tags)."""
+    spoken: list[int | str] = []
+    node = raw
+    for index, part in enumerate(location):
+        last = index == len(location) - 1
+        if isinstance(node, Mapping) and part not in node and not last:
+            continue
+        spoken.append(part)
+        if isinstance(node, Mapping):
+            node = node.get(part)
+        elif isinstance(node, list | tuple) and isinstance(part, int) and part < len(node):
+            node = node[part]
+    return tuple(spoken)
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else str(part))
+    return text
+
+
+def _fields_at(location: tuple[int | str, ...], raw: Any) -> list[str]:
+    """Return the keys that the section at `location` allows."""
+    model: Any = Config
+    node = raw
+    for part in location:
+        node = node[part] if isinstance(node, Mapping) and part in node else None
+        if isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
+            model = model.model_fields[str(part)].annotation
+        options = _models_in(model)
+        if isinstance(node, Mapping) and "kind" in node and len(options) > 1:
+            options = [o for o in options if node["kind"] in get_args(o.model_fields["kind"].annotation)] or options
+        if options and (len(options) == 1 or (isinstance(node, Mapping) and "kind" in node)):
+            model = options[0]
+    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models_in(argument)]

@@ -1,0 +1,114 @@
+"""`models`: the denoisers, trained by the workflow, bundled, or taken from a diffusers directory or hub id."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from diffmech.config.section import Count, Section, Seed
+
+
+class Architecture(Section):
+    """The UNet2DConditionModel that the workflow trains: transformer layers with self- and cross-attention."""
+
+    channels: list[Count] = Field([32, 64, 128], description="Channels of each resolution level.")
+    attention: list[bool] = Field(
+        [False, True, False],
+        description="Levels with transformer layers: one on the way down and two on the way up each.",
+    )
+    middle_attention: bool = Field(False, description="A further transformer layer at the lowest resolution.")
+    heads: Count = Field(8, description="Attention heads per layer.")
+    layers_per_block: Count = Field(1, description="Residual layers per block.")
+    norm_groups: Count = Field(8, description="Groups of the group normalisation.")
+    token_width: Count = Field(64, description="Width of the conditioning tokens.")
+    timesteps: Count = Field(1000, description="Steps of the diffusion (DDPM, epsilon prediction).")
+    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = Field(
+        "squaredcos_cap_v2", description="Noise schedule, in the names of diffusers."
+    )
+
+    @model_validator(mode="after")
+    def _levels_agree(self) -> "Architecture":
+        if len(self.channels) != len(self.attention):
+            raise ValueError(f"channels has {len(self.channels)} levels but attention has {len(self.attention)}")
+        for channels in self.channels:
+            if channels % self.norm_groups:
+                raise ValueError(f"channels {channels} is not a multiple of norm_groups {self.norm_groups}")
+        attended = [c for c, a in zip(self.channels, self.attention, strict=True) if a]
+        if self.middle_attention:
+            attended.append(self.channels[-1])
+        if not attended:
+            raise ValueError("no level has attention; set one entry of attention to true")
+        for channels in attended:
+            if channels % self.heads:
+                raise ValueError(
+                    f"channels {channels} of a level with attention is not a multiple of heads {self.heads}"
+                )
+        return self
+
+
+class Training(Section):
+    """How the denoiser is trained."""
+
+    steps: Count = Field(3000, description="Optimiser steps.")
+    batch_size: Count = Field(32, description="Images per step.")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(1.5e-3, description="Peak of the one-cycle schedule.")
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(0.999, description="Decay of the averaged weights.")
+    domain_shares: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        {"real": 0.3, "synthetic": 0.7}, description="Share of each domain in a batch (normalised to sum 1)."
+    )
+    condition_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.1, description="Share of images trained without any condition, for classifier-free guidance."
+    )
+    attribute_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.1, description="Share of single attributes replaced by their null token."
+    )
+    holdout: Annotated[int, Field(ge=0)] = Field(
+        5, description="Every n-th image of each data set is kept out of training; 0 keeps none out."
+    )
+    flip: list[str] = Field(["real"], description="Domains whose images are mirrored at random (no sided attributes).")
+    precision: Literal["float32", "bfloat16", "auto"] = Field(
+        "auto", description="`auto` is bfloat16 autocast where the device is known to gain by it."
+    )
+    seed: Seed = Field(0, description="Seed of the weights, batches and noise.")
+
+
+class DenoiserConfig(Section):
+    """One denoiser to study."""
+
+    source: Literal["bundled", "train", "diffusers", "untrained"] = Field(
+        description="`bundled`: weights in resources/models/<location>; `train`: the workflow trains them; "
+        "`diffusers`: a diffusers directory or hub id in `location`; `untrained`: random weights, the null study.",
+    )
+    location: str | None = Field(None, description="Directory or hub id (diffusers), or bundle name (bundled).")
+    revision: str | None = Field(None, description="Revision of a hub model, for reproducibility.")
+    subfolder: str = Field("unet", description="Folder of the denoiser inside a pipeline directory.")
+    architecture: Architecture = Field(Architecture(), description="What to build (train, untrained).")
+    training: Training = Field(Training(), description="How to train it (train); what the bundle was trained with.")
+
+    @model_validator(mode="after")
+    def _location_given(self) -> "DenoiserConfig":
+        if self.source in ("bundled", "diffusers") and not self.location:
+            raise ValueError(f"source {self.source} needs a location")
+        return self
+
+
+class SamplingConfig(Section):
+    """The images that are generated to show what the denoiser learned."""
+
+    count: Count = Field(8, description="Images per row of the gallery.")
+    steps: Count = Field(30, description="DDIM steps.")
+    guidance: Annotated[float, Field(ge=0)] = Field(3.0, description="Classifier-free guidance; 1 = none.")
+    attributes: list[str] = Field(
+        ["glasses", "hat", "beard", "smile"],
+        description="Attributes shown one by one; those the model lacks are left out.",
+    )
+    seed: Seed = Field(0, description="Seed of the initial noise.")
+
+
+class RecognitionConfig(Section):
+    """The check that conditional samples show their attributes: a small classifier trained on synthetic faces."""
+
+    attributes: list[str] = Field(["glasses", "hat", "beard", "smile"], description="Attributes to recognise.")
+    samples: Count = Field(64, description="Generated images per attribute.")
+    faces: Count = Field(6000, description="Drawn faces the classifier is trained on.")
+    epochs: Count = Field(6, description="Passes over them.")
+    seed: Seed = Field(0, description="Seed of the classifier and of the samples.")

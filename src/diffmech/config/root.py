@@ -1,0 +1,87 @@
+"""The whole study, and the checks that need more than one section."""
+
+from pydantic import Field, model_validator
+
+from diffmech.config.analysis import (
+    AblationConfig,
+    ComplexityConfig,
+    EntropyConfig,
+    MechanismsConfig,
+    ReportConfig,
+    RuntimeConfig,
+)
+from diffmech.config.images import AnyDataset, ImagesConfig
+from diffmech.config.models import DenoiserConfig, RecognitionConfig, SamplingConfig
+from diffmech.config.section import Section
+from diffmech.config.study import CaptureConfig, LatentsConfig, StudyConfig, UntrainedConfig
+
+
+class Config(Section):
+    """config.yaml."""
+
+    study: StudyConfig = Field(description="What is compared.")
+    images: ImagesConfig = Field(ImagesConfig(), description="The form in which every image is studied.")
+    datasets: dict[str, AnyDataset] = Field(description="Named sets of images.")
+    models: dict[str, DenoiserConfig] = Field(description="Named denoisers.")
+    sampling: SamplingConfig = Field(SamplingConfig(), description="Images generated to show what the model learned.")
+    recognition: RecognitionConfig = Field(RecognitionConfig(), description="Do samples show their attributes?")
+    latents: LatentsConfig = Field(LatentsConfig(), description="The noised images.")
+    capture: CaptureConfig = Field(CaptureConfig(), description="Which passes are observed.")
+    untrained: UntrainedConfig = Field(UntrainedConfig(), description="The untrained null.")
+    entropy: EntropyConfig = Field(EntropyConfig(), description="Attention entropy and divergence.")
+    mechanisms: MechanismsConfig = Field(MechanismsConfig(), description="Features, clusters and labels of heads.")
+    ablation: AblationConfig = Field(AblationConfig(), description="Ablations and their controls.")
+    complexity: ComplexityConfig = Field(ComplexityConfig(), description="Circuit complexity.")
+    report: ReportConfig = Field(ReportConfig(), description="The page at the end.")
+    runtime: RuntimeConfig = Field(RuntimeConfig(), description="Performance only; never recomputes anything.")
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> "Config":
+        if self.study.model not in self.models:
+            raise ValueError(f"study.model: {self.study.model!r} is not in models, which has {sorted(self.models)}")
+        for domain, dataset in self.study.domains.items():
+            if dataset not in self.datasets:
+                raise ValueError(
+                    f"study.domains.{domain}: {dataset!r} is not in datasets, which has {sorted(self.datasets)}"
+                )
+        model = self.models[self.study.model]
+        if model.source == "train":
+            for domain in model.training.domain_shares:
+                if domain not in self.study.domains:
+                    raise ValueError(
+                        f"models.{self.study.model}.training.domain_shares: {domain!r} is not a domain of the study, "
+                        f"which has {sorted(self.study.domains)}"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _timesteps_fit(self) -> "Config":
+        model = self.models[self.study.model]
+        # The schedule of a foreign model is only known once it is loaded; latents check it then.
+        if model.source != "diffusers":
+            steps = model.architecture.timesteps
+            for index, timestep in enumerate(self.capture.timesteps):
+                if timestep >= steps:
+                    raise ValueError(
+                        f"capture.timesteps[{index}]: {timestep} is not below the scheduler's {steps} steps"
+                    )
+        for index, timestep in enumerate(self.ablation.timesteps or []):
+            if timestep not in self.capture.timesteps:
+                raise ValueError(
+                    f"ablation.timesteps[{index}]: {timestep} is not in capture.timesteps {self.capture.timesteps}"
+                )
+        if self.ablation.samples > self.capture.samples:
+            raise ValueError(
+                f"ablation.samples: {self.ablation.samples} is above capture.samples {self.capture.samples}"
+            )
+        return self
+
+    @property
+    def model(self) -> DenoiserConfig:
+        """The denoiser that is studied."""
+        return self.models[self.study.model]
+
+    @property
+    def ablation_timesteps(self) -> list[int]:
+        """The timesteps at which heads are ablated."""
+        return sorted(self.ablation.timesteps or self.capture.timesteps)

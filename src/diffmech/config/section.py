@@ -1,0 +1,33 @@
+"""What every section of config.yaml shares: unknown keys are errors, values are frozen, every field is described."""
+
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Probability = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, no unknown keys, defaults validated."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    def canonical(self) -> dict[str, Any]:
+        """Return the section as one plain dict with defaults filled in and a fixed order, as rules track it."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def restore(cls, canonical: dict[str, Any]) -> Self:
+        """Return the section that `canonical()` was taken from."""
+        return cls.model_validate(canonical)
+
+
+class Inference(Section):
+    """Settings of the statistics that a section reports."""
+
+    draws: Count = Field(2000, description="Bootstrap draws over samples (images) behind every interval.")
+    permutations: Count = Field(2000, description="Permutations of the domain labels behind every p-value.")
+    confidence: Probability = Field(0.95, description="Coverage of the intervals.")
+    alpha: Probability = Field(0.05, description="Family-wise error rate after correction.")
