@@ -1,0 +1,1 @@
+"""Intervals, permutation tests, multiplicity and effect sizes: used by every study, depending on none."""
