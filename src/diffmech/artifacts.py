@@ -1,0 +1,135 @@
+"""How results are written and read: whole or not at all, byte-stable where a table decides something.
+
+A store is a Zarr v3 hierarchy, zipped without compression of its own in sorted order, and moved into place by one
+rename. Writing through a ZipStore would leave duplicate metadata entries; a directory could be seen half-written.
+"""
+
+import json
+import os
+import platform
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from diffmech.errors import StoreError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+Item = TypeVar("Item")
+
+# A fixed time stamp makes equal contents equal bytes.
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+@contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; it becomes `path` on success and is removed on failure."""
+    destination = Path(path)
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
+    temporary = folder / destination.name
+    try:
+        yield temporary
+        os.replace(temporary, destination)
+    except OSError as error:
+        raise StoreError(
+            f"{destination}: cannot be written ({error.strerror or error}); free space or rights"
+        ) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def zip_directory(directory: Path, archive: Path) -> None:
+    """Zip `directory` uncompressed, in sorted order and with fixed time stamps."""
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as target:
+        for file in sorted(p for p in directory.rglob("*") if p.is_file()):
+            entry = zipfile.ZipInfo(file.relative_to(directory).as_posix(), date_time=_EPOCH)
+            with file.open("rb") as source, target.open(entry, "w", force_zip64=True) as sink:
+                shutil.copyfileobj(source, sink, 1 << 20)
+
+
+@contextmanager
+def building_store(path: Path | str) -> Iterator[Path]:
+    """Yield an empty directory to build a Zarr hierarchy in; it becomes the store `path` on success."""
+    with atomic_path(path) as archive:
+        directory = archive.with_suffix(".building")
+        directory.mkdir()
+        yield directory
+        zip_directory(directory, archive)
+
+
+def write_store(path: Path | str, tree: "xr.Dataset | xr.DataTree", *, encoding: dict[str, Any] | None = None) -> None:
+    """Write a dataset or a tree of datasets as one store. `encoding` is xarray's (per group for a tree)."""
+    import xarray as xr
+
+    with building_store(path) as directory:
+        if isinstance(tree, xr.DataTree):
+            tree.to_zarr(directory, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
+        else:
+            tree.to_zarr(directory, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
+
+
+def open_store(path: Path | str, *, chunks: Any = None) -> "xr.DataTree":
+    """Open a store lazily; StoreError if it is missing or not a whole store."""
+    import xarray as xr
+    import zarr
+
+    path = Path(path)
+    if not path.is_file():
+        raise StoreError(f"{path}: no such store; let the workflow make it, or check the path")
+    try:
+        store = zarr.storage.ZipStore(path, mode="r")
+        return xr.open_datatree(store, engine="zarr", consolidated=False, chunks=chunks)  # type: ignore[arg-type]
+    except (zipfile.BadZipFile, zarr.errors.GroupNotFoundError, FileNotFoundError, KeyError, ValueError) as error:
+        raise StoreError(
+            f"{path}: is not a whole store ({error}); delete it and let the workflow make it anew"
+        ) from error
+
+
+def write_csv(path: Path | str, frame: "pd.DataFrame") -> None:
+    """Write a table so that equal numbers give equal bytes: six significant digits, Unix line ends, no index."""
+    with atomic_path(path) as temporary:
+        frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+
+
+def write_json(path: Path | str, content: Any) -> None:
+    """Write JSON with sorted keys."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path | str) -> Any:
+    """Read JSON; StoreError names the file where it is missing or broken."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StoreError(
+            f"{path}: cannot be read ({error.strerror}); let the workflow make it, or check the path"
+        ) from error
+    except json.JSONDecodeError as error:
+        raise StoreError(f"{path}: is not valid JSON ({error}); delete it and let the workflow make it anew") from error
+
+
+def provenance(**extra: Any) -> str:
+    """Return, as JSON, the versions that produced an artifact together with `extra` (seeds, parameters, inputs)."""
+    versions = {"python": platform.python_version()}
+    for package in ("diffmech", "torch", "diffusers", "numpy", "xarray", "zarr"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return json.dumps({"versions": versions, **extra}, sort_keys=True)
+
+
+def progress(items: Iterable[Item], what: str, *, total: int | None = None, show: bool = True) -> Iterable[Item]:
+    """Wrap an iterable in a bar with rate and time left; `show=False` iterates silently."""
+    from tqdm import tqdm
+
+    return tqdm(items, desc=what, total=total, disable=not show, mininterval=1.0, dynamic_ncols=True)
