@@ -69,11 +69,19 @@ def write_store(path: Path | str, tree: "xr.Dataset | xr.DataTree", *, encoding:
     """Write a dataset or a tree of datasets as one store. `encoding` is xarray's (per group for a tree)."""
     import xarray as xr
 
+    whole = tree.map_over_datasets(portable) if isinstance(tree, xr.DataTree) else portable(tree)
     with building_store(path) as directory:
-        if isinstance(tree, xr.DataTree):
-            tree.to_zarr(directory, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
-        else:
-            tree.to_zarr(directory, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
+        whole.to_zarr(directory, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
+
+
+def portable(dataset: "xr.Dataset") -> "xr.Dataset":
+    """Return `dataset` with its text as variable-length strings: Zarr v3 specifies no fixed-length ones."""
+    import numpy as np
+
+    text = {name: v.astype(np.dtypes.StringDType()) for name, v in dataset.variables.items() if v.dtype.kind == "U"}
+    return dataset.assign({n: v for n, v in text.items() if n not in dataset.coords}).assign_coords(
+        {n: v for n, v in text.items() if n in dataset.coords}
+    )
 
 
 def open_store(path: Path | str, *, chunks: Any = None) -> "xr.DataTree":
@@ -114,7 +122,7 @@ def read_json(path: Path | str) -> Any:
             f"{path}: cannot be read ({error.strerror}); let the workflow make it, or check the path"
         ) from error
     except json.JSONDecodeError as error:
-        raise StoreError(f"{path}: is not valid JSON ({error}); delete it and let the workflow make it anew") from error
+        raise StoreError(f"{path}: is not valid JSON ({error}); delete it to have it made anew") from error
 
 
 def provenance(**extra: Any) -> str:

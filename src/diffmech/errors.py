@@ -1,4 +1,4 @@
-"""The errors that a user can cause and mend. Each message says what was found, where, what was expected and what to do."""
+"""The errors that a user can cause and mend. Each says what was found, where, what was expected and what to do."""
 
 
 class DiffmechError(Exception):
