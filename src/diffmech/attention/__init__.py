@@ -1,0 +1,1 @@
+"""Attention of any denoiser: the names of its heads, the tap that watches and intervenes, exact statistics."""

@@ -1,0 +1,130 @@
+"""Attention together with its log-sum-exp: the only file that touches torch's private operators.
+
+The fused kernels behind `scaled_dot_product_attention` already hold lse_i = logsumexp_j s_ij (FlashAttention, Dao et
+al. 2022); the public function throws it away. Where that very kernel can be asked directly, output and lse come from
+one call and the output is bit-identical by construction; elsewhere the public function runs and the lse is summed
+beside it, tile by tile.
+"""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+# One tile of scores: 1 MiB of float32 stays in a core's L2 cache.
+TILE_ELEMENTS = 2**18
+
+FLASH, EFFICIENT = 1, 2  # torch.nn.attention.SDPBackend; as integers because `_fused_sdp_choice` returns integers
+
+
+def attention_with_lse(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float | None = None,
+    attn_mask: Tensor | None = None,
+    is_causal: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Return attention's output (sample, head, query, channel) and log-sum-exp (sample, head, query) in nats.
+
+    `query`, `key`, `value` are (sample, head, token, channel). The output equals that of
+    `scaled_dot_product_attention` bit for bit.
+    """
+    fused = same_kernel_with_lse(query, key, value, scale, attn_mask, is_causal)
+    if fused is not None:
+        return fused
+    output = functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=attn_mask, is_causal=is_causal, scale=scale
+    )
+    return output, logsumexp_scores(query, key, scale, attn_mask, is_causal)
+
+
+def same_kernel_with_lse(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float | None = None,
+    attn_mask: Tensor | None = None,
+    is_causal: bool = False,
+) -> tuple[Tensor, Tensor] | None:
+    """Return output and lse from the kernel that `scaled_dot_product_attention` would run, or None where it has none.
+
+    None also where torch would first change the arguments (autocast, padded head sizes, boolean masks) or where a
+    gradient is wanted: then only the public function is sure to give the same output.
+    """
+    tensors = (query, key, value)
+    plain = all(type(tensor) is Tensor and tensor.dim() == 4 for tensor in tensors)
+    wants_gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    if not plain or wants_gradient or torch.is_autocast_enabled(query.device.type) or query.shape[1] != key.shape[1]:
+        return None
+    if attn_mask is not None and (attn_mask.dtype != query.dtype or attn_mask.requires_grad):
+        return None
+    try:
+        choice = torch._fused_sdp_choice(
+            query, key, value, attn_mask=attn_mask, dropout_p=0.0, is_causal=is_causal, scale=scale
+        )
+        if query.device.type == "cpu" and choice == FLASH:
+            output, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+                query, key, value, 0.0, is_causal, attn_mask=attn_mask, scale=scale
+            )
+        elif query.device.type == "cuda" and attn_mask is None and query.shape[-1] % 8 == 0 and choice == FLASH:
+            output, lse = torch.ops.aten._scaled_dot_product_flash_attention(
+                query, key, value, 0.0, is_causal, False, scale=scale
+            )[:2]
+        elif query.device.type == "cuda" and attn_mask is None and choice == EFFICIENT:
+            output, lse = torch.ops.aten._scaled_dot_product_efficient_attention(
+                query, key, value, None, True, 0.0, is_causal, scale=scale
+            )[:2]
+        else:
+            return None
+    except (AttributeError, TypeError):  # another release of torch: private operators come and go
+        return None
+    return output, lse[..., : query.shape[-2]]  # the efficient kernel pads the lse to a multiple of 32
+
+
+def logsumexp_scores(
+    query: Tensor,
+    key: Tensor,
+    scale: float | None = None,
+    attn_mask: Tensor | None = None,
+    is_causal: bool = False,
+) -> Tensor:
+    """Return lse_i = logsumexp_j (scale q_i.k_j + mask_ij), (sample, head, query), in float32 or float64.
+
+    Scores exist only as blocks of a few queries by all keys. A query that may see no key has lse = -inf.
+    """
+    with torch.no_grad():
+        blocks = [scores.logsumexp(-1) for _, scores in score_tiles(query, key, scale, attn_mask, is_causal)]
+        return torch.cat(blocks, -1)
+
+
+def score_tiles(
+    query: Tensor,
+    key: Tensor,
+    scale: float | None = None,
+    attn_mask: Tensor | None = None,
+    is_causal: bool = False,
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield a slice of query positions and their scores (sample, head, tile, key), in float32 or float64."""
+    dtype = torch.promote_types(query.dtype, torch.float32)
+    batch, heads, queries, channels = query.shape
+    keys = key.shape[-2]
+    if key.shape[1] != heads:  # grouped-query attention: each key head serves several query heads
+        key = key.repeat_interleave(heads // key.shape[1], dim=1)
+    scaled = query.to(dtype) * (1 / math.sqrt(channels) if scale is None else scale)
+    transposed = key.to(dtype).transpose(-1, -2)
+    mask = None if attn_mask is None else attn_mask.expand(batch, heads, queries, keys)
+    tile = max(1, TILE_ELEMENTS // (batch * heads * keys))
+    for start in range(0, queries, tile):
+        rows = slice(start, min(start + tile, queries))
+        scores = scaled[:, :, rows] @ transposed
+        if is_causal:  # aligned at the first query and the first key, as scaled_dot_product_attention has it
+            positions = torch.arange(start, rows.stop, device=query.device)
+            future = torch.arange(keys, device=query.device) > positions[:, None]
+            scores.masked_fill_(future, -math.inf)
+        if mask is not None:
+            block = mask[:, :, rows]
+            scores = scores.masked_fill_(~block, -math.inf) if block.dtype == torch.bool else scores.add_(block)
+        yield rows, scores

@@ -1,0 +1,180 @@
+"""The names of a model's attention sites and heads, derived from module paths alone.
+
+A site is one attention module. Its name is stage, block and kind: `down1.0.self`, `mid.0.cross`, `block03.self`,
+`joint07`, and `down1.0b1.self` where one transformer stack holds several blocks. A head is its site and its index:
+`down1.0.self.h03`. Names never depend on enumeration order, so they join tables of different runs. The naming is ours.
+"""
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from torch import nn
+
+from diffmech.errors import ConfigError, ModelError
+
+Kind = Literal["self", "cross", "joint"]
+
+# The query projection and the head count, as diffusers, timm and transformers call them.
+QUERY_PROJECTIONS = ("to_q", "qkv", "q_proj", "query")
+HEAD_COUNTS = ("heads", "num_heads", "num_attention_heads", "n_heads")
+
+UNET_PATH = re.compile(
+    r"(?P<prefix>(?:.+\.)?)(?:(?P<stage>down|up)_blocks\.(?P<index>\d+)|(?P<mid>mid)_block)"
+    r"\.attentions\.(?P<attention>\d+)(?:\.transformer_blocks\.(?P<block>\d+)\.(?P<leaf>attn[12]))?"
+)
+TRANSFORMER_PATH = re.compile(
+    r"(?P<prefix>(?:.+\.)?)(?P<single>single_)?(?:transformer_)?blocks\.(?P<index>\d+)\.(?P<leaf>attn[12]?)"
+)
+HEAD_NAME = re.compile(r"(?P<site>.+)\.h(?P<head>\d{2,})")
+STAGE_ORDER = {"down": 0, "mid": 1, "up": 2}
+
+
+@dataclass(frozen=True)
+class AttentionSite:
+    """One attention module: its name, where it stands in the model, what it attends to and how many heads it has."""
+
+    name: str
+    module_path: str
+    kind: Kind
+    heads: int
+
+
+@dataclass(frozen=True, order=True)
+class HeadId:
+    """One head of one site; `str(head_id)` is the join key of every table, e.g. `down1.0.self.h03`."""
+
+    site: str
+    head: int
+
+    def __str__(self) -> str:
+        return f"{self.site}.h{self.head:02d}"
+
+    @classmethod
+    def parse(cls, text: str) -> "HeadId":
+        """Return the head that `text` names. Raises ConfigError when it is not of the form `site.hNN`."""
+        match = HEAD_NAME.fullmatch(text)
+        if match is None:
+            raise ConfigError(f"{text!r} is not a head: expected a site and a two-digit head, e.g. down1.0.self.h03")
+        return cls(match["site"], int(match["head"]))
+
+
+def head_ids(site: AttentionSite) -> tuple[str, ...]:
+    """Return the names of all heads of `site`, in order: `("down1.0.self.h00", ...)`."""
+    return tuple(str(HeadId(site.name, head)) for head in range(site.heads))
+
+
+def find_sites(model: nn.Module) -> list[AttentionSite]:
+    """Return the attention sites of `model`, in module order with the middle of a U-Net between its two halves.
+
+    Raises ModelError when an attention module does not tell its head count, or when two would get the same name.
+    """
+    modules = {path: module for path, module in model.named_modules() if _is_attention(path, module)}
+    stacked = _stacks_of_several_blocks(modules)
+    kinds = {path: _kind(path, module) for path, module in modules.items()}
+    sites = [
+        AttentionSite(_name(path, kinds[path], stacked), path, kinds[path], _head_count(path, module))
+        for path, module in modules.items()
+    ]
+    repeated = [name for name, count in Counter(site.name for site in sites).items() if count > 1]
+    if repeated:
+        paths = ", ".join(site.module_path for site in sites if site.name == repeated[0])
+        raise ModelError(
+            f"{type(model).__name__}: the attention modules {paths} would share the name {repeated[0]}; "
+            "rename one of the modules"
+        )
+    return sorted(sites, key=_network_order)
+
+
+def resolve_heads(patterns: Iterable[str], sites: Iterable[AttentionSite]) -> list[HeadId]:
+    """Return the heads that any of `patterns` names, each once, in the order of `sites`.
+
+    A pattern is a head (`mid.0.self.h03`), a site (all of its heads) or a glob over either (`down1.*.self.h03`,
+    `*.cross.*`). Raises ConfigError, with the nearest names that exist, when a pattern names no head.
+    """
+    sites = list(sites)
+    heads = [HeadId(site.name, head) for site in sites for head in range(site.heads)]
+    chosen: set[HeadId] = set()
+    for pattern in patterns:
+        found = {h for h in heads if fnmatchcase(str(h), pattern) or fnmatchcase(h.site, pattern)}
+        if not found:
+            known = [str(head) for head in heads]
+            near = difflib.get_close_matches(pattern, known + [site.name for site in sites], n=3, cutoff=0.0)
+            raise ConfigError(
+                f"no head matches {pattern!r} among the {len(known)} heads of this model; "
+                f"nearest: {', '.join(near) or 'none, the model has no attention'}"
+            )
+        chosen |= found
+    return [head for head in heads if head in chosen]
+
+
+def _is_attention(path: str, module: nn.Module) -> bool:
+    # torch's own layer is a site too: it cannot be tapped, and the tap says so instead of passing over it.
+    if not path or isinstance(module, nn.MultiheadAttention):
+        return bool(path)
+    has_heads = any(hasattr(module, name) for name in HEAD_COUNTS)
+    return hasattr(module, "to_q") or (has_heads and any(hasattr(module, name) for name in QUERY_PROJECTIONS))
+
+
+def _head_count(path: str, module: nn.Module) -> int:
+    counts = [getattr(module, name, None) for name in HEAD_COUNTS]
+    count = next((count for count in counts if isinstance(count, int)), None)
+    if count is None:
+        raise ModelError(
+            f"the attention module {path} ({type(module).__name__}) has a query projection but no head count; "
+            "expected an integer attribute `heads`"
+        )
+    return count
+
+
+def _kind(path: str, module: nn.Module) -> Kind:
+    """Tell self, cross and joint attention apart; joint means that keys of text and image stand in one softmax."""
+    if getattr(module, "added_kv_proj_dim", None) is not None or "single_transformer_blocks." in path:
+        return "joint"
+    is_cross = getattr(module, "is_cross_attention", None)
+    if is_cross is None:
+        width = getattr(module, "cross_attention_dim", None)
+        is_cross = width is not None or "cross" in path.rpartition(".")[2]
+    return "cross" if is_cross else "self"
+
+
+def _stacks_of_several_blocks(paths: Iterable[str]) -> set[str]:
+    """Return the path of each stack of transformer blocks inside a U-Net that holds more than one block."""
+    blocks: dict[str, set[str]] = {}
+    for path in paths:
+        match = UNET_PATH.fullmatch(path)
+        if match and match["block"]:
+            blocks.setdefault(path[: match.start("block")], set()).add(match["block"])
+    return {stack for stack, indices in blocks.items() if len(indices) > 1}
+
+
+def _name(path: str, kind: Kind, stacked: set[str]) -> str:
+    if match := UNET_PATH.fullmatch(path):
+        stage = match["mid"] or match["stage"] + match["index"]
+        several = match["block"] and path[: match.start("block")] in stacked
+        block = f"b{match['block']}" if several else ""
+        return f"{match['prefix']}{stage}.{match['attention']}{block}.{_role(kind, match['leaf'])}"
+    if match := TRANSFORMER_PATH.fullmatch(path):
+        index = f"{int(match['index']):02d}"
+        if match["single"]:
+            return f"{match['prefix']}single{index}"
+        # The second attention of a joint block (SD3.5) attends to the image alone: it is `block00.self2`.
+        if kind == "joint":
+            return f"{match['prefix']}joint{index}"
+        return f"{match['prefix']}block{index}.{_role(kind, match['leaf'])}"
+    return f"{path}.{kind}"
+
+
+def _role(kind: Kind, leaf: str | None) -> str:
+    """Return the last part of a name: the kind, with the leaf's number where the leaf usually is of another kind."""
+    usual = {"attn1": "self", "attn2": "cross"}
+    return kind if leaf not in usual or kind in (usual[leaf], "joint") else kind + leaf[-1]
+
+
+def _network_order(site: AttentionSite) -> int:
+    match = UNET_PATH.fullmatch(site.module_path)
+    return STAGE_ORDER[match["mid"] or match["stage"]] if match else 0

@@ -1,0 +1,252 @@
+"""The one interception point: every attention of a model, watched or changed, without touching its code.
+
+Attention in diffusers, timm and transformers ends in `torch.nn.functional.scaled_dot_product_attention`. A torch
+function mode catches that call and forward hooks tell which site is running, so observers see query, key, value and
+per-head output of any architecture, and interventions may replace the per-head output before the output projection.
+Watching leaves the model's output bit-identical. The method is ours; hooks scoped by a context manager follow
+TransformerLens.
+"""
+
+import inspect
+import math
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from diffmech.attention.kernels import logsumexp_scores, same_kernel_with_lse
+from diffmech.attention.sites import AttentionSite, find_sites
+from diffmech.errors import ModelError
+
+PARAMETERS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
+NO_CALL = "its forward made no scaled_dot_product_attention call (a processor with a hand-written softmax?)"
+NEVER_RAN = "its forward never ran"
+
+# Sites under an open tap. Two taps on one module would each hide calls from the other.
+_tapped: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionCall:
+    """One attention call of one site: everything that statistics or interventions need.
+
+    query, key, value are (sample, head, token, channel); output is (sample, head, query, channel), per head, before the
+    output projection; lse is (sample, head, query), in nats, or None when no guest asked for it; scale multiplies q.k.
+    """
+
+    site: AttentionSite
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    output: Tensor
+    lse: Tensor | None
+    scale: float
+    attn_mask: Tensor | None
+    is_causal: bool
+
+
+class Observer(Protocol):
+    """Watches attention calls. Optional attributes: `needs_lse` and `after_interventions`, both False by default."""
+
+    def observe(self, call: AttentionCall) -> None:
+        """Receive one call; the tensors belong to the model and must not be changed."""
+
+
+class Intervention(Protocol):
+    """Replaces the per-head output of some sites. Optional attribute: `needs_lse`, False by default."""
+
+    def applies_to(self, site: AttentionSite) -> bool:
+        """Return whether this intervention wants the calls of `site`."""
+
+    def replace_output(self, call: AttentionCall) -> Tensor | None:
+        """Return the new output (sample, head, query, channel) for the whole batch, or None to leave it."""
+
+
+@dataclass(frozen=True)
+class TapReport:
+    """What a tap reaches: sites seen, sites missed with the reason, the number of calls that belong to no site."""
+
+    tapped: tuple[str, ...]
+    untapped: dict[str, str]
+    unclaimed: dict[str, int]
+
+    def require_all(self) -> None:
+        """Raise ModelError naming every site that cannot be tapped, and why."""
+        if self.untapped:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in self.untapped.items())
+            raise ModelError(f"{len(self.untapped)} attention sites cannot be tapped ({reasons})")
+        if not self.tapped:
+            raise ModelError("the model has no attention that can be tapped")
+
+
+@dataclass(slots=True)
+class _Frame:
+    """One running forward of a site."""
+
+    site: AttentionSite
+    calls: int = 0
+    problem: str = field(default=NO_CALL)
+
+
+class AttentionTap(TorchFunctionMode):
+    """Context manager that shows every attention call of `model` to `observers` and lets `interventions` change it.
+
+    Interventions apply in order, each to the result of the one before. Observers see the original call, or the final
+    one if their `after_interventions` is True. Bare functions of one call are observers too. After a run, `tapped` names
+    the sites seen, `untapped` those whose forward ran unseen with the reason, `unclaimed` the calls outside every site.
+    Everything is restored on exit, on exceptions too. Raises ModelError when the model is already under a tap.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        observers: Iterable[Observer | Callable[[AttentionCall], None]] = (),
+        interventions: Iterable[Intervention] = (),
+        sites: Iterable[AttentionSite] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.sites = find_sites(model) if sites is None else list(sites)
+        self.tapped: set[str] = set()
+        self.untapped: dict[str, str] = {}
+        self.unclaimed: Counter[str] = Counter()
+        self._modules = {site.name: model.get_submodule(site.module_path) for site in self.sites}
+        self._running: list[_Frame] = []
+        self._restore: ExitStack | None = None
+        observers, interventions = list(observers), list(interventions)
+        self._before = [_observe(guest) for guest in observers if not getattr(guest, "after_interventions", False)]
+        self._after = [_observe(guest) for guest in observers if getattr(guest, "after_interventions", False)]
+        self._interventions = {
+            site.name: [guest for guest in interventions if guest.applies_to(site)] for site in self.sites
+        }
+        self._needs_lse = any(getattr(guest, "needs_lse", False) for guest in [*observers, *interventions])
+
+    def __enter__(self) -> "AttentionTap":
+        taken = [name for name, module in self._modules.items() if module in _tapped]
+        if self._restore is not None or taken:
+            what = "this tap" if self._restore is not None else f"a tap on {taken[0]}"
+            raise ModelError(f"{what} is already open; close it first, or give all guests to one tap")
+        with ExitStack() as restore:
+            for site in self.sites:
+                module = self._modules[site.name]
+                _tapped.add(module)
+                restore.callback(_tapped.discard, module)
+                # Prepended, so that no other hook can fail between this one and the forward it announces.
+                restore.callback(module.register_forward_pre_hook(self._entering(site), prepend=True).remove)
+                restore.callback(module.register_forward_hook(self._leave, always_call=True).remove)
+            super().__enter__()
+            self._restore = restore.pop_all()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        assert self._restore is not None
+        super().__exit__(*exception)
+        self._restore.close()
+        self._restore = None
+        self._running.clear()
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is functional.scaled_dot_product_attention:
+            return self._attend(func, args, kwargs or {})
+        return func(*args, **(kwargs or {}))
+
+    def _entering(self, site: AttentionSite) -> Callable[..., None]:
+        def enter(module: nn.Module, inputs: Any) -> None:
+            self._running.append(_Frame(site))
+
+        return enter
+
+    def _leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        frame = self._running.pop()
+        if frame.calls:
+            self.tapped.add(frame.site.name)
+        elif output is not None:  # None: the forward raised, so nothing is known about its calls
+            self.untapped[frame.site.name] = frame.problem
+
+    def _attend(self, func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        named: dict[str, Any] = dict(zip(PARAMETERS, args, strict=False)) | kwargs
+        query, key, value = named["query"], named["key"], named["value"]
+        frame = self._running[-1] if self._running else None
+        if frame is None or frame.calls:
+            name = _caller(self.model) if frame is None else f"{frame.site.name}, second call of one forward"
+            self.unclaimed[name] += 1
+            return func(*args, **kwargs)
+        if query.dim() != 4 or query.shape[1] != frame.site.heads:
+            frame.problem = (
+                f"its query has shape {tuple(query.shape)}, expected (sample, {frame.site.heads} heads, token, channel)"
+            )
+            return func(*args, **kwargs)
+        frame.calls += 1
+        mask, causal, scale = named.get("attn_mask"), named.get("is_causal", False), named.get("scale")
+        output, lse = None, None
+        if self._needs_lse:
+            if not named.get("dropout_p"):
+                output, lse = same_kernel_with_lse(query, key, value, scale, mask, causal) or (None, None)
+            if lse is None:
+                lse = logsumexp_scores(query, key, scale, mask, causal)
+        if output is None:
+            output = func(*args, **kwargs)
+        if key.shape[1] != query.shape[1]:  # grouped-query attention: guests see one key head per query head
+            repeats = query.shape[1] // key.shape[1]
+            key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
+        scale = 1 / math.sqrt(query.shape[-1]) if scale is None else float(scale)
+        return self._entertain(AttentionCall(frame.site, query, key, value, output, lse, scale, mask, causal))
+
+    def _entertain(self, call: AttentionCall) -> Tensor:
+        """Show the call to every guest and return the output that the model goes on with."""
+        for observe in self._before:
+            observe(call)
+        for intervention in self._interventions[call.site.name]:
+            replacement = intervention.replace_output(call)
+            if replacement is None:
+                continue
+            if replacement.shape != call.output.shape or replacement.dtype != call.output.dtype:
+                raise ModelError(
+                    f"{type(intervention).__name__} at {call.site.name} returned {replacement.dtype} of shape "
+                    f"{tuple(replacement.shape)}, expected {call.output.dtype} of shape {tuple(call.output.shape)}"
+                )
+            call = replace(call, output=replacement)
+        for observe in self._after:
+            observe(call)
+        return call.output
+
+
+def check_tappable(model: nn.Module, run: Callable[[], Any]) -> TapReport:
+    """Call `run` (one forward of `model`) under a tap without guests and report what a tap reaches.
+
+    Sites whose forward never ran are listed as untapped too. Gradients are off during the run.
+    """
+    with torch.no_grad(), AttentionTap(model) as tap:
+        run()
+    silent = {site.name: NEVER_RAN for site in tap.sites if site.name not in tap.tapped | tap.untapped.keys()}
+    return TapReport(
+        tapped=tuple(site.name for site in tap.sites if site.name in tap.tapped),
+        untapped=silent | tap.untapped,
+        unclaimed=dict(tap.unclaimed),
+    )
+
+
+def _observe(guest: Observer | Callable[[AttentionCall], None]) -> Callable[[AttentionCall], None]:
+    observe: Callable[[AttentionCall], None] = guest.observe if hasattr(guest, "observe") else guest
+    return observe
+
+
+def _caller(model: nn.Module) -> str:
+    """Return the path of the calling module of `model`, from the call stack; only unclaimed calls need it."""
+    paths = {id(module): path for path, module in model.named_modules()}
+    frame = inspect.currentframe()
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, nn.Module) and id(owner) in paths:
+            return paths[id(owner)] or type(model).__name__
+        frame = frame.f_back
+    return "outside the model"

@@ -1,0 +1,381 @@
+"""Watching never changes a model, interventions change exactly what they say, and nothing stays behind."""
+
+from collections.abc import Callable
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from diffusers.models.attention_processor import AttnProcessor
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import _get_current_function_mode_stack
+
+from diffmech.attention.sites import AttentionSite
+from diffmech.attention.tap import AttentionCall, AttentionTap, check_tappable
+from diffmech.errors import ModelError
+
+UNET: dict[str, Any] = {
+    "sample_size": 16,
+    "in_channels": 1,
+    "out_channels": 1,
+    "layers_per_block": 1,
+    "block_out_channels": (16, 32),
+    "norm_num_groups": 8,
+    "attention_head_dim": 8,
+}
+TRANSFORMER: dict[str, Any] = {
+    "num_attention_heads": 4,
+    "attention_head_dim": 16,
+    "in_channels": 4,
+    "num_layers": 2,
+    "sample_size": 16,
+    "patch_size": 2,
+}
+STEPS = torch.tensor([1, 2])
+
+
+def normal(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def unet2d() -> tuple[nn.Module, dict[str, Any]]:
+    model = diffusers.UNet2DModel(
+        **UNET, down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D")
+    )
+    return model, {"sample": normal(2, 1, 16, 16), "timestep": STEPS}
+
+
+def unet2d_condition() -> tuple[nn.Module, dict[str, Any]]:
+    model = diffusers.UNet2DConditionModel(
+        **UNET,
+        cross_attention_dim=32,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    )
+    return model, {"sample": normal(2, 1, 16, 16), "timestep": STEPS, "encoder_hidden_states": normal(2, 6, 32)}
+
+
+def dit() -> tuple[nn.Module, dict[str, Any]]:
+    model = diffusers.DiTTransformer2DModel(**TRANSFORMER, out_channels=4, num_embeds_ada_norm=100)
+    return model, {"hidden_states": normal(2, 4, 16, 16), "timestep": STEPS, "class_labels": STEPS}
+
+
+def pixart() -> tuple[nn.Module, dict[str, Any]]:
+    model = diffusers.PixArtTransformer2DModel(
+        **TRANSFORMER,
+        out_channels=8,
+        cross_attention_dim=64,
+        caption_channels=32,
+        use_additional_conditions=False,
+    )
+    return model, {
+        "hidden_states": normal(2, 4, 16, 16),
+        "encoder_hidden_states": normal(2, 7, 32),
+        "encoder_attention_mask": torch.tensor([[1, 1, 1, 1, 0, 0, 0], [1] * 7]),
+        "timestep": STEPS,
+        "added_cond_kwargs": {"resolution": None, "aspect_ratio": None},
+    }
+
+
+def sd3() -> tuple[nn.Module, dict[str, Any]]:
+    model = diffusers.SD3Transformer2DModel(
+        **TRANSFORMER, out_channels=4, joint_attention_dim=32, caption_projection_dim=64, pooled_projection_dim=32
+    )
+    return model, {
+        "hidden_states": normal(2, 4, 16, 16),
+        "encoder_hidden_states": normal(2, 7, 32),
+        "pooled_projections": normal(2, 32),
+        "timestep": STEPS,
+    }
+
+
+def flux() -> tuple[nn.Module, dict[str, Any]]:
+    model = diffusers.FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=4,
+        num_layers=1,
+        num_single_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        pooled_projection_dim=32,
+        axes_dims_rope=(4, 4, 8),
+    )
+    return model, {
+        "hidden_states": normal(1, 64, 4),
+        "encoder_hidden_states": normal(1, 7, 32),
+        "pooled_projections": normal(1, 32),
+        "timestep": torch.tensor([1.0]),
+        "img_ids": torch.zeros(64, 3),
+        "txt_ids": torch.zeros(7, 3),
+    }
+
+
+FAMILIES = [unet2d, unet2d_condition, dit, pixart, sd3, flux]
+
+
+class Recorder:
+    """Keeps every call."""
+
+    def __init__(self, needs_lse: bool = False, after_interventions: bool = False) -> None:
+        self.needs_lse, self.after_interventions = needs_lse, after_interventions
+        self.calls: list[AttentionCall] = []
+
+    def observe(self, call: AttentionCall) -> None:
+        self.calls.append(call)
+
+
+class Rewrite:
+    """Applies a function of the call to the sites of one name."""
+
+    def __init__(self, function: Callable[[AttentionCall], Tensor | None], site: str = "") -> None:
+        self.function, self.site = function, site
+
+    def applies_to(self, site: AttentionSite) -> bool:
+        return self.site in ("", site.name)
+
+    def replace_output(self, call: AttentionCall) -> Tensor | None:
+        return self.function(call)
+
+
+class Attention(nn.Module):
+    """The smallest module that is an attention site; `inner` is a module that it runs before its own attention."""
+
+    def __init__(self, inner: nn.Module | None = None, keyword: bool = False) -> None:
+        super().__init__()
+        self.heads, self.to_q, self.inner, self.keyword = 2, nn.Linear(8, 8, bias=False), inner, keyword
+
+    def forward(self, x: Tensor, depth: int = 0) -> Tensor:
+        if depth:
+            x = self(x, depth - 1)
+        if self.inner is not None:
+            x = self.inner(x)
+        q = self.to_q(x).unflatten(-1, (2, 4)).transpose(1, 2)
+        if self.keyword:
+            o = functional.scaled_dot_product_attention(value=q, key=q, query=q, scale=0.3)
+        else:
+            o = functional.scaled_dot_product_attention(q, q, q, None, 0.0, False, scale=0.3)
+        return o.transpose(1, 2).flatten(2)
+
+
+def hook_count(model: nn.Module) -> int:
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, inputs: dict[str, Any]) -> Tensor:
+    return model(**inputs, return_dict=False)[0]
+
+
+@pytest.mark.parametrize("build", FAMILIES)
+@pytest.mark.parametrize("needs_lse", [False, True])
+def test_watching_never_changes_the_output(build, needs_lse):
+    torch.manual_seed(0)
+    model, inputs = build()
+    model.eval()
+    plain = evaluate(model, inputs)
+    recorder = Recorder(needs_lse)
+    with AttentionTap(model, [recorder]) as tap:
+        tapped = evaluate(model, inputs)
+    assert torch.equal(plain, tapped)
+    assert torch.equal(plain, evaluate(model, inputs))
+    assert {call.site for call in recorder.calls} == set(tap.sites)
+    assert tap.tapped == {site.name for site in tap.sites}
+    assert not tap.untapped
+    assert not tap.unclaimed
+
+
+@pytest.mark.parametrize("build", FAMILIES)
+def test_observed_calls_hold_the_softmax_attention_and_its_lse(build):
+    torch.manual_seed(0)
+    model, inputs = build()
+    recorder = Recorder(needs_lse=True)
+    with AttentionTap(model.eval(), [recorder]):
+        evaluate(model, inputs)
+    for call in recorder.calls:
+        scores = call.scale * call.query.double() @ call.key.double().transpose(-1, -2)
+        if call.attn_mask is not None:
+            scores = scores + call.attn_mask
+        assert call.query.shape[1] == call.site.heads
+        torch.testing.assert_close(scores.softmax(-1) @ call.value.double(), call.output.double(), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(scores.logsumexp(-1), call.lse.double(), atol=1e-5, rtol=1e-5)
+
+
+def test_watching_with_gradients_on_changes_neither_output_nor_gradient():
+    torch.manual_seed(0)
+    model, inputs = unet2d_condition()
+
+    def gradient() -> tuple[Tensor, Tensor]:
+        model.zero_grad()
+        output = model(**inputs, return_dict=False)[0]
+        output.square().sum().backward()
+        return output.detach(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    plain = gradient()
+    recorder = Recorder(needs_lse=True)
+    with AttentionTap(model, [recorder]):
+        tapped = gradient()
+    assert torch.equal(plain[0], tapped[0])
+    torch.testing.assert_close(plain[1], tapped[1], rtol=1e-4, atol=1e-5)
+    assert all(call.output.requires_grad and call.lse is not None for call in recorder.calls)
+
+
+def test_arguments_may_come_by_position_or_keyword():
+    for keyword in (False, True):
+        model = nn.Sequential(Attention(keyword=keyword))
+        recorder = Recorder()
+        with AttentionTap(model, [recorder]), torch.no_grad():
+            model(normal(1, 5, 8))
+        assert recorder.calls[0].scale == 0.3
+        assert recorder.calls[0].lse is None
+
+
+def test_a_module_that_runs_inside_another_gets_its_own_calls():
+    model = nn.ModuleDict({"outer": Attention(inner=Attention())})
+    recorder = Recorder()
+    with AttentionTap(model, [recorder]):
+        model["outer"](normal(1, 5, 8))
+        model["outer"].inner(normal(1, 5, 8), depth=2)
+    assert [call.site.name for call in recorder.calls] == [
+        "outer.inner.self",
+        "outer.self",
+        *["outer.inner.self"] * 3,
+    ]
+
+
+def test_returning_none_or_the_same_output_changes_nothing():
+    model, inputs = unet2d()
+    plain = evaluate(model, inputs)
+    for function in (lambda call: None, lambda call: call.output.clone()):
+        with AttentionTap(model, interventions=[Rewrite(function)]):
+            assert torch.equal(plain, evaluate(model, inputs))
+
+
+def test_replacing_the_output_equals_editing_the_projection_by_hand():
+    """Zeroing head 1 before the output projection equals zeroing that head's columns of the projection."""
+    model, inputs = unet2d()
+
+    def zero_head(call: AttentionCall) -> Tensor:
+        output = call.output.clone()
+        output[:, 1] = 0
+        return output
+
+    with AttentionTap(model, interventions=[Rewrite(zero_head, "mid.0.self")]):
+        ablated = evaluate(model, inputs)
+    attention = model.mid_block.attentions[0]
+    size = attention.to_out[0].in_features // attention.heads
+    with torch.no_grad():
+        attention.to_out[0].weight[:, size : 2 * size] = 0
+    torch.testing.assert_close(ablated, evaluate(model, inputs))
+
+
+def test_interventions_compose_in_order_and_observers_choose_their_side():
+    model, inputs = unet2d()
+    before, after = Recorder(), Recorder(after_interventions=True)
+    interventions = [Rewrite(lambda call: call.output + 1), Rewrite(lambda call: call.output * 2)]
+    with AttentionTap(model, [before, after], interventions):
+        evaluate(model, inputs)
+    for original, final in zip(before.calls, after.calls, strict=True):
+        torch.testing.assert_close(final.output, (original.output + 1) * 2)
+    with AttentionTap(model, [again := Recorder()]):
+        evaluate(model, inputs)
+    assert torch.equal(again.calls[0].output, before.calls[0].output)
+
+
+def test_a_replacement_of_another_shape_is_refused():
+    model, inputs = unet2d()
+    broken = Rewrite(lambda call: call.output[:1], "mid.0.self")
+    with AttentionTap(model, interventions=[broken]), pytest.raises(ModelError, match=r"Rewrite at mid.0.self .*\(1, "):
+        evaluate(model, inputs)
+
+
+def test_the_tap_restores_everything_even_when_a_guest_raises():
+    model, inputs = unet2d()
+
+    def fail(call: AttentionCall) -> None:
+        raise RuntimeError("guest failed")
+
+    tap = AttentionTap(model, [fail])
+    with pytest.raises(RuntimeError, match="guest failed"), tap:
+        evaluate(model, inputs)
+    assert hook_count(model) == 0
+    assert _get_current_function_mode_stack() == []
+    assert not tap.untapped
+    with AttentionTap(model) as again:  # nothing keeps the model taken
+        evaluate(model, inputs)
+    assert len(again.tapped) == len(again.sites)
+    assert hook_count(model) == 0
+
+
+def test_a_forward_that_fails_leaves_the_running_site_of_its_caller_right():
+    class Careful(Attention):
+        def forward(self, x: Tensor) -> Tensor:
+            with pytest.raises(RuntimeError):
+                self.inner(x[..., :3])
+            self.inner, kept = None, self.inner
+            y = super().forward(x)
+            self.inner = kept
+            return y
+
+    model = nn.ModuleDict({"outer": Careful(inner=Attention())})
+    recorder = Recorder()
+    with AttentionTap(model, [recorder]) as tap:
+        model["outer"](normal(1, 5, 8))
+    assert [call.site.name for call in recorder.calls] == ["outer.self"]
+    assert not tap.untapped
+
+
+def test_a_model_is_under_one_tap_at_a_time():
+    model, _ = unet2d()
+    with AttentionTap(model) as tap:
+        with pytest.raises(ModelError, match="this tap is already open"), tap:
+            pass
+        with pytest.raises(ModelError, match=r"a tap on down1.0.self is already open"), AttentionTap(model):
+            pass
+    with tap:  # one after the other is fine
+        pass
+
+
+def test_hand_written_softmax_is_reported_by_name():
+    model, inputs = unet2d()
+    model.mid_block.attentions[0].set_processor(AttnProcessor())
+    report = check_tappable(model, lambda: evaluate(model, inputs))
+    assert set(report.tapped) == {"down1.0.self", "up0.0.self", "up0.1.self"}
+    assert list(report.untapped) == ["mid.0.self"]
+    assert "no scaled_dot_product_attention call" in report.untapped["mid.0.self"]
+    with pytest.raises(ModelError, match=r"1 attention sites cannot be tapped \(mid.0.self"):
+        report.require_all()
+
+
+def test_torch_multihead_attention_is_reported_and_not_passed_over():
+    model = nn.ModuleDict({"layer": nn.MultiheadAttention(8, 2, batch_first=True)})
+    x = normal(1, 5, 8)
+    assert list(check_tappable(model, lambda: model["layer"](x, x, x)).untapped) == ["layer.self"]
+
+
+def test_a_site_that_never_runs_and_a_model_without_attention_are_reported():
+    model = nn.ModuleDict({"used": Attention(), "idle": Attention()})
+    report = check_tappable(model, lambda: model["used"](normal(1, 5, 8)))
+    assert report.untapped == {"idle.self": "its forward never ran"}
+    plain = nn.Sequential(nn.Linear(2, 2))
+    with pytest.raises(ModelError, match="no attention"):
+        check_tappable(plain, lambda: plain(torch.zeros(1, 2))).require_all()
+
+
+def test_calls_outside_every_site_are_counted_under_the_module_that_makes_them():
+    class Pooling(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return functional.scaled_dot_product_attention(x, x, x)
+
+    model = nn.Sequential(Attention(), Pooling())
+    report = check_tappable(model, lambda: [model(normal(1, 5, 8)) for _ in range(2)])
+    assert report.tapped == ("0.self",)
+    assert report.unclaimed == {"1": 2}
+
+
+def test_a_site_with_another_number_of_heads_than_it_says_is_not_trusted():
+    model = nn.Sequential(Attention())
+    model[0].heads = 3
+    report = check_tappable(model, lambda: model(normal(1, 5, 8)))
+    assert "expected (sample, 3 heads, token, channel)" in report.untapped["0.self"]
