@@ -63,12 +63,14 @@ def bootstrap_mean(
     population in silence.
     """
     array = np.asarray(values)
+    if array.ndim == 0:
+        raise ValueError("values is a single number; expected an array with samples along axis 0")
     shape = array.shape[1:]
-    columns = array.reshape(*array.shape[:1], int(np.prod(shape)))
+    columns = array.reshape(len(array), int(np.prod(shape)))
     # the statistic is per column, so columns can be done in pieces: memory does not grow with their number
     pieces = [
-        _interval(_itself, [(columns[..., start : start + COLUMNS_AT_ONCE],)], draws, confidence, seed, method)
-        for start in range(0, max(columns.shape[-1], 1), COLUMNS_AT_ONCE)
+        _interval(_itself, [(columns[:, start : start + COLUMNS_AT_ONCE],)], draws, confidence, seed, method)
+        for start in range(0, max(columns.shape[1], 1), COLUMNS_AT_ONCE)
     ]
     estimate, low, high = (np.concatenate(parts).reshape(shape) for parts in zip(*pieces, strict=True))
     return _as_interval((estimate, low, high))

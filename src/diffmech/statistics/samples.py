@@ -1,4 +1,4 @@
-"""What every statistic asks of its arrays: samples along axis 0, finite numbers, and plain floats for scalar results."""
+"""What every statistic asks of its arrays: samples along axis 0, finite numbers, plain floats for scalar results."""
 
 from typing import Any
 
