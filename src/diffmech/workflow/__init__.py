@@ -1,0 +1,1 @@
+"""Import-light glue between Snakemake and the library: paths, shards, fingerprints, the session of one job."""

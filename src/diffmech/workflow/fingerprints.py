@@ -1,0 +1,76 @@
+"""Which code a rule depends on, as a short hash that Snakemake tracks as a parameter.
+
+The fingerprint covers the rule's script and every diffmech module that it imports, directly or not, at the top of a
+module or inside a function, by statement or by a lazy "module:name" string. It hashes syntax trees without docstrings,
+so comments, docstrings, formatting and `touch` change nothing and a real edit changes exactly what depends on it.
+Configuration and workflow glue are left out: what they pass on is tracked as parameters.
+"""
+
+import ast
+import hashlib
+import re
+from functools import cache
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1]
+_UNTRACKED = ("diffmech.config", "diffmech.workflow", "diffmech.errors")
+_LAZY_NAME = re.compile(r"^diffmech(?:\.\w+)+(?::\w+)?$")
+
+
+def fingerprint(script: Path) -> str:
+    """Return the fingerprint of a script and its import closure inside the package."""
+    digest = hashlib.sha256(_tree_digest(script).encode())
+    for module in sorted(closure(script)):
+        digest.update(f"{module} {_tree_digest(_file(module))}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def closure(script: Path) -> frozenset[str]:
+    """Return the names of the package's modules that `script` imports, directly or through others."""
+    found: set[str] = set()
+    waiting = list(_imports(script))
+    while waiting:
+        module = waiting.pop()
+        if module not in found:
+            found.add(module)
+            waiting.extend(_imports(_file(module)))
+    return frozenset(found)
+
+
+def _file(module: str) -> Path:
+    path = PACKAGE.joinpath(*module.split(".")[1:])
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def _exists(module: str) -> bool:
+    return module.startswith("diffmech.") and not module.startswith(_UNTRACKED) and _file(module).is_file()
+
+
+@cache
+def _tree(path: Path) -> ast.Module:
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
+            node
+        ):
+            node.body = node.body[1:] or [ast.Pass()]
+    return tree
+
+
+@cache
+def _tree_digest(path: Path) -> str:
+    return hashlib.sha256(ast.dump(_tree(path)).encode()).hexdigest()
+
+
+@cache
+def _imports(path: Path) -> frozenset[str]:
+    names: set[str] = set()
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _LAZY_NAME.match(node.value):
+            names.add(node.value.split(":")[0])
+    return frozenset(name for name in names if _exists(name))

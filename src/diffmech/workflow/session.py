@@ -1,0 +1,92 @@
+"""What surrounds one job: its log, its threads, its settings, and one clear line when the user can mend the cause."""
+
+import contextlib
+import logging
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, TextIO, TypeVar
+
+from diffmech.config.analysis import RuntimeConfig
+from diffmech.config.section import Section
+from diffmech.errors import DiffmechError
+
+SectionType = TypeVar("SectionType", bound=Section)
+
+
+@dataclass(frozen=True)
+class Job:
+    """The paths and settings of one job, as its rule declares them."""
+
+    input: Any
+    output: Any
+    wildcards: Any
+    params: Any
+    runtime: RuntimeConfig
+
+    def section(self, kind: type[SectionType], name: str) -> SectionType:
+        """Return the section that the rule tracks under `settings[name]`."""
+        return kind.restore(self.params.settings[name])
+
+
+class _Tee:
+    """Write to the log and to the terminal."""
+
+    def __init__(self, *targets: TextIO) -> None:
+        self.targets = targets
+
+    def write(self, text: str) -> int:
+        for target in self.targets:
+            target.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        for target in self.targets:
+            target.flush()
+
+    def isatty(self) -> bool:
+        return self.targets[-1].isatty()
+
+
+@contextlib.contextmanager
+def session(snakemake: Any) -> Iterator[Job]:
+    """Run the body of a rule script: log to the rule's log file, limit threads, turn known errors into one line."""
+    runtime = RuntimeConfig.restore(snakemake.config.get("runtime") or {})
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(max(1, snakemake.threads))
+    # Progress must not fill the log of a job that nobody watches; the environment variable is tqdm's own.
+    if not runtime.progress or not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_MININTERVAL", "10")
+    log = Path(snakemake.log[0])
+    log.parent.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    with log.open("w", encoding="utf-8") as file, contextlib.redirect_stderr(_Tee(file, sys.stderr)):
+        logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+        try:
+            yield Job(
+                input=snakemake.input,
+                output=snakemake.output,
+                wildcards=snakemake.wildcards,
+                params=SimpleNamespace(**dict(snakemake.params.items())),
+                runtime=runtime,
+            )
+        except DiffmechError as error:
+            print(f"diffmech: {error}", file=sys.stderr)
+            sys.exit(1)
+        except OSError as error:
+            if error.errno != 28:  # ENOSPC
+                traceback.print_exc()
+                raise
+            print(
+                f"diffmech: {error.filename or snakemake.output[0]}: the disk is full; free space and rerun",
+                file=sys.stderr,
+            )
+            sys.exit(1)
+        except Exception:
+            traceback.print_exc(file=file)
+            raise
+        print(f"finished in {time.perf_counter() - start:.1f} s", file=file)

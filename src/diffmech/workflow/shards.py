@@ -1,0 +1,22 @@
+"""How samples and timesteps are cut into jobs, so that a study that grows keeps what it has.
+
+Shards are fixed ranges of sample ids and blocks fixed ranges of timesteps: adding samples adds shards (or reruns the
+last, partial one); adding a timestep reruns its block only. Names depend on the range, never on a position in a list.
+"""
+
+
+def shards(samples: int, size: int) -> dict[str, list[int]]:
+    """Return the sample ids of each shard, by shard name; the last shard may be partial."""
+    return {
+        f"s{first:08d}-{first + size - 1:08d}": list(range(first, min(first + size, samples)))
+        for first in range(0, samples, size)
+    }
+
+
+def blocks(timesteps: list[int], span: int) -> dict[str, list[int]]:
+    """Return the timesteps of each block, by block name; blocks without timesteps do not exist."""
+    members: dict[str, list[int]] = {}
+    for timestep in sorted(timesteps):
+        first = timestep // span * span
+        members.setdefault(f"t{first:04d}-{first + span - 1:04d}", []).append(timestep)
+    return members

@@ -1,0 +1,143 @@
+"""The study as the rules see it: validated settings, the code each rule depends on, and which files answer what.
+
+Paths and targets are pure functions of the validated configuration. Nothing here imports torch, diffusers or xarray.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from diffmech.config.load import validate
+from diffmech.config.section import Section
+from diffmech.workflow.fingerprints import fingerprint
+from diffmech.workflow.shards import blocks, shards
+
+LATENTS = "results/latents/{model}/{dataset}/{block}/{shard}.zarr.zip"
+ATTENTION = "results/attention/{model}/{dataset}/{block}/{shard}.zarr.zip"
+ABLATION = "results/ablation/{model}/{dataset}/{group}/{shard}.zarr.zip"
+
+
+class Study:
+    """One validated config.yaml and the files it asks for."""
+
+    def __init__(self, raw: Mapping[str, Any], root: Path) -> None:
+        """Validate `raw` (ConfigError, one line per mistake); `root` is the folder that holds the Snakefile."""
+        self.config = validate(raw)
+        self.root = root
+        self.model = self.config.study.model
+        self.domains = self.config.study.domains
+        self.datasets = list(self.domains.values())
+        self.seed = self.config.study.seed
+        self.threads = self.config.runtime.threads
+        self.blocks = blocks(self.config.capture.timesteps, self.config.capture.block_span)
+        self.shards = shards(self.config.capture.samples, self.config.capture.shard_size)
+        self.ablation_shards = shards(self.config.ablation.samples, self.config.ablation.shard_size)
+        self.trained = [name for name, model in self.config.models.items() if model.source == "train"]
+        self.imported = [name for name, model in self.config.models.items() if model.source != "train"]
+
+    # What a rule tracks
+
+    def settings(self, **sections: Section | list[str]) -> dict[str, Any]:
+        """Return the canonical settings a rule depends on: a whole section, or the named keys of a top-level one."""
+        tracked = {}
+        for name, what in sections.items():
+            if isinstance(what, list):
+                canonical = getattr(self.config, name).canonical()
+                tracked[name] = {key: canonical[key] for key in what}
+            else:
+                tracked[name] = what.canonical()
+        return tracked
+
+    def code(self, script: str) -> str:
+        """Return the fingerprint of `workflow_scripts/<script>.py` and all library code that it reaches."""
+        return fingerprint(self.root / "workflow_scripts" / f"{script}.py")
+
+    def checkpoints(self, model: str) -> str:
+        """Return the folder where a training keeps its checkpoints: undeclared, since outputs are deleted on retry."""
+        settings = json.dumps(self.config.models[model].canonical(), sort_keys=True)
+        return f"results/.checkpoints/{model}-{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
+
+    def domain_of(self, dataset: str) -> str:
+        """Return the domain that `dataset` stands for."""
+        return next(domain for domain, name in self.domains.items() if name == dataset)
+
+    # Which files answer what
+
+    def dataset_stores(self) -> list[str]:
+        """Return the data set stores, in the order of the domains."""
+        return [f"results/datasets/{dataset}.zarr.zip" for dataset in self.datasets]
+
+    def latents(self, dataset: str, *, samples: int | None = None, model: str | None = None) -> list[str]:
+        """Return the latents of `dataset` that hold its first `samples` images (all of them by default)."""
+        return self._captured(LATENTS, dataset, samples, model, list(self.blocks))
+
+    def latents_of_block(self, block: str, samples: int) -> list[str]:
+        """Return one block's latents of both data sets that hold their first `samples` images."""
+        return [path for dataset in self.datasets for path in self._captured(LATENTS, dataset, samples, None, [block])]
+
+    def attention(self, dataset: str) -> list[str]:
+        """Return all attention stores of `dataset`."""
+        return self._captured(ATTENTION, dataset, None, None, list(self.blocks))
+
+    def all_latents(self) -> list[str]:
+        """Return the latents of both data sets."""
+        return [path for dataset in self.datasets for path in self.latents(dataset)]
+
+    def all_attention(self) -> list[str]:
+        """Return the attention stores of both data sets."""
+        return [path for dataset in self.datasets for path in self.attention(dataset)]
+
+    def untrained(self) -> list[str]:
+        """Return the stores of the untrained twins, in the order of the domains."""
+        return [f"results/untrained/{self.model}/{dataset}.zarr.zip" for dataset in self.datasets]
+
+    def references(self) -> list[str]:
+        """Return the reference head outputs of the blocks in which heads are ablated."""
+        ablated = set(self.config.ablation_timesteps)
+        return [
+            f"results/ablation/{self.model}/{block}.reference.zarr.zip"
+            for block, timesteps in self.blocks.items()
+            if ablated & set(timesteps)
+        ]
+
+    def ablation_latents(self, dataset: str, shard: str) -> list[str]:
+        """Return the latents that hold the images of one ablation shard, in the blocks that are ablated."""
+        ids = set(self.ablation_shards[shard])
+        ablated = set(self.config.ablation_timesteps)
+        return [
+            LATENTS.format(model=self.model, dataset=dataset, block=block, shard=name)
+            for block, timesteps in self.blocks.items()
+            if ablated & set(timesteps)
+            for name, members in self.shards.items()
+            if ids & set(members)
+        ]
+
+    def ablations(self, group: str | None = None) -> list[str]:
+        """Return the ablation stores of one group, or of all."""
+        groups = [group] if group else list(self.config.ablation.groups)
+        return [
+            ABLATION.format(model=self.model, dataset=dataset, group=name, shard=shard)
+            for name in groups
+            for dataset in self.datasets
+            for shard in self.ablation_shards
+        ]
+
+    def by_domain(self, paths: list[str]) -> dict[str, list[str]]:
+        """Group paths by domain, by the data set that their path names."""
+        grouped: dict[str, list[str]] = {}
+        for domain, dataset in self.domains.items():
+            marks = (f"/{dataset}/", f"/{dataset}.zarr.zip")
+            grouped[domain] = [path for path in paths if any(mark in f"/{path}" for mark in marks)]
+        return grouped
+
+    def _captured(
+        self, pattern: str, dataset: str, samples: int | None, model: str | None, block_names: list[str]
+    ) -> list[str]:
+        return [
+            pattern.format(model=model or self.model, dataset=dataset, block=block, shard=shard)
+            for block in block_names
+            for shard, ids in self.shards.items()
+            if samples is None or ids[0] < samples
+        ]
