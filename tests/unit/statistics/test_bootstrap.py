@@ -93,6 +93,16 @@ def test_bca_acceleration_of_a_mean_is_its_skewness_over_six_root_n():
     assert acceleration == pytest.approx(scipy.stats.skew(sample) / (6 * np.sqrt(90)))
 
 
+def test_bca_acceleration_of_a_difference_of_groups_adds_their_third_and_second_moments():
+    source = np.random.default_rng(16)
+    a, b = source.exponential(size=6), source.exponential(3.0, size=40)
+    groups = [bootstrap._group([a], "group 0"), bootstrap._group([b], "group 1")]
+    plugin = [a.mean(keepdims=True), b.mean(keepdims=True)]
+    third = scipy.stats.moment(a, 3) / 6**2 - scipy.stats.moment(b, 3) / 40**2
+    expected = third / (6 * (a.var() / 6 + b.var() / 40) ** 1.5)
+    assert bootstrap._acceleration(lambda x, y: x - y, groups, plugin) == pytest.approx(expected)
+
+
 def test_weights_are_multinomial_counts():
     weights = resampling_weights(25, 4000, seed=0)
     counts = weights * 25
