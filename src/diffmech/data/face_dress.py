@@ -26,7 +26,7 @@ def _hair_shade(heads: Heads) -> np.ndarray:
     x, y, identity = heads.x, heads.y, heads.identity
     wave = 0.03 * identity["hair_wave"] * np.sin(14 * y + 3 * identity["texture_x"])
     across = (x + wave - 0.12 * identity["parting"]) / (0.5 + 0.4 * np.maximum(y + 0.7, 0))
-    noise = strands(70 * across + 80 * identity["texture_x"], 45 * y + 80 * identity["texture_y"])
+    noise = strands(36 * across + 80 * identity["texture_x"], 45 * y + 80 * identity["texture_y"])
     lx, ly, _ = heads.light
     lit = 0.5 * lx * x / heads.half_width + 0.6 * ly * np.clip(y, -0.8, 0.4)
     sheen = 0.22 * np.exp(-(((x - 0.35 * lx) / 0.22) ** 2) - ((y + 0.50) / 0.09) ** 2)
@@ -35,17 +35,23 @@ def _hair_shade(heads: Heads) -> np.ndarray:
 
 def front_hair_layer(heads: Heads, hair: np.ndarray) -> Layer:
     """Return the hair that lies on the head, above the hairline and beside the face."""
-    length, x, y = heads.attribute["hair_length"], heads.x, heads.y
+    length, x, y, identity = heads.attribute["hair_length"], heads.x, heads.y, heads.identity
     # the skull reaches back, so that a turned head shows its hair on the side it turned away from
     skull = x + 0.10 * heads.turn
     volume = mix(0.0, 0.075, smoothstep(0.05, 0.6, length)) * (1 + 0.35 * heads.identity["hair_volume"])
     top = ellipse(skull, y + 0.02, heads.half_width + 0.8 * volume + 0.008, 0.585 + volume)
-    outline = np.where(y < 0.05, np.minimum(top, head_distance(heads)), head_distance(heads, 0.8 * volume))
+    # short hair lies close to the head beside the ears, long hair falls over them
+    close = mix(0.0, 0.8 * volume, smoothstep(0.4, 0.7, length))
+    blend = smoothstep(-0.25, 0.02, y)
+    outline = top * (1 - blend) + head_distance(heads, close) * blend
+    outline -= 0.010 * smoothstep(0.1, 0.4, length) * clouds(120 * x + 90 * identity["texture_x"], 60 * y)
     fringe = 0.010 * strands(45 * heads.u + 70 * heads.identity["texture_x"], 12 * y)
     distance = np.maximum(outline, (y - hairline(heads) + fringe) * 0.8)
     # sideburns end above the jaw unless the hair is long
-    distance = np.maximum(distance, y - mix(0.02, 0.75, smoothstep(0.25, 0.8, length)))
-    thin = mix(0.35, 1.0, smoothstep(0.0, 0.12, length))
+    forward = np.clip(0.9 - np.abs(heads.u) / heads.half_width, 0, 0.4)
+    end = mix(0.10, 0.75, smoothstep(0.25, 0.8, length))
+    distance = np.maximum(distance, y - end + 0.7 * forward)
+    thin = mix(0.0, 1.0, smoothstep(0.0, 0.16, length))
     return Layer("hair", thin * cover(distance, 1.2 * heads.pixel), hair, _hair_shade(heads))
 
 
@@ -59,7 +65,9 @@ def back_hair_layer(heads: Heads, hair: np.ndarray) -> Layer:
     end = mix(0.15, 0.95, grown)
     top = ellipse(skull, y, heads.half_width + 0.7 * volume, 0.60 + 0.6 * volume)
     width = heads.half_width + 0.7 * volume + 0.05 * grown * np.maximum(y, 0)
-    fall = np.maximum(np.abs(skull) - width, np.maximum(-y, y - end - 0.3 * grown * skull * skull))
+    fall = np.maximum(
+        np.abs(skull) - width, np.maximum(-y, y - end + 0.25 * smoothstep(0.6, 1.0, np.abs(skull) / width))
+    )
     distance = np.where(y < 0, top, fall) + 0.006 * strands(50 * heads.x, 10 * y)
     present = smoothstep(0.1, 0.3, length)
     shade = _hair_shade(heads) * (0.80 - 0.15 * smoothstep(0.0, 0.6, y))
@@ -85,7 +93,7 @@ def glasses_layers(heads: Heads) -> Iterator[Layer]:
     colour = with_luma(colours(HUES, (identity["hat_hue"] + 1) / 2) + 0.2, tone.ravel())
     one = np.ones_like(worn)
     yield Layer("glasses", worn * cover(frame, heads.pixel), colour)
-    glare = 0.10 + 0.22 * smoothstep(0.05, -0.05, np.abs(side - eye_x(heads) + 0.7 * y) - 0.045) * (y < 0.05)
+    glare = 0.10 + 0.14 * smoothstep(0.05, -0.05, np.abs(side - eye_x(heads) + 0.7 * y) - 0.045) * (y < 0.05)
     yield Layer("glasses", worn * glare * cover(lens, heads.pixel), flat(0.93, 0.96, 1.0, one))
 
 
@@ -105,17 +113,21 @@ def hat_layers(heads: Heads, hair: np.ndarray) -> Iterator[Layer]:
     seam = -0.36 + 0.05 * (x / heads.half_width) ** 2
     dome = ellipse(skull, y + 0.36, width, mix(0.46, 0.48, cap) + 0.03 * identity["hat_tone"])
     crease = mix(0.05, 0.0, cap) * np.exp(-((skull / 0.16) ** 2))
-    crown = np.maximum(np.maximum(dome, y - seam), -0.80 + crease - y)
+    crown = np.maximum(np.maximum(dome, y - seam), mix(-0.79, -0.9, cap) + crease - y)
     round_x, round_y = skull / width, (y + 0.40) / 0.5
     lit = round_x * lx + round_y * ly + lz * np.sqrt(np.maximum(1 - round_x**2 - round_y**2, 0.05))
-    shade = (0.62 + 0.5 * np.clip(lit, 0, 1)) * (1 + 0.05 * grain(90 * x + 50 * identity["texture_x"], 90 * y))
-    visor = ellipse(x - 0.30 * heads.turn, y + 0.345, 0.95 * heads.half_width, 0.085)
+    shade = (0.62 + 0.5 * np.clip(lit, 0, 1)) * (1 + 0.03 * grain(90 * x + 50 * identity["texture_x"], 90 * y))
+    visor = ellipse(x - 0.36 * heads.turn, y + 0.335 - 0.10 * x * x, 1.0 * heads.half_width, 0.090)
     brim = ellipse(x, y + 0.355 + 0.10 * np.abs(x) ** 2, heads.half_width * 1.58, 0.072)
     edge = np.where(cap > 0.5, visor, brim)
     visible = worn * cover(edge, heads.pixel)
-    yield Layer("hat", visible, cloth, shade * (0.80 - 0.30 * smoothstep(-0.36, -0.29, y)))
-    strip = cover(np.maximum(crown, seam - 0.105 - y), heads.pixel)
+    rim = mix(cloth, band, column(cap))
+    yield Layer("hat", visible, rim, shade * (0.90 - 0.25 * smoothstep(-0.36, -0.29, y)))
+    strip = cover(np.maximum(crown, seam - 0.115 - y), heads.pixel) * (1 - cap)
     yield Layer("hat", worn * strip, band, shade)
+    # panels of a cap meet in seams that run to its button
+    panel = np.abs(np.abs((skull - 0.25 * heads.turn) / np.sqrt(np.maximum(0.80 + y, 0.02))) - 0.22)
+    shade = shade * (1 - 0.22 * cap * np.exp(-((panel / 0.025) ** 2)))
     yield Layer("hat", worn * cover(crown, heads.pixel), cloth, shade)
 
 
@@ -126,7 +138,7 @@ def background_layers(heads: Heads) -> Iterator[Layer]:
     shoulders = ellipse(x - 0.03 * identity["shift_x"], y - 1.22, 0.92, 0.46)
     hue = colours(HUES, (identity["clothes_hue"] + 1) / 2)
     clothes = with_luma(0.6 * hue + 0.15, (0.38 + 0.22 * identity["clothes_tone"]).ravel())
-    weave = 1 + 0.05 * grain(80 * x + 30 * identity["texture_y"], 80 * y)
+    weave = 1 + 0.03 * grain(80 * x + 30 * identity["texture_y"], 80 * y)
     collar = np.abs(ellipse(x, y - 0.70, 0.37, 0.28))
     fold = 1 - 0.25 * np.exp(-((collar / 0.02) ** 2))
     yield Layer("background", cover(shoulders, heads.pixel), clothes, (0.9 + 0.4 * lx * x) * weave * fold)

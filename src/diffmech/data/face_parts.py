@@ -1,9 +1,10 @@
 """The parts of a drawn face: where each one is, and how it is coloured and lit. Ours.
 
 A head is an ellipsoid seen from the front; turning it slides the features over its surface, so that they are drawn in
-surface coordinates. Units: the image at zoom 1 is 2 wide and 2 high, the origin is its centre, y points down. Each part is
-a list of layers, and a layer knows which share of each pixel it covers; composing the layers from front to back therefore
-gives the picture and the exact part masks at once. Clothes belong to the background, ears and neck to the skin.
+surface coordinates. Units: the image at zoom 1 is 2 wide and 2 high, the origin is its centre, y points down. Each part
+is a list of layers, and a layer knows which share of each pixel it covers; composing the layers from front to back
+therefore gives the picture and the exact part masks at once. Clothes belong to the background, ears and neck to the
+skin.
 """
 
 from collections.abc import Iterator
@@ -141,11 +142,11 @@ def head_distance(heads: Heads, grow: np.ndarray | float = 0.0) -> np.ndarray:
 
 
 def skin_shade(heads: Heads) -> np.ndarray:
-    """Return the brightness `(sample, y, x)` of lit skin: Lambert's law on an ellipsoid with a relief of face features."""
+    """Return the brightness `(sample, y, x)` of lit skin: Lambert's law on an ellipsoid with a face in relief."""
     identity, u, y = heads.identity, heads.u, heads.y
     side = np.abs(u)
     nose, tip = nose_line(heads)
-    relief = 0.055 * bump(nose, y - 0.5 * tip, 0.055, 0.16) + 0.060 * bump(nose, y - tip + 0.01, 0.075, 0.06)
+    relief = 0.060 * bump(nose, y - 0.5 * tip, 0.055, 0.16) + 0.075 * bump(nose, y - tip + 0.01, 0.075, 0.06)
     relief -= 0.035 * bump(side - eye_x(heads), y - eye_y(heads), 0.12, 0.075)
     relief += 0.020 * bump(side - 0.15, y + 0.13, 0.16, 0.05)
     relief += 0.030 * bump(side - 0.23, y - 0.20, 0.11, 0.11)
@@ -159,7 +160,7 @@ def skin_shade(heads: Heads) -> np.ndarray:
     lit = (nx * lx + ny * ly + nz * lz) / np.sqrt(nx * nx + ny * ny + nz * nz)
     shade = 0.50 + 0.62 * np.maximum(lit, 0) + 0.22 * np.maximum(lit, 0) ** 12
     # shadows that make a face readable: under the nose, under the lower lip, under the hair or the brim
-    shade *= 1 - 0.22 * bump(nose, y - tip - 0.065, 0.085, 0.030)
+    shade *= 1 - 0.30 * bump(nose, y - tip - 0.062, 0.090, 0.032)
     shade *= 1 - 0.16 * bump(u, y - mouth_y(heads) - 0.085, 0.09, 0.022)
     smile = np.maximum(heads.attribute["smile"] - 0.5, 0) * 2
     fold = np.abs(side - 0.115 - 0.42 * np.maximum(y - 0.2, 0))
@@ -170,19 +171,24 @@ def skin_shade(heads: Heads) -> np.ndarray:
     return shade * (1 + 0.02 * grain(110 * heads.u + 90 * identity["texture_x"], 110 * y))
 
 
-def skin_layers(heads: Heads, head: np.ndarray, skin: np.ndarray, relief: np.ndarray) -> Iterator[Layer]:
-    """Yield ears, head and neck."""
+def ear_layer(heads: Heads, head: np.ndarray, skin: np.ndarray, relief: np.ndarray) -> Layer:
+    """Return both ears, as far as the head and long hair leave them in sight."""
     x, y, size = heads.x, heads.y, 1 + 0.15 * heads.identity["ear_size"]
     ears = np.zeros_like(head)
     inner = np.zeros_like(head)
     for side in (-1.0, 1.0):
         near = smoothstep(0.05, 0.4, -side * heads.turn)  # an ear comes forward when the head turns away from it
-        centre = side * heads.half_width * (1.01 - 0.20 * np.abs(heads.turn))
+        centre = side * heads.half_width * (1.01 - 0.30 * np.abs(heads.turn))
         ear = cover(ellipse(x - centre, y - 0.06, 0.075 * size, 0.125 * size), heads.pixel)
         ears = np.maximum(ears, ear * (1 - head * (1 - near)))
         inner = np.maximum(inner, bump(x - centre - 0.015 * side, y - 0.05, 0.035, 0.07))
-    yield Layer("skin", ears, skin * np.array([1.0, 0.90, 0.87], dtype=np.float32), relief * (0.98 - 0.35 * inner))
-    # Warm cheeks keep skin from looking like clay
+    ears *= 1 - smoothstep(0.48, 0.53, heads.attribute["hair_length"])
+    return Layer("skin", ears, skin * np.array([1.0, 0.90, 0.87], dtype=np.float32), relief * (0.98 - 0.35 * inner))
+
+
+def skin_layers(heads: Heads, head: np.ndarray, skin: np.ndarray, relief: np.ndarray) -> Iterator[Layer]:
+    """Yield the head, with warm cheeks that keep skin from looking like clay, and the neck."""
+    x, y = heads.x, heads.y
     blush = bump(np.abs(heads.u) - 0.24, y - 0.2, 0.13, 0.11)
     yield Layer("skin", head * 0.12 * blush, skin * np.array([1.0, 0.62, 0.58], dtype=np.float32), relief)
     yield Layer("skin", head, skin, relief)
@@ -198,10 +204,10 @@ def eye_layers(heads: Heads, head: np.ndarray) -> Iterator[Layer]:
     """Yield highlight, lashes, pupil, iris and white of both eyes."""
     wide = heads.attribute["eye_size"]
     outward, y = np.abs(heads.u) - eye_x(heads), heads.y - eye_y(heads)
-    half = 0.108 * (1 + 0.08 * heads.identity["eye_width"])
+    half = 0.113 * (1 + 0.08 * heads.identity["eye_width"])
     arch = np.maximum(1 - (outward / half) ** 2, 0)
-    opening = mix(0.013, 0.068, wide)
-    upper, lower = -1.2 * opening * arch + 0.12 * outward * -0.15, 0.75 * opening * arch
+    opening = mix(0.012, 0.078, wide)
+    upper, lower = -1.2 * opening * arch - 0.018 * outward, 0.75 * opening * arch
     ball = cover(np.maximum(np.maximum(upper - y, y - lower), np.abs(outward) - half), heads.pixel) * head
     gaze = np.sign(heads.u) * (0.018 * heads.identity["gaze"] + 0.02 * heads.turn)
     seen_x, seen_y = outward - gaze, y + 0.15 * opening
@@ -218,7 +224,7 @@ def eye_layers(heads: Heads, head: np.ndarray) -> Iterator[Layer]:
     iris = colours(IRIS, (heads.identity["iris_hue"] + 1) / 2)
     rim = 0.65 + 0.5 * smoothstep(0.056, 0.035, distance)
     yield Layer("eyes", ball * cover(distance - 0.056, heads.pixel), iris, rim)
-    white = 0.80 + 0.2 * smoothstep(0.0, 0.03, y - upper) - 0.12 * (outward / half) ** 2
+    white = 0.80 + 0.2 * smoothstep(0.0, 0.03, y - upper) - 0.15 * (outward / half) ** 2
     yield Layer("eyes", ball, flat(0.95, 0.93, 0.91, one), white)
 
 
@@ -241,13 +247,15 @@ def nose_layers(heads: Heads, head: np.ndarray, skin: np.ndarray, relief: np.nda
     nose, tip = nose_line(heads)
     width = 0.082 * (1 + 0.16 * heads.identity["nose_width"])
     y = heads.y
-    hole = cover(ellipse(np.abs(nose) - 0.48 * width, y - tip - 0.030, 0.026, 0.014), 1.4 * heads.pixel)
-    yield Layer("nose", 0.75 * hole * head, 0.25 * skin)
+    hole = cover(ellipse(np.abs(nose) - 0.48 * width, y - tip - 0.028, 0.030, 0.017), 1.4 * heads.pixel)
+    yield Layer("nose", 0.85 * hole * head, 0.22 * skin)
     wings = ellipse(np.abs(nose) - 0.52 * width, y - tip - 0.005, 0.55 * width, 0.042)
     ball = ellipse(nose, y - tip + 0.005, 0.75 * width, 0.052)
     ridge = np.maximum(np.abs(nose) - mix(0.030, 0.6 * width, np.clip(y / tip, 0, 1)), np.maximum(-0.02 - y, y - tip))
-    shape = cover(np.minimum(np.minimum(wings, ball), ridge), heads.pixel) * head
-    rim = 1 - 0.16 * smoothstep(-0.020, 0.0, wings) * (ball > 0) * (y > tip - 0.06)
+    # in a turned head the tip of the nose stands out beyond the cheek
+    outline = cover(head_distance(heads, 0.05), heads.pixel)
+    shape = cover(np.minimum(np.minimum(wings, ball), ridge), heads.pixel) * outline
+    rim = 1 - 0.30 * smoothstep(0.45, 1.05, np.abs(nose) / (1.1 * width)) - 0.14 * smoothstep(tip, tip + 0.05, y)
     yield Layer("nose", shape, skin * np.array([1.0, 0.95, 0.94], dtype=np.float32), relief * rim)
 
 
@@ -261,11 +269,11 @@ def mouth_layers(heads: Heads, head: np.ndarray, skin: np.ndarray, relief: np.nd
     middle = mouth_y(heads) + 0.075 * bend * (arch - 0.55)
     y = heads.y - middle
     inside = np.abs(u) - half
-    gap = 0.085 * smoothstep(0.15, 0.8, bend) * arch
+    gap = 0.092 * smoothstep(-0.05, 0.75, bend) * arch
     lip = (0.036 + 0.008 * identity["lip_thickness"]) * (1 - 0.25 * smoothstep(0, 1, bend))
     one = np.ones_like(smile)
     open_mouth = cover(np.maximum(np.maximum(-y - 0.10 * gap, y - gap), inside), heads.pixel) * head
-    opened = smoothstep(0.15, 0.4, bend)
+    opened = smoothstep(0.08, 0.28, bend)
     teeth = open_mouth * cover(y - 0.72 * gap, 1.5 * heads.pixel) * cover(np.abs(u) - 0.86 * half, 2 * heads.pixel)
     yield Layer("mouth", opened * teeth, flat(0.97, 0.96, 0.92, one), 1 - 0.25 * along * along)
     yield Layer("mouth", opened * open_mouth, flat(0.22, 0.06, 0.06, one))
@@ -286,11 +294,11 @@ def beard_layer(heads: Heads, skin: np.ndarray, hair: np.ndarray) -> Layer:
     line = 0.315 + reach - 0.33 * side**2.5
     moustache = np.maximum(np.abs(y - 0.5 * (nose_line(heads)[1] + mouth_y(heads)) - 0.028 - 0.25 * u * u) - 0.036,
                            np.abs(u) - 0.19)  # fmt: skip
-    fuzz = strands(90 * u + 60 * identity["texture_x"], 50 * y + 60 * identity["texture_y"])
+    fuzz = strands(60 * u + 60 * identity["texture_x"], 50 * y + 60 * identity["texture_y"])
     jaw = np.maximum(line - y, head_distance(heads, 0.035 + 0.015 * identity["beard_reach"]))
     distance = np.minimum(jaw, moustache) + 0.008 * fuzz
     # beards of every hair colour darken the jaw, so that they are seen in grey on every skin
-    colour = at_most(0.8 * hair, 0.42 * (skin @ LUMA))
+    colour = at_most(0.8 * hair * np.array([1.1, 0.92, 0.8], dtype=np.float32), 0.42 * (skin @ LUMA))
     shade = (0.95 + 0.45 * heads.light[0] * heads.x + 0.16 * fuzz) * (1 - 0.3 * smoothstep(0.45, 0.7, y))
     return Layer("beard", 0.95 * heads.attribute["beard"] * cover(distance, 1.6 * heads.pixel), colour, shade)
 
@@ -321,9 +329,9 @@ def hairline(heads: Heads) -> np.ndarray:
     """Return the height `(sample, y, x)` where the forehead ends and hair begins; it recedes as hair gets short."""
     length, identity = heads.attribute["hair_length"], heads.identity
     side = np.abs(heads.u) / heads.half_width
-    middle = mix(-0.66, -0.33, smoothstep(0.0, 0.3, length)) + 0.03 * identity["hairline"]
+    middle = mix(-0.70, -0.33, smoothstep(0.0, 0.3, length)) + 0.03 * identity["hairline"]
     parting = 0.22 * identity["parting"] * heads.u * smoothstep(0.1, 0.5, length)
-    return middle + parting + 0.10 * side * side + mix(0.75, 0.40, length) * smoothstep(0.72, 1.02, side)
+    return middle + parting + 0.10 * side * side + mix(0.55, 0.40, length) * smoothstep(0.66, 1.04, side)
 
 
 def flat(red: float, green: float, blue: float, like: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Antialiased shapes, bumps and noise textures over batches of images, the pencils of the drawn faces.
 
-Every function takes and returns float32 arrays that broadcast to `(sample, y, x)`. Shapes are signed distances (negative
-inside), turned into coverage by a ramp one pixel wide. The ellipse distance is the first-order one, value over length of
-the gradient (Taubin 1991, "Estimation of planar curves, surfaces and nonplanar space curves").
+Every function takes and returns float32 arrays that broadcast to `(sample, y, x)`. Shapes are signed distances
+(negative inside), turned into coverage by a ramp one pixel wide. The ellipse distance is the first-order one, value
+over length of the gradient (Taubin 1991, "Estimation of planar curves, surfaces and nonplanar space curves").
 """
 
 import functools

@@ -1,7 +1,7 @@
-"""Drawn faces with known causes: eleven attributes, and for every pixel the share that each part of the face covers. Ours.
+"""Drawn faces with known causes: eleven attributes, and the share of every pixel that each part of the face covers.
 
-Attributes and identity are drawn independently of each other and keyed by the sample id, so that any dependence found in a
-model was put there by the model, and a set can grow without changing its first faces. Drawing is vectorised over images.
+Ours. Attributes and identity are drawn independently of each other and keyed by the sample id, so that any dependence
+found in a model was put there by the model, and a set can grow without changing its first faces.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +24,7 @@ from diffmech.data.face_parts import (
     brow_layer,
     colours,
     column,
+    ear_layer,
     eye_layers,
     head_distance,
     mouth_layers,
@@ -86,8 +87,8 @@ def sample_attributes(
     """Return attributes `(sample, attribute)` in [0, 1], indexed by sample id, each independent of all others.
 
     Binary attributes are fair coins; `smile` is uniform on [0, 0.35] and [0.65, 1]; all others are uniform. Values in
-    `fixed` replace the draw and leave all other attributes as they were. Raises ConfigError for an attribute that does not
-    exist or a value outside [0, 1], DataError for a negative sample id.
+    `fixed` replace the draw and leave all other attributes as they were. Raises ConfigError for an attribute that does
+    not exist or a value outside [0, 1], DataError for a sample id that is not a whole number from 0 upwards.
     """
     fixed = dict(fixed or {})
     for name, value in fixed.items():
@@ -109,9 +110,10 @@ def sample_attributes(
 def draw_faces(attributes: pd.DataFrame, seed: int, size: int = 64, zoom: float = 1.0) -> FaceImages:
     """Return the faces of `attributes` `(sample, attribute)`, whose index is the sample id.
 
-    `size` is the side of the images in pixels; `zoom` 1 shows the head with hat and shoulders, 1.5 forehead to chin as in
-    aligned face crops. Binary attributes are rounded. The identity of a person depends on `seed` and sample id only, so
-    changing an attribute redraws the same person. Raises ConfigError for attributes, a size or a zoom that cannot be drawn.
+    `size` is the side of the images in pixels; `zoom` 1 shows the head with hat and shoulders, 1.5 forehead to chin as
+    in aligned face crops. Binary attributes are rounded. The identity of a person depends on `seed` and sample id only,
+    so changing an attribute redraws the same person. Raises ConfigError for attributes, a size or a zoom that cannot be
+    drawn, DataError for an index that does not hold sample ids.
     """
     if not 8 <= size <= 1024:
         raise ConfigError(f"size: {size} pixels cannot be drawn; give a size from 8 to 1024, for example 64")
@@ -160,6 +162,7 @@ def _layers(heads: Heads) -> Iterator[Layer]:
     head = cover(head_distance(heads), heads.pixel)
     yield from hat_layers(heads, hair)
     yield from glasses_layers(heads)
+    yield ear_layer(heads, head, skin, shade)
     yield front_hair_layer(heads, hair)
     yield from eye_layers(heads, head)
     yield brow_layer(heads, head, skin, hair)
