@@ -72,6 +72,8 @@ class AblationConfig(Inference):
             values = getattr(self, key)
             if not values or len(set(values)) != len(values):
                 raise ValueError(f"{key} must name at least one entry, each once, found {values}")
+        if "heads" not in self.groups:
+            raise ValueError("groups must contain heads: controls and complexity are made of their effects")
         if self.window is not None and self.window[0] > self.window[1]:
             raise ValueError(f"window must be [first, last] with first <= last, found {list(self.window)}")
         return self

@@ -74,6 +74,11 @@ class Config(Section):
             raise ValueError(
                 f"ablation.samples: {self.ablation.samples} is above capture.samples {self.capture.samples}"
             )
+        if self.untrained.samples > min(self.capture.samples, self.capture.shard_size):
+            raise ValueError(
+                f"untrained.samples: {self.untrained.samples} is above capture.samples {self.capture.samples} "
+                f"or capture.shard_size {self.capture.shard_size}"
+            )
         return self
 
     @property

@@ -46,7 +46,7 @@ class CaptureConfig(Section):
     )
     samples: Count = Field(100, description="Images per domain (fewer where the data set has fewer).")
     shard_size: Count = Field(200, description="Images per job: sample ids 0..n-1, n..2n-1, ...")
-    block_span: Count = Field(250, description="Timesteps t with the same t // block_span share a job.")
+    block_span: Count = Field(500, description="Timesteps t with the same t // block_span share a job.")
     keep_maps: Annotated[int, Field(ge=0)] = Field(
         8, description="Full float16 attention maps are kept for the first samples of each shard."
     )

@@ -27,6 +27,7 @@ class Job:
     output: Any
     wildcards: Any
     params: Any
+    root: Path
     runtime: RuntimeConfig
 
     def section(self, kind: type[SectionType], name: str) -> SectionType:
@@ -72,6 +73,7 @@ def session(snakemake: Any) -> Iterator[Job]:
                 output=snakemake.output,
                 wildcards=snakemake.wildcards,
                 params=SimpleNamespace(**dict(snakemake.params.items())),
+                root=Path(snakemake.scriptdir).parent,
                 runtime=runtime,
             )
         except DiffmechError as error:

@@ -102,6 +102,17 @@ class Study:
             if ablated & set(timesteps)
         ]
 
+    def ablated_in(self, block: str) -> list[int]:
+        """Return the timesteps of `block` at which heads are ablated."""
+        return sorted(set(self.config.ablation_timesteps) & set(self.blocks[block]))
+
+    def ablation_settings(self, group: str) -> dict[str, Any]:
+        """Return the settings one ablation job depends on; only mechanisms have controls of their own."""
+        keys = ["methods", "window", "reference_samples"]
+        if group == "mechanisms":
+            keys += ["controls", "control_samples"]
+        return self.settings(ablation=keys)
+
     def ablation_latents(self, dataset: str, shard: str) -> list[str]:
         """Return the latents that hold the images of one ablation shard, in the blocks that are ablated."""
         ids = set(self.ablation_shards[shard])

@@ -1,0 +1,35 @@
+"""diffmech: from images and a denoiser to a causal account of its attention heads."""
+
+import sys
+from pathlib import Path
+
+from snakemake.utils import min_version
+
+min_version("9.8")
+
+# A clone runs without being installed: the rules and their scripts find the library here.
+sys.path.insert(0, str(Path(workflow.basedir) / "src"))
+
+from diffmech.workflow.library import share_with_jobs
+
+share_with_jobs(Path(workflow.basedir) / "src")
+
+
+configfile: Path(workflow.basedir) / "config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/data.smk"
+include: "rules/models.smk"
+include: "rules/latents.smk"
+include: "rules/attention.smk"
+include: "rules/entropy.smk"
+include: "rules/mechanisms.smk"
+include: "rules/ablation.smk"
+include: "rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        "results/report.html",

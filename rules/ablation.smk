@@ -1,0 +1,133 @@
+"""Whether a head matters: replace its output and measure what denoising loses."""
+
+
+rule ablation:
+    """The ablation effects with their intervals and matched controls."""
+    input:
+        f"results/ablation/{study.model}/effects.csv",
+        f"results/complexity/{study.model}.csv",
+
+
+rule reference_outputs:
+    """Keep the clean head outputs of reference images: what mean and resample ablation put in place."""
+    input:
+        latents=lambda wildcards: study.latents_of_block(
+            wildcards.block, study.config.ablation.reference_samples
+        ),
+        model="results/models/{model}/model.json",
+    output:
+        "results/ablation/{model}/{block}.reference.zarr.zip",
+    log:
+        "results/logs/reference_outputs/{model}/{block}.log",
+    benchmark:
+        "results/benchmarks/reference_outputs/{model}/{block}.tsv"
+    conda:
+        "../envs/diffmech.yaml"
+    threads: study.threads
+    resources:
+        gpu=1,
+        mem_mb=4000,
+    params:
+        settings=study.settings(ablation=["reference_samples"]),
+        timesteps=lambda wildcards: study.ablated_in(wildcards.block),
+        domains=list(study.domains),
+        code=study.code("reference_outputs"),
+    message:
+        "Keeping reference outputs of {wildcards.model}, {wildcards.block}"
+    script:
+        "../workflow_scripts/reference_outputs.py"
+
+
+rule ablate_heads:
+    """Ablate heads, layers or mechanisms on one shard of latents."""
+    input:
+        latents=lambda wildcards: study.ablation_latents(
+            wildcards.dataset, wildcards.shard
+        ),
+        model="results/models/{model}/model.json",
+        reference=study.references(),
+        heads=lambda wildcards: (
+            f"results/mechanisms/{wildcards.model}/heads.csv"
+            if wildcards.group == "mechanisms"
+            else []
+        ),
+    output:
+        ABLATION,
+    log:
+        "results/logs/ablate_heads/{model}/{dataset}/{group}/{shard}.log",
+    benchmark:
+        "results/benchmarks/ablate_heads/{model}/{dataset}/{group}/{shard}.tsv"
+    conda:
+        "../envs/diffmech.yaml"
+    threads: study.threads
+    resources:
+        gpu=1,
+        mem_mb=4000,
+    params:
+        settings=lambda wildcards: study.ablation_settings(wildcards.group),
+        sample_ids=lambda wildcards: study.ablation_shards[wildcards.shard],
+        timesteps=study.config.ablation_timesteps,
+        seed=study.seed,
+        code=study.code("ablate_heads"),
+    message:
+        "Ablating {wildcards.group} of {wildcards.model} on {wildcards.dataset}, {wildcards.shard}"
+    script:
+        "../workflow_scripts/ablate_heads.py"
+
+
+rule ablation_effects:
+    """Turn ablations into effects with intervals, matched controls and corrected p-values."""
+    input:
+        study.ablations(),
+    output:
+        "results/ablation/{model}/effects.csv",
+    log:
+        "results/logs/ablation_effects/{model}.log",
+    benchmark:
+        "results/benchmarks/ablation_effects/{model}.tsv"
+    conda:
+        "../envs/diffmech.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+    params:
+        settings=study.settings(
+            ablation=["methods", "draws", "permutations", "confidence", "alpha"]
+        ),
+        domains=study.domains,
+        seed=study.seed,
+        code=study.code("ablation_effects"),
+    message:
+        "Testing the ablation effects in {wildcards.model}"
+    script:
+        "../workflow_scripts/ablation_effects.py"
+
+
+rule circuit_complexity:
+    """Compare how many heads, keys and activation dimensions each domain uses."""
+    input:
+        attention_first=study.attention(study.datasets[0]),
+        attention_second=study.attention(study.datasets[1]),
+        ablation=study.ablations("heads"),
+    output:
+        "results/complexity/{model}.csv",
+    log:
+        "results/logs/circuit_complexity/{model}.log",
+    benchmark:
+        "results/benchmarks/circuit_complexity/{model}.tsv"
+    conda:
+        "../envs/diffmech.yaml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+    params:
+        settings=study.settings(
+            complexity=study.config.complexity, ablation=["methods"]
+        ),
+        domains=study.domains,
+        seed=study.seed,
+        code=study.code("circuit_complexity"),
+    message:
+        "Measuring the circuit complexity of {wildcards.model}"
+    script:
+        "../workflow_scripts/circuit_complexity.py"

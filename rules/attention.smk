@@ -1,0 +1,62 @@
+"""What every head does on every pass: exact statistics, and maps of the first images."""
+
+
+rule attention:
+    """All attention stores, of the denoiser and of its untrained twins."""
+    input:
+        study.all_attention(),
+        study.untrained(),
+
+
+rule capture_attention:
+    """Observe every attention head on the latents of one block and shard."""
+    input:
+        latents=LATENTS,
+        model="results/models/{model}/model.json",
+    output:
+        ATTENTION,
+    log:
+        "results/logs/capture_attention/{model}/{dataset}/{block}/{shard}.log",
+    benchmark:
+        "results/benchmarks/capture_attention/{model}/{dataset}/{block}/{shard}.tsv"
+    conda:
+        "../envs/diffmech.yaml"
+    threads: study.threads
+    resources:
+        gpu=1,
+        mem_mb=4000,
+    params:
+        settings=study.settings(capture=["shard_size", "keep_maps"]),
+        code=study.code("capture_attention"),
+    message:
+        "Observing {wildcards.model} on {wildcards.dataset}, {wildcards.shard}, {wildcards.block}"
+    script:
+        "../workflow_scripts/capture_attention.py"
+
+
+rule capture_untrained:
+    """Observe the same architecture with random weights, several times: the null of every claim about training."""
+    input:
+        latents=lambda wildcards: study.latents(
+            wildcards.dataset, samples=study.config.untrained.samples
+        ),
+        model="results/models/{model}/model.json",
+    output:
+        "results/untrained/{model}/{dataset}.zarr.zip",
+    log:
+        "results/logs/capture_untrained/{model}/{dataset}.log",
+    benchmark:
+        "results/benchmarks/capture_untrained/{model}/{dataset}.tsv"
+    conda:
+        "../envs/diffmech.yaml"
+    threads: study.threads
+    resources:
+        gpu=1,
+        mem_mb=4000,
+    params:
+        settings=study.settings(untrained=study.config.untrained),
+        code=study.code("capture_untrained"),
+    message:
+        "Observing untrained twins of {wildcards.model} on {wildcards.dataset}"
+    script:
+        "../workflow_scripts/capture_untrained.py"

@@ -1,0 +1,33 @@
+"""The validated study, and what all rules share."""
+
+from diffmech.errors import ConfigError
+from diffmech.workflow.study import ABLATION, ATTENTION, LATENTS, Study
+
+try:
+    study = Study(config, Path(workflow.basedir))
+except ConfigError as error:
+    raise WorkflowError(
+        "\n".join(f"config: {line}" for line in str(error).splitlines())
+    )
+
+
+def either(names: list[str]) -> str:
+    """Return a wildcard pattern that matches the given names and nothing else."""
+    return "|".join(re.escape(name) for name in names) or "no-such-name"
+
+
+wildcard_constraints:
+    model=either(list(study.config.models)),
+    dataset=either(list(study.config.datasets)),
+    group=either(list(study.config.ablation.groups)),
+    block=r"t\d+-\d+",
+    shard=r"s\d+-\d+",
+
+
+localrules:
+    all,
+    models,
+    attention,
+    entropy,
+    mechanisms,
+    ablation,

@@ -1,0 +1,52 @@
+"""Images: every data set in one form, and what still differs between the two domains."""
+
+
+rule prepare_dataset:
+    """Decode, crop, resize and match the images of one data set."""
+    output:
+        "results/datasets/{dataset}.zarr.zip",
+    log:
+        "results/logs/prepare_dataset/{dataset}.log",
+    benchmark:
+        "results/benchmarks/prepare_dataset/{dataset}.tsv"
+    conda:
+        "../envs/diffmech.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+    params:
+        settings=lambda wildcards: study.settings(
+            dataset=study.config.datasets[wildcards.dataset],
+            images=study.config.images,
+        ),
+        code=study.code("prepare_dataset"),
+    message:
+        "Preparing the images of {wildcards.dataset}"
+    script:
+        "../workflow_scripts/prepare_dataset.py"
+
+
+rule compare_domains:
+    """Measure what still differs between the matched domains: brightness, contrast, power spectrum, attributes."""
+    input:
+        first=study.dataset_stores()[0],
+        second=study.dataset_stores()[1],
+    output:
+        "results/datasets/comparison.json",
+    log:
+        "results/logs/compare_domains.log",
+    benchmark:
+        "results/benchmarks/compare_domains.tsv"
+    conda:
+        "../envs/diffmech.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+    params:
+        domains=list(study.domains),
+        samples=study.config.capture.samples,
+        code=study.code("compare_domains"),
+    message:
+        "Comparing the domains before any model sees them"
+    script:
+        "../workflow_scripts/compare_domains.py"

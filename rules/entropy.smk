@@ -1,0 +1,64 @@
+"""Attention entropy per head, timestep and domain, and how far the domains diverge."""
+
+
+rule entropy:
+    """The entropy tables."""
+    input:
+        f"results/entropy/{study.model}/heads.csv",
+        f"results/entropy/{study.model}/divergence.csv",
+
+
+rule attention_entropy:
+    """Tabulate entropy with its interval, its bound and its untrained null."""
+    input:
+        first=study.attention(study.datasets[0]),
+        second=study.attention(study.datasets[1]),
+        untrained=study.untrained(),
+    output:
+        "results/entropy/{model}/heads.csv",
+    log:
+        "results/logs/attention_entropy/{model}.log",
+    benchmark:
+        "results/benchmarks/attention_entropy/{model}.tsv"
+    conda:
+        "../envs/diffmech.yaml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+    params:
+        settings=study.settings(entropy=study.config.entropy),
+        domains=list(study.domains),
+        seed=study.seed,
+        code=study.code("attention_entropy"),
+    message:
+        "Tabulating the attention entropy of {wildcards.model}"
+    script:
+        "../workflow_scripts/attention_entropy.py"
+
+
+rule entropy_divergence:
+    """Test per timestep whether the heads tell the domains apart, more than chance and more than untrained."""
+    input:
+        first=study.attention(study.datasets[0]),
+        second=study.attention(study.datasets[1]),
+        untrained=study.untrained(),
+    output:
+        "results/entropy/{model}/divergence.csv",
+    log:
+        "results/logs/entropy_divergence/{model}.log",
+    benchmark:
+        "results/benchmarks/entropy_divergence/{model}.tsv"
+    conda:
+        "../envs/diffmech.yaml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+    params:
+        settings=study.settings(entropy=study.config.entropy),
+        domains=list(study.domains),
+        seed=study.seed,
+        code=study.code("entropy_divergence"),
+    message:
+        "Testing the entropy divergence between the domains in {wildcards.model}"
+    script:
+        "../workflow_scripts/entropy_divergence.py"

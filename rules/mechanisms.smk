@@ -1,0 +1,125 @@
+"""Heads that behave alike, what they respond to, and in which phase of denoising."""
+
+
+rule mechanisms:
+    """The table of heads with their mechanisms."""
+    input:
+        f"results/mechanisms/{study.model}/heads.csv",
+
+
+rule head_features:
+    """Describe every head at every timestep: reach, focus, content dependence, and what it attends to."""
+    input:
+        attention_first=study.attention(study.datasets[0]),
+        attention_second=study.attention(study.datasets[1]),
+        latents_first=study.latents(study.datasets[0]),
+        latents_second=study.latents(study.datasets[1]),
+        datasets=study.dataset_stores(),
+        untrained=study.untrained(),
+    output:
+        "results/mechanisms/{model}/features.zarr.zip",
+    log:
+        "results/logs/head_features/{model}.log",
+    benchmark:
+        "results/benchmarks/head_features/{model}.tsv"
+    conda:
+        "../envs/diffmech.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+    params:
+        settings=study.settings(
+            mechanisms=["probes", "rolls", "stability_draws", "seed"]
+        ),
+        domains=list(study.domains),
+        seed=study.seed,
+        code=study.code("head_features"),
+    message:
+        "Describing the heads of {wildcards.model}"
+    script:
+        "../workflow_scripts/head_features.py"
+
+
+rule find_phases:
+    """Cut the timesteps into phases within which the heads behave alike."""
+    input:
+        "results/mechanisms/{model}/features.zarr.zip",
+    output:
+        "results/mechanisms/{model}/phases.csv",
+    log:
+        "results/logs/find_phases/{model}.log",
+    benchmark:
+        "results/benchmarks/find_phases/{model}.tsv"
+    conda:
+        "../envs/diffmech.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+    params:
+        settings=study.settings(mechanisms=["phases", "stability_draws", "seed"]),
+        code=study.code("find_phases"),
+    message:
+        "Finding the phases of {wildcards.model}"
+    script:
+        "../workflow_scripts/find_phases.py"
+
+
+rule cluster_heads:
+    """Cluster heads by what they do in each phase, and measure how stable the clusters are."""
+    input:
+        features="results/mechanisms/{model}/features.zarr.zip",
+        phases="results/mechanisms/{model}/phases.csv",
+    output:
+        members="results/mechanisms/{model}/members.csv",
+        quality="results/mechanisms/{model}/clusters.csv",
+    log:
+        "results/logs/cluster_heads/{model}.log",
+    benchmark:
+        "results/benchmarks/cluster_heads/{model}.tsv"
+    conda:
+        "../envs/diffmech.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+    params:
+        settings=study.settings(
+            mechanisms=[
+                "clusters",
+                "cross_clusters",
+                "cluster_range",
+                "stability_draws",
+                "seed",
+            ]
+        ),
+        code=study.code("cluster_heads"),
+    message:
+        "Clustering the heads of {wildcards.model}"
+    script:
+        "../workflow_scripts/cluster_heads.py"
+
+
+rule label_mechanisms:
+    """Name each cluster after its strongest probe, where that beats its nulls; otherwise leave it unassigned."""
+    input:
+        features="results/mechanisms/{model}/features.zarr.zip",
+        phases="results/mechanisms/{model}/phases.csv",
+        members="results/mechanisms/{model}/members.csv",
+    output:
+        "results/mechanisms/{model}/heads.csv",
+    log:
+        "results/logs/label_mechanisms/{model}.log",
+    benchmark:
+        "results/benchmarks/label_mechanisms/{model}.tsv"
+    conda:
+        "../envs/diffmech.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+    params:
+        settings=study.settings(mechanisms=study.config.mechanisms),
+        seed=study.seed,
+        code=study.code("label_mechanisms"),
+    message:
+        "Labelling the mechanisms of {wildcards.model}"
+    script:
+        "../workflow_scripts/label_mechanisms.py"

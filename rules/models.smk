@@ -1,0 +1,167 @@
+"""Denoisers: trained here, bundled, or brought by the user."""
+
+
+rule models:
+    """Everything about the denoiser: weights, held-out loss, generated images."""
+    input:
+        f"results/models/{study.model}/model.json",
+        f"results/models/{study.model}/heldout.csv",
+        f"results/models/{study.model}/gallery.zarr.zip",
+
+
+rule train_denoiser:
+    """Train one denoiser on both domains; a killed training resumes from its last checkpoint."""
+    input:
+        first=study.dataset_stores()[0],
+        second=study.dataset_stores()[1],
+    output:
+        "results/models/{model}/model.json",
+        "results/models/{model}/unet/config.json",
+        "results/models/{model}/unet/diffusion_pytorch_model.safetensors",
+        "results/models/{model}/tokens/config.json",
+        "results/models/{model}/tokens/diffusion_pytorch_model.safetensors",
+        "results/models/{model}/scheduler/scheduler_config.json",
+        "results/models/{model}/provenance.json",
+        "results/models/{model}/history.csv",
+    log:
+        "results/logs/train_denoiser/{model}.log",
+    benchmark:
+        "results/benchmarks/train_denoiser/{model}.tsv"
+    wildcard_constraints:
+        model=either(study.trained),
+    conda:
+        "../envs/diffmech.yaml"
+    threads: study.threads
+    resources:
+        gpu=1,
+        mem_mb=6000,
+    params:
+        settings=lambda wildcards: study.settings(
+            model=study.config.models[wildcards.model]
+        ),
+        domains=list(study.domains),
+        checkpoints=lambda wildcards: study.checkpoints(wildcards.model),
+        code=study.code("train_denoiser"),
+    message:
+        "Training the denoiser {wildcards.model}"
+    script:
+        "../workflow_scripts/train_denoiser.py"
+
+
+rule import_denoiser:
+    """Check a bundled or foreign denoiser and note where its weights are and what they hash to."""
+    output:
+        "results/models/{model}/model.json",
+    log:
+        "results/logs/import_denoiser/{model}.log",
+    benchmark:
+        "results/benchmarks/import_denoiser/{model}.tsv"
+    wildcard_constraints:
+        model=either(study.imported),
+    conda:
+        "../envs/diffmech.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+    params:
+        settings=lambda wildcards: study.settings(
+            model=study.config.models[wildcards.model], images=["size", "channels"]
+        ),
+        code=study.code("import_denoiser"),
+    message:
+        "Checking the denoiser {wildcards.model}"
+    script:
+        "../workflow_scripts/import_denoiser.py"
+
+
+rule heldout_loss:
+    """Measure the denoising loss per timestep on images the denoiser was trained on and on images it never saw."""
+    input:
+        first=study.dataset_stores()[0],
+        second=study.dataset_stores()[1],
+        model="results/models/{model}/model.json",
+    output:
+        "results/models/{model}/heldout.csv",
+    log:
+        "results/logs/heldout_loss/{model}.log",
+    benchmark:
+        "results/benchmarks/heldout_loss/{model}.tsv"
+    conda:
+        "../envs/diffmech.yaml"
+    threads: study.threads
+    resources:
+        gpu=1,
+        mem_mb=4000,
+    params:
+        settings=lambda wildcards: study.settings(
+            model=study.config.models[wildcards.model],
+            capture=["timesteps", "samples"],
+            entropy=study.config.entropy,
+        ),
+        domains=list(study.domains),
+        seed=study.seed,
+        code=study.code("heldout_loss"),
+    message:
+        "Measuring the held-out denoising loss of {wildcards.model}"
+    script:
+        "../workflow_scripts/heldout_loss.py"
+
+
+rule generate_gallery:
+    """Generate images from the denoiser, with and without each attribute."""
+    input:
+        model="results/models/{model}/model.json",
+    output:
+        "results/models/{model}/gallery.zarr.zip",
+    log:
+        "results/logs/generate_gallery/{model}.log",
+    benchmark:
+        "results/benchmarks/generate_gallery/{model}.tsv"
+    conda:
+        "../envs/diffmech.yaml"
+    threads: study.threads
+    resources:
+        gpu=1,
+        mem_mb=4000,
+    params:
+        settings=study.settings(sampling=study.config.sampling),
+        code=study.code("generate_gallery"),
+    message:
+        "Generating images with {wildcards.model}"
+    script:
+        "../workflow_scripts/generate_gallery.py"
+
+
+rule recognition:
+    """Train a small classifier on drawn faces and let it judge conditional samples of the denoiser."""
+    input:
+        f"results/models/{study.model}/recognition.csv",
+
+
+rule check_recognition:
+    """Share of generated images in which a classifier recognises the attribute they were conditioned on."""
+    input:
+        model="results/models/{model}/model.json",
+    output:
+        "results/models/{model}/recognition.csv",
+    log:
+        "results/logs/check_recognition/{model}.log",
+    benchmark:
+        "results/benchmarks/check_recognition/{model}.tsv"
+    conda:
+        "../envs/diffmech.yaml"
+    threads: study.threads
+    resources:
+        gpu=1,
+        mem_mb=4000,
+    params:
+        settings=lambda wildcards: study.settings(
+            recognition=study.config.recognition,
+            images=study.config.images,
+            sampling=["steps", "guidance"],
+        ),
+        code=study.code("check_recognition"),
+    message:
+        "Checking that samples of {wildcards.model} show their attributes"
+    script:
+        "../workflow_scripts/check_recognition.py"

@@ -1,0 +1,18 @@
+"""Let a classifier judge conditional samples."""
+
+from diffmech.workflow.session import session
+
+with session(snakemake) as job:
+    from diffmech.models.recognition import check_recognition
+
+    from diffmech.config.images import ImagesConfig
+    from diffmech.config.models import RecognitionConfig, SamplingConfig
+
+    check_recognition(
+        job.input.model,
+        job.output[0],
+        recognition=job.section(RecognitionConfig, "recognition"),
+        sampling=job.section(SamplingConfig, "sampling"),
+        images=job.section(ImagesConfig, "images"),
+        runtime=job.runtime,
+    )

@@ -1,0 +1,9 @@
+"""Measure what still differs between the matched domains."""
+
+from diffmech.workflow.session import session
+
+with session(snakemake) as job:
+    from diffmech.data.comparison import compare_domains
+
+    stores = dict(zip(job.params.domains, (job.input.first, job.input.second), strict=True))
+    compare_domains(stores, job.output[0], samples=job.params.samples)

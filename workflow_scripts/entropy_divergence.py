@@ -1,0 +1,16 @@
+"""Test the entropy divergence between the domains."""
+
+from diffmech.workflow.session import session
+
+with session(snakemake) as job:
+    from diffmech.mechanisms.entropy import entropy_divergence
+
+    from diffmech.config.analysis import EntropyConfig
+
+    entropy_divergence(
+        dict(zip(job.params.domains, (list(job.input.first), list(job.input.second)), strict=True)),
+        dict(zip(job.params.domains, job.input.untrained, strict=True)),
+        job.output[0],
+        entropy=job.section(EntropyConfig, "entropy"),
+        seed=job.params.seed,
+    )

@@ -1,0 +1,22 @@
+"""Measure the denoising loss on seen and unseen images."""
+
+from diffmech.workflow.session import session
+
+with session(snakemake) as job:
+    from diffmech.models.heldout import heldout_loss
+
+    from diffmech.config.analysis import EntropyConfig
+    from diffmech.config.models import DenoiserConfig
+
+    capture = job.params.settings["capture"]
+    heldout_loss(
+        job.input.model,
+        dict(zip(job.params.domains, (job.input.first, job.input.second), strict=True)),
+        job.output[0],
+        holdout=job.section(DenoiserConfig, "model").training.holdout,
+        timesteps=capture["timesteps"],
+        samples=capture["samples"],
+        inference=job.section(EntropyConfig, "entropy"),
+        seed=job.params.seed,
+        runtime=job.runtime,
+    )

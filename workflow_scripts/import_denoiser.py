@@ -1,0 +1,16 @@
+"""Check a bundled or foreign denoiser."""
+
+from diffmech.workflow.session import session
+
+with session(snakemake) as job:
+    from diffmech.models.importing import import_denoiser
+
+    from diffmech.config.images import ImagesConfig
+    from diffmech.config.models import DenoiserConfig
+
+    import_denoiser(
+        job.section(DenoiserConfig, "model"),
+        job.output[0],
+        images=job.section(ImagesConfig, "images"),
+        root=job.root,
+    )
