@@ -1,0 +1,34 @@
+# `make run` and `make test` do all the set-up a fresh machine needs: Python 3.11 or newer and make.
+PYTHON ?= python3
+CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: run test lint docs clean
+
+run: $(INSTALLED)  ## the study of config.yaml, up to results/report.html
+	$(BIN)/snakemake --cores $(CORES) $(ARGS)
+	@echo "The report is results/report.html"
+
+test: $(INSTALLED)  ## all tests
+	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
+
+lint: $(INSTALLED)  ## style, types, workflow lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/mypy
+	$(BIN)/snakemake --lint
+
+docs: $(INSTALLED)  ## regenerate docs/config.md and resources/config.schema.json
+	$(BIN)/python -m diffmech.config.documentation
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "diffmech needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean:  ## remove the environment and all results
+	rm -rf $(VENV) results .snakemake
