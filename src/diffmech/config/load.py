@@ -103,7 +103,7 @@ def _fields_at(location: tuple[int | str, ...], raw: Any) -> list[str]:
         node = node[part] if isinstance(node, Mapping) and part in node else None
         if isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
             model = model.model_fields[str(part)].annotation
-        options = _models_in(model)
+        options = models_in(model)
         if isinstance(node, Mapping) and "kind" in node and len(options) > 1:
             options = [o for o in options if node["kind"] in get_args(o.model_fields["kind"].annotation)] or options
         if options and (len(options) == 1 or (isinstance(node, Mapping) and "kind" in node)):
@@ -111,7 +111,8 @@ def _fields_at(location: tuple[int | str, ...], raw: Any) -> list[str]:
     return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """Return the sections that a field's annotation can hold."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [model for argument in get_args(annotation) for model in _models_in(argument)]
+    return [model for argument in get_args(annotation) for model in models_in(argument)]

@@ -1,0 +1,113 @@
+"""A config file is either valid or answered with one line that names the path, the value and what is allowed."""
+
+from copy import deepcopy
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from diffmech.config import documentation
+from diffmech.config.load import merge, read_config, validate
+from diffmech.config.root import Config
+from diffmech.errors import ConfigError
+
+ROOT = Path(__file__).parents[3]
+STUDIES = sorted((ROOT / "resources" / "studies").glob("*.yaml"))
+DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text())
+
+
+def edited(path: str, value: object) -> dict:
+    raw = deepcopy(DEFAULT)
+    *parents, last = path.split(".")
+    node = raw
+    for key in parents:
+        node = node.setdefault(key, {})
+    node[last] = value
+    return raw
+
+
+def test_default_study_is_valid_and_canonical_form_restores_it():
+    config = read_config(ROOT / "config.yaml")
+    assert Config.restore(config.canonical()) == config
+
+
+@pytest.mark.parametrize("overlay", STUDIES, ids=lambda path: path.stem)
+def test_every_overlay_is_valid_over_the_default(overlay):
+    assert read_config(ROOT / "config.yaml", overlay).study.name
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "answer"),
+    [
+        ("capture.timestep", [1], "capture.timestep: unknown key; did you mean 'timesteps'?"),
+        ("captur", {}, "captur: unknown key; did you mean 'capture'?"),
+        ("capture.timesteps", [1, 2, 1200], "capture.timesteps[2]: 1200 is not below the scheduler's 1000 steps"),
+        ("capture.timesteps", [5, 5], "capture.timesteps: lists a timestep twice: [5, 5]"),
+        ("capture.timesteps", [], "capture.timesteps: needs at least one timestep, e.g. [100, 500, 900]"),
+        ("datasets.lfw_subset.kind", "lfw_subst", "did you mean 'lfw_subset'?"),
+        ("datasets.synthetic_faces.zom", 1, "datasets.synthetic_faces.zom: unknown key; did you mean 'zoom'?"),
+        ("study.model", "fces", "study.model: 'fces' is not in models, which has ['faces']"),
+        ("study.domains", {"a": "lfw_subset"}, "study.domains: needs exactly two domains"),
+        ("study.domains.real", "nothing", "study.domains.real: 'nothing' is not in datasets"),
+        ("models.faces.architecture", {"channels": [30, 64, 128]}, "channels 30 is not a multiple of norm_groups 8"),
+        ("models.faces.location", None, "models.faces: source bundled needs a location"),
+        ("ablation.timesteps", [121], "ablation.timesteps[0]: 121 is not in capture.timesteps"),
+        ("ablation.samples", 1000, "ablation.samples: 1000 is above capture.samples 100"),
+        ("ablation.groups", ["layers"], "ablation: groups must contain heads"),
+        ("untrained.samples", 101, "untrained.samples: 101 is above"),
+        ("mechanisms.phases.penality", 1, "mechanisms.phases.penality: unknown key; did you mean 'penalty'?"),
+        ("images.resolution", 64, "images: resolution 64 is above size 32"),
+        ("entropy.draws", "many", "entropy.draws: 'many' is not allowed"),
+        (
+            "runtime",
+            {"batch_size": 0},
+            "runtime.batch_size: 0 is not allowed: input should be greater than",
+        ),
+    ],
+)
+def test_a_mistake_is_answered_in_one_line(path, value, answer):
+    with pytest.raises(ConfigError) as caught:
+        validate(edited(path, value))
+    message = str(caught.value)
+    assert answer in message
+    assert "\n" not in message
+
+
+def test_each_mistake_has_its_own_line():
+    raw = edited("capture.timestep", [1])
+    raw["entropy"]["draw"] = 3
+    with pytest.raises(ConfigError) as caught:
+        validate(raw)
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_a_missing_or_broken_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: cannot be read"):
+        read_config(tmp_path / "nowhere.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("study: [")
+    with pytest.raises(ConfigError, match=r"broken\.yaml: is not valid YAML"):
+        read_config(broken)
+
+
+def test_overlays_are_laid_over_mapping_by_mapping():
+    assert merge({"a": {"b": 1, "c": 2}, "d": [1]}, {"a": {"b": 3}, "d": [2]}) == {"a": {"b": 3, "c": 2}, "d": [2]}
+
+
+def test_timesteps_are_sorted_so_that_their_order_changes_nothing():
+    assert validate(edited("capture.timesteps", [920, 20, 120, 320, 520, 720])).capture.timesteps[0] == 20
+
+
+def test_schema_and_page_are_the_generated_ones():
+    assert documentation.SCHEMA.read_text() == documentation.schema(), "run `make docs`"
+    assert documentation.PAGE.read_text() == documentation.page(), "run `make docs`"
+
+
+@pytest.mark.parametrize("overlay", STUDIES, ids=lambda path: path.stem)
+def test_studies_fit_the_generated_schema(overlay):
+    jsonschema.validate(merge(DEFAULT, yaml.safe_load(overlay.read_text())), Config.model_json_schema())
+
+
+def test_every_key_is_described():
+    assert "| None |" not in documentation.page()

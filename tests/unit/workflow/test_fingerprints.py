@@ -1,0 +1,75 @@
+"""A fingerprint changes with what code does, and with nothing else."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+SCRIPT = "workflow_scripts/attention_entropy.py"
+
+
+@pytest.fixture
+def copy(tmp_path):
+    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    shutil.copytree(ROOT / "workflow_scripts", tmp_path / "workflow_scripts")
+    return tmp_path
+
+
+def fingerprint(folder: Path, script: str = SCRIPT) -> str:
+    code = (
+        f"import sys; sys.path.insert(0, {str(folder / 'src')!r}); from pathlib import Path;"
+        "from diffmech.workflow.fingerprints import fingerprint;"
+        f"print(fingerprint(Path({str(folder / script)!r})))"
+    )
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def test_comments_docstrings_and_touch_change_nothing(copy):
+    before = fingerprint(copy)
+    module = copy / "src/diffmech/mechanisms/entropy.py"
+    module.write_text("# a remark\n" + module.read_text().replace('"""', '"""Another word. ', 1))
+    (copy / "src/diffmech/artifacts.py").touch()
+    assert fingerprint(copy) == before
+
+
+def test_a_real_edit_changes_its_own_cone_only(copy):
+    capture = "workflow_scripts/capture_attention.py"
+    entropy_before, capture_before = fingerprint(copy), fingerprint(copy, capture)
+    with (copy / "src/diffmech/mechanisms/entropy.py").open("a") as module:
+        module.write("\n\ndef added() -> int:\n    return 1\n")
+    assert fingerprint(copy) != entropy_before
+    assert fingerprint(copy, capture) == capture_before
+
+
+def test_an_edit_deep_in_the_closure_is_seen(copy):
+    before = fingerprint(copy)
+    edit(copy / "src/diffmech/randomness.py", "hashlib.sha256", "hashlib.sha512")
+    assert fingerprint(copy) != before
+
+
+def test_configuration_and_glue_are_tracked_as_parameters_instead(copy):
+    before = fingerprint(copy)
+    with (copy / "src/diffmech/config/analysis.py").open("a") as module:
+        module.write("\n\nadded = 1\n")
+    assert fingerprint(copy) == before
+
+
+def test_lazily_named_modules_belong_to_the_closure(tmp_path, monkeypatch):
+    from diffmech.workflow import fingerprints
+
+    package = tmp_path / "diffmech"
+    package.mkdir()
+    (package / "late.py").write_text("x = 1\n")
+    script = tmp_path / "script.py"
+    script.write_text('NAME = "diffmech.late:thing"\n')
+    monkeypatch.setattr(fingerprints, "PACKAGE", package)
+    assert fingerprints.closure(script) == {"diffmech.late"}
