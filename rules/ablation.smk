@@ -47,7 +47,7 @@ rule ablate_heads:
         model="results/models/{model}/model.json",
         reference=study.references(),
         heads=lambda wildcards: (
-            f"results/mechanisms/{wildcards.model}/heads.csv"
+            checkpoints.label_mechanisms.get(model=wildcards.model).output[0]
             if wildcards.group == "mechanisms"
             else []
         ),

@@ -98,7 +98,8 @@ rule cluster_heads:
         "../workflow_scripts/cluster_heads.py"
 
 
-rule label_mechanisms:
+# A checkpoint, since only this stops a rerun that leaves heads.csv as it was from repeating the ablations behind it.
+checkpoint label_mechanisms:
     """Name each cluster after its strongest probe, where that beats its nulls; otherwise leave it unassigned."""
     input:
         features="results/mechanisms/{model}/features.zarr.zip",
