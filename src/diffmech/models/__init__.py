@@ -1,0 +1,1 @@
+"""The denoisers: built, trained, imported, loaded, sampled from, and checked."""

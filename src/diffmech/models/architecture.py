@@ -1,0 +1,99 @@
+"""Our denoiser: a U-Net (Ronneberger et al. 2015, Ho et al. 2020) with transformer layers, built from diffusers parts.
+
+A level marked in `attention` has one transformer layer per block: with one residual layer per block that is one on the
+way down and two on the way up. Each transformer layer has self-attention over pixels and cross-attention to the tokens.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from torch import nn
+
+from diffmech.config.models import Architecture
+from diffmech.errors import ModelError
+from diffmech.models.tokens import AttributeTokens
+from diffmech.randomness import generator
+
+
+def build_unet(architecture: Architecture, sample_shape: tuple[int, int, int]) -> UNet2DConditionModel:
+    """Return the U-Net for images of `sample_shape` `(channel, y, x)`, with weights from torch's global generator.
+
+    Raises ModelError when the image cannot be halved once per level.
+    """
+    channels, height, width = sample_shape
+    factor = 2 ** (len(architecture.channels) - 1)
+    if height % factor or width % factor:
+        raise ModelError(
+            f"images of {height} x {width} pixels cannot be halved {len(architecture.channels) - 1} times, once per "
+            f"level of architecture.channels {architecture.channels}; give images.size a multiple of {factor}"
+        )
+    down = ["CrossAttnDownBlock2D" if attended else "DownBlock2D" for attended in architecture.attention]
+    up = ["CrossAttnUpBlock2D" if attended else "UpBlock2D" for attended in reversed(architecture.attention)]
+    unet = UNet2DConditionModel(
+        sample_size=height if height == width else (height, width),
+        in_channels=channels,
+        out_channels=channels,
+        block_out_channels=tuple(architecture.channels),
+        layers_per_block=architecture.layers_per_block,
+        down_block_types=tuple(down),
+        mid_block_type="UNetMidBlock2DCrossAttn" if architecture.middle_attention else "UNetMidBlock2D",
+        up_block_types=tuple(up),
+        norm_num_groups=architecture.norm_groups,
+        cross_attention_dim=architecture.token_width,
+        # diffusers reads this as the number of heads, whatever its name says; count_heads below makes sure.
+        attention_head_dim=architecture.heads,
+    )
+    expected = 2 * architecture.heads * transformer_layers(architecture)
+    if count_heads(unet) != expected:
+        raise ModelError(
+            f"the U-Net was built with {count_heads(unet)} attention heads where {expected} were asked for; "
+            "this version of diffusers reads attention_head_dim in another way: install one between 0.34 and 0.42"
+        )
+    return unet
+
+
+def transformer_layers(architecture: Architecture) -> int:
+    """Return the number of transformer layers; each has one self- and one cross-attention."""
+    per_level = 2 * architecture.layers_per_block + 1  # the way up has one residual layer more
+    return per_level * sum(architecture.attention) + int(architecture.middle_attention)
+
+
+def count_heads(model: nn.Module) -> int:
+    """Return the number of attention heads of a diffusers model."""
+    return sum(module.heads for module in model.modules() if hasattr(module, "to_q") and isinstance(module.heads, int))
+
+
+def build_scheduler(architecture: Architecture) -> DDPMScheduler:
+    """Return the noise schedule: DDPM (Ho et al. 2020), epsilon prediction, samples clipped to [-1, 1]."""
+    return DDPMScheduler(
+        num_train_timesteps=architecture.timesteps,
+        beta_schedule=architecture.beta_schedule,
+        prediction_type="epsilon",
+        clip_sample=True,
+    )
+
+
+def build_model(
+    architecture: Architecture,
+    sample_shape: tuple[int, int, int],
+    attributes: Sequence[str],
+    domains: Sequence[str],
+    seed: int,
+) -> tuple[UNet2DConditionModel, AttributeTokens]:
+    """Return the U-Net and its tokens with random weights that depend on `seed` alone."""
+    with seeded(seed):
+        unet = build_unet(architecture, sample_shape)
+        tokens = AttributeTokens(list(attributes), list(domains), architecture.token_width)
+    return unet, tokens
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Within this context torch's CPU generator belongs to `seed`; afterwards it is as it was before."""
+    with torch.random.fork_rng(devices=[]):
+        # torch.manual_seed would also touch the generators of GPUs, which are not restored
+        torch.default_generator.manual_seed(int(generator(seed, "weights").integers(2**63)))
+        yield

@@ -1,0 +1,137 @@
+"""One interface to every denoiser that can be studied: images and a condition in, the predicted noise out.
+
+Networks that predict v (Salimans & Ho 2022) or the clean image are brought to the noise by the identities
+eps = sqrt(abar) v + sqrt(1 - abar) x_t and eps = (x_t - sqrt(abar) x_0) / sqrt(1 - abar).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from torch import Tensor, nn
+
+from diffmech.errors import ModelError
+from diffmech.models.tokens import AttributeTokens
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What images are conditioned on: `domain` `(sample,)`, -1 unknown; `values` `(sample, attribute)`, NaN unknown."""
+
+    domain: Tensor
+    values: Tensor
+
+    @classmethod
+    def null(cls, n: int, attributes: int) -> "Condition":
+        """Return the condition that says nothing, for `n` images."""
+        return cls(torch.full((n,), -1, dtype=torch.long), torch.full((n, attributes), torch.nan))
+
+    def __len__(self) -> int:
+        return len(self.domain)
+
+    def null_like(self, n: int | None = None) -> "Condition":
+        """Return the condition that says nothing, for as many images as this one or for `n`."""
+        return Condition.null(len(self) if n is None else n, self.values.shape[1]).to(self.domain.device)
+
+    def rows(self, chosen: slice) -> "Condition":
+        """Return the condition of some of the images."""
+        return Condition(self.domain[chosen], self.values[chosen])
+
+    def joined(self, other: "Condition") -> "Condition":
+        """Return the condition of these images followed by the other ones."""
+        return Condition(torch.cat([self.domain, other.domain]), torch.cat([self.values, other.values]))
+
+    def to(self, device: torch.device | str) -> "Condition":
+        """Return the condition on another device."""
+        return Condition(self.domain.to(device), self.values.to(device))
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """A denoiser in evaluation mode: `module` is the network that attention is observed in."""
+
+    module: nn.Module
+    scheduler: DDPMScheduler
+    sample_shape: tuple[int, int, int]
+    tokens: AttributeTokens | None = None
+    attributes: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()
+
+    @property
+    def token_names(self) -> tuple[str, ...]:
+        """The names of the conditioning tokens, in order; empty for an unconditional network."""
+        return () if self.tokens is None else ("domain", *self.attributes)
+
+    @property
+    def alphas_cumprod(self) -> np.ndarray:
+        """abar `(timestep,)`: the share of the image's variance that is left in x_t."""
+        return np.asarray(self.scheduler.alphas_cumprod.cpu().numpy(), dtype=np.float64)
+
+    @property
+    def timesteps(self) -> int:
+        """The number of timesteps of the diffusion."""
+        return int(self.scheduler.config["num_train_timesteps"])
+
+    @property
+    def prediction_type(self) -> str:
+        """What the network itself predicts: `epsilon`, `v_prediction` or `sample`."""
+        return str(self.scheduler.config["prediction_type"])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.module.parameters()).device
+
+    def predict_noise(self, x_t: Tensor, timestep: int | Tensor, condition: Condition | None = None) -> Tensor:
+        """Return the predicted noise `(sample, channel, y, x)` in `x_t`, which has that shape too.
+
+        `timestep` is one integer for all images, or `(sample,)`. `condition` None says nothing about the images.
+        Gradients flow where the caller allows them.
+        """
+        if tuple(x_t.shape[1:]) != self.sample_shape:
+            raise ValueError(
+                f"x_t has shape {tuple(x_t.shape)}; expected (n, {', '.join(map(str, self.sample_shape))})"
+            )
+        if isinstance(timestep, int):
+            steps = torch.full((len(x_t),), timestep, device=x_t.device)
+        else:
+            steps = timestep.to(x_t.device)
+        if self.tokens is None:
+            output = self._unconditional(x_t, steps)
+        else:
+            known = condition or Condition.null(len(x_t), len(self.attributes))
+            if len(known) != len(x_t):
+                raise ValueError(f"the condition is for {len(known)} images, but x_t has {len(x_t)}")
+            known = known.to(x_t.device)
+            tokens = self.tokens(known.domain, known.values.to(x_t.dtype))
+            output = self.module(x_t, steps, tokens).sample
+        return self._as_noise(output[:, : self.sample_shape[0]], x_t, steps)
+
+    def site_grid(self, site: object, n_tokens: int) -> tuple[int, int]:
+        """Return rows and columns of the pixel grid whose `n_tokens` pixels are the queries of `site`.
+
+        Raises ModelError when no halving of the image has that many pixels.
+        """
+        rows, columns = self.sample_shape[1:]
+        while rows * columns > n_tokens and rows * columns > 1:
+            rows, columns = (rows + 1) // 2, (columns + 1) // 2  # as a convolution of stride 2 does
+        if rows * columns != n_tokens:
+            raise ModelError(
+                f"the {n_tokens} queries of {getattr(site, 'name', site)} are no halving of an image of "
+                f"{self.sample_shape[1]} x {self.sample_shape[2]} pixels; its attention cannot be laid out in space"
+            )
+        return rows, columns
+
+    def _unconditional(self, x_t: Tensor, steps: Tensor) -> Tensor:
+        if hasattr(self.module, "encoder_hid_proj"):  # UNet2DConditionModel wants its second argument even when unused
+            return self.module(x_t, steps, None).sample
+        return self.module(x_t, steps).sample
+
+    def _as_noise(self, output: Tensor, x_t: Tensor, steps: Tensor) -> Tensor:
+        if self.prediction_type == "epsilon":
+            return output
+        share = self.scheduler.alphas_cumprod.to(x_t.device, x_t.dtype)[steps][:, None, None, None]
+        if self.prediction_type == "v_prediction":
+            return share.sqrt() * output + (1 - share).sqrt() * x_t
+        return (x_t - share.sqrt() * output) / (1 - share).sqrt()

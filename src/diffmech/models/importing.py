@@ -1,0 +1,130 @@
+"""Taking a denoiser that exists: bundled with the project, a diffusers directory, a model of the Hugging Face hub, or,
+as the null study, an architecture with random weights. All that is written is the pointer `model.json`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from diffmech.config.images import ImagesConfig
+from diffmech.config.models import DenoiserConfig
+from diffmech.errors import ConfigError, ModelError
+from diffmech.models.architecture import build_model, build_scheduler
+from diffmech.models.load import count_parameters, load_layout
+from diffmech.models.storage import find_layout, publishing, save_denoiser, write_pointer
+
+HUB_SECONDS = 5.0  # to wait for the hub to answer before the local cache is tried
+
+
+def import_denoiser(
+    config: DenoiserConfig,
+    output_json: Path,
+    *,
+    root: Path,
+    images: ImagesConfig | None = None,
+    datasets: Mapping[str, Path] | None = None,
+) -> None:
+    """Write the pointer to the denoiser of `config`, once it has been loaded and has predicted something finite.
+
+    `root` is the project, in which `resources/models` lies. With `images` the size of the images is checked against
+    what the network was made for. `datasets` (domain -> store) gives an untrained network its attributes, as training
+    would; its weights are written beside `output_json`. Raises ModelError, in one line, for what is missing or not
+    supported.
+    """
+    output_json, root = Path(output_json), Path(root)
+    if config.source == "train":
+        raise ConfigError("models: a denoiser with source train is trained, not imported")
+    if config.source == "untrained":
+        directory = _write_untrained(config, output_json.parent, images, datasets or {})
+    elif config.source == "bundled":
+        directory = _bundled(str(config.location), root)
+    else:
+        directory = _diffusers(str(config.location), config, root)
+    layout = find_layout(directory, config.subfolder)
+    denoiser = load_layout(layout, device="cpu")
+    if images is not None and denoiser.sample_shape != (images.channels, images.size, images.size):
+        channels, height, width = denoiser.sample_shape
+        raise ModelError(
+            f"{directory}: denoises {channels} x {height} x {width} (channels, height, width), but `images` gives "
+            f"{images.channels} x {images.size} x {images.size}; set channels {channels} and size {height}"
+        )
+    with torch.no_grad():
+        finite = denoiser.predict_noise(torch.zeros(1, *denoiser.sample_shape), 0).isfinite().all()
+    if not finite:
+        raise ModelError(f"{directory}: predicts NaN or infinity for an empty image; its weights are damaged")
+    write_pointer(output_json, layout, parameters=count_parameters(denoiser), source=config.source, root=root)
+
+
+def _bundled(name: str, root: Path) -> Path:
+    models = root / "resources" / "models"
+    if not (models / name).is_dir():
+        known = sorted(p.name for p in models.iterdir() if p.is_dir()) if models.is_dir() else []
+        raise ModelError(
+            f"models: no bundled denoiser {name!r} in {models}, which has {', '.join(known) or 'none'}; "
+            "name one of them, or use source: train"
+        )
+    return models / name
+
+
+def _diffusers(location: str, config: DenoiserConfig, root: Path) -> Path:
+    for candidate in (Path(location).expanduser(), root / location):
+        if candidate.is_dir():
+            return candidate
+    if location.startswith((".", "/", "~")) or location.count("/") != 1:
+        raise ModelError(
+            f"models: {location!r} is no directory, and no hub id of the form owner/name; give a diffusers directory"
+        )
+    return _download(location, config)
+
+
+def _download(hub_id: str, config: DenoiserConfig) -> Path:
+    """Return the local copy of a hub model; without network within seconds, from the cache or with one clear line."""
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+
+    wanted = ["*.json", "*.safetensors", "*.bin"]
+    folders = [config.subfolder, "scheduler", "tokens"]
+    patterns = ["*.json", "diffusion_pytorch_model*"] + [f"{folder}/{name}" for folder in folders for name in wanted]
+    reason = ""
+    try:
+        HfApi().model_info(hub_id, revision=config.revision, timeout=HUB_SECONDS)
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise ModelError(
+            f"models: the hub has no model {hub_id!r} at revision {config.revision or 'main'}, "
+            "or it is private; check the name"
+        ) from error
+    except Exception as error:  # no name resolution, no route, a proxy's answer: all mean that the hub is not reached
+        reason = type(error).__name__
+    try:
+        folder = snapshot_download(
+            hub_id,
+            revision=config.revision,
+            allow_patterns=patterns,
+            local_files_only=bool(reason),
+            etag_timeout=HUB_SECONDS,
+        )
+    except LocalEntryNotFoundError as error:
+        raise ModelError(
+            f"models: {hub_id!r} is no directory here, the hub cannot be reached ({reason or 'connection lost'}) "
+            "and no copy is in the local cache; connect to the network, or download it elsewhere and give its directory"
+        ) from error
+    except Exception as error:
+        why = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"models: {hub_id!r} could not be downloaded ({why}); try again, or give a directory"
+        ) from error
+    return Path(folder)
+
+
+def _write_untrained(
+    config: DenoiserConfig, folder: Path, images: ImagesConfig | None, datasets: Mapping[str, Path]
+) -> Path:
+    from diffmech.models.training_set import describe_stores
+
+    images = images or ImagesConfig()
+    attributes = describe_stores(datasets).attributes if datasets else ()
+    shape = (images.channels, images.size, images.size)
+    unet, tokens = build_model(config.architecture, shape, attributes, tuple(datasets), config.training.seed)
+    with publishing(folder) as temporary:
+        save_denoiser(temporary, unet, tokens, build_scheduler(config.architecture))
+    return folder

@@ -1,0 +1,102 @@
+"""Loading a denoiser from its pointer `model.json`, trained or with fresh random weights."""
+
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from torch import nn
+
+from diffmech.errors import ConfigError, ModelError
+from diffmech.models.architecture import seeded
+from diffmech.models.denoiser import Denoiser
+from diffmech.models.storage import Layout, read_pointer, read_scheduler, sample_shape, weights_sha256
+from diffmech.models.tokens import AttributeTokens
+
+
+def load_denoiser(model_json: Path, *, device: str = "auto", untrained_seed: int | None = None) -> Denoiser:
+    """Return the denoiser that `model_json` points to, in float32 and evaluation mode, its weights frozen.
+
+    With `untrained_seed` the same architecture gets fresh weights from that seed and no weight file is read: the null
+    of every claim about what training put there. Raises ModelError or StoreError when it cannot be loaded, ConfigError
+    for a device that is not there.
+    """
+    pointer, layout = read_pointer(Path(model_json))
+    if untrained_seed is None and (found := weights_sha256(layout)) != pointer["sha256"]:
+        raise ModelError(
+            f"{layout.directory}: the weights changed (SHA-256 {found[:12]}..., but {model_json} names "
+            f"{str(pointer['sha256'])[:12]}...); delete {model_json} and let the workflow make it anew"
+        )
+    return load_layout(layout, device=device, untrained_seed=untrained_seed)
+
+
+def load_layout(layout: Layout, *, device: str = "auto", untrained_seed: int | None = None) -> Denoiser:
+    """Return the denoiser of a diffusers directory, as `load_denoiser` does."""
+    target = resolve_device(device)
+    unet_class = getattr(diffusers, layout.config["_class_name"])
+    shape, scheduler = sample_shape(layout), read_scheduler(layout)
+    if untrained_seed is None:
+        unet = _read_weights(unet_class, layout.unet)
+        tokens = None if layout.tokens is None else _read_weights(AttributeTokens, layout.tokens)
+    else:
+        with seeded(untrained_seed):
+            unet = _from_config(unet_class, layout.unet)
+            tokens = None if layout.tokens is None else _from_config(AttributeTokens, layout.tokens)
+    for module in (unet, tokens):
+        if module is not None:
+            module.to(target).eval().requires_grad_(False)
+    names = ((), ()) if tokens is None else (tuple(tokens.config.attributes), tuple(tokens.config.domains))
+    return Denoiser(unet, scheduler, shape, tokens, *names)
+
+
+def resolve_device(device: str) -> torch.device:
+    """Return the device `device`; `auto` is CUDA where there is one, else Apple's, else the CPU. Raises ConfigError."""
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"runtime.device: {device!r} is no device; expected auto, cpu, cuda, cuda:0 or mps"
+        ) from error
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (chosen.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not there.get(chosen.type, False):
+        raise ConfigError(f"runtime.device: {device!r} is not on this machine; give auto or cpu")
+    return chosen
+
+
+def count_parameters(denoiser: Denoiser) -> int:
+    """Return the number of weights of the network and its tokens."""
+    modules = [denoiser.module] + ([denoiser.tokens] if denoiser.tokens is not None else [])
+    return sum(parameter.numel() for module in modules for parameter in module.parameters())
+
+
+def _read_weights(module_class: Any, folder: Path) -> Any:
+    try:
+        module, info = module_class.from_pretrained(
+            str(folder),
+            torch_dtype=torch.float32,
+            local_files_only=True,
+            low_cpu_mem_usage=False,
+            output_loading_info=True,
+        )
+    except Exception as error:  # diffusers, safetensors and pickle each raise their own
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"{folder}: the weights cannot be read ({reason}); get the whole directory again") from error
+    wrong = [*info["missing_keys"], *info["mismatched_keys"]]
+    if wrong:
+        raise ModelError(
+            f"{folder}: {len(wrong)} weights are missing or of another shape, first {wrong[0]}; config.json and the "
+            "weight file do not belong together"
+        )
+    return module
+
+
+def _from_config(module_class: Any, folder: Path) -> nn.Module:
+    return module_class.from_config(module_class.load_config(str(folder), local_files_only=True))

@@ -1,0 +1,262 @@
+"""How a denoiser lies on disk: a plain diffusers directory, and `model.json`, the pointer every other part reads.
+
+The pointer names the directory relative to itself where both lie in one tree, so that a clone can be moved, and holds
+the SHA-256 of the weights, so that weights that changed behind it are noticed.
+"""
+
+import copy
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from torch import nn
+
+from diffmech.artifacts import provenance, read_json, write_json
+from diffmech.errors import ModelError
+from diffmech.models.tokens import AttributeTokens
+
+WEIGHT_SUFFIXES = (".safetensors", ".bin")
+SUPPORTED = ("UNet2DModel", "UNet2DConditionModel")
+# Schedulers that describe a diffusion by the betas of DDPM; flow matching and sigma-based ones do not.
+BETA_SCHEDULERS = ("DDPM", "DDIM", "PNDM", "LMSDiscrete", "Euler", "Heun", "DPMSolver", "UniPC", "DEIS", "KDPM2")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The parts of a diffusers directory; `tokens` is None for a network without our conditioning tokens."""
+
+    directory: Path
+    unet: Path
+    scheduler: Path
+    tokens: Path | None
+    config: dict[str, Any]
+
+    @property
+    def kind(self) -> str:
+        """`unet_condition_tokens` or `unet_unconditional`."""
+        return "unet_unconditional" if self.tokens is None else "unet_condition_tokens"
+
+    @property
+    def subfolder(self) -> str:
+        """The folder of the network inside the directory, empty where it is the directory itself."""
+        return "" if self.unet == self.directory else self.unet.relative_to(self.directory).as_posix()
+
+
+def save_denoiser(
+    directory: Path,
+    unet: nn.Module,
+    tokens: AttributeTokens,
+    scheduler: DDPMScheduler,
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write a plain diffusers directory (`unet/`, `tokens/`, `scheduler/`); float16 halves it and is read as
+    float32."""
+    for name, module in (("unet", unet), ("tokens", tokens)):
+        copied: Any = copy.deepcopy(module)
+        # past the method of diffusers, which warns of layers to keep in float32 even where there are none
+        nn.Module.to(copied, "cpu", dtype)
+        copied.save_pretrained(directory / name, safe_serialization=True)
+    scheduler.save_pretrained(directory / "scheduler")
+
+
+@contextmanager
+def publishing(directory: Path) -> Iterator[Path]:
+    """Yield an empty folder; what was put in it moves into `directory` on success, and vanishes on failure.
+
+    An old pointer in `directory` is removed first and the new one is written last, so a pointer always means whole
+    weights.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".unfinished.", dir=directory))
+    try:
+        yield temporary
+        (directory / "model.json").unlink(missing_ok=True)
+        for part in sorted(temporary.iterdir()):
+            destination = directory / part.name
+            if destination.is_dir():
+                shutil.rmtree(destination)
+            part.replace(destination)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def find_layout(directory: Path, subfolder: str = "unet") -> Layout:
+    """Return where the parts of a denoiser lie. Raises ModelError for a network that cannot be studied, saying why."""
+    if not directory.is_dir():
+        raise ModelError(f"{directory}: no such directory; expected a diffusers directory with {subfolder}/config.json")
+    unet = directory / subfolder if (directory / subfolder / "config.json").is_file() else directory
+    if not (unet / "config.json").is_file():
+        found = ", ".join(sorted(p.name for p in directory.iterdir())) or "nothing"
+        raise ModelError(
+            f"{directory}: neither {subfolder}/config.json nor config.json is there (found {found}); "
+            "give a diffusers directory, and `subfolder` where the network lies elsewhere"
+        )
+    config = read_json(unet / "config.json")
+    tokens = directory / "tokens" if (directory / "tokens" / "config.json").is_file() else None
+    _check_supported(unet, config, with_tokens=tokens is not None)
+    for autoencoder in ("vae", "vqvae", "movq"):
+        if (directory / autoencoder).is_dir():
+            raise ModelError(
+                f"{directory}: works on the codes of an autoencoder ({autoencoder}/), which is not supported, since "
+                "heads are compared with edges and parts in pixels; expected a network that denoises pixels"
+            )
+    scheduler = next(
+        (folder for folder in (directory / "scheduler", unet, directory) if _has_scheduler(folder)),
+        None,
+    )
+    if scheduler is None:
+        raise ModelError(
+            f"{directory}: no scheduler_config.json in scheduler/ or beside the network; the noise schedule it was "
+            "trained with is needed: add the one of its pipeline"
+        )
+    return Layout(directory, unet, scheduler, tokens, config)
+
+
+def _has_scheduler(folder: Path) -> bool:
+    return (folder / "scheduler_config.json").is_file()
+
+
+def _check_supported(unet: Path, config: dict[str, Any], *, with_tokens: bool) -> None:
+    name = config.get("_class_name", "a network without a class name")
+    if name not in SUPPORTED:
+        raise ModelError(
+            f"{unet / 'config.json'}: {name} is not supported; expected {' or '.join(SUPPORTED)}, "
+            "which take an image and a timestep and need no other input"
+        )
+    if name == "UNet2DConditionModel" and not with_tokens:
+        if config.get("cross_attention_dim", 1280) is not None:
+            raise ModelError(
+                f"{unet / 'config.json'}: a UNet2DConditionModel with cross_attention_dim "
+                f"{config.get('cross_attention_dim', 1280)} and no tokens/ beside it is conditioned on text, which is "
+                "not supported, since the images of a study have no captions; expected an unconditional network"
+            )
+        for extra in ("addition_embed_type", "encoder_hid_dim_type"):
+            if config.get(extra):
+                raise ModelError(
+                    f"{unet / 'config.json'}: needs the further input {extra} = {config[extra]!r}, which is not "
+                    "supported; expected an unconditional network"
+                )
+    for classes in ("class_embed_type", "num_class_embeds"):
+        if config.get(classes):
+            raise ModelError(
+                f"{unet / 'config.json'}: is conditioned on classes ({classes} = {config[classes]!r}), which is not "
+                "supported, since the images of a study have attributes and no class; expected an unconditional network"
+            )
+
+
+def read_scheduler(layout: Layout) -> DDPMScheduler:
+    """Return the noise schedule. Raises ModelError for one that is not described by the betas of DDPM."""
+    path = layout.scheduler / "scheduler_config.json"
+    name = str(read_json(path).get("_class_name", ""))
+    if not name.startswith(BETA_SCHEDULERS):
+        raise ModelError(
+            f"{path}: {name or 'a scheduler without a class name'} is not supported, since it does not noise images "
+            f"by the betas of DDPM; expected one of {', '.join(BETA_SCHEDULERS)}"
+        )
+    scheduler = DDPMScheduler.from_pretrained(str(layout.scheduler), local_files_only=True)
+    if scheduler.config["prediction_type"] not in ("epsilon", "v_prediction", "sample"):
+        raise ModelError(
+            f"{path}: prediction_type {scheduler.config['prediction_type']!r} is not supported; "
+            "expected epsilon, v_prediction or sample"
+        )
+    return scheduler
+
+
+def sample_shape(layout: Layout) -> tuple[int, int, int]:
+    """Return `(channel, y, x)` of the images. Raises ModelError where the network does not say it."""
+    size = layout.config.get("sample_size")
+    if size is None:
+        raise ModelError(
+            f"{layout.unet / 'config.json'}: sample_size is missing; write the side of its images in pixels there"
+        )
+    height, width = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    channels = int(layout.config.get("in_channels", 3))
+    produced = int(layout.config.get("out_channels", channels))
+    if produced not in (channels, 2 * channels):
+        raise ModelError(
+            f"{layout.unet / 'config.json'}: {channels} channels in and {produced} out; expected as many out, "
+            "or twice as many where the variance is predicted too"
+        )
+    return channels, height, width
+
+
+def weights_sha256(layout: Layout) -> str:
+    """Return the SHA-256 of all weight files of the network and its tokens, in the order of their names."""
+    digest = hashlib.sha256()
+    for file in weight_files(layout):
+        digest.update(file.name.encode())
+        with file.open("rb") as source:
+            while block := source.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def weight_files(layout: Layout) -> list[Path]:
+    """Return the weight files of the network and its tokens. Raises ModelError where the network has none."""
+    folders = [layout.unet] + ([layout.tokens] if layout.tokens is not None else [])
+    files = [file for folder in folders for file in sorted(folder.iterdir()) if file.suffix in WEIGHT_SUFFIXES]
+    if not any(file.parent == layout.unet for file in files):
+        raise ModelError(f"{layout.unet}: no weight file (*.safetensors or *.bin); get the whole directory again")
+    return files
+
+
+def write_pointer(output_json: Path, layout: Layout, *, parameters: int, source: str, root: Path | None = None) -> None:
+    """Write the pointer `model.json` to the denoiser in `layout`.
+
+    The directory is named relative to the pointer where both lie under `root` or the pointer lies in it, absolutely
+    elsewhere.
+    """
+    names = _names(layout)
+    content = {
+        "kind": layout.kind,
+        "location": _relative(layout.directory, output_json, root),
+        "subfolder": layout.subfolder,
+        "sha256": weights_sha256(layout),
+        "parameters": parameters,
+        "attributes": list(names[0]),
+        "domains": list(names[1]),
+        "sample_shape": list(sample_shape(layout)),
+        "timesteps": int(read_scheduler(layout).config["num_train_timesteps"]),
+        "prediction_type": str(read_scheduler(layout).config["prediction_type"]),
+        "source": source,
+        "provenance": json.loads(provenance()),
+    }
+    write_json(output_json, content)
+
+
+def read_pointer(model_json: Path) -> tuple[dict[str, Any], Layout]:
+    """Return the content of `model.json` and the layout it points to. Raises StoreError or ModelError."""
+    pointer = read_json(model_json)
+    missing = {"location", "sha256", "kind"} - set(pointer if isinstance(pointer, dict) else ())
+    if missing:
+        raise ModelError(
+            f"{model_json}: lacks {', '.join(sorted(missing))}; delete it and let the workflow make it anew"
+        )
+    directory = Path(os.path.normpath(model_json.resolve().parent / pointer["location"]))
+    return pointer, find_layout(directory, pointer.get("subfolder") or "unet")
+
+
+def _names(layout: Layout) -> tuple[Sequence[str], Sequence[str]]:
+    if layout.tokens is None:
+        return (), ()
+    config = read_json(layout.tokens / "config.json")
+    return config["attributes"], config["domains"]
+
+
+def _relative(directory: Path, output_json: Path, root: Path | None) -> str:
+    directory, folder = directory.resolve(), output_json.resolve().parent
+    inside = directory.is_relative_to(folder)
+    if root is not None:
+        tree = root.resolve()
+        inside = inside or (directory.is_relative_to(tree) and folder.is_relative_to(tree))
+    return Path(os.path.relpath(directory, folder)).as_posix() if inside else directory.as_posix()
