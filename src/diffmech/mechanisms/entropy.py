@@ -1,0 +1,186 @@
+"""Attention entropy per head and timestep, and how far it diverges between two domains.
+
+Entropy H_i = -sum_j p_ij ln p_ij in nats, averaged over queries (published: arXiv 2506.17237 reports such values), always
+beside its bound ln(keys) and the same architecture untrained. The divergence is ours: at each timestep the mean over
+heads of |mean H in one domain - mean H in the other|. The absolute value is biased upwards, so the divergence
+stands beside the floor that permuted domain labels give. Two criteria make a timestep significant: the labels matter
+more than chance (permutation, Holm over timesteps), and the trained model tells the domains apart better than
+every untrained twin does at any timestep on the very same images (rank of the maximum, Westfall & Young 1993).
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from diffmech.artifacts import write_csv
+from diffmech.attention.store import per_sample
+from diffmech.config.analysis import EntropyConfig
+from diffmech.mechanisms.captured import open_domains, open_untrained, sites_of, timesteps_of
+from diffmech.statistics.bootstrap import bootstrap_mean, bootstrap_two_groups
+from diffmech.statistics.effect_sizes import (
+    histogram_membership,
+    jensen_shannon_divergence,
+    jensen_shannon_of_probabilities,
+)
+from diffmech.statistics.multiplicity import holm
+from diffmech.statistics.permutation import label_permutation, max_statistic_p, permutation_p
+
+# The floor of the Jensen-Shannon divergence is only a mean, which this many permutations settle.
+FLOOR_PERMUTATIONS = 100
+HISTOGRAM_BINS = 16
+
+
+def attention_entropy(
+    attention: Mapping[str, Sequence[Path]],
+    untrained: Mapping[str, Path],
+    output: Path,
+    *,
+    entropy: EntropyConfig,
+    seed: int,
+) -> None:
+    """Write the entropy of every head at every timestep in each domain, with its bootstrap interval over samples.
+
+    `attention` gives each domain's attention stores, `untrained` its store of untrained twins. Columns: domain, head,
+    site, kind, timestep, entropy, low, high, h_max (nats), normalised, effective_keys (mean exp H), untrained_entropy (mean
+    over twins), untrained_low, untrained_high (range over twins), n (samples). Raises StoreError for captures that do
+    not fit together.
+    """
+    trees = open_domains(attention)
+    twins, _ = open_untrained(untrained, trees)
+    tables = []
+    for domain, tree in trees.items():
+        values = _entropy(tree)
+        interval = bootstrap_mean(values, draws=entropy.draws, confidence=entropy.confidence, seed=seed)
+        null = _entropy(twins[domain], timesteps_of(tree)).mean(axis=1)
+        heads = head_table(tree)
+        timesteps = timesteps_of(tree)
+        table = heads.loc[np.tile(np.arange(len(heads)), len(timesteps))].reset_index(drop=True)
+        table.insert(0, "domain", domain)
+        table["timestep"] = np.repeat(timesteps, len(heads))
+        table["entropy"] = np.ravel(interval.estimate)
+        table["low"], table["high"] = np.ravel(interval.low), np.ravel(interval.high)
+        table["h_max"] = table.pop("h_max")
+        table["normalised"] = table["entropy"] / table["h_max"]
+        table["effective_keys"] = np.exp(values).mean(axis=0).ravel()
+        table["untrained_entropy"] = null.mean(axis=0).ravel()
+        table["untrained_low"], table["untrained_high"] = null.min(axis=0).ravel(), null.max(axis=0).ravel()
+        table["n"] = len(values)
+        tables.append(table)
+    write_csv(output, pd.concat(tables).sort_values(["domain", "head", "timestep"], kind="stable"))
+
+
+def entropy_divergence(
+    attention: Mapping[str, Sequence[Path]],
+    untrained: Mapping[str, Path],
+    output: Path,
+    *,
+    entropy: EntropyConfig,
+    seed: int,
+) -> None:
+    """Write the divergence between the two domains per timestep, for all heads and for each kind of attention.
+
+    Columns: timestep, kind ("all", "self", "cross"), divergence (nats), low, high, floor, floor_high (mean and 95 %
+    quantile under permuted labels), p, p_holm, jensen_shannon (nats, mean over heads), jensen_shannon_floor,
+    untrained_divergence_max (over twins and timesteps, on `untrained_n` images per domain), p_untrained, significant.
+
+    The interval is the reverse percentile bootstrap (Davison & Hinkley 1997), cut off at 0: resampling adds to |.| the
+    bias that the estimate already has, and reversing takes it off again. It can lie below a divergence that is mostly floor.
+    """
+    trees = open_domains(attention)
+    twins, seen = open_untrained(untrained, trees)
+    first, second = trees
+    timesteps = timesteps_of(trees[first])
+    table_of_heads = head_table(trees[first])
+    kinds = _kinds(table_of_heads["kind"])
+    values = {domain: _entropy(tree) for domain, tree in trees.items()}
+    weights = np.stack([np.isin(table_of_heads["kind"], members) for members in kinds.values()], axis=1).astype(float)
+    weights /= weights.sum(axis=0)
+
+    def divergence(mean_first: np.ndarray, mean_second: np.ndarray) -> np.ndarray:
+        return np.abs(mean_first - mean_second) @ weights  # (draw, timestep, kind)
+
+    a, b = values[first], values[second]
+    observed, null = label_permutation(divergence, a, b, permutations=entropy.permutations, seed=seed)
+    p = np.asarray(permutation_p(observed, null))
+    resampled = bootstrap_two_groups(divergence, a, b, draws=entropy.draws, confidence=entropy.confidence, seed=seed)
+    spread, spread_floor = _jensen_shannon(a, b, weights, seed)
+    twin_means = [_entropy(twins[domain], timesteps).mean(axis=1) for domain in (first, second)]
+    twin_divergence = divergence(twin_means[0], twin_means[1])  # (twin, timestep, kind)
+    on_same_images = divergence(a[seen[first]].mean(axis=0), b[seen[second]].mean(axis=0))
+    beyond_untrained = p_untrained(on_same_images, twin_divergence)
+    rows = []
+    for position, kind in enumerate(kinds):
+        corrected = holm(p[:, position])
+        rows.append(
+            pd.DataFrame(
+                {
+                    "timestep": timesteps,
+                    "kind": kind,
+                    "divergence": np.asarray(observed)[:, position],
+                    "low": np.maximum(0, 2 * observed - resampled.high)[:, position],
+                    "high": np.maximum(0, 2 * observed - resampled.low)[:, position],
+                    "floor": null[..., position].mean(axis=0),
+                    "floor_high": np.quantile(null[..., position], 0.95, axis=0),
+                    "p": p[:, position],
+                    "p_holm": corrected,
+                    "jensen_shannon": spread[:, position],
+                    "jensen_shannon_floor": spread_floor[:, position],
+                    "untrained_divergence_max": twin_divergence[..., position].max(),
+                    "p_untrained": beyond_untrained[:, position],
+                    "untrained_n": min(len(positions) for positions in seen.values()),
+                    "significant": (corrected < entropy.alpha) & (beyond_untrained[:, position] <= entropy.alpha),
+                }
+            )
+        )
+    table = pd.concat(rows)
+    order = table["kind"].map({kind: index for index, kind in enumerate(kinds)})
+    write_csv(output, table.assign(order=order).sort_values(["timestep", "order"], kind="stable").drop(columns="order"))
+
+
+def p_untrained(trained: np.ndarray, twins: np.ndarray) -> np.ndarray:
+    """Return the rank p-value of `trained` `(timestep, kind)` among each twin's maximum over timesteps.
+
+    `twins` is `(twin, timestep, kind)`. Where the studied model is itself untrained it is exchangeable with its twins,
+    so the chance of any timestep at or below alpha is at most alpha.
+    """
+    return np.asarray(max_statistic_p(trained, twins, axis=0))
+
+
+def head_table(tree: xr.DataTree) -> pd.DataFrame:
+    """Return head, site, kind and h_max (nats) of every head of a capture, in its order."""
+    rows = [(head, site.name, site.kind, np.log(site.keys)) for site in sites_of(tree) for head in site.heads]
+    return pd.DataFrame(rows, columns=["head", "site", "kind", "h_max"])
+
+
+def _kinds(kinds: pd.Series) -> dict[str, list[str]]:
+    """Return the families of heads that get a divergence of their own."""
+    present = list(dict.fromkeys(kinds))
+    return {"all": present, **{kind: [kind] for kind in ("self", "cross") if kind in present}}
+
+
+def _entropy(tree: xr.DataTree, timesteps: Sequence[int] | None = None) -> np.ndarray:
+    """Return the entropies, ([twin,] sample, timestep, head) float64."""
+    array = per_sample(tree, "entropy")
+    if timesteps is not None:
+        array = array.sel(timestep=list(timesteps))
+    return np.asarray(array.values, dtype=np.float64)
+
+
+def _jensen_shannon(a: np.ndarray, b: np.ndarray, weights: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the divergence of the per-sample distributions and its mean under permuted labels, (timestep, kind)."""
+    observed = np.asarray(jensen_shannon_divergence(a, b, bins=HISTOGRAM_BINS)) @ weights
+    floors = []
+    for timestep in range(a.shape[1]):
+        in_bin_a, in_bin_b = histogram_membership(a[:, timestep], b[:, timestep], bins=HISTOGRAM_BINS)
+        _, null = label_permutation(
+            lambda p, q: np.asarray(jensen_shannon_of_probabilities(p, q)) @ weights,
+            in_bin_a,
+            in_bin_b,
+            permutations=FLOOR_PERMUTATIONS,
+            seed=seed,
+        )
+        floors.append(null.mean(axis=0))
+    return observed, np.stack(floors)

@@ -1,0 +1,130 @@
+"""Entropy and its divergence: closed forms, and what an untrained model must not show."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from planted_captures import CROSS, SITE, PlantedSite, softmax, write_capture
+
+from diffmech.config.analysis import EntropyConfig
+from diffmech.errors import StoreError
+from diffmech.mechanisms.entropy import attention_entropy, entropy_divergence, p_untrained
+
+TIMESTEPS = (100, 500, 900)
+SETTINGS = EntropyConfig(draws=400, permutations=400)
+
+
+def random_sites(rng, shape, sharpness, heads=3):
+    return {
+        SITE: PlantedSite(softmax(sharpness * rng.normal(size=(*shape, len(TIMESTEPS), heads, 16, 16))), "self"),
+        CROSS: PlantedSite(softmax(sharpness * rng.normal(size=(*shape, len(TIMESTEPS), heads, 16, 3))), "cross"),
+    }
+
+
+def write_study(folder, rng, sharpness, *, samples=24, twins=19, seen=8, untrained_sharpness=(0.3, 0.3)):
+    captures, untrained = {}, {}
+    for domain, sharp, dull in zip(("real", "synthetic"), sharpness, untrained_sharpness, strict=True):
+        captures[domain] = [
+            write_capture(folder / f"{domain}.zarr.zip", random_sites(rng, (samples,), sharp), timesteps=TIMESTEPS)
+        ]
+        untrained[domain] = write_capture(
+            folder / f"{domain}.twins.zarr.zip",
+            random_sites(rng, (twins, seen), dull),
+            timesteps=TIMESTEPS,
+            twins=True,
+        )
+    return captures, untrained
+
+
+def test_uniform_attention_has_the_entropy_of_its_number_of_keys(tmp_path):
+    captures, untrained = write_study(tmp_path, np.random.default_rng(0), (0.0, 0.0), samples=4, twins=2, seen=2)
+    attention_entropy(captures, untrained, tmp_path / "heads.csv", entropy=SETTINGS, seed=0)
+    table = pd.read_csv(tmp_path / "heads.csv")
+    keys = table["kind"].map({"self": 16, "cross": 3})
+    assert len(table) == 2 * 6 * len(TIMESTEPS)
+    np.testing.assert_allclose(table["entropy"], np.log(keys), rtol=1e-5)
+    np.testing.assert_allclose(table["effective_keys"], keys, rtol=1e-5)
+    np.testing.assert_allclose(table["normalised"], 1, rtol=1e-5)
+    assert (table["untrained_low"] <= table["untrained_entropy"]).all()
+    assert (table["untrained_high"] <= table["h_max"] + 1e-5).all()
+    assert (table["n"] == 4).all()
+
+
+def test_entropy_table_agrees_with_the_probabilities_it_came_from(tmp_path):
+    rng = np.random.default_rng(1)
+    sites = random_sites(rng, (6,), 2.0)
+    capture = write_capture(tmp_path / "a.zarr.zip", sites, timesteps=TIMESTEPS)
+    twins = write_capture(tmp_path / "t.zarr.zip", random_sites(rng, (3, 2), 0.1), timesteps=TIMESTEPS, twins=True)
+    attention_entropy(
+        {"real": [capture], "synthetic": [capture]},
+        {"real": twins, "synthetic": twins},
+        tmp_path / "heads.csv",
+        entropy=SETTINGS,
+        seed=0,
+    )
+    table = pd.read_csv(tmp_path / "heads.csv").set_index(["domain", "head", "timestep"])
+    p = sites[SITE].p
+    expected = -(p * np.log(p)).sum(-1).mean(-1)  # (sample, timestep, head)
+    row = table.loc[("synthetic", f"{SITE}.h02", 500)]
+    assert row["entropy"] == pytest.approx(expected[:, 1, 2].mean(), rel=1e-5)
+    assert row["effective_keys"] == pytest.approx(np.exp(expected[:, 1, 2]).mean(), rel=1e-5)
+    assert row["low"] < row["entropy"] < row["high"]
+
+
+def test_divergence_finds_domains_that_differ_and_its_interval_holds_the_truth(tmp_path):
+    captures, untrained = write_study(tmp_path, np.random.default_rng(2), (1.0, 1.6))
+    entropy_divergence(captures, untrained, tmp_path / "d.csv", entropy=SETTINGS, seed=0)
+    table = pd.read_csv(tmp_path / "d.csv")
+    assert list(table["kind"][:3]) == ["all", "self", "cross"]
+    assert len(table) == 3 * len(TIMESTEPS)
+    assert table["significant"].all()
+    assert (table["floor_high"] < table["divergence"]).all()
+    assert (table["jensen_shannon"] > table["jensen_shannon_floor"]).all()
+    assert ((table["low"] < table["divergence"]) & (table["divergence"] < table["high"])).all()
+    wide = table.pivot(index="timestep", columns="kind", values="divergence")
+    # as many self heads as cross heads
+    np.testing.assert_allclose(wide["all"], (wide["self"] + wide["cross"]) / 2, rtol=1e-4)
+
+
+def test_difference_that_untrained_models_show_too_is_not_significant(tmp_path):
+    captures, untrained = write_study(
+        tmp_path, np.random.default_rng(3), (1.0, 1.6), untrained_sharpness=(1.0, 1.6), samples=16
+    )
+    entropy_divergence(captures, untrained, tmp_path / "d.csv", entropy=SETTINGS, seed=0)
+    table = pd.read_csv(tmp_path / "d.csv")
+    assert (table["p_holm"] < 0.05).all()
+    assert not table["significant"].any()
+
+
+def test_untrained_model_as_the_study_is_found_different_no_more_often_than_alpha():
+    rng = np.random.default_rng(4)
+    studies, alpha, found = 2000, 0.05, 0
+    for _ in range(studies):
+        models = np.abs(rng.normal(size=(20, 6, 1))) * rng.gamma(2.0, size=(20, 1, 1))
+        found += bool((p_untrained(models[0], models[1:]) <= alpha).any())
+    assert abs(found / studies - alpha) < 3 * np.sqrt(alpha * (1 - alpha) / studies)
+
+
+def test_domains_of_one_distribution_stay_within_the_floor(tmp_path):
+    captures, untrained = write_study(tmp_path, np.random.default_rng(5), (1.0, 1.0), samples=12, twins=2, seen=2)
+    entropy_divergence(captures, untrained, tmp_path / "d.csv", entropy=SETTINGS, seed=0)
+    table = pd.read_csv(tmp_path / "d.csv")
+    assert (table["p_holm"] > 0.05).all()
+    assert (table["divergence"] < 2 * table["floor"]).all()
+    assert not table["significant"].any()
+
+
+def test_tables_are_the_same_bytes_on_every_run(tmp_path):
+    captures, untrained = write_study(tmp_path, np.random.default_rng(6), (1.0, 1.2), samples=6, twins=3, seen=2)
+    for compute in (attention_entropy, entropy_divergence):
+        for name in ("first.csv", "second.csv"):
+            compute(captures, untrained, tmp_path / name, entropy=SETTINGS, seed=7)
+        assert (tmp_path / "first.csv").read_bytes() == (tmp_path / "second.csv").read_bytes()
+
+
+def test_twins_of_other_timesteps_are_refused_by_name(tmp_path):
+    captures, untrained = write_study(tmp_path, np.random.default_rng(7), (1.0, 1.0), samples=3, twins=2, seen=2)
+    sites = random_sites(np.random.default_rng(8), (2, 2), 0.1)
+    untrained["real"] = write_capture(tmp_path / "odd.zarr.zip", sites, timesteps=(1, 2, 3), twins=True)
+    with pytest.raises(StoreError, match=r"odd\.zarr\.zip: the untrained twins lack"):
+        entropy_divergence(captures, untrained, tmp_path / "d.csv", entropy=SETTINGS, seed=0)
+    assert not (tmp_path / "d.csv").exists()
