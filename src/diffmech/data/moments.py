@@ -105,7 +105,4 @@ def measure(chunks: Iterable[np.ndarray], gain: float, offset: float) -> Measure
 
 def histograms(images: np.ndarray) -> np.ndarray:
     """Return, per uint8 image, the share of its pixels at each of the 256 values, `(sample, 256)`."""
-    pixels = images.reshape(len(images), -1)
-    shifted = pixels.astype(np.int64) + 256 * np.arange(len(images))[:, None]
-    counts = np.bincount(shifted.ravel(), minlength=256 * len(images)).reshape(len(images), 256)
-    return counts / pixels.shape[1]
+    return np.stack([np.bincount(image.ravel(), minlength=256) for image in images]) / images[0].size

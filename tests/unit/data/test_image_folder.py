@@ -1,0 +1,259 @@
+"""Folders of images: what is read, and what is answered with one line."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffmech.config.images import ImageFolder, ImagesConfig
+from diffmech.data.folder import ImageFolderSource
+from diffmech.data.source import Sample, open_source
+from diffmech.errors import DataError
+
+
+def folder_of(path, **fields):
+    return ImageFolder(kind="image_folder", path=str(path), **fields)
+
+
+def assert_one_line(error, *parts):
+    message = str(error.value)
+    assert "\n" not in message
+    for part in parts:
+        assert str(part) in message
+
+
+def test_images_are_read_recursively_in_sorted_order(photos, prepare):
+    folder = photos(6)
+    (folder / "a").mkdir()
+    Image.new("L", (9, 9), 100).save(folder / "a" / "z.PNG")
+    (folder / ".hidden.png").write_bytes(b"junk")
+    (folder / "notes.txt").write_text("no image")
+    images = prepare(folder_of(folder))
+    assert images.files == ("00.png", "01.jpg", "02.bmp", "03.webp", "04.tif", "05.png", "a/z.PNG")
+    assert images.ids.tolist() == list(range(7))
+    assert images.image_shape == (1, 16, 16)
+
+
+def test_count_takes_the_first_images(photos, prepare):
+    assert prepare(folder_of(photos(6), count=4)).files == ("00.png", "01.jpg", "02.bmp", "03.webp")
+
+
+def test_a_larger_count_changes_no_image_that_was_there(photos, prepare):
+    folder = photos(10)
+    few = prepare(folder_of(folder, count=5)).raw_images(range(5))
+    many = prepare(folder_of(folder, count=10)).raw_images(range(5))
+    np.testing.assert_array_equal(few, many)
+
+
+def test_threads_change_nothing(photos, prepare, tmp_path):
+    config = folder_of(photos(7))
+    prepare(config, threads=1)
+    first = (tmp_path / "stores" / "set.zarr.zip").read_bytes()
+    prepare(config, threads=3)
+    assert (tmp_path / "stores" / "set.zarr.zip").read_bytes() == first
+
+
+def test_a_circle_of_links_ends(photos):
+    folder = photos(3)
+    (folder / "again").symlink_to(folder)
+    assert len(ImageFolderSource(folder_of(folder), ImagesConfig())) == 3
+
+
+def test_a_missing_folder_is_named(tmp_path, prepare):
+    with pytest.raises(DataError) as error:
+        prepare(folder_of(tmp_path / "nowhere"))
+    assert_one_line(error, tmp_path / "nowhere", "no such folder", "path")
+
+
+def test_an_empty_folder_tells_what_is_looked_for(tmp_path, prepare):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError) as error:
+        prepare(folder_of(tmp_path / "empty"))
+    assert_one_line(error, "no images", ".jpg", ".npy")
+
+
+def test_a_single_image_is_too_few(photos, prepare):
+    with pytest.raises(DataError, match="at least 2"):
+        prepare(folder_of(photos(1)))
+
+
+def test_a_count_beyond_the_folder_is_an_error(photos, prepare):
+    with pytest.raises(DataError, match="count is 2000 but there are 3 images"):
+        prepare(folder_of(photos(3), count=2000))
+
+
+def truncated_jpeg(folder: Path, name: str, **options) -> None:
+    path = folder / name
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, format="JPEG", **options)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+BAD_FILES = {
+    "truncated.jpg": lambda path: truncated_jpeg(path.parent, path.name),
+    "progressive.jpg": lambda path: truncated_jpeg(path.parent, path.name, progressive=True),
+    "empty.jpg": lambda path: path.write_bytes(b""),
+    "text.png": lambda path: path.write_text("<html>not found</html>"),
+    "nan.npy": lambda path: np.save(path, np.full((8, 8), np.nan)),
+    "inf.npy": lambda path: np.save(path, np.array([[0.0, np.inf], [0.0, 1.0]])),
+    "range.npy": lambda path: np.save(path, np.array([[-1.0, 0.0], [0.5, 1.0]])),
+    "shape.npy": lambda path: np.save(path, np.zeros((3, 8, 8, 3), dtype=np.uint8)),
+    "channels.npy": lambda path: np.save(path, np.zeros((8, 8, 2), dtype=np.uint8)),
+    "integers.npy": lambda path: np.save(path, np.zeros((8, 8), dtype=np.int64)),
+    "objects.npy": lambda path: np.save(path, np.array([{}], dtype=object), allow_pickle=True),
+    "cut.npy": lambda path: path.write_bytes(b"\x93NUMPY\x01\x00"),
+    "pages.tif": lambda path: Image.new("L", (8, 8)).save(path, save_all=True, append_images=[Image.new("L", (8, 8))]),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_a_bad_file_is_an_error_that_names_it_and_leaves_nothing(name, photos, prepare, tmp_path):
+    folder = photos(4)
+    BAD_FILES[name](folder / name)
+    with pytest.raises(DataError) as error:
+        prepare(folder_of(folder))
+    assert_one_line(error, folder / name, "on_bad_file: skip")
+    assert list((tmp_path / "stores").iterdir()) == []
+
+
+def test_skipped_files_are_listed_and_ids_run_over_the_good_ones(photos, prepare):
+    folder = photos(4)
+    truncated_jpeg(folder, "01_cut.jpg")
+    np.save(folder / "02_nan.npy", np.full((8, 8), np.nan))
+    images = prepare(folder_of(folder, on_bad_file="skip", count=4))
+    assert images.files == ("00.png", "01.jpg", "02.bmp", "03.webp")
+    assert images.ids.tolist() == [0, 1, 2, 3]
+    skipped = images.attrs["skipped"]
+    assert [entry["file"] for entry in skipped] == ["01_cut.jpg", "02_nan.npy"]
+    assert "truncated" in skipped[0]["reason"]
+    assert "NaN" in skipped[1]["reason"]
+
+
+def test_a_folder_of_bad_files_is_an_error_even_when_they_are_skipped(tmp_path, prepare):
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    for index in range(3):
+        truncated_jpeg(folder, f"{index}.jpg")
+    with pytest.raises(DataError) as error:
+        prepare(folder_of(folder, on_bad_file="skip"))
+    assert_one_line(error, folder, "3 left out", "0.jpg", "truncated")
+
+
+def write_labels(tmp_path, text):
+    table = tmp_path / "labels.csv"
+    table.write_text(text)
+    return str(table)
+
+
+def test_labels_join_by_name_in_whatever_order_they_stand(photos, prepare, tmp_path):
+    labels = write_labels(tmp_path, "file,smiling,age\n02.bmp,0,0.25\n00.png,1,0.5\n01.jpg,,1\n")
+    images = prepare(folder_of(photos(3), labels=labels))
+    assert images.attributes == ("smiling", "age")
+    np.testing.assert_array_equal(images.attribute_values([0, 1, 2]), [[1, 0.5], [np.nan, 1], [0, 0.25]])
+
+
+def test_labels_stay_with_their_image_when_others_are_skipped(photos, prepare, tmp_path):
+    folder = photos(3)
+    truncated_jpeg(folder, "01.jpg")
+    labels = write_labels(tmp_path, "file,smiling\n00.png,0.1\n01.jpg,0.2\n02.bmp,0.3\n")
+    images = prepare(folder_of(folder, labels=labels, on_bad_file="skip"))
+    assert images.files == ("00.png", "02.bmp")
+    np.testing.assert_allclose(images.attribute_values([0, 1])[:, 0], [0.1, 0.3], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("file,smiling\n00.png,1\n01.jpg,0\n", "02.bmp: has no row"),
+        ("file,smiling\n00.png,1\n01.jpg,0\n02.bmp,0\nghost.png,1\n", "ghost.png: has a row"),
+        ("file,smiling\n00.png,1\n01.jpg,-1\n02.bmp,0\n", "line 3 (01.jpg): smiling is -1, outside [0, 1]"),
+        ("file,smiling\n00.png,yes\n01.jpg,0\n02.bmp,0\n", "line 2 (00.png): smiling is 'yes', not a number"),
+        ("file,smiling\n00.png,1\n00.png,0\n01.jpg,0\n02.bmp,0\n", "a second time"),
+        ("file,smiling\n00.png,1,1\n01.jpg,0\n02.bmp,0\n", "line 2 has 3 cells"),
+        ("file\n00.png\n", "at least one attribute"),
+        ("", "at least one attribute"),
+    ],
+)
+def test_a_wrong_label_table_is_one_line(text, expected, photos, prepare, tmp_path):
+    with pytest.raises(DataError) as error:
+        prepare(folder_of(photos(3), labels=write_labels(tmp_path, text)))
+    assert_one_line(error, expected, "labels.csv")
+
+
+def test_a_missing_label_table_is_one_line(photos, prepare, tmp_path):
+    with pytest.raises(DataError, match=r"nolabels\.csv: cannot be read"):
+        prepare(folder_of(photos(3), labels=str(tmp_path / "nolabels.csv")))
+
+
+def test_images_without_labels_can_be_skipped(photos, prepare, tmp_path):
+    labels = write_labels(tmp_path, "file,smiling\n00.png,1\n02.bmp,0\nghost.png,1\n")
+    images = prepare(folder_of(photos(3), labels=labels, on_bad_file="skip"))
+    assert images.files == ("00.png", "02.bmp")
+    assert [entry["file"] for entry in images.attrs["skipped"]] == ["01.jpg", "ghost.png"]
+
+
+def write_masks(folder, names, size=(20, 24)):
+    for part in ("mouth", "eyes"):
+        (folder / part).mkdir(parents=True)
+        for name in names:
+            mask = Image.new("L", size, 0)
+            mask.paste(255, (0, 0, size[0], size[1] // 2) if part == "eyes" else (0, size[1] // 2, *size))
+            mask.save(folder / part / name)
+
+
+def equal_photos(folder, count):
+    folder.mkdir()
+    for index in range(count):
+        Image.fromarray(np.random.default_rng(index).integers(0, 256, (24, 20), dtype=np.uint8)).save(
+            folder / f"{index}.png"
+        )
+    return folder
+
+
+def test_masks_cover_what_they_mark(prepare, tmp_path):
+    folder = equal_photos(tmp_path / "images", 3)
+    masks = folder / "masks"  # inside the folder of the images, and still no images
+    write_masks(masks, ["0.png", "1.bmp", "2.png"])
+    images = prepare(folder_of(folder, masks=str(masks)))
+    assert images.files == ("0.png", "1.png", "2.png")
+    assert images.parts == ("eyes", "mouth")
+    covered = images.masks([0, 1, 2])
+    assert covered.shape == (3, 2, 16, 16)
+    assert (covered[:, 0, :8] == 1).all()
+    assert (covered[:, 0, 8:] == 0).all()
+    np.testing.assert_allclose(covered.sum(axis=1), 1, atol=1 / 255)
+
+
+def test_an_image_without_mask_and_a_mask_without_image_are_errors(prepare, tmp_path):
+    folder = equal_photos(tmp_path / "images", 3)
+    write_masks(tmp_path / "lacking", ["0.png", "1.png"])
+    with pytest.raises(DataError) as error:
+        prepare(folder_of(folder, masks=str(tmp_path / "lacking")))
+    assert_one_line(error, folder / "2.png", "has no mask in", tmp_path / "lacking")
+    write_masks(tmp_path / "excess", ["0.png", "1.png", "2.png", "3.png"])
+    with pytest.raises(DataError) as error:
+        prepare(folder_of(folder, masks=str(tmp_path / "excess")))
+    assert_one_line(error, "3.png: is a mask without an image")
+
+
+def test_a_mask_of_another_size_is_an_error(prepare, tmp_path):
+    folder = equal_photos(tmp_path / "images", 2)
+    write_masks(tmp_path / "masks", ["0.png", "1.png"], size=(10, 10))
+    with pytest.raises(DataError, match=r"0\.png: its mask .* make them equal"):
+        prepare(folder_of(folder, masks=str(tmp_path / "masks")))
+
+
+def test_masks_without_subfolders_are_an_error(prepare, tmp_path):
+    folder = equal_photos(tmp_path / "images", 2)
+    (tmp_path / "flat").mkdir()
+    with pytest.raises(DataError, match="has no subfolder"):
+        prepare(folder_of(folder, masks=str(tmp_path / "flat")))
+
+
+def test_sources_are_found_by_the_name_in_their_section(photos):
+    source = open_source(folder_of(photos(2)), ImagesConfig(size=8, channels=3))
+    sample = source.read([1])[0]
+    assert isinstance(sample, Sample)
+    assert sample.image.shape == (3, 8, 8)
