@@ -99,7 +99,7 @@ class AttentionTap(TorchFunctionMode):
     """Context manager that shows every attention call of `model` to `observers` and lets `interventions` change it.
 
     Interventions apply in order, each to the result of the one before. Observers see the original call, or the final
-    one if their `after_interventions` is True. Bare functions of one call are observers too. After a run, `tapped` names
+    one if their `after_interventions` is True. Bare functions of a call are observers too. After a run, `tapped` names
     the sites seen, `untapped` those whose forward ran unseen with the reason, `unclaimed` the calls outside every site.
     Everything is restored on exit, on exceptions too. Raises ModelError when the model is already under a tap.
     """
