@@ -21,10 +21,10 @@ from diffmech.errors import DataError
 BATCH = 256
 
 
-def compare_domains(stores: Mapping[str, Path], output: Path, *, limit: int | None = None) -> None:
+def compare_domains(stores: Mapping[str, Path], output: Path, *, samples: int | None = None) -> None:
     """Write moments, power spectra and attribute rates of each domain, and their spectral distance, as JSON.
 
-    `stores` maps each domain to its data set store; `limit` takes the first ids of each (None = all). Moments, gain,
+    `stores` maps each domain to its data set store; `samples` takes the first ids of each (None = all). Moments, gain,
     offset and clipped share are those of the whole data set. Raises StoreError for a bad store, DataError if the
     domains differ in image shape.
     """
@@ -34,7 +34,7 @@ def compare_domains(stores: Mapping[str, Path], output: Path, *, limit: int | No
         raise DataError(
             f"domains differ in image shape (channel, y, x): {shapes}; prepare them with one images section"
         )
-    domains = {domain: describe(images, limit=limit) for domain, images in sets.items()}
+    domains = {domain: describe(images, samples=samples) for domain, images in sets.items()}
     write_json(
         output,
         {
@@ -52,9 +52,9 @@ def compare_domains(stores: Mapping[str, Path], output: Path, *, limit: int | No
     )
 
 
-def describe(images: ImageSet, *, limit: int | None = None) -> dict[str, Any]:
+def describe(images: ImageSet, *, samples: int | None = None) -> dict[str, Any]:
     """Return the description of one domain: counts, moments, power before and after matching, attribute rates."""
-    ids = images.ids[:limit]
+    ids = images.ids[:samples]
     attrs = images.attrs
     frequency, power = power_spectrum(images.images(part) for part in _batches(ids))
     _, power_before = power_spectrum(images.raw_images(part) / 127.5 - 1 for part in _batches(ids))

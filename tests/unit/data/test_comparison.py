@@ -55,7 +55,7 @@ def stores(tmp_path):
 
 
 def test_the_comparison_shows_both_domains_before_and_after_matching(stores, tmp_path):
-    compare_domains(stores, tmp_path / "comparison.json", limit=50)
+    compare_domains(stores, tmp_path / "comparison.json", samples=50)
     found = read_json(tmp_path / "comparison.json")
     real, synthetic = found["domains"]["real"], found["domains"]["synthetic"]
     assert (real["count"], real["measured"], synthetic["measured"]) == (100, 50, 30)
