@@ -20,6 +20,7 @@ rule prepare_dataset:
             images=study.config.images,
         ),
         code=study.code("prepare_dataset"),
+        source=lambda wildcards: study.source_code(wildcards.dataset),
     message:
         "Preparing the images of {wildcards.dataset}"
     script:

@@ -37,7 +37,7 @@ rule train_denoiser:
         mem_mb=6000,
     params:
         settings=lambda wildcards: study.settings(
-            model=study.config.models[wildcards.model]
+            model=study.config.models[wildcards.model], images=study.config.images
         ),
         domains=list(study.domains),
         checkpoints=lambda wildcards: study.checkpoints(wildcards.model),

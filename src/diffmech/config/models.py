@@ -48,7 +48,7 @@ class Architecture(Section):
 class Training(Section):
     """How the denoiser is trained."""
 
-    steps: Count = Field(3000, description="Optimiser steps.")
+    steps: Count = Field(2400, description="Optimiser steps.")
     batch_size: Count = Field(32, description="Images per step.")
     learning_rate: Annotated[float, Field(gt=0)] = Field(1.5e-3, description="Peak of the one-cycle schedule.")
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(0.999, description="Decay of the averaged weights.")

@@ -21,7 +21,7 @@ def fingerprint(script: Path) -> str:
     """Return the fingerprint of a script and its import closure inside the package."""
     digest = hashlib.sha256(_tree_digest(script).encode())
     for module in sorted(closure(script)):
-        digest.update(f"{module} {_tree_digest(_file(module))}\n".encode())
+        digest.update(f"{module} {_tree_digest(module_file(module))}\n".encode())
     return digest.hexdigest()[:16]
 
 
@@ -33,17 +33,18 @@ def closure(script: Path) -> frozenset[str]:
         module = waiting.pop()
         if module not in found:
             found.add(module)
-            waiting.extend(_imports(_file(module)))
+            waiting.extend(_imports(module_file(module)))
     return frozenset(found)
 
 
-def _file(module: str) -> Path:
+def module_file(module: str) -> Path:
+    """Return the file of one of the package's modules."""
     path = PACKAGE.joinpath(*module.split(".")[1:])
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
 def _exists(module: str) -> bool:
-    return module.startswith("diffmech.") and not module.startswith(_UNTRACKED) and _file(module).is_file()
+    return module.startswith("diffmech.") and not module.startswith(_UNTRACKED) and module_file(module).is_file()
 
 
 @cache

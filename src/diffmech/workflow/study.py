@@ -11,7 +11,7 @@ from typing import Any
 
 from diffmech.config.load import validate
 from diffmech.config.section import Section
-from diffmech.workflow.fingerprints import fingerprint
+from diffmech.workflow.fingerprints import fingerprint, module_file
 from diffmech.workflow.shards import blocks, shards
 
 LATENTS = "results/latents/{model}/{dataset}/{block}/{shard}.zarr.zip"
@@ -53,6 +53,11 @@ class Study:
     def code(self, script: str) -> str:
         """Return the fingerprint of `workflow_scripts/<script>.py` and all library code that it reaches."""
         return fingerprint(self.root / "workflow_scripts" / f"{script}.py")
+
+    def source_code(self, dataset: str) -> str:
+        """Return the fingerprint of the module that reads this kind of data set, which its script loads by name."""
+        module = self.config.datasets[dataset].implementation.split(":")[0]
+        return fingerprint(module_file(module))
 
     def checkpoints(self, model: str) -> str:
         """Return the folder where a training keeps its checkpoints: undeclared, since outputs are deleted on retry."""
