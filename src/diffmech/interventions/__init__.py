@@ -1,0 +1,1 @@
+"""Causal interventions on attention heads: what happens to the denoiser when a head's output is replaced."""

@@ -1,0 +1,334 @@
+"""Local ablation: how much worse one denoising pass gets when heads are replaced, on the very same noised images.
+
+For every image and timestep there is one clean pass, and one pass per target and method. Kept are the two mean squared
+errors of the predicted noise (paired: same image, same noise), the shift of the prediction
+|eps_ablated - eps|^2 / |eps|^2, and how far the replaced outputs lie from what they replace. Controls (matched random
+sets of heads) run with the first method. Mean, zero and resample ablation are usual; this set of measures is ours.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from diffmech.artifacts import progress, provenance, write_store
+from diffmech.attention.sites import AttentionSite, HeadId
+from diffmech.attention.tap import AttentionTap
+from diffmech.config.analysis import AblationConfig, RuntimeConfig
+from diffmech.errors import ConfigError
+from diffmech.interventions.engine import AblationPlan
+from diffmech.interventions.heads import HeadIntervention, ReferenceOutputs, replace_heads
+from diffmech.interventions.prefix import SharedPrefix
+from diffmech.interventions.reference import ReferenceStore, open_reference, tapped_sites
+from diffmech.interventions.replay import LatentFiles, Passes, open_latent_files
+from diffmech.interventions.targets import Heads, Target, layers, matched_controls, mechanisms, single_heads
+from diffmech.models.denoiser import Denoiser
+from diffmech.models.load import load_denoiser
+
+MEASURES = {
+    "mse_ablated": "mean squared error of the noise predicted with the heads replaced",
+    "shift": "squared change of the predicted noise over its squared norm",
+    "distance_off": "distance of the replacement from the replaced output over the norm of the latter",
+}
+
+
+def ablate_heads(
+    latents: Sequence[Path | str],
+    model_json: Path | str,
+    reference: Sequence[Path | str],
+    output: Path | str,
+    *,
+    group: str,
+    heads_csv: Path | str | None = None,
+    ablation: AblationConfig,
+    seed: int,
+    runtime: RuntimeConfig,
+    sample_ids: Sequence[int] | None = None,
+    timesteps: Sequence[int] | None = None,
+) -> None:
+    """Ablate every target of `group` ("heads", "layers", "mechanisms") and write one store for one data set and shard.
+
+    `latents` and `reference` are the stores of all blocks; `heads_csv` names the mechanisms and is only read for them.
+    `sample_ids` is the shard (ids that the latents lack are left out); without it, the first `ablation.samples`.
+    `timesteps` are by default those of `ablation`, else of the latents. The store has
+    mse_ablated, shift, distance_off (target, method, sample, timestep), NaN where a control was not run, and
+    mse_clean (sample, timestep). Raises ConfigError, StoreError or ModelError, as its parts do.
+    """
+    denoiser = load_denoiser(Path(model_json), device=runtime.device)
+    sites = tapped_sites(denoiser)
+    files, references = open_latent_files(latents), open_reference(reference)
+    timesteps = sorted(timesteps or ablation.timesteps or files.timesteps)
+    targets = ablation_targets(
+        group, sites, references, heads_csv=heads_csv, timesteps=timesteps, ablation=ablation, seed=seed
+    )
+    known = files.samples
+    chosen = known[: ablation.samples] if sample_ids is None else sorted(set(known) & set(sample_ids))
+    result = ablate_targets(
+        denoiser,
+        sites,
+        files,
+        references,
+        targets,
+        samples=chosen,
+        timesteps=timesteps,
+        ablation=ablation,
+        seed=seed,
+        runtime=runtime,
+    )
+    note = provenance(rule="ablate_heads", group=group, ablation=ablation.canonical(), seed=seed)
+    write_store(output, result.assign_attrs(group=group, provenance=note))
+
+
+def ablation_targets(
+    group: str,
+    sites: Sequence[AttentionSite],
+    references: ReferenceStore,
+    *,
+    heads_csv: Path | str | None,
+    timesteps: Sequence[int],
+    ablation: AblationConfig,
+    seed: int,
+) -> list[Target]:
+    """Return the targets of `group`, and behind them the matched controls of layers and mechanisms.
+
+    A single head has no controls of its own: it is compared with all the other heads of its kind.
+    """
+    if group == "heads":
+        return single_heads(sites)
+    if group == "layers":
+        targets = layers(sites)
+    elif group == "mechanisms" and heads_csv is not None:
+        targets = mechanisms(heads_csv, sites)
+    else:
+        raise ConfigError(f"ablation.groups: {group!r} needs a table of heads, or is none of heads, layers, mechanisms")
+    inside = [timestep for timestep in timesteps if _inside(timestep, ablation)]
+    norms = {timestep: references.norms(timestep, sites) for timestep in inside}
+    return targets + [
+        control
+        for target in targets
+        for control in matched_controls(target, sites, norms, count=ablation.controls, seed=seed)
+    ]
+
+
+def ablate_targets(
+    denoiser: Denoiser,
+    sites: Sequence[AttentionSite],
+    files: LatentFiles,
+    references: ReferenceStore,
+    targets: Sequence[Target],
+    *,
+    samples: Sequence[int],
+    timesteps: Sequence[int],
+    ablation: AblationConfig,
+    seed: int,
+    runtime: RuntimeConfig,
+    reuse_prefix: bool = True,
+) -> xr.Dataset:
+    """Return what `ablate_heads` writes. `reuse_prefix` False runs every pass from its start, with equal results."""
+    result = _empty_result(sites, targets, samples, timesteps, ablation)
+    work = {timestep: _work(targets, timestep, ablation) for timestep in timesteps}
+    chunks = [slice(i, i + runtime.batch_size) for i in range(0, len(samples), runtime.batch_size)]
+    runner = _Runner(denoiser, sites, references, ablation, seed, runtime.batch_size, reuse_prefix)
+
+    def run() -> Iterator[None]:
+        for column, timestep in enumerate(timesteps):
+            outputs = references.at(timestep, sites, denoiser.device)
+            for chunk in chunks:
+                passes = files.read(timestep, samples[chunk], denoiser.device)
+                yield from runner.run(passes, work[timestep], outputs, result, (chunk, column))
+
+    batches = sum(runner.batches(work[timestep], samples[chunk]) for timestep in timesteps for chunk in chunks)
+    for _ in progress(run(), "ablated passes", total=batches, show=runtime.progress):
+        pass
+    return result
+
+
+@dataclass
+class _Work:
+    """One distinct set of heads and method, with the (target, method) cells of the result that it fills."""
+
+    heads: tuple[HeadId, ...]
+    method: str
+    cells: list[tuple[int, int]] = field(default_factory=list)
+    only_controls: bool = True
+
+
+def _work(targets: Sequence[Target], timestep: int, ablation: AblationConfig) -> list[_Work]:
+    """Return the distinct ablations at `timestep`; equal sets of heads, of targets or controls, run once."""
+    found: dict[tuple[Heads, str], _Work] = {}
+    for row, target in enumerate(targets):
+        heads = target.heads_at(timestep) if _inside(timestep, ablation) else frozenset()
+        # Controls answer one question, whether a target stands out, so one method is enough.
+        for column, method in enumerate(ablation.methods[:1] if target.control_of else ablation.methods):
+            item = found.setdefault((heads, method), _Work(tuple(sorted(heads)), method))
+            item.cells.append((row, column))
+            item.only_controls &= bool(target.control_of)
+    return list(found.values())
+
+
+@dataclass
+class _Runner:
+    """Runs clean and ablated passes of some images at one timestep in batches of one fixed size.
+
+    The fixed size matters: kernels may round differently for another one, and a dead head should change nothing.
+    """
+
+    denoiser: Denoiser
+    sites: Sequence[AttentionSite]
+    references: ReferenceStore
+    ablation: AblationConfig
+    seed: int
+    batch_size: int
+    reuse_prefix: bool
+    prefix: SharedPrefix | None = None
+
+    def batches(self, work: Sequence[_Work], samples: Sequence[int]) -> int:
+        """Return how many batches of ablated passes `run` makes."""
+        return -(-len(self._tasks(work, samples)) // self.batch_size)
+
+    def run(
+        self,
+        passes: Passes,
+        work: Sequence[_Work],
+        reference: ReferenceOutputs,
+        result: xr.Dataset,
+        where: tuple[slice, int],
+    ) -> Iterator[None]:
+        """Fill in `result` at samples and timestep `where`, yielding after each batch."""
+        if self.prefix is None:
+            self.prefix = SharedPrefix(self.denoiser.module, self.sites, lambda n: self._predict(_first(passes, n)))
+        order = {name: position for position, name in enumerate(self.prefix.order)}
+        tasks = self._tasks(work, passes.samples)
+        # Neighbours start at the same site, so that a batch shares as long a prefix as possible.
+        tasks.sort(key=lambda task: min(order[head.site] for head in work[task[0]].heads))
+        size = min(self.batch_size, max(len(tasks), len(passes)))
+        with torch.inference_mode(), self.prefix.recording():
+            clean = self._predict(_first(passes, size))[: len(passes)]
+        mse_clean = _mean_square(clean - passes.noise)
+        result["mse_clean"].values[where] = mse_clean
+        table = {name: result[name].values[:, :, where[0], where[1]] for name in MEASURES}
+        for item in work:
+            if not item.heads:
+                _fill(table, item, slice(None), (mse_clean, np.zeros_like(mse_clean), np.zeros_like(mse_clean)))
+        sources = [self._source(sample) for sample in passes.samples]
+        cache: dict[tuple[int, int], tuple[HeadIntervention, ...]] = {}
+        for start in range(0, len(tasks), size):
+            batch = tasks[start : start + size]
+            rows: list[Sequence[HeadIntervention]] = []
+            for index, position in batch:
+                key = (index, sources[position])
+                if key not in cache:
+                    cache[key] = replace_heads(work[index].method, work[index].heads, source=sources[position])
+                rows.append(cache[key])
+            filling = size - len(batch)
+            positions = torch.tensor([position for _, position in batch] + [0] * filling, device=clean.device)
+            first = min((head.site for head in work[batch[0][0]].heads), key=order.__getitem__)
+            ablated, distance = self._ablate(passes.rows(positions), rows + [()] * filling, reference, first, positions)
+            before = clean[positions]
+            shift = _mean_square(ablated - before) / _mean_square(before)
+            mse = _mean_square(ablated - passes.noise[positions])
+            for row, (index, position) in enumerate(batch):
+                _fill(table, work[index], position, (mse[row], shift[row], distance[row]))
+            yield
+
+    def _tasks(self, work: Sequence[_Work], samples: Sequence[int]) -> list[tuple[int, int]]:
+        """Return (work, position of the sample) of every ablated pass."""
+        return [
+            (index, position)
+            for index, item in enumerate(work)
+            if item.heads
+            for position, sample in enumerate(samples)
+            if not item.only_controls or sample < self.ablation.control_samples
+        ]
+
+    def _source(self, sample: int) -> int:
+        return self.references.resample_source(sample, self.seed) if "resample" in self.ablation.methods else 0
+
+    def _predict(self, passes: Passes) -> Tensor:
+        return self.denoiser.predict_noise(passes.x_t, passes.timestep, passes.condition)
+
+    def _ablate(
+        self,
+        passes: Passes,
+        rows: Sequence[Sequence[HeadIntervention]],
+        reference: ReferenceOutputs,
+        first: str,
+        positions: Tensor,
+    ) -> tuple[Tensor, np.ndarray]:
+        """Return the predicted noise and the distance off per row."""
+        plan = AblationPlan(rows, self.sites, reference=reference, device=positions.device)
+        assert self.prefix is not None
+        replayed = self.prefix.replaying(first if self.reuse_prefix else None, positions)
+        with (
+            torch.inference_mode(),
+            replayed,
+            AttentionTap(self.denoiser.module, interventions=[plan], sites=self.sites),
+        ):
+            predicted = self._predict(passes)
+        return predicted, plan.distance_off().cpu().numpy()
+
+
+def _inside(timestep: int, ablation: AblationConfig) -> bool:
+    return ablation.window is None or ablation.window[0] <= timestep <= ablation.window[1]
+
+
+def _first(passes: Passes, n: int) -> Passes:
+    """Return `n` passes: those there are, over and over."""
+    return passes.rows(torch.arange(n, device=passes.x_t.device) % len(passes))
+
+
+def _mean_square(images: Tensor) -> np.ndarray:
+    """Return the mean square per image in float64, (sample,)."""
+    return images.float().cpu().double().square().flatten(1).mean(1).numpy()
+
+
+def _fill(
+    table: dict[str, np.ndarray], item: _Work, position: int | slice, values: tuple[np.ndarray, np.ndarray, np.ndarray]
+) -> None:
+    """Write mse, shift and distance of one ablation into all its cells."""
+    for target, method in item.cells:
+        for name, value in zip(MEASURES, values, strict=True):
+            table[name][target, method, position] = value
+
+
+def _empty_result(
+    sites: Sequence[AttentionSite],
+    targets: Sequence[Target],
+    samples: Sequence[int],
+    timesteps: Sequence[int],
+    ablation: AblationConfig,
+) -> xr.Dataset:
+    text = np.dtypes.StringDType()
+    kinds = {site.name: site.kind for site in sites}
+    dims = ("target", "method", "sample", "timestep")
+    shape = (len(targets), len(ablation.methods), len(samples), len(timesteps))
+    members = [
+        [" ".join(map(str, sorted(t.heads_at(step)))) if _inside(step, ablation) else "" for step in timesteps]
+        for t in targets
+    ]
+    found = [sorted({kinds[head.site] for head in target.heads()}) for target in targets]
+    return xr.Dataset(
+        {name: (dims, np.full(shape, np.nan), {"units": "1", "long_name": what}) for name, what in MEASURES.items()}
+        | {
+            "mse_clean": (
+                dims[2:],
+                np.full(shape[2:], np.nan),
+                {"units": "1", "long_name": "mean squared error of the predicted noise"},
+            ),
+            "members": (("target", "timestep"), np.array(members, dtype=text), {"long_name": "heads replaced"}),
+            "control_of": ("target", np.array([t.control_of for t in targets], dtype=text)),
+            "control_pool": ("target", np.array([t.control_pool for t in targets], dtype=text)),
+            "kind": ("target", np.array([kind[0] if len(kind) == 1 else "mixed" for kind in found], dtype=text)),
+            "heads": ("target", np.array([len(t.heads()) for t in targets], dtype=np.int64)),
+        },
+        coords={
+            "target": np.array([t.name for t in targets], dtype=text),
+            "method": np.array(ablation.methods, dtype=text),
+            "sample": np.array(samples, dtype=np.int64),
+            "timestep": np.array(timesteps, dtype=np.int64),
+        },
+    )

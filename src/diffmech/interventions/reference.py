@@ -1,0 +1,218 @@
+"""The reference outputs of every head: their mean, for mean ablation, and a bank of single ones, for resampling.
+
+At each timestep the clean denoiser runs on the first `reference_samples` images of each domain. The mean is over those
+images at the same timestep and query position; the bank keeps them one by one. `norm` is |o_h|, the Euclidean norm over
+channels, averaged over images and queries: controls are matched by it. Mean and resample ablation as in Wang et al.
+2023; the bank of fixed images is ours, so that results depend neither on the batch nor on the shard.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from diffmech.artifacts import open_store, progress, provenance, write_store
+from diffmech.attention.sites import AttentionSite, HeadId, find_sites, head_ids
+from diffmech.attention.tap import AttentionCall, AttentionTap, check_tappable
+from diffmech.config.analysis import AblationConfig, RuntimeConfig
+from diffmech.errors import ConfigError, StoreError
+from diffmech.interventions.heads import ReferenceOutputs
+from diffmech.interventions.replay import LatentFiles, open_latent_files
+from diffmech.models.denoiser import Denoiser
+from diffmech.models.load import load_denoiser
+from diffmech.randomness import generator
+
+
+def reference_outputs(
+    latents: Mapping[str, Sequence[Path | str]],
+    model_json: Path | str,
+    output: Path | str,
+    *,
+    ablation: AblationConfig,
+    runtime: RuntimeConfig,
+    timesteps: Sequence[int] | None = None,
+) -> None:
+    """Write mean, bank and norm of every head at `timesteps` (all by default) of `latents` (domain -> latents stores).
+
+    One group per site: mean (timestep, head, query, channel), norm (timestep, head), bank (reference, timestep, head,
+    query, channel). Reference rows are the first `reference_samples` images of each domain. Raises StoreError for
+    unreadable latents and ModelError for attention that cannot be reached.
+    """
+    denoiser = load_denoiser(Path(model_json), device=runtime.device)
+    sources = {domain: open_latent_files(paths) for domain, paths in latents.items()}
+    tree = collect_reference(sources, denoiser, timesteps=timesteps, ablation=ablation, runtime=runtime)
+    write_store(output, tree, encoding=_one_timestep_chunks(tree))
+
+
+def collect_reference(
+    sources: Mapping[str, LatentFiles],
+    denoiser: Denoiser,
+    *,
+    timesteps: Sequence[int] | None = None,
+    ablation: AblationConfig,
+    runtime: RuntimeConfig,
+) -> xr.DataTree:
+    """Return what `reference_outputs` writes."""
+    sites = tapped_sites(denoiser)
+    rows = [(domain, sample) for domain in sources for sample in sources[domain].samples[: ablation.reference_samples]]
+    every = {timestep for source in sources.values() for timestep in source.timesteps}
+    timesteps = sorted(every if timesteps is None else timesteps)
+    outputs: dict[str, list[np.ndarray]] = {site.name: [] for site in sites}
+    for timestep in progress(timesteps, "reference outputs", show=runtime.progress):
+        at_timestep: dict[str, list[np.ndarray]] = {site.name: [] for site in sites}
+        for source in sources.values():
+            ids = source.samples[: ablation.reference_samples]
+            for start in range(0, len(ids), runtime.batch_size):
+                for name, array in _clean_outputs(
+                    denoiser, sites, source, timestep, ids[start : start + runtime.batch_size]
+                ).items():
+                    at_timestep[name].append(array)
+        for name, arrays in at_timestep.items():
+            outputs[name].append(np.concatenate(arrays))
+    groups = {"/": _root(rows, timesteps, ablation)}
+    for site in sites:
+        # (reference, timestep, head, query, channel)
+        bank = np.stack(outputs.pop(site.name), axis=1)
+        groups[site.name] = _site_group(site, bank)
+    return xr.DataTree.from_dict(groups)
+
+
+@dataclass(frozen=True)
+class ReferenceStore:
+    """Reference outputs of all timesteps, from one store per block. `rows` are the (domain, sample id) of the bank."""
+
+    trees: dict[int, xr.DataTree]
+    rows: tuple[tuple[str, int], ...]
+
+    @property
+    def timesteps(self) -> list[int]:
+        """All timesteps, ascending."""
+        return sorted(self.trees)
+
+    def at(self, timestep: int, sites: Sequence[AttentionSite], device: torch.device | str = "cpu") -> ReferenceOutputs:
+        """Return mean and bank of `sites` at `timestep`; StoreError where the store has no such timestep or site."""
+        mean, bank = {}, {}
+        for site in sites:
+            group = self._group(timestep, site)
+            mean[site.name] = _tensor(group["mean"], device)
+            bank[site.name] = _tensor(group["bank"], device)
+        return ReferenceOutputs(timestep, mean, bank)
+
+    def norms(self, timestep: int, sites: Sequence[AttentionSite]) -> dict[HeadId, float]:
+        """Return the mean |o_h| of every head of `sites` at `timestep`."""
+        return {
+            HeadId(site.name, head): float(norm)
+            for site in sites
+            for head, norm in enumerate(self._group(timestep, site)["norm"].values)
+        }
+
+    def resample_source(self, sample: int, seed: int) -> int:
+        """Return the bank row that image `sample` is resampled from: always another image with other noise.
+
+        It depends on (seed, sample id) alone. Rows with the same id are left out in every domain, because the domains
+        share their noise by id. Raises ConfigError when no row is left.
+        """
+        others = [row for row, (_, other) in enumerate(self.rows) if other != sample]
+        if not others:
+            raise ConfigError("ablation.reference_samples: 1 leaves no other image to resample from; give at least 2")
+        return others[int(generator(seed, "resample", sample).integers(2**63)) % len(others)]
+
+    def _group(self, timestep: int, site: AttentionSite) -> xr.Dataset:
+        if timestep not in self.trees:
+            raise StoreError(f"the reference outputs have no timestep {timestep}, only {self.timesteps}; make it anew")
+        tree = self.trees[timestep]
+        if site.name not in tree.children:
+            raise StoreError(
+                f"the reference outputs have no site {site.name}, only {', '.join(tree.children)}; "
+                "make them with the same model"
+            )
+        return tree[site.name].to_dataset().sel(timestep=timestep)
+
+
+def open_reference(paths: Sequence[Path | str]) -> ReferenceStore:
+    """Open the reference outputs of all blocks. Raises StoreError where one is missing or they disagree."""
+    trees: dict[int, xr.DataTree] = {}
+    rows: tuple[tuple[str, int], ...] = ()
+    for path in paths:
+        tree = open_store(path)
+        root = tree.to_dataset()
+        found = tuple(
+            (str(d), int(i)) for d, i in zip(root["domain"].values, root["reference_sample"].values, strict=True)
+        )
+        if rows and found != rows:
+            raise StoreError(f"{path}: its reference images differ from those of {paths[0]}; make both anew")
+        rows = found
+        trees |= {int(timestep): tree for timestep in root["timestep"].values}
+    if not trees:
+        raise StoreError("no reference outputs are given; at least one store is needed")
+    return ReferenceStore(trees, rows)
+
+
+def tapped_sites(denoiser: Denoiser) -> list[AttentionSite]:
+    """Return all attention sites, in order. Raises ModelError naming those that the tap cannot reach, and why."""
+    x_t = torch.zeros(1, *denoiser.sample_shape, device=denoiser.device)
+    check_tappable(denoiser.module, lambda: denoiser.predict_noise(x_t, 0)).require_all()
+    return find_sites(denoiser.module)
+
+
+def _clean_outputs(
+    denoiser: Denoiser, sites: Sequence[AttentionSite], source: LatentFiles, timestep: int, ids: Sequence[int]
+) -> dict[str, np.ndarray]:
+    seen: dict[str, np.ndarray] = {}
+
+    def keep(call: AttentionCall) -> None:
+        seen[call.site.name] = call.output.float().cpu().numpy()
+
+    passes = source.read(timestep, ids, denoiser.device)
+    with torch.inference_mode(), AttentionTap(denoiser.module, observers=[keep], sites=sites):
+        denoiser.predict_noise(passes.x_t, timestep, passes.condition)
+    return seen
+
+
+def _root(rows: list[tuple[str, int]], timesteps: list[int], ablation: AblationConfig) -> xr.Dataset:
+    return xr.Dataset(
+        {
+            "domain": ("reference", np.array([domain for domain, _ in rows], dtype=np.dtypes.StringDType())),
+            "reference_sample": ("reference", np.array([sample for _, sample in rows], dtype=np.int64)),
+        },
+        coords={"timestep": np.array(timesteps, dtype=np.int64)},
+        attrs={"provenance": provenance(rule="reference_outputs", reference_samples=ablation.reference_samples)},
+    )
+
+
+def _site_group(site: AttentionSite, bank: np.ndarray) -> xr.Dataset:
+    dims = ("timestep", "head", "query", "channel")
+    norm = np.linalg.norm(bank, axis=-1).mean(axis=(0, 3), dtype=np.float64)
+    group = xr.Dataset(
+        {
+            "mean": (dims, bank.mean(axis=0, dtype=np.float64).astype(np.float32)),
+            "norm": (dims[:2], norm.astype(np.float32)),
+            "bank": (("reference", *dims), bank),
+        },
+        coords={"head": np.array(head_ids(site), dtype=np.dtypes.StringDType())},
+        attrs={"kind": site.kind},
+    )
+    group["mean"].attrs = {"units": "1", "long_name": "mean head output over the reference images"}
+    group["norm"].attrs = {"units": "1", "long_name": "mean norm of the head output"}
+    group["bank"].attrs = {"units": "1", "long_name": "head output of each reference image"}
+    return group
+
+
+def _one_timestep_chunks(tree: xr.DataTree) -> dict[str, dict[str, dict[str, tuple[int, ...]]]]:
+    """Return chunks of one timestep each, since that is how they are read."""
+    encoding: dict[str, dict[str, dict[str, tuple[int, ...]]]] = {}
+    for name, node in tree.children.items():
+        arrays = {key: node[key] for key in ("mean", "bank")}
+        encoding[f"/{name}"] = {
+            key: {"chunks": tuple(1 if dim == "timestep" else max(1, array.sizes[str(dim)]) for dim in array.dims)}
+            for key, array in arrays.items()
+        }
+    return encoding
+
+
+def _tensor(array: xr.DataArray, device: torch.device | str) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array.values)).to(device)

@@ -1,0 +1,196 @@
+"""The table of effects: its numbers by hand, its nulls, its corrections and its bytes."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from random_denoisers import RUNTIME, tiny_denoiser
+
+from diffmech.artifacts import write_store
+from diffmech.attention.sites import HeadId, find_sites
+from diffmech.config.analysis import AblationConfig
+from diffmech.errors import StoreError
+from diffmech.interventions.ablation import ablate_targets
+from diffmech.interventions.effects import COLUMNS, ablation_effects, effects_of_group, open_shards
+from diffmech.interventions.reference import ReferenceStore, collect_reference
+from diffmech.interventions.replay import open_latent_files
+from diffmech.interventions.targets import HeadSpan, Target, matched_controls
+from diffmech.statistics.multiplicity import holm
+
+CONFIG = AblationConfig(draws=500, permutations=999)
+
+
+def store(
+    effects: dict[str, float], *, samples: range = range(24), controls: dict[str, list[float]] | None = None
+) -> xr.Dataset:
+    """Return ablations that raise the loss of every sample by `effects` percent, give or take a little."""
+    rng = np.random.default_rng(0)
+    clean = rng.uniform(0.5, 1.5, (100, 2))[samples]
+    names, owners, rises = list(effects), [""] * len(effects), list(effects.values())
+    for owner, values in (controls or {}).items():
+        names += [f"{owner}~control{k:03d}" for k in range(len(values))]
+        owners += [owner] * len(values)
+        rises += values
+    wobble = rng.uniform(-0.5, 0.5, (len(names), 1, 100, 2))[:, :, list(samples)]
+    wobble[np.array(rises) == 0] = 0
+    text = np.dtypes.StringDType()
+    ablated = clean * (1 + np.array(rises)[:, None, None, None] / 100 + 0.01 * wobble)
+    dims = ("target", "method", "sample", "timestep")
+    return xr.Dataset(
+        {
+            "mse_ablated": (dims, ablated),
+            "shift": (dims, np.abs(ablated - clean)),
+            "distance_off": (dims, np.ones_like(ablated)),
+            "mse_clean": (dims[2:], clean),
+            "members": (("target", "timestep"), np.full((len(names), 2), "x", dtype=text)),
+            "control_of": ("target", np.array(owners, dtype=text)),
+            "kind": ("target", np.array(["self"] * len(names), dtype=text)),
+            "heads": ("target", np.full(len(names), 3)),
+        },
+        coords={
+            "target": np.array(names, dtype=text),
+            "method": np.array(["mean"], dtype=text),
+            "sample": list(samples),
+            "timestep": [100, 700],
+        },
+    )
+
+
+def rows(table: pd.DataFrame, timestep: str = "all") -> pd.DataFrame:
+    return table[table["timestep"] == timestep].set_index("target")
+
+
+def test_the_effect_is_the_percentage_by_which_the_mean_loss_rises() -> None:
+    data = store({"a": 20.0, "b": -5.0})
+    table = effects_of_group(data, "real", "layers", ablation=CONFIG, seed=0)
+    ablated, clean = data["mse_ablated"].values[0, 0], data["mse_clean"].values
+    assert rows(table).loc["a", "effect_percent"] == pytest.approx(100 * (ablated.mean() / clean.mean() - 1))
+    by_timestep = 100 * (ablated[:, 1].mean() / clean[:, 1].mean() - 1)
+    assert rows(table, "700").loc["a", "effect_percent"] == pytest.approx(by_timestep)
+    assert (table["low"] <= table["effect_percent"]).all()
+    assert (table["effect_percent"] <= table["high"]).all()
+    # Ablated and clean are resampled in step: the spread of the losses themselves does not widen the interval.
+    assert (table["high"] - table["low"]).max() < 1
+
+
+def test_no_effect_has_p_one_and_a_consistent_effect_the_smallest_p() -> None:
+    table = rows(effects_of_group(store({"none": 0.0, "some": 3.0}), "real", "layers", ablation=CONFIG, seed=0))
+    assert table.loc["none", ["effect_percent", "low", "high", "shift", "p_zero"]].tolist() == [0, 0, 0, 0, 1]
+    assert table.loc["some", "p_zero"] == pytest.approx(1 / 1000)
+
+
+def test_a_harmful_and_a_helpful_ablation_are_both_effects() -> None:
+    table = rows(effects_of_group(store({"helps": -3.0, "harms": 3.0}), "real", "layers", ablation=CONFIG, seed=0))
+    assert (table["p_zero_holm"] < 0.05).all()
+
+
+def test_control_rank_counts_the_controls_that_hurt_as_much() -> None:
+    data = store({"m": 10.0}, controls={"m": [float(k) for k in range(1, 21)]})
+    row = rows(effects_of_group(data, "real", "mechanisms", ablation=CONFIG, seed=0)).loc["m"]
+    effects = 100 * (data["mse_ablated"].values[:, 0].mean((1, 2)) / data["mse_clean"].values.mean() - 1)
+    exceeding = int((effects[1:] >= effects[0]).sum())
+    assert row["p_control"] == pytest.approx((1 + exceeding) / 21)
+    assert row["control_percentile"] == pytest.approx(100 * (20 - exceeding) / 20)
+    assert row["control_mean"] == pytest.approx(effects[1:].mean())
+    assert row["control_low"] == pytest.approx(np.quantile(effects[1:], 0.025))
+
+
+def test_target_and_controls_are_compared_on_the_same_samples() -> None:
+    data = store({"m": 10.0}, controls={"m": [9.0] * 20})
+    partial = data.copy(deep=True)
+    partial["mse_ablated"].values[1:, :, 8:] = np.nan
+    partial["mse_ablated"].values[0, :, 8:] = 0  # only the first eight samples may count
+    row = rows(effects_of_group(partial, "real", "mechanisms", ablation=CONFIG, seed=0)).loc["m"]
+    assert row["p_control"] == pytest.approx(1 / 21)
+    assert row["effect_percent"] < 0
+
+
+def test_single_heads_are_ranked_among_the_heads_of_their_kind() -> None:
+    data = store({f"h{k}": float(k) for k in range(6)})
+    data["kind"].values[3:] = "cross"
+    table = rows(effects_of_group(data, "real", "heads", ablation=CONFIG, seed=0))
+    assert table["p_control"].tolist() == pytest.approx([3 / 3, 2 / 3, 1 / 3] * 2)
+    assert table["control_percentile"].tolist() == pytest.approx([0, 50, 100] * 2)
+
+
+def test_holm_covers_the_targets_of_a_row_all_and_targets_times_timesteps_otherwise() -> None:
+    data = store({"a": 0.05, "b": 0.1, "c": 3.0})
+    table = effects_of_group(data, "real", "layers", ablation=CONFIG, seed=0)
+    every = table["timestep"] == "all"
+    for chosen in (table[every], table[~every]):
+        np.testing.assert_allclose(chosen["p_zero_holm"], holm(chosen["p_zero"]))
+
+
+def test_without_controls_their_columns_are_empty() -> None:
+    table = effects_of_group(store({"a": 1.0}), "real", "layers", ablation=CONFIG, seed=0)
+    assert table[["control_mean", "p_control", "p_control_holm"]].isna().all(axis=None)
+
+
+def test_the_table_is_sorted_complete_and_the_same_in_every_run(tmp_path: Path) -> None:
+    whole = store({"b": 2.0, "a": 1.0})
+    parts = [whole.isel(sample=slice(0, 10)), whole.isel(sample=slice(10, None))]
+    paths = [tmp_path / f"{k}.zarr.zip" for k in range(3)]
+    for path, part in zip(paths, [*parts, whole], strict=True):
+        write_store(path, part)
+    tables = [tmp_path / f"{k}.csv" for k in range(2)]
+    stores = {"synthetic": {"layers": paths[2:]}, "real": {"layers": paths[:2]}}
+    ablation_effects(stores, tables[0], ablation=CONFIG, seed=0)
+    stores = {"real": {"layers": paths[1::-1]}, "synthetic": {"layers": paths[2:]}}
+    ablation_effects(stores, tables[1], ablation=CONFIG, seed=0)
+    assert tables[0].read_bytes() == tables[1].read_bytes()
+    table = pd.read_csv(tables[0])
+    assert list(table) == COLUMNS
+    assert table["domain"].tolist() == ["real"] * 6 + ["synthetic"] * 6
+    assert table["target"].tolist() == ["a", "a", "a", "b", "b", "b"] * 2
+    assert table["timestep"].tolist() == ["all", "100", "700"] * 4
+    real, synthetic = (table[table["domain"] == name].drop(columns="domain") for name in ("real", "synthetic"))
+    assert (table["n"] == 24).all()
+    pd.testing.assert_frame_equal(real.reset_index(drop=True), synthetic.reset_index(drop=True))
+
+
+def test_shards_that_disagree_or_hold_nothing_are_errors(tmp_path: Path) -> None:
+    for name, data in {
+        "a": store({"x": 1.0}),
+        "b": store({"y": 1.0}),
+        "empty": store({"x": 1.0}, samples=range(0)),
+    }.items():
+        write_store(tmp_path / name, data)
+    with pytest.raises(StoreError, match=r"b: its targets differ from those of .*a"):
+        open_shards([tmp_path / "a", tmp_path / "b"])
+    with pytest.raises(StoreError, match="empty: holds no sample"):
+        open_shards([tmp_path / "empty"])
+    assert open_shards([tmp_path / "a", tmp_path / "empty"]).sizes["sample"] == 24
+    write_store(tmp_path / "more", store({"x": 1.0}, samples=range(24, 30)))
+    assert open_shards([tmp_path / "more", tmp_path / "a"])["sample"].values.tolist() == list(range(30))
+
+
+def test_random_sets_of_untrained_heads_rarely_beat_their_controls(latents: dict[str, list[Path]]) -> None:
+    """The family-wise error over many random weights: nothing is special where nothing was learned."""
+    config = AblationConfig(
+        methods=["mean"], samples=6, reference_samples=4, controls=60, control_samples=6, draws=50, permutations=50
+    )
+    files = {domain: open_latent_files(stores[:1]) for domain, stores in latents.items()}
+    rows_of_bank = tuple((domain, sample) for domain in latents for sample in range(4))
+    significant = []
+    for seed in range(8):
+        denoiser = tiny_denoiser(seed)
+        sites = find_sites(denoiser.module)
+        rng = np.random.default_rng(seed)
+        # Three random mechanisms of five heads in self-attention; 60 controls can reach 3 x 1/61 < 0.05.
+        pool = [HeadId(site.name, head) for site in sites if site.kind == "self" for head in range(site.heads)]
+        picks = [[pool[k] for k in rng.permutation(len(pool))[:5]] for _ in range(3)]
+        targets = [Target(f"m{k}", tuple(HeadSpan(h, 0, 999) for h in heads)) for k, heads in enumerate(picks)]
+        tree = collect_reference(files, denoiser, ablation=config, runtime=RUNTIME)
+        references = ReferenceStore({100: tree}, rows_of_bank)
+        norms = {100: references.norms(100, sites)}
+        controls = [c for t in targets for c in matched_controls(t, sites, norms, count=60, seed=seed)]
+        data = ablate_targets(
+            denoiser, sites, files["real"], references, targets + controls, samples=list(range(6)), timesteps=[100],
+            ablation=config, seed=seed, runtime=RUNTIME.model_copy(update={"batch_size": 128}),
+        )  # fmt: skip
+        table = rows(effects_of_group(data, "real", "mechanisms", ablation=config, seed=seed))
+        assert table["p_control"].between(1 / 61, 1).all()
+        significant += (table["p_control_holm"] < config.alpha).tolist()
+    assert np.mean(significant) <= config.alpha

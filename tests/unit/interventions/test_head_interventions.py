@@ -1,0 +1,103 @@
+"""The four replacements in closed form, their names, and their way to a file and back."""
+
+import pytest
+import torch
+
+from diffmech.attention.sites import AttentionSite, HeadId
+from diffmech.attention.tap import AttentionCall
+from diffmech.errors import ConfigError, StoreError
+from diffmech.interventions.heads import (
+    HeadPairs,
+    MeanHead,
+    ReferenceOutputs,
+    ResampleHead,
+    UniformAttention,
+    ZeroHead,
+    from_dict,
+    replace_heads,
+    to_dict,
+)
+
+SITE = AttentionSite("mid.0.self", "mid_block.attentions.0", "self", 3)
+HEAD = HeadId("mid.0.self", 1)
+PAIRS = HeadPairs(torch.tensor([0, 1]), torch.tensor([2, 1]), torch.tensor([1, 0]))
+
+
+def attention_call(mask: torch.Tensor | None = None, is_causal: bool = False) -> AttentionCall:
+    """Two images, three heads, four queries and keys, five channels."""
+    source = torch.Generator().manual_seed(0)
+    query, key, value = torch.randn(3, 2, 3, 4, 5, generator=source)
+    output = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=is_causal)
+    return AttentionCall(SITE, query, key, value, output, None, 5**-0.5, mask, is_causal)
+
+
+def attention_without_choice(call: AttentionCall) -> torch.Tensor:
+    """Attention with queries of zero: every visible key weighs the same. An independent way to uniform attention."""
+    return torch.nn.functional.scaled_dot_product_attention(
+        torch.zeros_like(call.query), call.key, call.value, attn_mask=call.attn_mask, is_causal=call.is_causal
+    )
+
+
+def test_uniform_attention_is_the_mean_of_the_values() -> None:
+    call = attention_call()
+    found = UniformAttention.replacement(call, PAIRS, None)
+    expected = call.value[PAIRS.rows, PAIRS.heads].mean(1, keepdim=True).expand(-1, 4, -1)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(found, attention_without_choice(call)[PAIRS.rows, PAIRS.heads])
+
+
+@pytest.mark.parametrize("kind", ["causal", "boolean", "additive"])
+def test_uniform_attention_covers_only_the_keys_that_may_be_seen(kind: str) -> None:
+    visible = torch.tensor([True, True, False, True]).expand(4, 4)
+    masks = {"causal": None, "boolean": visible, "additive": torch.zeros(4, 4).masked_fill(~visible, -torch.inf)}
+    call = attention_call(masks[kind], is_causal=kind == "causal")
+    found = UniformAttention.replacement(call, PAIRS, None)
+    torch.testing.assert_close(found, attention_without_choice(call)[PAIRS.rows, PAIRS.heads])
+
+
+def test_mean_and_resample_read_the_right_head_and_reference() -> None:
+    call = attention_call()
+    bank = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(1))
+    reference = ReferenceOutputs(100, {SITE.name: bank.mean(0)}, {SITE.name: bank})
+    assert torch.equal(MeanHead.replacement(call, PAIRS, reference), torch.stack([bank.mean(0)[2], bank.mean(0)[1]]))
+    assert torch.equal(ResampleHead.replacement(call, PAIRS, reference), torch.stack([bank[1, 2], bank[0, 1]]))
+
+
+def test_mean_without_a_reference_is_an_error_that_names_the_site() -> None:
+    with pytest.raises(StoreError, match=r"no mean of mid\.0\.self"):
+        MeanHead.replacement(attention_call(), PAIRS, None)
+
+
+def test_a_reference_of_another_image_size_is_an_error_with_both_shapes() -> None:
+    reference = ReferenceOutputs(100, {SITE.name: torch.zeros(3, 16, 5)}, {})
+    with pytest.raises(StoreError, match=r"\(3, 16, 5\), the model's output \(3, 4, 5\)"):
+        MeanHead.replacement(attention_call(), PAIRS, reference)
+
+
+@pytest.mark.parametrize("method", ["zero", "mean", "resample", "uniform"])
+def test_interventions_survive_the_way_to_plain_values_and_back(method: str) -> None:
+    (intervention,) = replace_heads(method, [HEAD], source=3)
+    assert from_dict(to_dict(intervention), [SITE]) == intervention
+    assert str(intervention).startswith(f"{method} mid.0.self.h01")
+
+
+def test_an_intervention_prints_as_its_method_and_head() -> None:
+    assert str(ZeroHead(HeadId("down1.0.self", 3))) == "zero down1.0.self.h03"
+
+
+def test_no_heads_give_no_interventions() -> None:
+    assert replace_heads("mean", []) == ()
+
+
+def test_an_unknown_head_is_answered_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"'mid\.0\.self\.h07'.*nearest: mid\.0\.self\.h0"):
+        from_dict({"method": "zero", "head": "mid.0.self.h07"}, [SITE])
+
+
+def test_unknown_methods_and_keys_are_errors() -> None:
+    with pytest.raises(ConfigError, match="'erase' is not an ablation method"):
+        replace_heads("erase", [HEAD])
+    with pytest.raises(ConfigError, match="keys method and head"):
+        from_dict({"method": "zero", "heads": "mid.0.self.h01"})
+    with pytest.raises(ConfigError, match="needs the reference row"):
+        replace_heads("resample", [HEAD])

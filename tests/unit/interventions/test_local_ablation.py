@@ -1,0 +1,254 @@
+"""The store of ablated passes: true against single passes, and the same however the work is cut."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import xarray as xr
+from random_denoisers import RUNTIME, TIMESTEPS, tiny_denoiser, write_latents
+
+from diffmech.artifacts import open_store
+from diffmech.attention.sites import AttentionSite, HeadId, head_ids
+from diffmech.attention.tap import AttentionCall, AttentionTap
+from diffmech.config.analysis import AblationConfig
+from diffmech.errors import ConfigError, StoreError
+from diffmech.interventions.ablation import ablate_heads, ablate_targets
+from diffmech.interventions.engine import AblationPlan
+from diffmech.interventions.heads import replace_heads
+from diffmech.interventions.reference import ReferenceStore, collect_reference, open_reference, reference_outputs
+from diffmech.interventions.replay import open_latent_files
+from diffmech.interventions.targets import HeadSpan, Target
+from diffmech.models.denoiser import Denoiser
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory, model_json: Path, latents: dict[str, list[Path]]) -> list[Path]:
+    """One reference store per block."""
+    folder = tmp_path_factory.mktemp("reference")
+    config = AblationConfig(reference_samples=4)
+    paths = [folder / f"{timestep}.reference.zarr.zip" for timestep in TIMESTEPS]
+    for index, path in enumerate(paths):
+        blocks = {domain: [stores[index]] for domain, stores in latents.items()}
+        reference_outputs(blocks, model_json, path, ablation=config, runtime=RUNTIME)
+    return paths
+
+
+def ablate(
+    tmp_path: Path,
+    latents: list[Path],
+    model_json: Path,
+    reference: list[Path],
+    group: str = "layers",
+    **options: object,
+) -> xr.Dataset:
+    output = tmp_path / "ablation.zarr.zip"
+    batch_size = options.pop("batch_size", RUNTIME.batch_size)
+    runtime = RUNTIME.model_copy(update={"batch_size": batch_size})
+    ablate_heads(latents, model_json, reference, output, group=group, seed=0, runtime=runtime, **options)  # type: ignore[arg-type]
+    return open_store(output).to_dataset().load()
+
+
+def write_mechanisms(path: Path, sites: list[AttentionSite]) -> Path:
+    """Two mechanisms: one that moves from layer to layer between the phases, one of the first phase only."""
+    rows = [(head_ids(sites[0])[k], 0, 400, "self-1") for k in (0, 3)]
+    rows += [(head_ids(sites[2])[k], 401, 999, "self-1") for k in (1, 2, 5)]
+    rows += [(head_ids(sites[1])[4], 0, 400, "cross-1")]
+    pd.DataFrame(rows, columns=["head", "phase_first", "phase_last", "mechanism"]).to_csv(path, index=False)
+    return path
+
+
+def test_reference_means_and_bank_are_the_clean_outputs_of_the_first_images(
+    reference: list[Path], latents: dict[str, list[Path]], denoiser: Denoiser, sites: list[AttentionSite]
+) -> None:
+    store = open_reference(reference)
+    assert store.rows == tuple((domain, sample) for domain in ("real", "synthetic") for sample in range(4))
+    seen: dict[str, torch.Tensor] = {}
+
+    def keep(call: AttentionCall) -> None:
+        seen[call.site.name] = call.output.clone()
+
+    passes = open_latent_files(latents["synthetic"]).read(700, [2])
+    with torch.no_grad(), AttentionTap(denoiser.module, observers=[keep], sites=sites):
+        denoiser.predict_noise(passes.x_t, 700, passes.condition)
+    found = store.at(700, sites)
+    for site in sites:
+        torch.testing.assert_close(found.bank[site.name][6:7], seen[site.name], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(found.mean[site.name], found.bank[site.name].mean(0), atol=1e-6, rtol=1e-5)
+        norm = found.bank[site.name].norm(dim=-1).mean(dim=(0, 2))
+        assert [store.norms(700, sites)[HeadId(site.name, h)] for h in range(8)] == pytest.approx(norm.tolist())
+
+
+def test_an_image_is_never_resampled_from_itself_nor_from_its_own_noise() -> None:
+    store = ReferenceStore({}, tuple((domain, sample) for domain in ("real", "synthetic") for sample in range(4)))
+    sources = [store.resample_source(sample, seed=0) for sample in range(200)]
+    assert all(store.rows[source][1] != sample for sample, source in enumerate(sources))
+    assert set(sources) == set(range(8))
+    with pytest.raises(ConfigError, match="give at least 2"):
+        ReferenceStore({}, (("real", 0), ("synthetic", 0))).resample_source(0, seed=0)
+
+
+def test_every_number_equals_a_single_pass_from_its_start(
+    tmp_path: Path,
+    latents: dict[str, list[Path]],
+    model_json: Path,
+    reference: list[Path],
+    ablation: AblationConfig,
+    denoiser: Denoiser,
+    sites: list[AttentionSite],
+) -> None:
+    table = write_mechanisms(tmp_path / "heads.csv", sites)
+    data = ablate(tmp_path, latents["real"], model_json, reference, "mechanisms", heads_csv=table, ablation=ablation)
+    store, files = open_reference(reference), open_latent_files(latents["real"])
+    for target, method, sample, timestep in [
+        ("self-1", "mean", 0, 100),
+        ("self-1", "resample", 5, 700),
+        ("cross-1", "uniform", 4, 100),
+        ("self-1~control007", "mean", 2, 700),
+    ]:
+        cell = data.sel({"target": target, "method": method, "sample": sample, "timestep": timestep})
+        heads = [HeadId.parse(head) for head in str(cell["members"].values).split()]
+        source = store.resample_source(sample, 0)
+        plan = AblationPlan([replace_heads(method, heads, source=source)], sites, reference=store.at(timestep, sites))
+        passes = files.read(timestep, [sample])
+        with torch.no_grad():
+            clean = denoiser.predict_noise(passes.x_t, timestep, passes.condition)
+            with AttentionTap(denoiser.module, interventions=[plan], sites=sites):
+                changed = denoiser.predict_noise(passes.x_t, timestep, passes.condition)
+        mse_clean, mse = (float(((eps - passes.noise) ** 2).mean()) for eps in (clean, changed))
+        shift = float(((changed - clean) ** 2).sum() / (clean**2).sum())
+        assert float(cell["mse_clean"]) == pytest.approx(mse_clean, rel=1e-5)
+        assert float(cell["mse_ablated"]) == pytest.approx(mse, rel=1e-5)
+        assert float(cell["shift"]) == pytest.approx(shift, rel=1e-4)
+        assert float(cell["distance_off"]) == pytest.approx(float(plan.distance_off()[0]), rel=1e-4)
+        assert mse != mse_clean
+
+
+def test_results_depend_neither_on_batches_nor_on_shards_nor_on_reuse(
+    tmp_path: Path,
+    latents: dict[str, list[Path]],
+    model_json: Path,
+    reference: list[Path],
+    ablation: AblationConfig,
+) -> None:
+    stores = latents["synthetic"]
+    whole = ablate(tmp_path, stores, model_json, reference, ablation=ablation)
+    small = ablate(tmp_path, stores, model_json, reference, ablation=ablation, batch_size=5)
+    shards = [
+        ablate(tmp_path, stores, model_json, reference, ablation=ablation, sample_ids=ids)
+        for ids in ([0, 1], [2, 3, 4, 5, 6, 7])
+    ]
+    for name in ("mse_clean", "mse_ablated", "shift", "distance_off"):
+        joined = np.concatenate([shard[name].values for shard in shards], axis=0 if name == "mse_clean" else 2)
+        np.testing.assert_allclose(small[name], whole[name], atol=1e-5, rtol=1e-5)
+        np.testing.assert_allclose(joined, whole[name], atol=1e-5, rtol=1e-5)
+
+
+def test_reusing_what_ran_before_the_first_head_changes_no_result(
+    latents: dict[str, list[Path]],
+    denoiser: Denoiser,
+    sites: list[AttentionSite],
+    ablation: AblationConfig,
+    reference: list[Path],
+) -> None:
+    files, store = open_latent_files(latents["real"]), open_reference(reference)
+    targets = [Target(site.name, (HeadSpan(HeadId(site.name, 2), 0, 999),)) for site in sites]
+    fast, slow = (
+        ablate_targets(
+            denoiser, sites, files, store, targets, samples=[0, 1, 2], timesteps=[100], ablation=ablation, seed=0,
+            runtime=RUNTIME, reuse_prefix=reuse,
+        )
+        for reuse in (True, False)
+    )  # fmt: skip
+    np.testing.assert_allclose(fast["mse_ablated"], slow["mse_ablated"], rtol=1e-6)
+    np.testing.assert_allclose(fast["shift"], slow["shift"], rtol=1e-4, atol=1e-9)
+
+
+def test_heads_that_nothing_reads_have_exactly_no_effect(
+    latents: dict[str, list[Path]], sites: list[AttentionSite], ablation: AblationConfig
+) -> None:
+    deaf = tiny_denoiser(5)
+    for site in sites:
+        deaf.module.get_submodule(site.module_path).to_out[0].weight[:, 2:4] = 0
+    files = {domain: open_latent_files(stores) for domain, stores in latents.items()}
+    tree = collect_reference(files, deaf, ablation=ablation, runtime=RUNTIME)
+    store = ReferenceStore(
+        dict.fromkeys(TIMESTEPS, tree), tuple((d, i) for d in latents for i in range(ablation.reference_samples))
+    )
+    targets = [
+        Target(str(HeadId(site.name, h)), (HeadSpan(HeadId(site.name, h), 0, 999),)) for site in sites for h in (1, 2)
+    ]
+    data = ablate_targets(
+        deaf, sites, files["real"], store, targets, samples=list(range(6)), timesteps=[100, 700], ablation=ablation,
+        seed=0, runtime=RUNTIME,
+    )  # fmt: skip
+    silent = data.isel(target=slice(0, None, 2))
+    assert (silent["mse_ablated"] == silent["mse_clean"]).all()
+    assert (silent["shift"] == 0).all()
+    assert (data.isel(target=slice(1, None, 2))["shift"] > 0).all()
+
+
+def test_outside_the_window_and_outside_its_phase_nothing_is_ablated(
+    tmp_path: Path,
+    latents: dict[str, list[Path]],
+    model_json: Path,
+    reference: list[Path],
+    ablation: AblationConfig,
+    sites: list[AttentionSite],
+) -> None:
+    early = ablation.model_copy(update={"window": (0, 400), "controls": 20})
+    data = ablate(tmp_path, latents["real"], model_json, reference, ablation=early)
+    own = data.isel(target=(data["control_of"] == "").values)
+    assert (own["mse_ablated"].sel(timestep=700) == own["mse_clean"].sel(timestep=700)).all()
+    assert (own["shift"].sel(timestep=700) == 0).all()
+    assert (own["shift"].sel(timestep=100) > 0).all()
+    table = write_mechanisms(tmp_path / "heads.csv", sites)
+    data = ablate(tmp_path, latents["real"], model_json, reference, "mechanisms", heads_csv=table, ablation=ablation)
+    assert (data["shift"].sel(target="cross-1", timestep=700) == 0).all()
+    assert (data["shift"].sel(target="cross-1", timestep=100) > 0).all()
+
+
+def test_controls_run_with_the_first_method_on_the_first_samples(
+    tmp_path: Path, latents: dict[str, list[Path]], model_json: Path, reference: list[Path], ablation: AblationConfig
+) -> None:
+    data = ablate(tmp_path, latents["real"], model_json, reference, ablation=ablation)
+    is_control = (data["control_of"] != "").values
+    ran = np.isfinite(data["mse_ablated"].values)
+    assert ran[~is_control].all()
+    assert ran[is_control][:, 0, :3].all()
+    assert not ran[is_control][:, 1:].any()
+    assert not ran[is_control][:, :, 3:].any()
+    assert is_control.sum() == 6 * ablation.controls
+
+
+def test_blocks_that_are_missing_are_named(
+    tmp_path: Path, latents: dict[str, list[Path]], model_json: Path, reference: list[Path], ablation: AblationConfig
+) -> None:
+    with pytest.raises(StoreError, match="sample 0 at timestep 700 is in none of the 1 latents stores"):
+        ablate(tmp_path, latents["real"][:1], model_json, reference, ablation=ablation, timesteps=[100, 700])
+    with pytest.raises(StoreError, match="have no timestep 700"):
+        ablate(tmp_path, latents["real"], model_json, reference[:1], ablation=ablation)
+    assert not list(tmp_path.iterdir())
+
+
+def test_mechanisms_need_their_table(
+    tmp_path: Path, latents: dict[str, list[Path]], model_json: Path, reference: list[Path], ablation: AblationConfig
+) -> None:
+    with pytest.raises(ConfigError, match="'mechanisms' needs a table of heads"):
+        ablate(tmp_path, latents["real"], model_json, reference, "mechanisms", ablation=ablation)
+
+
+def test_a_shard_without_images_gives_a_store_without_samples(
+    tmp_path: Path, latents: dict[str, list[Path]], model_json: Path, reference: list[Path], ablation: AblationConfig
+) -> None:
+    data = ablate(tmp_path, latents["real"], model_json, reference, ablation=ablation, sample_ids=[50, 51])
+    assert data.sizes["sample"] == 0
+
+
+def test_latents_are_read_in_the_order_asked_for_across_shards(tmp_path: Path) -> None:
+    stores = [write_latents(tmp_path / f"{k}.zarr.zip", 0, [100], range(3 * k, 3 * k + 3)) for k in range(2)]
+    passes = open_latent_files(stores).read(100, [4, 1, 5])
+    single = [open_latent_files(stores).read(100, [sample]) for sample in (4, 1, 5)]
+    assert passes.samples == (4, 1, 5)
+    assert torch.equal(passes.x_t, torch.cat([one.x_t for one in single]))
