@@ -16,7 +16,7 @@ rule reference_outputs:
         ),
         model="results/models/{model}/model.json",
     output:
-        "results/ablation/{model}/{block}.reference.zarr.zip",
+        REFERENCE,
     log:
         "results/logs/reference_outputs/{model}/{block}.log",
     benchmark:
@@ -45,7 +45,7 @@ rule ablate_heads:
             wildcards.dataset, wildcards.shard
         ),
         model="results/models/{model}/model.json",
-        reference=study.references(),
+        reference=REFERENCE,
         heads=lambda wildcards: (
             checkpoints.label_mechanisms.get(model=wildcards.model).output[0]
             if wildcards.group == "mechanisms"
@@ -54,9 +54,9 @@ rule ablate_heads:
     output:
         ABLATION,
     log:
-        "results/logs/ablate_heads/{model}/{dataset}/{group}/{shard}.log",
+        "results/logs/ablate_heads/{model}/{dataset}/{group}/{block}/{shard}.log",
     benchmark:
-        "results/benchmarks/ablate_heads/{model}/{dataset}/{group}/{shard}.tsv"
+        "results/benchmarks/ablate_heads/{model}/{dataset}/{group}/{block}/{shard}.tsv"
     conda:
         "../envs/diffmech.yaml"
     threads: study.threads
@@ -66,11 +66,11 @@ rule ablate_heads:
     params:
         settings=lambda wildcards: study.ablation_settings(wildcards.group),
         sample_ids=lambda wildcards: study.ablation_shards[wildcards.shard],
-        timesteps=study.config.ablation_timesteps,
+        timesteps=lambda wildcards: study.ablated_in(wildcards.block),
         seed=study.seed,
         code=study.code("ablate_heads"),
     message:
-        "Ablating {wildcards.group} of {wildcards.model} on {wildcards.dataset}, {wildcards.shard}"
+        "Ablating {wildcards.group} of {wildcards.model} on {wildcards.dataset}, {wildcards.shard}, {wildcards.block}"
     script:
         "../workflow_scripts/ablate_heads.py"
 

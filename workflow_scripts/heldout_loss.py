@@ -5,7 +5,6 @@ from diffmech.workflow.session import session
 with session(snakemake) as job:
     from diffmech.models.heldout import heldout_loss
 
-    from diffmech.config.analysis import EntropyConfig
     from diffmech.config.models import DenoiserConfig
 
     capture = job.params.settings["capture"]
@@ -16,7 +15,6 @@ with session(snakemake) as job:
         holdout=job.section(DenoiserConfig, "model").training.holdout,
         timesteps=capture["timesteps"],
         samples=capture["samples"],
-        inference=job.section(EntropyConfig, "entropy"),
         seed=job.params.seed,
         runtime=job.runtime,
     )

@@ -16,7 +16,8 @@ from diffmech.workflow.shards import blocks, shards
 
 LATENTS = "results/latents/{model}/{dataset}/{block}/{shard}.zarr.zip"
 ATTENTION = "results/attention/{model}/{dataset}/{block}/{shard}.zarr.zip"
-ABLATION = "results/ablation/{model}/{dataset}/{group}/{shard}.zarr.zip"
+ABLATION = "results/ablation/{model}/{dataset}/{group}/{block}/{shard}.zarr.zip"
+REFERENCE = "results/ablation/{model}/{block}.reference.zarr.zip"
 
 
 class Study:
@@ -98,14 +99,10 @@ class Study:
         """Return the stores of the untrained twins, in the order of the domains."""
         return [f"results/untrained/{self.model}/{dataset}.zarr.zip" for dataset in self.datasets]
 
-    def references(self) -> list[str]:
-        """Return the reference head outputs of the blocks in which heads are ablated."""
-        ablated = set(self.config.ablation_timesteps)
-        return [
-            f"results/ablation/{self.model}/{block}.reference.zarr.zip"
-            for block, timesteps in self.blocks.items()
-            if ablated & set(timesteps)
-        ]
+    @property
+    def ablation_blocks(self) -> list[str]:
+        """The blocks in which heads are ablated."""
+        return [block for block in self.blocks if self.ablated_in(block)]
 
     def ablated_in(self, block: str) -> list[int]:
         """Return the timesteps of `block` at which heads are ablated."""
@@ -118,14 +115,11 @@ class Study:
             keys += ["controls", "control_samples"]
         return self.settings(ablation=keys)
 
-    def ablation_latents(self, dataset: str, shard: str) -> list[str]:
-        """Return the latents that hold the images of one ablation shard, in the blocks that are ablated."""
+    def ablation_latents(self, dataset: str, block: str, shard: str) -> list[str]:
+        """Return the latents that hold the images of one ablation shard in one block."""
         ids = set(self.ablation_shards[shard])
-        ablated = set(self.config.ablation_timesteps)
         return [
             LATENTS.format(model=self.model, dataset=dataset, block=block, shard=name)
-            for block, timesteps in self.blocks.items()
-            if ablated & set(timesteps)
             for name, members in self.shards.items()
             if ids & set(members)
         ]
@@ -134,19 +128,12 @@ class Study:
         """Return the ablation stores of one group, or of all."""
         groups = [group] if group else list(self.config.ablation.groups)
         return [
-            ABLATION.format(model=self.model, dataset=dataset, group=name, shard=shard)
+            ABLATION.format(model=self.model, dataset=dataset, group=name, block=block, shard=shard)
             for name in groups
             for dataset in self.datasets
+            for block in self.ablation_blocks
             for shard in self.ablation_shards
         ]
-
-    def by_domain(self, paths: list[str]) -> dict[str, list[str]]:
-        """Group paths by domain, by the data set that their path names."""
-        grouped: dict[str, list[str]] = {}
-        for domain, dataset in self.domains.items():
-            marks = (f"/{dataset}/", f"/{dataset}.zarr.zip")
-            grouped[domain] = [path for path in paths if any(mark in f"/{path}" for mark in marks)]
-        return grouped
 
     def _captured(
         self, pattern: str, dataset: str, samples: int | None, model: str | None, block_names: list[str]
