@@ -26,6 +26,7 @@ from diffmech.errors import ModelError
 from diffmech.models.architecture import build_model, build_scheduler
 from diffmech.models.checkpoint import Progress, fingerprint, load_checkpoint, save_checkpoint
 from diffmech.models.load import resolve_device
+from diffmech.models.precision import default_precision, mixed_precision
 from diffmech.models.storage import find_layout, publishing, save_denoiser, write_pointer
 from diffmech.models.tokens import AttributeTokens
 from diffmech.models.training_set import Batch, TrainingSet, store_sha256
@@ -116,16 +117,6 @@ def averaging_decay(step: int, training: Training) -> float:
     return min(training.ema_decay, (1 + step) / (10 + step))
 
 
-def default_precision(device: torch.device) -> str:
-    """Return `bfloat16` where the device multiplies it in hardware, else `float32`."""
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):
-        capabilities = torch.cpu.get_capabilities()
-        return "bfloat16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "float32"
-    return "float32"
-
-
 @dataclass
 class Run:
     """A training under way: the networks, their optimiser, and how far it is."""
@@ -154,9 +145,11 @@ class Run:
 
     def __post_init__(self) -> None:
         # Channels last is the layout in which the convolutions of CPUs and of tensor cores are fastest.
-        nn.Module.to(self.unet, memory_format=torch.channels_last)
         for module in (self.unet, self.tokens):
             nn.Module.to(module, self.device).train()
+        for parameter in self.unet.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         self.weights = [*self.unet.parameters(), *self.tokens.parameters()]
         self.averaged = [weight.detach().clone() for weight in self.weights]
         self.optimiser = torch.optim.AdamW(
@@ -214,7 +207,7 @@ class Run:
         timesteps, condition = batch.timesteps.to(self.device), batch.condition.to(self.device)
         share = self._abar[timesteps][:, None, None, None]
         x_t = share.sqrt() * images + (1 - share).sqrt() * noise
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.progress.precision == "bfloat16"):
+        with mixed_precision(self.device, self.progress.precision):
             tokens = self.tokens(condition.domain, condition.values)
             predicted = self.unet(x_t, timesteps, tokens, return_dict=False)[0]
         return torch.nn.functional.mse_loss(predicted.float(), noise)
