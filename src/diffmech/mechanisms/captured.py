@@ -14,7 +14,6 @@ from diffmech.attention.store import open_attention
 from diffmech.errors import StoreError
 
 SPATIAL_QUANTITIES = ("distance", "self_mass", "neighbourhood_mass", "mirror_mass")
-QUANTITIES = ("entropy", "position_information", *SPATIAL_QUANTITIES)
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def open_untrained(
         twin = twins[domain]
         if sites_of(twin) != sites_of(tree) or not set(timesteps_of(tree)) <= set(timesteps_of(twin)):
             raise StoreError(f"{paths[domain]}: the untrained twins lack sites or timesteps; capture them anew")
-        here, there = tree["sample"].values, twin["sample"].values
+        here, there = tree.coords["sample"].values, twin.coords["sample"].values
         if not np.isin(there, here).all() or not len(there):
             raise StoreError(f"{paths[domain]}: the untrained twins saw samples that were not captured; capture anew")
         positions[domain] = np.flatnonzero(np.isin(here, there))
@@ -71,10 +70,10 @@ def sites_of(tree: xr.DataTree) -> list[Site]:
     """Return the sites of a capture, in its order."""
     sites = []
     for name, node in tree.children.items():
-        tokens = tuple(str(token) for token in node["token"].values) if "token" in node.coords else ()
+        tokens = tuple(map(str, node.coords["token"].values)) if "token" in node.coords else ()
         keys = int(node.attrs["n_keys"])
         height, width = (int(side) for side in node.attrs["grid"])
-        heads = tuple(str(head) for head in node["head"].values)
+        heads = tuple(map(str, node.coords["head"].values))
         kind = str(node.attrs["kind"])
         named = tokens or tuple(f"token {index}" for index in range(keys))
         sites.append(Site(name, kind, heads, keys, (height, width), () if kind == "self" else named))
@@ -83,19 +82,14 @@ def sites_of(tree: xr.DataTree) -> list[Site]:
 
 def timesteps_of(tree: xr.DataTree) -> list[int]:
     """Return the captured timesteps."""
-    return [int(timestep) for timestep in tree["timestep"].values]
+    return [int(timestep) for timestep in tree.coords["timestep"].values]
 
 
 def read(
     tree: xr.DataTree, site: Site, quantity: str, timestep: int, *, samples: np.ndarray | None = None
 ) -> np.ndarray:
     """Return `quantity` of one site at one timestep as float32, ([twin,] sample, head, ...)."""
-    array = tree[site.name][quantity].isel(timestep=timesteps_of(tree).index(timestep))
+    array = tree.children[site.name].dataset[quantity].isel(timestep=timesteps_of(tree).index(timestep))
     if samples is not None:
         array = array.isel(sample=samples)
     return np.asarray(array.values, dtype=np.float32)
-
-
-def has(tree: xr.DataTree, site: Site, quantity: str) -> bool:
-    """Return whether the site has `quantity`."""
-    return quantity in tree[site.name].data_vars

@@ -1,11 +1,11 @@
 """Attention entropy per head and timestep, and how far it diverges between two domains.
 
-Entropy H_i = -sum_j p_ij ln p_ij in nats, averaged over queries (published: arXiv 2506.17237 reports such values), always
-beside its bound ln(keys) and the same architecture untrained. The divergence is ours: at each timestep the mean over
-heads of |mean H in one domain - mean H in the other|. The absolute value is biased upwards, so the divergence
-stands beside the floor that permuted domain labels give. Two criteria make a timestep significant: the labels matter
-more than chance (permutation, Holm over timesteps), and the trained model tells the domains apart better than
-every untrained twin does at any timestep on the very same images (rank of the maximum, Westfall & Young 1993).
+Entropy H_i = -sum_j p_ij ln p_ij in nats, averaged over queries (arXiv 2506.17237 reports such values), always beside
+its bound ln(keys) and the same architecture untrained. The divergence is ours: at each timestep the mean over heads of
+|mean H in one domain - mean H in the other|. The absolute value is biased upwards, so the divergence stands beside
+the floor that permuted domain labels give. Two criteria make a timestep significant: the labels matter more than chance
+(permutation, Holm over timesteps), and the trained model tells the domains apart better than every untrained twin does
+at any timestep on the very same images (rank of the maximum, Westfall & Young 1993).
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,9 +44,9 @@ def attention_entropy(
     """Write the entropy of every head at every timestep in each domain, with its bootstrap interval over samples.
 
     `attention` gives each domain's attention stores, `untrained` its store of untrained twins. Columns: domain, head,
-    site, kind, timestep, entropy, low, high, h_max (nats), normalised, effective_keys (mean exp H), untrained_entropy (mean
-    over twins), untrained_low, untrained_high (range over twins), n (samples). Raises StoreError for captures that do
-    not fit together.
+    site, kind, timestep, entropy, low, high, h_max (nats), normalised, effective_keys (mean exp H), untrained_entropy
+    (mean over twins), untrained_low, untrained_high (range over twins), n (samples). Raises StoreError for captures
+    that do not fit together.
     """
     trees = open_domains(attention)
     twins, _ = open_untrained(untrained, trees)
@@ -87,7 +87,8 @@ def entropy_divergence(
     untrained_divergence_max (over twins and timesteps, on `untrained_n` images per domain), p_untrained, significant.
 
     The interval is the reverse percentile bootstrap (Davison & Hinkley 1997), cut off at 0: resampling adds to |.| the
-    bias that the estimate already has, and reversing takes it off again. It can lie below a divergence that is mostly floor.
+    bias that the estimate already has, and reversing takes it off again. It can lie below a divergence that is mostly
+    floor.
     """
     trees = open_domains(attention)
     twins, seen = open_untrained(untrained, trees)

@@ -1,0 +1,190 @@
+"""How much of the circuit each domain uses: three measures of complexity and their ratio between the domains.
+
+The measures are ours, and are never mixed; their ratio first / second domain is the counterpart of the published ratio
+(arXiv 2506.17237), whose formula is not known:
+- effective_heads: (sum e_h)^2 / sum e_h^2 with e_h the mean output shift when head h is ablated: n for n equal heads;
+- effective_keys: mean exp(H) over samples, timesteps and heads, H the attention entropy in nats;
+- activation_participation: (tr C)^2 / tr C^2 with C the covariance over samples of all heads' mean outputs, each head
+  scaled to unit variance over both domains; the number of dimensions the outputs spread over, mean over timesteps.
+Intervals: percentile bootstrap over images, each domain on its own. p: permutation of the domain labels, two-sided in
+the log ratio.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from diffmech.artifacts import open_store, write_csv
+from diffmech.attention.store import per_sample
+from diffmech.config.analysis import ComplexityConfig
+from diffmech.errors import StoreError
+from diffmech.mechanisms.captured import open_domains, read, sites_of, timesteps_of
+from diffmech.randomness import generator
+from diffmech.statistics.bootstrap import bootstrap_two_groups, resampling_weights
+from diffmech.statistics.permutation import label_permutation, permutation_p
+
+
+def circuit_complexity(
+    attention: Mapping[str, Sequence[Path]],
+    ablation: Mapping[str, Sequence[Path]],
+    output: Path,
+    *,
+    complexity: ComplexityConfig,
+    method: str,
+    seed: int,
+) -> None:
+    """Write the complexity of both domains and its ratio, one row per measure.
+
+    `attention` and `ablation` (group heads) are stores by domain; `method` is the ablation whose output shift counts.
+    Columns: variant, domain_first, first, domain_second, second, ratio, low, high, p, n_first, n_second. Raises
+    StoreError where the stores lack the method, heads, or the heads' outputs.
+    """
+    trees = open_domains(attention)
+    shifts = {domain: read_shifts(ablation[domain], method) for domain in trees}
+    keys = {domain: np.exp(per_sample(tree, "entropy").values).mean(axis=(1, 2)) for domain, tree in trees.items()}
+    rows = [
+        compare("effective_heads", shifts, effective_number, complexity, seed),
+        compare("effective_keys", keys, lambda mean: mean, complexity, seed),
+        _activation_participation(trees, complexity, seed),
+    ]
+    write_csv(output, pd.DataFrame(rows))
+
+
+def effective_number(effects: np.ndarray) -> np.ndarray:
+    """Return (sum e)^2 / sum e^2 over the last axis, NaN where all are 0: n for n equal effects, 1 for a single one."""
+    square = (effects**2).sum(axis=-1)
+    return np.divide(effects.sum(axis=-1) ** 2, square, out=np.full(square.shape, np.nan), where=square > 0)
+
+
+def compare(
+    variant: str,
+    values: Mapping[str, np.ndarray],
+    measure: Callable[[np.ndarray], np.ndarray],
+    complexity: ComplexityConfig,
+    seed: int,
+) -> dict[str, object]:
+    """Return the row of a measure that is a function of means over samples of `values` (sample, ...) by domain."""
+    (first, a), (second, b) = values.items()
+    ratio = bootstrap_two_groups(
+        lambda mean_a, mean_b: measure(mean_a) / measure(mean_b),
+        a,
+        b,
+        draws=complexity.draws,
+        confidence=complexity.confidence,
+        seed=seed,
+    )
+    observed, null = label_permutation(
+        lambda mean_a, mean_b: np.abs(np.log(measure(mean_a) / measure(mean_b))),
+        a,
+        b,
+        permutations=complexity.permutations,
+        seed=seed,
+    )
+    estimates = [float(measure(group.mean(axis=0, keepdims=True))[0]) for group in (a, b)]
+    p = float(permutation_p(observed, null))
+    ends = (float(ratio.low), float(ratio.high))
+    return _row(variant, (first, second), (estimates[0], estimates[1]), ends, p, (len(a), len(b)))
+
+
+def participation(gram: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return (tr C)^2 / tr C^2 of weighted samples, (draw,).
+
+    `gram` (sample, sample) holds the samples' inner products, so C need not be formed; `weights` (draw, sample) sum to
+    1 in each draw and give the covariance C = sum_s w_s x_s x_s' - m m'. NaN where C is 0.
+    """
+    projected = weights @ gram  # inner product of each sample with the mean
+    mean_square = np.einsum("ds,ds->d", projected, weights)
+    trace = weights @ np.diagonal(gram) - mean_square
+    square = np.einsum("ds,ds->d", weights @ gram**2, weights)
+    square += mean_square**2 - 2 * np.einsum("ds,ds->d", weights, projected**2)
+    return np.divide(trace**2, square, out=np.full(trace.shape, np.nan), where=square > 0)
+
+
+def read_shifts(stores: Sequence[Path], method: str) -> np.ndarray:
+    """Return the output shift of every ablated head, mean over timesteps, (sample, head)."""
+    parts = []
+    for path in stores:
+        store = open_store(path).to_dataset()
+        if method not in [str(name) for name in store["method"].values]:
+            raise StoreError(
+                f"{path}: has no ablation {method!r}; give one of {[str(m) for m in store['method'].values]}"
+            )
+        parts.append(store["shift"].sel(method=method).mean("timestep").transpose("sample", "target").load())
+    if not parts:
+        raise StoreError("no ablation store was given; ablate heads first")
+    return np.asarray(xr.concat(parts, "sample", join="exact").values, dtype=np.float64)
+
+
+def _activation_participation(
+    trees: Mapping[str, xr.DataTree], complexity: ComplexityConfig, seed: int
+) -> dict[str, object]:
+    first, second = trees
+    # the measure grows with the number of samples, so both domains get the same number
+    n = min(tree.sizes["sample"] for tree in trees.values())
+    alone, nothing = np.full(n, 1 / n), np.zeros(n)
+    draws = resampling_weights(n, complexity.draws, seed)
+    draws_of_second = resampling_weights(n, complexity.draws, seed + 1)
+    labels = np.repeat([1.0, 0.0], n)[None]
+    permuted = generator(seed, "activation permutation", n).permuted(
+        np.repeat(labels, complexity.permutations, axis=0), axis=1
+    )
+    as_first = np.concatenate([[np.concatenate([alone, nothing])], permuted / n])
+    as_second = 1 / n - as_first
+    timesteps = timesteps_of(trees[first])
+    totals = [np.zeros(1 + complexity.draws) for _ in trees], [np.zeros(1 + complexity.permutations) for _ in trees]
+    for timestep in timesteps:
+        outputs = _head_outputs(trees, timestep, n)
+        gram = outputs @ outputs.T
+        for domain, (own, weights) in enumerate(
+            ((gram[:n, :n], draws), (gram[n:, n:], draws_of_second)),
+        ):
+            totals[0][domain] += participation(own, np.concatenate([alone[None], weights])) / len(timesteps)
+        for domain, weights in enumerate((as_first, as_second)):
+            totals[1][domain] += participation(gram, weights) / len(timesteps)
+    ratio = totals[0][0] / totals[0][1]
+    size = np.abs(np.log(totals[1][0] / totals[1][1]))
+    tail = (1 - complexity.confidence) / 2
+    low, high = np.quantile(ratio[1:], [tail, 1 - tail]) if n > 1 else (np.nan, np.nan)
+    estimates = (float(totals[0][0][0]), float(totals[0][1][0]))
+    p = float(permutation_p(size[0], size[1:]))
+    return _row("activation_participation", (first, second), estimates, (float(low), float(high)), p, (n, n))
+
+
+def _head_outputs(trees: Mapping[str, xr.DataTree], timestep: int, n: int) -> np.ndarray:
+    """Return the mean outputs of all heads, (2 n samples, head x channel), each head scaled to unit variance."""
+    columns = []
+    for site in sites_of(next(iter(trees.values()))):
+        outputs = np.concatenate(
+            [read(tree, site, "output_mean", timestep, samples=np.arange(n)) for tree in trees.values()]
+        )
+        centred = outputs - outputs.mean(axis=0)
+        spread = np.sqrt((centred**2).mean(axis=0).sum(axis=-1))[None, :, None]
+        scaled = np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 0)
+        columns.append(scaled.reshape(len(scaled), -1))
+    return np.concatenate(columns, axis=1)
+
+
+def _row(
+    variant: str,
+    domains: tuple[str, str],
+    estimates: tuple[float, float],
+    ends: tuple[float, float],
+    p: float,
+    sizes: tuple[int, int],
+) -> dict[str, object]:
+    return {
+        "variant": variant,
+        "domain_first": domains[0],
+        "first": estimates[0],
+        "domain_second": domains[1],
+        "second": estimates[1],
+        "ratio": estimates[0] / estimates[1],
+        "low": ends[0],
+        "high": ends[1],
+        "p": p,
+        "n_first": sizes[0],
+        "n_second": sizes[1],
+    }

@@ -1,0 +1,227 @@
+"""The store of head features: what each head does at each timestep, with the nulls that later steps need. Ours.
+
+Everything that needs the captured attention is computed here in one pass, one site and timestep at a time; phases,
+clusters and labels then need this small store only. Domains weigh equally in every pooled number. Beside the features
+(`diffmech.mechanisms.descriptors`) stand the probes (`diffmech.mechanisms.probes`) with their null draws, and the
+largest excess of each untrained twin over all heads and timesteps, on the images that the twins saw.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from diffmech.artifacts import provenance, write_store
+from diffmech.config.analysis import MechanismsConfig
+from diffmech.mechanisms.captured import (
+    SPATIAL_QUANTITIES,
+    Site,
+    open_domains,
+    open_untrained,
+    read,
+    sites_of,
+    timesteps_of,
+)
+from diffmech.mechanisms.descriptors import describe, feature_names
+from diffmech.mechanisms.probes import (
+    PLACES,
+    TOKEN,
+    NullDraws,
+    Ratios,
+    content_null,
+    draw_nulls,
+    map_ratios,
+    null_p,
+    place_ratios,
+    ratios_on_other_samples,
+    rolled_null,
+    sign_null,
+)
+from diffmech.mechanisms.reference_maps import GridMaps, load_reference_maps, shared_parts
+from diffmech.statistics.bootstrap import resampling_weights
+
+# What each variable of the store means, and its unit.
+MEANING = {
+    "features": ("mixed", "features, mean over domains"),
+    "features_by_domain": ("mixed", "features of each domain"),
+    "features_bootstrap": ("mixed", "features, mean over domains, of resampled images"),
+    "ratio": ("times uniform", "attention on the probe over that of uniform attention"),
+    "ratio_by_domain": ("times uniform", "attention on the probe over that of uniform attention, per domain"),
+    "excess": ("1", "share of attention on the probe beyond chance"),
+    "excess_seen": ("1", "the same on the images that the untrained twins saw"),
+    "null": ("times uniform", "ratio under rolled maps, or under random signs where the probe has no map"),
+    "p": ("1", "two-sided p-value of the ratio against its null, uncorrected"),
+    "content": ("times uniform", "ratio on a sample's own map minus that on other samples' maps"),
+    "content_null": ("times uniform", "the same under random signs"),
+    "content_p": ("1", "one-sided p-value of content against its null, uncorrected"),
+    "untrained_excess": ("1", "largest excess of each untrained twin over heads and timesteps"),
+}
+
+
+def head_features(
+    attention: Mapping[str, Sequence[Path]],
+    latents: Mapping[str, Sequence[Path]],
+    datasets: Mapping[str, Path],
+    untrained: Mapping[str, Path],
+    output: Path,
+    *,
+    mechanisms: MechanismsConfig,
+    seed: int,
+) -> None:
+    """Write the store of features, probes and nulls of every head and timestep; all mappings are keyed by domain.
+
+    `latents` give the clean images, `datasets` the part masks. Dimensions are head, timestep, feature, probe (1 under
+    uniform attention), map (the probes that are reference maps), draw (resampled images), null_draw and twin;
+    variables are listed in `MEANING`. Raises StoreError for inputs that do not fit together.
+    """
+    trees = open_domains(attention)
+    twins, seen = open_untrained(untrained, trees)
+    sites, timesteps = sites_of(next(iter(trees.values()))), timesteps_of(next(iter(trees.values())))
+    grids = [site.grid for site in sites if site.spatial]
+    coarsest = (min((grid[0] for grid in grids), default=1), min((grid[1] for grid in grids), default=1))
+    parts = shared_parts(datasets, mechanisms.probes)
+    studies = []
+    for domain, tree in trees.items():
+        n = tree.sizes["sample"]
+        maps = load_reference_maps(
+            latents[domain],
+            datasets[domain],
+            sample_ids=tree.coords["sample"].values,
+            probes=mechanisms.probes,
+            parts=parts,
+            grids=grids,
+        )
+        resampled = resampling_weights(n, mechanisms.stability_draws, seed)
+        studies.append(
+            _Study(
+                domain=domain,
+                attention=tree,
+                twins=twins[domain],
+                seen=seen[domain],
+                maps=maps,
+                # the first row is the sample itself
+                weights=np.concatenate([np.full((1, n), 1 / n), resampled]),
+                draws=draw_nulls(seed, domain, n, mechanisms.rolls, coarsest),
+            )
+        )
+    of_sites, untrained_excess = [], []
+    for site in sites:
+        at_timesteps = [_features_of(site, timestep, studies, mechanisms.probes) for timestep in timesteps]
+        of_sites.append(xr.concat(at_timesteps, xr.Variable("timestep", timesteps)))
+        untrained_excess += [_untrained_excess(site, timestep, studies) for timestep in timesteps]
+    store = xr.concat(of_sites, "head", join="outer").assign(
+        untrained_excess=xr.concat(untrained_excess, "pass", join="outer").max("pass")
+    )
+    maps_names = next(iter(studies[0].maps.values())).names if grids else ()
+    tokens = dict.fromkeys(TOKEN + token for site in sites for token in site.tokens)
+    store = store.reindex(probe=[*PLACES, *maps_names, *tokens], map=list(maps_names))
+    store = store.assign(
+        p=_p_values(store["ratio"], store["null"], two_sided=True),
+        content_p=_p_values(store["content"], store["content_null"], two_sided=False),
+    )
+    for name, (units, long_name) in MEANING.items():
+        store[name].attrs = {"units": units, "long_name": long_name}
+    store.attrs = {"domains": [study.domain for study in studies], "provenance": provenance(seed=seed)}
+    write_store(output, store.astype(np.float32).transpose(..., "head", "timestep"))
+
+
+@dataclass(frozen=True)
+class _Study:
+    """One domain: its capture, its twins, which of its samples they saw, and everything drawn for its samples."""
+
+    domain: str
+    attention: xr.DataTree
+    twins: xr.DataTree
+    seen: np.ndarray
+    maps: dict[tuple[int, int], GridMaps]
+    weights: np.ndarray
+    draws: NullDraws
+
+
+def _features_of(site: Site, timestep: int, studies: Sequence[_Study], probes: Sequence[str]) -> xr.Dataset:
+    """Return everything about one site at one timestep."""
+    found = [_features_of_domain(site, timestep, study, probes) for study in studies]
+    of_domains = xr.concat(found, xr.Variable("domain", [study.domain for study in studies]))
+    pooled = of_domains.mean("domain", skipna=True)
+    features = pooled["features"]
+    return xr.Dataset(
+        {
+            "features": features.isel(draw=0),
+            "features_by_domain": of_domains["features"].isel(draw=0),
+            "features_bootstrap": features.isel(draw=slice(1, None)),
+            "ratio_by_domain": of_domains["ratio"],
+            **pooled.drop_vars("features"),
+        }
+    ).assign_coords(site=("head", [site.name] * len(site.heads)), kind=("head", [site.kind] * len(site.heads)))
+
+
+def _features_of_domain(site: Site, timestep: int, study: _Study, probes: Sequence[str]) -> xr.Dataset:
+    quantities, received = _read(study.attention, site, timestep)
+    places = place_ratios(site, quantities, received)
+    maps = study.maps[site.grid] if site.spatial else None
+    own = None if maps is None else map_ratios(received, maps)
+    features = describe(site, quantities, received, own, study.weights, probes)
+    ratios = [places] if own is None else [places, own]
+    nulls = [sign_null(places, study.draws)]
+    content: dict[str, Any] = {}
+    if maps is not None and own is not None:
+        nulls.append(rolled_null(received, maps, study.draws))
+        others = ratios_on_other_samples(received, maps, own)
+        content = {
+            "content": (("head", "map"), own.minus(others)),
+            "content_null": (("null_draw", "head", "map"), content_null(own, others, study.draws)),
+        }
+    seen = _ratios(site, {name: values[study.seen] for name, values in quantities.items()}, received[study.seen], study)
+    return xr.Dataset(
+        {
+            "features": (("draw", "feature", "head"), features),
+            "ratio": (("head", "probe"), np.concatenate([each.mean() for each in ratios], axis=-1)),
+            "excess": (("head", "probe"), np.concatenate([each.excess() for each in ratios], axis=-1)),
+            "excess_seen": (("head", "probe"), np.concatenate([each.excess() for each in seen], axis=-1)),
+            "null": (("null_draw", "head", "probe"), np.concatenate(nulls, axis=-1)),
+            **content,
+        },
+        coords={
+            "head": list(site.heads),
+            "feature": list(feature_names(probes)),
+            "probe": [name for each in ratios for name in each.names],
+            **({"map": list(own.names)} if own is not None else {}),
+        },
+    )
+
+
+def _untrained_excess(site: Site, timestep: int, studies: Sequence[_Study]) -> xr.DataArray:
+    """Return the largest excess over the heads of one site, (twin, probe), computed as for the study itself."""
+    of_domains = []
+    for study in studies:
+        quantities, received = _read(study.twins, site, timestep)
+        of_twins = []
+        for twin in range(len(received)):
+            ratios = _ratios(site, {name: values[twin] for name, values in quantities.items()}, received[twin], study)
+            of_twins.append(np.concatenate([each.excess() for each in ratios], axis=-1))
+        names = [name for each in ratios for name in each.names]
+        of_domains.append(xr.DataArray(np.stack(of_twins), dims=("twin", "head", "probe"), coords={"probe": names}))
+    return xr.concat(of_domains, "domain").mean("domain", skipna=True).max("head")
+
+
+def _ratios(site: Site, quantities: dict[str, np.ndarray], received: np.ndarray, study: _Study) -> list[Ratios]:
+    """Return the probes on the images that the twins saw."""
+    places = place_ratios(site, quantities, received)
+    return [places, map_ratios(received, study.maps[site.grid].select(study.seen))] if site.spatial else [places]
+
+
+def _read(tree: xr.DataTree, site: Site, timestep: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    names = ("entropy", "position_information", *(SPATIAL_QUANTITIES if site.spatial else ()))
+    return {name: read(tree, site, name, timestep) for name in names}, read(tree, site, "received", timestep)
+
+
+def _p_values(observed: xr.DataArray, null: xr.DataArray, *, two_sided: bool) -> xr.DataArray:
+    return xr.apply_ufunc(
+        lambda value, draws: null_p(value, np.moveaxis(draws, -1, 0), two_sided=two_sided),
+        observed,
+        null,
+        input_core_dims=[[], ["null_draw"]],
+    )
