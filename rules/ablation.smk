@@ -42,7 +42,7 @@ rule ablate_heads:
     """Ablate heads, layers or mechanisms on one shard of latents."""
     input:
         latents=lambda wildcards: study.ablation_latents(
-            wildcards.dataset, wildcards.shard
+            wildcards.dataset, wildcards.block, wildcards.shard
         ),
         model="results/models/{model}/model.json",
         reference=REFERENCE,

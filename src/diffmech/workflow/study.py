@@ -75,17 +75,17 @@ class Study:
         """Return the data set stores, in the order of the domains."""
         return [f"results/datasets/{dataset}.zarr.zip" for dataset in self.datasets]
 
-    def latents(self, dataset: str, *, samples: int | None = None, model: str | None = None) -> list[str]:
+    def latents(self, dataset: str, *, samples: int | None = None) -> list[str]:
         """Return the latents of `dataset` that hold its first `samples` images (all of them by default)."""
-        return self._captured(LATENTS, dataset, samples, model, list(self.blocks))
+        return self._captured(LATENTS, dataset, samples, list(self.blocks))
 
     def latents_of_block(self, block: str, samples: int) -> list[str]:
         """Return one block's latents of both data sets that hold their first `samples` images."""
-        return [path for dataset in self.datasets for path in self._captured(LATENTS, dataset, samples, None, [block])]
+        return [path for dataset in self.datasets for path in self._captured(LATENTS, dataset, samples, [block])]
 
     def attention(self, dataset: str) -> list[str]:
         """Return all attention stores of `dataset`."""
-        return self._captured(ATTENTION, dataset, None, None, list(self.blocks))
+        return self._captured(ATTENTION, dataset, None, list(self.blocks))
 
     def all_latents(self) -> list[str]:
         """Return the latents of both data sets."""
@@ -135,11 +135,9 @@ class Study:
             for shard in self.ablation_shards
         ]
 
-    def _captured(
-        self, pattern: str, dataset: str, samples: int | None, model: str | None, block_names: list[str]
-    ) -> list[str]:
+    def _captured(self, pattern: str, dataset: str, samples: int | None, block_names: list[str]) -> list[str]:
         return [
-            pattern.format(model=model or self.model, dataset=dataset, block=block, shard=shard)
+            pattern.format(model=self.model, dataset=dataset, block=block, shard=shard)
             for block in block_names
             for shard, ids in self.shards.items()
             if samples is None or ids[0] < samples
