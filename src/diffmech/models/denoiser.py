@@ -93,10 +93,10 @@ class Denoiser:
             raise ValueError(
                 f"x_t has shape {tuple(x_t.shape)}; expected (n, {', '.join(map(str, self.sample_shape))})"
             )
-        if isinstance(timestep, int):
-            steps = torch.full((len(x_t),), timestep, device=x_t.device)
-        else:
+        if isinstance(timestep, Tensor):
             steps = timestep.to(x_t.device)
+        else:
+            steps = torch.full((len(x_t),), int(timestep), device=x_t.device)
         if self.tokens is None:
             output = self._unconditional(x_t, steps)
         else:

@@ -8,10 +8,12 @@ import torch
 
 from diffmech.config.images import ImagesConfig
 from diffmech.config.models import DenoiserConfig
+from diffmech.data.synthetic_faces import NAMES
 from diffmech.errors import ConfigError, ModelError
 from diffmech.models.architecture import build_model, build_scheduler
 from diffmech.models.load import count_parameters, load_layout
 from diffmech.models.storage import find_layout, publishing, save_denoiser, write_pointer
+from diffmech.models.training_set import describe_stores
 
 HUB_SECONDS = 5.0  # to wait for the hub to answer before the local cache is tried
 
@@ -27,8 +29,9 @@ def import_denoiser(
     """Write the pointer to the denoiser of `config`, once it has been loaded and has predicted something finite.
 
     `root` is the project, in which `resources/models` lies. With `images` the size of the images is checked against
-    what the network was made for. `datasets` (domain -> store) gives an untrained network its attributes, as training
-    would; its weights are written beside `output_json`. Raises ModelError, in one line, for what is missing or not
+    what the network was made for. `datasets` (domain -> store) gives an untrained network its domains and attributes,
+    as training would, else they are those of training.domain_shares and of drawn faces; its weights are written beside
+    `output_json`. Raises ModelError, in one line, for what is missing or not
     supported.
     """
     output_json, root = Path(output_json), Path(root)
@@ -119,12 +122,11 @@ def _download(hub_id: str, config: DenoiserConfig) -> Path:
 def _write_untrained(
     config: DenoiserConfig, folder: Path, images: ImagesConfig | None, datasets: Mapping[str, Path]
 ) -> Path:
-    from diffmech.models.training_set import describe_stores
-
     images = images or ImagesConfig()
-    attributes = describe_stores(datasets).attributes if datasets else ()
+    attributes = describe_stores(datasets).attributes if datasets else NAMES
+    domains = tuple(datasets) or tuple(config.training.domain_shares)
     shape = (images.channels, images.size, images.size)
-    unet, tokens = build_model(config.architecture, shape, attributes, tuple(datasets), config.training.seed)
+    unet, tokens = build_model(config.architecture, shape, attributes, domains, config.training.seed)
     with publishing(folder) as temporary:
         save_denoiser(temporary, unet, tokens, build_scheduler(config.architecture))
     return folder

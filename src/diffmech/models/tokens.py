@@ -36,6 +36,6 @@ class AttributeTokens(ModelMixin, ConfigMixin):  # type: ignore[misc]
             )
         unknown = values.isnan()[..., None]
         attribute = torch.where(unknown, self.null, self.base + values.nan_to_num()[..., None] * self.slope)
-        known = self.domain[domain.clamp(min=0)]
-        first = torch.where((domain < 0)[:, None], self.domain_null, known)
+        table = torch.cat([self.domain, self.domain_null[None]])
+        first = table[domain.where(domain >= 0, len(self.domain))]
         return torch.cat([first[:, None], attribute], dim=1)

@@ -18,10 +18,11 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from diffmech.artifacts import open_store, provenance, write_csv
+from diffmech.artifacts import provenance, write_csv
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.images import ImagesConfig
 from diffmech.config.models import DenoiserConfig, Training
+from diffmech.data.store import ImageSet, open_dataset
 from diffmech.errors import ModelError
 from diffmech.models.architecture import build_model, build_scheduler
 from diffmech.models.checkpoint import Progress, fingerprint, load_checkpoint, save_checkpoint
@@ -79,7 +80,7 @@ def train_denoiser(
         "source": "train",
         "config": config.canonical(),
         "images": images.canonical(),
-        "datasets": {d: {"sha256": stores[d], **_attributes_of(Path(p))} for d, p in datasets.items()},
+        "datasets": {d: {"sha256": stores[d], **_record_of(open_dataset(Path(p)))} for d, p in datasets.items()},
         "steps": run.progress.step,
         "seconds": round(run.progress.seconds, 1),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
@@ -161,7 +162,7 @@ class Run:
         """Go to the checkpoint in `directory`, where there is one of this training."""
         progress, message = load_checkpoint(directory, key, self.weights, self.averaged, self.optimiser)
         if message:
-            log.info(message)
+            log.warning(message)
         if progress is not None:
             self.progress = progress
 
@@ -170,9 +171,7 @@ class Run:
         steps = self.training.steps
         interval = max(1, steps // HISTORY_ROWS)
         saved = last = time.monotonic()
-        with tqdm(
-            total=steps, initial=self.progress.step, desc="train", disable=not runtime.progress, mininterval=1.0
-        ) as bar:
+        with tqdm(total=steps, initial=self.progress.step, desc="train", disable=not runtime.progress) as bar:
             while self.progress.step < steps:
                 rate = learning_rate(self.progress.step, self.training)
                 self.progress.loss_sum += self.step(rate)
@@ -230,6 +229,8 @@ class Run:
         bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
 
 
-def _attributes_of(store: Path) -> dict[str, object]:
-    attributes = open_store(store).attrs
-    return {name: attributes[name] for name in ("dataset", "kind", "gain", "offset") if name in attributes}
+def _record_of(dataset: ImageSet) -> dict[str, object]:
+    """Return what made a data set, by which its images can be made again."""
+    attributes = dataset.attrs
+    made = attributes["provenance"]
+    return {"config": made["dataset"], "images": made["images"]} | {k: attributes[k] for k in ("gain", "offset")}

@@ -1,0 +1,155 @@
+"""Drawing images from a denoiser: DDIM (Song et al. 2021) with classifier-free guidance (Ho & Salimans 2022).
+
+The initial noise of an image depends on (seed, index) alone, so the same person can be asked for with and without an
+attribute, and more images never change the first ones.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from torch import Tensor
+
+from diffmech.artifacts import progress, provenance, write_store
+from diffmech.config.analysis import RuntimeConfig
+from diffmech.config.models import SamplingConfig
+from diffmech.data.synthetic_faces import NAMES, sample_attributes
+from diffmech.errors import ConfigError
+from diffmech.models.denoiser import Condition, Denoiser
+from diffmech.models.load import load_denoiser
+from diffmech.randomness import generator
+
+LABELLED = "synthetic"  # the domain whose attributes are known; the last one where no domain has this name
+
+
+def sample_images(
+    denoiser: Denoiser, condition: Condition | None, *, steps: int, guidance: float, seed: int, runtime: RuntimeConfig
+) -> Tensor:
+    """Return one image `(sample, channel, y, x)`, on the CPU, for each row of `condition`.
+
+    With `guidance` g the predicted noise is eps_null + g (eps_condition - eps_null), both from one forward pass of two
+    stacked batches; g = 1, or a network without tokens, needs one. `condition` None asks for one image. Raises
+    ConfigError for more steps than the diffusion has.
+    """
+    if not 1 <= steps <= denoiser.timesteps:
+        raise ConfigError(
+            f"sampling.steps: {steps} is not between 1 and the {denoiser.timesteps} steps of the diffusion"
+        )
+    condition = condition or Condition.null(1, len(denoiser.attributes))
+    size = runtime.batch_size
+    batches = [slice(start, start + size) for start in range(0, len(condition), size)]
+    work = [(rows, t) for rows in batches for t in range(steps)]
+    scheduler = DDIMScheduler.from_config({**denoiser.scheduler.config, "prediction_type": "epsilon"})
+    scheduler.set_timesteps(steps)
+    images = torch.empty(len(condition), *denoiser.sample_shape)
+    with torch.no_grad():
+        for rows, index in progress(work, "sample", show=runtime.progress):
+            if index == 0:
+                here = condition.rows(rows).to(denoiser.device)
+                x_t = _initial_noise(seed, range(len(condition))[rows], denoiser.sample_shape).to(denoiser.device)
+            t = int(scheduler.timesteps[index])
+            predicted = _guided(denoiser, x_t, t, here, guidance)
+            # The direction to the noise is taken anew from the clipped image: guidance drives images beyond [-1, 1].
+            x_t = scheduler.step(predicted, t, x_t, use_clipped_model_output=True).prev_sample
+            images[rows] = x_t.cpu()
+    return images
+
+
+def _guided(denoiser: Denoiser, x_t: Tensor, t: int, condition: Condition, guidance: float) -> Tensor:
+    if denoiser.tokens is None:
+        return denoiser.predict_noise(x_t, t)
+    if guidance == 1:
+        return denoiser.predict_noise(x_t, t, condition)
+    both = denoiser.predict_noise(torch.cat([x_t, x_t]), t, condition.joined(condition.null_like()))
+    known, null = both.chunk(2)
+    return null + guidance * (known - null)
+
+
+def _initial_noise(seed: int, indices: Sequence[int], shape: tuple[int, ...]) -> Tensor:
+    noise = [generator(seed, "initial noise", index).standard_normal(shape, dtype=np.float32) for index in indices]
+    return torch.from_numpy(np.stack(noise))
+
+
+def drawn_condition(
+    denoiser: Denoiser, n: int, seed: int, *, domain: str | None = None, fixed: Mapping[str, float] | None = None
+) -> Condition:
+    """Return the condition of `n` images of `domain` (default: the one whose attributes are known).
+
+    Attributes of drawn faces are drawn as those are, keyed by (seed, index); others stay unknown; `fixed` holds some.
+    """
+    fixed = fixed or {}
+    domain = domain or labelled_domain(denoiser)
+    values = np.full((n, len(denoiser.attributes)), np.nan, dtype=np.float32)
+    table = sample_attributes(range(n), seed)
+    for column, name in enumerate(denoiser.attributes):
+        if name in fixed:
+            values[:, column] = fixed[name]
+        elif name in NAMES:
+            values[:, column] = table[name].to_numpy()
+    index = denoiser.domains.index(domain) if domain in denoiser.domains else -1
+    return Condition(torch.full((n,), index, dtype=torch.long), torch.from_numpy(values))
+
+
+def labelled_domain(denoiser: Denoiser) -> str | None:
+    """Return the domain whose attributes the denoiser knows, None for a network without domains."""
+    if not denoiser.domains:
+        return None
+    return LABELLED if LABELLED in denoiser.domains else denoiser.domains[-1]
+
+
+def gallery_rows(denoiser: Denoiser, sampling: SamplingConfig) -> dict[str, Condition]:
+    """Return the condition of each row of the gallery.
+
+    A row per domain (attributes drawn in the labelled one, unknown in the others), then for each attribute that the
+    model has a row with and a row without it: the same noise and the same other attributes in both.
+    """
+    n, seed = sampling.count, sampling.seed
+    if denoiser.tokens is None:
+        return {"unconditional": Condition.null(n, 0)}
+    labelled = labelled_domain(denoiser)
+    rows = {}
+    for index, domain in enumerate(denoiser.domains):
+        drawn = drawn_condition(denoiser, n, seed, domain=domain)
+        unknown = Condition(torch.full((n,), index, dtype=torch.long), torch.full_like(drawn.values, torch.nan))
+        rows[domain] = drawn if domain == labelled else unknown
+    prefix = f"{labelled}, " if labelled else ""
+    for attribute in sampling.attributes:
+        if attribute in denoiser.attributes:
+            rows[f"{prefix}{attribute}"] = drawn_condition(denoiser, n, seed, fixed={attribute: 1.0})
+            rows[f"{prefix}no {attribute}"] = drawn_condition(denoiser, n, seed, fixed={attribute: 0.0})
+    return rows
+
+
+def generate_gallery(model_json: Path, output: Path, *, sampling: SamplingConfig, runtime: RuntimeConfig) -> None:
+    """Write the store of generated images: `image` (row, index, channel, y, x) float32 in [-1, 1].
+
+    Coordinate `row` says what was asked for: "real", "synthetic", "synthetic, glasses", "synthetic, no glasses" ...
+    """
+    denoiser = load_denoiser(Path(model_json), device=runtime.device)
+    rows = gallery_rows(denoiser, sampling)
+    images = [
+        sample_images(
+            denoiser,
+            condition,
+            steps=sampling.steps,
+            guidance=sampling.guidance,
+            seed=sampling.seed,
+            runtime=runtime,
+        )
+        for condition in rows.values()
+    ]
+    store = xr.Dataset(
+        {
+            "image": (
+                ("row", "index", "channel", "y", "x"),
+                torch.stack(images).clamp(-1, 1).numpy(),
+                {"units": "1", "long_name": "generated image, -1 black to 1 white"},
+            )
+        },
+        coords={"row": list(rows), "index": np.arange(sampling.count)},
+        attrs={"provenance": provenance(sampling=sampling.canonical())},
+    )
+    write_store(Path(output), store)
