@@ -108,11 +108,11 @@ def read_shifts(stores: Sequence[Path], method: str) -> np.ndarray:
     parts = []
     for path in stores:
         store = open_store(path).to_dataset()
-        if method not in [str(name) for name in store["method"].values]:
-            raise StoreError(
-                f"{path}: has no ablation {method!r}; give one of {[str(m) for m in store['method'].values]}"
-            )
-        parts.append(store["shift"].sel(method=method).mean("timestep").transpose("sample", "target").load())
+        methods = [str(name) for name in store["method"].values]
+        if method not in methods:
+            raise StoreError(f"{path}: has no ablation {method!r}; it has {methods}, give one of these")
+        shift = store["shift"].isel(method=methods.index(method)).mean("timestep")
+        parts.append(shift.transpose("sample", "target").load())
     if not parts:
         raise StoreError("no ablation store was given; ablate heads first")
     return np.asarray(xr.concat(parts, "sample", join="exact").values, dtype=np.float64)

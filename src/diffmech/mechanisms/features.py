@@ -9,7 +9,6 @@ largest excess of each untrained twin over all heads and timesteps, on the image
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -166,14 +165,12 @@ def _features_of_domain(site: Site, timestep: int, study: _Study, probes: Sequen
     features = describe(site, quantities, received, own, study.weights, probes)
     ratios = [places] if own is None else [places, own]
     nulls = [sign_null(places, study.draws)]
-    content: dict[str, Any] = {}
+    heads = len(site.heads)
+    content, null_of_content = np.empty((heads, 0)), np.empty((len(study.draws.signs), heads, 0))
     if maps is not None and own is not None:
         nulls.append(rolled_null(received, maps, study.draws))
         others = ratios_on_other_samples(received, maps, own)
-        content = {
-            "content": (("head", "map"), own.minus(others)),
-            "content_null": (("null_draw", "head", "map"), content_null(own, others, study.draws)),
-        }
+        content, null_of_content = own.minus(others), content_null(own, others, study.draws)
     seen = _ratios(site, {name: values[study.seen] for name, values in quantities.items()}, received[study.seen], study)
     return xr.Dataset(
         {
@@ -182,13 +179,14 @@ def _features_of_domain(site: Site, timestep: int, study: _Study, probes: Sequen
             "excess": (("head", "probe"), np.concatenate([each.excess() for each in ratios], axis=-1)),
             "excess_seen": (("head", "probe"), np.concatenate([each.excess() for each in seen], axis=-1)),
             "null": (("null_draw", "head", "probe"), np.concatenate(nulls, axis=-1)),
-            **content,
+            "content": (("head", "map"), content),
+            "content_null": (("null_draw", "head", "map"), null_of_content),
         },
         coords={
             "head": list(site.heads),
             "feature": list(feature_names(probes)),
             "probe": [name for each in ratios for name in each.names],
-            **({"map": list(own.names)} if own is not None else {}),
+            "map": [] if own is None else list(own.names),
         },
     )
 

@@ -4,9 +4,10 @@ Of the probes that attract a mechanism (`diffmech.mechanisms.probes`) the one wi
 attention beyond chance, names it, provided that
 1. its p-value against rolled maps (random signs for probes without a map) is below alpha after Holm over mechanisms x
    probes, and
-2. its excess on the images that the untrained twins saw beats every twin: the rank of its standardised excess among the
-   twins' maxima over heads, timesteps and probes is at most alpha. Each model is standardised by the others, so an
-   untrained study is exchangeable with its twins, and the chance of any name at all is at most alpha.
+2. its excess on the images that the untrained twins saw beats the twins, by two ranks: among the twins' maxima over
+   heads and timesteps of this probe; and, standardised, among their maxima over all probes. Each model is standardised
+   by the others, so an untrained study is exchangeable with its twins, and the chance of any name at all is at most
+   alpha. Ours, after Westfall & Young 1993.
 
 A map that attracts no more than other images' maps do makes the mechanism `positional`: it looks at a place. So is one
 that nothing else names, when its attention keeps to fixed places and varies less between images than between keys.
@@ -83,10 +84,14 @@ def label_mechanisms(
     found = name_mechanisms(evidence, mechanisms.alpha).set_index("mechanism")
     labels = found.loc[table["mechanism"]].reset_index(drop=True)
     of_heads = []
+    own = store[["ratio", "null"]].transpose("null_draw", "probe", "head", "timestep")
+    positions = {name: [str(value) for value in store[name].values] for name in ("probe", "head")}
+    timesteps = store["timestep"].values
     for head, phase, probe in zip(table["head"], table["phase"], labels["candidate"], strict=True):
-        own = store[["ratio", "null"]].sel(probe=probe, head=head, timestep=spans[int(phase)]).mean("timestep")
-        p = null_p(own["ratio"].values, own["null"].values, two_sided=True)
-        of_heads.append((float(own["ratio"]), float(p)))
+        where = {"probe": positions["probe"].index(probe), "head": positions["head"].index(head)}
+        mean = own.isel(where).isel(timestep=np.isin(timesteps, spans[int(phase)])).mean("timestep")
+        p = null_p(mean["ratio"].values, mean["null"].values, two_sided=True)
+        of_heads.append((float(mean["ratio"]), float(p)))
     labels["enrichment_of_head"], labels["p_of_head"] = zip(*of_heads, strict=True)
     attracted = (labels["enrichment_of_head"] > 1) & (labels["p_of_head"] < mechanisms.alpha)
     labels["confirmed"] = attracted & (labels["label"] != UNASSIGNED)
@@ -138,12 +143,12 @@ def weigh_evidence(store: xr.Dataset, members: pd.DataFrame, spans: dict[int, li
 
 
 def rank_among_twins(effects: np.ndarray, study: np.ndarray, twins: np.ndarray) -> np.ndarray:
-    """Return the rank p-value of `effects` (mechanism, probe) of the study among the maxima of its untrained twins.
+    """Return the larger of two rank p-values of `effects` (mechanism, probe) of a study among its untrained twins.
 
     `study` (probe) and `twins` (twin, probe) are maxima over heads and timesteps; effects are averages of what `study`
-    is the maximum of. The family is all mechanisms and probes: a twin counts against an effect where its largest
-    standardised maximum, over probes, is at least as large. Each model is standardised by the mean and standard
-    deviation of all others, which treats study and twins alike. NaN effects stay NaN.
+    is the maximum of. The first rank is within the probe. The second is over all probes: a twin counts against an
+    effect where its largest standardised maximum is at least as large; each model is standardised by the mean and
+    standard deviation of all others, which treats study and twins alike. NaN effects stay NaN.
     """
     models = np.concatenate([study[None], twins])
     usable = np.isfinite(models).all(axis=0)
@@ -153,8 +158,10 @@ def rank_among_twins(effects: np.ndarray, study: np.ndarray, twins: np.ndarray) 
         values = effects[:, usable] if index == 0 else models[index, usable]
         scores.append((values - others.mean(axis=0)) / np.maximum(others.std(axis=0), 1e-9))
     beyond = np.array([score.max(initial=-np.inf) for score in scores[1:]])
+    over_probes = (beyond[:, None, None] >= scores[0]).sum(axis=0)
+    within_probe = (twins[:, None, usable] >= effects[:, usable]).sum(axis=0)
     p = np.full(effects.shape, np.nan)
-    p[:, usable] = (1 + (beyond[:, None, None] >= scores[0]).sum(axis=0)) / (1 + len(twins))
+    p[:, usable] = (1 + np.maximum(over_probes, within_probe)) / (1 + len(twins))
     return np.where(np.isnan(effects), np.nan, p)
 
 

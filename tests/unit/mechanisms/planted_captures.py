@@ -75,7 +75,7 @@ def write_capture(
             "timestep": np.asarray(timesteps),
             **({"twin": np.arange(len(any_p))} if twins else {}),
         },
-        attrs={"domain": domain},
+        attrs={"domain": domain, "sites": list(sites)},
     )
     nodes = {"/": root}
     for name, site in sites.items():

@@ -1,0 +1,81 @@
+"""Circuit complexity: closed forms, and no difference where the domains do not differ."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from planted_captures import SITE, PlantedSite, softmax, write_capture
+from scipy import stats
+
+from diffmech.artifacts import write_store
+from diffmech.config.analysis import ComplexityConfig
+from diffmech.errors import StoreError
+from diffmech.mechanisms.complexity import circuit_complexity, compare, effective_number, participation
+
+SETTINGS = ComplexityConfig(draws=300, permutations=299)
+
+
+def test_equal_effects_count_every_head_and_a_single_effect_counts_one():
+    assert effective_number(np.full((1, 7), 0.3)) == pytest.approx(7)
+    assert effective_number(np.eye(7)[:1]) == pytest.approx(1)
+    assert effective_number(np.array([[3.0, 1.0]])) == pytest.approx(16 / 10)
+    assert np.isnan(effective_number(np.zeros((1, 3)))).all()
+
+
+def test_participation_by_inner_products_is_that_of_the_covariance():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(30, 6)) * np.arange(1, 7) + 5
+    weights = np.stack([np.full(30, 1 / 30), rng.dirichlet(np.ones(30))])
+    for weight, found in zip(weights, participation(x @ x.T, weights), strict=True):
+        centred = x - weight @ x
+        values = np.linalg.eigvalsh((weight[:, None] * centred).T @ centred)
+        assert found == pytest.approx(values.sum() ** 2 / (values**2).sum())
+
+
+def test_effective_keys_of_uniform_attention_are_all_keys_and_ratio_finds_the_sharper_domain(tmp_path):
+    rng = np.random.default_rng(1)
+    attention, ablation = {}, {}
+    for domain, sharpness, active in (("real", 0.0, 4), ("synthetic", 3.0, 2)):
+        p = softmax(sharpness * rng.normal(size=(20, 2, 4, 16, 16)))
+        output = rng.normal(size=(20, 2, 4, 3)) * (np.arange(4)[:, None] < active)
+        site = PlantedSite(p, "self", output)
+        attention[domain] = [write_capture(tmp_path / f"{domain}.zarr.zip", {SITE: site}, timesteps=(1, 2))]
+        ablation[domain] = []
+        for shard in range(2):
+            shift = np.ones((4, 1, 10, 2)) * (np.arange(4) < active)[:, None, None, None]
+            shift *= rng.uniform(0.9, 1.1, size=shift.shape)
+            ablation[domain].append(tmp_path / f"{domain}{shard}.zarr.zip")
+            write_store(
+                ablation[domain][-1],
+                xr.Dataset(
+                    {"shift": (("target", "method", "sample", "timestep"), shift)},
+                    coords={
+                        "method": ["mean"],
+                        "target": [f"{SITE}.h{index:02d}" for index in range(4)],
+                        "sample": np.arange(10) + 10 * shard,
+                    },
+                ),
+            )
+    outputs = [tmp_path / "first.csv", tmp_path / "second.csv"]
+    for output in outputs:
+        circuit_complexity(attention, ablation, output, complexity=SETTINGS, method="mean", seed=0)
+    assert outputs[0].read_bytes() == outputs[1].read_bytes()
+    table = pd.read_csv(outputs[0]).set_index("variant")
+    assert table.loc["effective_keys", "first"] == pytest.approx(16, rel=1e-4)
+    assert table.loc["effective_heads", "first"] == pytest.approx(4, rel=0.01)
+    assert table.loc["effective_heads", "ratio"] == pytest.approx(2, rel=0.02)
+    assert (table["p"] < 0.01).all()
+    assert ((table["low"] < table["ratio"]) & (table["ratio"] < table["high"])).drop("activation_participation").all()
+    assert (table["low"] > 1).all()
+    with pytest.raises(StoreError, match="has no ablation 'zero'; it has \\['mean'\\]"):
+        circuit_complexity(attention, ablation, outputs[0], complexity=SETTINGS, method="zero", seed=0)
+
+
+def test_permutation_p_is_uniform_where_the_domains_do_not_differ():
+    rng = np.random.default_rng(2)
+    few = ComplexityConfig(draws=2, permutations=199)
+    p = [
+        compare("x", {d: rng.gamma(1.0, size=(15, 6)) for d in ("a", "b")}, effective_number, few, 0)["p"]
+        for _ in range(200)
+    ]
+    assert stats.kstest(p, "uniform").pvalue > 0.01
