@@ -52,19 +52,19 @@ def ablate_heads(
 ) -> None:
     """Ablate every target of `group` ("heads", "layers", "mechanisms") and write one store for one data set and shard.
 
-    `latents` and `reference` are the stores of all blocks; `heads_csv` names the mechanisms and is only read for them.
+    `latents` are the stores of the timesteps that are ablated. `reference` are their reference outputs; for mechanisms
+    those of all blocks of the study, so that a control is the same set of heads in every block. `heads_csv` names the
+    mechanisms and is only read for them.
     `sample_ids` is the shard (ids that the latents lack are left out); without it, the first `ablation.samples`.
-    `timesteps` are by default those of `ablation`, else of the latents. The store has
-    mse_ablated, shift, distance_off (target, method, sample, timestep), NaN where a control was not run, and
-    mse_clean (sample, timestep). Raises ConfigError, StoreError or ModelError, as its parts do.
+    `timesteps` are by default those of `ablation`, else of the latents. The store has mse_ablated, shift, distance_off
+    (target, method, sample, timestep), NaN where a control was not run, and mse_clean (sample, timestep). Raises
+    ConfigError, StoreError or ModelError, as its parts do.
     """
     denoiser = load_denoiser(Path(model_json), device=runtime.device)
     sites = tapped_sites(denoiser)
     files, references = open_latent_files(latents), open_reference(reference)
     timesteps = sorted(timesteps or ablation.timesteps or files.timesteps)
-    targets = ablation_targets(
-        group, sites, references, heads_csv=heads_csv, timesteps=timesteps, ablation=ablation, seed=seed
-    )
+    targets = ablation_targets(group, sites, references, heads_csv=heads_csv, ablation=ablation, seed=seed)
     known = files.samples
     chosen = known[: ablation.samples] if sample_ids is None else sorted(set(known) & set(sample_ids))
     result = ablate_targets(
@@ -89,24 +89,21 @@ def ablation_targets(
     references: ReferenceStore,
     *,
     heads_csv: Path | str | None,
-    timesteps: Sequence[int],
     ablation: AblationConfig,
     seed: int,
 ) -> list[Target]:
-    """Return the targets of `group`, and behind them the matched controls of layers and mechanisms.
+    """Return the targets of `group`, and behind the mechanisms their matched controls.
 
-    A single head has no controls of its own: it is compared with all the other heads of its kind.
+    Heads and layers have no controls of their own: each is compared with the others of its kind of attention.
     """
     if group == "heads":
         return single_heads(sites)
     if group == "layers":
-        targets = layers(sites)
-    elif group == "mechanisms" and heads_csv is not None:
-        targets = mechanisms(heads_csv, sites)
-    else:
+        return layers(sites)
+    if group != "mechanisms" or heads_csv is None:
         raise ConfigError(f"ablation.groups: {group!r} needs a table of heads, or is none of heads, layers, mechanisms")
-    inside = [timestep for timestep in timesteps if _inside(timestep, ablation)]
-    norms = {timestep: references.norms(timestep, sites) for timestep in inside}
+    targets = mechanisms(heads_csv, sites)
+    norms = {timestep: references.norms(timestep, sites) for timestep in references.timesteps}
     return targets + [
         control
         for target in targets

@@ -7,9 +7,9 @@ in step. Two questions are asked of every effect, and they differ:
 - is there any? p_zero: two-sided sign-flip permutation test of the mean paired difference mse_ablated - mse_clean
   (Fisher's randomisation test: under the null the differences are symmetric about 0);
 - is it more than that of other heads? p_control = (1 + controls with an effect at least as large) / (1 + controls), on
-  the samples on which the controls ran. The controls of a layer or a mechanism are its matched random sets, run with
-  the first method only; those of a single head are all other heads of its kind of attention. It cannot fall below
-  1 / (1 + controls).
+  the samples on which the controls ran. The controls of a mechanism are its matched random sets, run with the first
+  method only; those of a head or a layer are all the others of its kind of attention. It cannot fall below
+  1 / (1 + controls): 20 controls cannot survive a correction for more than one target at 5 %.
 
 Holm's correction is over the targets of one (domain, group, method) in the rows "all", and over targets x timesteps in
 the other rows. The definitions are ours (A8).
@@ -62,42 +62,73 @@ def ablation_effects(
     ablation: AblationConfig,
     seed: int,
 ) -> None:
-    """Write the table of effects from the ablation stores of each domain and group (all shards).
+    """Write the table of effects from the ablation stores of each domain and group (all shards and blocks).
 
     Rows are sorted by domain, group, target, method and timestep, "all" first. Raises StoreError where a store is
-    missing or where shards disagree on what was ablated.
+    missing or where they do not belong together.
     """
     tables = [
-        effects_of_group(open_shards(paths), domain, group, ablation=ablation, seed=seed)
+        effects_of_group(open_ablation(paths), domain, group, ablation=ablation, seed=seed)
         for domain, groups in sorted(stores.items())
         for group, paths in sorted(groups.items())
     ]
     write_csv(output_csv, pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS))
 
 
-def open_shards(paths: Sequence[Path | str]) -> xr.Dataset:
-    """Return the shards of one domain and group as one dataset, in memory, sorted by sample.
+def open_ablation(paths: Sequence[Path | str]) -> xr.Dataset:
+    """Return the stores of one domain and group, any shards and blocks, as one dataset in memory, sorted.
 
-    Raises StoreError where there are none, where they hold no sample, or where they disagree on what was ablated.
+    Raises StoreError where there are none, where they hold no sample, where they disagree on what was ablated, or where
+    blocks cover different samples.
     """
-    shards = [open_store(path).to_dataset().load() for path in paths]
-    if not shards:
-        raise StoreError("no ablation store is given; at least one is needed")
-    for path, shard in zip(paths, shards, strict=True):
-        for name in ("target", "method", "timestep"):
-            if not np.array_equal(shard[name].values, shards[0][name].values):
+    blocks: dict[tuple[int, ...], list[xr.Dataset]] = {}
+    for path in paths:
+        store = open_store(path).to_dataset().load()
+        first = next(iter(blocks.values()))[0] if blocks else store
+        for name in ("target", "method"):
+            if not np.array_equal(store[name].values, first[name].values):
                 raise StoreError(f"{path}: its {name}s differ from those of {paths[0]}; make both anew")
-    shards = [shard for shard in shards if shard.sizes["sample"]]
-    if not shards:
-        raise StoreError(f"{paths[0]}: holds no sample; ablate at least one")
-    varying = [name for name in shards[0].data_vars if "sample" in shards[0][name].dims]
-    joined = xr.concat([shard[varying] for shard in shards], dim="sample").sortby("sample")
+        blocks.setdefault(tuple(store["timestep"].values.tolist()), []).append(store)
+    joined = [_join_samples(shards) for _, shards in sorted(blocks.items())]
+    if not joined or not joined[0].sizes["sample"]:
+        raise StoreError(f"{paths[0] if paths else 'no ablation store is given'}: holds no sample; ablate at least one")
+    for block in joined:
+        if not np.array_equal(block["sample"].values, joined[0]["sample"].values):
+            raise StoreError(
+                f"the ablation stores at timesteps {block['timestep'].values.tolist()} hold other samples than those "
+                f"at {joined[0]['timestep'].values.tolist()}; give all shards of all blocks"
+            )
+    varying = [name for name in joined[0].data_vars if "timestep" in joined[0][name].dims]
+    data = xr.concat([block[varying] for block in joined], dim="timestep").sortby("timestep")
+    data = data.assign(joined[0].drop_dims("timestep").data_vars)
+    _check_controls(data)
+    return data
+
+
+def _join_samples(shards: Sequence[xr.Dataset]) -> xr.Dataset:
+    filled = [shard for shard in shards if shard.sizes["sample"]] or list(shards[:1])
+    varying = [name for name in filled[0].data_vars if "sample" in filled[0][name].dims]
+    joined = xr.concat([shard[varying] for shard in filled], dim="sample").sortby("sample")
     # Not assigned to the first shard: that would keep the first shard's samples only.
-    return joined.assign(shards[0].drop_dims("sample").data_vars)
+    return joined.assign(filled[0].drop_dims("sample").data_vars)
+
+
+def _check_controls(data: xr.Dataset) -> None:
+    """Raise StoreError where a control changes its heads although its target keeps them: its mean would be a blend."""
+    names, owners = _text(data["target"]), _text(data["control_of"])
+    members = _text(data["members"].transpose("target", "timestep"))
+    rows = {name: row for row, name in enumerate(names)}
+    for row in np.flatnonzero(owners != ""):
+        pairs = set(zip(members[rows[owners[row]]], members[row], strict=True))
+        if len(pairs) > len({target for target, _ in pairs}):
+            raise StoreError(
+                f"{names[row]} is one set of heads in one block and another in the next; ablate mechanisms with the "
+                "reference outputs of all blocks"
+            )
 
 
 def effects_of_group(data: xr.Dataset, domain: str, group: str, *, ablation: AblationConfig, seed: int) -> pd.DataFrame:
-    """Return the rows of one domain and group. `data` is as `ablate_heads` writes it, all shards together."""
+    """Return the rows of one domain and group. `data` is what `open_ablation` returns."""
     is_target = _text(data["control_of"]) == ""
     own, controls = data.isel(target=is_target), data.isel(target=~is_target)
     clean = _with_all(data["mse_clean"].values)  # (sample, column)
@@ -111,7 +142,7 @@ def effects_of_group(data: xr.Dataset, domain: str, group: str, *, ablation: Abl
         np.abs, ablated - clean[:, None, None, :], permutations=ablation.permutations, seed=seed
     )
     p_zero = np.asarray(permutation_p(observed, null))
-    compared = _against_heads(data, effect.estimate) if group == "heads" else _against_sets(own, controls, clean)
+    compared = _against_sets(own, controls, clean) if group == "mechanisms" else _against_others(data, effect.estimate)
     spread = _control_summary(*compared, confidence=confidence)
     arrays = {
         "effect_percent": effect.estimate,
@@ -157,8 +188,8 @@ def _percent(ablated: np.ndarray, clean: np.ndarray) -> np.ndarray:
     return 100 * (ablated / clean - 1)
 
 
-def _against_heads(data: xr.Dataset, effect: np.ndarray | float) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return the effects (target, method, column) and for each target those of the other heads of its kind."""
+def _against_others(data: xr.Dataset, effect: np.ndarray | float) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Return the effects (target, method, column) and for each target those of the others of its kind."""
     effects, kinds = np.asarray(effect), _text(data["kind"])
     others = [(kinds == kind) & (np.arange(len(kinds)) != row) for row, kind in enumerate(kinds)]
     return effects, [effects[chosen] for chosen in others]

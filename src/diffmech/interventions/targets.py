@@ -3,7 +3,7 @@
 A target is a set of heads, each within a span of timesteps: one head, one layer, or one mechanism, whose heads may
 change from phase to phase. A matched control has as many heads at the same sites as its target at every timestep and
 is, among many such random sets, one of the closest in output norm: sqrt(sum_h |o_h|^2). Where too few distinct sets
-exist (a whole layer is the only set of its kind), sites are widened to all of the same kind of attention, then to all,
+exist (all heads of a layer are the only such set), sites are widened to all of the same kind of attention, then to all,
 and the control says so. Random controls of equal budget are usual; the matching by norm is ours.
 """
 
@@ -112,8 +112,10 @@ def matched_controls(
 ) -> list[Target]:
     """Return up to `count` random targets with as many heads per site as `target` at every timestep of `norms`.
 
-    `norms[timestep][head]` is the head's mean output norm. Fewer than `count` come back only where even the widest pool
-    has fewer distinct sets. Draws depend on (seed, target) alone. Raises ConfigError for heads that `sites` lack.
+    `norms[timestep][head]` is the head's mean output norm, of all timesteps of the study, whichever are ablated here:
+    equal sets of heads then have equal controls at all timesteps. Fewer than `count` come back only where even the
+    widest pool has fewer distinct sets. Draws depend on (seed, target) alone. Raises ConfigError for heads that `sites`
+    lack.
     """
     by_set: dict[Heads, list[int]] = {}
     for timestep in sorted(norms):
@@ -123,12 +125,12 @@ def matched_controls(
         return []
     drawn: dict[Heads, list[Heads]] = {}
     widest = 0
-    for index, (heads, timesteps) in enumerate(by_set.items()):
+    for heads, timesteps in by_set.items():
         squares = {h: math.fsum(norms[t][h] ** 2 for t in timesteps) for site in sites for h in _site_heads(site)}
         lacking = [str(head) for head in sorted(heads) if head not in squares]
         resolve_heads(lacking, sites)
         for width in range(widest, len(POOLS)):
-            source = generator(seed, "control", target.name, index, POOLS[width])
+            source = generator(seed, "control", target.name, *map(str, sorted(heads)), POOLS[width])
             drawn[heads] = _closest_sets(heads, sites, squares, POOLS[width], count, source)
             if len(drawn[heads]) == count or width == len(POOLS) - 1:
                 widest = width

@@ -13,7 +13,7 @@ from diffmech.attention.sites import HeadId, find_sites
 from diffmech.config.analysis import AblationConfig
 from diffmech.errors import StoreError
 from diffmech.interventions.ablation import ablate_targets
-from diffmech.interventions.effects import COLUMNS, ablation_effects, effects_of_group, open_shards
+from diffmech.interventions.effects import COLUMNS, ablation_effects, effects_of_group, open_ablation
 from diffmech.interventions.reference import ReferenceStore, collect_reference
 from diffmech.interventions.replay import open_latent_files
 from diffmech.interventions.targets import HeadSpan, Target, matched_controls
@@ -124,7 +124,7 @@ def test_holm_covers_the_targets_of_a_row_all_and_targets_times_timesteps_otherw
 
 
 def test_without_controls_their_columns_are_empty() -> None:
-    table = effects_of_group(store({"a": 1.0}), "real", "layers", ablation=CONFIG, seed=0)
+    table = effects_of_group(store({"a": 1.0}), "real", "mechanisms", ablation=CONFIG, seed=0)
     assert table[["control_mean", "p_control", "p_control_holm"]].isna().all(axis=None)
 
 
@@ -158,12 +158,32 @@ def test_shards_that_disagree_or_hold_nothing_are_errors(tmp_path: Path) -> None
     }.items():
         write_store(tmp_path / name, data)
     with pytest.raises(StoreError, match=r"b: its targets differ from those of .*a"):
-        open_shards([tmp_path / "a", tmp_path / "b"])
+        open_ablation([tmp_path / "a", tmp_path / "b"])
     with pytest.raises(StoreError, match="empty: holds no sample"):
-        open_shards([tmp_path / "empty"])
-    assert open_shards([tmp_path / "a", tmp_path / "empty"]).sizes["sample"] == 24
+        open_ablation([tmp_path / "empty"])
+    assert open_ablation([tmp_path / "a", tmp_path / "empty"]).sizes["sample"] == 24
     write_store(tmp_path / "more", store({"x": 1.0}, samples=range(24, 30)))
-    assert open_shards([tmp_path / "more", tmp_path / "a"])["sample"].values.tolist() == list(range(30))
+    assert open_ablation([tmp_path / "more", tmp_path / "a"])["sample"].values.tolist() == list(range(30))
+
+
+def test_blocks_and_shards_join_to_the_whole(tmp_path: Path) -> None:
+    whole = store({"x": 1.0, "m": 2.0}, controls={"m": [1.0, 3.0]})
+    paths = []
+    for block in (1, 0):
+        for shard in (slice(10, None), slice(0, 10)):
+            paths.append(tmp_path / f"{block}-{shard.start}")
+            write_store(paths[-1], whole.isel(timestep=[block], sample=shard))
+    xr.testing.assert_equal(open_ablation(paths).transpose(*whole.dims), whole)
+    with pytest.raises(StoreError, match=r"at timesteps \[700\] hold other samples than those at \[100\]"):
+        open_ablation(paths[1:])
+
+
+def test_a_control_that_differs_between_blocks_is_an_error(tmp_path: Path) -> None:
+    data = store({"m": 2.0}, controls={"m": [1.0]})
+    data["members"].values[:] = [["a b", "a b"], ["c d", "c e"]]
+    write_store(tmp_path / "m", data)
+    with pytest.raises(StoreError, match="m~control000 is one set of heads in one block and another in the next"):
+        open_ablation([tmp_path / "m"])
 
 
 def test_random_sets_of_untrained_heads_rarely_beat_their_controls(latents: dict[str, list[Path]]) -> None:

@@ -197,12 +197,11 @@ def test_outside_the_window_and_outside_its_phase_nothing_is_ablated(
     ablation: AblationConfig,
     sites: list[AttentionSite],
 ) -> None:
-    early = ablation.model_copy(update={"window": (0, 400), "controls": 20})
+    early = ablation.model_copy(update={"window": (0, 400)})
     data = ablate(tmp_path, latents["real"], model_json, reference, ablation=early)
-    own = data.isel(target=(data["control_of"] == "").values)
-    assert (own["mse_ablated"].sel(timestep=700) == own["mse_clean"].sel(timestep=700)).all()
-    assert (own["shift"].sel(timestep=700) == 0).all()
-    assert (own["shift"].sel(timestep=100) > 0).all()
+    assert (data["mse_ablated"].sel(timestep=700) == data["mse_clean"].sel(timestep=700)).all()
+    assert (data["shift"].sel(timestep=700) == 0).all()
+    assert (data["shift"].sel(timestep=100) > 0).all()
     table = write_mechanisms(tmp_path / "heads.csv", sites)
     data = ablate(tmp_path, latents["real"], model_json, reference, "mechanisms", heads_csv=table, ablation=ablation)
     assert (data["shift"].sel(target="cross-1", timestep=700) == 0).all()
@@ -210,16 +209,42 @@ def test_outside_the_window_and_outside_its_phase_nothing_is_ablated(
 
 
 def test_controls_run_with_the_first_method_on_the_first_samples(
-    tmp_path: Path, latents: dict[str, list[Path]], model_json: Path, reference: list[Path], ablation: AblationConfig
+    tmp_path: Path,
+    latents: dict[str, list[Path]],
+    model_json: Path,
+    reference: list[Path],
+    ablation: AblationConfig,
+    sites: list[AttentionSite],
 ) -> None:
-    data = ablate(tmp_path, latents["real"], model_json, reference, ablation=ablation)
+    table = write_mechanisms(tmp_path / "heads.csv", sites)
+    data = ablate(tmp_path, latents["real"], model_json, reference, "mechanisms", heads_csv=table, ablation=ablation)
     is_control = (data["control_of"] != "").values
     ran = np.isfinite(data["mse_ablated"].values)
+    # The single head of cross-1 has but seven neighbours at its site, so its controls come from all cross-attention.
+    assert set(data["control_pool"].values[is_control].tolist()) == {"site", "kind"}
+    assert is_control.sum() == 2 * ablation.controls
     assert ran[~is_control].all()
+    active = (data["members"] != "").values[is_control]
     assert ran[is_control][:, 0, :3].all()
+    assert active.any(axis=1).all()
     assert not ran[is_control][:, 1:].any()
-    assert not ran[is_control][:, :, 3:].any()
-    assert is_control.sum() == 6 * ablation.controls
+    # Where a control replaces nothing no pass is needed, so all samples are known.
+    assert not (ran[is_control][:, 0, 3:].any(axis=1) & active).any()
+
+
+def test_a_job_of_one_block_draws_the_controls_of_the_whole_study(
+    tmp_path: Path,
+    latents: dict[str, list[Path]],
+    model_json: Path,
+    reference: list[Path],
+    ablation: AblationConfig,
+    sites: list[AttentionSite],
+) -> None:
+    options = {"heads_csv": write_mechanisms(tmp_path / "heads.csv", sites), "ablation": ablation}
+    whole = ablate(tmp_path, latents["real"], model_json, reference, "mechanisms", **options)
+    late = ablate(tmp_path, latents["real"][1:], model_json, reference, "mechanisms", timesteps=[700], **options)
+    assert (late["members"] == whole["members"].sel(timestep=[700])).all()
+    np.testing.assert_allclose(late["mse_ablated"], whole["mse_ablated"].sel(timestep=[700]), rtol=1e-5)
 
 
 def test_blocks_that_are_missing_are_named(
