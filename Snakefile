@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from snakemake.settings.types import ExecMode
 from snakemake.utils import min_version
 
 min_version("9.8")
@@ -10,9 +11,11 @@ min_version("9.8")
 # A clone runs without being installed: the rules and their scripts find the library here.
 sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
-from diffmech.workflow.library import share_with_jobs
+from diffmech.workflow.library import forget_dead_run, share_with_jobs
 
 share_with_jobs(Path(workflow.basedir) / "src")
+if workflow.exec_mode == ExecMode.DEFAULT and not workflow.dryrun:
+    alive = forget_dead_run(Path(".snakemake"))
 
 
 configfile: Path(workflow.basedir) / "config.yaml"

@@ -11,9 +11,7 @@ rule ablation:
 rule reference_outputs:
     """Keep the clean head outputs of reference images: what mean and resample ablation put in place."""
     input:
-        latents=lambda wildcards: study.latents_of_block(
-            wildcards.block, study.config.ablation.reference_samples
-        ),
+        latents=lambda wildcards: study.latents_of_block(wildcards.block, study.config.ablation.reference_samples),
         model="results/models/{model}/model.json",
     output:
         REFERENCE,
@@ -41,9 +39,7 @@ rule reference_outputs:
 rule ablate_heads:
     """Ablate heads, layers or mechanisms on one shard of latents."""
     input:
-        latents=lambda wildcards: study.ablation_latents(
-            wildcards.dataset, wildcards.block, wildcards.shard
-        ),
+        latents=lambda wildcards: study.ablation_latents(wildcards.dataset, wildcards.block, wildcards.shard),
         model="results/models/{model}/model.json",
         reference=REFERENCE,
         heads=lambda wildcards: (
@@ -91,9 +87,7 @@ rule ablation_effects:
     resources:
         mem_mb=2000,
     params:
-        settings=study.settings(
-            ablation=["methods", "draws", "permutations", "confidence", "alpha"]
-        ),
+        settings=study.settings(ablation=["methods", "draws", "permutations", "confidence", "alpha"]),
         domains=study.domains,
         seed=study.seed,
         code=study.code("ablation_effects"),
@@ -121,9 +115,7 @@ rule circuit_complexity:
     resources:
         mem_mb=3000,
     params:
-        settings=study.settings(
-            complexity=study.config.complexity, ablation=["methods"]
-        ),
+        settings=study.settings(complexity=study.config.complexity, ablation=["methods"]),
         domains=study.domains,
         seed=study.seed,
         code=study.code("circuit_complexity"),

@@ -37,9 +37,7 @@ rule capture_attention:
 rule capture_untrained:
     """Observe the same architecture with random weights, several times: the null of every claim about training."""
     input:
-        latents=lambda wildcards: study.latents(
-            wildcards.dataset, samples=study.config.untrained.samples
-        ),
+        latents=lambda wildcards: study.latents(wildcards.dataset, samples=study.config.untrained.samples),
         model="results/models/{model}/model.json",
     output:
         "results/untrained/{model}/{dataset}.zarr.zip",

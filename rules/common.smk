@@ -6,9 +6,7 @@ from diffmech.workflow.study import ABLATION, ATTENTION, LATENTS, REFERENCE, Stu
 try:
     study = Study(config, Path(workflow.basedir))
 except ConfigError as error:
-    raise WorkflowError(
-        "\n".join(f"config: {line}" for line in str(error).splitlines())
-    )
+    raise WorkflowError("\n".join(f"config: {line}" for line in str(error).splitlines()))
 
 
 def either(names: list[str]) -> str:

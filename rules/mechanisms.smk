@@ -28,9 +28,7 @@ rule head_features:
     resources:
         mem_mb=4000,
     params:
-        settings=study.settings(
-            mechanisms=["probes", "rolls", "stability_draws", "seed"]
-        ),
+        settings=study.settings(mechanisms=["probes", "rolls", "stability_draws", "seed"]),
         domains=list(study.domains),
         seed=study.seed,
         code=study.code("head_features"),

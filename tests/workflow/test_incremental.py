@@ -1,0 +1,170 @@
+"""An edit reruns what depends on it, and nothing else."""
+
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("tiny")]
+
+REPORT = {"draw_charts", "write_report"}
+MODEL = {"train_denoiser tiny", "heldout_loss tiny", "generate_gallery tiny"}
+ENTROPY = {"attention_entropy tiny", "entropy_divergence tiny"}
+CLUSTERS = {"cluster_heads tiny", "label_mechanisms tiny"}
+MECHANISMS = {"head_features tiny", "find_phases tiny", *CLUSTERS}
+EFFECTS = {"ablation_effects tiny", "circuit_complexity tiny"}
+DATASETS = ("lfw_subset", "synthetic_faces")
+BLOCKS = ("t0000-0049", "t0050-0099")
+SHARDS = ("s00000000-00000007", "s00000008-00000015")
+UNTRAINED = {f"capture_untrained tiny {dataset}" for dataset in DATASETS}
+
+
+def captures(datasets=DATASETS, blocks=BLOCKS, shards=SHARDS):
+    return {
+        f"{rule} tiny {dataset} {block} {shard}"
+        for rule in ("make_latents", "capture_attention")
+        for dataset in datasets
+        for block in blocks
+        for shard in shards
+    }
+
+
+def ablations(groups=("heads", "layers", "mechanisms"), blocks=BLOCKS):
+    return {
+        f"ablate_heads tiny {dataset} {group} {block} {SHARDS[0]}"
+        for dataset in DATASETS
+        for group in groups
+        for block in blocks
+    }
+
+
+def references(blocks=BLOCKS):
+    return {f"reference_outputs tiny {block}" for block in blocks}
+
+
+EVERYTHING_ELSE = (
+    MODEL
+    | captures()
+    | UNTRAINED
+    | ENTROPY
+    | MECHANISMS
+    | references()
+    | ablations()
+    | EFFECTS
+    | REPORT
+    | {"compare_domains"}
+)
+
+EDITS = [
+    pytest.param({}, set(), id="nothing"),
+    pytest.param({"runtime": {"batch_size": 7, "threads": 2, "device": "cpu"}}, set(), id="runtime"),
+    pytest.param({"report": {"title": "Another title"}}, REPORT, id="report"),
+    pytest.param(
+        {"datasets": {"synthetic_faces": {"seed": 5}}},
+        EVERYTHING_ELSE | {"prepare_dataset synthetic_faces"},
+        id="one data set: its latents, all below, models trained on it",
+    ),
+    pytest.param(
+        {"capture": {"timesteps": [10, 60, 70]}},
+        captures(blocks=BLOCKS[1:])
+        | {"heldout_loss tiny"}
+        | UNTRAINED
+        | ENTROPY
+        | MECHANISMS
+        | references(BLOCKS[1:])
+        | ablations(blocks=BLOCKS[1:])
+        | ablations(groups=("mechanisms",))
+        | EFFECTS
+        | REPORT,
+        id="one more timestep: its block, then aggregates",
+    ),
+    pytest.param(
+        {"capture": {"samples": 20}},
+        captures(shards=("s00000016-00000023",))
+        | {"compare_domains", "heldout_loss tiny"}
+        | ENTROPY
+        | MECHANISMS
+        | ablations(groups=("mechanisms",))
+        | EFFECTS
+        | REPORT,
+        id="more samples: new shards, then aggregates",
+    ),
+    pytest.param({"entropy": {"permutations": 150}}, ENTROPY | REPORT, id="entropy"),
+    pytest.param(
+        {"mechanisms": {"clusters": 3}},
+        CLUSTERS | ablations(groups=("mechanisms",)) | {"ablation_effects tiny"} | REPORT,
+        id="mechanisms: from there down (ablations as far as heads.csv changes)",
+    ),
+    pytest.param({"ablation": {"methods": ["zero"]}}, ablations() | EFFECTS | REPORT, id="ablation"),
+    pytest.param(
+        {"ablation": {"controls": 21}},
+        ablations(groups=("mechanisms",)) | {"ablation_effects tiny"} | REPORT,
+        id="controls of mechanisms",
+    ),
+    pytest.param({"complexity": {"draws": 150}}, {"circuit_complexity tiny"} | REPORT, id="complexity"),
+    pytest.param({"sampling": {"guidance": 2.0}}, {"generate_gallery tiny"} | REPORT, id="sampling"),
+]
+
+
+@pytest.mark.parametrize(("edit", "jobs"), EDITS)
+def test_an_edit_of_the_config_reruns_its_cone(finished, edit, jobs):
+    assert finished.planned(edit) == jobs
+
+
+def test_equal_heads_repeat_no_ablation(finished):
+    before = (finished.folder / "results/mechanisms/tiny/heads.csv").read_bytes()
+    done = finished.run(edit={"mechanisms": {"cluster_range": [2, 4]}})
+    try:
+        assert (finished.folder / "results/mechanisms/tiny/heads.csv").read_bytes() == before
+        assert done >= CLUSTERS
+        assert not {job for job in done if job.startswith(("ablate_heads", "capture_attention", "make_latents"))}
+    finally:
+        finished.run()
+    assert finished.planned() == set()
+
+
+def edited(path: Path, change) -> str:
+    text = path.read_text()
+    path.write_text(change(text))
+    return text
+
+
+@pytest.mark.parametrize(
+    ("module", "change", "jobs"),
+    [
+        ("mechanisms/entropy.py", lambda text: "# a remark\n" + text + "\n# another\n", set()),
+        ("mechanisms/entropy.py", lambda text: text.replace('"""', '"""In other words: ', 1), set()),
+        ("mechanisms/entropy.py", lambda text: text, set()),
+        ("mechanisms/entropy.py", lambda text: text + "\n\ndef added() -> int:\n    return 1\n", ENTROPY | REPORT),
+    ],
+    ids=["a comment", "a docstring", "a touch", "entropy code"],
+)
+def test_an_edit_of_the_code_reruns_its_cone(finished, module, change, jobs):
+    path = finished.folder / "src/diffmech" / module
+    before = edited(path, change)
+    try:
+        assert finished.planned() == jobs
+    finally:
+        path.write_text(before)
+
+
+def test_an_edit_of_the_capture_code_reruns_capture_and_what_follows(finished):
+    path = finished.folder / "src/diffmech/attention/capture.py"
+    before = edited(path, lambda text: text + "\n\ndef added() -> int:\n    return 1\n")
+    try:
+        jobs = finished.planned()
+    finally:
+        path.write_text(before)
+    captured = {job for job in captures() if job.startswith("capture_attention")}
+    assert captured <= jobs
+    assert not {job for job in jobs if job.startswith(("make_latents", "train_denoiser", "prepare_dataset"))}
+
+
+def test_an_edit_of_one_reader_reruns_only_its_data_set(finished):
+    path = finished.folder / "src/diffmech/data/bundled.py"
+    before = edited(path, lambda text: text + "\n\ndef added() -> int:\n    return 1\n")
+    try:
+        jobs = finished.planned()
+    finally:
+        path.write_text(before)
+    assert "prepare_dataset lfw_subset" in jobs
+    assert "prepare_dataset synthetic_faces" not in jobs

@@ -1,0 +1,38 @@
+"""Looking at the workflow is cheap, and touches nothing heavy."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+pytestmark = pytest.mark.workflow
+
+HEAVY = ("torch", "diffusers", "xarray", "sklearn", "skimage")
+PROBE = """
+import sys
+from snakemake.cli import main
+try:
+    main(["--dry-run", "--quiet", "all"])
+except SystemExit as stop:
+    assert stop.code in (0, None), stop.code
+print("heavy:", sorted(name for name in %r if name in sys.modules))
+"""
+
+
+def test_a_dry_run_imports_no_heavy_library(project):
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE % (HEAVY,)], cwd=project.folder, capture_output=True, text=True, check=False
+    )
+    assert "heavy: []" in done.stdout, done.stdout + done.stderr
+
+
+def test_a_dry_run_takes_seconds(project):
+    # A guard against an import that costs seconds, not a benchmark: the limit is far above what it takes.
+    start = time.process_time(), time.perf_counter()
+    assert project.snakemake("--dry-run").returncode == 0
+    assert time.perf_counter() - start[1] < 20
+
+
+def test_the_default_target_is_the_report(project):
+    assert "write_report" in {job.split()[0] for job in project.planned()}
