@@ -1,0 +1,89 @@
+"""A run that is killed loses the job it was in, and nothing else."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from diffmech.artifacts import open_store
+
+pytestmark = pytest.mark.workflow
+
+
+def run_until(project, edit: dict, target: str, reached: Callable[[], bool]) -> None:
+    """Start the study and kill it with all its jobs, by SIGKILL, as soon as `reached`."""
+    overlay = project.folder / "edit.yaml"
+    overlay.write_text(yaml.safe_dump(edit))
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", target]
+    command += ["--configfile", "resources/studies/tiny.yaml", str(overlay)]
+    process = subprocess.Popen(
+        command, cwd=project.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        deadline = time.monotonic() + 300
+        while not reached():
+            assert process.poll() is None, "the study ended before it could be killed"
+            assert time.monotonic() < deadline, "the study never got to the point where it is to be killed"
+            time.sleep(0.01)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def finished_stores(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*.zarr.zip") if not hidden(path)}
+
+
+def hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(path.parents[-2]).parts)
+
+
+def test_a_killed_training_goes_on_from_its_last_checkpoint(project):
+    edit = {
+        "models": {"tiny": {"training": {"steps": 400}}},
+        "runtime": {"checkpoint_seconds": 0.2},
+    }
+    checkpoints = project.folder / "results/.checkpoints"
+    run_until(project, edit, "models", lambda: any(checkpoints.rglob("*.pt")))
+    assert not (project.folder / "results/models/tiny/model.json").exists()
+    before = finished_stores(project.folder / "results/datasets")
+    jobs = project.run("models", edit=edit)
+    assert "train_denoiser tiny" in jobs
+    assert not {job for job in jobs if job.startswith("prepare_dataset")}
+    assert finished_stores(project.folder / "results/datasets") == before
+    log = (project.folder / "results/logs/train_denoiser/tiny.log").read_text()
+    assert "training goes on at step" in log
+    history = (project.folder / "results/models/tiny/history.csv").read_text().splitlines()
+    assert history[-1].startswith("400,")
+
+
+def test_a_killed_capture_leaves_no_half_store_and_repeats_nothing_finished(project):
+    captured = project.folder / "results/attention"
+    edit = {
+        "capture": {"samples": 48, "shard_size": 8},
+        "datasets": {"lfw_subset": {"count": 48}, "synthetic_faces": {"count": 48}},
+    }
+
+    def in_the_middle() -> bool:
+        building = [path for path in captured.rglob(".*") if path.is_dir()]
+        return bool(building) and len(finished_stores(captured)) >= 3
+
+    run_until(project, edit, "attention", in_the_middle)
+    before = finished_stores(captured)
+    assert len(before) >= 3
+    for store in before:
+        open_store(store)
+    jobs = project.run("attention", edit=edit)
+    after = finished_stores(captured)
+    # Snakemake distrusts the outputs of jobs that were running when it died; all others are kept as they were.
+    kept = [store for store in before if before[store] == after[store]]
+    assert len(kept) >= len(before) - 2
+    assert not {job for job in jobs if job.startswith(("train_denoiser", "prepare_dataset"))}
+    for store in after:
+        open_store(store)
