@@ -1,0 +1,244 @@
+"""Watch every attention of a denoiser on stored latents and write what each head does: statistics, and some full maps.
+
+Each (sample, timestep) is one forward pass under `AttentionTap`, with the statistics of `attention.statistics` and the
+denoising loss of Ho et al. 2020 (eq. 14) against the stored noise. At most one chunk (one timestep of some samples) is
+held in memory, which thus depends neither on the number of samples nor on that of timesteps.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import zarr
+from torch import Tensor
+
+from diffmech.artifacts import building_store, progress, provenance, read_json
+from diffmech.attention.kernels import score_tiles
+from diffmech.attention.layout import VARIABLES, SiteLayout, create_attention_store, samples_per_chunk
+from diffmech.attention.passes import Latents, open_latents
+from diffmech.attention.sites import head_ids
+from diffmech.attention.statistics import AttentionStatistics, StatisticsObserver
+from diffmech.attention.tap import AttentionCall, AttentionTap, check_tappable
+from diffmech.config.analysis import RuntimeConfig
+from diffmech.config.study import CaptureConfig
+from diffmech.errors import ModelError, StoreError
+from diffmech.models.denoiser import Condition, Denoiser
+from diffmech.models.load import load_denoiser
+
+# Results of some passes by (site, variable), each (sample, ...); the loss by this key.
+Results = dict[tuple[str, str], np.ndarray]
+LOSS_KEY = ("", "loss")
+
+INHERITED_ATTRS = ("model_sha256", "dataset", "domain", "domain_note", "condition", "seed")
+
+
+def capture_attention(
+    latents: Path | str,
+    model_json: Path | str,
+    output: Path | str,
+    *,
+    capture: CaptureConfig,
+    runtime: RuntimeConfig,
+    untrained_seed: int | None = None,
+) -> None:
+    """Run the denoiser once per (sample, timestep) of `latents` and write the attention store `output`.
+
+    `untrained_seed` replaces the weights by random ones. Batch size and device change the speed, not the result. Raises
+    ModelError, naming site and timestep, where activations are not finite, and where a site cannot be observed.
+    """
+    passes = open_latents(latents)
+    attrs = store_attrs(
+        "capture_attention", passes, model_json, keep_maps=capture.keep_maps, untrained_seed=untrained_seed
+    )
+    axes = {"sample": passes.samples.tolist(), "timestep": passes.timesteps.tolist()}
+    samples = len(passes.samples)
+    with building_store(output) as directory:
+        if not samples:
+            create_attention_store(directory, [], axes=axes, chunks={"sample": 1, "timestep": 1}, attrs=attrs)
+            return
+        denoiser = load_denoiser(Path(model_json), device=runtime.device, untrained_seed=untrained_seed)
+        layouts = survey_sites(denoiser, passes)
+        group = samples_per_chunk(layouts, samples)
+        kept = passes.samples[: capture.keep_maps].tolist()
+        chunks = {"sample": group, "timestep": 1}
+        arrays = create_attention_store(directory, layouts, axes=axes, chunks=chunks, kept=kept, attrs=attrs)
+        maps = MapWriter(arrays, len(kept))
+        with observing(denoiser, layouts, maps) as observe:
+            for rows, column, results in observe_chunks(observe, passes, group, runtime, denoiser.device, maps):
+                for key, values in results.items():
+                    arrays[key][rows, column] = values
+
+
+def survey_sites(denoiser: Denoiser, latents: Latents) -> list[SiteLayout]:
+    """Return the layout of every attention site, learned from one pass of one sample.
+
+    Raises ModelError naming the sites that cannot be tapped, or that are not laid out on the image.
+    """
+    x_t = torch.from_numpy(latents.x_t[:1, 0].values).to(denoiser.device)
+    condition = rows_condition(latents, slice(0, 1), denoiser.device)
+    timestep = int(latents.timesteps[0])
+    check_tappable(denoiser.module, lambda: denoiser.predict_noise(x_t, timestep, condition)).require_all()
+    layouts: dict[str, SiteLayout] = {}
+
+    def learn(call: AttentionCall) -> None:
+        queries, keys = call.query.shape[-2], call.key.shape[-2]
+        named = call.site.kind == "cross" and len(denoiser.token_names) == keys
+        layouts[call.site.name] = SiteLayout(
+            name=call.site.name,
+            kind=call.site.kind,
+            heads=head_ids(call.site),
+            queries=queries,
+            keys=keys,
+            channels=call.output.shape[-1],
+            grid=denoiser.site_grid(call.site, queries),
+            tokens=denoiser.token_names if named else (),
+        )
+
+    with torch.no_grad(), AttentionTap(denoiser.module, [learn]):
+        denoiser.predict_noise(x_t, timestep, condition)
+    return list(layouts.values())
+
+
+def rows_condition(latents: Latents, rows: slice, device: torch.device) -> Condition:
+    """Return the condition of some samples of `latents`, on `device`."""
+    return Condition(torch.from_numpy(latents.domain[rows]), torch.from_numpy(latents.condition[rows])).to(device)
+
+
+class MapWriter:
+    """Observer that writes the attention maps of the first `kept` samples of a store as they come.
+
+    `row` and `column` say where the running batch stands. Maps of one chunk at a time are held: on large images those
+    of a whole batch would not fit anywhere.
+    """
+
+    def __init__(self, arrays: Mapping[tuple[str, str], zarr.Array], kept: int) -> None:
+        self.arrays = arrays
+        self.kept = kept
+        self.row = 0
+        self.column = 0
+
+    def observe(self, call: AttentionCall) -> None:
+        stop = min(self.kept, self.row + len(call.query))
+        if self.row >= stop:
+            return
+        array = self.arrays[call.site.name, "maps"]
+        step = array.chunks[0]
+        for start in range(self.row, stop, step):
+            end = min(start + step, stop)
+            maps = attention_maps(call, slice(start - self.row, end - self.row))
+            array[start:end, self.column] = maps.cpu().numpy()
+
+
+def attention_maps(call: AttentionCall, samples: slice = slice(None)) -> Tensor:
+    """Return the attention probabilities (sample, head, query, key) of some samples: float32 softmax, as float16."""
+    query, key = call.query[samples], call.key[samples]
+    mask = call.attn_mask
+    if mask is not None and mask.dim() == 4 and len(mask) > 1:
+        mask = mask[samples]
+    maps = query.new_empty((*query.shape[:3], key.shape[2]), dtype=torch.float16)
+    for rows, scores in score_tiles(query, key, call.scale, mask, call.is_causal):
+        maps[:, :, rows] = scores.softmax(-1)
+    return maps
+
+
+Observe = Callable[[Tensor, Tensor, int, Condition], Results]
+
+
+@contextmanager
+def observing(denoiser: Denoiser, layouts: list[SiteLayout], *observers: Any) -> Iterator[Observe]:
+    """Yield a function (x_t, noise, timestep, condition) -> statistics and loss (sample, ...) of one forward pass."""
+    statistics = StatisticsObserver({layout.name: layout.grid for layout in layouts})
+
+    def observe(x_t: Tensor, noise: Tensor, timestep: int, condition: Condition) -> Results:
+        statistics.results.clear()
+        prediction = denoiser.predict_noise(x_t, timestep, condition)
+        loss = (prediction - noise).square().flatten(1).mean(1)
+        # Only now does anything leave the device: a copy per site would stall it in the middle of the pass.
+        results = {LOSS_KEY: loss.float().cpu().numpy()}
+        for site, found in statistics.results.items():
+            results |= {(site, name): values for name, values in _arrays(found).items()}
+        _check_finite(results, timestep)
+        return results
+
+    with torch.no_grad(), AttentionTap(denoiser.module, [statistics, *observers]):
+        yield observe
+
+
+def observe_chunks(
+    observe: Observe, latents: Latents, group: int, runtime: RuntimeConfig, device: torch.device, maps: MapWriter
+) -> Iterator[tuple[slice, int, Results]]:
+    """Yield (rows, column, results) for each chunk: `group` samples at one timestep, run in batches."""
+    steps = [
+        (column, chunk, rows)
+        for column in range(len(latents.timesteps))
+        for chunk in cuts(slice(0, len(latents.samples)), group)
+        for rows in cuts(chunk, runtime.batch_size)
+    ]
+    parts: list[Results] = []
+    for column, chunk, rows in progress(steps, "capture (batches)", total=len(steps), show=runtime.progress):
+        if rows.start == chunk.start:  # a chunk of latents is read once, not once per batch
+            x_t, noise = (array[chunk, column].values for array in (latents.x_t, latents.noise))
+        some = slice(rows.start - chunk.start, rows.stop - chunk.start)
+        maps.row, maps.column = rows.start, column
+        noised, added = torch.from_numpy(x_t[some]).to(device), torch.from_numpy(noise[some]).to(device)
+        parts.append(observe(noised, added, int(latents.timesteps[column]), rows_condition(latents, rows, device)))
+        if rows.stop == chunk.stop:
+            yield chunk, column, {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+            parts = []
+
+
+def cuts(rows: slice, length: int) -> list[slice]:
+    """Return `rows` in pieces of at most `length`."""
+    return [slice(start, min(start + length, rows.stop)) for start in range(rows.start, rows.stop, length)]
+
+
+def store_attrs(rule: str, latents: Latents, model_json: Path | str, **parameters: Any) -> dict[str, Any]:
+    """Return the attributes of a store: what its files must agree on, and where everything in it comes from.
+
+    Raises StoreError when the latents were made for another model.
+    """
+    model = read_json(model_json)
+    if latents.attrs["model_sha256"] != model["sha256"]:
+        raise StoreError(
+            f"{latents.path}: was made for model {latents.attrs['model_sha256']}, but {model_json} is "
+            f"{model['sha256']}; let the workflow make the latents anew"
+        )
+    with latents.path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {
+        "model": Path(model_json).parent.name,
+        **{key: latents.attrs[key] for key in INHERITED_ATTRS},
+        "provenance": provenance(
+            rule=rule,
+            parameters=parameters,
+            inputs={"latents": digest, "model": model["sha256"]},
+            latents=json.loads(latents.attrs["provenance"]),
+        ),
+    }
+
+
+def _arrays(statistics: AttentionStatistics) -> dict[str, np.ndarray]:
+    """Return the quantities that a site has, in the dtype they are stored in."""
+    present = {field.name: getattr(statistics, field.name) for field in fields(statistics)}
+    return {
+        name: values.float().cpu().numpy().astype(VARIABLES[name].dtype)
+        for name, values in present.items()
+        if values is not None
+    }
+
+
+def _check_finite(results: Results, timestep: int) -> None:
+    # Sites come in the order in which they ran and the loss last, so the first one named is where it began.
+    for (site, name), values in sorted(results.items(), key=lambda item: item[0] == LOSS_KEY):
+        if not np.isfinite(values).all():
+            where = f"{site}: {name}" if site else "the predicted noise"
+            raise ModelError(
+                f"{where} is not finite at timestep {timestep}; "
+                "check the model's weights and run it in float32 on images in [-1, 1]"
+            )

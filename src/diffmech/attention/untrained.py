@@ -1,0 +1,116 @@
+"""The untrained null: what the heads of the same architecture do with random weights, several times over.
+
+Whatever a trained head shows must exceed what its twins show by initialisation alone. Asking this follows the model
+randomisation test of Adebayo et al. 2018; ranking a head among twins is ours.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+import zarr
+
+from diffmech.artifacts import building_store, progress
+from diffmech.attention.capture import Results, cuts, observing, rows_condition, store_attrs, survey_sites
+from diffmech.attention.layout import create_attention_store
+from diffmech.attention.passes import Latents, open_latents
+from diffmech.config.analysis import RuntimeConfig
+from diffmech.config.study import UntrainedConfig
+from diffmech.errors import StoreError
+from diffmech.models.load import load_denoiser
+
+
+def capture_untrained(
+    latents: Sequence[Path | str],
+    model_json: Path | str,
+    output: Path | str,
+    *,
+    untrained: UntrainedConfig,
+    runtime: RuntimeConfig,
+) -> None:
+    """Observe `untrained.seeds` random initialisations on the first `untrained.samples` samples of `latents`.
+
+    `latents` are stores of one data set: blocks of timesteps, each in one or more shards. The store has the quantities
+    of a capture, no maps, and a leading dimension `twin`; twin s depends on the architecture and s alone. Raises
+    StoreError when blocks differ in their samples.
+    """
+    passes = first_samples([open_latents(path) for path in latents], untrained.samples)
+    samples, timesteps = passes.samples.tolist(), passes.timesteps.tolist()
+    axes = {"twin": list(range(untrained.seeds)), "sample": samples, "timestep": timesteps}
+    # A twin is written at once: it is small, and a chunk per timestep would make thousands of tiny ones.
+    chunks = {"twin": 1, "sample": max(1, len(samples)), "timestep": len(timesteps)}
+    attrs = store_attrs("capture_untrained", passes, model_json, untrained=untrained.canonical())
+    x_t, noise = (torch.from_numpy(array.values) for array in (passes.x_t, passes.noise))
+    with building_store(output) as directory:
+        if not samples:
+            create_attention_store(directory, [], axes=axes, chunks=chunks, attrs=attrs)
+            return
+        arrays: dict[tuple[str, str], zarr.Array] = {}
+        for twin in progress(axes["twin"], "untrained twins", total=untrained.seeds, show=runtime.progress):
+            denoiser = load_denoiser(Path(model_json), device=runtime.device, untrained_seed=twin)
+            layouts = survey_sites(denoiser, passes)
+            if not arrays:
+                arrays = create_attention_store(directory, layouts, axes=axes, chunks=chunks, attrs=attrs)
+            columns: list[Results] = []
+            with observing(denoiser, layouts) as observe:
+                for column, timestep in enumerate(timesteps):
+                    parts = [
+                        observe(
+                            x_t[rows, column].to(denoiser.device),
+                            noise[rows, column].to(denoiser.device),
+                            timestep,
+                            rows_condition(passes, rows, denoiser.device),
+                        )
+                        for rows in cuts(slice(0, len(samples)), runtime.batch_size)
+                    ]
+                    columns.append({key: np.concatenate([part[key] for part in parts]) for key in parts[0]})
+            for key, array in arrays.items():
+                array[twin] = np.stack([column[key] for column in columns], axis=1)
+
+
+def first_samples(latents: Sequence[Latents], count: int) -> Latents:
+    """Return the first `count` samples of all `latents` at all their timesteps, as one in memory.
+
+    Raises StoreError when the blocks do not hold the same samples or hold a timestep twice.
+    """
+    blocks: dict[tuple[int, ...], list[Latents]] = {}
+    for shard in latents:
+        blocks.setdefault(tuple(shard.timesteps.tolist()), []).append(shard)
+    joined = [_shards(shards, count) for _, shards in sorted(blocks.items())]
+    first = joined[0]
+    timesteps = np.concatenate([block.timesteps for block in joined])
+    for block in joined[1:]:
+        if not np.array_equal(block.samples, first.samples):
+            raise StoreError(
+                f"{block.path}: holds other samples than {first.path}; let the workflow make the missing latents"
+            )
+    if len(np.unique(timesteps)) != len(timesteps):
+        raise StoreError(f"{first.path}: its data set has latents with the same timestep twice; delete the older ones")
+    order = np.argsort(timesteps)
+    x_t, noise = (
+        xr.concat([getattr(block, name) for block in joined], "timestep", join="exact")[:, order]
+        for name in ("x_t", "noise")
+    )
+    return replace(first, timesteps=timesteps[order], x_t=x_t, noise=noise)
+
+
+def _shards(shards: Sequence[Latents], count: int) -> Latents:
+    """Return the first `count` samples of the shards of one block."""
+    # An empty shard, beyond the end of a small data set, comes last.
+    shards = sorted(shards, key=lambda shard: (not len(shard.samples), shard.samples[:1].tolist()))
+    left, parts = count, list[tuple[Latents, slice]]()
+    for shard in shards:
+        some = slice(0, min(left, len(shard.samples)))
+        if some.stop or not parts:
+            parts.append((shard, some))
+            left -= some.stop
+    domain, condition = (
+        np.concatenate([getattr(shard, name)[some] for shard, some in parts]) for name in ("domain", "condition")
+    )
+    x_t, noise = (
+        xr.concat([getattr(shard, name)[some].load() for shard, some in parts], "sample") for name in ("x_t", "noise")
+    )
+    return replace(shards[0], samples=x_t["sample"].values, domain=domain, condition=condition, x_t=x_t, noise=noise)

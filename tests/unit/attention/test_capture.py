@@ -1,0 +1,230 @@
+"""Captured attention is that of the model: untouched outputs, exact statistics, independence of batches and shards."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from conftest import RUNTIME, Capture
+
+from diffmech.attention.capture import attention_maps, capture_attention, observing, rows_condition, survey_sites
+from diffmech.attention.passes import open_latents
+from diffmech.attention.sites import AttentionSite
+from diffmech.attention.store import open_attention
+from diffmech.attention.tap import AttentionCall, AttentionTap
+from diffmech.config.study import CaptureConfig
+from diffmech.errors import ModelError, StoreError
+from diffmech.models.load import load_denoiser
+
+MakeLatents = Callable[..., Path]
+
+
+def test_observing_leaves_the_prediction_bit_identical(latents: MakeLatents, model_json: Path) -> None:
+    passes, denoiser = open_latents(latents()), load_denoiser(model_json, device="cpu")
+    x_t = torch.from_numpy(passes.x_t[:, 0].values)
+    condition = rows_condition(passes, slice(0, 6), denoiser.device)
+    with torch.no_grad():
+        plain = denoiser.predict_noise(x_t, 100, condition)
+    predictions = []
+    original = type(denoiser).predict_noise
+
+    def recording(self: object, *args: object) -> torch.Tensor:
+        predictions.append(original(self, *args))
+        return predictions[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(denoiser), "predict_noise", recording)
+        layouts = survey_sites(denoiser, passes)
+        predictions.clear()
+        with observing(denoiser, layouts) as observe:
+            observe(x_t, torch.zeros_like(x_t), 100, condition)
+    assert len(predictions) == 1
+    assert torch.equal(predictions[0], plain)
+
+
+def test_the_loss_is_the_mean_squared_error_of_the_predicted_noise(
+    latents: MakeLatents, capture: Capture, model_json: Path
+) -> None:
+    path = latents()
+    passes, denoiser = open_latents(path), load_denoiser(model_json, device="cpu")
+    loss = open_attention(capture(path))["loss"]
+    for column, timestep in enumerate(passes.timesteps.tolist()):
+        condition = rows_condition(passes, slice(0, 6), denoiser.device)
+        with torch.no_grad():
+            prediction = denoiser.predict_noise(torch.from_numpy(passes.x_t[:, column].values), timestep, condition)
+        expected = ((prediction.numpy() - passes.noise[:, column].values) ** 2).mean((1, 2, 3))
+        np.testing.assert_allclose(loss.sel(timestep=timestep), expected, rtol=1e-5)
+
+
+def test_stored_maps_are_the_softmax_of_the_models_own_scores(
+    latents: MakeLatents, capture: Capture, model_json: Path
+) -> None:
+    path = latents()
+    passes, denoiser = open_latents(path), load_denoiser(model_json, device="cpu")
+    tree = open_attention(capture(path))
+    expected = {}
+
+    def softmax(call: AttentionCall) -> None:
+        expected[call.site.name] = (call.query @ call.key.mT * call.scale).softmax(-1)
+
+    with torch.no_grad(), AttentionTap(denoiser.module, [softmax]):
+        condition = rows_condition(passes, slice(0, 3), denoiser.device)
+        denoiser.predict_noise(torch.from_numpy(passes.x_t[:3, 1].values), 700, condition)
+    assert list(tree.children) == list(expected)
+    for site, maps in expected.items():
+        stored = tree[site]["maps"].sel(timestep=700)
+        assert stored.dims == ("kept_sample", "head", "query", "key")
+        np.testing.assert_allclose(stored, maps.numpy(), atol=5e-4)
+
+
+def test_entropy_of_the_stored_maps_is_the_stored_entropy(latents: MakeLatents, capture: Capture) -> None:
+    tree = open_attention(capture(latents()))
+    for site in tree.children.values():
+        p = site["maps"].values.astype(np.float64)
+        entropy = -(p * np.log(np.where(p > 0, p, 1))).sum(-1).mean(-1)
+        np.testing.assert_allclose(entropy, site["entropy"].values[:3], atol=5e-3)
+        assert entropy.min() < 0.95 * site.attrs["h_max"]  # not the trivial case of uniform attention
+
+
+def test_received_attention_is_the_mean_column_of_the_maps(latents: MakeLatents, capture: Capture) -> None:
+    tree = open_attention(capture(latents()))
+    for site in tree.children.values():
+        columns = site["maps"].values.astype(np.float64).mean(-2) * site.attrs["n_keys"]
+        np.testing.assert_allclose(columns, site["received"].values[:3], atol=5e-3, rtol=5e-3)
+
+
+def test_maps_respect_a_mask_of_each_sample() -> None:
+    rng = torch.Generator().manual_seed(0)
+    query, key = (torch.randn(3, 2, 5, 4, generator=rng) for _ in range(2))
+    mask = torch.zeros(3, 1, 5, 5)
+    mask[1, :, :, 2] = -torch.inf
+    site = AttentionSite("mid.0.self", "mid", "self", 2)
+    call = AttentionCall(site, query, key, key, query, None, 0.5, mask, False)
+    expected = (query @ key.mT * 0.5 + mask).softmax(-1)
+    np.testing.assert_allclose(attention_maps(call).float(), expected, atol=5e-4)
+    np.testing.assert_allclose(attention_maps(call, slice(1, 3)).float(), expected[1:], atol=5e-4)
+    assert (attention_maps(call, slice(1, 2))[..., 2] == 0).all()
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 64])
+def test_the_batch_size_does_not_change_the_results(latents: MakeLatents, capture: Capture, batch_size: int) -> None:
+    path = latents()
+    one, other = open_attention(capture(path)), open_attention(capture(path, str(batch_size), batch_size=batch_size))
+    _assert_same(one, other, 1e-5)
+
+
+def test_two_shards_together_equal_one(latents: MakeLatents, capture: Capture) -> None:
+    parts = [capture(latents(samples), keep_maps=0) for samples in (range(4, 6), range(0, 4))]
+    _assert_same(open_attention(capture(latents())).map_over_datasets(_without_maps), open_attention(parts), 1e-5)
+
+
+def test_small_chunks_change_nothing(latents: MakeLatents, capture: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = latents()
+    one = open_attention(capture(path))
+    # Three samples per chunk, and chunks of one sample and head for the maps: batches and chunks no longer coincide.
+    monkeypatch.setattr("diffmech.attention.layout.CHUNK_BYTES", 3 * 4 * 64 * 2)
+    other = open_attention(capture(path, "small", batch_size=2))
+    assert other["down1.0.self"]["entropy"].chunks[0] == (3, 3)
+    assert other["down1.0.self"]["maps"].data.chunksize == (1, 1, 1, 64, 64)
+    _assert_same(one, other, 1e-5)
+
+
+def test_a_shard_beyond_the_end_of_the_data_set_is_empty(latents: MakeLatents, capture: Capture) -> None:
+    full, empty = capture(latents(range(6, 12)), keep_maps=0), capture(latents(range(12, 18)), keep_maps=0)
+    tree = open_attention([full, empty])
+    assert tree["sample"].values.tolist() == [6, 7, 8, 9]
+    with pytest.raises(StoreError, match="holds no samples"):
+        open_attention(empty)
+
+
+def test_everything_needed_to_reproduce_a_store_is_in_it(latents: MakeLatents, capture: Capture) -> None:
+    tree = open_attention(capture(latents(seed=3)))
+    origin = json.loads(tree.attrs["provenance"])
+    assert tree.attrs["seed"] == 3
+    assert tree.attrs["domain"] == "synthetic"
+    assert origin["rule"] == "capture_attention"
+    assert origin["parameters"] == {"keep_maps": 3, "untrained_seed": None}
+    assert {"diffmech", "torch", "diffusers"} <= origin["versions"].keys()
+    assert origin["inputs"]["model"] == tree.attrs["model_sha256"]
+    assert origin["latents"]["latents"]["seed"] == 3
+
+
+def test_equal_inputs_give_equal_bytes(latents: MakeLatents, capture: Capture) -> None:
+    assert capture(latents()).read_bytes() == capture(latents(), "again").read_bytes()
+
+
+def test_activations_that_are_not_finite_are_one_line(
+    latents: MakeLatents, model_json: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: object, **kwargs: object) -> object:
+        denoiser = load_denoiser(model_json, device="cpu")
+        attention = denoiser.module.up_blocks[0].attentions[0].transformer_blocks[0].attn1
+        attention.to_v.weight.fill_(torch.inf)
+        return denoiser
+
+    monkeypatch.setattr("diffmech.attention.capture.load_denoiser", broken)
+    output = tmp_path / "out" / "a.zarr.zip"
+    with pytest.raises(ModelError, match=r"^up0\.0\.self: .* is not finite at timestep 100") as e:
+        capture_attention(latents(), model_json, output, capture=CaptureConfig(), runtime=RUNTIME)
+    assert "\n" not in str(e.value)
+    assert list(output.parent.iterdir()) == []
+
+
+def test_latents_of_another_model_are_refused(latents: MakeLatents, model_json: Path, tmp_path: Path) -> None:
+    other = tmp_path / "model.json"
+    other.write_text(json.dumps(json.loads(model_json.read_text()) | {"sha256": "other"}))
+    with pytest.raises(StoreError, match="was made for model"):
+        capture_attention(latents(), other, tmp_path / "a.zarr.zip", capture=CaptureConfig(), runtime=RUNTIME)
+
+
+def test_a_job_killed_in_the_middle_leaves_no_store(latents: MakeLatents, model_json: Path, tmp_path: Path) -> None:
+    path, output = latents(), tmp_path / "out" / "a.zarr.zip"
+    program = f"""
+import os, signal
+from pathlib import Path
+from diffmech.attention import capture
+from diffmech.config.analysis import RuntimeConfig
+from diffmech.config.study import CaptureConfig
+chunks = capture.observe_chunks
+def killed(*arguments):
+    for number, chunk in enumerate(chunks(*arguments)):
+        if number == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield chunk
+capture.observe_chunks = killed
+runtime = RuntimeConfig(progress=False, device="cpu")
+capture.capture_attention({str(path)!r}, {str(model_json)!r}, {str(output)!r}, capture=CaptureConfig(), runtime=runtime)
+"""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    job = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert job.returncode == -signal.SIGKILL, job.stderr
+    assert output.parent.is_dir()  # it had begun
+    assert not output.exists()
+    with pytest.raises(StoreError, match=r"no \*\.zarr\.zip"):
+        open_attention(output.parent)
+
+
+def _without_maps(dataset: xr.Dataset) -> xr.Dataset:
+    return dataset.drop_vars(["maps", "kept_sample"], errors="ignore")
+
+
+def _assert_same(one: xr.DataTree, other: xr.DataTree, tolerance: float) -> None:
+    """Compare every quantity of two trees; those kept in float16 to its own precision."""
+    assert list(one.children) == list(other.children) != []
+    np.testing.assert_allclose(one["loss"], other["loss"], rtol=tolerance)
+    for name, site in one.children.items():
+        assert set(site.data_vars) == set(other[name].data_vars) >= {"entropy", "received"}
+        for variable, values in site.data_vars.items():
+            again = other[name][variable]
+            assert values.dims == again.dims
+            close = 2e-3 if values.dtype == np.float16 else tolerance
+            np.testing.assert_allclose(
+                values.values.astype(np.float32), again.values.astype(np.float32), atol=close, rtol=close
+            )
