@@ -29,7 +29,7 @@ from diffmech.models.storage import read_pointer
 from diffmech.randomness import generator
 
 HELD_OUT = 5  # every fifth drawn face tests the judge
-BATCH = 128
+BATCH = 64
 LEARNING_RATE = 3e-3
 GRAIN = 0.05  # standard deviation of noise on the training images: samples are less clean than drawings
 CONFIDENCE = 0.95

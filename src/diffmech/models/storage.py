@@ -134,11 +134,13 @@ def _check_supported(unet: Path, config: dict[str, Any], *, with_tokens: bool) -
             "which take an image and a timestep and need no other input"
         )
     if name == "UNet2DConditionModel" and not with_tokens:
-        if config.get("cross_attention_dim", 1280) is not None:
+        width = config.get("cross_attention_dim", 1280)
+        # diffusers builds a network without cross-attention from a None per level
+        if any(each is not None for each in (width if isinstance(width, list) else [width])):
             raise ModelError(
-                f"{unet / 'config.json'}: a UNet2DConditionModel with cross_attention_dim "
-                f"{config.get('cross_attention_dim', 1280)} and no tokens/ beside it is conditioned on text, which is "
-                "not supported, since the images of a study have no captions; expected an unconditional network"
+                f"{unet / 'config.json'}: a UNet2DConditionModel with cross_attention_dim {width} and no tokens/ "
+                "beside it is conditioned on text, which is not supported, since the images of a study have no "
+                "captions; expected an unconditional network"
             )
         for extra in ("addition_embed_type", "encoder_hid_dim_type"):
             if config.get(extra):

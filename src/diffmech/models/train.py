@@ -23,7 +23,7 @@ from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.images import ImagesConfig
 from diffmech.config.models import DenoiserConfig, Training
 from diffmech.data.store import ImageSet, open_dataset
-from diffmech.errors import ModelError
+from diffmech.errors import DataError, ModelError
 from diffmech.models.architecture import build_model, build_scheduler
 from diffmech.models.checkpoint import Progress, fingerprint, load_checkpoint, save_checkpoint
 from diffmech.models.load import resolve_device
@@ -60,7 +60,7 @@ def train_denoiser(
     training_set = TrainingSet(datasets, config.training)
     expected = (images.channels, images.size, images.size)
     if training_set.sample_shape != expected:
-        raise ModelError(
+        raise DataError(
             f"the data sets {sorted(map(str, datasets.values()))} hold images of {training_set.sample_shape}, "
             f"but `images` gives {expected} (channels, height, width); prepare them anew"
         )

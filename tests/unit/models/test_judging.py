@@ -1,0 +1,122 @@
+"""Held-out loss, the judge of generated images, and the precision of training."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+
+from diffmech.config.analysis import RuntimeConfig
+from diffmech.config.images import ImagesConfig, SyntheticFaces
+from diffmech.config.models import RecognitionConfig, SamplingConfig
+from diffmech.data.store import open_dataset
+from diffmech.errors import ConfigError, ModelError
+from diffmech.models.denoiser import Condition
+from diffmech.models.heldout import denoising_losses, heldout_loss
+from diffmech.models.load import load_denoiser
+from diffmech.models.precision import mixed_precision
+from diffmech.models.recognition import check_recognition, train_judge, trained_faces, wilson_interval
+from diffmech.randomness import noise
+
+
+def test_wilson_interval_solves_its_equation() -> None:
+    # Wilson 1927: the ends are the shares p at which the observed share lies z standard errors away
+    low, high = wilson_interval(58, 64, 0.95)
+    for end in (low, high):
+        z = abs(58 / 64 - end) / np.sqrt(end * (1 - end) / 64)
+        assert z == pytest.approx(1.959964, abs=1e-5)
+    assert wilson_interval(64, 64, 0.95)[1] == pytest.approx(1)
+    assert 0.9 < wilson_interval(64, 64, 0.95)[0] < 1
+    assert wilson_interval(0, 64, 0.95)[0] == pytest.approx(0, abs=1e-12)
+
+
+def test_judge_learns_to_see_hats(quiet: RuntimeConfig) -> None:
+    judge = train_judge(
+        ("hat",),
+        SyntheticFaces(kind="synthetic_faces"),
+        ImagesConfig(size=12),
+        RecognitionConfig(faces=400, epochs=8),
+        quiet,
+    )
+    assert judge.accuracy[0] > 0.9
+
+
+def test_recognition_states_the_judges_accuracy_and_an_interval(
+    trained: Path, images_config: ImagesConfig, quiet: RuntimeConfig, tmp_path: Path
+) -> None:
+    recognition = RecognitionConfig(attributes=["hat", "wings"], samples=6, faces=60, epochs=1)
+    check_recognition(
+        trained,
+        tmp_path / "recognition.csv",
+        recognition=recognition,
+        sampling=SamplingConfig(steps=2),
+        images=images_config,
+        runtime=quiet,
+    )
+    table = pd.read_csv(tmp_path / "recognition.csv")
+    assert table.columns.tolist() == ["attribute", "heldout_accuracy", "recognised_share", "low", "high", "n"]
+    assert table["attribute"].tolist() == ["hat", "no hat"]
+    assert (table["low"] <= table["recognised_share"]).all()
+    assert (table["recognised_share"] <= table["high"]).all()
+    assert table["n"].tolist() == [6, 6]
+    assert table["heldout_accuracy"].between(0, 1).all()
+
+
+def test_judge_sees_faces_drawn_like_those_of_training(trained: Path) -> None:
+    assert trained_faces(trained) == SyntheticFaces(kind="synthetic_faces", count=30)
+
+
+def test_unknown_attributes_are_refused(
+    trained: Path, images_config: ImagesConfig, quiet: RuntimeConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match=r"none of recognition\.attributes \['wings'\]"):
+        check_recognition(
+            trained,
+            tmp_path / "recognition.csv",
+            recognition=RecognitionConfig(attributes=["wings"]),
+            sampling=SamplingConfig(),
+            images=images_config,
+            runtime=quiet,
+        )
+
+
+def test_heldout_table_has_every_domain_split_and_timestep(
+    trained: Path, stores: dict[str, Path], quiet: RuntimeConfig, tmp_path: Path
+) -> None:
+    settings = {"holdout": 5, "seed": 0, "draws": 200, "runtime": quiet}
+    heldout_loss(trained, stores, tmp_path / "a.csv", timesteps=[5, 40], samples=7, **settings)
+    table = pd.read_csv(tmp_path / "a.csv")
+    assert table[["domain", "split", "timestep"]].to_numpy().tolist() == [
+        [domain, split, t] for domain in ("real", "synthetic") for split in ("train", "heldout") for t in (5, 40)
+    ]
+    assert table["n"].tolist() == [7, 7, 2, 2, 7, 7, 6, 6]
+    assert (table["low"] <= table["loss"]).all()
+    assert (table["loss"] <= table["high"]).all()
+    with pytest.raises(ConfigError, match=r"timesteps: 50 is not below the 50 steps"):
+        heldout_loss(trained, stores, tmp_path / "b.csv", timesteps=[50], samples=7, **settings)
+
+
+def test_denoising_loss_is_the_mean_squared_error_of_the_noise(trained: Path, stores: dict[str, Path]) -> None:
+    denoiser, images = load_denoiser(trained, device="cpu"), open_dataset(stores["real"])
+    losses = denoising_losses(denoiser, images, "real", np.array([1, 3, 4]), 30, seed=2, batch_size=2)
+    added = torch.from_numpy(noise(2, 3, 30, (1, 8, 8)))[None]
+    x_t = denoiser.scheduler.add_noise(torch.from_numpy(images.images([3])), added, torch.tensor([30]))
+    condition = Condition(torch.tensor([0]), torch.full((1, len(denoiser.attributes)), torch.nan))
+    expected = F.mse_loss(denoiser.predict_noise(x_t, 30, condition), added)
+    assert losses[1] == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_mixed_precision_keeps_slow_kernels_in_float32_and_ends_with_its_context() -> None:
+    cpu, x = torch.device("cpu"), torch.randn(2, 8, 4, 4)
+    weight = torch.randn(8, 8, 1, 1)
+    with mixed_precision(cpu, "bfloat16"):
+        product = F.conv2d(x, weight)
+        assert product.dtype == torch.bfloat16
+        assert F.scaled_dot_product_attention(product, product, value=product).dtype == torch.float32
+        assert F.group_norm(product, 2).dtype == torch.float32
+    assert F.conv2d(x, weight).dtype == torch.float32
+    with mixed_precision(cpu, "float32"):
+        assert torch.equal(F.conv2d(x, weight), F.conv2d(x, weight))
+        assert F.conv2d(x, weight).dtype == torch.float32
