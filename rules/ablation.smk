@@ -11,7 +11,12 @@ rule ablation:
 rule reference_outputs:
     """Keep the clean head outputs of reference images: what mean and resample ablation put in place."""
     input:
-        latents=lambda wildcards: study.latents_of_block(wildcards.block, study.config.ablation.reference_samples),
+        first=lambda wildcards: study.latents_of_block(
+            study.datasets[0], wildcards.block, study.config.ablation.reference_samples
+        ),
+        second=lambda wildcards: study.latents_of_block(
+            study.datasets[1], wildcards.block, study.config.ablation.reference_samples
+        ),
         model="results/models/{model}/model.json",
     output:
         REFERENCE,
@@ -41,7 +46,7 @@ rule ablate_heads:
     input:
         latents=lambda wildcards: study.ablation_latents(wildcards.dataset, wildcards.block, wildcards.shard),
         model="results/models/{model}/model.json",
-        reference=REFERENCE,
+        reference=lambda wildcards: study.ablation_references(wildcards.group, wildcards.block),
         heads=lambda wildcards: (
             checkpoints.label_mechanisms.get(model=wildcards.model).output[0]
             if wildcards.group == "mechanisms"
@@ -74,7 +79,7 @@ rule ablate_heads:
 rule ablation_effects:
     """Turn ablations into effects with intervals, matched controls and corrected p-values."""
     input:
-        study.ablations(),
+        **study.named_ablations(),
     output:
         "results/ablation/{model}/effects.csv",
     log:
@@ -88,7 +93,7 @@ rule ablation_effects:
         mem_mb=2000,
     params:
         settings=study.settings(ablation=["methods", "draws", "permutations", "confidence", "alpha"]),
-        domains=study.domains,
+        names=study.ablation_names(),
         seed=study.seed,
         code=study.code("ablation_effects"),
     message:
@@ -102,7 +107,8 @@ rule circuit_complexity:
     input:
         attention_first=study.attention(study.datasets[0]),
         attention_second=study.attention(study.datasets[1]),
-        ablation=study.ablations("heads"),
+        ablation_first=study.ablations(study.datasets[0], "heads"),
+        ablation_second=study.ablations(study.datasets[1], "heads"),
     output:
         "results/complexity/{model}.csv",
     log:
@@ -115,8 +121,9 @@ rule circuit_complexity:
     resources:
         mem_mb=3000,
     params:
-        settings=study.settings(complexity=study.config.complexity, ablation=["methods"]),
-        domains=study.domains,
+        settings=study.settings(complexity=study.config.complexity),
+        domains=list(study.domains),
+        method=study.config.ablation.methods[0],
         seed=study.seed,
         code=study.code("circuit_complexity"),
     message:

@@ -3,9 +3,8 @@
 from diffmech.workflow.session import session
 
 with session(snakemake) as job:
-    from diffmech.interventions.ablation import ablate_heads
-
     from diffmech.config.analysis import AblationConfig
+    from diffmech.interventions.ablation import ablate_heads
 
     ablate_heads(
         list(job.input.latents),

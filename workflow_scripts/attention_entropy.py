@@ -3,9 +3,8 @@
 from diffmech.workflow.session import session
 
 with session(snakemake) as job:
-    from diffmech.mechanisms.entropy import attention_entropy
-
     from diffmech.config.analysis import EntropyConfig
+    from diffmech.mechanisms.entropy import attention_entropy
 
     attention_entropy(
         dict(zip(job.params.domains, (list(job.input.first), list(job.input.second)), strict=True)),

@@ -4,7 +4,6 @@ from diffmech.workflow.session import session
 
 with session(snakemake) as job:
     from diffmech.attention.capture import capture_attention
-
     from diffmech.config.study import CaptureConfig
 
     capture_attention(

@@ -4,7 +4,6 @@ from diffmech.workflow.session import session
 
 with session(snakemake) as job:
     from diffmech.attention.untrained import capture_untrained
-
     from diffmech.config.study import UntrainedConfig
 
     capture_untrained(

@@ -3,10 +3,9 @@
 from diffmech.workflow.session import session
 
 with session(snakemake) as job:
-    from diffmech.models.recognition import check_recognition
-
     from diffmech.config.images import ImagesConfig
     from diffmech.config.models import RecognitionConfig, SamplingConfig
+    from diffmech.models.recognition import check_recognition
 
     check_recognition(
         job.input.model,

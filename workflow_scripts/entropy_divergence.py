@@ -3,9 +3,8 @@
 from diffmech.workflow.session import session
 
 with session(snakemake) as job:
-    from diffmech.mechanisms.entropy import entropy_divergence
-
     from diffmech.config.analysis import EntropyConfig
+    from diffmech.mechanisms.entropy import entropy_divergence
 
     entropy_divergence(
         dict(zip(job.params.domains, (list(job.input.first), list(job.input.second)), strict=True)),

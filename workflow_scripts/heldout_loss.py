@@ -3,9 +3,8 @@
 from diffmech.workflow.session import session
 
 with session(snakemake) as job:
-    from diffmech.models.heldout import heldout_loss
-
     from diffmech.config.models import DenoiserConfig
+    from diffmech.models.heldout import heldout_loss
 
     capture = job.params.settings["capture"]
     heldout_loss(

@@ -3,10 +3,9 @@
 from diffmech.workflow.session import session
 
 with session(snakemake) as job:
-    from diffmech.models.importing import import_denoiser
-
     from diffmech.config.images import ImagesConfig
     from diffmech.config.models import DenoiserConfig
+    from diffmech.models.importing import import_denoiser
 
     import_denoiser(
         job.section(DenoiserConfig, "model"),

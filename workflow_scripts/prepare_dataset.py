@@ -3,10 +3,10 @@
 from diffmech.workflow.session import session
 
 with session(snakemake) as job:
-    from diffmech.data.store import prepare_dataset
     from pydantic import TypeAdapter
 
     from diffmech.config.images import AnyDataset, ImagesConfig
+    from diffmech.data.store import prepare_dataset
 
     prepare_dataset(
         TypeAdapter(AnyDataset).validate_python(job.params.settings["dataset"]),

@@ -79,9 +79,9 @@ class Study:
         """Return the latents of `dataset` that hold its first `samples` images (all of them by default)."""
         return self._captured(LATENTS, dataset, samples, list(self.blocks))
 
-    def latents_of_block(self, block: str, samples: int) -> list[str]:
-        """Return one block's latents of both data sets that hold their first `samples` images."""
-        return [path for dataset in self.datasets for path in self._captured(LATENTS, dataset, samples, [block])]
+    def latents_of_block(self, dataset: str, block: str, samples: int) -> list[str]:
+        """Return one block's latents of `dataset` that hold its first `samples` images."""
+        return self._captured(LATENTS, dataset, samples, [block])
 
     def attention(self, dataset: str) -> list[str]:
         """Return all attention stores of `dataset`."""
@@ -115,6 +115,11 @@ class Study:
             keys += ["controls", "control_samples"]
         return self.settings(ablation=keys)
 
+    def ablation_references(self, group: str, block: str) -> list[str]:
+        """Return the reference outputs one ablation job needs: mechanisms match their controls over all blocks."""
+        needed = self.ablation_blocks if group == "mechanisms" else [block]
+        return [REFERENCE.format(model=self.model, block=name) for name in needed]
+
     def ablation_latents(self, dataset: str, block: str, shard: str) -> list[str]:
         """Return the latents that hold the images of one ablation shard in one block."""
         ids = set(self.ablation_shards[shard])
@@ -124,16 +129,26 @@ class Study:
             if ids & set(members)
         ]
 
-    def ablations(self, group: str | None = None) -> list[str]:
-        """Return the ablation stores of one group, or of all."""
-        groups = [group] if group else list(self.config.ablation.groups)
+    def ablations(self, dataset: str, group: str) -> list[str]:
+        """Return the ablation stores of one group of heads on `dataset`."""
         return [
-            ABLATION.format(model=self.model, dataset=dataset, group=name, block=block, shard=shard)
-            for name in groups
-            for dataset in self.datasets
+            ABLATION.format(model=self.model, dataset=dataset, group=group, block=block, shard=shard)
             for block in self.ablation_blocks
             for shard in self.ablation_shards
         ]
+
+    def ablation_names(self) -> dict[str, dict[str, str]]:
+        """Return, per domain and group, the name under which `ablation_effects` gets the stores."""
+        groups = self.config.ablation.groups
+        return {domain: {group: f"{domain}_{group}" for group in groups} for domain in self.domains}
+
+    def named_ablations(self) -> dict[str, list[str]]:
+        """Return all ablation stores by the names of `ablation_names`."""
+        return {
+            name: self.ablations(self.domains[domain], group)
+            for domain, groups in self.ablation_names().items()
+            for group, name in groups.items()
+        }
 
     def _captured(self, pattern: str, dataset: str, samples: int | None, block_names: list[str]) -> list[str]:
         return [
