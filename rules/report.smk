@@ -1,0 +1,113 @@
+"""What was found, as charts and as one page that opens from disk."""
+
+# Chart -> its chapter in `snakemake --report`, which shows the SVG; the page draws the Vega-Lite beside it.
+CHARTS = {
+    "power_spectrum": "1 Images",
+    "training_history": "2 Denoiser",
+    "heldout_loss": "2 Denoiser",
+    "recognition": "2 Denoiser",
+    "entropy_map": "3 Entropy",
+    "entropy_layers": "3 Entropy",
+    "entropy_divergence": "3 Entropy",
+    "jensen_shannon": "3 Entropy",
+    "mechanism_grid": "4 Mechanisms",
+    "cluster_quality": "4 Mechanisms",
+    "ablation_mechanisms": "5 Ablation",
+    "ablation_layers": "5 Ablation",
+    "ablation_heads": "5 Ablation",
+    "ablation_map": "5 Ablation",
+    "ablation_methods": "5 Ablation",
+    "complexity_ratio": "6 Complexity",
+}
+
+TABLES = {
+    "comparison": "results/datasets/comparison.json",
+    "model": f"results/models/{study.model}/model.json",
+    "heldout": f"results/models/{study.model}/heldout.csv",
+    "gallery": f"results/models/{study.model}/gallery.zarr.zip",
+    "entropy": f"results/entropy/{study.model}/heads.csv",
+    "divergence": f"results/entropy/{study.model}/divergence.csv",
+    "phases": f"results/mechanisms/{study.model}/phases.csv",
+    "clusters": f"results/mechanisms/{study.model}/clusters.csv",
+    "mechanisms": f"results/mechanisms/{study.model}/heads.csv",
+    "effects": f"results/ablation/{study.model}/effects.csv",
+    "complexity": f"results/complexity/{study.model}.csv",
+    "references": os.path.relpath(Path(workflow.basedir) / "resources" / "references.yaml"),
+}
+
+
+rule report:
+    """The page."""
+    input:
+        "results/report.html",
+
+
+rule draw_charts:
+    """Draw every chart: as Vega-Lite with its data, and as SVG."""
+    input:
+        **TABLES,
+        datasets=study.dataset_stores(),
+        attention_first=study.attention(study.datasets[0]),
+        attention_second=study.attention(study.datasets[1]),
+    output:
+        specs=[f"results/report/charts/{chart}.vl.json" for chart in CHARTS],
+        pictures=[
+            report(
+                f"results/report/charts/{chart}.svg",
+                caption=f"../resources/captions/{chart}.rst",
+                category=chapter,
+                labels={"chart": chart.replace("_", " ")},
+            )
+            for chart, chapter in CHARTS.items()
+        ],
+    log:
+        "results/logs/draw_charts.log",
+    benchmark:
+        "results/benchmarks/draw_charts.tsv"
+    conda:
+        "../envs/diffmech.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+    params:
+        settings=study.config.model_dump(mode="json", exclude={"runtime"}),
+        domains=list(study.domains),
+        code=study.code("draw_charts"),
+    message:
+        "Drawing the charts"
+    script:
+        "../workflow_scripts/draw_charts.py"
+
+
+rule write_report:
+    """Write the page: one file that opens from disk, without any network."""
+    input:
+        **TABLES,
+        datasets=study.dataset_stores(),
+        attention_first=study.attention(study.datasets[0]),
+        attention_second=study.attention(study.datasets[1]),
+        charts=rules.draw_charts.output.specs,
+    output:
+        report(
+            "results/report.html",
+            caption="../resources/captions/page.rst",
+            category="0 The page",
+            labels={"chart": "all of it, explained"},
+        ),
+    log:
+        "results/logs/write_report.log",
+    benchmark:
+        "results/benchmarks/write_report.tsv"
+    conda:
+        "../envs/diffmech.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+    params:
+        settings=study.config.model_dump(mode="json", exclude={"runtime"}),
+        domains=list(study.domains),
+        code=study.code("write_report"),
+    message:
+        "Writing the report"
+    script:
+        "../workflow_scripts/write_report.py"

@@ -1,0 +1,185 @@
+"""What the report reads: the paths of a study's artifacts, and its tables, checked when they are opened.
+
+Every number of the report comes from here. A missing optional table (training history, recognition) is None and the
+page says that it is absent; a missing required one is an error.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from diffmech.artifacts import read_json
+from diffmech.errors import StoreError
+
+TABLES = ("entropy", "divergence", "phases", "clusters", "mechanisms", "effects", "complexity", "references")
+STAGES = {"down": 0, "mid": 1, "up": 2}
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """The paths of one study's artifacts; `datasets` and `attention` are by domain, in the study's order."""
+
+    datasets: dict[str, str]
+    comparison: str
+    model: str
+    heldout: str
+    gallery: str
+    attention: dict[str, list[str]]
+    entropy: str
+    divergence: str
+    phases: str
+    clusters: str
+    mechanisms: str
+    effects: str
+    complexity: str
+    references: str
+    benchmarks: str | None = None
+
+
+def inputs_of_job(files: Any, domains: Sequence[str]) -> ReportInputs:
+    """Return the paths of a rule's input, which names tables as `ReportInputs` does and lists stores by domain."""
+    named = {name: str(getattr(files, name)) for name in ("comparison", "model", "heldout", "gallery", *TABLES)}
+    stores = (list(files.attention_first), list(files.attention_second))
+    return ReportInputs(
+        datasets=dict(zip(domains, map(str, files.datasets), strict=True)),
+        attention=dict(zip(domains, stores, strict=True)),
+        benchmarks="results/benchmarks",
+        **named,
+    )
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables of one study; `domains` are in the study's order, `heads` and `sites` in the order of the network."""
+
+    domains: tuple[str, ...]
+    sites: tuple[str, ...]
+    heads: tuple[str, ...]
+    comparison: dict[str, Any]
+    model: dict[str, Any]
+    heldout: pd.DataFrame
+    entropy: pd.DataFrame
+    divergence: pd.DataFrame
+    phases: pd.DataFrame
+    clusters: pd.DataFrame
+    mechanisms: pd.DataFrame
+    effects: pd.DataFrame
+    complexity: pd.DataFrame
+    references: dict[str, Any]
+    history: pd.DataFrame | None
+    recognition: pd.DataFrame | None
+
+
+REQUIRED = {
+    "heldout": "domain split timestep loss low high n",
+    "entropy": (
+        "domain head site kind timestep entropy low high h_max normalised effective_keys untrained_entropy "
+        "untrained_low untrained_high n"
+    ),
+    "divergence": (
+        "timestep kind divergence low high floor floor_high p p_holm jensen_shannon "
+        "untrained_divergence_max p_untrained significant"
+    ),
+    "phases": "timestep phase stability",
+    "clusters": "kind k chosen silhouette bic ari_sample_bootstrap ari_seeds",
+    "mechanisms": (
+        "head site kind phase phase_first phase_last mechanism label probe enrichment p_holm beats_untrained stability"
+    ),
+    "effects": (
+        "domain group target method timestep effect_percent low high p_zero p_zero_holm shift shift_low "
+        "shift_high control_mean control_low control_high control_percentile p_control p_control_holm off_distribution "
+        "heads n"
+    ),
+    "complexity": "variant ratio low high p",
+    "history": "step loss learning_rate seconds",
+    "recognition": "attribute heldout_accuracy recognised_share low high n",
+}
+BOOLEAN = {"significant", "beats_untrained", "confirmed", "chosen"}
+
+
+def read_tables(inputs: ReportInputs) -> Tables:
+    """Read all tables of a study. Raises StoreError naming the file and the column for a table that is not whole."""
+    model = read_json(inputs.model)
+    entropy = read_table(inputs.entropy, "entropy")
+    effects = read_table(inputs.effects, "effects")
+    effects["timestep"] = effects["timestep"].astype(str).str.removesuffix(".0")
+    sites = sorted(entropy["site"].unique(), key=site_order)
+    return Tables(
+        domains=tuple(inputs.datasets),
+        sites=tuple(sites),
+        heads=tuple(sorted(entropy["head"].unique(), key=lambda head: (site_order(head.rpartition(".")[0]), head))),
+        comparison=read_json(inputs.comparison),
+        model=model,
+        heldout=read_table(inputs.heldout, "heldout"),
+        entropy=entropy,
+        divergence=read_table(inputs.divergence, "divergence"),
+        phases=read_table(inputs.phases, "phases"),
+        clusters=read_table(inputs.clusters, "clusters"),
+        mechanisms=read_table(inputs.mechanisms, "mechanisms"),
+        effects=effects,
+        complexity=read_table(inputs.complexity, "complexity"),
+        references=read_references(inputs.references),
+        history=beside_weights(inputs, model, "history"),
+        recognition=beside_weights(inputs, model, "recognition"),
+    )
+
+
+def read_table(path: str | Path, name: str) -> pd.DataFrame:
+    """Read the table `name`; StoreError if the file or one of its columns is missing."""
+    try:
+        frame = pd.read_csv(path)
+    except (OSError, pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+        raise StoreError(f"{path}: cannot be read as a table ({error}); let the workflow make it anew") from error
+    missing = [column for column in REQUIRED[name].split() if column not in frame.columns]
+    if missing:
+        raise StoreError(
+            f"{path}: lacks the columns {', '.join(missing)}; it has {', '.join(frame.columns)}; delete it to have it"
+            " made anew"
+        )
+    for column in BOOLEAN & set(frame.columns):
+        frame[column] = frame[column].astype(str).str.lower().isin(["true", "1", "1.0"])
+    return frame
+
+
+def read_references(path: str | Path) -> dict[str, Any]:
+    """Read the published figures and the definitions, each with its source."""
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise StoreError(f"{path}: the published figures cannot be read ({' '.join(str(error).split())})") from error
+    return dict(content)
+
+
+def weights_directory(inputs: ReportInputs, model: dict[str, Any]) -> Path:
+    """Return the folder of the studied weights; a relative location counts from the folder of model.json."""
+    return Path(inputs.model).parent / str(model["location"])
+
+
+def beside_weights(inputs: ReportInputs, model: dict[str, Any], name: str) -> pd.DataFrame | None:
+    """Return `<name>.csv` from beside the weights, or beside model.json, or None where it does not exist."""
+    for folder in (weights_directory(inputs, model), Path(inputs.model).parent):
+        path = folder / f"{name}.csv"
+        if path.is_file():
+            return read_table(path, name)
+    return None
+
+
+def records(frame: pd.DataFrame) -> Iterator[Any]:
+    """Yield the rows of a table, with its columns as attributes."""
+    return iter(frame.itertuples(index=False))
+
+
+def largest(frame: pd.DataFrame, column: str) -> Any:
+    """Return the row in which `column` is largest."""
+    return frame.iloc[int(frame[column].to_numpy().argmax())]
+
+
+def site_order(site: str) -> tuple[int, str, int]:
+    """Sort sites as the data flow: down, middle, up, and self before cross; any other architecture by name."""
+    block, _, kind = site.rpartition(".")
+    stage = site.split(".")[0].rstrip("0123456789")
+    return STAGES.get(stage, 3), block, ("self", "cross").index(kind) if kind in ("self", "cross") else 2

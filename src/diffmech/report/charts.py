@@ -1,0 +1,55 @@
+"""All charts of the report, by name: each is drawn from the tables alone and written as Vega-Lite and as SVG."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from diffmech.artifacts import atomic_path
+from diffmech.config.analysis import AblationConfig
+from diffmech.report import charts_ablation, charts_attention, charts_mechanisms, charts_model
+from diffmech.report.artifacts import ReportInputs, Tables, read_tables
+from diffmech.report.drawing import specification, write_text
+from diffmech.report.findings import mechanism_names, published
+
+Drawer = Callable[[Tables, AblationConfig], Any]
+
+CHARTS: dict[str, Drawer] = {
+    "power_spectrum": lambda t, _: charts_model.power_spectrum(t.comparison, t.domains),
+    "training_history": lambda t, _: charts_model.training_history(t.history),
+    "heldout_loss": lambda t, _: charts_model.heldout_loss(t.heldout, t.domains),
+    "recognition": lambda t, _: charts_model.recognition(t.recognition),
+    "entropy_map": lambda t, _: charts_attention.entropy_map(t.entropy, t.heads, t.domains),
+    "entropy_layers": lambda t, _: charts_attention.entropy_layers(t.entropy, t.sites, t.domains),
+    "entropy_divergence": lambda t, _: charts_attention.entropy_divergence(t.divergence),
+    "jensen_shannon": lambda t, _: charts_attention.jensen_shannon(t.divergence),
+    "cluster_quality": lambda t, _: charts_mechanisms.cluster_quality(t.clusters),
+    "mechanism_grid": lambda t, _: charts_mechanisms.mechanism_grid(t.mechanisms, t.heads),
+    "ablation_mechanisms": lambda t, a: _forest(t, a, "mechanisms"),
+    "ablation_layers": lambda t, a: _forest(t, a, "layers"),
+    "ablation_heads": lambda t, a: _forest(t, a, "heads"),
+    "ablation_map": lambda t, a: charts_ablation.ablation_map(t.effects, a.methods[0], t.heads, t.domains, a.alpha),
+    "ablation_methods": lambda t, _: charts_ablation.ablation_methods(t.effects, t.domains, mechanism_names(t)),
+    "complexity_ratio": lambda t, _: charts_ablation.complexity_ratio(
+        t.complexity, published(t.references, "complexity_ratio"), t.domains
+    ),
+}
+
+
+def draw_charts(inputs: ReportInputs, folder: Path, *, ablation: AblationConfig) -> None:
+    """Write `<name>.vl.json` (Vega-Lite with its data) and `<name>.svg` of every chart to `folder`."""
+    import vl_convert
+
+    tables = read_tables(inputs)
+    for name, draw in CHARTS.items():
+        spec = specification(draw(tables, ablation))
+        with atomic_path(Path(folder) / f"{name}.vl.json") as path:
+            path.write_text(write_text(spec), encoding="utf-8")
+        with atomic_path(Path(folder) / f"{name}.svg") as path:
+            path.write_text(vl_convert.vegalite_to_svg(json.dumps(spec)), encoding="utf-8")
+
+
+def _forest(tables: Tables, ablation: AblationConfig, group: str) -> Any:
+    return charts_ablation.ablation_forest(
+        tables.effects, group, ablation.methods[0], tables.domains, ablation.alpha, mechanism_names(tables)
+    )

@@ -1,0 +1,228 @@
+"""Charts of ablation effects and circuit complexity, each beside its matched controls or its published counterpart."""
+
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from diffmech.report.artifacts import largest, records
+from diffmech.report.drawing import absent, domain_colour, finish, head_axis, row_height, table
+from diffmech.report.wording import VARIANTS
+
+TOP_HEADS = 12
+
+
+def ablation_forest(
+    effects: pd.DataFrame, group: str, method: str, domains: tuple[str, ...], alpha: float, names: dict[str, str]
+) -> Any:
+    """Effect of removing each target of `group`, over all timesteps, with the interval of its matched controls."""
+    frame = effects[(effects["group"] == group) & (effects["method"] == method) & (effects["timestep"] == "all")].copy()
+    if frame.empty:
+        return absent(f"No ablation of {group} was run.")
+    if group == "heads":
+        strongest = frame.groupby("target")["effect_percent"].apply(lambda values: values.abs().max())
+        frame = frame[frame["target"].isin(strongest.nlargest(TOP_HEADS).index)]
+    order = list(frame.groupby("target")["effect_percent"].mean().sort_values(ascending=False).index)
+    frame["name"] = frame["target"].map(lambda target: names.get(target, target))
+    rows = [names.get(target, target) for target in order]
+    frame["verdict"] = [verdict(row, alpha) for row in records(frame)]
+    columns = [
+        *["name", "target", "domain", "effect_percent", "low", "high", "p_zero_holm", "control_mean", "control_low"],
+        *["control_high", "p_control_holm", "off_distribution", "heads", "n", "verdict"],
+    ]
+    y = alt.Y("name:N", sort=rows, title=None, axis=alt.Axis(labelLimit=190))
+    offset = alt.YOffset("domain:N", sort=list(domains))
+    band = (
+        alt.Chart()
+        .mark_bar(style="null-band", height={"band": 0.9})
+        .encode(
+            y=y, yOffset=offset, x=alt.X("control_low:Q", title="change of the denoising loss, %"), x2="control_high:Q"
+        )
+        .transform_filter("isValid(datum.control_low)")
+    )
+    zero = alt.Chart().mark_rule(style="zero").encode(x=alt.XDatum(0))
+    bars = (
+        alt.Chart()
+        .mark_rule(strokeWidth=2)
+        .encode(y=y, yOffset=offset, x="low:Q", x2="high:Q", color=domain_colour(domains))
+    )
+    points = (
+        alt.Chart()
+        .mark_point(filled=True, size=75, opacity=1)
+        .encode(
+            y=y,
+            yOffset=offset,
+            x=alt.X("effect_percent:Q", title="change of the denoising loss, %"),
+            color=domain_colour(domains),
+            shape=alt.Shape(
+                "verdict:N",
+                title=None,
+                scale=alt.Scale(domain=list(VERDICTS), range=["diamond", "circle", "cross"]),
+                legend=alt.Legend(values=[v for v in VERDICTS if v in set(frame["verdict"])], columns=1),
+            ),
+            tooltip=[
+                alt.Tooltip("name:N", title="removed"),
+                "domain:N",
+                alt.Tooltip("effect_percent:Q", title="effect, %", format=".3g"),
+                alt.Tooltip("low:Q", title="from", format=".3g"),
+                alt.Tooltip("high:Q", title="to", format=".3g"),
+                alt.Tooltip("p_zero_holm:Q", title="p against no effect (Holm)", format=".3g"),
+                alt.Tooltip("control_mean:Q", title="matched controls, %", format=".3g"),
+                alt.Tooltip("control_low:Q", title="controls from", format=".3g"),
+                alt.Tooltip("control_high:Q", title="controls to", format=".3g"),
+                alt.Tooltip("p_control_holm:Q", title="p against controls (Holm)", format=".3g"),
+                alt.Tooltip("off_distribution:Q", title="off-distribution distance", format=".3g"),
+                alt.Tooltip("heads:Q", title="heads removed"),
+                alt.Tooltip("n:Q", title="images"),
+            ],
+        )
+    )
+    chart = alt.layer(band, zero, bars, points, data=table(frame[columns]))
+    top = largest(frame, "effect_percent")
+    return finish(
+        chart,
+        f"Forest plot of the effect of removing {len(rows)} {group} by {method} ablation. The largest is"
+        f" {top['effect_percent']:.3g} % ({top['low']:.3g} to {top['high']:.3g}) for {top['name']} on {top['domain']}"
+        " images.",
+        height=max(70, 34 * len(rows)),
+    )
+
+
+VERDICTS = ("more than matched controls", "not zero, controls not beaten or not run", "not distinguishable from zero")
+
+
+def verdict(row: Any, alpha: float) -> str:
+    """Return what may be claimed of one effect after Holm's correction."""
+    if row.p_zero_holm < alpha and row.p_control_holm < alpha:
+        return VERDICTS[0]
+    return VERDICTS[1] if row.p_zero_holm < alpha else VERDICTS[2]
+
+
+def ablation_map(
+    effects: pd.DataFrame, method: str, heads: tuple[str, ...], domains: tuple[str, ...], alpha: float
+) -> Any:
+    """Effect of removing each single head at each timestep, one panel per domain."""
+    chosen = (effects["group"] == "heads") & (effects["method"] == method) & (effects["timestep"] != "all")
+    frame = effects.loc[chosen, ["domain", "target", "timestep", "effect_percent", "low", "high", "p_zero_holm"]]
+    frame = frame.rename(columns={"target": "head"})
+    if frame.empty:
+        return absent("No effects of single heads per timestep were computed.")
+    frame = frame.assign(timestep=frame["timestep"].astype(float), significant=frame["p_zero_holm"] < alpha)
+    # A few heads can be far stronger than all others: the scale ends at the 99th percentile and clamps what is beyond.
+    bound = max(float(frame["effect_percent"].abs().quantile(0.99)), 1e-6)
+    x = alt.X("timestep:O", title="timestep", axis=alt.Axis(labelAngle=0, labelOverlap=True, ticks=False))
+    y = head_axis(heads)
+    cells = (
+        alt.Chart()
+        .mark_rect()
+        .encode(
+            x=x,
+            y=y,
+            color=alt.Color(
+                "effect_percent:Q",
+                title="change of the loss, %",
+                scale=alt.Scale(domain=[-bound, bound], domainMid=0, clamp=True, interpolate="rgb"),
+            ),
+            tooltip=[
+                "head:N",
+                "domain:N",
+                "timestep:Q",
+                alt.Tooltip("effect_percent:Q", title="effect, %", format=".3g"),
+                alt.Tooltip("low:Q", title="from", format=".3g"),
+                alt.Tooltip("high:Q", title="to", format=".3g"),
+                alt.Tooltip("p_zero_holm:Q", title="p (Holm)", format=".3g"),
+            ],
+        )
+    )
+    dots = (
+        alt.Chart()
+        .mark_point(style="mark-on-heat", filled=True, size=14, opacity=1, strokeWidth=0.5)
+        .encode(x=x, y=y)
+        .transform_filter("datum.significant")
+    )
+    chart = alt.layer(cells, dots).properties(width=300, height=row_height(len(heads)) * len(heads))
+    facets = chart.facet(facet=alt.Facet("domain:N", sort=list(domains), title=None), columns=2, data=table(frame))
+    return finish(
+        facets,
+        f"Heat map of the effect of removing each of {len(heads)} heads at each timestep, per domain, from "
+        f"{frame['effect_percent'].min():.3g} to {frame['effect_percent'].max():.3g} %; "
+        f"{int(frame['significant'].sum())} of {len(frame)} cells differ from zero after correction.",
+        panels=2,
+    )
+
+
+def ablation_methods(effects: pd.DataFrame, domains: tuple[str, ...], names: dict[str, str]) -> Any:
+    """The same removal by each method: where methods disagree, the effect is partly the method's own."""
+    groups = [group for group in ("mechanisms", "layers", "heads") if group in set(effects["group"])]
+    frame = effects[(effects["timestep"] == "all") & (effects["group"].isin(groups[:1]))].copy()
+    if frame.empty:
+        return absent("No ablation was run.")
+    frame["name"] = frame["target"].map(lambda target: names.get(target, target))
+    methods = list(dict.fromkeys(frame["method"]))
+    order = list(frame.groupby("name")["effect_percent"].mean().sort_values(ascending=False).index)
+    y = alt.Y("name:N", sort=order, title=None, axis=alt.Axis(labelLimit=190))
+    colour = alt.Color("method:N", title="replaced by", scale=alt.Scale(domain=methods))
+    offset = alt.YOffset("method:N", sort=methods)
+    bars = alt.Chart().mark_rule(strokeWidth=1.5).encode(y=y, yOffset=offset, x="low:Q", x2="high:Q", color=colour)
+    points = (
+        alt.Chart()
+        .mark_point(filled=True, size=45, opacity=1)
+        .encode(
+            y=y,
+            yOffset=offset,
+            x=alt.X("effect_percent:Q", title="change of the loss, %"),
+            color=colour,
+            shape=alt.Shape("method:N", title="replaced by", scale=alt.Scale(domain=methods)),
+            tooltip=[
+                alt.Tooltip("name:N", title="removed"),
+                "domain:N",
+                "method:N",
+                alt.Tooltip("effect_percent:Q", title="effect, %", format=".3g"),
+                alt.Tooltip("low:Q", title="from", format=".3g"),
+                alt.Tooltip("high:Q", title="to", format=".3g"),
+                alt.Tooltip("off_distribution:Q", title="off-distribution distance", format=".3g"),
+            ],
+        )
+    )
+    columns = ["name", "domain", "method", "effect_percent", "low", "high", "off_distribution"]
+    chart = alt.layer(bars, points).properties(width=300, height=max(60, 40 * len(order)))
+    facets = chart.facet(
+        facet=alt.Facet("domain:N", sort=list(domains), title=None), columns=2, data=table(frame[columns])
+    )
+    return finish(facets, f"Effects of removing {groups[0]} by {', '.join(methods)}, per domain.", panels=2)
+
+
+def complexity_ratio(complexity: pd.DataFrame, published: dict[str, Any], domains: tuple[str, ...]) -> alt.LayerChart:
+    """Complexity of the first domain relative to the second, in three variants, beside the published ratio."""
+    frame = complexity[["variant", "ratio", "low", "high", "p"]].copy()
+    frame["name"] = frame["variant"].map(lambda variant: VARIANTS.get(variant, variant))
+    frame["origin"] = "measured here"
+    low, high = published["interval"]
+    quoted = {"name": "published (other definition)", "ratio": published["value"], "low": low, "high": high}
+    frame = pd.concat([frame, pd.DataFrame([{**quoted, "origin": "published"}])])
+    y = alt.Y("name:N", sort=list(frame["name"]), title=None, axis=alt.Axis(labelLimit=200))
+    colour = alt.Color("origin:N", title=None, scale=alt.Scale(domain=["measured here", "published"]))
+    x = alt.X("ratio:Q", title=f"ratio {domains[0]} / {domains[1]}", scale=alt.Scale(zero=False, padding=20))
+    one = alt.Chart().mark_rule(style="reference").encode(x=alt.XDatum(1))
+    bars = alt.Chart().mark_rule(strokeWidth=2).encode(y=y, x="low:Q", x2="high:Q", color=colour)
+    points = (
+        alt.Chart()
+        .mark_point(filled=True, size=80, opacity=1)
+        .encode(
+            y=y,
+            x=x,
+            color=colour,
+            shape=alt.Shape("origin:N", title=None, scale=alt.Scale(domain=["measured here", "published"])),
+            tooltip=[
+                alt.Tooltip("name:N", title="variant"),
+                alt.Tooltip("ratio:Q", format=".4g"),
+                alt.Tooltip("low:Q", title="from", format=".4g"),
+                alt.Tooltip("high:Q", title="to", format=".4g"),
+                alt.Tooltip("p:Q", format=".3g"),
+            ],
+        )
+    )
+    listed = "; ".join(f"{row.name} {row.ratio:.3f} ({row.low:.3f} to {row.high:.3f})" for row in records(frame))
+    return finish(
+        alt.layer(one, bars, points, data=table(frame)), f"Complexity ratios: {listed}.", height=36 * len(frame)
+    )

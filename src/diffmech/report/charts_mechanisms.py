@@ -1,0 +1,109 @@
+"""Charts of mechanisms: which head does what in which phase, and how good and stable the clusters are."""
+
+import altair as alt
+import pandas as pd
+
+from diffmech.report.artifacts import records
+from diffmech.report.drawing import finish, head_axis, row_height, table
+from diffmech.report.theme import LABELS
+
+MEASURES = {
+    "silhouette": "silhouette (higher = apart)",
+    "bic": "BIC (lower = better)",
+    "ari_sample_bootstrap": "ARI over resampled images",
+    "ari_seeds": "ARI over seeds",
+}
+
+
+def cluster_quality(clusters: pd.DataFrame) -> alt.FacetChart:
+    """Silhouette, BIC and both adjusted Rand indices for every number of clusters."""
+    frame = clusters.melt(id_vars=["kind", "k", "chosen"], value_vars=list(MEASURES), var_name="measure").dropna()
+    frame["measure"] = frame["measure"].map(MEASURES)
+    kinds = list(dict.fromkeys(clusters["kind"]))
+    x = alt.X("k:Q", title="clusters", axis=alt.Axis(tickMinStep=1, grid=False))
+    line = (
+        alt.Chart()
+        .mark_line(point=alt.OverlayMarkDef(size=26))
+        .encode(
+            x=x,
+            y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=4, format="~g")),
+            color=alt.Color("kind:N", title="attention", scale=alt.Scale(domain=kinds)),
+            strokeDash=alt.StrokeDash("kind:N", sort=kinds, legend=None),
+            tooltip=["kind:N", "k:Q", "measure:N", alt.Tooltip("value:Q", format=".4g")],
+        )
+    )
+    used = (
+        alt.Chart()
+        .mark_point(shape="circle", size=150, strokeWidth=2, filled=False)
+        .encode(x=x, y=alt.Y("value:Q", title=None), color=alt.Color("kind:N", title="attention"))
+        .transform_filter("datum.chosen")
+    )
+    chart = alt.layer(line, used).properties(width=180, height=150)
+    facets = chart.facet(
+        facet=alt.Facet("measure:N", sort=list(MEASURES.values()), title=None), columns=4, data=table(frame)
+    ).resolve_scale(y="independent")
+    chosen = clusters[clusters["chosen"]]
+    named = "; ".join(
+        f"{row.kind}: {row.k} clusters in use, silhouette {row.silhouette:.2f}" for row in records(chosen)
+    )
+    return finish(facets, f"Cluster quality for each number of clusters. {named}.", panels=4)
+
+
+def mechanism_grid(mechanisms: pd.DataFrame, heads: tuple[str, ...]) -> alt.LayerChart:
+    """One cell per head and phase, coloured and lettered by its label."""
+    frame = mechanisms[
+        [
+            "head",
+            "phase",
+            "phase_first",
+            "phase_last",
+            "mechanism",
+            "label",
+            "probe",
+            "enrichment",
+            "p_holm",
+            "stability",
+        ]
+    ].copy()
+    frame["when"] = [f"phase {row.phase}: t {row.phase_first:g} to {row.phase_last:g}" for row in records(mechanisms)]
+    frame["letters"] = (
+        frame["label"].where(frame["label"] != "unassigned", "–") + " (" + frame["mechanism"].astype(str) + ")"
+    )
+    present = set(frame["label"])
+    labels = [*LABELS, *sorted(present - set(LABELS))]
+    phases = list(frame.sort_values("phase_first")["when"].unique())
+    shown = tuple(head for head in heads if head in set(frame["head"]))
+    x = alt.X("when:N", title=None, sort=phases, axis=alt.Axis(labelAngle=0, orient="top", labelLimit=160, ticks=False))
+    y = head_axis(shown)
+    cells = (
+        alt.Chart()
+        .mark_rect()
+        .encode(
+            x=x,
+            y=y,
+            color=alt.Color(
+                "label:N",
+                title="label",
+                scale=alt.Scale(domain=labels),
+                legend=alt.Legend(values=[label for label in labels if label in present]),
+            ),
+            tooltip=[
+                "head:N",
+                alt.Tooltip("when:N", title="phase"),
+                "mechanism:N",
+                "label:N",
+                alt.Tooltip("probe:N", title="strongest probe"),
+                alt.Tooltip("enrichment:Q", title="its enrichment", format=".3g"),
+                alt.Tooltip("p_holm:Q", title="p (Holm)", format=".3g"),
+                alt.Tooltip("stability:Q", title="stability", format=".2f"),
+            ],
+        )
+    )
+    text = alt.Chart().mark_text(style="cell-text").encode(x=x, y=y, text="letters:N")
+    counts = ", ".join(f"{label} {count}" for label, count in frame["label"].value_counts().items())
+    layers = [cells, text] if row_height(len(shown)) >= 12 else [cells]
+    return finish(
+        alt.layer(*layers, data=table(frame)),
+        f"Grid of {len(shown)} heads by {len(phases)} phases, each cell with its label: {counts}.",
+        height=row_height(len(shown)) * len(shown),
+    )

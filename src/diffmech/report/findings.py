@@ -1,0 +1,271 @@
+"""What was found, in plain sentences made from the tables: every claim with its number, and every honest 'no'.
+
+A claim needs both of its nulls: a divergence must beat shuffled domain labels and the untrained copies, a label must
+beat rolled reference maps and the untrained copies, a mechanism matters only beyond its matched controls. Ours.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pandas as pd
+
+from diffmech.errors import StoreError
+from diffmech.report.artifacts import Tables, largest, records
+from diffmech.report.wording import VARIANTS, count, interval, listed, number, p_value
+
+Verdict = Literal["found", "not found", "caution"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One answer: the question, the verdict, a headline and the sentences behind it; `section` is its anchor."""
+
+    question: str
+    verdict: Verdict
+    answer: str
+    details: tuple[str, ...]
+    section: str
+
+
+def findings(tables: Tables, *, alpha: float, method: str) -> list[Finding]:
+    """Return the answers of the study, in the order in which a reader asks."""
+    return [
+        divergence_finding(tables),
+        mechanism_finding(tables, alpha),
+        ablation_finding(tables, alpha, method),
+        complexity_finding(tables, alpha),
+        confounder_finding(tables),
+    ]
+
+
+def nothing_found(answers: list[Finding]) -> bool:
+    """Return whether attention, mechanisms and ablations all came out negative."""
+    return all(answer.verdict == "not found" for answer in answers[:3])
+
+
+def is_untrained(tables: Tables) -> bool:
+    """Return whether the studied denoiser has random weights, so that everything found would be a false alarm."""
+    return str(tables.model.get("source", "")) == "untrained"
+
+
+def divergence_finding(tables: Tables) -> Finding:
+    """Do heads attend differently to the two domains?"""
+    first, second = tables.domains
+    table = tables.divergence[tables.divergence["kind"] == "all"].sort_values("timestep")
+    hits = table[table["significant"]]
+    peak = largest(table, "divergence")
+    question = f"Do heads attend differently to {first} and {second} images?"
+    span = f"{number(table['divergence'].min())} to {number(table['divergence'].max())} nats"
+    shuffled = f"Shuffled domain labels alone give up to {number(table['floor_high'].max())} nats"
+    copies = f"the largest untrained copy gives {number(table['untrained_divergence_max'].max())}"
+    details = [
+        (
+            f"Over timesteps the mean absolute entropy difference per head is {span}; it is largest at t = "
+            f"{peak['timestep']:g}: {interval(peak['divergence'], peak['low'], peak['high'], 'nats')}."
+        ),
+        f"{shuffled}; {copies} nats.",
+    ]
+    if len(hits):
+        share = peak["divergence"] / tables.entropy["h_max"].mean()
+        details.append(f"As a share of the most possible entropy the largest difference is {number(100 * share, 2)} %.")
+        answer = f"Yes, at {len(hits)} of {len(table)} timesteps the difference beats both nulls."
+        return Finding(question, "found", answer, tuple(details), "divergence")
+    by_labels = int((table["p_holm"] < 0.05).sum())
+    if by_labels:
+        details.append(
+            f"At {count(by_labels, 'timestep')} the domains differ more than shuffled labels do, but untrained copies"
+            " differ as much: that difference lies in the images, not in what was learned."
+        )
+    answer = f"No: at none of {len(table)} timesteps does the difference beat both nulls."
+    return Finding(question, "not found", answer, tuple(details), "divergence")
+
+
+def mechanism_finding(tables: Tables, alpha: float) -> Finding:
+    """Do heads form mechanisms that can be named?"""
+    table = tables.mechanisms
+    named = table[table["label"] != "unassigned"]
+    total, shown = table["mechanism"].nunique(), named["mechanism"].nunique()
+    ari = tables.clusters.loc[tables.clusters["chosen"], "ari_sample_bootstrap"]
+    details = []
+    if len(named):
+        labels = named.groupby("label")["head"].nunique().sort_values(ascending=False)
+        details.append(f"Heads per label: {listed([f'{label} {heads}' for label, heads in labels.items()])}.")
+    details.append(
+        f"{count(total - shown, 'cluster').capitalize()} of {total} stayed unassigned, because "
+        "no preference beat both the rolled reference maps and the untrained copies."
+    )
+    if len(ari.dropna()):
+        details.append(
+            f"Clusters recur when images are resampled with an adjusted Rand index of {number(ari.min(), 2)} to "
+            f"{number(ari.max(), 2)} (1 = always the same, 0 = chance)."
+        )
+    uniform = float((tables.entropy["normalised"] > 0.99).mean())
+    details.append(
+        f"{number(100 * uniform, 2)} % of all head, timestep and domain cells are within 1 % of uniform attention,"
+        " where no specialisation can exist."
+    )
+    question = "Do heads specialise?"
+    if shown:
+        answer = f"Yes: {shown} of {total} clusters of heads carry a label that beats both nulls (level {alpha:g})."
+        return Finding(question, "found", answer, tuple(details), "mechanisms")
+    answer = f"No head specialises measurably: none of {total} clusters earns a label."
+    return Finding(question, "not found", answer, tuple(details), "mechanisms")
+
+
+def ablation_finding(tables: Tables, alpha: float, method: str) -> Finding:
+    """Does any mechanism matter more than equally many other heads?"""
+    names = mechanism_names(tables)
+    over_all = tables.effects[(tables.effects["method"] == method) & (tables.effects["timestep"] == "all")]
+    single = over_all[over_all["group"] == "heads"]
+    groups = over_all[over_all["group"] == "mechanisms"]
+    hits = groups[(groups["p_zero_holm"] < alpha) & (groups["p_control_holm"] < alpha) & (groups["effect_percent"] > 0)]
+    details = []
+    if len(single):
+        top = largest(single, "effect_percent")
+        changed = single[(single["p_zero_holm"] < alpha)]["target"].nunique()
+        details.append(
+            "Removing single heads raises the denoising loss by at most"
+            f" {interval(top['effect_percent'], top['low'], top['high'], '%')}, for {top['target']} on {top['domain']}"
+            f" images; {changed} of {single['target'].nunique()} heads change it at all after correction."
+        )
+    question = "Does it matter?"
+    if groups.empty:
+        details.append("Mechanisms were not ablated, so there is no test against matched controls.")
+        return Finding(question, "caution", "Not tested: no mechanism was ablated.", tuple(details), "ablation")
+    tested = len(groups)
+    strongest = (hits if len(hits) else groups).sort_values("effect_percent").iloc[-1]
+    details.insert(
+        0,
+        f"The strongest{' of these' if len(hits) else ''}, {names.get(strongest['target'], strongest['target'])}"
+        f" ({count(int(strongest['heads']), 'head')}) on {strongest['domain']} images, changes the loss by"
+        f" {interval(strongest['effect_percent'], strongest['low'], strongest['high'], '%')}; equally many matched"
+        " heads change it by"
+        f" {interval(strongest['control_mean'], strongest['control_low'], strongest['control_high'], '%')},"
+        f" {p_value(strongest['p_control_holm'])} after correction.",
+    )
+    if len(hits):
+        answer = f"Yes: {len(hits)} of {tested} mechanism and domain pairs cost more than matched random heads."
+        return Finding(question, "found", answer, tuple(details), "ablation")
+    answer = f"No mechanism costs more than equally many matched heads ({tested} mechanism and domain pairs tested)."
+    return Finding(question, "not found", answer, tuple(details), "ablation")
+
+
+def complexity_finding(tables: Tables, alpha: float) -> Finding:
+    """Does the first domain use a larger circuit?"""
+    first, second = tables.domains
+    table = tables.complexity
+    quoted = published(tables.references, "complexity_ratio")
+    apart = table[(table["p"] < alpha) & ((table["low"] > 1) | (table["high"] < 1))]
+    details = [
+        f"{VARIANTS.get(row.variant, row.variant).capitalize()}: {interval(row.ratio, row.low, row.high)},"
+        f" {p_value(row.p)}."
+        for row in records(table)
+    ]
+    details.append(f"Published, by a definition that is not known: {quoted['value']} ± {quoted['error']}.")
+    question = f"Do {first} images need a larger circuit than {second} ones?"
+    if apart.empty:
+        answer = f"No: none of {count(len(table), 'measure')} of complexity differs from a ratio of 1."
+        return Finding(question, "not found", answer, tuple(details), "complexity")
+    larger, smaller = apart[apart["ratio"] > 1], apart[apart["ratio"] < 1]
+    parts = []
+    if len(larger):
+        parts.append(f"larger by {listed([VARIANTS.get(v, v) for v in larger['variant']])}")
+    if len(smaller):
+        parts.append(f"smaller by {listed([VARIANTS.get(v, v) for v in smaller['variant']])}")
+    if len(apart) < len(table):
+        parts.append("no different otherwise")
+    verdict: Verdict = "found" if len(larger) else "not found"
+    answer = f"{'Yes' if len(larger) == len(table) else 'In part' if len(larger) else 'No'}: {', '.join(parts)}."
+    return Finding(question, verdict, answer, tuple(details), "complexity")
+
+
+def confounder_finding(tables: Tables) -> Finding:
+    """What else could explain a difference between the domains?"""
+    gap = tables.comparison["spectral_distance"][0]
+    before, after = gap["before"], gap["after"]
+    details = [
+        (
+            f"Power spectra differ by {number(after, 2)} in root mean square log10 power ({number(before, 2)} before"
+            f" matching): a typical factor of {number(10**after, 2)} in power at equal frequency."
+        ),
+    ]
+    attributes = {tuple(sorted(entry["attributes"])) for entry in tables.comparison["domains"].values()}
+    if len(attributes) > 1:
+        details.append("The domains are not labelled alike: attributes of one are unknown in the other.")
+    details.append(gap_sentence(tables.heldout))
+    return Finding(
+        "What else could explain a difference?",
+        "caution",
+        "Mean and contrast were matched; fine structure, content and how well each domain was learned were not.",
+        tuple(details),
+        "domains",
+    )
+
+
+def gap_sentence(heldout: pd.DataFrame) -> str:
+    """Return how much larger the loss is on unseen images than on seen ones, per domain."""
+    means = heldout.groupby(["domain", "split"])["loss"].mean().unstack()
+    if not {"train", "heldout"} <= set(means.columns):
+        return "No images were held out of training, so memorisation cannot be told from learning."
+    parts = [
+        f"{domain} {number(100 * (row['heldout'] / row['train'] - 1), 2)} %"
+        for domain, row in means.dropna().iterrows()
+    ]
+    if not parts:
+        return "No domain has both seen and unseen images, so memorisation cannot be told from learning."
+    return f"Mean loss on unseen images relative to seen ones is higher by: {listed(parts)}."
+
+
+def mechanism_names(tables: Tables) -> dict[str, str]:
+    """Return a readable name for every mechanism: its label and its id."""
+    rows = tables.mechanisms.drop_duplicates("mechanism")
+    return {row.mechanism: f"{row.label} ({row.mechanism})" for row in records(rows)}
+
+
+def published(references: dict[str, Any], key: str) -> dict[str, Any]:
+    """Return the published figure `key`; StoreError if the references lack it."""
+    for entry in references["published"]:
+        if entry["key"] == key:
+            return dict(entry)
+    raise StoreError(f"references.yaml: has no published figure {key!r}; restore the file")
+
+
+def measured_counterparts(tables: Tables, method: str) -> dict[str, str]:
+    """Return, for each published figure, what was measured here, or why nothing was."""
+    divergence = tables.divergence[tables.divergence["kind"] == "all"]["divergence"]
+    effects = tables.effects[
+        (tables.effects["group"] == "mechanisms")
+        & (tables.effects["method"] == method)
+        & (tables.effects["timestep"] == "all")
+    ]["effect_percent"]
+    ratios = [
+        f"{VARIANTS.get(row.variant, row.variant)} {interval(row.ratio, row.low, row.high)}"
+        for row in records(tables.complexity)
+    ]
+    counterparts = {
+        "complexity_ratio": "; ".join(ratios),
+        "entropy_divergence": f"{number(divergence.min())} to {number(divergence.max())} nats",
+        "ablation_degradation": (
+            f"{number(effects.min())} to {number(effects.max())} % ({method} ablation of mechanisms)"
+            if len(effects)
+            else "mechanisms were not ablated"
+        ),
+    }
+    for label in ("edge", "texture", "semantic"):
+        counterparts[f"entropy_{label}"] = _labelled_entropy(tables, label)
+    return counterparts
+
+
+def _labelled_entropy(tables: Tables, label: str) -> str:
+    cells = tables.mechanisms[tables.mechanisms["label"] == label]
+    if cells.empty:
+        return f"no head earned the label {label}"
+    joined = tables.entropy.merge(cells[["head", "phase_first", "phase_last"]], on="head")
+    joined = joined[joined["timestep"].between(joined["phase_first"], joined["phase_last"])]
+    heads = joined["head"].nunique()
+    keys = sorted({round(float(value), 3) for value in joined["h_max"]})
+    most = " or ".join(f"{value:.3f}" for value in keys)
+    return (
+        f"{number(joined['entropy'].mean())} nats, mean over {count(heads, 'head')} "
+        f"({number(joined['entropy'].min())} to {number(joined['entropy'].max())}; most possible {most})"
+    )

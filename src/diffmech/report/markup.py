@@ -1,0 +1,103 @@
+"""HTML of the page's parts: text is escaped here and nowhere else."""
+
+import html
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from diffmech.report.findings import Finding
+from diffmech.report.pictures import Picture
+
+
+def escape(text: str) -> str:
+    """Return plain text as HTML; a percent sign stays on the line of its number."""
+    return html.escape(text, quote=True).replace(" %", "&nbsp;%")
+
+
+TAGS = {"found": "Found", "not found": "Not found", "caution": "Keep in mind"}
+
+
+def paragraph(text: str, kind: str = "") -> str:
+    """Return one paragraph of plain text."""
+    return f"<p{_class(kind)}>{escape(text)}</p>"
+
+
+def section(anchor: str, title: str, *parts: str) -> str:
+    """Return a section with its heading."""
+    body = "\n".join(part for part in parts if part)
+    return (
+        f'<section id="{anchor}" aria-labelledby="h-{anchor}"><h2'
+        f' id="h-{anchor}">{escape(title)}</h2>\n{body}\n</section>'
+    )
+
+
+def facts(entries: Mapping[str, str]) -> str:
+    """Return a list of names and values."""
+    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in entries.items())
+    return f'<dl class="facts">{rows}</dl>'
+
+
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], caption: str, numeric: Sequence[str] = (), wide: str = ""
+) -> str:
+    """Return a table of texts; columns in `numeric` are set flush right, the column `wide` keeps room."""
+    right = [_class("n" if column in numeric else "wide" if column == wide else "") for column in columns]
+    head = "".join(f'<th scope="col"{kind}>{escape(c)}</th>' for c, kind in zip(columns, right, strict=True))
+    body = "".join(
+        "<tr>" + "".join(f"<td{kind}>{escape(cell)}</td>" for cell, kind in zip(row, right, strict=True)) + "</tr>"
+        for row in rows
+    )
+    return (
+        f'{paragraph(caption, "quiet caption")}<div class="scroll" tabindex="0" role="region"'
+        f' aria-label="{escape(caption)}"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
+
+
+def chart(name: str, spec: Mapping[str, Any], caption: str) -> str:
+    """Return a chart with its caption and its data as a table; the script draws it."""
+    # "</" would end the script element early.
+    text = json.dumps({k: v for k, v in spec.items() if k != "config"}, ensure_ascii=False, separators=(",", ":"))
+    text = text.replace("</", "<\\/")
+    alternative = escape(str(spec.get("description", "")))
+    return (
+        f'<figure><div class="chart" data-spec="spec-{name}" role="img" aria-label="{alternative}"></div>'
+        f"<figcaption>{escape(caption)}</figcaption>"
+        f'<details class="data" data-spec="spec-{name}"><summary>Data of this chart as a table</summary>'
+        '<div class="scroll" tabindex="0"></div></details>'
+        f'<script type="application/json" id="spec-{name}">{text}</script></figure>'
+    )
+
+
+def image(shown: Picture, tile: int | None = None) -> str:
+    """Return a picture with its words, enlarged without smoothing, at most `tile` CSS pixels per image."""
+    limit = f' style="max-width:{tile * shown.tiles}px"' if tile else ""
+    caption = f"<figcaption>{escape(shown.caption)}</figcaption>" if shown.caption else ""
+    return f"<figure>{plain_image(shown, limit)}{caption}</figure>"
+
+
+def plain_image(shown: Picture, attributes: str = "") -> str:
+    """Return the picture alone."""
+    return (
+        f'<img class="pixels" src="{shown.uri}" width="{shown.width}" height="{shown.height}" '
+        f'alt="{escape(shown.alt)}"{attributes}>'
+    )
+
+
+def finding(answer: Finding) -> str:
+    """Return one finding as a card."""
+    details = "".join(f"<li>{escape(detail)}</li>" for detail in answer.details)
+    return (
+        f'<article class="finding {answer.verdict.split()[0] if answer.verdict != "not found" else "absent"}">'
+        f'<div class="tag">{TAGS[answer.verdict]}</div><h3>{escape(answer.question)}</h3>'
+        f'<p class="answer">{escape(answer.answer)}</p><ul>{details}</ul>'
+        f'<p class="quiet"><a href="#{answer.section}">The evidence</a></p></article>'
+    )
+
+
+def folded(summary: str, body: str) -> str:
+    """Return a part that opens on demand."""
+    return f"<details><summary>{escape(summary)}</summary>{body}</details>"
+
+
+def _class(kind: str) -> str:
+    return f' class="{kind}"' if kind else ""

@@ -1,0 +1,171 @@
+"""The report page: one file that opens from disk, holds all its data, and asks nothing of any network."""
+
+import json
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from diffmech.artifacts import atomic_path, provenance, read_json
+from diffmech.config.root import Config
+from diffmech.report import markup, sections, sections_results
+from diffmech.report.artifacts import ReportInputs, Tables, read_tables
+from diffmech.report.context import Context
+from diffmech.report.findings import findings
+from diffmech.report.style import CSS, SCRIPT
+from diffmech.report.theme import THEMES
+from diffmech.report.wording import duration, number
+
+# The browser itself enforces that the page loads nothing: only what is inlined may run or be shown.
+POLICY = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline' 'unsafe-eval'; "
+    "base-uri 'none'; form-action 'none'"
+)
+CONTENTS = {
+    "answers": "What was found",
+    "run": "What was run",
+    "domains": "The two domains",
+    "denoiser": "The denoiser",
+    "entropy": "How widely heads look",
+    "divergence": "Telling domains apart",
+    "mechanisms": "What heads do together",
+    "ablation": "Whether it matters",
+    "complexity": "Circuit size",
+    "published": "Published figures",
+    "settings": "Settings, how to repeat",
+}
+
+
+def write_report(inputs: ReportInputs, charts: Sequence[str], output: Path | str, *, config: Config) -> None:
+    """Write the page. `charts` are the Vega-Lite files; `config` is the study.
+
+    Raises StoreError for an artifact that is missing or not whole.
+    """
+    tables = read_tables(inputs)
+    context = Context(
+        inputs, tables, config, {Path(path).name.removesuffix(".vl.json"): read_json(path) for path in charts}
+    )
+    found = findings(tables, alpha=config.ablation.alpha, method=context.method)
+    by_section = {finding.section: finding for finding in found}
+    parts = [
+        sections.answers(context, found),
+        sections.what_was_run(context),
+        sections.domains(context),
+        sections.denoiser(context),
+        sections_results.entropy(context),
+        sections_results.divergence(context, by_section["divergence"]),
+        sections_results.mechanisms(context, by_section["mechanisms"]),
+        sections_results.ablation(context, by_section["ablation"]),
+        sections_results.complexity(context, by_section["complexity"]),
+        sections_results.published(context),
+        settings(context),
+    ]
+    with atomic_path(output) as temporary:
+        temporary.write_text(assemble(config, tables, parts), encoding="utf-8")
+
+
+def assemble(config: Config, tables: Tables, parts: list[str]) -> str:
+    """Return the whole page around its sections."""
+    title = config.report.title
+    lead = (
+        f"Study “{config.study.name}”: {len(tables.heads)} attention heads of one denoiser on {tables.domains[0]} and "
+        f"{tables.domains[1]} images, head by head and timestep by timestep, with intervals, nulls and controls."
+    )
+    contents = "".join(f'<li><a href="#{anchor}">{escape(name)}</a></li>' for anchor, name in CONTENTS.items())
+    themes = json.dumps(THEMES, separators=(",", ":"))
+    return "\n".join(
+        [
+            "<!doctype html>",
+            '<html lang="en"><head><meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{escape(title)}</title>",
+            '<link rel="icon" href="data:,">',
+            f"<style>{CSS}</style></head>",
+            '<body><a class="skip" href="#answers">To the findings</a><div class="frame">',
+            f'<nav aria-label="Sections"><ol>{contents}</ol></nav><main>',
+            f'<header><h1>{escape(title)}</h1><p class="lead">{escape(lead)}</p></header>',
+            "<noscript><p>The charts need JavaScript; all text, tables and pictures do not.</p></noscript>",
+            *parts,
+            "<footer>Made by diffmech. Everything on this page is inside this file.</footer>",
+            "</main></div>",
+            f'<script type="application/json" id="themes">{themes}</script>',
+            f"<script>{chart_library()}</script>",
+            f"<script>{SCRIPT}</script>",
+            "</body></html>\n",
+        ]
+    )
+
+
+def chart_library() -> str:
+    """Return Vega, Vega-Lite and Vega-Embed as one script."""
+    import altair
+    import vl_convert
+
+    version = ".".join(altair.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
+    # "</script" inside a string of the library would end the element early.
+    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=version)).replace(
+        "</script", "<\\/script"
+    )
+
+
+def settings(context: Context) -> str:
+    """Return the full settings, versions, seeds, durations, and how to repeat and cite the study."""
+    config = context.config
+    canonical = config.model_dump(mode="json", exclude={"runtime"})
+    text = yaml.safe_dump(canonical, sort_keys=False, allow_unicode=True, width=100)
+    versions = json.loads(provenance())["versions"]
+    model_versions = _versions(context.tables.model.get("provenance"))
+    seeds = {
+        "Statistics": str(config.study.seed),
+        "Noise": str(config.latents.seed),
+        "Clusters": str(config.mechanisms.seed),
+        "Gallery": str(config.sampling.seed),
+        "Training": str(config.model.training.seed),
+        "Untrained copies": f"0 to {config.untrained.seeds - 1}",
+    }
+    repeat = (
+        "Put the settings below in a file, e.g. study.yaml, in a clone of the project, and run: "
+        "snakemake --cores 2 --configfile study.yaml"
+    )
+    cite = (
+        f"To cite: diffmech {versions['diffmech']}, study {config.study.name}, weights SHA-256 "
+        f"{context.tables.model['sha256']}; and the papers named under “Beside published figures” for their figures."
+    )
+    return markup.section(
+        "settings",
+        "Settings, versions, and how to repeat this",
+        markup.paragraph(repeat),
+        markup.paragraph(cite),
+        "<h3>Seeds</h3>",
+        markup.facts(seeds),
+        "<h3>Versions</h3>",
+        markup.facts({**versions, **({"the denoiser was made with": model_versions} if model_versions else {})}),
+        "<h3>Durations</h3>",
+        durations(context.inputs.benchmarks),
+        markup.folded("All settings", f"<pre>{escape(text)}</pre>"),
+    )
+
+
+def _versions(made: Any) -> str:
+    found = made.get("versions", {}) if isinstance(made, dict) else {}
+    return ", ".join(f"{name} {version}" for name, version in found.items())
+
+
+def durations(folder: str | None) -> str:
+    """Return how long each step of the workflow took, from Snakemake's benchmark files."""
+    rows = []
+    for rule in sorted(p for p in Path(folder).iterdir()) if folder and Path(folder).is_dir() else []:
+        files = [rule] if rule.suffix == ".tsv" else sorted(rule.rglob("*.tsv"))
+        frames = [frame for file in files if not (frame := pd.read_csv(file, sep="\t")).empty]
+        if frames:
+            seconds = sum(float(frame["s"].iloc[-1]) for frame in frames)
+            memory = pd.to_numeric(pd.concat(frames)["max_rss"], errors="coerce").max()
+            rows.append([rule.stem, str(len(frames)), duration(seconds), f"{number(float(memory), 3)} MB"])
+    if not rows:
+        return markup.paragraph("No durations were recorded.")
+    columns = ["step", "jobs", "time, all jobs", "most memory of a job"]
+    return markup.table(columns, rows, "Time and memory of the steps, as measured by Snakemake", columns[1:])

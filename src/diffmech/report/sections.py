@@ -1,0 +1,231 @@
+"""The first half of the page: what was run, on which images, with which denoiser."""
+
+from collections.abc import Mapping
+
+from diffmech.report import markup
+from diffmech.report.artifacts import records, weights_directory
+from diffmech.report.context import Context
+from diffmech.report.findings import Finding, gap_sentence, is_untrained, nothing_found
+from diffmech.report.pictures import domain_mosaics, gallery_rows
+from diffmech.report.wording import count, interval, listed, number
+
+SOURCES = {
+    "untrained": "random weights, the null study",
+    "train": "trained by this workflow",
+    "bundled": "bundled with the project",
+    "diffusers": "a diffusers model",
+}
+
+
+def answers(context: Context, found: list[Finding]) -> str:
+    """Return the findings, and a plain warning where nothing was found or the weights are random."""
+    banner = ""
+    if is_untrained(context.tables):
+        outcome = (
+            "And nothing was found, as it should be."
+            if nothing_found(found)
+            else (
+                "Whatever is marked as found below is a false alarm; at the chosen level a few are expected, many are a"
+                " fault."
+            )
+        )
+        banner = markup.paragraph(
+            f"This denoiser has random weights. It is the null study: nothing can be found. {outcome}"
+        )
+    elif nothing_found(found):
+        banner = markup.paragraph(
+            "Nothing was found: attention does not tell the domains apart, no head earns a label, and no mechanism"
+            " costs more than its matched controls. With this many images that is not proof of absence; the intervals"
+            " say how large an effect could have been missed."
+        )
+    cards = "".join(markup.finding(answer) for answer in found)
+    read = (
+        "A number in brackets is an interval that comes from resampling images, not pixels. “Found” means that the"
+        " result beats every null it was tested against after correction for multiple tests."
+    )
+    return markup.section(
+        "answers",
+        "What was found",
+        f'<div class="banner" role="note">{banner}</div>' if banner else "",
+        markup.paragraph(read, "quiet"),
+        f'<div class="findings">{cards}</div>',
+    )
+
+
+def what_was_run(context: Context) -> str:
+    """Return model, data, sizes, timesteps and the steps of the workflow."""
+    tables, config = context.tables, context.config
+    model = tables.model
+    captured = tables.entropy["n"].max()
+    kinds = tables.entropy.drop_duplicates("head")["kind"].value_counts()
+    heads = " and ".join(f"{heads} {kind}-attention" for kind, heads in kinds.items())
+    channels, height, width = model["sample_shape"]
+    timesteps = sorted(int(t) for t in tables.entropy["timestep"].unique())
+    entries = {
+        "Denoiser": (
+            f"{config.study.model}: {SOURCES.get(str(model['source']), str(model['source']))},"
+            f" {int(model['parameters']):,} parameters, predicts {model['prediction_type']}, {model['timesteps']}"
+            " timesteps"
+        ),
+        "Attention": f"{len(tables.heads)} heads ({heads}) in {count(len(tables.sites), 'layer')}",
+        "Domains": listed(
+            [f"{domain} (data set {config.study.domains.get(domain, domain)})" for domain in tables.domains]
+        ),
+        "Images": (
+            f"{int(captured)} per domain observed, {width} × {height} pixels, "
+            f"{'grey' if channels == 1 else f'{channels} channels'}"
+        ),
+        "Condition": (
+            "each image's own domain and attributes" if config.latents.condition == "full" else "none (null condition)"
+        ),
+        "Timesteps": ", ".join(map(str, timesteps)),
+        "Untrained copies": f"{config.untrained.seeds}, each on {config.untrained.samples} images per domain",
+        "Ablation": (
+            f"{listed(list(config.ablation.groups))}; replaced by {listed(list(config.ablation.methods))}; "
+            f"{config.ablation.samples} images per domain; {config.ablation.controls} matched controls per mechanism"
+        ),
+        "Intervals": (
+            f"{number(100 * config.entropy.confidence, 2)} %, {config.entropy.draws:,} bootstrap draws over images; "
+            f"p-values from {config.entropy.permutations:,} permutations of the domain labels, Holm-corrected"
+        ),
+    }
+    steps = (
+        "Both image sets are prepared alike and matched in mean and contrast. Every image is noised to each timestep"
+        " with noise that depends on its number alone, so that both domains share it. One denoiser makes one prediction"
+        " for each noised image while all attention heads are observed; observing does not change the prediction."
+        " Entropy, mechanisms and their untrained nulls are computed from these passes. Then heads are replaced, one at"
+        " a time and in groups, on the same noised images, and the change of the denoising loss is measured."
+    )
+    return markup.section("run", "What was run", markup.paragraph(steps), markup.facts(entries))
+
+
+def domains(context: Context) -> str:
+    """Return both domains side by side, how they were matched, and what still differs."""
+    tables = context.tables
+    shown = domain_mosaics(context.inputs, context.config.report.gallery)
+    pair = []
+    for domain, mosaic in shown.items():
+        entry = tables.comparison["domains"][domain]
+        before, after = entry["before"], entry["after"]
+        entries = {
+            "Images": f"{entry['count']:,} in the data set {entry['dataset']}, {entry['measured']:,} measured",
+            "Mean": f"{number(before['mean'], 3)} before, {number(after['mean'], 3)} after matching",
+            "Contrast": f"{number(before['contrast'], 3)} before, {number(after['contrast'], 3)} after matching",
+            "Clipped": f"{number(100 * entry['clipped_share'], 2)} % of the pixels",
+            "Left out": skipped_sentence(entry["skipped"]),
+        }
+        pair.append(f"<div><h3>{markup.escape(domain)}</h3>{markup.image(mosaic)}{markup.facts(entries)}</div>")
+    gap = tables.comparison["spectral_distance"][0]
+    residual = (
+        f"Matching mean and contrast leaves {number(gap['after'], 2)} of spectral distance (root mean square log10"
+        f" power ratio; {number(gap['before'], 2)} before matching). This is a confounder: a difference between the"
+        " domains further down may come from how fine their structure is and not from being real or drawn."
+    )
+    return markup.section(
+        "domains",
+        "The two domains, side by side",
+        f'<div class="pair">{"".join(pair)}</div>',
+        attribute_table(context),
+        markup.paragraph(residual),
+        context.chart(
+            "power_spectrum",
+            "Mean power of the matched images by spatial frequency. Where the lines part, one domain has more structure"
+            " of that size.",
+        ),
+    )
+
+
+def skipped_sentence(skipped: list[Mapping[str, str]]) -> str:
+    """Return which files were left out, and why."""
+    if not skipped:
+        return "no file"
+    first = "; ".join(f"{entry['file']}: {entry['reason']}" for entry in skipped[:3])
+    more = f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""
+    return f"{count(len(skipped), 'file')} ({first}{more})"
+
+
+def attribute_table(context: Context) -> str:
+    """Return how often each attribute is known and its mean, per domain."""
+    described = context.tables.comparison["domains"]
+    names = list(dict.fromkeys(name for entry in described.values() for name in entry["attributes"]))
+    if not names:
+        return markup.paragraph("Neither domain has labelled attributes.")
+    rows = []
+    for name in names:
+        cells = []
+        for domain in context.tables.domains:
+            entry = described[domain]["attributes"].get(name)
+            known = entry is not None and entry["known"]
+            cells.append(f"{number(entry['mean'], 2)} (known in {entry['known']})" if known else "unknown")
+        rows.append([name, *cells])
+    body = markup.table(
+        ["attribute", *context.tables.domains],
+        rows,
+        "Mean of each attribute, from 0 to 1, and in how many images it is known",
+    )
+    return markup.folded("Attributes of both domains", body)
+
+
+def denoiser(context: Context) -> str:
+    """Return training history, held-out loss, the gallery and the recognition check."""
+    tables = context.tables
+    parts = [
+        markup.paragraph(f"Weights: {weights_name(context)}, SHA-256 {str(tables.model['sha256'])[:16]}….", "quiet")
+    ]
+    parts.append("<h3>Does it denoise images that it never saw?</h3>")
+    parts.append(markup.paragraph(gap_sentence(tables.heldout)))
+    parts.append(
+        context.chart(
+            "heldout_loss",
+            "Denoising loss per timestep (logarithmic) on images used for training (solid) and images kept out of it"
+            f" (dashed), with {number(100 * context.config.entropy.confidence, 2)} % intervals over images. A gap"
+            " between solid and dashed is memorisation.",
+        )
+    )
+    parts.append("<h3>How it was trained</h3>")
+    if tables.history is None:
+        parts.append(markup.paragraph("No training history lies beside the weights, so none is shown."))
+    else:
+        parts.append(context.chart("training_history", "Training loss over optimiser steps, on a logarithmic axis."))
+    parts.append("<h3>What it draws</h3>")
+    sampling = context.config.sampling
+    parts.append(
+        markup.paragraph(
+            f"Images generated from noise in {sampling.steps} DDIM steps with guidance {sampling.guidance:g}."
+            " Within a column all images start from the same noise."
+        )
+    )
+    rows = "".join(
+        f"<div>{markup.escape(row.caption)}</div>{markup.plain_image(row)}"
+        for row in gallery_rows(context.inputs.gallery)
+    )
+    parts.append(f'<div class="gallery">{rows}</div>')
+    parts.append("<h3>Do its images show what was asked for?</h3>")
+    if tables.recognition is None:
+        parts.append(
+            markup.paragraph(
+                "No recognition check lies beside the weights, so whether generated images show their attributes was"
+                " not measured."
+            )
+        )
+    else:
+        lines = [
+            f"{row.attribute} {interval(100 * row.recognised_share, 100 * row.low, 100 * row.high, '%', 2)} images"
+            for row in records(tables.recognition)
+        ]
+        parts.append(markup.paragraph("; ".join(lines) + "."))
+        parts.append(
+            context.chart(
+                "recognition",
+                "Share of generated images in which a small classifier, trained on drawn faces, sees the attribute that"
+                " was asked for; the tick is the classifier's own accuracy on drawn faces it never saw, the dotted line"
+                " is chance.",
+            )
+        )
+    return markup.section("denoiser", "The denoiser", *parts)
+
+
+def weights_name(context: Context) -> str:
+    """Return the last parts of the path of the weights: enough to know them, without the machine they lie on."""
+    folder = weights_directory(context.inputs, context.tables.model)
+    return "/".join(folder.resolve().parts[-3:])

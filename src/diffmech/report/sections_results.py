@@ -1,0 +1,277 @@
+"""The second half of the page: entropy, divergence, mechanisms, ablation, complexity, published figures."""
+
+import pandas as pd
+
+from diffmech.report import markup
+from diffmech.report.context import Context
+from diffmech.report.findings import Finding, measured_counterparts, mechanism_names
+from diffmech.report.pictures import Example, mechanism_examples
+from diffmech.report.wording import count, listed, number, p_value
+
+TILE = 92  # CSS pixels of one example image
+
+
+def entropy(context: Context) -> str:
+    """Return the entropy of all heads, with its bound and its untrained null."""
+    table = context.tables.entropy
+    bounds = {
+        f"{kind}-attention: ln({round(float(pow(2.718281828459045, value)))}) = {value:.3f} nats"
+        for kind, value in table[["kind", "h_max"]].drop_duplicates().itertuples(index=False)
+    }
+    read = (
+        "Entropy tells how widely a head looks: 0 when each query looks at a single key, the logarithm of the number of"
+        " keys when it looks everywhere alike. It is divided by that bound here, so that layers can be compared. A head"
+        " that is bright in all panels, untrained copies included, does nothing that training would have had to"
+        " teach it."
+    )
+    inside = table["entropy"].between(table["untrained_low"], table["untrained_high"]).mean()
+    sure = (
+        f"{number(100 * inside, 2)} % of all head, timestep and domain cells lie within the range of the untrained"
+        f" copies. Bounds: {'; '.join(sorted(bounds))}."
+    )
+    return markup.section(
+        "entropy",
+        "How widely each head looks",
+        markup.paragraph(read),
+        markup.paragraph(sure),
+        context.chart(
+            "entropy_map",
+            "Attention entropy as a share of its bound: one row per head, one column per timestep, one panel per"
+            " domain, and the mean of the untrained copies. Point at a cell for its interval.",
+        ),
+        "<h3>By layer</h3>",
+        context.chart(
+            "entropy_layers",
+            "Mean over the heads of each layer. The grey band is the mean range of the untrained copies.",
+        ),
+    )
+
+
+def divergence(context: Context, finding: Finding) -> str:
+    """Return the divergence of the domains per timestep against both nulls."""
+    read = (
+        "For every head the mean entropy of one domain is taken from that of the other; the chart shows the mean size"
+        " of these differences. A mean of sizes is never zero, even if the domains do not differ. So the grey area"
+        " shows what shuffled domain labels reach in 95 % of cases, the dashed grey line their mean, and the dashed"
+        " coloured line the largest value of any untrained copy. A diamond marks a timestep that beats both after"
+        " correction."
+    )
+    return markup.section(
+        "divergence",
+        "Where attention tells the domains apart",
+        markup.paragraph(finding.answer),
+        markup.paragraph(read),
+        context.chart(
+            "entropy_divergence",
+            "Entropy divergence per timestep, over all heads and by kind of attention, with intervals.",
+        ),
+        "<h3>Whole distributions</h3>",
+        context.chart(
+            "jensen_shannon",
+            "Jensen-Shannon divergence between the per-image entropies of the two domains: 0 = the same distribution,"
+            " ln 2 = 0.693 = no overlap.",
+        ),
+    )
+
+
+def mechanisms(context: Context, finding: Finding) -> str:
+    """Return the mechanisms: table, grid, example attention, quality of the clusters."""
+    table = context.tables.mechanisms
+    rows = []
+    for mechanism, members in table.groupby("mechanism", sort=True):
+        first = members.iloc[0]
+        best = members.sort_values("enrichment", ascending=False).iloc[0]
+        heads = sorted(members["head"].unique())
+        phases = listed([f"{phase}" for phase in sorted(members["phase"].unique())])
+        probe = "–" if pd.isna(best["probe"]) else f"{best['probe']}\u00a0{number(best['enrichment'])}×"
+        rows.append(
+            [
+                str(first["label"]),
+                str(mechanism),
+                f"{len(heads)}: {short_heads(heads)}",
+                phases,
+                probe,
+                p_value(float(first["p_holm"])),
+                "yes" if members["beats_untrained"].any() else "no",
+                number(float(members["stability"].mean()), 2),
+            ]
+        )
+    columns = [
+        "label",
+        "cluster",
+        "heads",
+        "phases",
+        "strongest probe",
+        "p, rolled maps",
+        "beats untrained",
+        "stability",
+    ]
+    read = (
+        "Heads are grouped by what they do in each phase of denoising: how far and how sharply they look, how much that"
+        " depends on the image, and what they look at. A group is named after its strongest preference only if that"
+        " preference beats reference maps rolled to other places and every untrained copy. Otherwise it stays"
+        " unassigned."
+    )
+    return markup.section(
+        "mechanisms",
+        "What heads do together",
+        markup.paragraph(finding.answer),
+        markup.paragraph(read),
+        markup.table(columns, rows, "Mechanisms: clusters of heads, with the evidence for their labels", wide="heads"),
+        markup.paragraph(phase_sentence(context)),
+        context.chart(
+            "mechanism_grid",
+            "Every head in every phase, by label; the cluster stands in brackets. A head may change its mechanism.",
+        ),
+        "<h3>What they look at</h3>",
+        examples(context),
+        "<h3>How good are the clusters?</h3>",
+        context.chart(
+            "cluster_quality",
+            "Quality by number of clusters; a ring marks the number in use. Silhouette: how far apart clusters lie."
+            " BIC: cost of a Gaussian mixture. ARI: agreement with the clusters found again from resampled images, and"
+            " from other seeds (1 = the same, 0 = chance).",
+        ),
+    )
+
+
+def phase_sentence(context: Context) -> str:
+    """Return the phases of denoising and how stable their borders are."""
+    table = context.tables.phases
+    spans = [
+        f"{phase} (t {part['timestep'].min():g} to {part['timestep'].max():g})"
+        for phase, part in table.groupby("phase")
+    ]
+    if len(spans) == 1:
+        return "The timesteps form one phase: no border is worth its penalty."
+    return (
+        f"{count(len(spans), 'phase')}: {listed(spans)}. Their borders recur in"
+        f" {number(100 * table['stability'].mean(), 2)} % of resampled image sets, on average."
+    )
+
+
+def examples(context: Context) -> str:
+    """Return the attention of the strongest head of each mechanism over example images."""
+    names = mechanism_names(context.tables)
+    found = mechanism_examples(context.inputs, context.tables.mechanisms, context.config.report.examples)
+    if not found:
+        return markup.paragraph("No attention was kept for these mechanisms.")
+    lead = markup.paragraph(
+        "The strongest head of each mechanism, drawn over the clean images it saw noised. Dark places are ignored,"
+        " yellow ones attract most attention."
+    )
+    return lead + "".join(_example(example, names) for example in found)
+
+
+def _example(example: Example, names: dict[str, str]) -> str:
+    title = f"<h4>{markup.escape(names[example.mechanism])}</h4>"
+    about = f"{example.head} at t = {example.timestep}"
+    if example.kind == "cross":
+        about += ": how strongly each place reads each token of the condition (mean beside the name, 1 = uniform)"
+        body = f'<div class="tokens">{"".join(markup.image(shown) for shown in example.pictures)}</div>'
+    else:
+        body = f'<div class="two">{"".join(markup.image(shown, TILE) for shown in example.pictures)}</div>'
+    return f'<div class="mechanism">{title}{markup.paragraph(about, "quiet")}{body}</div>'
+
+
+def short_heads(heads: list[str]) -> str:
+    """Return heads grouped by site: `down1.0.self h00 h03; up1.0.self h02`."""
+    sites: dict[str, list[str]] = {}
+    for head in heads:
+        site, _, index = head.rpartition(".")
+        sites.setdefault(site, []).append(index)
+    return "; ".join(f"{site} {' '.join(indices)}" for site, indices in sites.items())
+
+
+def ablation(context: Context, finding: Finding) -> str:
+    """Return what removing heads costs, beside matched controls."""
+    alpha = f"{context.config.ablation.alpha:g}"
+    read = (
+        f"A head is removed by putting something else in place of its output (here: {context.method}), on the same"
+        " noised images. The effect is the change of the denoising loss in percent. The thick grey bar is the interval"
+        " of controls: as many random heads, matched by layer and size of output (for single heads: all others of"
+        " their kind). A diamond marks an effect that beats them, a circle one that differs from zero only, a cross"
+        f" one that cannot be told from zero (level {alpha}, Holm-corrected)."
+    )
+    shift = context.tables.effects
+    shift = shift[(shift["timestep"] == "all") & (shift["method"] == context.method)]
+    far = (
+        f"Replaced outputs lie {number(shift['off_distribution'].min(), 2)} to"
+        f" {number(shift['off_distribution'].max(), 2)} of their own size away from the original ones; the farther, the"
+        " more an effect may come from an unnatural input and not from missing work."
+    )
+    return markup.section(
+        "ablation",
+        "Whether it matters",
+        markup.paragraph(finding.answer),
+        markup.paragraph(read),
+        "<h3>Mechanisms</h3>",
+        context.chart("ablation_mechanisms", "Effect of removing each mechanism, beside its matched controls."),
+        "<h3>Layers</h3>",
+        context.chart("ablation_layers", "Effect of removing all heads of a layer, beside as many random heads."),
+        "<h3>Single heads</h3>",
+        context.chart(
+            "ablation_heads",
+            "The heads with the largest effects. The grey bar is the interval of all other heads of the same kind.",
+        ),
+        context.chart(
+            "ablation_map",
+            "Effect of removing each head at each timestep. Dots mark effects that differ from zero after correction."
+            " The colours end at the 99th percentile.",
+        ),
+        "<h3>Does the way of removing matter?</h3>",
+        markup.paragraph(far),
+        context.chart(
+            "ablation_methods",
+            "The same removals by every method. Where methods disagree, part of the effect belongs to the method.",
+        ),
+    )
+
+
+def complexity(context: Context, finding: Finding) -> str:
+    """Return the complexity ratios beside the published one."""
+    return markup.section(
+        "complexity",
+        "How large a circuit each domain uses",
+        markup.paragraph(finding.answer),
+        markup.paragraph(
+            "Three measures, none of which is the published one, whose formula is not known. Effective heads: over how"
+            " many heads the output shifts of ablations spread. Effective keys: how many places a query uses."
+            " Activation participation: how many directions head outputs use."
+        ),
+        context.chart("complexity_ratio", "Ratio of the domains with intervals; the dotted line is equality."),
+    )
+
+
+def published(context: Context) -> str:
+    """Return published figures beside measured ones, and where each definition comes from."""
+    references = context.tables.references
+    measured = measured_counterparts(context.tables, context.method)
+    rows = []
+    for entry in references["published"]:
+        low, high = entry["interval"]
+        unit = "" if entry["unit"] == "ratio" else f" {entry['unit']}"
+        value = f"{entry['value']:g} ± {entry['error']:g}{unit}" if "value" in entry else f"{low:g} to {high:g}{unit}"
+        paper = references["papers"][entry["paper"]]
+        rows.append([entry["name"], value, measured.get(entry["key"], "not measured"), paper["citation"]])
+    definitions = [
+        [entry["name"], " ".join([entry["text"], entry.get("note", "")]).strip(), f"source: {entry['source']}"]
+        for entry in references["definitions"]
+    ]
+    papers = [
+        f"{paper['citation']} ({paper['version']}). Setting: {paper['setting']}"
+        for paper in references["papers"].values()
+    ]
+    return markup.section(
+        "published",
+        "Beside published figures",
+        *[markup.paragraph(paper, "quiet") for paper in papers],
+        markup.table(
+            ["quantity", "published", "measured here", "source"], rows, "Published figures and their counterparts"
+        ),
+        *[f'<div class="banner" role="note">{markup.paragraph(warning)}</div>' for warning in references["warnings"]],
+        "<h3>Definitions in use</h3>",
+        markup.table(
+            ["quantity", "definition", "origin"], definitions, "What each quantity is, and whose definition it is"
+        ),
+    )

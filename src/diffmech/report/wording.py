@@ -1,0 +1,60 @@
+"""Numbers, intervals and p-values as the report writes them, and the plain names of technical terms."""
+
+import math
+
+VARIANTS = {
+    "effective_heads": "effective heads",
+    "effective_keys": "effective keys",
+    "activation_participation": "activation participation",
+}
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return `value` with `digits` significant digits, without exponent where that stays readable."""
+    if value is None or not math.isfinite(value):
+        return "not available"
+    if value == 0:
+        return "0"
+    value = float(f"{value:.{digits - 1}e}")
+    size = math.floor(math.log10(abs(value)))
+    if size < -4 or size > 5:
+        return f"{value:.{digits - 1}e}".replace("e-0", "e-").replace("e+0", "e").replace("-", "−")
+    text = f"{value:,.{max(0, digits - 1 - size)}f}"
+    return text.replace("-", "−")
+
+
+def interval(value: float, low: float, high: float, unit: str = "", digits: int = 3) -> str:
+    """Return an estimate with its interval, e.g. `1.08 (1.07 to 1.09)`, with the unit behind the estimate."""
+    between = "" if unit in ("", "%") else " "
+    spaced = f" {unit}" if unit == "%" else f"{between}{unit}"
+    return f"{number(value, digits)}{spaced} ({number(low, digits)} to {number(high, digits)})"
+
+
+def p_value(p: float) -> str:
+    """Return a p-value, `p = 0.012` or `p < 0.001`, with spaces that do not break."""
+    if not math.isfinite(p):
+        return "no p-value"
+    text = "p < 0.001" if p < 0.001 else f"p = {p:.2g}" if p < 0.1 else f"p = {p:.2f}"
+    return text.replace(" ", "\u00a0")
+
+
+def count(amount: int, singular: str, plural: str | None = None) -> str:
+    """Return an amount with its noun: `1 head`, `3 heads`, `no heads`."""
+    noun = singular if amount == 1 else plural or f"{singular}s"
+    return f"{'no' if amount == 0 else f'{amount:,}'} {noun}"
+
+
+def listed(names: list[str]) -> str:
+    """Return names as a list in a sentence: `a, b and c`."""
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as a person says them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

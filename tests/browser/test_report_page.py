@@ -1,0 +1,124 @@
+"""The page as a reader gets it: opened from disk in Chromium, without any network."""
+
+import html
+import json
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+from small_study import build_study, study_config
+
+from diffmech.report.charts import CHARTS, draw_charts
+from diffmech.report.page import write_report
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium binary on the PATH"),
+]
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--hide-scrollbars",
+    "--virtual-time-budget=30000",
+    "--enable-logging=stderr",
+]
+# The page is asked about itself once its charts are drawn; the answer travels in the document that is dumped.
+QUESTIONS = """
+<script>
+new MutationObserver((_, observer) => {
+  if (document.body.dataset.charts !== 'drawn') return;
+  observer.disconnect();
+  document.querySelectorAll('details').forEach(details => { details.open = true; });
+  setTimeout(() => {
+    const charts = {};
+    for (const box of document.querySelectorAll('.chart')) {
+      const rows = box.parentElement.querySelectorAll('details.data tbody tr').length;
+      const drawing = box.querySelector('svg');
+      charts[box.dataset.spec.replace('spec-', '')] = {
+        marks: drawing ? drawing.querySelectorAll('.mark-rect path, .mark-symbol path, .mark-line path').length : 0,
+        excess: drawing ? drawing.getBoundingClientRect().width - box.clientWidth : 0,
+        theme: box.dataset.theme, rows,
+      };
+    }
+    document.body.dataset.answer = JSON.stringify({
+      charts, width: innerWidth, content: document.documentElement.scrollWidth,
+      background: getComputedStyle(document.body).backgroundColor,
+      pictures: [...document.images].every(image => image.naturalWidth > 0),
+    });
+  }, 500);
+}).observe(document.body, {attributes: true});
+</script>
+"""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """Return the path of the page, with the questions appended."""
+    folder = tmp_path_factory.mktemp("page")
+    inputs, config = build_study(folder), study_config()
+    draw_charts(inputs, folder / "charts", ablation=config.ablation)
+    charts = [str(folder / "charts" / f"{name}.vl.json") for name in CHARTS]
+    path = folder / "report.html"
+    write_report(inputs, charts, path, config=config)
+    text = path.read_text().replace(
+        '<script type="application/json" id="themes">', QUESTIONS + '<script type="application/json" id="themes">'
+    )
+    path.write_text(text)
+    return path
+
+
+def opened(page, tmp_path, width, *, dark=False):
+    """Open the page and return its answer and what the browser logged."""
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    done = subprocess.run(
+        [
+            CHROMIUM,
+            *FLAGS,
+            "--host-resolver-rules=MAP * ~NOTFOUND",
+            f"--blink-settings=preferredColorScheme={0 if dark else 1}",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            f"--window-size={width},900",
+            "--dump-dom",
+            page.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        env=environment,
+        check=True,
+    )
+    answer = re.search(r'data-answer="([^"]*)"', done.stdout)
+    assert answer, f"the page was never drawn: {done.stderr[-2000:]}"
+    return json.loads(html.unescape(answer[1])), [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+@pytest.mark.parametrize("width", [1400, 400])
+def test_every_chart_is_drawn_and_nothing_overflows(page, tmp_path, width):
+    answer, console = opened(page, tmp_path, width)
+    assert console == []
+    assert answer["width"] == width
+    assert set(answer["charts"]) == set(CHARTS)
+    for name, chart in answer["charts"].items():
+        assert chart["marks"] >= 1, f"{name} has hardly any marks"
+        assert chart["excess"] <= 1, f"{name} is {chart['excess']} pixels too wide"
+        assert chart["rows"] >= 3, f"{name} shows no table"
+    assert answer["pictures"]
+    assert answer["content"] <= answer["width"]
+
+
+def test_the_page_follows_the_readers_colour_scheme(page, tmp_path):
+    light, _ = opened(page, tmp_path / "light", 1400)
+    dark, _ = opened(page, tmp_path / "dark", 1400, dark=True)
+    assert {chart["theme"] for chart in light["charts"].values()} == {"light"}
+    assert {chart["theme"] for chart in dark["charts"].values()} == {"dark"}
+    assert light["background"] != dark["background"]

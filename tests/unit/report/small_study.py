@@ -1,0 +1,354 @@
+"""A small, complete study made of invented artifacts with known values, for tests of the report.
+
+`build_study(folder)` writes every artifact the report reads. With `effect=False` nothing in it beats any null.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from diffmech.artifacts import building_store, write_csv, write_json, write_store
+from diffmech.attention.layout import SiteLayout, create_attention_store
+from diffmech.config.analysis import RuntimeConfig
+from diffmech.config.images import ImagesConfig, LfwSubset, SyntheticFaces
+from diffmech.config.load import validate
+from diffmech.config.root import Config
+from diffmech.data.comparison import compare_domains
+from diffmech.data.store import prepare_dataset
+from diffmech.report.artifacts import ReportInputs
+
+ROOT = Path(__file__).parents[3]
+DOMAINS = ("real", "synthetic")
+TIMESTEPS = [20, 220, 420, 620, 820]
+STAGES = {"down1.0": 16, "up1.0": 16, "up1.1": 16}
+TOKENS = ("domain", "glasses", "hat", "beard", "smile")
+HEADS = 8
+GRID = (16, 16)
+H_MAX = {"self": float(np.log(256)), "cross": float(np.log(len(TOKENS)))}
+PHASES = {1: (20, 420), 2: (620, 820)}
+LABELS = ("edge", "texture", "semantic", "local", "positional", "unassigned")
+
+
+def sites() -> list[tuple[str, str]]:
+    """Return (site, kind) of every attention site."""
+    return [(f"{stage}.{kind}", kind) for stage in STAGES for kind in ("self", "cross")]
+
+
+def study_config(source: str = "bundled") -> Config:
+    """Return the settings of the small study."""
+    return validate(
+        {
+            "study": {"name": "small", "model": "faces", "domains": {"real": "lfw", "synthetic": "drawn"}},
+            "datasets": {"lfw": {"kind": "lfw_subset", "count": 24}, "drawn": {"kind": "synthetic_faces", "count": 24}},
+            "models": {"faces": {"source": source, "location": "faces"}},
+            "capture": {"timesteps": TIMESTEPS, "samples": 8, "keep_maps": 2},
+            "untrained": {"seeds": 19, "samples": 8},
+            "ablation": {"timesteps": TIMESTEPS, "samples": 8},
+        }
+    )
+
+
+def build_study(folder: Path, *, effect: bool = True, optional: bool = True) -> ReportInputs:
+    """Write all artifacts under `folder` and return their paths."""
+    generator = np.random.default_rng(0)
+    datasets = {domain: str(folder / f"datasets/{domain}.zarr.zip") for domain in DOMAINS}
+    images, runtime = ImagesConfig(), RuntimeConfig(progress=False)
+    for domain, config in (
+        ("real", LfwSubset(kind="lfw_subset", count=24)),
+        ("synthetic", SyntheticFaces(kind="synthetic_faces", count=24, zoom=1.2)),
+    ):
+        prepare_dataset(config, images, Path(datasets[domain]), name=domain, runtime=runtime)
+    comparison = folder / "datasets/comparison.json"
+    compare_domains({domain: Path(path) for domain, path in datasets.items()}, comparison)
+    model = folder / "models/model.json"
+    write_model(folder, effect=effect, optional=optional, generator=generator)
+    attention = {domain: [write_attention(folder, domain, generator)] for domain in DOMAINS}
+    tables = {
+        "entropy": entropy_table(generator),
+        "divergence": divergence_table(effect),
+        "phases": phases_table(),
+        "clusters": clusters_table(generator),
+        "mechanisms": mechanisms_table(effect, generator),
+        "effects": effects_table(effect, generator),
+        "complexity": complexity_table(effect),
+    }
+    for name, table in tables.items():
+        write_csv(folder / f"{name}.csv", table)
+    write_benchmarks(folder / "benchmarks")
+    return ReportInputs(
+        datasets=datasets,
+        comparison=str(comparison),
+        model=str(model),
+        heldout=str(folder / "models/heldout.csv"),
+        gallery=str(folder / "models/gallery.zarr.zip"),
+        attention=attention,
+        references=str(ROOT / "resources" / "references.yaml"),
+        benchmarks=str(folder / "benchmarks"),
+        **{name: str(folder / f"{name}.csv") for name in tables},
+    )
+
+
+def write_model(folder: Path, *, effect: bool, optional: bool, generator: np.random.Generator) -> None:
+    """Write the pointer, held-out loss, gallery and the optional tables of the denoiser."""
+    write_json(
+        folder / "models/model.json",
+        {
+            "kind": "unet_condition_tokens",
+            "location": "weights",
+            "sha256": "0123456789abcdef" * 4,
+            "parameters": 1_412_345,
+            "attributes": list(TOKENS[1:]),
+            "domains": list(DOMAINS),
+            "sample_shape": [1, 32, 32],
+            "timesteps": 1000,
+            "prediction_type": "epsilon",
+            "source": "bundled" if effect else "untrained",
+            "provenance": {"versions": {"torch": "2.6.0"}},
+        },
+    )
+    rows = []
+    for domain in DOMAINS:
+        for split, factor in (("train", 1.0), ("heldout", 1.25)):
+            for timestep in TIMESTEPS:
+                loss = factor * (0.4 * np.exp(-timestep / 150) + 0.01) * (1.2 if domain == "real" else 1.0)
+                rows.append((domain, split, timestep, loss, 0.9 * loss, 1.1 * loss, 8))
+    columns = ["domain", "split", "timestep", "loss", "low", "high", "n"]
+    write_csv(folder / "models/heldout.csv", pd.DataFrame(rows, columns=columns))
+    labels = ["real", "synthetic", "glasses", "hat", "beard", "smile"]
+    noise = generator.uniform(0, 255, (len(labels), 8, 1, 32, 32)).astype(np.uint8)
+    gallery = xr.Dataset({"image": (("row", "column", "channel", "y", "x"), noise)}, coords={"row": labels})
+    write_store(folder / "models/gallery.zarr.zip", gallery)
+    if optional:
+        steps = np.arange(0, 3000, 25)
+        history = pd.DataFrame(
+            {"step": steps, "loss": 0.03 + np.exp(-steps / 200.0), "learning_rate": 1e-3, "seconds": steps / 4}
+        )
+        write_csv(folder / "models/weights/history.csv", history)
+        shares = pd.DataFrame(
+            {
+                "attribute": TOKENS[1:],
+                "heldout_accuracy": 0.97,
+                "recognised_share": [0.9, 0.8, 0.7, 0.95],
+                "low": [0.84, 0.72, 0.6, 0.9],
+                "high": [0.95, 0.87, 0.79, 0.98],
+                "n": 64,
+            }
+        )
+        write_csv(folder / "models/weights/recognition.csv", shares)
+
+
+def write_attention(folder: Path, domain: str, generator: np.random.Generator) -> str:
+    """Write an attention store of eight samples, two of them with maps."""
+    path = folder / f"attention/{domain}.zarr.zip"
+    samples = list(range(8))
+    layouts = [
+        SiteLayout(
+            name=site,
+            kind=kind,
+            heads=tuple(f"{site}.h{head:02d}" for head in range(HEADS)),
+            queries=256,
+            keys=256 if kind == "self" else len(TOKENS),
+            channels=8,
+            grid=GRID,
+            tokens=() if kind == "self" else TOKENS,
+        )
+        for site, kind in sites()
+    ]
+    axes = {"sample": samples, "timestep": TIMESTEPS}
+    y, x = np.mgrid[0:16, 0:16] / 15
+    blob = np.exp(-((y - 0.4) ** 2 + (x - 0.35) ** 2) / 0.03) + np.exp(-((y - 0.4) ** 2 + (x - 0.65) ** 2) / 0.03)
+    received = (blob / blob.mean()).ravel()
+    with building_store(path) as directory:
+        arrays = create_attention_store(
+            directory,
+            layouts,
+            axes=axes,
+            chunks={"sample": 8, "timestep": 1},
+            kept=samples[:2],
+            attrs={"domain": domain, "dataset": domain, "model_sha256": "0", "condition": "full", "seed": 0},
+        )
+        for layout in layouts:
+            shape = (8, len(TIMESTEPS), HEADS, layout.keys)
+            base = received if layout.kind == "self" else np.array([1.6, 0.6, 1.4, 0.5, 0.9])
+            arrays[layout.name, "received"][:] = base * generator.uniform(0.8, 1.2, shape)
+            kept = (2, len(TIMESTEPS), HEADS, 256, layout.keys)
+            maps = base * generator.uniform(0.5, 1.5, kept)
+            arrays[layout.name, "maps"][:] = maps / maps.sum(-1, keepdims=True)
+    return str(path)
+
+
+def entropy_table(generator: np.random.Generator) -> pd.DataFrame:
+    """Return entropies: `real` 0.05 nats above `synthetic`, untrained copies close to uniform."""
+    rows = []
+    for domain in DOMAINS:
+        for site, kind in sites():
+            for head in range(HEADS):
+                for timestep in TIMESTEPS:
+                    most = H_MAX[kind]
+                    value = most * (0.72 + 0.03 * head - 0.00015 * timestep) + (0.05 if domain == "real" else 0)
+                    value = min(value, most)
+                    untrained = 0.985 * most
+                    rows.append(
+                        (
+                            domain,
+                            f"{site}.h{head:02d}",
+                            site,
+                            kind,
+                            timestep,
+                            value,
+                            value - 0.02,
+                            value + 0.02,
+                            most,
+                            value / most,
+                            np.exp(value),
+                            untrained,
+                            untrained - 0.01,
+                            untrained + 0.01,
+                            8,
+                        )
+                    )
+    columns = "domain head site kind timestep entropy low high h_max normalised effective_keys untrained_entropy"
+    return pd.DataFrame(rows, columns=[*columns.split(), "untrained_low", "untrained_high", "n"])
+
+
+def divergence_table(effect: bool) -> pd.DataFrame:
+    """Return divergences of 0.02 to 0.09 nats, significant from t = 220, or none above its floor."""
+    rows = []
+    for step, timestep in enumerate(TIMESTEPS):
+        for kind, scale in (("all", 1.0), ("self", 1.4), ("cross", 0.5)):
+            value = scale * (0.02 + 0.0175 * step) if effect else 0.011
+            significant = effect and step > 0
+            p = 0.0005 if significant else 0.4
+            rows.append(
+                (
+                    timestep,
+                    kind,
+                    value,
+                    0.85 * value,
+                    1.15 * value,
+                    0.012,
+                    0.017,
+                    p,
+                    min(1, 5 * p),
+                    value * 2,
+                    0.02,
+                    0.05 if significant else 0.6,
+                    significant,
+                )
+            )
+    columns = "timestep kind divergence low high floor floor_high p p_holm jensen_shannon untrained_divergence_max"
+    return pd.DataFrame(rows, columns=[*columns.split(), "p_untrained", "significant"])
+
+
+def phases_table() -> pd.DataFrame:
+    """Return two phases."""
+    rows = [(t, phase, 0.9) for phase, (first, last) in PHASES.items() for t in TIMESTEPS if first <= t <= last]
+    return pd.DataFrame(rows, columns=["timestep", "phase", "stability"])
+
+
+def clusters_table(generator: np.random.Generator) -> pd.DataFrame:
+    """Return cluster quality for 2 to 12 clusters."""
+    rows = [
+        (kind, k, k == best, 0.5 - 0.02 * abs(k - best), 4000 + 80 * abs(k - best), 0.8 - 0.03 * k, 0.9 - 0.02 * k)
+        for kind, best in (("self", 6), ("cross", 4))
+        for k in range(2, 13)
+    ]
+    return pd.DataFrame(rows, columns=["kind", "k", "chosen", "silhouette", "bic", "ari_sample_bootstrap", "ari_seeds"])
+
+
+def mechanisms_table(effect: bool, generator: np.random.Generator) -> pd.DataFrame:
+    """Return six self and two cross mechanisms; with an effect all but two carry a label."""
+    rows = []
+    for site, kind in sites():
+        for head in range(HEADS):
+            for phase, (first, last) in PHASES.items():
+                number = head % 6 if kind == "self" else head % 2
+                label = LABELS[number] if kind == "self" else ("semantic", "unassigned")[number]
+                label = label if effect else "unassigned"
+                named = label != "unassigned"
+                rows.append(
+                    (
+                        f"{site}.h{head:02d}",
+                        site,
+                        kind,
+                        phase,
+                        first,
+                        last,
+                        f"{kind}-{number + 1}",
+                        label,
+                        "parts" if label == "semantic" else "edges",
+                        1.1 + 0.2 * (named + 0.1 * head),
+                        0.004 if named else 0.7,
+                        named,
+                        1.1 + 0.05 * head,
+                        named,
+                        0.75,
+                    )
+                )
+    columns = "head site kind phase phase_first phase_last mechanism label probe enrichment p_holm beats_untrained"
+    table = pd.DataFrame(rows, columns=[*columns.split(), "enrichment_of_head", "confirmed", "stability"])
+    return table.sort_values(["head", "phase"])
+
+
+def effects_table(effect: bool, generator: np.random.Generator) -> pd.DataFrame:
+    """Return effects of mechanisms, layers and heads; self-1 costs 12 % where its controls cost 3 %."""
+    targets = {
+        "mechanisms": [f"self-{k}" for k in range(1, 7)] + ["cross-1", "cross-2"],
+        "layers": [site for site, _ in sites()],
+        "heads": [f"{site}.h{head:02d}" for site, _ in sites() for head in range(HEADS)],
+    }
+    size = {"mechanisms": 3.0, "layers": 9.0, "heads": 0.4}
+    rows = []
+    for domain in DOMAINS:
+        for group, names in targets.items():
+            for index, target in enumerate(names):
+                for rank, method in enumerate(("mean", "zero", "resample", "uniform")):
+                    for timestep in ["all", *TIMESTEPS]:
+                        value = size[group] * (1 + 0.3 * np.sin(index)) * (1 + 0.25 * rank)
+                        if timestep != "all":
+                            value *= 1.6 - int(timestep) / 900
+                        strong = effect and group == "mechanisms" and target == "self-1"
+                        value = 12.0 * (1 + 0.1 * rank) if strong and timestep == "all" else value
+                        controlled = rank == 0 and timestep == "all"
+                        level = size[group]
+                        control = (
+                            level,
+                            0.7 * level,
+                            1.35 * level,
+                            1.0 if strong else 0.6,
+                            0.01,
+                            0.02 if strong else 0.9,
+                        )
+                        p = 0.001 if effect and (index % 3 == 0) else 0.3
+                        rows.append(
+                            (domain, group, target, method, str(timestep), value, 0.8 * value, 1.2 * value, p, p)
+                            + (value / 100, value / 120, value / 80)
+                            + (control if controlled else (np.nan,) * 6)
+                            + (0.4 + 0.2 * rank, {"mechanisms": 6, "layers": 8, "heads": 1}[group], 8)
+                        )
+    columns = (
+        "domain group target method timestep effect_percent low high p_zero p_zero_holm shift shift_low shift_high "
+        "control_mean control_low control_high control_percentile p_control p_control_holm off_distribution heads n"
+    )
+    return pd.DataFrame(rows, columns=columns.split())
+
+
+def complexity_table(effect: bool) -> pd.DataFrame:
+    """Return the three ratios; with an effect two of them differ from 1."""
+    ratios = (1.12, 1.03, 0.99) if effect else (1.01, 1.0, 0.99)
+    names = ("effective_heads", "effective_keys", "activation_participation")
+    rows = [
+        (name, 10.0 * ratio, 10.0, ratio, ratio - 0.02, ratio + 0.02, 0.001 if abs(ratio - 1) > 0.02 else 0.5)
+        for name, ratio in zip(names, ratios, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=["variant", *DOMAINS, "ratio", "low", "high", "p"])
+
+
+def write_benchmarks(folder: Path) -> None:
+    """Write two benchmark files as Snakemake does."""
+    for name, seconds in (("capture_attention/faces/drawn", 42.5), ("compare_domains", 3.25)):
+        path = folder / f"{name}.tsv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"s\th:m:s\tmax_rss\n{seconds}\t0:00:42\t812.5\n", encoding="utf-8")

@@ -1,0 +1,96 @@
+"""Sentences claim what both nulls allow, with the tables' numbers, and say 'no' otherwise."""
+
+from dataclasses import replace
+
+import pytest
+
+from diffmech.report.findings import findings, is_untrained, measured_counterparts, nothing_found
+
+
+def answers(tables, alpha=0.05):
+    return {finding.section: finding for finding in findings(tables, alpha=alpha, method="mean")}
+
+
+def test_a_divergence_that_beats_both_nulls_is_reported_with_its_largest_value_and_interval(found):
+    finding = answers(found[2])["divergence"]
+    assert finding.verdict == "found"
+    assert "at 4 of 5 timesteps" in finding.answer
+    assert "t = 820: 0.0900 nats (0.0765 to 0.103)" in " ".join(finding.details)
+
+
+def test_a_divergence_that_untrained_copies_reach_too_is_put_down_to_the_images(found):
+    tables = found[2]
+    reached = tables.divergence.assign(significant=False, p_untrained=0.8)
+    finding = answers(replace(tables, divergence=reached))["divergence"]
+    assert finding.verdict == "not found"
+    assert "that difference lies in the images, not in what was learned" in " ".join(finding.details)
+
+
+def test_labels_are_counted_in_heads_and_unassigned_clusters_are_told(found):
+    finding = answers(found[2])["mechanisms"]
+    assert "6 of 8 clusters" in finding.answer
+    assert "semantic 15" in finding.details[0]
+    assert finding.details[1].startswith("2 clusters of 8 stayed unassigned")
+
+
+def test_a_mechanism_matters_only_beyond_its_matched_controls(found):
+    tables = found[2]
+    assert "2 of 16 mechanism and domain pairs" in answers(tables)["ablation"].answer
+    beaten = tables.effects.assign(p_control_holm=0.6)
+    finding = answers(replace(tables, effects=beaten))["ablation"]
+    assert finding.verdict == "not found"
+    assert finding.answer.startswith("No mechanism costs more than equally many matched heads")
+
+
+def test_an_effect_that_helps_denoising_is_no_mechanism_that_matters(found):
+    tables = found[2]
+    helpful = tables.effects.assign(effect_percent=-tables.effects["effect_percent"])
+    assert answers(replace(tables, effects=helpful))["ablation"].verdict == "not found"
+
+
+def test_without_ablated_mechanisms_nothing_is_claimed(found):
+    tables = found[2]
+    heads = tables.effects[tables.effects["group"] == "heads"]
+    assert answers(replace(tables, effects=heads))["ablation"].verdict == "caution"
+
+
+@pytest.mark.parametrize(
+    ("ratios", "start", "verdict"),
+    [
+        ((1.12, 1.10, 1.2), "Yes:", "found"),
+        ((1.12, 1.0, 1.0), "In part:", "found"),
+        ((0.8, 1.0, 1.0), "No: smaller by effective heads", "not found"),
+        ((1.0, 1.0, 1.0), "No: none of 3 measures", "not found"),
+    ],
+)
+def test_complexity_is_answered_measure_by_measure(found, ratios, start, verdict):
+    tables = found[2]
+    table = tables.complexity.assign(ratio=ratios)
+    table = table.assign(low=table["ratio"] - 0.02, high=table["ratio"] + 0.02)
+    table = table.assign(p=[0.001 if abs(ratio - 1) > 0.02 else 0.5 for ratio in ratios])
+    finding = answers(replace(tables, complexity=table))["complexity"]
+    assert finding.answer.startswith(start)
+    assert finding.verdict == verdict
+    assert "1.084 ± 0.008" in finding.details[-1]
+
+
+def test_the_residual_difference_of_the_images_is_always_told(found, null):
+    for study in (found, null):
+        finding = answers(study[2])["domains"]
+        assert finding.verdict == "caution"
+        assert "Power spectra differ by" in finding.details[0]
+        assert "real 25 % and synthetic 25 %" in finding.details[-1]
+
+
+def test_an_untrained_study_finds_nothing(null):
+    tables = null[2]
+    assert is_untrained(tables)
+    assert nothing_found(findings(tables, alpha=0.05, method="mean"))
+
+
+def test_published_figures_stand_beside_what_was_measured(found, null):
+    measured = measured_counterparts(found[2], "mean")
+    assert measured["entropy_divergence"] == "0.0200 to 0.0900 nats"
+    assert "most possible 5.545" in measured["entropy_edge"]
+    assert measured["ablation_degradation"].endswith("(mean ablation of mechanisms)")
+    assert measured_counterparts(null[2], "mean")["entropy_texture"] == "no head earned the label texture"

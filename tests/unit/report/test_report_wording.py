@@ -1,0 +1,44 @@
+"""Numbers are written as a reader expects them."""
+
+import math
+
+import pytest
+
+from diffmech.report.wording import count, duration, interval, listed, number, p_value
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (1.084, "1.08"),
+        (-0.099999, "−0.100"),
+        (128.3, "128"),
+        (1412345, "1.41e6"),
+        (0.0000123, "1.23e−5"),
+        (12345.6, "12,300"),
+        (math.nan, "not available"),
+        (None, "not available"),
+    ],
+)
+def test_numbers_keep_three_digits(value, text):
+    assert number(value) == text
+
+
+def test_intervals_name_the_unit_once():
+    assert interval(1.084, 1.076, 1.092) == "1.08 (1.08 to 1.09)"
+    assert interval(0.166, 0.1, 0.2, "nats") == "0.166 nats (0.100 to 0.200)"
+    assert interval(25.6, 20, 31, "%") == "25.6 % (20.0 to 31.0)"
+
+
+def test_small_p_values_are_bounds():
+    assert p_value(0.0002) == "p\xa0<\xa00.001"
+    assert p_value(0.0123) == "p\xa0=\xa00.012"
+    assert p_value(0.5) == "p\xa0=\xa00.50"
+    assert p_value(math.nan) == "no p-value"
+
+
+def test_amounts_lists_and_durations_read_as_english():
+    assert [count(n, "head") for n in (0, 1, 3)] == ["no heads", "1 head", "3 heads"]
+    assert [listed(names) for names in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == ["", "a", "a and b", "a, b and c"]
+    assert [duration(s) for s in (3.2, 200, 7200)] == ["3 s", "3 min", "2.0 h"]

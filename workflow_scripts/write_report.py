@@ -1,0 +1,15 @@
+"""Write the report page."""
+
+from diffmech.workflow.session import session
+
+with session(snakemake) as job:
+    from diffmech.config.root import Config
+    from diffmech.report.artifacts import inputs_of_job
+    from diffmech.report.page import write_report
+
+    write_report(
+        inputs_of_job(job.input, job.params.domains),
+        list(job.input.charts),
+        job.output[0],
+        config=Config.restore(job.params.settings),
+    )
