@@ -1,6 +1,7 @@
 """Taking a denoiser that exists: bundled with the project, a diffusers directory, a model of the Hugging Face hub, or,
 as the null study, an architecture with random weights. All that is written is the pointer `model.json`."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,8 +12,8 @@ from diffmech.config.models import DenoiserConfig
 from diffmech.data.synthetic_faces import NAMES
 from diffmech.errors import ConfigError, ModelError
 from diffmech.models.architecture import build_model, build_scheduler
-from diffmech.models.load import count_parameters, load_layout
-from diffmech.models.storage import find_layout, publishing, save_denoiser, write_pointer
+from diffmech.models.load import count_parameters, load_denoiser, load_layout
+from diffmech.models.storage import find_layout, publishing, read_pointer, save_denoiser, write_pointer
 from diffmech.models.training_set import describe_stores
 
 HUB_SECONDS = 5.0  # to wait for the hub to answer before the local cache is tried
@@ -31,8 +32,7 @@ def import_denoiser(
     `root` is the project, in which `resources/models` lies. With `images` the size of the images is checked against
     what the network was made for. `datasets` (domain -> store) gives an untrained network its domains and attributes,
     as training would, else they are those of training.domain_shares and of drawn faces; its weights are written beside
-    `output_json`. Raises ModelError, in one line, for what is missing or not
-    supported.
+    `output_json`. Raises ModelError, in one line, for what is missing or not supported.
     """
     output_json, root = Path(output_json), Path(root)
     if config.source == "train":
@@ -56,6 +56,19 @@ def import_denoiser(
     if not finite:
         raise ModelError(f"{directory}: predicts NaN or infinity for an empty image; its weights are damaged")
     write_pointer(output_json, layout, parameters=count_parameters(denoiser), source=config.source, root=root)
+
+
+def bundle_denoiser(model_json: Path, directory: Path, *, dtype: torch.dtype = torch.float16) -> None:
+    """Write the denoiser of `model_json`, with its history and provenance, as a directory to bundle (float16)."""
+    layout = read_pointer(Path(model_json))[1]
+    denoiser = load_denoiser(Path(model_json), device="cpu")
+    if denoiser.tokens is None:
+        raise ModelError(f"{model_json}: only a denoiser with our conditioning tokens can be bundled")
+    with publishing(Path(directory)) as temporary:
+        save_denoiser(temporary, denoiser.module, denoiser.tokens, denoiser.scheduler, dtype=dtype)
+        for name in ("history.csv", "provenance.json"):
+            if (layout.directory / name).is_file():
+                shutil.copyfile(layout.directory / name, temporary / name)
 
 
 def _bundled(name: str, root: Path) -> Path:

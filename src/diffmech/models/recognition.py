@@ -156,12 +156,14 @@ def wilson_interval(successes: int, n: int, confidence: float) -> tuple[float, f
 
 def _network(channels: int, attributes: int) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for inward, outward in ((channels, 32), (32, 64), (64, 128)):
+    for inward, outward in ((channels, 24), (24, 48), (48, 96)):
         layers += [nn.Conv2d(inward, outward, 3, padding=1, bias=False), nn.BatchNorm2d(outward), nn.ReLU()]
         layers += [nn.Conv2d(outward, outward, 3, padding=1, bias=False), nn.BatchNorm2d(outward), nn.ReLU()]
         layers += [nn.MaxPool2d(2)]
     # A coarse grid is kept: where a dark bar lies tells glasses from brows.
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Dropout(0.3), nn.Linear(2048, attributes))
+    return nn.Sequential(
+        *layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Dropout(0.3), nn.Linear(96 * 16, attributes)
+    )
 
 
 def _fit(network: nn.Module, images: Tensor, labels: Tensor, recognition: RecognitionConfig, *, show: bool) -> None:

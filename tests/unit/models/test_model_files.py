@@ -14,7 +14,7 @@ from diffmech.config.models import Architecture, DenoiserConfig
 from diffmech.errors import ConfigError, ModelError, StoreError
 from diffmech.models.architecture import build_model, build_scheduler
 from diffmech.models.denoiser import Condition, Denoiser
-from diffmech.models.importing import import_denoiser
+from diffmech.models.importing import bundle_denoiser, import_denoiser
 from diffmech.models.load import load_denoiser, resolve_device
 from diffmech.models.storage import save_denoiser
 
@@ -146,6 +146,17 @@ def test_bundled_denoiser_is_found_by_name(trained: Path, tmp_path: Path, images
     assert torch.equal(predict(load_denoiser(output, device="cpu")), predict(load_denoiser(trained, device="cpu")))
     with pytest.raises(ModelError, match=r"no bundled denoiser 'cats'.*which has faces"):
         import_denoiser(DenoiserConfig(source="bundled", location="cats"), output, root=tmp_path)
+
+
+def test_bundle_is_half_the_size_and_predicts_the_same(trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "resources" / "models" / "faces"
+    bundle_denoiser(trained, folder)
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"unet", "tokens", "scheduler", "history.csv", "provenance.json"}
+    output = tmp_path / "model.json"
+    import_denoiser(DenoiserConfig(source="bundled", location="faces"), output, root=tmp_path)
+    bundled, original = load_denoiser(output, device="cpu"), load_denoiser(trained, device="cpu")
+    torch.testing.assert_close(predict(bundled), predict(original), atol=5e-3, rtol=5e-3)
 
 
 def test_untrained_source_is_written_with_the_names_of_the_study(
