@@ -85,6 +85,20 @@ def timesteps_of(tree: xr.DataTree) -> list[int]:
     return [int(timestep) for timestep in tree.coords["timestep"].values]
 
 
+def read_quantities(tree: xr.DataTree, site: Site) -> dict[int, dict[str, np.ndarray]]:
+    """Return, by timestep and name, what a site has per head, float32 ([twin,] sample, head).
+
+    It is little, so it is read in one go: each read of a lazy array costs milliseconds.
+    """
+    names = ["entropy", "position_information", *(SPATIAL_QUANTITIES if site.spatial else ())]
+    loaded = tree.children[site.name].dataset[names].transpose("timestep", ..., "head").load()
+    arrays = {name: loaded[name].values.astype(np.float32) for name in names}
+    return {
+        timestep: {name: array[position] for name, array in arrays.items()}
+        for position, timestep in enumerate(timesteps_of(tree))
+    }
+
+
 def read(
     tree: xr.DataTree, site: Site, quantity: str, timestep: int, *, samples: np.ndarray | None = None
 ) -> np.ndarray:

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import xarray as xr
-from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 from sklearn.mixture import GaussianMixture
 
 from diffmech.artifacts import open_store, write_csv
 from diffmech.config.analysis import MechanismsConfig
 from diffmech.errors import StoreError
+from diffmech.mechanisms.k_means import k_means
 from diffmech.randomness import generator
 
 RESTARTS = 10
@@ -106,16 +106,14 @@ def _cluster(
     rows = []
     labels, stability = np.zeros(len(values), dtype=int), np.ones(1)
     for k in sorted({*range(low, min(high, most) + 1), chosen}):
-        seeds = generator(mechanisms.seed, "k-means", kind, k).integers(0, 2**31, size=2 + OTHER_SEEDS + len(drawn))
-        reference = _k_means(values, k, seeds[0], RESTARTS)
+        random = generator(mechanisms.seed, "k-means", kind, k)
+        reference = k_means(values[None], k, random, restarts=RESTARTS)[0]
+        others = k_means(np.stack([values] * OTHER_SEEDS), k, random, restarts=STABILITY_RESTARTS)
+        resampled = k_means(np.stack(drawn), k, random, restarts=STABILITY_RESTARTS)
         mixture = GaussianMixture(
-            k, covariance_type="diag", reg_covar=MIXTURE_FLOOR, n_init=2, random_state=int(seeds[1])
+            k, covariance_type="diag", reg_covar=MIXTURE_FLOOR, random_state=int(random.integers(2**31))
         )
         in_mixture = mixture.fit_predict(values)
-        others = [_k_means(values, k, seed, STABILITY_RESTARTS) for seed in seeds[2 : 2 + OTHER_SEEDS]]
-        resampled = [
-            _k_means(draw, k, seed, STABILITY_RESTARTS) for draw, seed in zip(drawn, seeds[-len(drawn) :], strict=True)
-        ]
         rows.append(
             {
                 "kind": kind,
@@ -147,10 +145,6 @@ _QUALITY = [
     "ari_sample_bootstrap",
     "ari_seeds",
 ]
-
-
-def _k_means(values: np.ndarray, k: int, seed: int, restarts: int) -> np.ndarray:
-    return np.asarray(KMeans(k, n_init=restarts, random_state=int(seed)).fit_predict(values))
 
 
 def _jaccard(reference: np.ndarray, other: np.ndarray, k: int) -> np.ndarray:

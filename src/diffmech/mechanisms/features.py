@@ -9,6 +9,7 @@ largest excess of each untrained twin over all heads and timesteps, on the image
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -16,11 +17,11 @@ import xarray as xr
 from diffmech.artifacts import provenance, write_store
 from diffmech.config.analysis import MechanismsConfig
 from diffmech.mechanisms.captured import (
-    SPATIAL_QUANTITIES,
     Site,
     open_domains,
     open_untrained,
     read,
+    read_quantities,
     sites_of,
     timesteps_of,
 )
@@ -41,6 +42,9 @@ from diffmech.mechanisms.probes import (
 )
 from diffmech.mechanisms.reference_maps import GridMaps, load_reference_maps, shared_parts
 from diffmech.statistics.bootstrap import resampling_weights
+
+# Sites differ in their probes; all else agrees by construction, and checking that takes longer than the statistics.
+JOIN: dict[str, Any] = {"join": "outer", "coords": "minimal", "compat": "override", "data_vars": "all"}
 
 # What each variable of the store means, and its unit.
 MEANING = {
@@ -108,11 +112,17 @@ def head_features(
         )
     of_sites, untrained_excess = [], []
     for site in sites:
-        at_timesteps = [_features_of(site, timestep, studies, mechanisms.probes) for timestep in timesteps]
-        of_sites.append(xr.concat(at_timesteps, xr.Variable("timestep", timesteps)))
-        untrained_excess += [_untrained_excess(site, timestep, studies) for timestep in timesteps]
-    store = xr.concat(of_sites, "head", join="outer").assign(
-        untrained_excess=xr.concat(untrained_excess, "pass", join="outer").max("pass")
+        quantities = [read_quantities(study.attention, site) for study in studies]
+        of_twins = [read_quantities(study.twins, site) for study in studies]
+        at_timesteps = []
+        for timestep in timesteps:
+            now = [of_domain[timestep] for of_domain in quantities]
+            at_timesteps.append(_features_of(site, timestep, studies, now, mechanisms.probes))
+            twins_now = [of_domain[timestep] for of_domain in of_twins]
+            untrained_excess.append(_untrained_excess(site, timestep, studies, twins_now))
+        of_sites.append(xr.concat(at_timesteps, xr.Variable("timestep", timesteps), **JOIN))
+    store = xr.concat(of_sites, "head", **JOIN).assign(
+        untrained_excess=xr.concat(untrained_excess, "pass", **JOIN).max("pass")
     )
     maps_names = next(iter(studies[0].maps.values())).names if grids else ()
     tokens = dict.fromkeys(TOKEN + token for site in sites for token in site.tokens)
@@ -140,9 +150,18 @@ class _Study:
     draws: NullDraws
 
 
-def _features_of(site: Site, timestep: int, studies: Sequence[_Study], probes: Sequence[str]) -> xr.Dataset:
-    """Return everything about one site at one timestep."""
-    found = [_features_of_domain(site, timestep, study, probes) for study in studies]
+def _features_of(
+    site: Site,
+    timestep: int,
+    studies: Sequence[_Study],
+    quantities: Sequence[dict[str, np.ndarray]],
+    probes: Sequence[str],
+) -> xr.Dataset:
+    """Return everything about one site at one timestep; `quantities` are those of each study."""
+    found = [
+        _features_of_domain(site, of_domain, read(study.attention, site, "received", timestep), study, probes)
+        for study, of_domain in zip(studies, quantities, strict=True)
+    ]
     of_domains = xr.concat(found, xr.Variable("domain", [study.domain for study in studies]))
     pooled = of_domains.mean("domain", skipna=True)
     features = pooled["features"]
@@ -157,8 +176,9 @@ def _features_of(site: Site, timestep: int, studies: Sequence[_Study], probes: S
     ).assign_coords(site=("head", [site.name] * len(site.heads)), kind=("head", [site.kind] * len(site.heads)))
 
 
-def _features_of_domain(site: Site, timestep: int, study: _Study, probes: Sequence[str]) -> xr.Dataset:
-    quantities, received = _read(study.attention, site, timestep)
+def _features_of_domain(
+    site: Site, quantities: dict[str, np.ndarray], received: np.ndarray, study: _Study, probes: Sequence[str]
+) -> xr.Dataset:
     places = place_ratios(site, quantities, received)
     maps = study.maps[site.grid] if site.spatial else None
     own = None if maps is None else map_ratios(received, maps)
@@ -191,14 +211,16 @@ def _features_of_domain(site: Site, timestep: int, study: _Study, probes: Sequen
     )
 
 
-def _untrained_excess(site: Site, timestep: int, studies: Sequence[_Study]) -> xr.DataArray:
+def _untrained_excess(
+    site: Site, timestep: int, studies: Sequence[_Study], quantities: Sequence[dict[str, np.ndarray]]
+) -> xr.DataArray:
     """Return the largest excess over the heads of one site, (twin, probe), computed as for the study itself."""
     of_domains = []
-    for study in studies:
-        quantities, received = _read(study.twins, site, timestep)
+    for study, of_domain in zip(studies, quantities, strict=True):
+        received = read(study.twins, site, "received", timestep)
         of_twins = []
         for twin in range(len(received)):
-            ratios = _ratios(site, {name: values[twin] for name, values in quantities.items()}, received[twin], study)
+            ratios = _ratios(site, {name: values[twin] for name, values in of_domain.items()}, received[twin], study)
             of_twins.append(np.concatenate([each.excess() for each in ratios], axis=-1))
         names = [name for each in ratios for name in each.names]
         of_domains.append(xr.DataArray(np.stack(of_twins), dims=("twin", "head", "probe"), coords={"probe": names}))
@@ -209,11 +231,6 @@ def _ratios(site: Site, quantities: dict[str, np.ndarray], received: np.ndarray,
     """Return the probes on the images that the twins saw."""
     places = place_ratios(site, quantities, received)
     return [places, map_ratios(received, study.maps[site.grid].select(study.seen))] if site.spatial else [places]
-
-
-def _read(tree: xr.DataTree, site: Site, timestep: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    names = ("entropy", "position_information", *(SPATIAL_QUANTITIES if site.spatial else ()))
-    return {name: read(tree, site, name, timestep) for name in names}, read(tree, site, "received", timestep)
 
 
 def _p_values(observed: xr.DataArray, null: xr.DataArray, *, two_sided: bool) -> xr.DataArray:
