@@ -4,6 +4,7 @@ A store is a Zarr v3 hierarchy, zipped without compression of its own in sorted 
 rename. Writing through a ZipStore would leave duplicate metadata entries; a directory could be seen half-written.
 """
 
+import glob
 import json
 import os
 import platform
@@ -33,6 +34,9 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it becomes `path` on success and is removed on failure."""
     destination = Path(path)
     destination.parent.mkdir(parents=True, exist_ok=True)
+    # What a killed job left behind: at any time one job at most writes a given path.
+    for leftover in destination.parent.glob(f".{glob.escape(destination.name)}.*"):
+        shutil.rmtree(leftover, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
     temporary = folder / destination.name
     try:

@@ -1,0 +1,74 @@
+"""Results are written whole or not at all, and equal contents are equal bytes."""
+
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from diffmech.artifacts import atomic_path, open_store, read_json, write_csv, write_json, write_store
+from diffmech.errors import StoreError
+
+
+def small_tree() -> xr.DataTree:
+    heads = xr.Dataset({"entropy": (("sample", "head"), np.arange(6.0).reshape(3, 2))}, coords={"head": ["h00", "h01"]})
+    return xr.DataTree.from_dict({"/": xr.Dataset({"loss": ("sample", np.ones(3))}), "/down1.0.self": heads})
+
+
+def test_a_store_gives_back_what_was_written(tmp_path):
+    write_store(tmp_path / "a.zarr.zip", small_tree())
+    xr.testing.assert_equal(open_store(tmp_path / "a.zarr.zip").load(), small_tree())
+
+
+def test_equal_contents_are_equal_bytes(tmp_path):
+    for name in ("a", "b"):
+        write_store(tmp_path / f"{name}.zarr.zip", small_tree())
+        write_csv(tmp_path / f"{name}.csv", pd.DataFrame({"x": [0.1 + 0.2, 1e-9]}))
+        write_json(tmp_path / f"{name}.json", {"b": 1, "a": 2})
+    for suffix in ("zarr.zip", "csv", "json"):
+        assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
+
+
+def test_text_is_stored_as_zarr_specifies_it(tmp_path, recwarn):
+    write_store(tmp_path / "a.zarr.zip", small_tree())
+    assert not [warning for warning in recwarn if "Zarr V3 specification" in str(warning.message)]
+    assert open_store(tmp_path / "a.zarr.zip")["down1.0.self"].entropy.sel(head="h01").values.tolist() == [1, 3, 5]
+
+
+def test_a_failure_leaves_what_was_there_and_nothing_else(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("before")
+    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_job_left_is_removed_by_the_next(tmp_path):
+    (tmp_path / ".a.txt.xyz").mkdir()
+    (tmp_path / ".a.txt.xyz" / "a.txt").write_text("half")
+    (tmp_path / ".ab.txt.xyz").mkdir()
+    with atomic_path(tmp_path / "a.txt") as temporary:
+        temporary.write_text("whole")
+    assert sorted(os.listdir(tmp_path)) == [".ab.txt.xyz", "a.txt"]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_a_cut_store_is_refused_in_one_line(tmp_path, share):
+    path = tmp_path / "a.zarr.zip"
+    write_store(path, small_tree())
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(StoreError, match=r"a\.zarr\.zip: is not a whole store") as caught:
+        open_store(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_and_broken_json_is_named(tmp_path):
+    with pytest.raises(StoreError, match=r"none\.json: cannot be read"):
+        read_json(tmp_path / "none.json")
+    (tmp_path / "cut.json").write_text('{"a": ')
+    with pytest.raises(StoreError, match=r"cut\.json: is not valid JSON"):
+        read_json(tmp_path / "cut.json")
