@@ -32,7 +32,8 @@ FLAGS = [
     "--virtual-time-budget=30000",
     "--enable-logging=stderr",
 ]
-# The page is asked about itself once its charts are drawn; the answer travels in the document that is dumped.
+# The page is asked about itself once its charts are drawn. It stands in a frame, since a window cannot be as narrow as
+# a telephone; its answer travels in the document that is dumped.
 QUESTIONS = """
 <script>
 new MutationObserver((_, observer) => {
@@ -50,15 +51,20 @@ new MutationObserver((_, observer) => {
         theme: box.dataset.theme, rows,
       };
     }
-    document.body.dataset.answer = JSON.stringify({
+    parent.postMessage(JSON.stringify({
       charts, width: innerWidth, content: document.documentElement.scrollWidth,
       background: getComputedStyle(document.body).backgroundColor,
       pictures: [...document.images].every(image => image.naturalWidth > 0),
-    });
+    }), '*');
   }, 500);
 }).observe(document.body, {attributes: true});
 </script>
 """
+
+
+FRAME = """<!doctype html><body style="margin:0"><script>
+addEventListener('message', event => {{ document.body.dataset.answer = event.data; }});
+</script><iframe src="{address}" style="border:0;width:{width}px;height:900px"></iframe>"""
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +85,9 @@ def page(tmp_path_factory):
 
 def opened(page, tmp_path, width, *, dark=False):
     """Open the page and return its answer and what the browser logged."""
+    frame = tmp_path / "frame.html"
+    frame.parent.mkdir(exist_ok=True)
+    frame.write_text(FRAME.format(address=page.as_uri(), width=width))
     environment = {**os.environ, "HOME": str(tmp_path)}
     done = subprocess.run(
         [
@@ -87,9 +96,9 @@ def opened(page, tmp_path, width, *, dark=False):
             "--host-resolver-rules=MAP * ~NOTFOUND",
             f"--blink-settings=preferredColorScheme={0 if dark else 1}",
             f"--user-data-dir={tmp_path / 'profile'}",
-            f"--window-size={width},900",
+            "--window-size=1400,900",
             "--dump-dom",
-            page.as_uri(),
+            frame.as_uri(),
         ],
         capture_output=True,
         text=True,

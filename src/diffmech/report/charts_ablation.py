@@ -88,7 +88,7 @@ def ablation_forest(
     )
 
 
-VERDICTS = ("more than matched controls", "not zero, controls not beaten or not run", "not distinguishable from zero")
+VERDICTS = ("more than its controls", "not zero, controls not beaten or not run", "not distinguishable from zero")
 
 
 def verdict(row: Any, alpha: float) -> str:

@@ -6,7 +6,7 @@ import altair as alt
 import pandas as pd
 
 from diffmech.report.artifacts import records
-from diffmech.report.drawing import absent, domain_colour, finish, table, timestep_axis
+from diffmech.report.drawing import absent, domain_colour, finish, table, timestep_axis, value_scale
 
 
 def power_spectrum(comparison: dict[str, Any], domains: tuple[str, ...]) -> alt.Chart:
@@ -47,9 +47,7 @@ def training_history(history: pd.DataFrame | None) -> Any:
         .mark_line(strokeWidth=1.3)
         .encode(
             x=alt.X("step:Q", title="optimiser step"),
-            y=alt.Y(
-                "loss:Q", title="training loss (mean squared error)", scale=alt.Scale(type="log", nice=False, padding=6)
-            ),
+            y=alt.Y("loss:Q", title="training loss (mean squared error)", scale=value_scale(history["loss"])),
             tooltip=["step:Q", alt.Tooltip("loss:Q", format=".4g"), alt.Tooltip("learning_rate:Q", format=".3g")],
         )
     )
@@ -65,9 +63,7 @@ def heldout_loss(heldout: pd.DataFrame, domains: tuple[str, ...]) -> alt.LayerCh
     splits = [split for split in ("train", "heldout") if split in set(heldout["split"])]
     data = table(heldout)
     x = timestep_axis()
-    y = alt.Y(
-        "loss:Q", title="loss (mean squared error of the noise)", scale=alt.Scale(type="log", nice=False, padding=6)
-    )
+    y = alt.Y("loss:Q", title="loss (mean squared error of the noise)", scale=value_scale(heldout["loss"]))
     split = alt.StrokeDash("split:N", title=None, sort=splits, scale=alt.Scale(domain=splits, range=[[1, 0], [5, 3]]))
     tooltip = [
         "domain:N",

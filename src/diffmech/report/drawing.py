@@ -25,7 +25,12 @@ def table(frame: pd.DataFrame) -> alt.InlineData:
             kinds[str(column)] = "number"
         else:
             kinds[str(column)] = "string"
-    text = frame.to_csv(index=False, float_format=DIGITS, lineterminator="\n")
+    # Vega reads "False" as true: only its own spelling will do.
+    spelled = frame.copy()
+    for column, kind in kinds.items():
+        if kind == "boolean":
+            spelled[column] = spelled[column].map({True: "true", False: "false"})
+    text = spelled.to_csv(index=False, float_format=DIGITS, lineterminator="\n")
     return alt.InlineData(values=text, format=alt.CsvDataFormat(type="csv", parse=kinds))
 
 
@@ -37,6 +42,13 @@ def finish(chart: Any, description: str, *, height: float | None = None, panels:
         if height is not None:
             chart = chart.properties(height=height)
     return chart.properties(description=" ".join(description.split()), usermeta=meta)
+
+
+def value_scale(values: "pd.Series[float]") -> alt.Scale:
+    """Return a logarithmic scale for values that span more than a factor of five, a linear one otherwise."""
+    if values.min() > 0 and values.max() / values.min() > 5:
+        return alt.Scale(type="log", nice=False, padding=6)
+    return alt.Scale(zero=False)
 
 
 def absent(reason: str) -> Any:

@@ -162,6 +162,7 @@ def complexity_finding(tables: Tables, alpha: float) -> Finding:
         for row in records(table)
     ]
     details.append(f"Published, by a definition that is not known: {quoted['value']} ± {quoted['error']}.")
+    details.append("Untrained copies are no null here: a ratio can differ because the images do.")
     question = f"Do {first} images need a larger circuit than {second} ones?"
     if apart.empty:
         answer = f"No: none of {count(len(table), 'measure')} of complexity differs from a ratio of 1."
@@ -175,6 +176,8 @@ def complexity_finding(tables: Tables, alpha: float) -> Finding:
     if len(apart) < len(table):
         parts.append("no different otherwise")
     verdict: Verdict = "found" if len(larger) else "not found"
+    if is_untrained(tables):
+        verdict = "caution"
     answer = f"{'Yes' if len(larger) == len(table) else 'In part' if len(larger) else 'No'}: {', '.join(parts)}."
     return Finding(question, verdict, answer, tuple(details), "complexity")
 
@@ -203,17 +206,17 @@ def confounder_finding(tables: Tables) -> Finding:
 
 
 def gap_sentence(heldout: pd.DataFrame) -> str:
-    """Return how much larger the loss is on unseen images than on seen ones, per domain."""
+    """Return how the loss on unseen images compares with that on seen ones, per domain."""
     means = heldout.groupby(["domain", "split"])["loss"].mean().unstack()
     if not {"train", "heldout"} <= set(means.columns):
         return "No images were held out of training, so memorisation cannot be told from learning."
-    parts = [
-        f"{domain} {number(100 * (row['heldout'] / row['train'] - 1), 2)} %"
-        for domain, row in means.dropna().iterrows()
-    ]
+    parts = []
+    for domain, row in means.dropna().iterrows():
+        change = 100 * (row["heldout"] / row["train"] - 1)
+        parts.append(f"{domain} {'+' if change > 0 else ''}{number(change, 2)} %")
     if not parts:
         return "No domain has both seen and unseen images, so memorisation cannot be told from learning."
-    return f"Mean loss on unseen images relative to seen ones is higher by: {listed(parts)}."
+    return f"Mean loss on unseen images, relative to that on seen ones: {listed(parts)}."
 
 
 def mechanism_names(tables: Tables) -> dict[str, str]:

@@ -70,9 +70,14 @@ def chart(name: str, spec: Mapping[str, Any], caption: str) -> str:
 
 def image(shown: Picture, tile: int | None = None) -> str:
     """Return a picture with its words, enlarged without smoothing, at most `tile` CSS pixels per image."""
-    limit = f' style="max-width:{tile * shown.tiles}px"' if tile else ""
+    limit = width_limit(shown, tile) if tile else ""
     caption = f"<figcaption>{escape(shown.caption)}</figcaption>" if shown.caption else ""
     return f"<figure>{plain_image(shown, limit)}{caption}</figure>"
+
+
+def width_limit(shown: Picture, tile: int) -> str:
+    """Return the attribute that draws each image of a picture at most `tile` CSS pixels wide."""
+    return f' style="max-width:{tile * shown.tiles}px"'
 
 
 def plain_image(shown: Picture, attributes: str = "") -> str:

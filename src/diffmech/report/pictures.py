@@ -125,7 +125,8 @@ def gallery_rows(path: str) -> list[Picture]:
         images = data["image"].isel(row=index).values
         values = images / 127.5 - 1 if images.dtype == np.uint8 else images
         tiles = list(colour_pixels(values.astype(np.float32)))
-        rows.append(picture(mosaic(tiles, len(tiles)), f"{len(tiles)} generated images: {label}", str(label)))
+        text = f"{len(tiles)} generated images: {label}"
+        rows.append(picture(mosaic(tiles, len(tiles)), text, str(label), tiles=len(tiles)))
     return rows
 
 

@@ -9,6 +9,7 @@ from diffmech.report.findings import Finding, gap_sentence, is_untrained, nothin
 from diffmech.report.pictures import domain_mosaics, gallery_rows
 from diffmech.report.wording import count, interval, listed, number
 
+TILE = 70  # CSS pixels of one generated image
 SOURCES = {
     "untrained": "random weights, the null study",
     "train": "trained by this workflow",
@@ -177,7 +178,7 @@ def denoiser(context: Context) -> str:
     parts.append(
         context.chart(
             "heldout_loss",
-            "Denoising loss per timestep (logarithmic) on images used for training (solid) and images kept out of it"
+            "Denoising loss per timestep on images used for training (solid) and images kept out of it"
             f" (dashed), with {number(100 * context.config.entropy.confidence, 2)} % intervals over images. A gap"
             " between solid and dashed is memorisation.",
         )
@@ -186,7 +187,7 @@ def denoiser(context: Context) -> str:
     if tables.history is None:
         parts.append(markup.paragraph("No training history lies beside the weights, so none is shown."))
     else:
-        parts.append(context.chart("training_history", "Training loss over optimiser steps, on a logarithmic axis."))
+        parts.append(context.chart("training_history", "Training loss over optimiser steps."))
     parts.append("<h3>What it draws</h3>")
     sampling = context.config.sampling
     parts.append(
@@ -196,7 +197,7 @@ def denoiser(context: Context) -> str:
         )
     )
     rows = "".join(
-        f"<div>{markup.escape(row.caption)}</div>{markup.plain_image(row)}"
+        f"<div>{markup.escape(row.caption)}</div>{markup.plain_image(row, markup.width_limit(row, TILE))}"
         for row in gallery_rows(context.inputs.gallery)
     )
     parts.append(f'<div class="gallery">{rows}</div>')

@@ -168,7 +168,9 @@ def _example(example: Example, names: dict[str, str]) -> str:
     about = f"{example.head} at t = {example.timestep}"
     if example.kind == "cross":
         about += ": how strongly each place reads each token of the condition (mean beside the name, 1 = uniform)"
-        body = f'<div class="tokens">{"".join(markup.image(shown) for shown in example.pictures)}</div>'
+        domains = dict.fromkeys(shown.caption.split(",")[0] for shown in example.pictures)
+        rows = [[p for p in example.pictures if p.caption.startswith(f"{domain},")] for domain in domains]
+        body = "".join(f'<div class="tokens">{"".join(map(markup.image, row))}</div>' for row in rows)
     else:
         body = f'<div class="two">{"".join(markup.image(shown, TILE) for shown in example.pictures)}</div>'
     return f'<div class="mechanism">{title}{markup.paragraph(about, "quiet")}{body}</div>'
@@ -259,8 +261,8 @@ def published(context: Context) -> str:
         for entry in references["definitions"]
     ]
     papers = [
-        f"{paper['citation']} ({paper['version']}). Setting: {paper['setting']}"
-        for paper in references["papers"].values()
+        f"{key}: {paper['citation']} ({paper['version']}). Setting: {paper['setting']}"
+        for key, paper in references["papers"].items()
     ]
     return markup.section(
         "published",

@@ -27,7 +27,7 @@ text-wrap:balance}
 .lead{color:var(--quiet);margin:0;max-width:68ch}
 section{padding:30px 0 10px;border-top:1px solid var(--line);margin-top:30px}
 h2{font-size:21px;line-height:1.25;margin:0 0 8px;font-weight:650}h3{font-size:16px;margin:26px 0 6px;font-weight:650}
-p{margin:0 0 12px;max-width:72ch}ul{padding-left:20px;max-width:72ch}li{margin-bottom:4px}
+p{overflow-wrap:break-word;margin:0 0 12px;max-width:72ch}ul{padding-left:20px;max-width:72ch}li{margin-bottom:4px}
 .quiet,figcaption,.note{color:var(--quiet);font-size:14px}
 code{font:13px ui-monospace,'SF Mono',Menlo,Consolas,'DejaVu Sans Mono',monospace;overflow-wrap:anywhere}
 .findings{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:16px;margin:18px 0}
@@ -52,7 +52,8 @@ td.wide{min-width:220px}img.pixels{display:block;image-rendering:pixelated;width
 .gallery{display:grid;grid-template-columns:minmax(90px,max-content) minmax(0,560px);gap:5px 14px;align-items:center;
 margin:14px 0;font-size:14px}
 .mechanism{border-top:1px solid var(--line);padding:14px 0 6px}.mechanism h4{margin:0 0 4px;font-size:15px}
-.tokens{display:grid;grid-template-columns:repeat(auto-fill,minmax(84px,1fr));gap:10px}.tokens figure{margin:0}
+.tokens{display:grid;grid-template-columns:repeat(auto-fill,minmax(84px,1fr));gap:10px}.tokens{margin-bottom:14px}
+.tokens figure{margin:0}
 .tokens figcaption{font-size:12px;line-height:1.3;margin-top:3px}
 .scroll{overflow-x:auto;margin:12px 0 18px;border:1px solid var(--line);border-radius:6px;background:var(--card)}
 table{border-collapse:collapse;width:100%;font-size:13.5px;font-variant-numeric:tabular-nums}
@@ -112,7 +113,7 @@ function fitted(source, width, squeeze) {
   }
   if (!spec.facet) { spec.width = width; return spec; }
   const most = spec.usermeta.panels;
-  const columns = !narrow ? most : (most < 4 || width < 330 ? 1 : 2);
+  const columns = !narrow ? most : (most < 4 || width < 420 ? 1 : 2);
   spec.columns = columns;
   spec.spec.width = Math.max(70, Math.floor((width - squeeze) / columns - 24));
   return spec;

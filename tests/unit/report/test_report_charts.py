@@ -73,7 +73,7 @@ def test_the_entropy_map_shows_both_domains_and_the_untrained_null(found):
 
 def test_the_divergence_chart_marks_exactly_the_significant_timesteps(found):
     spec = specification(charts_attention.entropy_divergence(found[2].divergence))
-    marked = {row["timestep"] for row in rows(spec) if row["significant"] == "True" and row["kind"] == "all"}
+    marked = {row["timestep"] for row in rows(spec) if row["significant"] == "true" and row["kind"] == "all"}
     assert marked == {"220", "420", "620", "820"}
 
 
@@ -84,6 +84,16 @@ def test_only_effects_beyond_controls_get_the_strongest_mark(found):
     )
     strongest = {row["name"] for row in rows(spec) if row["verdict"] == charts_ablation.VERDICTS[0]}
     assert strongest == {"self-1"}
+
+
+def test_the_map_dots_exactly_the_cells_that_differ_from_zero(found):
+    tables = found[2]
+    spec = specification(charts_ablation.ablation_map(tables.effects, "mean", tables.heads, tables.domains, 0.05))
+    significant = sum(row["significant"] == "true" for row in rows(spec))
+    assert 0 < significant < len(rows(spec))
+    picture = vl_convert.vegalite_to_svg(json.dumps(spec))
+    drawn = sum(group.count("<path") for group in re.findall(r"mark-symbol role-mark.*?</g>", picture, re.DOTALL))
+    assert drawn == significant
 
 
 def test_single_heads_are_limited_to_the_strongest(found):
