@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from diffmech.config.root import Config
 from diffmech.errors import StoreError
 from diffmech.report.artifacts import Tables, largest, records
 from diffmech.report.wording import VARIANTS, count, interval, listed, number, p_value
@@ -27,13 +28,13 @@ class Finding:
     section: str
 
 
-def findings(tables: Tables, *, alpha: float, method: str) -> list[Finding]:
+def findings(tables: Tables, config: Config) -> list[Finding]:
     """Return the answers of the study, in the order in which a reader asks."""
     return [
-        divergence_finding(tables),
-        mechanism_finding(tables, alpha),
-        ablation_finding(tables, alpha, method),
-        complexity_finding(tables, alpha),
+        divergence_finding(tables, config.entropy.alpha),
+        mechanism_finding(tables, config.mechanisms.alpha),
+        ablation_finding(tables, config.ablation.alpha, config.ablation.methods[0]),
+        complexity_finding(tables, config.complexity.alpha),
         confounder_finding(tables),
     ]
 
@@ -48,7 +49,7 @@ def is_untrained(tables: Tables) -> bool:
     return str(tables.model.get("source", "")) == "untrained"
 
 
-def divergence_finding(tables: Tables) -> Finding:
+def divergence_finding(tables: Tables, alpha: float) -> Finding:
     """Do heads attend differently to the two domains?"""
     first, second = tables.domains
     table = tables.divergence[tables.divergence["kind"] == "all"].sort_values("timestep")
@@ -70,7 +71,7 @@ def divergence_finding(tables: Tables) -> Finding:
         details.append(f"As a share of the most possible entropy the largest difference is {number(100 * share, 2)} %.")
         answer = f"Yes, at {len(hits)} of {len(table)} timesteps the difference beats both nulls."
         return Finding(question, "found", answer, tuple(details), "divergence")
-    by_labels = int((table["p_holm"] < 0.05).sum())
+    by_labels = int((table["p_holm"] < alpha).sum())
     if by_labels:
         details.append(
             f"At {count(by_labels, 'timestep')} the domains differ more than shuffled labels do, but untrained copies"

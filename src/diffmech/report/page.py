@@ -48,7 +48,7 @@ def write_report(inputs: ReportInputs, charts: Sequence[str], output: Path | str
     context = Context(
         inputs, tables, config, {Path(path).name.removesuffix(".vl.json"): read_json(path) for path in charts}
     )
-    found = findings(tables, alpha=config.ablation.alpha, method=context.method)
+    found = findings(tables, config)
     by_section = {finding.section: finding for finding in found}
     parts = [
         sections.answers(context, found),

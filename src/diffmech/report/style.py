@@ -52,7 +52,7 @@ td.wide{min-width:220px}img.pixels{display:block;image-rendering:pixelated;width
 .gallery{display:grid;grid-template-columns:minmax(90px,max-content) minmax(0,560px);gap:5px 14px;align-items:center;
 margin:14px 0;font-size:14px}
 .mechanism{border-top:1px solid var(--line);padding:14px 0 6px}.mechanism h4{margin:0 0 4px;font-size:15px}
-.tokens{display:grid;grid-template-columns:repeat(auto-fill,minmax(84px,1fr));gap:10px}.tokens{margin-bottom:14px}
+.tokens{display:grid;grid-template-columns:repeat(auto-fill,minmax(68px,1fr));gap:10px}.tokens{margin-bottom:14px}
 .tokens figure{margin:0}
 .tokens figcaption{font-size:12px;line-height:1.3;margin-top:3px}
 .scroll{overflow-x:auto;margin:12px 0 18px;border:1px solid var(--line);border-radius:6px;background:var(--card)}

@@ -3,12 +3,13 @@
 from dataclasses import replace
 
 import pytest
+from small_study import study_config
 
 from diffmech.report.findings import findings, is_untrained, measured_counterparts, nothing_found
 
 
-def answers(tables, alpha=0.05):
-    return {finding.section: finding for finding in findings(tables, alpha=alpha, method="mean")}
+def answers(tables):
+    return {finding.section: finding for finding in findings(tables, study_config())}
 
 
 def test_a_divergence_that_beats_both_nulls_is_reported_with_its_largest_value_and_interval(found):
@@ -85,7 +86,7 @@ def test_the_residual_difference_of_the_images_is_always_told(found, null):
 def test_an_untrained_study_finds_nothing(null):
     tables = null[2]
     assert is_untrained(tables)
-    assert nothing_found(findings(tables, alpha=0.05, method="mean"))
+    assert nothing_found(findings(tables, study_config()))
 
 
 def test_published_figures_stand_beside_what_was_measured(found, null):
