@@ -27,7 +27,7 @@ from diffmech.config.analysis import AblationConfig
 from diffmech.errors import StoreError
 from diffmech.statistics.bootstrap import bootstrap_mean, bootstrap_statistic
 from diffmech.statistics.multiplicity import holm
-from diffmech.statistics.permutation import permutation_p, sign_flip_permutation
+from diffmech.statistics.permutation import max_statistic_p, permutation_p, sign_flip_permutation
 
 COLUMNS = [
     "domain",
@@ -48,7 +48,7 @@ COLUMNS = [
     "control_high",
     "control_percentile",
     "p_control",
-    "p_control_holm",
+    "p_control_adjusted",
     "off_distribution",
     "heads",
     "n",
@@ -154,7 +154,11 @@ def effects_of_group(data: xr.Dataset, domain: str, group: str, *, ablation: Abl
         "shift_low": shift.low,
         "shift_high": shift.high,
         **spread,
-        "p_control_holm": _corrected(spread["p_control"]),
+        "p_control_adjusted": (
+            _jointly_corrected(*compared, spread["p_control"])
+            if group == "mechanisms"
+            else _corrected(spread["p_control"])
+        ),
         "off_distribution": _off_distribution(own),
     }
     labels = pd.MultiIndex.from_product(
@@ -239,6 +243,34 @@ def _corrected(p: np.ndarray) -> np.ndarray:
     for method in range(p.shape[1]):
         adjusted[:, method, 0] = holm(p[:, method, 0])
         adjusted[:, method, 1:] = holm(p[:, method, 1:])
+    return adjusted
+
+
+def _jointly_corrected(effects: np.ndarray, controls: list[np.ndarray], p: np.ndarray) -> np.ndarray:
+    """Return max-T p-values of p (target, method, column): over targets in column 0, over all the rest together.
+
+    A target and its controls are put on one scale by the mean and spread of all of them together, in which they are
+    exchangeable under the null. The k-th draw of the null is the k-th control of every target.
+    """
+    adjusted = np.full_like(p, np.nan)
+    compared = [row for row in range(len(p)) if np.isfinite(p[row]).any()]
+    if not compared:
+        return adjusted
+    draws = max(len(controls[row]) for row in compared)
+    for method in range(p.shape[1]):
+        # A target with fewer distinct controls repeats them; its own rank below still counts each once.
+        pools = np.stack(
+            [
+                np.concatenate([effects[row, None, method], np.resize(controls[row][:, method], (draws, p.shape[2]))])
+                for row in compared
+            ],
+            axis=1,
+        )  # (1 + draw, target, column)
+        spread = pools.std(axis=0)
+        scaled = (pools - pools.mean(axis=0)) / np.where(spread > 0, spread, 1)
+        for columns in (slice(0, 1), slice(1, None)):
+            joint = np.asarray(max_statistic_p(scaled[0][:, columns], scaled[1:][:, :, columns]))
+            adjusted[compared, method, columns] = np.maximum(joint, p[compared, method, columns])
     return adjusted
 
 

@@ -91,8 +91,8 @@ REQUIRED = {
     ),
     "effects": (
         "domain group target method timestep effect_percent low high p_zero p_zero_holm shift shift_low "
-        "shift_high control_mean control_low control_high control_percentile p_control p_control_holm off_distribution "
-        "heads n"
+        "shift_high control_mean control_low control_high control_percentile p_control p_control_adjusted "
+        "off_distribution heads n"
     ),
     "complexity": "variant ratio low high p",
     "history": "step loss learning_rate seconds",

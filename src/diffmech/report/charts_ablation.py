@@ -28,7 +28,7 @@ def ablation_forest(
     frame["verdict"] = [verdict(row, alpha) for row in records(frame)]
     columns = [
         *["name", "target", "domain", "effect_percent", "low", "high", "p_zero_holm", "control_mean", "control_low"],
-        *["control_high", "p_control_holm", "off_distribution", "heads", "n", "verdict"],
+        *["control_high", "p_control_adjusted", "off_distribution", "heads", "n", "verdict"],
     ]
     y = alt.Y("name:N", sort=rows, title=None, axis=alt.Axis(labelLimit=190))
     offset = alt.YOffset("domain:N", sort=list(domains))
@@ -70,7 +70,7 @@ def ablation_forest(
                 alt.Tooltip("control_mean:Q", title="matched controls, %", format=".3g"),
                 alt.Tooltip("control_low:Q", title="controls from", format=".3g"),
                 alt.Tooltip("control_high:Q", title="controls to", format=".3g"),
-                alt.Tooltip("p_control_holm:Q", title="p against controls (Holm)", format=".3g"),
+                alt.Tooltip("p_control_adjusted:Q", title="p against controls (corrected)", format=".3g"),
                 alt.Tooltip("off_distribution:Q", title="off-distribution distance", format=".3g"),
                 alt.Tooltip("heads:Q", title="heads removed"),
                 alt.Tooltip("n:Q", title="images"),
@@ -92,8 +92,8 @@ VERDICTS = ("more than its controls", "not zero, controls not beaten or not run"
 
 
 def verdict(row: Any, alpha: float) -> str:
-    """Return what may be claimed of one effect after Holm's correction."""
-    if row.p_zero_holm < alpha and row.p_control_holm < alpha:
+    """Return what may be claimed of one effect after correction."""
+    if row.p_zero_holm < alpha and row.p_control_adjusted < alpha:
         return VERDICTS[0]
     return VERDICTS[1] if row.p_zero_holm < alpha else VERDICTS[2]
 

@@ -119,7 +119,9 @@ def ablation_finding(tables: Tables, alpha: float, method: str) -> Finding:
     over_all = tables.effects[(tables.effects["method"] == method) & (tables.effects["timestep"] == "all")]
     single = over_all[over_all["group"] == "heads"]
     groups = over_all[over_all["group"] == "mechanisms"]
-    hits = groups[(groups["p_zero_holm"] < alpha) & (groups["p_control_holm"] < alpha) & (groups["effect_percent"] > 0)]
+    hits = groups[
+        (groups["p_zero_holm"] < alpha) & (groups["p_control_adjusted"] < alpha) & (groups["effect_percent"] > 0)
+    ]
     details = []
     if len(single):
         top = largest(single, "effect_percent")
@@ -142,7 +144,7 @@ def ablation_finding(tables: Tables, alpha: float, method: str) -> Finding:
         f" {interval(strongest['effect_percent'], strongest['low'], strongest['high'], '%')}; equally many matched"
         " heads change it by"
         f" {interval(strongest['control_mean'], strongest['control_low'], strongest['control_high'], '%')},"
-        f" {p_value(strongest['p_control_holm'])} after correction.",
+        f" {p_value(strongest['p_control_adjusted'])} after correction.",
     )
     if len(hits):
         answer = f"Yes: {len(hits)} of {tested} mechanism and domain pairs cost more than matched random heads."

@@ -330,7 +330,7 @@ def effects_table(effect: bool, generator: np.random.Generator) -> pd.DataFrame:
                         )
     columns = (
         "domain group target method timestep effect_percent low high p_zero p_zero_holm shift shift_low shift_high "
-        "control_mean control_low control_high control_percentile p_control p_control_holm off_distribution heads n"
+        "control_mean control_low control_high control_percentile p_control p_control_adjusted off_distribution heads n"
     )
     return pd.DataFrame(rows, columns=columns.split())
 

@@ -37,7 +37,7 @@ def test_labels_are_counted_in_heads_and_unassigned_clusters_are_told(found):
 def test_a_mechanism_matters_only_beyond_its_matched_controls(found):
     tables = found[2]
     assert "2 of 16 mechanism and domain pairs" in answers(tables)["ablation"].answer
-    beaten = tables.effects.assign(p_control_holm=0.6)
+    beaten = tables.effects.assign(p_control_adjusted=0.6)
     finding = answers(replace(tables, effects=beaten))["ablation"]
     assert finding.verdict == "not found"
     assert finding.answer.startswith("No mechanism costs more than equally many matched heads")
