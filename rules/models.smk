@@ -31,7 +31,7 @@ rule train_denoiser:
         model=either(study.trained),
     conda:
         "../envs/diffmech.yaml"
-    threads: study.threads
+    threads: study.training_threads
     resources:
         gpu=1,
         mem_mb=6000,
@@ -150,7 +150,7 @@ rule check_recognition:
         "results/benchmarks/check_recognition/{model}.tsv"
     conda:
         "../envs/diffmech.yaml"
-    threads: study.threads
+    threads: study.training_threads
     resources:
         gpu=1,
         mem_mb=4000,

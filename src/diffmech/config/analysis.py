@@ -96,6 +96,9 @@ class RuntimeConfig(Section):
 
     device: str = Field("auto", description="`auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1`, `mps`.")
     batch_size: Count = Field(64, description="Images per forward pass.")
-    threads: Count = Field(2, description="Threads of a job that runs the denoiser.")
+    threads: Count = Field(
+        1, description="Threads of a job that runs the denoiser; jobs side by side use more cores better than threads."
+    )
+    training_threads: Count = Field(8, description="Threads of a training, at most those given by --cores.")
     checkpoint_seconds: Annotated[float, Field(gt=0)] = Field(30.0, description="Seconds between training checkpoints.")
     progress: bool = Field(True, description="Show progress bars.")

@@ -32,6 +32,7 @@ class Study:
         self.datasets = list(self.domains.values())
         self.seed = self.config.study.seed
         self.threads = self.config.runtime.threads
+        self.training_threads = self.config.runtime.training_threads
         self.blocks = blocks(self.config.capture.timesteps, self.config.capture.block_span)
         self.shards = shards(self.config.capture.samples, self.config.capture.shard_size)
         self.ablation_shards = shards(self.config.ablation.samples, self.config.ablation.shard_size)
