@@ -205,7 +205,8 @@ def _against_sets(own: xr.Dataset, controls: xr.Dataset, clean: np.ndarray) -> t
     Methods for which no control was run have NaN.
     """
     control = _samples_first(controls["mse_ablated"])
-    ran = np.isfinite(control).any(axis=(1, 2, 3))
+    # All of them: a control without heads at a timestep has the clean loss there, on samples where no control ran.
+    ran = np.isfinite(control[:, :, :1]).all(axis=(1, 2, 3))
     if not ran.any():
         nothing = np.full((own.sizes["target"], own.sizes["method"], clean.shape[1]), np.nan)
         return nothing, [nothing[:0] for _ in nothing]

@@ -108,6 +108,17 @@ def test_target_and_controls_are_compared_on_the_same_samples() -> None:
     assert row["effect_percent"] < 0
 
 
+def test_a_control_without_heads_at_a_timestep_does_not_hide_the_others() -> None:
+    data = store({"m": 10.0, "late": 5.0}, controls={"m": [9.0] * 20, "late": [1.0] * 20})
+    control = np.array(data["control_of"].values.tolist()) != ""
+    data["mse_ablated"].values[control, :, 8:] = np.nan  # controls ran on eight samples only,
+    owner = np.array(data["control_of"].values.tolist()) == "late"
+    data["mse_ablated"].values[owner, :, :, 0] = data["mse_clean"].values[:, 0]  # but have no heads early, on any
+    table = rows(effects_of_group(data, "real", "mechanisms", ablation=CONFIG, seed=0))
+    assert table[["control_mean", "p_control", "p_control_adjusted"]].notna().all(axis=None)
+    assert table["p_control"].tolist() == pytest.approx([1 / 21, 1 / 21])
+
+
 def test_single_heads_are_ranked_among_the_heads_of_their_kind() -> None:
     data = store({f"h{k}": float(k) for k in range(6)})
     data["kind"].values[3:] = "cross"
