@@ -12,7 +12,7 @@ run: $(INSTALLED)  ## the study of config.yaml, up to results/report.html
 	@echo "The report is results/report.html"
 
 test: $(INSTALLED)  ## all tests
-	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup $(ARGS)  # one thread each: workers that compete for cores are slow
 
 lint: $(INSTALLED)  ## style, types, workflow lint
 	$(BIN)/ruff check .
