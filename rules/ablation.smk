@@ -28,7 +28,7 @@ rule reference_outputs:
         "../envs/diffmech.yaml"
     threads: study.threads
     resources:
-        gpu=1,
+        gpu=study.gpus,
         mem_mb=4000,
     params:
         settings=study.settings(ablation=["reference_samples"]),
@@ -62,7 +62,7 @@ rule ablate_heads:
         "../envs/diffmech.yaml"
     threads: study.threads
     resources:
-        gpu=1,
+        gpu=study.gpus,
         mem_mb=4000,
     params:
         settings=lambda wildcards: study.ablation_settings(wildcards.group),

@@ -23,7 +23,7 @@ rule capture_attention:
         "../envs/diffmech.yaml"
     threads: study.threads
     resources:
-        gpu=1,
+        gpu=study.gpus,
         mem_mb=4000,
     params:
         settings=study.settings(capture=["shard_size", "keep_maps"]),
@@ -49,7 +49,7 @@ rule capture_untrained:
         "../envs/diffmech.yaml"
     threads: study.threads
     resources:
-        gpu=1,
+        gpu=study.gpus,
         mem_mb=4000,
     params:
         settings=study.settings(untrained=study.config.untrained),

@@ -33,7 +33,7 @@ rule train_denoiser:
         "../envs/diffmech.yaml"
     threads: study.training_threads
     resources:
-        gpu=1,
+        gpu=study.gpus,
         mem_mb=6000,
     params:
         settings=lambda wildcards: study.settings(
@@ -90,7 +90,7 @@ rule heldout_loss:
         "../envs/diffmech.yaml"
     threads: study.threads
     resources:
-        gpu=1,
+        gpu=study.gpus,
         mem_mb=4000,
     params:
         settings=lambda wildcards: study.settings(
@@ -121,7 +121,7 @@ rule generate_gallery:
         "../envs/diffmech.yaml"
     threads: study.threads
     resources:
-        gpu=1,
+        gpu=study.gpus,
         mem_mb=4000,
     params:
         settings=study.settings(sampling=study.config.sampling),
@@ -152,7 +152,7 @@ rule check_recognition:
         "../envs/diffmech.yaml"
     threads: study.training_threads
     resources:
-        gpu=1,
+        gpu=study.gpus,
         mem_mb=4000,
     params:
         settings=lambda wildcards: study.settings(

@@ -74,6 +74,7 @@ def jobs_in(output: str) -> set[str]:
 
 def copy_project(folder: Path) -> Project:
     """Copy what a run needs to `folder`."""
+    folder.mkdir(exist_ok=True)
     for name in COPIED:
         source = ROOT / name
         if source.is_dir():

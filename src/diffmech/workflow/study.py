@@ -5,6 +5,7 @@ Paths and targets are pure functions of the validated configuration. Nothing her
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,16 @@ ABLATION = "results/ablation/{model}/{dataset}/{group}/{block}/{shard}.zarr.zip"
 REFERENCE = "results/ablation/{model}/{block}.reference.zarr.zip"
 
 
+def gpus(device: str) -> int:
+    """Return how many GPUs a job that runs the denoiser takes: none where it runs on the CPU, so that jobs run at once.
+
+    `auto` means CUDA where this machine has it. The driver's device node tells, since asking torch takes seconds.
+    """
+    if device == "auto":
+        return int(Path("/dev/nvidiactl").exists() and os.environ.get("CUDA_VISIBLE_DEVICES") != "")
+    return int(device != "cpu")
+
+
 class Study:
     """One validated config.yaml and the files it asks for."""
 
@@ -33,6 +44,7 @@ class Study:
         self.seed = self.config.study.seed
         self.threads = self.config.runtime.threads
         self.training_threads = self.config.runtime.training_threads
+        self.gpus = gpus(self.config.runtime.device)
         self.blocks = blocks(self.config.capture.timesteps, self.config.capture.block_span)
         self.shards = shards(self.config.capture.samples, self.config.capture.shard_size)
         self.ablation_shards = shards(self.config.ablation.samples, self.config.ablation.shard_size)
