@@ -44,7 +44,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         os.replace(temporary, destination)
     except OSError as error:
         raise StoreError(
-            f"{destination}: cannot be written ({error.strerror or error}); free space or rights"
+            f"{destination}: cannot be written ({error.strerror or error}); free disk space, or check your rights"
         ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
