@@ -94,9 +94,7 @@ rule heldout_loss:
         mem_mb=4000,
     params:
         settings=lambda wildcards: study.settings(
-            model=study.config.models[wildcards.model],
-            capture=["timesteps", "samples"],
-            entropy=study.config.entropy,
+            model=study.config.models[wildcards.model], capture=["timesteps", "samples"]
         ),
         domains=list(study.domains),
         seed=study.seed,

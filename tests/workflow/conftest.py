@@ -1,7 +1,6 @@
 """The tiny study, run once in a copy of the project, and the set of jobs that an edit would rerun."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 COPIED = ["Snakefile", "config.yaml", "rules", "workflow_scripts", "src", "profiles", "envs", "resources"]
+TARGETS = {"all", "models", "attention", "entropy", "mechanisms", "ablation", "report"}  # rules without a script
 CPU = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
 
 
@@ -30,26 +30,34 @@ class Project:
             overlay = self.folder / "edit.yaml"
             overlay.write_text(yaml.safe_dump(edit))
             configs.append(str(overlay))
+        self.job_list.unlink(missing_ok=True)
         return subprocess.run(
-            [sys.executable, "-m", "snakemake", *arguments, "--configfile", *configs],
+            [sys.executable, str(Path(__file__).with_name("list_jobs.py")), *arguments, "--configfile", *configs],
             cwd=self.folder,
-            env=CPU,
+            env={**CPU, "JOBS": str(self.job_list)},
             capture_output=True,
             text=True,
             timeout=timeout,
         )
 
+    @property
+    def job_list(self) -> Path:
+        """The file in which `list_jobs.py` notes the jobs of the last call."""
+        return self.folder / "jobs.txt"
+
     def run(self, *targets: str, edit: dict[str, Any] | None = None) -> set[str]:
-        """Run the study to its end and return the jobs that were run."""
-        done = self.snakemake("--cores", "2", *targets, edit=edit)
-        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-8000:]
-        return jobs_in(done.stdout + done.stderr)
+        """Run the study to its end and return the jobs that were run, as `rule wildcard ...`."""
+        return self._jobs("--cores", "2", *targets, edit=edit)
 
     def planned(self, edit: dict[str, Any] | None = None, *targets: str) -> set[str]:
-        """Return the jobs that `edit` would run."""
-        done = self.snakemake("--dry-run", *targets, edit=edit)
+        """Return the jobs that `edit` would run, as `rule wildcard ...`."""
+        return self._jobs("--dry-run", *targets, edit=edit)
+
+    def _jobs(self, *arguments: str, edit: dict[str, Any] | None) -> set[str]:
+        done = self.snakemake(*arguments, edit=edit)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-8000:]
-        return jobs_in(done.stdout + done.stderr)
+        jobs = set(self.job_list.read_text().splitlines()) if self.job_list.exists() else set()
+        return jobs - TARGETS
 
     def files(self) -> dict[str, tuple[int, int]]:
         """Return size and modification time of every result (not of logs and benchmarks)."""
@@ -58,18 +66,6 @@ class Project:
             for path in sorted((self.folder / "results").rglob("*"))
             if path.is_file() and not {"logs", "benchmarks"} & set(path.parts)
         }
-
-
-def jobs_in(output: str) -> set[str]:
-    """Return the jobs that a run or a dry run names, as `rule` or `rule wildcards`, without aggregating targets."""
-    jobs = set()
-    for block in re.split(r"\n(?=\[|$)|\n\n", output):
-        rule = re.search(r"^(?:local)?(?:rule|checkpoint) (\w+):$", block, re.MULTILINE)
-        if rule and rule[1] != "all":
-            wildcards = re.search(r"^    wildcards: (.*)$", block, re.MULTILINE)
-            values = [pair.split("=")[1] for pair in wildcards[1].split(", ")] if wildcards else []
-            jobs.add(" ".join([rule[1], *values]))
-    return jobs
 
 
 def copy_project(folder: Path) -> Project:
