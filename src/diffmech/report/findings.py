@@ -137,14 +137,18 @@ def ablation_finding(tables: Tables, alpha: float, method: str) -> Finding:
         return Finding(question, "caution", "Not tested: no mechanism was ablated.", tuple(details), "ablation")
     tested = len(groups)
     strongest = (hits if len(hits) else groups).sort_values("effect_percent").iloc[-1]
+    controls = (
+        "equally many matched heads change it by"
+        f" {interval(strongest['control_mean'], strongest['control_low'], strongest['control_high'], '%')},"
+        f" {p_value(strongest['p_control_adjusted'])} after correction."
+        if pd.notna(strongest["control_mean"])
+        else "no matched controls were run for it."
+    )
     details.insert(
         0,
         f"The strongest{' of these' if len(hits) else ''}, {names.get(strongest['target'], strongest['target'])}"
         f" ({count(int(strongest['heads']), 'head')}) on {strongest['domain']} images, changes the loss by"
-        f" {interval(strongest['effect_percent'], strongest['low'], strongest['high'], '%')}; equally many matched"
-        " heads change it by"
-        f" {interval(strongest['control_mean'], strongest['control_low'], strongest['control_high'], '%')},"
-        f" {p_value(strongest['p_control_adjusted'])} after correction.",
+        f" {interval(strongest['effect_percent'], strongest['low'], strongest['high'], '%')}; {controls}",
     )
     if len(hits):
         answer = f"Yes: {len(hits)} of {tested} mechanism and domain pairs cost more than matched random heads."

@@ -191,9 +191,9 @@ def ablation(context: Context, finding: Finding) -> str:
     read = (
         f"A head is removed by putting something else in place of its output (here: {context.method}), on the same"
         " noised images. The effect is the change of the denoising loss in percent. The thick grey bar is the interval"
-        " of controls: as many random heads, matched by layer and size of output (for single heads: all others of"
+        " of controls: as many random heads, matched by layer and size of output (for heads and layers: all others of"
         " their kind). A diamond marks an effect that beats them, a circle one that differs from zero only, a cross"
-        f" one that cannot be told from zero (level {alpha}, Holm-corrected)."
+        f" one that cannot be told from zero (level {alpha}, corrected)."
     )
     shift = context.tables.effects
     shift = shift[(shift["timestep"] == "all") & (shift["method"] == context.method)]
@@ -210,7 +210,10 @@ def ablation(context: Context, finding: Finding) -> str:
         "<h3>Mechanisms</h3>",
         context.chart("ablation_mechanisms", "Effect of removing each mechanism, beside its matched controls."),
         "<h3>Layers</h3>",
-        context.chart("ablation_layers", "Effect of removing all heads of a layer, beside as many random heads."),
+        context.chart(
+            "ablation_layers",
+            "Effect of removing all heads of a layer. The grey bar is the range of the other layers of its kind.",
+        ),
         "<h3>Single heads</h3>",
         context.chart(
             "ablation_heads",
