@@ -1,0 +1,55 @@
+"""Rules of the house that incremental runs and reproducible environments depend on."""
+
+import ast
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[3]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_the_conda_environment_lists_what_the_package_depends_on():
+    environment = yaml.safe_load((ROOT / "envs" / "diffmech.yaml").read_text())
+    (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
+    assert pip == PROJECT["dependencies"]
+
+
+def test_every_dependency_is_pinned_to_a_version_it_allows():
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    pinned = {Requirement(line).name.lower().replace("_", "-"): Requirement(line).specifier for line in lines}
+    extras = [need for needs in PROJECT["optional-dependencies"].values() for need in needs]
+    for text in [*PROJECT["dependencies"], *extras]:
+        need = Requirement(text)
+        (version,) = [str(pin.version) for pin in pinned[need.name.lower().replace("_", "-")]]
+        assert need.specifier.contains(version), f"{text} does not allow the pinned {version}"
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "workflow_scripts").glob("*.py")), ids=lambda path: path.stem)
+def test_a_rule_script_only_wires(script):
+    tree = ast.parse(script.read_text())
+    assert len(script.read_text().splitlines()) <= 25
+    assert not [
+        node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.For | ast.While)
+    ]
+
+
+@pytest.mark.parametrize("package", sorted((ROOT / "src/diffmech").glob("*/__init__.py")), ids=lambda p: p.parent.name)
+def test_packages_stay_empty_so_that_fingerprints_do_not_merge(package):
+    assert not [
+        node for node in ast.walk(ast.parse(package.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+
+
+def test_every_rule_tracks_its_code_and_names_its_environment():
+    for file in sorted((ROOT / "rules").glob("*.smk")):
+        for rule in file.read_text().split("\nrule ")[1:] + file.read_text().split("\ncheckpoint ")[1:]:
+            rule = rule.split("\nrule ")[0].split("\ncheckpoint ")[0]
+            if "script:" in rule:
+                name = rule.split(":")[0]
+                assert f'code=study.code("{name}")' in rule, name
+                assert f'"../workflow_scripts/{name}.py"' in rule, name
+                assert all(f"    {word}:" in rule for word in ("log", "benchmark", "conda", "threads", "message")), name
