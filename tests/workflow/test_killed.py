@@ -50,7 +50,7 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint(project):
         "runtime": {"checkpoint_seconds": 0.2},
     }
     checkpoints = project.folder / "results/.checkpoints"
-    run_until(project, edit, "models", lambda: any(checkpoints.rglob("*.pt")))
+    run_until(project, edit, "models", lambda: any(checkpoints.glob("*/checkpoint.pt")))
     assert not (project.folder / "results/models/tiny/model.json").exists()
     before = finished_stores(project.folder / "results/datasets")
     jobs = project.run("models", edit=edit)
