@@ -72,6 +72,10 @@ def entropy_layers(entropy: pd.DataFrame, sites: tuple[str, ...], domains: tuple
     )
     measures = ["normalised", "untrained_low", "untrained_high"]
     frame = scaled.groupby(["site", "timestep", "domain"], sort=False)[measures].mean().reset_index()
+    # One band per layer: with one per domain, the area would jump between the two at every timestep.
+    whole = frame.groupby(["site", "timestep"], sort=False)
+    frame["untrained_low"] = whole["untrained_low"].transform("min")
+    frame["untrained_high"] = whole["untrained_high"].transform("max")
     y = alt.Y("normalised:Q", title="entropy / ln(keys)", scale=alt.Scale(zero=False))
     band = (
         alt.Chart()
