@@ -37,8 +37,8 @@ def heldout_loss(
     """Write the mean squared error of the predicted noise: domain, split, timestep, loss, low, high, n.
 
     Split is `train` or `heldout`; at most `samples` images of each, and 400, evenly spread over the ids; the
-    interval is a bootstrap over images. Noise belongs to (seed, sample id, timestep). Raises ConfigError for a timestep the diffusion
-    does not have.
+    interval is a bootstrap over images. Noise belongs to (seed, sample id, timestep). Raises ConfigError for a timestep
+    the diffusion does not have.
     """
     denoiser = load_denoiser(Path(model_json), device=runtime.device)
     late = [t for t in timesteps if not 0 <= t < denoiser.timesteps]
