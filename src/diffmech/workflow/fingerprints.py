@@ -2,7 +2,8 @@
 
 The fingerprint covers the rule's script and every diffmech module that it imports, directly or not, at the top of a
 module or inside a function, by statement or by a lazy "module:name" string. It hashes syntax trees without docstrings,
-so comments, docstrings, formatting and `touch` change nothing and a real edit changes exactly what depends on it.
+and without the words of errors, so comments, docstrings, messages of `raise`, formatting and `touch` change nothing (no
+model is trained again over a reworded error) and a real edit changes exactly what depends on it.
 Configuration and workflow glue are left out: what they pass on is tracked as parameters.
 """
 

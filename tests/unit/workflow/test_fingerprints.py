@@ -41,6 +41,15 @@ def test_comments_docstrings_and_touch_change_nothing(copy):
     assert fingerprint(copy) == before
 
 
+def test_a_reworded_error_changes_nothing_but_another_error_does(copy):
+    before = fingerprint(copy)
+    module = copy / "src/diffmech/artifacts.py"
+    edit(module, "is not a whole store", "is half a store")
+    assert fingerprint(copy) == before
+    edit(module, "raise StoreError(", "raise ValueError(")
+    assert fingerprint(copy) != before
+
+
 def test_a_real_edit_changes_its_own_cone_only(copy):
     capture = "workflow_scripts/capture_attention.py"
     entropy_before, capture_before = fingerprint(copy), fingerprint(copy, capture)
