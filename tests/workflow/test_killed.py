@@ -66,8 +66,9 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint(project):
 def test_a_killed_capture_leaves_no_half_store_and_repeats_nothing_finished(project):
     captured = project.folder / "results/attention"
     edit = {
-        "capture": {"samples": 24, "shard_size": 8},
-        "datasets": {"lfw_subset": {"count": 24}, "synthetic_faces": {"count": 24}},
+        "capture": {"samples": 24, "shard_size": 8, "timesteps": [10]},
+        "ablation": {"timesteps": None},
+        "untrained": {"seeds": 1},
     }
 
     def in_the_middle() -> bool:
