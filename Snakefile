@@ -11,7 +11,7 @@ min_version("9.8")
 # A clone runs without being installed: the rules and their scripts find the library here.
 sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
-from diffmech.workflow.library import forget_dead_run, share_with_jobs
+from diffmech.workflow.startup import forget_dead_run, share_with_jobs
 
 share_with_jobs(Path(workflow.basedir) / "src")
 if workflow.exec_mode == ExecMode.DEFAULT and not workflow.dryrun:
