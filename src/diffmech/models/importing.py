@@ -13,7 +13,14 @@ from diffmech.data.synthetic_faces import NAMES
 from diffmech.errors import ConfigError, ModelError
 from diffmech.models.architecture import build_model, build_scheduler
 from diffmech.models.load import count_parameters, load_denoiser, load_layout
-from diffmech.models.storage import find_layout, publishing, read_pointer, save_denoiser, write_pointer
+from diffmech.models.storage import (
+    find_layout,
+    pointed_directory,
+    publishing,
+    read_pointer,
+    save_denoiser,
+    write_pointer,
+)
 from diffmech.models.training_set import describe_stores
 
 HUB_SECONDS = 5.0  # to wait for the hub to answer before the local cache is tried
@@ -60,15 +67,15 @@ def import_denoiser(
 
 def bundle_denoiser(model_json: Path, directory: Path, *, dtype: torch.dtype = torch.float16) -> None:
     """Write the denoiser of `model_json`, with its history and provenance, as a directory to bundle (float16)."""
-    layout = read_pointer(Path(model_json))[1]
+    beside = pointed_directory(read_pointer(Path(model_json)), Path(model_json))
     denoiser = load_denoiser(Path(model_json), device="cpu")
     if denoiser.tokens is None:
         raise ModelError(f"{model_json}: only a denoiser with our conditioning tokens can be bundled")
     with publishing(Path(directory)) as temporary:
         save_denoiser(temporary, denoiser.module, denoiser.tokens, denoiser.scheduler, dtype=dtype)
         for name in ("history.csv", "provenance.json"):
-            if (layout.directory / name).is_file():
-                shutil.copyfile(layout.directory / name, temporary / name)
+            if (beside / name).is_file():
+                shutil.copyfile(beside / name, temporary / name)
 
 
 def _bundled(name: str, root: Path) -> Path:

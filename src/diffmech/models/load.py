@@ -1,5 +1,11 @@
-"""Loading a denoiser from its pointer `model.json`, trained or with fresh random weights."""
+"""Loading a denoiser from its pointer `model.json`, trained or with fresh random weights.
 
+Each kind of denoiser has one loader, a function that is found by name, so that only what it needs is imported:
+`loader(pointer, model_json, device=device, untrained_seed=untrained_seed) -> Denoiser`. It compares the SHA-256 of the
+pointer with what it finds (`check_unchanged`) unless `untrained_seed` is given, as then no weights are read.
+"""
+
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +16,21 @@ from torch import nn
 from diffmech.errors import ConfigError, ModelError
 from diffmech.models.architecture import seeded
 from diffmech.models.denoiser import Denoiser
-from diffmech.models.storage import Layout, read_pointer, read_scheduler, sample_shape, weights_sha256
+from diffmech.models.storage import (
+    Layout,
+    find_layout,
+    pointed_directory,
+    read_pointer,
+    read_scheduler,
+    sample_shape,
+    weights_sha256,
+)
 from diffmech.models.tokens import AttributeTokens
+
+LOADERS = {
+    "unet_condition_tokens": "diffmech.models.load:load_directory",
+    "unet_unconditional": "diffmech.models.load:load_directory",
+}
 
 
 def load_denoiser(model_json: Path, *, device: str = "auto", untrained_seed: int | None = None) -> Denoiser:
@@ -21,13 +40,35 @@ def load_denoiser(model_json: Path, *, device: str = "auto", untrained_seed: int
     of every claim about what training put there. Raises ModelError or StoreError when it cannot be loaded, ConfigError
     for a device that is not there.
     """
-    pointer, layout = read_pointer(Path(model_json))
-    if untrained_seed is None and (found := weights_sha256(layout)) != pointer["sha256"]:
+    pointer = read_pointer(Path(model_json))
+    if pointer["kind"] not in LOADERS:
         raise ModelError(
-            f"{layout.directory}: the weights changed (SHA-256 {found[:12]}..., but {model_json} names "
+            f"{model_json}: kind {pointer['kind']!r} is none of {', '.join(LOADERS)}; "
+            "delete it and let the workflow make it anew"
+        )
+    module, _, function = LOADERS[pointer["kind"]].partition(":")
+    load = getattr(importlib.import_module(module), function)
+    loaded: Denoiser = load(pointer, Path(model_json), device=device, untrained_seed=untrained_seed)
+    return loaded
+
+
+def load_directory(
+    pointer: dict[str, Any], model_json: Path, *, device: str = "auto", untrained_seed: int | None = None
+) -> Denoiser:
+    """Return the denoiser of the diffusers directory that `pointer` names, as `load_denoiser` does."""
+    layout = find_layout(pointed_directory(pointer, model_json), pointer.get("subfolder") or "unet")
+    if untrained_seed is None:
+        check_unchanged(pointer, model_json, found=weights_sha256(layout), where=layout.directory)
+    return load_layout(layout, device=device, untrained_seed=untrained_seed)
+
+
+def check_unchanged(pointer: dict[str, Any], model_json: Path, *, found: str, where: Path) -> None:
+    """Raise ModelError where the SHA-256 `found` at `where` is not the one of `pointer`."""
+    if found != pointer["sha256"]:
+        raise ModelError(
+            f"{where}: the weights changed (SHA-256 {found[:12]}..., but {model_json} names "
             f"{str(pointer['sha256'])[:12]}...); delete {model_json} and let the workflow make it anew"
         )
-    return load_layout(layout, device=device, untrained_seed=untrained_seed)
 
 
 def load_layout(layout: Layout, *, device: str = "auto", untrained_seed: int | None = None) -> Denoiser:

@@ -25,7 +25,7 @@ from diffmech.errors import ConfigError, ModelError
 from diffmech.models.architecture import seeded
 from diffmech.models.load import load_denoiser, resolve_device
 from diffmech.models.sampling import drawn_condition, sample_images
-from diffmech.models.storage import read_pointer
+from diffmech.models.storage import pointed_directory, read_pointer
 from diffmech.randomness import generator
 
 HELD_OUT = 5  # every fifth drawn face tests the judge
@@ -136,7 +136,7 @@ def train_judge(
 
 def trained_faces(model_json: Path) -> SyntheticFaces | None:
     """Return how the drawn faces that the denoiser was trained on were made, None where that is not recorded."""
-    record = read_pointer(model_json)[1].directory / "provenance.json"
+    record = pointed_directory(read_pointer(model_json), model_json) / "provenance.json"
     if not record.is_file():
         return None
     for dataset in json.loads(record.read_text(encoding="utf-8")).get("datasets", {}).values():

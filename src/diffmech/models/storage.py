@@ -236,16 +236,21 @@ def write_pointer(output_json: Path, layout: Layout, *, parameters: int, source:
     write_json(output_json, content)
 
 
-def read_pointer(model_json: Path) -> tuple[dict[str, Any], Layout]:
-    """Return the content of `model.json` and the layout it points to. Raises StoreError or ModelError."""
+def read_pointer(model_json: Path) -> dict[str, Any]:
+    """Return the content of `model.json`. Raises StoreError where it cannot be read, ModelError where it lacks
+    something."""
     pointer = read_json(model_json)
     missing = {"location", "sha256", "kind"} - set(pointer if isinstance(pointer, dict) else ())
     if missing:
         raise ModelError(
             f"{model_json}: lacks {', '.join(sorted(missing))}; delete it and let the workflow make it anew"
         )
-    directory = Path(os.path.normpath(model_json.resolve().parent / pointer["location"]))
-    return pointer, find_layout(directory, pointer.get("subfolder") or "unet")
+    return dict(pointer)
+
+
+def pointed_directory(pointer: dict[str, Any], model_json: Path) -> Path:
+    """Return the directory that `pointer`, the content of `model_json`, names."""
+    return Path(os.path.normpath(model_json.resolve().parent / pointer["location"]))
 
 
 def _names(layout: Layout) -> tuple[Sequence[str], Sequence[str]]:
