@@ -116,7 +116,28 @@ class HuggingFace(Dataset):
     crop: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="Central square that is kept.")
 
 
+class Prompts(Dataset):
+    """Images that the studied pipeline generates from prompts; the denoiser is observed on what they were made from."""
+
+    implementation: ClassVar[str] = "diffmech.data.generated:GeneratedSource"
+    kind: Literal["prompts"]
+    prompts: list[Annotated[str, Field(min_length=1)]] = Field(
+        [], description="Texts (or class names, or class numbers, for a model conditioned on classes), one per image."
+    )
+    file: str | None = Field(None, description="Text file with one prompt per line, instead of `prompts`.")
+    negative_prompt: str = Field("", description="What the unconditional pass of guidance is given.")
+    seed: Seed = Field(
+        0, description="Seed of the initial noise; image i is prompt i modulo the number of prompts, with noise i."
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Prompts":
+        if bool(self.prompts) == bool(self.file):
+            raise ValueError("give either `prompts`, a list of texts, or `file`, a text file with one prompt per line")
+        return self
+
+
 AnyDataset = Annotated[
-    SyntheticFaces | LfwSubset | ImageFolder | CelebA | HuggingFace,
+    SyntheticFaces | LfwSubset | ImageFolder | CelebA | HuggingFace | Prompts,
     Field(discriminator="kind"),
 ]

@@ -74,11 +74,18 @@ class Training(Section):
 class DenoiserConfig(Section):
     """One denoiser to study."""
 
-    source: Literal["bundled", "train", "diffusers", "untrained"] = Field(
+    source: Literal["bundled", "train", "diffusers", "pipeline", "untrained"] = Field(
         description="`bundled`: weights in resources/models/<location>; `train`: the workflow trains them; "
-        "`diffusers`: a diffusers directory or hub id in `location`; `untrained`: random weights, the null study.",
+        "`diffusers`: a diffusers directory or hub id in `location`; `pipeline`: the same of a whole pipeline that "
+        "generates images from prompts (Stable Diffusion, SDXL, SD3, Flux, PixArt, DiT); `untrained`: random weights, "
+        "the null study.",
     )
-    location: str | None = Field(None, description="Directory or hub id (diffusers), or bundle name (bundled).")
+    location: str | None = Field(
+        None, description="Directory or hub id (diffusers, pipeline), or bundle name (bundled)."
+    )
+    dtype: Literal["float32", "float16", "bfloat16"] = Field(
+        "float32", description="Precision of the weights and passes of a pipeline; statistics are in float32."
+    )
     revision: str | None = Field(None, description="Revision of a hub model, for reproducibility.")
     subfolder: str = Field("unet", description="Folder of the denoiser inside a pipeline directory.")
     architecture: Architecture = Field(Architecture(), description="What to build (train, untrained).")
@@ -86,16 +93,19 @@ class DenoiserConfig(Section):
 
     @model_validator(mode="after")
     def _location_given(self) -> "DenoiserConfig":
-        if self.source in ("bundled", "diffusers") and not self.location:
+        if self.source in ("bundled", "diffusers", "pipeline") and not self.location:
             raise ValueError(f"source {self.source} needs a location")
         return self
 
 
 class SamplingConfig(Section):
-    """The images that are generated to show what the denoiser learned."""
+    """The images that are generated: to show what the denoiser learned, or, from prompts, as the data set itself."""
 
     count: Count = Field(8, description="Images per row of the gallery.")
-    steps: Count = Field(30, description="DDIM steps.")
+    scheduler: Literal["ddim", "ddpm", "dpmsolver++", "euler", "flow_euler"] | None = Field(
+        None, description="Sampler of a pipeline; null = the pipeline's own. Other denoisers are sampled with DDIM."
+    )
+    steps: Count = Field(30, description="Sampling steps.")
     guidance: Annotated[float, Field(ge=0)] = Field(3.0, description="Classifier-free guidance; 1 = none.")
     attributes: list[str] = Field(
         ["glasses", "hat", "beard", "smile"],
