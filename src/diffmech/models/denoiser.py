@@ -4,6 +4,7 @@ Networks that predict v (Salimans & Ho 2022) or the clean image are brought to t
 eps = sqrt(abar) v + sqrt(1 - abar) x_t and eps = (x_t - sqrt(abar) x_0) / sqrt(1 - abar).
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,9 @@ from torch import Tensor, nn
 
 from diffmech.errors import ModelError
 from diffmech.models.tokens import AttributeTokens
+
+# So many tokens more than a grid has are taken for a class token or registers in the error about them.
+MOST_EXTRA_TOKENS = 16
 
 
 @dataclass(frozen=True)
@@ -47,9 +51,16 @@ class Condition:
         return Condition(self.domain.to(device), self.values.to(device))
 
 
+# Calls a network: x_t (sample, channel, y, x), timesteps (sample,), condition -> output, shaped like x_t.
+Forward = Callable[[Tensor, Tensor, Condition], Tensor]
+
+
 @dataclass(frozen=True)
 class Denoiser:
-    """A denoiser in evaluation mode: `module` is the network that attention is observed in."""
+    """A denoiser in evaluation mode: `module` is the network that attention is observed in.
+
+    `forward` calls it where it is not called as the U-Nets of diffusers are.
+    """
 
     module: nn.Module
     scheduler: DDPMScheduler
@@ -57,6 +68,12 @@ class Denoiser:
     tokens: AttributeTokens | None = None
     attributes: tuple[str, ...] = ()
     domains: tuple[str, ...] = ()
+    forward: Forward | None = None
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the network reads the condition."""
+        return self.tokens is not None or bool(self.attributes or self.domains)
 
     @property
     def token_names(self) -> tuple[str, ...]:
@@ -97,33 +114,57 @@ class Denoiser:
             steps = timestep.to(x_t.device)
         else:
             steps = torch.full((len(x_t),), int(timestep), device=x_t.device)
-        if self.tokens is None:
-            output = self._unconditional(x_t, steps)
-        else:
-            known = condition or Condition.null(len(x_t), len(self.attributes))
-            if len(known) != len(x_t):
-                raise ValueError(f"the condition is for {len(known)} images, but x_t has {len(x_t)}")
-            known = known.to(x_t.device)
-            tokens = self.tokens(known.domain, known.values.to(x_t.dtype))
-            output = self.module(x_t, steps, tokens).sample
+        output = (self.forward or self._unet)(x_t, steps, self._known(condition, x_t))
         return self._as_noise(output[:, : self.sample_shape[0]], x_t, steps)
 
     def site_grid(self, site: object, n_tokens: int) -> tuple[int, int]:
-        """Return rows and columns of the pixel grid whose `n_tokens` pixels are the queries of `site`.
+        """Return rows and columns of the grid whose `n_tokens` pixels or patches are the queries of `site`.
 
-        Raises ModelError when no halving of the image has that many pixels.
+        That is a halving of the image, rounded up as by a convolution of stride 2, or the image in square patches.
+        Raises ModelError when no such grid has that many places.
         """
+        grids = {rows * columns: (rows, columns) for rows, columns in self._grids()}
+        if n_tokens in grids:
+            return grids[n_tokens]
         rows, columns = self.sample_shape[1:]
-        while rows * columns > n_tokens and rows * columns > 1:
-            rows, columns = (rows + 1) // 2, (columns + 1) // 2  # as a convolution of stride 2 does
-        if rows * columns != n_tokens:
-            raise ModelError(
-                f"the {n_tokens} queries of {getattr(site, 'name', site)} are no halving of an image of "
-                f"{self.sample_shape[1]} x {self.sample_shape[2]} pixels; its attention cannot be laid out in space"
+        extras = (more for more in range(1, MOST_EXTRA_TOKENS + 1) if n_tokens - more in grids)
+        extra = next((more for more in extras if more < n_tokens - more), None)
+        if extra is None:
+            hint = "its attention cannot be laid out in space"
+        else:
+            y, x = grids[n_tokens - extra]
+            hint = (
+                f"they would be a grid of {y} x {x} and {extra} more, but tokens without a place (class token, "
+                "registers) are not handled: keep them out of the queries"
             )
-        return rows, columns
+        raise ModelError(
+            f"the {n_tokens} queries of {getattr(site, 'name', site)} are no halving of an image of {rows} x "
+            f"{columns} pixels and no grid of square patches of it; {hint}"
+        )
 
-    def _unconditional(self, x_t: Tensor, steps: Tensor) -> Tensor:
+    def _grids(self) -> Iterator[tuple[int, int]]:
+        height, width = self.sample_shape[1:]
+        for patch in range(2, min(height, width) + 1):
+            if height % patch == 0 and width % patch == 0:
+                yield height // patch, width // patch
+        rows, columns = height, width
+        while rows * columns > 1:
+            yield rows, columns
+            rows, columns = (rows + 1) // 2, (columns + 1) // 2
+        yield 1, 1
+
+    def _known(self, condition: Condition | None, x_t: Tensor) -> Condition:
+        known = condition or Condition.null(len(x_t), len(self.attributes))
+        if not self.conditional:
+            return known
+        if len(known) != len(x_t):
+            raise ValueError(f"the condition is for {len(known)} images, but x_t has {len(x_t)}")
+        known = known.to(x_t.device)
+        return Condition(known.domain, known.values.to(x_t.dtype))
+
+    def _unet(self, x_t: Tensor, steps: Tensor, condition: Condition) -> Tensor:
+        if self.tokens is not None:
+            return self.module(x_t, steps, self.tokens(condition.domain, condition.values)).sample
         if hasattr(self.module, "encoder_hid_proj"):  # UNet2DConditionModel wants its second argument even when unused
             return self.module(x_t, steps, None).sample
         return self.module(x_t, steps).sample

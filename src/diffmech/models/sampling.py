@@ -59,7 +59,7 @@ def sample_images(
 
 
 def _guided(denoiser: Denoiser, x_t: Tensor, t: int, condition: Condition, guidance: float) -> Tensor:
-    if denoiser.tokens is None:
+    if not denoiser.conditional:
         return denoiser.predict_noise(x_t, t)
     if guidance == 1:
         return denoiser.predict_noise(x_t, t, condition)
@@ -107,7 +107,7 @@ def gallery_rows(denoiser: Denoiser, sampling: SamplingConfig) -> dict[str, Cond
     model has a row with and a row without it: the same noise and the same other attributes in both.
     """
     n, seed = sampling.count, sampling.seed
-    if denoiser.tokens is None:
+    if not denoiser.conditional:
         return {"unconditional": Condition.null(n, 0)}
     labelled = labelled_domain(denoiser)
     rows = {}

@@ -69,6 +69,20 @@ def test_queries_are_laid_out_by_halving_the_image() -> None:
         denoiser.site_grid("mid.0.self", 99)
 
 
+def test_patches_are_laid_out_in_the_grid_that_keeps_the_aspect_of_the_image() -> None:
+    denoiser = Denoiser(nn.Identity(), DDPMScheduler(), (1, 24, 36))
+    grids = [denoiser.site_grid("any", n) for n in (12 * 18, 8 * 12, 6 * 9, 4 * 6, 2 * 3)]
+    assert grids == [(12, 18), (8, 12), (6, 9), (4, 6), (2, 3)]
+    with pytest.raises(ModelError, match="no grid of square patches"):
+        denoiser.site_grid("any", 9 * 13)
+
+
+def test_tokens_without_a_place_are_named() -> None:
+    denoiser = Denoiser(nn.Identity(), DDPMScheduler(), (1, 32, 32))
+    with pytest.raises(ModelError, match=r"a grid of 8 x 8 and 5 more, but tokens without a place \(class token"):
+        denoiser.site_grid("block00.self", 64 + 5)
+
+
 def test_images_or_conditions_of_another_shape_are_refused() -> None:
     tokens = AttributeTokens(["hat"], ["real"], 4)
     denoiser = Denoiser(nn.Identity(), DDPMScheduler(), (1, 4, 4), tokens, ("hat",), ("real",))
