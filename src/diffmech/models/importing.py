@@ -46,6 +46,12 @@ def import_denoiser(
         raise ConfigError("models: a denoiser with source train is trained, not imported")
     if config.source == "untrained":
         directory = _write_untrained(config, output_json.parent, images, datasets or {})
+    elif config.source == "pipeline":
+        from diffmech.models.pipelines import import_pipeline
+
+        directory = _diffusers(str(config.location), config, root)
+        import_pipeline(config, output_json, directory, root=root, size=(images or ImagesConfig()).size)
+        return
     elif config.source == "bundled":
         directory = _bundled(str(config.location), root)
     else:
@@ -100,14 +106,22 @@ def _diffusers(location: str, config: DenoiserConfig, root: Path) -> Path:
     return _download(location, config)
 
 
+def _patterns(config: DenoiserConfig) -> tuple[list[str], list[str]]:
+    """Return which files of a hub model are wanted, and which of them are not: other formats of the same weights."""
+    if config.source == "pipeline":
+        wanted = ["model_index.json", "*/*.json", "*/*.safetensors", "*/*.txt", "*/*.model"]
+        return wanted, ["*.fp16.*", "*.bf16.*", "*.non_ema.*", "*safety_checker*"]
+    folders = [config.subfolder, "scheduler", "tokens"]
+    in_folders = [f"{folder}/{name}" for folder in folders for name in ("*.json", "*.safetensors", "*.bin")]
+    return ["*.json", "diffusion_pytorch_model*", *in_folders], []
+
+
 def _download(hub_id: str, config: DenoiserConfig) -> Path:
     """Return the local copy of a hub model; without network within seconds, from the cache or with one clear line."""
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
-    wanted = ["*.json", "*.safetensors", "*.bin"]
-    folders = [config.subfolder, "scheduler", "tokens"]
-    patterns = ["*.json", "diffusion_pytorch_model*"] + [f"{folder}/{name}" for folder in folders for name in wanted]
+    wanted, unwanted = _patterns(config)
     reason = ""
     try:
         HfApi().model_info(hub_id, revision=config.revision, timeout=HUB_SECONDS)
@@ -122,7 +136,8 @@ def _download(hub_id: str, config: DenoiserConfig) -> Path:
         folder = snapshot_download(
             hub_id,
             revision=config.revision,
-            allow_patterns=patterns,
+            allow_patterns=wanted,
+            ignore_patterns=unwanted,
             local_files_only=bool(reason),
             etag_timeout=HUB_SECONDS,
         )

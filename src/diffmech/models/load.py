@@ -30,6 +30,7 @@ from diffmech.models.tokens import AttributeTokens
 LOADERS = {
     "unet_condition_tokens": "diffmech.models.load:load_directory",
     "unet_unconditional": "diffmech.models.load:load_directory",
+    "pipeline": "diffmech.models.pipelines:load_prompted",
 }
 
 

@@ -221,7 +221,7 @@ def write_pointer(output_json: Path, layout: Layout, *, parameters: int, source:
     names = _names(layout)
     content = {
         "kind": layout.kind,
-        "location": _relative(layout.directory, output_json, root),
+        "location": relative_location(layout.directory, output_json, root),
         "subfolder": layout.subfolder,
         "sha256": weights_sha256(layout),
         "parameters": parameters,
@@ -260,7 +260,8 @@ def _names(layout: Layout) -> tuple[Sequence[str], Sequence[str]]:
     return config["attributes"], config["domains"]
 
 
-def _relative(directory: Path, output_json: Path, root: Path | None) -> str:
+def relative_location(directory: Path, output_json: Path, root: Path | None) -> str:
+    """Return how the pointer `output_json` names `directory`: relative where both lie in one tree, else whole."""
     directory, folder = directory.resolve(), output_json.resolve().parent
     inside = directory.is_relative_to(folder)
     if root is not None:

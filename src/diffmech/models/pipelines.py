@@ -1,0 +1,200 @@
+"""Loading a diffusers pipeline that generates images from prompts, and its denoiser alone.
+
+The denoiser is the pipeline's `unet` or `transformer`. To observe passes that were recorded, the denoiser is all that is
+loaded: neither text encoders nor the autoencoder are read.
+"""
+
+import hashlib
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from torch import nn
+
+from diffmech.artifacts import provenance, read_json, write_json
+from diffmech.config.models import DenoiserConfig
+from diffmech.errors import ConfigError, ModelError
+from diffmech.models.architecture import seeded
+from diffmech.models.load import check_unchanged, resolve_device
+from diffmech.models.prompted import DTYPES, PromptedDenoiser, noised_argument
+from diffmech.models.storage import WEIGHT_SUFFIXES, pointed_directory, relative_location
+
+KIND = "pipeline"
+COMPONENTS = ("unet", "transformer")
+SAMPLERS = {
+    "ddim": "DDIMScheduler",
+    "ddpm": "DDPMScheduler",
+    "dpmsolver++": "DPMSolverMultistepScheduler",
+    "euler": "EulerDiscreteScheduler",
+    "flow_euler": "FlowMatchEulerDiscreteScheduler",
+}
+
+
+def import_pipeline(config: DenoiserConfig, output_json: Path, directory: Path, *, root: Path, size: int) -> None:
+    """Write the pointer to the pipeline in `directory`, whose images are studied at `size` pixels.
+
+    Raises ModelError where it is no pipeline, or one that does not generate images from prompts or classes.
+    """
+    index, component = read_index(directory)
+    pipeline_class = getattr(diffusers, str(index["_class_name"]), None)
+    if pipeline_class is None:
+        raise ModelError(
+            f"{directory}: its pipeline {index['_class_name']} is not in diffusers {diffusers.__version__}; "
+            "install the version it was made for"
+        )
+    asked = inspect.signature(pipeline_class.__call__).parameters
+    if not {"prompt", "class_labels"} & set(asked):
+        raise ModelError(
+            f"{directory}: {index['_class_name']} takes neither prompts nor class labels; "
+            "expected a pipeline that generates images from texts or classes, such as StableDiffusionPipeline"
+        )
+    if "image" in asked and asked["image"].default is inspect.Parameter.empty:
+        raise ModelError(f"{directory}: {index['_class_name']} needs an image to start from; expected text to image")
+    denoiser = load_component(directory, component, dtype=config.dtype, device="cpu")
+    scheduler = read_json(directory / "scheduler" / "scheduler_config.json")
+    write_json(
+        output_json,
+        {
+            "kind": KIND,
+            "pipeline": index["_class_name"],
+            "component": component,
+            "location": relative_location(directory, output_json, root),
+            "dtype": config.dtype,
+            "sha256": component_sha256(directory / component),
+            "parameters": sum(parameter.numel() for parameter in denoiser.parameters()),
+            "attributes": [],
+            "domains": [],
+            "sample_shape": [3, size, size],
+            "timesteps": int(scheduler.get("num_train_timesteps", 1000)),
+            "prediction_type": prediction_type(scheduler),
+            "source": config.source,
+            "provenance": json.loads(provenance()),
+        },
+    )
+
+
+def load_prompted(
+    pointer: dict[str, Any], model_json: Path, *, device: str = "auto", untrained_seed: int | None = None
+) -> PromptedDenoiser:
+    """Return the denoiser of the pipeline that `pointer` names, as `load_denoiser` does."""
+    directory, component = pointed_directory(pointer, model_json), str(pointer["component"])
+    if untrained_seed is None:
+        check_unchanged(pointer, model_json, found=component_sha256(directory / component), where=directory)
+    module = load_component(
+        directory, component, dtype=pointer["dtype"], device=device, untrained_seed=untrained_seed
+    )
+    channels, height, width = pointer["sample_shape"]
+    return PromptedDenoiser(
+        module=module,
+        scheduler=read_json(directory / "scheduler" / "scheduler_config.json"),
+        sample_shape=(channels, height, width),
+        sample_argument=noised_argument(module),
+    )
+
+
+def load_component(
+    directory: Path, component: str, *, dtype: str, device: str, untrained_seed: int | None = None
+) -> nn.Module:
+    """Return the denoiser of a pipeline directory, frozen, in evaluation mode. Raises ModelError."""
+    folder, target = directory / component, resolve_device(device)
+    name = str(read_json(folder / "config.json").get("_class_name"))
+    network_class = getattr(diffusers, name, None)
+    if network_class is None:
+        raise ModelError(f"{folder}: {name} is not in diffusers {diffusers.__version__}; install the version it needs")
+    if untrained_seed is not None:
+        with seeded(untrained_seed):
+            module = network_class.from_config(network_class.load_config(str(folder), local_files_only=True))
+    else:
+        try:
+            module = network_class.from_pretrained(
+                str(folder), torch_dtype=DTYPES[dtype], local_files_only=True, low_cpu_mem_usage=False
+            )
+        except Exception as error:  # diffusers, safetensors and pickle each raise their own
+            raise ModelError(f"{folder}: the weights cannot be read ({_line(error)}); get the directory again") from error
+    frozen: nn.Module = module.to(target, DTYPES[dtype]).eval().requires_grad_(False)
+    return frozen
+
+
+def load_pipeline(model_json: Path, *, scheduler: str | None, device: str) -> Any:
+    """Return the whole pipeline behind `model_json`, with the sampler `scheduler` in place of its own if given.
+
+    Raises ModelError where a part is missing and ConfigError where the sampler does not fit the denoiser.
+    """
+    pointer = read_json(model_json)
+    directory = pointed_directory(pointer, Path(model_json))
+    try:
+        pipeline = getattr(diffusers, pointer["pipeline"]).from_pretrained(
+            str(directory), torch_dtype=DTYPES[pointer["dtype"]], local_files_only=True, **_unchecked(directory)
+        )
+    except Exception as error:
+        raise ModelError(
+            f"{directory}: the pipeline {pointer['pipeline']} cannot be loaded ({_line(error)}); text encoders need "
+            "`pip install 'diffmech[pipelines]'`, and all parts of model_index.json must be there"
+        ) from error
+    pipeline.set_progress_bar_config(disable=True)
+    if scheduler is not None:
+        pipeline.scheduler = fitting_scheduler(pipeline.scheduler, scheduler, str(directory))
+    return pipeline.to(resolve_device(device))
+
+
+def fitting_scheduler(own: Any, name: str, where: str) -> Any:
+    """Return the sampler `name` with the settings of the pipeline's `own`. Raises ConfigError where they do not fit."""
+    if is_flow(own.config) != (name == "flow_euler"):
+        kind = "flow matching" if is_flow(own.config) else "a diffusion with betas"
+        fit = ["flow_euler"] if is_flow(own.config) else [known for known in SAMPLERS if known != "flow_euler"]
+        raise ConfigError(
+            f"sampling.scheduler: {name} does not fit {where}, whose denoiser was trained by {kind} "
+            f"({type(own).__name__}); give {' or '.join(fit)}, or null for its own"
+        )
+    return getattr(diffusers, SAMPLERS[name]).from_config(own.config)
+
+
+def is_flow(scheduler: Any) -> bool:
+    """Return whether a scheduler config is one of flow matching (Lipman et al. 2023), which has no betas."""
+    return "FlowMatch" in str(scheduler.get("_class_name", "")) or bool(scheduler.get("use_flow_sigmas"))
+
+
+def prediction_type(scheduler: Any) -> str:
+    """Return what the network of a scheduler config predicts: epsilon, v_prediction, sample or velocity."""
+    return "velocity" if is_flow(scheduler) else str(scheduler.get("prediction_type", "epsilon"))
+
+
+def read_index(directory: Path) -> tuple[dict[str, Any], str]:
+    """Return model_index.json and the name of the denoiser's folder. Raises ModelError where there is none."""
+    if not (directory / "model_index.json").is_file():
+        raise ModelError(
+            f"{directory}: no model_index.json; expected the directory of a whole diffusers pipeline "
+            "(a denoiser alone is `source: diffusers`)"
+        )
+    index = read_json(directory / "model_index.json")
+    component = next((name for name in COMPONENTS if (directory / name / "config.json").is_file()), None)
+    if component is None:
+        raise ModelError(f"{directory}: has neither {' nor '.join(f'{name}/config.json' for name in COMPONENTS)}")
+    return index, component
+
+
+def component_sha256(folder: Path) -> str:
+    """Return the SHA-256 of the denoiser's weight files, in the order of their names."""
+    files = sorted(file for file in folder.iterdir() if file.suffix in WEIGHT_SUFFIXES)
+    if not files:
+        raise ModelError(f"{folder}: no weights ({' or '.join(WEIGHT_SUFFIXES)}); get the whole directory again")
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode())
+        with file.open("rb") as source:
+            while block := source.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _unchecked(directory: Path) -> dict[str, None]:
+    """Return the optional parts that are left out: what is studied must not be replaced by a black picture."""
+    index = read_json(directory / "model_index.json")
+    return {name: None for name in ("safety_checker", "feature_extractor", "image_encoder") if name in index}
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
