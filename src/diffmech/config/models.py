@@ -1,6 +1,8 @@
-"""`models`: the denoisers, trained by the workflow, bundled, or taken from a diffusers directory or hub id."""
+"""`models`: the denoisers, trained by the workflow, bundled, taken from a diffusers directory or hub id, or the user's
+own class."""
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -71,14 +73,41 @@ class Training(Section):
     seed: Seed = Field(0, description="Seed of the weights, batches and noise.")
 
 
+class Schedule(Section):
+    """The diffusion a denoiser of one's own was trained in."""
+
+    config: str | None = Field(
+        None,
+        description="A scheduler_config.json of diffusers, or the directory that holds it, for a schedule that the "
+        "other keys cannot describe; they are then ignored.",
+    )
+    timesteps: Count = Field(1000, description="Steps of the diffusion.")
+    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = Field(
+        "linear", description="Noise schedule, in the names of diffusers; the linear one goes from 0.0001 to 0.02."
+    )
+    prediction_type: Literal["epsilon", "v_prediction", "sample"] = Field(
+        "epsilon", description="What the network predicts: the noise, v, or the clean image."
+    )
+
+
+# A file or an importable module, and a class in it.
+IMPLEMENTATION = re.compile(r"(?:.+\.py|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):[A-Za-z_]\w*")
+WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+# Keys that only one source reads. Rules of the other sources do not track them, nor rerun when there are more of them.
+KEYS_OF = {
+    "custom": ("implementation", "arguments", "weights", "sample_shape", "schedule"),
+    "pipeline": ("dtype",),
+}
+
+
 class DenoiserConfig(Section):
     """One denoiser to study."""
 
-    source: Literal["bundled", "train", "diffusers", "pipeline", "untrained"] = Field(
+    source: Literal["bundled", "train", "diffusers", "pipeline", "custom", "untrained"] = Field(
         description="`bundled`: weights in resources/models/<location>; `train`: the workflow trains them; "
         "`diffusers`: a diffusers directory or hub id in `location`; `pipeline`: the same of a whole pipeline that "
-        "generates images from prompts (Stable Diffusion, SDXL, SD3, Flux, PixArt, DiT); `untrained`: random weights, "
-        "the null study.",
+        "generates images from prompts (Stable Diffusion, SDXL, SD3, Flux, PixArt, DiT); `custom`: a class of "
+        "your own, docs/own-model.md; `untrained`: random weights, the null study.",
     )
     location: str | None = Field(
         None, description="Directory or hub id (diffusers, pipeline), or bundle name (bundled)."
@@ -90,11 +119,44 @@ class DenoiserConfig(Section):
     subfolder: str = Field("unet", description="Folder of the denoiser inside a pipeline directory.")
     architecture: Architecture = Field(Architecture(), description="What to build (train, untrained).")
     training: Training = Field(Training(), description="How to train it (train); what the bundle was trained with.")
+    implementation: str | None = Field(
+        None,
+        description="The class of a custom denoiser: `path/to/file.py:Class`, or `package.module:Class` where that "
+        "can be imported.",
+    )
+    arguments: dict[str, Any] = Field({}, description="Keyword arguments of the class (custom).")
+    weights: str | None = Field(
+        None,
+        description="Its state_dict (custom): a .safetensors file, or a .pt file that holds nothing but tensors; null "
+        "= random weights of the seed training.seed.",
+    )
+    sample_shape: Annotated[list[Count], Field(min_length=3, max_length=3)] | None = Field(
+        None, description="Channels, height and width of its images (custom); null = those of `images`."
+    )
+    schedule: Schedule = Field(Schedule(), description="The diffusion it was trained in (custom).")
+
+    def canonical(self) -> dict[str, Any]:
+        """Return the section as rules track it, without the keys that its source does not read."""
+        unread = {key for source, keys in KEYS_OF.items() if source != self.source for key in keys}
+        return {key: value for key, value in super().canonical().items() if key not in unread}
 
     @model_validator(mode="after")
     def _location_given(self) -> "DenoiserConfig":
         if self.source in ("bundled", "diffusers", "pipeline") and not self.location:
             raise ValueError(f"source {self.source} needs a location")
+        return self
+
+    @model_validator(mode="after")
+    def _implementation_given(self) -> "DenoiserConfig":
+        given = [key for key in KEYS_OF["custom"] if key in self.model_fields_set]
+        if self.source != "custom" and given:
+            raise ValueError(f"{given[0]} belongs to source custom, but source is {self.source}; leave one of them out")
+        if self.source == "custom" and not IMPLEMENTATION.fullmatch(self.implementation or ""):
+            raise ValueError(
+                f"source custom needs an implementation like models/mine.py:MyDenoiser, found {self.implementation!r}"
+            )
+        if self.weights is not None and not self.weights.endswith(WEIGHT_FILES):
+            raise ValueError(f"weights {self.weights!r} is none of {', '.join(WEIGHT_FILES)}; save model.state_dict()")
         return self
 
 

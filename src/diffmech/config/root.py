@@ -58,8 +58,11 @@ class Config(Section):
     def _timesteps_fit(self) -> "Config":
         model = self.models[self.study.model]
         # The schedule of a foreign model is only known once it is loaded; latents check it then.
-        if model.source != "diffusers":
-            steps = model.architecture.timesteps
+        foreign = model.source in ("diffusers", "pipeline") or (
+            model.source == "custom" and model.schedule.config is not None
+        )
+        if not foreign:
+            steps = (model.schedule if model.source == "custom" else model.architecture).timesteps
             for index, timestep in enumerate(self.capture.timesteps):
                 if timestep >= steps:
                     raise ValueError(
