@@ -1,37 +1,32 @@
 """Exact statistics of attention, averaged over queries, without ever holding the query x key map. The method is ours.
 
-Append one channel to the scaled query, a_i = [scale q_i, -lse_i], and to the key, b_j = [k_j, 1]. Then
-a_i.b_j = ln p_ij, and with x_i the position of query i (zero at the image centre) the key-wise moments over queries
-
-    M_j = sum_i p_ij [a_i, 1, x_i, |x_i|^2]
-
-hold every average: received mass C_j = sum_i p_ij; mean entropy -1/N sum_j b_j.(sum_i p_ij a_i); mean squared distance
-1/N sum_j (C_j |x_j|^2 - 2 x_j.(sum_i p_ij x_i) + sum_i p_ij |x_i|^2). The moments come from one flipped fused
-attention call (queries b, keys a, values [a, 1, x, |x|^2]; its log-sum-exp is ln C_j) or from blocks of probabilities
-that stay in the cache, whichever is faster. Single entries p_ij = exp(a_i.b_j) give self, neighbourhood and mirror
-mass. `tiled_statistics` follows the definitions literally, takes masks, and is the independent check.
+Received attention, entropy, distance and single entries are sums of p over queries and keys, which `attention.sums`
+has from blocks of probabilities that stay in the cache or from one flipped fused attention call, whichever is faster.
+Masked and causal calls go through `tiled_statistics`, which follows the definitions literally.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from diffmech.attention.kernels import TILE_ELEMENTS, attention_with_lse, logsumexp_scores, score_tiles
+from diffmech.attention.joint import joined_received, joint_parts, joint_statistics, mass_entropies
+from diffmech.attention.kernels import logsumexp_scores
+from diffmech.attention.ranges import TokenRanges
+from diffmech.attention.sums import Part, Sums, blocked_sums, fused_sums, log_factors, make_grid, tiled_sums
 from diffmech.attention.tap import AttentionCall
 from diffmech.errors import ModelError
 
 Method = Literal["auto", "fused", "blocked"]
 
+# (height, width), or (frames, height, width) of a video.
+GridSize = tuple[int, ...]
+
 # Up to here blocks of probabilities beat the flipped fused call on a CPU (benchmarks/attention_statistics.py).
 BLOCKED_KEYS = 512
-
-# Columns of `_Grid.partners`: the query itself, its eight neighbours, and last (added there) its mirrored position.
-NEIGHBOURHOOD = [(0, 0)] + [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
 
 
 @dataclass(frozen=True)
@@ -43,9 +38,10 @@ class AttentionStatistics:
     received: (sample, head, key), share of all attention times the number of keys, 1 where uniform.
     distance: root mean square attention distance as a fraction of the image side.
     self_mass, neighbourhood_mass, mirror_mass: attention on the query's own position, on the 3 x 3 positions around it
-    (fewer at the border) and on its left-right mirror image.
+    (fewer at the border) and on its left-right mirror image, all within the query's frame.
     output_mean: (sample, head, channel), mean head output. output_norm: root mean square norm of the head output.
-    The four spatial fields are None for cross-attention, whose keys are tokens.
+    The four spatial fields are None for cross-attention, whose keys are tokens. Joint attention is averaged over image
+    queries, spatial fields over image keys, and alone has the last three fields (see `attention.joint`).
     """
 
     entropy: Tensor
@@ -57,193 +53,129 @@ class AttentionStatistics:
     self_mass: Tensor | None = None
     neighbourhood_mass: Tensor | None = None
     mirror_mass: Tensor | None = None
+    part_mass: Tensor | None = None
+    part_entropy: Tensor | None = None
+    received_from_text: Tensor | None = None
 
 
 class StatisticsObserver:
     """Observer that keeps the statistics of the latest call of every site in `results`, keyed by site name.
 
-    `grids` gives (height, width) of the queries of self-attention sites; a site that it does not name is square.
+    `grids` gives (height, width) or (frames, height, width) of the image queries of a site; one that it does not name
+    is square. `ranges` tells image from text at every joint site (see `attention.ranges.token_ranges`).
     """
 
     needs_lse = True
 
-    def __init__(self, grids: Mapping[str, tuple[int, int]] | None = None) -> None:
+    def __init__(
+        self, grids: Mapping[str, GridSize] | None = None, ranges: Mapping[str, TokenRanges] | None = None
+    ) -> None:
         self.grids = dict(grids or {})
+        self.ranges = dict(ranges or {})
         self.results: dict[str, AttentionStatistics] = {}
 
     def observe(self, call: AttentionCall) -> None:
-        self.results[call.site.name] = attention_statistics(call, self.grids.get(call.site.name))
+        name = call.site.name
+        self.results[name] = attention_statistics(call, self.grids.get(name), ranges=self.ranges.get(name))
 
 
 @torch.no_grad()
 def attention_statistics(
-    call: AttentionCall, grid: tuple[int, int] | None = None, method: Method = "auto"
+    call: AttentionCall,
+    grid: GridSize | None = None,
+    method: Method = "auto",
+    ranges: TokenRanges | None = None,
 ) -> AttentionStatistics:
     """Return the statistics of `call`, computed in at least float32.
 
-    `grid` is (height, width) of the queries of self-attention, square if None. Raises ModelError, naming the site, for
-    joint attention and where the grid does not fit the number of tokens.
+    `grid` is (height, width) or (frames, height, width) of the queries, of the image's in joint attention; a square if
+    None. Raises ModelError, naming the site, where the grid or the `ranges` of joint attention do not fit the tokens.
     """
-    geometry = _geometry(call, grid)
     if call.attn_mask is not None or call.is_causal:
-        return tiled_statistics(call, grid)
+        return tiled_statistics(call, grid, ranges)
     dtype = torch.promote_types(call.query.dtype, torch.float32)
-    lse = logsumexp_scores(call.query, call.key, call.scale) if call.lse is None else call.lse
-    key = call.key.to(dtype)
-    log_key = torch.cat([key, key.new_ones(1).expand(*key.shape[:-1], 1)], -1)
-    values = _values(call.query.to(dtype) * call.scale, lse.to(dtype), geometry)
+    parts = _parts(call, grid, ranges, dtype)
+    lse = logsumexp_scores(call.query, call.key, call.scale) if call.lse is None else call.lse.to(dtype)
+    log_query, log_key = log_factors(call.query, call.key, call.scale, lse, dtype)
     if method == "auto":
-        method = "blocked" if key.device.type == "cpu" and key.shape[-2] <= BLOCKED_KEYS else "fused"
-    moments, entries = (_fused_moments if method == "fused" else _blocked_moments)(values, log_key, geometry)
-
-    queries, channels = values.shape[-2], log_key.shape[-1]
-    received = moments[..., channels]
-    entropy = -(moments[..., :channels] * log_key).sum((-1, -2)) / queries
-    distance = None
-    if geometry is not None:
-        x = geometry.coordinates.to(dtype)
-        products = (moments[..., channels + 1 : -1] * x).sum((-1, -2))
-        square = (received * x.square().sum(-1)).sum(-1) - 2 * products + moments[..., -1].sum(-1)
-        distance = (square / queries).clamp_min(0).sqrt()
-    return _finish(call, entropy.clamp_min(0), received / queries, distance, entries)
+        method = "blocked" if lse.device.type == "cpu" and call.key.shape[-2] <= BLOCKED_KEYS else "fused"
+    summed = fused_sums if method == "fused" else blocked_sums
+    sums = [summed(log_query[:, :, part.query], log_key[:, :, part.key], part.grid) for part in parts]
+    masses = mass_entropies(call.query, call.key, call.scale, lse, parts) if len(parts) > 1 else []
+    return _statistics(call, parts, sums, masses)
 
 
 @torch.no_grad()
-def tiled_statistics(call: AttentionCall, grid: tuple[int, int] | None = None) -> AttentionStatistics:
+def tiled_statistics(
+    call: AttentionCall, grid: GridSize | None = None, ranges: TokenRanges | None = None
+) -> AttentionStatistics:
     """Return the statistics of `call` from explicit probabilities of a few queries at a time; masks are respected.
 
     Queries that a mask leaves without any key attend nowhere. Raises ModelError as `attention_statistics` does.
     """
-    geometry = _geometry(call, grid)
-    batch, heads, queries, _ = call.query.shape
-    dtype = torch.promote_types(call.query.dtype, torch.float32)
-    lowest = torch.finfo(dtype).min
-    entropy, square = (torch.zeros(batch, heads, dtype=dtype, device=call.query.device) for _ in range(2))
-    received = entropy.new_zeros(batch, heads, call.key.shape[-2])
-    entries = None if geometry is None else entropy.new_zeros(batch, heads, geometry.partners.shape[1])
-    for rows, scores in score_tiles(call.query, call.key, call.scale, call.attn_mask, call.is_causal):
-        log_p = scores.log_softmax(-1).nan_to_num(nan=lowest, neginf=lowest)  # finite, so that 0 ln 0 = 0
-        p = log_p.exp()
-        entropy -= (p * log_p).sum((-1, -2))
-        received += p.sum(-2)
-        if geometry is not None and entries is not None:
-            x = geometry.coordinates.to(dtype)
-            vertical, horizontal = ((axis[rows, None] - axis).square() for axis in x.T)
-            square += p.flatten(2) @ (vertical + horizontal).flatten()
-            partners, present = geometry.partners[rows], geometry.present[rows]
-            entries += (p.gather(-1, partners.expand(batch, heads, -1, -1)) * present).sum(-2)
-    distance = None if geometry is None else (square / queries).sqrt()
-    return _finish(call, entropy / queries, received / queries, distance, entries)
+    parts = _parts(call, grid, ranges, torch.promote_types(call.query.dtype, torch.float32))
+    sums, masses = tiled_sums(call.query, call.key, call.scale, call.attn_mask, call.is_causal, parts)
+    return _statistics(call, parts, sums, masses)
 
 
-def _finish(
-    call: AttentionCall, entropy: Tensor, share: Tensor, distance: Tensor | None, entries: Tensor | None
+def _parts(call: AttentionCall, grid: GridSize | None, ranges: TokenRanges | None, dtype: torch.dtype) -> list[Part]:
+    """Return the four parts of joint attention, or the one part that other attention is."""
+    name, kind, queries, keys = call.site.name, call.site.kind, call.query.shape[-2], call.key.shape[-2]
+    everything = slice(0, queries), slice(0, keys)
+    if kind == "cross":
+        return [Part(*everything)]
+    if kind == "joint":
+        if ranges is None:
+            raise ModelError(
+                f"{name} is joint attention and nothing says which of its {keys} tokens are text; give its token ranges"
+            )
+        if queries != keys or ranges.tokens != keys:
+            raise ModelError(
+                f"{name} has {queries} queries and {keys} keys, which the token ranges image {ranges.image} and text "
+                f"{ranges.text} do not fit; give its own token ranges"
+            )
+        queries = keys = ranges.image[1] - ranges.image[0]
+    side = math.isqrt(queries)
+    size = (side, side) if grid is None else grid
+    if math.prod(size) != queries or queries != keys:
+        given = "a square grid" if grid is None else f"the grid {' x '.join(map(str, grid))}"
+        what = "image tokens" if kind == "joint" else f"queries and {keys} keys"
+        raise ModelError(f"{name} has {queries} {what}, which {given} does not fit; give its grid")
+    frames, height, width = (1, *size) if len(size) == 2 else size
+    placed = make_grid(frames, height, width, call.query.device, dtype)
+    return [Part(*everything, placed)] if ranges is None or kind != "joint" else joint_parts(ranges, placed)
+
+
+def _statistics(
+    call: AttentionCall, parts: Sequence[Part], sums: Sequence[Sums], masses: Sequence[Tensor]
 ) -> AttentionStatistics:
-    """Put the fields together; `share` (sample, head, key) sums to one, `entries` are summed over queries."""
-    output = call.output.to(entropy.dtype)
-    mass = None if entries is None else entries / call.query.shape[-2]
+    """Turn sums into averages: over all queries, or over the image's in joint attention, whose parts come first."""
+    joint = len(parts) > 1
+    rows, keys = parts[0].query, call.key.shape[-2]
+    queries = rows.stop - rows.start
+    image = slice(0, 2 if joint else 1)  # the parts of the image's queries
+    entropy = torch.stack([found.entropy for found in sums[image]]).sum(0).clamp_min(0) / queries
+    received = joined_received(sums[image], parts[image], keys) if joint else sums[0].received
+    share = received / queries
+    distance, mass = None, None
+    if sums[0].square is not None and sums[0].entries is not None:
+        # Joint attention reaches image keys with a part of its mass only.
+        weight = sums[0].received.sum(-1).clamp_min(torch.finfo(share.dtype).tiny) if joint else queries
+        distance = (sums[0].square / weight).clamp_min(0).sqrt()
+        mass = sums[0].entries / queries
+    output = call.output[:, :, rows].to(entropy.dtype)
+    only_joint = joint_statistics(sums, masses, parts, keys) if joint else None
     return AttentionStatistics(
         entropy=entropy,
         position_information=-torch.xlogy(share, share).sum(-1) - entropy,
-        received=share * share.shape[-1],
+        received=share * keys,
         output_mean=output.mean(-2),
-        output_norm=(output.square().sum((-1, -2)) / output.shape[-2]).sqrt(),
+        output_norm=(output.square().sum((-1, -2)) / queries).sqrt(),
         distance=distance,
         self_mass=None if mass is None else mass[..., 0],
         neighbourhood_mass=None if mass is None else mass[..., :-1].sum(-1),
         mirror_mass=None if mass is None else mass[..., -1],
+        part_mass=None if only_joint is None else only_joint.part_mass,
+        part_entropy=None if only_joint is None else only_joint.part_entropy,
+        received_from_text=None if only_joint is None else only_joint.received_from_text,
     )
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """Where tokens stand: `coordinates` (token, 2) are (y, x) from the image centre in units of the image side.
-
-    `partners` (token, 10) are the tokens whose single entries are wanted, `present` (token, 10) is False outside.
-    """
-
-    coordinates: Tensor
-    partners: Tensor
-    present: Tensor
-
-
-def _geometry(call: AttentionCall, grid: tuple[int, int] | None) -> _Grid | None:
-    """Return the grid of a self-attention call, None for cross-attention."""
-    name, queries, keys = call.site.name, call.query.shape[-2], call.key.shape[-2]
-    if call.site.kind == "joint":
-        raise ModelError(f"{name} is joint attention over text and image; statistics need self- or cross-attention")
-    if call.site.kind == "cross":
-        return None
-    side = math.isqrt(queries)
-    height, width = (side, side) if grid is None else grid
-    if height * width != queries or queries != keys:
-        given = "a square grid" if grid is None else f"the grid {height} x {width}"
-        raise ModelError(f"{name} has {queries} queries and {keys} keys, which {given} does not fit; give its grid")
-    return _make_grid(height, width, call.query.device)
-
-
-def _make_grid(height: int, width: int, device: torch.device) -> _Grid:
-    y, x = torch.arange(height, device=device), torch.arange(width, device=device)
-    y, x = (axis.flatten() for axis in torch.meshgrid(y, x, indexing="ij"))
-    partners, present = [], []
-    for dy, dx in NEIGHBOURHOOD:
-        inside = (y + dy >= 0) & (y + dy < height) & (x + dx >= 0) & (x + dx < width)
-        partners.append(torch.where(inside, (y + dy) * width + x + dx, 0))
-        present.append(inside)
-    partners.append(y * width + width - 1 - x)
-    present.append(torch.ones_like(present[0]))
-    # Centred, so that the squares in the distance cancel as little as possible.
-    coordinates = torch.stack([(y + 0.5) / height - 0.5, (x + 0.5) / width - 0.5], -1)
-    return _Grid(coordinates, torch.stack(partners, -1), torch.stack(present, -1))
-
-
-def _values(scaled_query: Tensor, lse: Tensor, geometry: _Grid | None) -> Tensor:
-    """Return what is averaged over queries: [a_i, 1, x_i, |x_i|^2], (sample, head, query, channel)."""
-    fixed = scaled_query.new_ones(scaled_query.shape[-2], 1)
-    if geometry is not None:
-        x = geometry.coordinates.to(scaled_query)
-        fixed = torch.cat([fixed, x, x.square().sum(-1, keepdim=True)], -1)
-    return torch.cat([scaled_query, -lse.unsqueeze(-1), fixed.expand(*scaled_query.shape[:2], -1, -1)], -1)
-
-
-def _fused_moments(values: Tensor, log_key: Tensor, geometry: _Grid | None) -> tuple[Tensor, Tensor | None]:
-    """Return the moments M_j (sample, head, key, channel) and the entries summed over queries, by one fused call."""
-    log_query, channels = values[..., : log_key.shape[-1]], values.shape[-1]
-    width = -(-channels // 8) * 8  # kernels want one number of channels for query, key and value, best a multiple of 8
-    query, key, value = (
-        functional.pad(tensor, (0, width - tensor.shape[-1])) for tensor in (log_key, log_query, values)
-    )
-    means, log_received = attention_with_lse(query, key, value, scale=1.0)
-    moments = means[..., :channels] * log_received.exp().unsqueeze(-1)
-    if geometry is None:
-        return moments, None
-    columns = [
-        ((log_query * log_key[:, :, partner]).sum(-1).exp() * present).sum(-1)
-        for partner, present in zip(geometry.partners.T, geometry.present.T, strict=True)
-    ]
-    return moments, torch.stack(columns, -1)
-
-
-def _blocked_moments(values: Tensor, log_key: Tensor, geometry: _Grid | None) -> tuple[Tensor, Tensor | None]:
-    """Return what `_fused_moments` does, from blocks of probabilities that fit a core's cache."""
-    heads = values.shape[:2]
-    values, keys = values.flatten(0, 1), log_key.flatten(0, 1).transpose(1, 2)
-    log_query = values[..., : keys.shape[1]]
-    count, queries, key_count = len(values), values.shape[1], keys.shape[2]
-    tile = min(queries, max(1, TILE_ELEMENTS // key_count))
-    group = min(count, max(1, TILE_ELEMENTS // (tile * key_count)))
-    buffer = values.new_empty(group * tile * key_count)
-    moments = values.new_zeros(count, values.shape[2], key_count)
-    entries = None if geometry is None else values.new_zeros(count, geometry.partners.shape[1])
-    for start in range(0, count, group):
-        some = slice(start, min(start + group, count))
-        for first in range(0, queries, tile):
-            rows = slice(first, min(first + tile, queries))
-            shape = (some.stop - start, rows.stop - first, key_count)
-            p = buffer[: math.prod(shape)].view(shape)
-            torch.bmm(log_query[some, rows], keys[some], out=p).exp_()
-            moments[some].baddbmm_(values[some, rows].transpose(1, 2), p)
-            if geometry is not None and entries is not None:
-                found = p.gather(-1, geometry.partners[rows].expand(shape[0], -1, -1))
-                entries[some] += (found * geometry.present[rows]).sum(1)
-    return moments.transpose(1, 2).unflatten(0, heads), None if entries is None else entries.unflatten(0, heads)

@@ -1,0 +1,78 @@
+"""Statistics of joint attention, where tokens of image and text stand in one softmax and the parts are kept apart.
+
+What other attention has is taken over image queries: entropy, received attention, position information and the head's
+output over all keys; distance and the spatial masses over image keys, where the distance is
+sqrt(sum_ij p_ij |x_i - x_j|^2 / sum_ij p_ij) and masses are absolute shares of the image queries' attention. Beside
+them, with m_i the attention of query i to the keys of a part: part_mass = mean_i m_i, and part_entropy =
+sum_i m_i H_i / sum_i m_i with H_i the entropy of query i's attention renormalised within the part. Since
+m_i H_i = -sum_j p_ij ln p_ij + m_i ln m_i, both come from sums over the part and from the log-sum-exp over its keys
+alone. The definitions are ours.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffmech.attention.kernels import logsumexp_scores, same_kernel_with_lse
+from diffmech.attention.ranges import TokenRanges
+from diffmech.attention.sums import Grid, Part, Sums
+
+
+@dataclass(frozen=True)
+class JointStatistics:
+    """What only joint attention has, in the order of `ranges.PARTS`.
+
+    part_mass: (sample, head, part), mean over the part's queries of the attention that goes to the part's keys.
+    part_entropy: (sample, head, part), mass-weighted mean entropy of attention renormalised within the part, nats.
+    received_from_text: (sample, head, key), attention received from text queries, times uniform.
+    """
+
+    part_mass: Tensor
+    part_entropy: Tensor
+    received_from_text: Tensor
+
+
+def joint_parts(ranges: TokenRanges, grid: Grid) -> list[Part]:
+    """Return the four parts in the order of `ranges.PARTS`; only image to image is laid out on `grid`."""
+    image, text = slice(*ranges.image), slice(*ranges.text)
+    return [Part(image, image, grid), Part(image, text), Part(text, image), Part(text, text)]
+
+
+def mass_entropies(query: Tensor, key: Tensor, scale: float, lse: Tensor, parts: Sequence[Part]) -> list[Tensor]:
+    """Return sum_i m_i ln m_i (sample, head) of every part, from the log-sum-exp over the part's keys alone.
+
+    One minus the mass of the other keys would be cheaper, but has no digit left where a part gets little attention.
+    """
+    return [_mass_entropy(query[:, :, part.query], key[:, :, part.key], scale, lse[:, :, part.query]) for part in parts]
+
+
+def _mass_entropy(query: Tensor, key: Tensor, scale: float, lse: Tensor) -> Tensor:
+    fused = same_kernel_with_lse(query, key, key, scale)
+    within = logsumexp_scores(query, key, scale) if fused is None else fused[1]
+    log_mass = within.to(torch.promote_types(query.dtype, torch.float32)) - lse
+    return (log_mass.exp() * log_mass).sum(-1)
+
+
+def joint_statistics(
+    sums: Sequence[Sums], masses: Sequence[Tensor], parts: Sequence[Part], keys: int
+) -> JointStatistics:
+    """Return what only joint attention has; `masses` are the sums of m_i ln m_i of the four `parts`."""
+    queries = [part.query.stop - part.query.start for part in parts]
+    mass = torch.stack([part.received.sum(-1) for part in sums], -1)
+    entropy = torch.stack([part.entropy + extra for part, extra in zip(sums, masses, strict=True)], -1)
+    tiny = torch.finfo(mass.dtype).tiny
+    return JointStatistics(
+        part_mass=mass / mass.new_tensor(queries),
+        part_entropy=(entropy / mass.clamp_min(tiny)).clamp_min(0),
+        received_from_text=joined_received(sums[2:], parts[2:], keys) * keys / queries[2],
+    )
+
+
+def joined_received(sums: Sequence[Sums], parts: Sequence[Part], keys: int) -> Tensor:
+    """Return sum_i p_ij (sample, head, key) over all keys, from the parts of the same queries."""
+    received = sums[0].received.new_zeros(*sums[0].received.shape[:2], keys)
+    for part, found in zip(parts, sums, strict=True):
+        received[..., part.key] = found.received
+    return received

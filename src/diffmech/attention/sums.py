@@ -1,0 +1,200 @@
+"""Sums of attention over the queries and keys of one part of a call, without ever holding the query x key map. Ours.
+
+Append one channel to the scaled query, a_i = [scale q_i, -lse_i], and to the key, b_j = [k_j, 1]; then a_i.b_j is
+ln p_ij for any subset of queries and keys. With x_i the position of query i, zero at the image centre, two ways give
+the sums:
+
+- blocked: blocks of ln p and p that stay in a core's cache are reduced as they come;
+- fused: the key-wise moments sum_i p_ij [a_i, x_i, |x_i|^2] come from one flipped fused attention call (queries b, keys
+  a; its log-sum-exp is ln sum_i p_ij), and hold every sum: -sum p ln p = -sum_j b_j.(sum_i p_ij a_i), and
+  sum p |x_i - x_j|^2 = sum_j (C_j |x_j|^2 - 2 x_j.(sum_i p_ij x_i) + sum_i p_ij |x_i|^2).
+
+Rows of p sum to one, so sum_ij p_ij lse_i and sum_ij p_ij |x_i|^2 are known beforehand. They are carried along all the
+same: their rounding errors cancel those of the other terms (sharp heads have |lse| of some hundreds, and would lose two
+digits), and kernels want a multiple of eight channels, so that they cost nothing.
+`tiled_sums` follows the definitions literally, respects masks, and is the independent check.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from diffmech.attention.kernels import TILE_ELEMENTS, attention_with_lse, score_tiles
+
+# Columns of `Grid.partners`: the query itself, its eight neighbours, and last (added there) its mirrored position.
+NEIGHBOURHOOD = [(0, 0)] + [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where tokens stand: `coordinates` (token, 2) are (y, x) from the image centre in units of the image side.
+
+    `partners` (token, 10) are the tokens whose single entries are wanted, `present` (token, 10) is False outside.
+    """
+
+    coordinates: Tensor
+    partners: Tensor
+    present: Tensor
+
+    def squares(self, rows: slice) -> Tensor:
+        """Return the squared distance (query, token) of some queries to all tokens, in image sides squared."""
+        y, x = ((axis[rows, None] - axis).square() for axis in self.coordinates.T)
+        return y + x
+
+
+@dataclass(frozen=True)
+class Part:
+    """The attention of some queries to some keys; with `grid`, both are all positions of one image (or video)."""
+
+    query: slice
+    key: slice
+    grid: Grid | None = None
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums of p over one part, where p is normalised over all keys of the call; (sample, head) unless stated.
+
+    received: (sample, head, key), sum_i p_ij. entropy: -sum_ij p_ij ln p_ij, nats. square: sum_ij p_ij |x_i - x_j|^2.
+    entries: (sample, head, 10), sum_i of p_ij at the columns of `Grid.partners`.
+    """
+
+    received: Tensor
+    entropy: Tensor
+    square: Tensor | None
+    entries: Tensor | None
+
+
+@lru_cache(maxsize=64)
+def make_grid(frames: int, height: int, width: int, device: torch.device, dtype: torch.dtype) -> Grid:
+    """Return the grid of tokens in the order (frame, row, column); distances and partners are those within a frame."""
+    axes = (torch.arange(length, device=device) for length in (frames, height, width))
+    frame, y, x = (axis.flatten() for axis in torch.meshgrid(*axes, indexing="ij"))
+    start = frame * height * width
+    partners, present = [], []
+    for dy, dx in NEIGHBOURHOOD:
+        inside = (y + dy >= 0) & (y + dy < height) & (x + dx >= 0) & (x + dx < width)
+        partners.append(start + torch.where(inside, (y + dy) * width + x + dx, 0))
+        present.append(inside)
+    partners.append(start + y * width + width - 1 - x)
+    present.append(torch.ones_like(present[0]))
+    # Centred, so that the squares in the distance cancel as little as possible.
+    coordinates = torch.stack([(y + 0.5) / height - 0.5, (x + 0.5) / width - 0.5], -1)
+    return Grid(coordinates.to(dtype), torch.stack(partners, -1), torch.stack(present, -1))
+
+
+def log_factors(query: Tensor, key: Tensor, scale: float, lse: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return a (sample, head, query, channel + 1) and b (sample, head, key, channel + 1) with a_i.b_j = ln p_ij."""
+    log_query = torch.cat([query.to(dtype) * scale, -lse.to(dtype).unsqueeze(-1)], -1)
+    ones = torch.ones((), dtype=dtype, device=key.device).expand(*key.shape[:-1], 1)
+    return log_query, torch.cat([key.to(dtype), ones], -1)
+
+
+def blocked_sums(log_query: Tensor, log_key: Tensor, grid: Grid | None) -> Sums:
+    """Return the sums over all given queries and keys from blocks of probabilities that fit a core's cache."""
+    heads = log_query.shape[:2]
+    rows_of, keys_of = log_query.flatten(0, 1), log_key.flatten(0, 1).transpose(1, 2)
+    count, queries, keys = len(rows_of), rows_of.shape[1], keys_of.shape[2]
+    tile = min(queries, max(1, TILE_ELEMENTS // keys))
+    group = min(count, max(1, TILE_ELEMENTS // (tile * keys)))
+    buffers = [rows_of.new_empty(group * tile * keys) for _ in range(2)]
+    received, entropy = rows_of.new_zeros(count, keys), rows_of.new_zeros(count)
+    square, entries = (
+        (None, None) if grid is None else (entropy.clone(), entropy.new_zeros(count, len(NEIGHBOURHOOD) + 1))
+    )
+    for first in range(0, queries, tile):
+        rows = slice(first, min(first + tile, queries))
+        squares = None if grid is None else grid.squares(rows).flatten()
+        for start in range(0, count, group):
+            some = slice(start, min(start + group, count))
+            shape = (some.stop - start, rows.stop - first, keys)
+            log_p, p = (buffer[: math.prod(shape)].view(shape) for buffer in buffers)
+            torch.bmm(rows_of[some, rows], keys_of[some], out=log_p)
+            torch.exp(log_p, out=p)
+            received[some] += p.sum(1)
+            if grid is not None and squares is not None and square is not None and entries is not None:
+                found = p.gather(-1, grid.partners[rows].expand(shape[0], -1, -1))
+                entries[some] += (found * grid.present[rows]).sum(1)
+                square[some] += p.flatten(1) @ squares
+            entropy[some] -= log_p.mul_(p).sum((1, 2))
+    square, entries = (None if tensor is None else tensor.unflatten(0, heads) for tensor in (square, entries))
+    return Sums(received.unflatten(0, heads), entropy.unflatten(0, heads), square, entries)
+
+
+def fused_sums(log_query: Tensor, log_key: Tensor, grid: Grid | None) -> Sums:
+    """Return what `blocked_sums` does by one flipped fused call, whose extra memory grows with the tokens alone."""
+    channels, values = log_key.shape[-1], log_query
+    if grid is not None:
+        x = grid.coordinates
+        fixed = torch.cat([x, x.square().sum(-1, keepdim=True)], -1)
+        values = torch.cat([values, fixed.expand(*values.shape[:2], -1, -1)], -1)
+    width = -(-values.shape[-1] // 8) * 8  # kernels want one number of channels for all three, best a multiple of 8
+    query, key, value = (
+        functional.pad(tensor, (0, width - tensor.shape[-1])) for tensor in (log_key, log_query, values)
+    )
+    means, log_received = attention_with_lse(query, key, value, scale=1.0)
+    received = log_received.exp()
+    moments = means * received.unsqueeze(-1)
+    entropy = -(moments[..., :channels] * log_key).sum((-1, -2))
+    if grid is None:
+        return Sums(received, entropy, None, None)
+    products = (moments[..., channels : channels + 2] * grid.coordinates).sum((-1, -2))
+    second = moments[..., channels + 2].sum(-1)
+    square = (received * grid.coordinates.square().sum(-1)).sum(-1) - 2 * products + second
+    columns = [
+        ((log_query * log_key[:, :, partner]).sum(-1).exp() * present).sum(-1)
+        for partner, present in zip(grid.partners.T, grid.present.T, strict=True)
+    ]
+    return Sums(received, entropy, square, torch.stack(columns, -1))
+
+
+def tiled_sums(
+    query: Tensor,
+    key: Tensor,
+    scale: float,
+    attn_mask: Tensor | None,
+    is_causal: bool,
+    parts: Sequence[Part],
+) -> tuple[list[Sums], list[Tensor]]:
+    """Return the sums of every part from explicit probabilities of a few queries at a time, by their definitions.
+
+    The second list holds sum_i m_i ln m_i (sample, head), where m_i is the attention of query i to the part's keys.
+    Queries that a mask leaves without any key attend nowhere.
+    """
+    dtype = torch.promote_types(query.dtype, torch.float32)
+    lowest = torch.finfo(dtype).min
+    zeros = torch.zeros(query.shape[:2], dtype=dtype, device=query.device)
+    found = [
+        Sums(
+            received=zeros.new_zeros(*zeros.shape, len(range(key.shape[-2])[part.key])),
+            entropy=zeros.clone(),
+            square=None if part.grid is None else zeros.clone(),
+            entries=None if part.grid is None else zeros.new_zeros(*zeros.shape, part.grid.partners.shape[1]),
+        )
+        for part in parts
+    ]
+    masses = [zeros.clone() for _ in parts]
+    for rows, scores in score_tiles(query, key, scale, attn_mask, is_causal):
+        log_p_of_all = scores.log_softmax(-1).nan_to_num(nan=lowest, neginf=lowest)  # finite, so that 0 ln 0 = 0
+        for part, sums, mass in zip(parts, found, masses, strict=True):
+            first, last, _ = part.query.indices(query.shape[-2])
+            start, stop = max(rows.start, first), min(rows.stop, last)
+            if start >= stop:
+                continue
+            log_p = log_p_of_all[:, :, start - rows.start : stop - rows.start, part.key]
+            p = log_p.exp()
+            sums.received.add_(p.sum(-2))
+            sums.entropy.sub_((p * log_p).sum((-1, -2)))
+            share = p.sum(-1)
+            mass.add_(torch.xlogy(share, share).sum(-1))
+            if part.grid is not None and sums.square is not None and sums.entries is not None:
+                inside = slice(start - first, stop - first)
+                sums.square.add_(p.flatten(2) @ part.grid.squares(inside).flatten())
+                entries = p.gather(-1, part.grid.partners[inside].expand(*zeros.shape, -1, -1))
+                sums.entries.add_((entries * part.grid.present[inside]).sum(-2))
+    return found, masses
