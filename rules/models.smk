@@ -50,6 +50,8 @@ rule train_denoiser:
 
 rule import_denoiser:
     """Check a bundled or foreign denoiser and note where its weights are and what they hash to."""
+    input:
+        lambda wildcards: study.own_files(wildcards.model),
     output:
         "results/models/{model}/model.json",
     log:
@@ -67,6 +69,7 @@ rule import_denoiser:
         settings=lambda wildcards: study.settings(
             model=study.config.models[wildcards.model], images=["size", "channels"]
         ),
+        implementation=lambda wildcards: study.own_code(wildcards.model),
         code=study.code("import_denoiser"),
     message:
         "Checking the denoiser {wildcards.model}"

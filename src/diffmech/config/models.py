@@ -148,7 +148,8 @@ class DenoiserConfig(Section):
 
     @model_validator(mode="after")
     def _implementation_given(self) -> "DenoiserConfig":
-        given = [key for key in KEYS_OF["custom"] if key in self.model_fields_set]
+        fields = DenoiserConfig.model_fields
+        given = [key for key in KEYS_OF["custom"] if getattr(self, key) != fields[key].default]
         if self.source != "custom" and given:
             raise ValueError(f"{given[0]} belongs to source custom, but source is {self.source}; leave one of them out")
         if self.source == "custom" and not IMPLEMENTATION.fullmatch(self.implementation or ""):

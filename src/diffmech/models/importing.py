@@ -14,6 +14,7 @@ from diffmech.errors import ConfigError, ModelError
 from diffmech.models.architecture import build_model, build_scheduler
 from diffmech.models.load import count_parameters, load_denoiser, load_layout
 from diffmech.models.storage import (
+    check_size,
     find_layout,
     pointed_directory,
     publishing,
@@ -52,18 +53,19 @@ def import_denoiser(
         directory = _diffusers(str(config.location), config, root)
         import_pipeline(config, output_json, directory, root=root, size=(images or ImagesConfig()).size)
         return
+    elif config.source == "custom":
+        from diffmech.models.implementation import import_custom
+
+        import_custom(config, output_json, root=root, images=images)
+        return
     elif config.source == "bundled":
         directory = _bundled(str(config.location), root)
     else:
         directory = _diffusers(str(config.location), config, root)
     layout = find_layout(directory, config.subfolder)
     denoiser = load_layout(layout, device="cpu")
-    if images is not None and denoiser.sample_shape != (images.channels, images.size, images.size):
-        channels, height, width = denoiser.sample_shape
-        raise ModelError(
-            f"{directory}: denoises {channels} x {height} x {width} (channels, height, width), but `images` gives "
-            f"{images.channels} x {images.size} x {images.size}; set channels {channels} and size {height}"
-        )
+    if images is not None:
+        check_size(denoiser.sample_shape, images, directory)
     with torch.no_grad():
         finite = denoiser.predict_noise(torch.zeros(1, *denoiser.sample_shape), 0).isfinite().all()
     if not finite:

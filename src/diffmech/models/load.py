@@ -30,6 +30,7 @@ from diffmech.models.tokens import AttributeTokens
 LOADERS = {
     "unet_condition_tokens": "diffmech.models.load:load_directory",
     "unet_unconditional": "diffmech.models.load:load_directory",
+    "custom": "diffmech.models.implementation:load_custom",
     "pipeline": "diffmech.models.pipelines:load_prompted",
 }
 

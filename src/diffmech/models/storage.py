@@ -21,6 +21,7 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import nn
 
 from diffmech.artifacts import provenance, read_json, write_json
+from diffmech.config.images import ImagesConfig
 from diffmech.errors import ModelError
 from diffmech.models.tokens import AttributeTokens
 
@@ -159,19 +160,34 @@ def _check_supported(unet: Path, config: dict[str, Any], *, with_tokens: bool) -
 def read_scheduler(layout: Layout) -> DDPMScheduler:
     """Return the noise schedule. Raises ModelError for one that is not described by the betas of DDPM."""
     path = layout.scheduler / "scheduler_config.json"
-    name = str(read_json(path).get("_class_name", ""))
+    content = read_json(path)
+    check_scheduler(path, content)
+    return DDPMScheduler.from_config(content)
+
+
+def check_scheduler(path: Path, content: dict[str, Any]) -> None:
+    """Raise ModelError where `content`, the scheduler of `path`, does not noise images by the betas of DDPM."""
+    name = str(content.get("_class_name", ""))
     if not name.startswith(BETA_SCHEDULERS):
         raise ModelError(
             f"{path}: {name or 'a scheduler without a class name'} is not supported, since it does not noise images "
             f"by the betas of DDPM; expected one of {', '.join(BETA_SCHEDULERS)}"
         )
-    scheduler = DDPMScheduler.from_pretrained(str(layout.scheduler), local_files_only=True)
-    if scheduler.config["prediction_type"] not in ("epsilon", "v_prediction", "sample"):
+    if content.get("prediction_type", "epsilon") not in ("epsilon", "v_prediction", "sample"):
         raise ModelError(
-            f"{path}: prediction_type {scheduler.config['prediction_type']!r} is not supported; "
+            f"{path}: prediction_type {content['prediction_type']!r} is not supported; "
             "expected epsilon, v_prediction or sample"
         )
-    return scheduler
+
+
+def check_size(shape: Sequence[int], images: ImagesConfig, where: Path) -> None:
+    """Raise ModelError where the denoiser at `where`, of images of `shape` (channel, y, x), does not fit `images`."""
+    channels, height, width = shape
+    if (channels, height, width) != (images.channels, images.size, images.size):
+        raise ModelError(
+            f"{where}: denoises {channels} x {height} x {width} (channels, height, width), but `images` gives "
+            f"{images.channels} x {images.size} x {images.size}; set channels {channels} and size {height}"
+        )
 
 
 def sample_shape(layout: Layout) -> tuple[int, int, int]:

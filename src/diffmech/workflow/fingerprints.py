@@ -44,13 +44,9 @@ def module_file(module: str) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
-def _exists(module: str) -> bool:
-    return module.startswith("diffmech.") and not module.startswith(_UNTRACKED) and module_file(module).is_file()
-
-
-@cache
-def _tree(path: Path) -> ast.Module:
-    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+def syntax(text: str, name: str) -> ast.Module:
+    """Return the syntax tree of `text`, the file `name`, without docstrings and the words of errors."""
+    tree = ast.parse(text, filename=name)
     documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     for node in ast.walk(tree):
         if isinstance(node, documented) and ast.get_docstring(node):
@@ -58,6 +54,15 @@ def _tree(path: Path) -> ast.Module:
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
             node.exc = node.exc.func
     return tree
+
+
+def _exists(module: str) -> bool:
+    return module.startswith("diffmech.") and not module.startswith(_UNTRACKED) and module_file(module).is_file()
+
+
+@cache
+def _tree(path: Path) -> ast.Module:
+    return syntax(path.read_text(encoding="utf-8"), str(path))
 
 
 @cache

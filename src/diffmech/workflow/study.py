@@ -13,6 +13,7 @@ from typing import Any
 from diffmech.config.load import validate
 from diffmech.config.section import Section
 from diffmech.workflow.fingerprints import fingerprint, module_file
+from diffmech.workflow.own_code import code_digest, find_code
 from diffmech.workflow.shards import blocks, shards
 
 LATENTS = "results/latents/{model}/{dataset}/{block}/{shard}.zarr.zip"
@@ -72,6 +73,20 @@ class Study:
         """Return the fingerprint of the module that reads this kind of data set, which its script loads by name."""
         module = self.config.datasets[dataset].implementation.split(":")[0]
         return fingerprint(module_file(module))
+
+    def own_code(self, model: str) -> str:
+        """Return the digest of the user's code behind a custom denoiser, empty for others and where there is none."""
+        implementation = self.config.models[model].implementation
+        code = find_code(implementation, self.root) if implementation else None
+        return code_digest(code) if code else ""
+
+    def own_files(self, model: str) -> list[str]:
+        """Return the files of weights and schedule that a custom denoiser names, as far as they exist."""
+        config = self.config.models[model]
+        named = [Path(name).expanduser() for name in (config.weights, config.schedule.config) if name]
+        found = [path if path.exists() else self.root / path for path in named]
+        files = [path / "scheduler_config.json" if path.is_dir() else path for path in found]
+        return [str(path) for path in files if path.is_file()]
 
     def checkpoints(self, model: str) -> str:
         """Return the folder where a training keeps its checkpoints: undeclared, since outputs are deleted on retry."""

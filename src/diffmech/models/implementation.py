@@ -1,0 +1,335 @@
+"""A denoiser of the user's own: any torch module in a file that predicts noise. Ours.
+
+The file is run in its own folder, so that it may import what lies beside it. The SHA-256 of the pointer covers the
+code (`workflow.own_code`), the arguments of the class and the weights, so that an edit of any of them is noticed.
+"""
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import json
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+import torch
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from torch import Tensor, nn
+
+from diffmech.artifacts import provenance, read_json, write_json
+from diffmech.config.images import ImagesConfig
+from diffmech.config.models import DenoiserConfig
+from diffmech.errors import DiffmechError, ModelError
+from diffmech.models.architecture import seeded
+from diffmech.models.denoiser import Condition, Denoiser, Forward
+from diffmech.models.load import check_unchanged, count_parameters, resolve_device
+from diffmech.models.storage import check_scheduler, check_size, publishing, relative_location
+from diffmech.workflow.own_code import OwnCode, code_digest, find_code, is_installed, own_files
+
+
+class OwnDenoiser(Protocol):
+    """What a torch module needs in order to be studied: a forward; everything else is optional.
+
+    `forward(x_t, timestep)` gets noised images (sample, channel, y, x) in about [-1, 1] and integer timesteps
+    (sample,), and returns the predicted noise (or v, or the clean image, as schedule.prediction_type says) in the shape
+    of `x_t`: a tensor, a tuple that starts with it, or an object that has it as `sample`. A module that has
+    `attributes` or `domains`, two sequences of names, is conditional: its forward gets a `Condition` as third argument,
+    whose `domain` (sample,) indexes `domains` (-1 = unknown) and whose `values` (sample, attribute) follow
+    `attributes`, in [0, 1] (NaN = unknown).
+    """
+
+    def forward(self, x_t: Tensor, timestep: Tensor, *condition: Condition) -> Any:
+        """Return the prediction for `x_t`."""
+
+
+def import_custom(config: DenoiserConfig, output_json: Path, *, root: Path, images: ImagesConfig | None) -> None:
+    """Write the pointer to a class of the user's own, once it was built and gave an output that fits.
+
+    Its schedule is written beside the pointer. Raises ModelError, in one line, for everything that does not fit.
+    """
+    code = _code(str(config.implementation), root)
+    weights = None if config.weights is None else _file(config.weights, "weights", root)
+    if config.sample_shape is None and images is None:
+        raise ModelError(f"{code.file}: the size of its images is not known; give sample_shape: [channels, y, x]")
+    shape = config.sample_shape or [images.channels, images.size, images.size]  # type: ignore[union-attr]
+    if images is not None:
+        check_size(shape, images, code.file)
+    with publishing(output_json.parent) as temporary:
+        _schedule(config, root).save_pretrained(temporary / "scheduler")
+    pointer = {
+        "kind": "custom",
+        "location": ".",
+        "implementation": {
+            "file": relative_location(code.file, output_json, root),
+            "folder": relative_location(code.folder, output_json, root),
+            "module": code.module,
+            "class": code.name,
+        },
+        "arguments": config.arguments,
+        "weights": None if weights is None else relative_location(weights, output_json, root),
+        "seed": config.training.seed,
+        "sample_shape": list(shape),
+        "sha256": _sha256(code, config.arguments, weights),
+        "source": config.source,
+    }
+    denoiser = load_custom(pointer, output_json, device="cpu")
+    _try(denoiser, code)
+    _check_random(code, config.arguments)
+    found = {
+        "parameters": count_parameters(denoiser),
+        "attributes": list(denoiser.attributes),
+        "domains": list(denoiser.domains),
+        "timesteps": denoiser.timesteps,
+        "prediction_type": denoiser.prediction_type,
+        "provenance": json.loads(provenance()),
+    }
+    write_json(output_json, pointer | found)
+
+
+def load_custom(
+    pointer: dict[str, Any], model_json: Path, *, device: str = "auto", untrained_seed: int | None = None
+) -> Denoiser:
+    """Return the denoiser of a class of the user's own, as `load_denoiser` does.
+
+    Without weight file its random weights depend on the seed of the pointer.
+    """
+    target, folder = resolve_device(device), model_json.resolve().parent
+    own = pointer["implementation"]
+    file, base = (Path(os.path.normpath(folder / own[key])) for key in ("file", "folder"))
+    code = OwnCode(file, base, own["module"], own["class"])
+    weights = None if pointer["weights"] is None else Path(os.path.normpath(folder / pointer["weights"]))
+    needed = [file, weights] if weights is not None and untrained_seed is None else [file]
+    for each in needed:
+        if not each.is_file():
+            raise ModelError(f"{each}: is gone, and {model_json} was made from it; put it back, or name another one")
+    if untrained_seed is None:
+        check_unchanged(pointer, model_json, found=_sha256(code, pointer["arguments"], weights), where=code.file)
+    seed = pointer["seed"] if untrained_seed is None else untrained_seed
+    module = build(code, pointer["arguments"], seed)
+    if weights is not None and untrained_seed is None:
+        read_weights(module, weights)
+    module.to(target, torch.float32).eval().requires_grad_(False)
+    scheduler = DDPMScheduler.from_pretrained(str(folder / "scheduler"), local_files_only=True)
+    shape = tuple(int(length) for length in pointer["sample_shape"])
+    attributes, domains = (_names(module, name, code) for name in ("attributes", "domains"))
+    forward = _forward(module, code, conditional=bool(attributes or domains))
+    return Denoiser(module, scheduler, shape, None, attributes, domains, forward)  # type: ignore[arg-type]
+
+
+def build(code: OwnCode, arguments: Mapping[str, Any], seed: int) -> nn.Module:
+    """Return the module of the class in `code`, its weights drawn from torch's generator under `seed`."""
+    with _blaming(code):
+        content = _run(code)
+    found = getattr(content, code.name, None)
+    if not isinstance(found, type) or not issubclass(found, nn.Module):
+        if found is not None:
+            what = f"a {type(found).__name__}" if not isinstance(found, type) else "a class"
+            raise ModelError(f"{code.file}: {code.name} is {what} that is no torch.nn.Module; let it inherit from it")
+        classes = [name for name, value in vars(content).items() if isinstance(value, type)]
+        near = difflib.get_close_matches(code.name, classes, n=3, cutoff=0.0)
+        raise ModelError(
+            f"{code.file}: has no class {code.name}; nearest: {', '.join(near) or 'none, it has no class'}"
+        )
+    try:
+        inspect.signature(found).bind(**arguments)
+    except TypeError as error:
+        raise ModelError(
+            f"{code.file}: {code.name}{inspect.signature(found)} does not accept arguments "
+            f"{dict(arguments)} ({error}); mend models.<name>.arguments"
+        ) from error
+    with seeded(seed), _blaming(code):
+        module = found(**arguments)
+    if next(module.parameters(), None) is None:
+        raise ModelError(f"{code.file}: {code.name} has no parameters; expected a network that predicts noise")
+    return module
+
+
+def read_weights(module: nn.Module, file: Path) -> None:
+    """Put the state_dict of `file` into `module`. Raises ModelError where it is none, or of another network."""
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            content: Any = load_file(file)
+        else:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # safetensors, zipfile and pickle each raise their own
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"{file}: cannot be read as tensors ({reason}); save model.state_dict() and no more"
+        ) from error
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        found = (
+            f"a mapping of {', '.join(map(str, content))}" if isinstance(content, Mapping) else type(content).__name__
+        )
+        raise ModelError(f"{file}: holds {found[:200]}; expected the tensors of model.state_dict() and no more")
+    wanted = module.state_dict()
+    wrong = [
+        f"{name} is missing" if name not in content else f"{name} is {_shape(content[name])}, expected {_shape(value)}"
+        for name, value in wanted.items()
+        if name not in content or content[name].shape != value.shape
+    ] + [f"{name} is not of the class" for name in content if name not in wanted]
+    if wrong:
+        raise ModelError(
+            f"{file}: {len(wrong)} of its weights do not fit {type(module).__name__}: {'; '.join(wrong[:3])}"
+            f"{'; ...' if len(wrong) > 3 else ''}; give the weights or the arguments that belong together"
+        )
+    module.load_state_dict(dict(content))
+
+
+def _forward(module: nn.Module, code: OwnCode, *, conditional: bool) -> Forward:
+    accepted = inspect.signature(module.forward)
+    try:
+        accepted.bind(*["x_t", "timestep", "condition"][: 3 if conditional else 2])
+    except TypeError as error:
+        expected = (
+            "(x_t, timestep, condition), since it has attributes or domains" if conditional else "(x_t, timestep)"
+        )
+        raise ModelError(
+            f"{code.file}: {code.name}.forward is {accepted}, expected {expected} ({error}); docs/own-model.md"
+        ) from error
+
+    def forward(x_t: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+        output = module(x_t, timestep, condition) if conditional else module(x_t, timestep)
+        if isinstance(output, tuple | list) and output:
+            output = output[0]
+        found = getattr(output, "sample", output) if not isinstance(output, Tensor) else output
+        batch, channels, *size = x_t.shape
+        # twice the channels: the variance is predicted too
+        if not isinstance(found, Tensor) or found.shape not in ((batch, channels, *size), (batch, 2 * channels, *size)):
+            what = (
+                f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+            )
+            raise ModelError(
+                f"{code.file}: {code.name}.forward returned {what} for images of shape {tuple(x_t.shape)}; expected "
+                "the predicted noise in that shape"
+            )
+        return found
+
+    return forward
+
+
+def _try(denoiser: Denoiser, code: OwnCode) -> None:
+    x_t = torch.linspace(-1, 1, 2 * torch.Size(denoiser.sample_shape).numel()).reshape(2, *denoiser.sample_shape)
+    with torch.no_grad(), _blaming(code):
+        first, again = (denoiser.predict_noise(x_t, torch.tensor([0, denoiser.timesteps - 1])) for _ in range(2))
+    if not first.isfinite().all():
+        raise ModelError(
+            f"{code.file}: {code.name} predicts NaN or infinity; check its weights, and that it handles every "
+            f"timestep from 0 to {denoiser.timesteps - 1}" + (" and unknown conditions" if denoiser.conditional else "")
+        )
+    if not torch.equal(first, again):
+        raise ModelError(
+            f"{code.file}: {code.name} answers the same images differently each time; let it draw no random numbers "
+            "in evaluation mode"
+        )
+
+
+def _check_random(code: OwnCode, arguments: Mapping[str, Any]) -> None:
+    first, second = (build(code, arguments, seed).state_dict() for seed in (0, 1))
+    if all(torch.equal(value, second[name]) for name, value in first.items()):
+        raise ModelError(
+            f"{code.file}: {code.name} has the same weights under every seed, so there is no untrained copy to compare "
+            "with; read trained weights by models.<name>.weights and not in the class"
+        )
+
+
+def _schedule(config: DenoiserConfig, root: Path) -> DDPMScheduler:
+    schedule = config.schedule
+    if schedule.config is None:
+        return DDPMScheduler(
+            num_train_timesteps=schedule.timesteps,
+            beta_schedule=schedule.beta_schedule,
+            prediction_type=schedule.prediction_type,
+        )
+    directory = next(
+        (each for each in (Path(schedule.config).expanduser(), root / schedule.config) if each.is_dir()), None
+    )
+    file = directory / "scheduler_config.json" if directory else _file(schedule.config, "schedule.config", root)
+    content = read_json(file)
+    check_scheduler(file, content)
+    return DDPMScheduler.from_config(content)
+
+
+def _code(implementation: str, root: Path) -> OwnCode:
+    code = find_code(implementation, root)
+    if code is None:
+        target = implementation.rpartition(":")[0]
+        what = "no such file" if target.endswith(".py") else "no such module can be imported"
+        raise ModelError(
+            f"models: implementation {implementation!r}: {what} (looked from {Path.cwd()} and {root}); "
+            "give path/to/file.py:Class"
+        )
+    return code
+
+
+def _file(name: str, key: str, root: Path) -> Path:
+    for path in (Path(name).expanduser(), root / name):
+        if path.is_file():
+            return path.resolve()
+    raise ModelError(f"models: {key} {name!r}: no such file (looked from {Path.cwd()} and {root}); check the path")
+
+
+def _run(code: OwnCode) -> ModuleType:
+    """Run the file of `code`, and anew those it imports from its folder, so that what runs is what was hashed."""
+    own = {str(file) for file in own_files(code)}
+    for name, loaded in list(sys.modules.items()):
+        if getattr(loaded, "__file__", None) in own and not is_installed(code.file):
+            del sys.modules[name]
+    sys.path.insert(0, str(code.folder))
+    try:
+        if code.module:
+            return importlib.import_module(code.module)
+        name = f"own_{hashlib.sha256(str(code.file).encode()).hexdigest()[:12]}"
+        spec = importlib.util.spec_from_file_location(name, code.file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # where dataclasses and pickle look for it
+        spec.loader.exec_module(module)
+        return module
+    finally:
+        sys.path.remove(str(code.folder))
+
+
+@contextmanager
+def _blaming(code: OwnCode) -> Iterator[None]:
+    """Turn what the user's code raises into one line that names its last own line."""
+    try:
+        yield
+    except DiffmechError:
+        raise
+    except Exception as error:
+        own = {str(file) for file in own_files(code)}
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in own]
+        where = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else str(code.file)
+        if isinstance(error, SyntaxError) and error.filename in own:
+            where = f"{error.filename}, line {error.lineno}"
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"{where}: {type(error).__name__}: {reason}; mend it there") from error
+
+
+def _names(module: nn.Module, key: str, code: OwnCode) -> tuple[str, ...]:
+    names = getattr(module, key, ())
+    if isinstance(names, str) or not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise ModelError(f"{code.file}: {code.name}.{key} is {names!r}; expected a list of names")
+    return tuple(names)
+
+
+def _sha256(code: OwnCode, arguments: Mapping[str, Any], weights: Path | None) -> str:
+    digest = hashlib.sha256(f"{code_digest(code)} {json.dumps(arguments, sort_keys=True)}".encode())
+    if weights is not None:
+        with weights.open("rb") as source:
+            digest.update(hashlib.file_digest(source, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _shape(tensor: Tensor) -> str:
+    return " x ".join(map(str, tensor.shape)) or "a number"
