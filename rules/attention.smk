@@ -1,4 +1,4 @@
-"""What every head does on every pass: exact statistics, and maps of the first images."""
+"""What every head does on every pass: exact statistics, and maps or factors of the first images."""
 
 
 rule attention:
@@ -26,7 +26,7 @@ rule capture_attention:
         gpu=study.gpus,
         mem_mb=4000,
     params:
-        settings=study.settings(capture=["shard_size", "keep_maps"]),
+        settings=study.settings(capture=["shard_size", "keep_maps", "keep_factors", "maps_of", "factors_of"]),
         code=study.code("capture_attention"),
     message:
         "Observing {wildcards.model} on {wildcards.dataset}, {wildcards.shard}, {wildcards.block}"

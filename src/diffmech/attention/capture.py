@@ -1,4 +1,4 @@
-"""Watch every attention of a denoiser on stored latents and write what each head does: statistics, and some full maps.
+"""Watch every attention of a denoiser on stored latents and write what each head does: statistics, and some maps.
 
 Each (sample, timestep) is one forward pass under `AttentionTap`, with the statistics of `attention.statistics` and the
 denoising loss of Ho et al. 2020 (eq. 14) against the stored noise. At most one chunk (one timestep of some samples) is
@@ -7,7 +7,7 @@ held in memory, which thus depends neither on the number of samples nor on that 
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -15,16 +15,16 @@ from typing import Any
 
 import numpy as np
 import torch
-import zarr
 from torch import Tensor
 
 from diffmech.artifacts import building_store, progress, provenance, read_json
-from diffmech.attention.kernels import score_tiles
+from diffmech.attention.keeping import PassKeeper, choose_kept
 from diffmech.attention.layout import VARIABLES, SiteLayout, create_attention_store, samples_per_chunk
 from diffmech.attention.passes import Latents, open_latents
 from diffmech.attention.sites import head_ids
 from diffmech.attention.statistics import AttentionStatistics, StatisticsObserver
 from diffmech.attention.tap import AttentionCall, AttentionTap, check_tappable
+from diffmech.attention.writing import writing
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.study import CaptureConfig
 from diffmech.errors import ModelError, StoreError
@@ -53,9 +53,9 @@ def capture_attention(
     ModelError, naming site and timestep, where activations are not finite, and where a site cannot be observed.
     """
     passes = open_latents(latents)
-    attrs = store_attrs(
-        "capture_attention", passes, model_json, keep_maps=capture.keep_maps, untrained_seed=untrained_seed
-    )
+    choices = ("keep_maps", "keep_factors", "maps_of", "factors_of")
+    parameters = {name: value for name, value in capture.canonical().items() if name in choices}
+    attrs = store_attrs("capture_attention", passes, model_json, **parameters, untrained_seed=untrained_seed)
     axes = {"sample": passes.samples.tolist(), "timestep": passes.timesteps.tolist()}
     samples = len(passes.samples)
     with building_store(output) as directory:
@@ -65,14 +65,15 @@ def capture_attention(
         denoiser = load_denoiser(Path(model_json), device=runtime.device, untrained_seed=untrained_seed)
         layouts = survey_sites(denoiser, passes)
         group = samples_per_chunk(layouts, samples)
-        kept = passes.samples[: capture.keep_maps].tolist()
+        kept = choose_kept(capture, layouts, axes["sample"], axes["timestep"])
         chunks = {"sample": group, "timestep": 1}
         arrays = create_attention_store(directory, layouts, axes=axes, chunks=chunks, kept=kept, attrs=attrs)
-        maps = MapWriter(arrays, len(kept))
-        with observing(denoiser, layouts, maps) as observe:
-            for rows, column, results in observe_chunks(observe, passes, group, runtime, denoiser.device, maps):
-                for key, values in results.items():
-                    arrays[key][rows, column] = values
+        with writing() as write:
+            keeper = PassKeeper(arrays, kept, axes["timestep"], write)
+            with observing(denoiser, layouts, keeper) as observe:
+                for rows, column, results in observe_chunks(observe, passes, group, runtime, denoiser.device, keeper):
+                    for key, values in results.items():
+                        write(arrays[key], (rows, column), values)
 
 
 def survey_sites(denoiser: Denoiser, latents: Latents) -> list[SiteLayout]:
@@ -98,6 +99,9 @@ def survey_sites(denoiser: Denoiser, latents: Latents) -> list[SiteLayout]:
             channels=call.output.shape[-1],
             grid=denoiser.site_grid(call.site, queries),
             tokens=denoiser.token_names if named else (),
+            components=call.query.shape[-1],
+            masked=call.attn_mask is not None,
+            causal=call.is_causal,
         )
 
     with torch.no_grad(), AttentionTap(denoiser.module, [learn]):
@@ -107,44 +111,7 @@ def survey_sites(denoiser: Denoiser, latents: Latents) -> list[SiteLayout]:
 
 def rows_condition(latents: Latents, rows: slice, device: torch.device) -> Condition:
     """Return the condition of some samples of `latents`, on `device`."""
-    return Condition(torch.from_numpy(latents.domain[rows]), torch.from_numpy(latents.condition[rows])).to(device)
-
-
-class MapWriter:
-    """Observer that writes the attention maps of the first `kept` samples of a store as they come.
-
-    `row` and `column` say where the running batch stands. Maps of one chunk at a time are held: on large images those
-    of a whole batch would not fit anywhere.
-    """
-
-    def __init__(self, arrays: Mapping[tuple[str, str], zarr.Array], kept: int) -> None:
-        self.arrays = arrays
-        self.kept = kept
-        self.row = 0
-        self.column = 0
-
-    def observe(self, call: AttentionCall) -> None:
-        stop = min(self.kept, self.row + len(call.query))
-        if self.row >= stop:
-            return
-        array = self.arrays[call.site.name, "maps"]
-        step = array.chunks[0]
-        for start in range(self.row, stop, step):
-            end = min(start + step, stop)
-            maps = attention_maps(call, slice(start - self.row, end - self.row))
-            array[start:end, self.column] = maps.cpu().numpy()
-
-
-def attention_maps(call: AttentionCall, samples: slice = slice(None)) -> Tensor:
-    """Return the attention probabilities (sample, head, query, key) of some samples: float32 softmax, as float16."""
-    query, key = call.query[samples], call.key[samples]
-    mask = call.attn_mask
-    if mask is not None and mask.dim() == 4 and len(mask) > 1:
-        mask = mask[samples]
-    maps = query.new_empty((*query.shape[:3], key.shape[2]), dtype=torch.float16)
-    for rows, scores in score_tiles(query, key, call.scale, mask, call.is_causal):
-        maps[:, :, rows] = scores.softmax(-1)
-    return maps
+    return latents.condition(rows, 0, device)
 
 
 Observe = Callable[[Tensor, Tensor, int, Condition], Results]
@@ -171,7 +138,7 @@ def observing(denoiser: Denoiser, layouts: list[SiteLayout], *observers: Any) ->
 
 
 def observe_chunks(
-    observe: Observe, latents: Latents, group: int, runtime: RuntimeConfig, device: torch.device, maps: MapWriter
+    observe: Observe, latents: Latents, group: int, runtime: RuntimeConfig, device: torch.device, keeper: PassKeeper
 ) -> Iterator[tuple[slice, int, Results]]:
     """Yield (rows, column, results) for each chunk: `group` samples at one timestep, run in batches."""
     steps = [
@@ -185,7 +152,7 @@ def observe_chunks(
         if rows.start == chunk.start:  # a chunk of latents is read once, not once per batch
             x_t, noise = (array[chunk, column].values for array in (latents.x_t, latents.noise))
         some = slice(rows.start - chunk.start, rows.stop - chunk.start)
-        maps.row, maps.column = rows.start, column
+        keeper.row, keeper.column = rows.start, column
         noised, added = torch.from_numpy(x_t[some]).to(device), torch.from_numpy(noise[some]).to(device)
         parts.append(observe(noised, added, int(latents.timesteps[column]), rows_condition(latents, rows, device)))
         if rows.stop == chunk.stop:

@@ -28,6 +28,9 @@ Coordinate = tuple[str, np.ndarray, dict[str, Any]]
 # A chunk is one timestep of all heads of as many samples as stay below this.
 CHUNK_BYTES = 8 * 2**20
 
+# Less for factors: a map is computed from a whole chunk of each of its two factors.
+FACTOR_CHUNK_BYTES = 2**20
+
 
 @dataclass(frozen=True)
 class Variable:
@@ -55,10 +58,18 @@ VARIABLES: dict[str, Variable] = {
     "output_norm": Variable(("head",), "float32", "1", "root mean square norm of the head's output"),
 }
 MAPS = Variable(("head", "query", "key"), "float16", "1", "attention probabilities of the first samples of the shard")
+FACTORS: dict[str, Variable] = {
+    "query_factor": Variable(("head", "query", "component"), "float16", "1", "query, scaled to the range of float16"),
+    "key_factor": Variable(("head", "key", "component"), "float16", "1", "centred key, scaled to the range of float16"),
+    "factor_scale": Variable(("head",), "float32", "1", "what multiplies the product of the factors"),
+}
+# Only where keys are masked.
+KEY_BIAS = Variable(("head", "key"), "float32", "nat", "what the mask adds to the scores of each key")
 LOSS = Variable((), "float32", "1", "mean squared error of the predicted noise")
 COORDINATES = {
     "sample": "sample id",
     "kept_sample": "sample id whose maps are kept",
+    "factor_sample": "sample id whose factors are kept",
     "timestep": "timestep of the scheduler, 0 = clean",
     "twin": "untrained initialisation",
 }
@@ -66,7 +77,11 @@ COORDINATES = {
 
 @dataclass(frozen=True)
 class SiteLayout:
-    """The shape of one attention site. `grid` is (height, width) of the queries; `tokens` names the keys, if it can."""
+    """The shape of one attention site. `grid` is (height, width) of the queries; `tokens` names the keys, if it can.
+
+    `components` is the length of a query or key, `channels` that of a head's output. `masked` tells whether some keys
+    are masked, `causal` whether queries see only the keys up to themselves.
+    """
 
     name: str
     kind: str
@@ -76,11 +91,20 @@ class SiteLayout:
     channels: int
     grid: tuple[int, int]
     tokens: tuple[str, ...] = ()
+    components: int = 0
+    masked: bool = False
+    causal: bool = False
 
     @property
     def sizes(self) -> dict[str, int]:
         """The length of each dimension."""
-        return {"head": len(self.heads), "query": self.queries, "key": self.keys, "channel": self.channels}
+        lengths = {"head": len(self.heads), "query": self.queries, "key": self.keys}
+        return lengths | {"channel": self.channels, "component": self.components}
+
+    @property
+    def factors(self) -> dict[str, Variable]:
+        """The arrays from which the maps of this site can be computed."""
+        return FACTORS | ({"key_bias": KEY_BIAS} if self.masked else {})
 
     @property
     def variables(self) -> dict[str, Variable]:
@@ -102,6 +126,14 @@ class SiteLayout:
         return coords
 
 
+@dataclass(frozen=True)
+class Kept:
+    """The samples of which maps or factors of a site are kept, and the timesteps, which may be some of the store's."""
+
+    samples: Sequence[int]
+    timesteps: Sequence[int]
+
+
 def samples_per_chunk(sites: Iterable[SiteLayout], samples: int) -> int:
     """Return how many samples of one timestep make a chunk of the largest quantity of any site."""
     largest = max(_bytes(site, variable) for site in sites for variable in site.variables.values())
@@ -114,23 +146,25 @@ def create_attention_store(
     *,
     axes: Mapping[str, Sequence[int]],
     chunks: Mapping[str, int],
-    kept: Sequence[int] = (),
+    kept: Mapping[tuple[str, str], Kept] | None = None,
     attrs: Mapping[str, Any],
 ) -> dict[tuple[str, str], zarr.Array]:
     """Lay out an empty store in `directory` and return its arrays by (site, variable), the root's as ("", "loss").
 
     `axes` gives the coordinates of the leading dimensions, in order (sample, timestep; or twin, sample, timestep), and
-    `chunks` their chunk lengths. `kept` are the samples whose maps are stored. The order of `sites` is kept in the
-    root's attribute `sites`, since a directory has none.
+    `chunks` their chunk lengths. `kept` tells, by (site, "maps") and (site, "factors"), what is kept of them. The order
+    of `sites` is kept in the root's attribute `sites`, since a directory has none.
     """
     root = zarr.create_group(directory, zarr_format=3, attributes={**attrs, "sites": [site.name for site in sites]})
     for name, values in axes.items():
         _write_coordinate(root, name, _ids(name, values))
     arrays = {("", "loss"): _create(root, "loss", LOSS, axes, chunks, {})}
     for site in sites:
+        maps, factors = ((kept or {}).get((site.name, what)) for what in ("maps", "factors"))
         coords = site.coords()
-        if kept:
-            coords["kept_sample"] = _ids("kept_sample", kept)
+        for dim, some in (("kept_sample", maps), ("factor_sample", factors)):
+            if some is not None:
+                coords[dim] = _ids(dim, some.samples)
         about = {"kind": site.kind, "n_keys": site.keys, "h_max": math.log(site.keys), "grid": list(site.grid)}
         beside = " ".join(sorted(name for name, coordinate in coords.items() if name != coordinate[0]))
         group = root.create_group(site.name, attributes={**about, "coordinates": beside})
@@ -138,15 +172,34 @@ def create_attention_store(
             _write_coordinate(group, name, coordinate)
         for name, variable in site.variables.items():
             arrays[site.name, name] = _create(group, name, variable, axes, chunks, site.sizes)
-        if kept:
-            leading = {"kept_sample": kept, "timestep": axes["timestep"]}
-            per_sample = _bytes(site, MAPS)
-            lengths = {"kept_sample": max(1, min(len(kept), CHUNK_BYTES // per_sample)), "timestep": 1}
-            # Maps of one sample and all heads can be hundreds of MB; then a chunk is a single head.
-            if per_sample > 2 * CHUNK_BYTES:
-                lengths["head"] = 1
-            arrays[site.name, "maps"] = _create(group, "maps", MAPS, leading, lengths, site.sizes)
+        if maps is not None:
+            arrays[site.name, "maps"] = _create_maps(group, site, maps, axes["timestep"])
+        if factors is not None:
+            arrays |= _create_factors(group, site, factors, axes["timestep"])
     return arrays
+
+
+def _create_maps(group: zarr.Group, site: SiteLayout, kept: Kept, timesteps: Sequence[int]) -> zarr.Array:
+    per_sample = _bytes(site, MAPS)
+    lengths = {"kept_sample": max(1, min(len(kept.samples), CHUNK_BYTES // per_sample)), "timestep": 1}
+    # Maps of one sample and all heads can be hundreds of MB; then a chunk is a single head.
+    if per_sample > 2 * CHUNK_BYTES:
+        lengths["head"] = 1
+    leading = {"kept_sample": kept.samples, "timestep": timesteps}
+    return _create(group, "maps", MAPS, leading, lengths, site.sizes, kept_timesteps=list(kept.timesteps))
+
+
+def _create_factors(
+    group: zarr.Group, site: SiteLayout, kept: Kept, timesteps: Sequence[int]
+) -> dict[tuple[str, str], zarr.Array]:
+    largest = max(_bytes(site, variable) for variable in site.factors.values())
+    lengths = {"factor_sample": max(1, min(len(kept.samples), FACTOR_CHUNK_BYTES // largest)), "timestep": 1}
+    leading = {"factor_sample": kept.samples, "timestep": timesteps}
+    about = {"kept_timesteps": list(kept.timesteps), "causal": site.causal}
+    return {
+        (site.name, name): _create(group, name, variable, leading, lengths, site.sizes, **about)
+        for name, variable in site.factors.items()
+    }
 
 
 def _text(values: Sequence[str]) -> np.ndarray:
@@ -168,6 +221,7 @@ def _create(
     axes: Mapping[str, Sequence[int]],
     chunks: Mapping[str, int],
     sizes: Mapping[str, int],
+    **about: Any,
 ) -> zarr.Array:
     """Create an empty array (axes..., dims of `variable`); dimensions that `chunks` does not name are not cut."""
     shape = {dim: len(values) for dim, values in axes.items()} | {dim: sizes[dim] for dim in variable.dims}
@@ -177,7 +231,7 @@ def _create(
         chunks=tuple(max(1, chunks.get(dim, length)) for dim, length in shape.items()),
         dtype=variable.dtype,
         dimension_names=list(shape),
-        attributes={"units": variable.units, "long_name": variable.long_name},
+        attributes={"units": variable.units, "long_name": variable.long_name, **about},
         compressors=COMPRESSOR,
         chunk_key_encoding=FLAT,
         fill_value=np.nan,

@@ -12,6 +12,7 @@ from typing import Any
 import xarray as xr
 
 from diffmech.artifacts import open_store
+from diffmech.attention.factors import with_maps
 from diffmech.errors import StoreError
 
 # What the files of one tree must agree on, in words for the message.
@@ -29,9 +30,10 @@ def open_attention(paths: Path | str | Iterable[Path | str]) -> xr.DataTree:
     """Open one store, all stores below a folder, or a list of stores as one lazy tree (dask arrays).
 
     The root has `loss` (sample, timestep); each site is a group with quantities (sample, timestep, head, ...), units
-    and coordinates, e.g. `tree["down1.0.self"].sel(head="down1.0.self.h03", timestep=500)`. Raises StoreError where a
-    store is missing or not whole, where the files are not of one model, data set, condition and seed, where two hold
-    the same passes, and where passes are missing.
+    and coordinates, e.g. `tree["down1.0.self"].sel(head="down1.0.self.h03", timestep=500)`. `maps` (kept_sample,
+    timestep, head, query, key) are read where they are stored and computed where factors are; those of timesteps at
+    which neither was kept are NaN. Raises StoreError where a store is missing or not whole, where the files are not of
+    one model, data set, condition and seed, where two hold the same passes, and where passes are missing.
     """
     files = _files(paths)
     trees = {file: open_store(file, chunks={}) for file in files}
@@ -41,7 +43,7 @@ def open_attention(paths: Path | str | Iterable[Path | str]) -> xr.DataTree:
                 f"{file}: is not an attention store, it has no loss per sample; give results/attention/..."
             )
     # Shards beyond the end of a small data set are empty.
-    filled = {file: tree for file, tree in trees.items() if tree.sizes["sample"]}
+    filled = {file: with_maps(tree, file) for file, tree in trees.items() if tree.sizes["sample"]}
     if not filled:
         raise StoreError(f"{files[0]}: holds no samples, like all {len(files)} stores here; check the data set's size")
     _check_same_study(filled)
@@ -155,8 +157,10 @@ def _check_complete(blocks: Mapping[tuple[int, ...], Mapping[Path, xr.DataTree]]
 
 def _join(rows: Sequence[Sequence[xr.Dataset]], attrs: Mapping[Any, Any]) -> xr.Dataset:
     """Join datasets along sample inside each row (block), then the rows along timestep."""
-    blocks = [_concat(row, "sample") for row in rows]
-    return _concat(blocks, "timestep").assign_attrs(attrs)
+    joined = _concat([_concat(row, "sample") for row in rows], "timestep").assign_attrs(attrs)
+    if "maps" in joined:  # which of its own timesteps one file kept says nothing of the others
+        joined["maps"].attrs.pop("kept_timesteps", None)
+    return joined
 
 
 def _concat(datasets: Sequence[xr.Dataset], dim: str) -> xr.Dataset:

@@ -73,6 +73,13 @@ class Config(Section):
                 raise ValueError(
                     f"ablation.timesteps[{index}]: {timestep} is not in capture.timesteps {self.capture.timesteps}"
                 )
+        for name in ("maps_of", "factors_of"):
+            for index, timestep in enumerate(getattr(self.capture, name).timesteps or []):
+                if timestep not in self.capture.timesteps:
+                    raise ValueError(
+                        f"capture.{name}.timesteps[{index}]: {timestep} is not in capture.timesteps "
+                        f"{self.capture.timesteps}"
+                    )
         if self.ablation.samples > self.capture.samples:
             raise ValueError(
                 f"ablation.samples: {self.ablation.samples} is above capture.samples {self.capture.samples}"

@@ -37,8 +37,29 @@ class LatentsConfig(Section):
     seed: Seed = Field(0, description="Seed of the noise, drawn by (seed, sample, timestep).")
 
 
+class KeptPasses(Section):
+    """Of which passes and sites something is kept: of all, unless narrowed."""
+
+    sites: list[str] = Field(
+        ["*"], min_length=1, description="Names of attention sites, or globs over them, e.g. `up*.self`, `*.cross`."
+    )
+    max_queries: Count | None = Field(
+        None, description="Only sites of at most this many queries, e.g. 1024 for 32 x 32; null = of any size."
+    )
+    timesteps: list[Annotated[int, Field(ge=0)]] | None = Field(
+        None, description="Only these of `capture.timesteps`; null = all."
+    )
+
+    @field_validator("timesteps")
+    @classmethod
+    def _sorted(cls, timesteps: list[int] | None) -> list[int] | None:
+        if timesteps == []:
+            raise ValueError("is empty; give some of capture.timesteps, or null for all")
+        return timesteps and sorted(set(timesteps))
+
+
 class CaptureConfig(Section):
-    """Which passes are observed and what is kept of them."""
+    """Which passes are observed and what is kept of them, beside the statistics of all samples."""
 
     timesteps: list[Annotated[int, Field(ge=0)]] = Field(
         [20, 120, 220, 320, 420, 520, 620, 720, 820, 920],
@@ -50,6 +71,13 @@ class CaptureConfig(Section):
     keep_maps: Annotated[int, Field(ge=0)] = Field(
         8, description="Full float16 attention maps are kept for the first samples of each shard."
     )
+    keep_factors: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="Queries and keys in float16 are kept for the first samples of each shard: their maps are computed "
+        "when they are read, from a fraction of the space.",
+    )
+    maps_of: KeptPasses = Field(KeptPasses(), description="Where maps are kept.")
+    factors_of: KeptPasses = Field(KeptPasses(), description="Where factors are kept.")
 
     @field_validator("timesteps")
     @classmethod
@@ -62,8 +90,9 @@ class CaptureConfig(Section):
 
     @model_validator(mode="after")
     def _maps_fit(self) -> "CaptureConfig":
-        if self.keep_maps > self.shard_size:
-            raise ValueError(f"keep_maps {self.keep_maps} is above shard_size {self.shard_size}")
+        for name in ("keep_maps", "keep_factors"):
+            if getattr(self, name) > self.shard_size:
+                raise ValueError(f"{name} {getattr(self, name)} is above shard_size {self.shard_size}")
         return self
 
 

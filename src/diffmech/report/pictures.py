@@ -174,9 +174,9 @@ def received_maps(node: xr.Dataset, images: np.ndarray, ids: np.ndarray, domain:
     )
     pictures = [picture(mosaic(tiles, len(tiles)), text, caption, tiles=len(tiles))]
     kept = [sample for sample in ids if "maps" in node and sample in node["kept_sample"].values]
-    if kept:
-        query = int(np.hypot(node["query_y"].values - QUERY[0], node["query_x"].values - QUERY[1]).argmin())
-        maps = node["maps"].sel(kept_sample=kept).isel(query=query).values.astype(np.float32)
+    query = int(np.hypot(node["query_y"].values - QUERY[0], node["query_x"].values - QUERY[1]).argmin())
+    maps = node["maps"].sel(kept_sample=kept).isel(query=query).values.astype(np.float32) if kept else np.empty(0)
+    if kept and np.isfinite(maps).all():  # NaN where none were kept of this timestep
         top = float(np.quantile(maps, 0.998))
         tiles = [
             mark(heat(image, values.reshape(grid), top), grid, query)
@@ -197,6 +197,8 @@ def token_maps(node: xr.Dataset, images: np.ndarray, ids: np.ndarray, domain: st
         return []
     grid = tuple(int(n) for n in node.attrs["grid"])
     maps = node["maps"].sel(kept_sample=sample).values.astype(np.float32)
+    if np.isnan(maps).all():  # none were kept of this timestep
+        return []
     tokens = [str(name) for name in node["token"].values] if "token" in node.coords else []
     image = images[list(ids).index(sample)]
     top = float(np.quantile(maps, 0.995))

@@ -14,7 +14,8 @@ import torch
 import xarray as xr
 from conftest import RUNTIME, Capture
 
-from diffmech.attention.capture import attention_maps, capture_attention, observing, rows_condition, survey_sites
+from diffmech.attention.capture import capture_attention, observing, rows_condition, survey_sites
+from diffmech.attention.keeping import attention_maps
 from diffmech.attention.passes import open_latents
 from diffmech.attention.sites import AttentionSite
 from diffmech.attention.store import open_attention
@@ -150,7 +151,14 @@ def test_everything_needed_to_reproduce_a_store_is_in_it(latents: MakeLatents, c
     assert tree.attrs["seed"] == 3
     assert tree.attrs["domain"] == "synthetic"
     assert origin["rule"] == "capture_attention"
-    assert origin["parameters"] == {"keep_maps": 3, "untrained_seed": None}
+    everywhere = {"sites": ["*"], "max_queries": None, "timesteps": None}
+    assert origin["parameters"] == {
+        "keep_maps": 3,
+        "keep_factors": 0,
+        "maps_of": everywhere,
+        "factors_of": everywhere,
+        "untrained_seed": None,
+    }
     assert {"diffmech", "torch", "diffusers"} <= origin["versions"].keys()
     assert origin["inputs"]["model"] == tree.attrs["model_sha256"]
     assert origin["latents"]["latents"]["seed"] == 3

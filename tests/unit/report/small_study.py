@@ -10,7 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from diffmech.artifacts import building_store, write_csv, write_json, write_store
-from diffmech.attention.layout import SiteLayout, create_attention_store
+from diffmech.attention.layout import Kept, SiteLayout, create_attention_store
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.images import ImagesConfig, LfwSubset, SyntheticFaces
 from diffmech.config.load import validate
@@ -166,7 +166,7 @@ def write_attention(folder: Path, domain: str, generator: np.random.Generator) -
             layouts,
             axes=axes,
             chunks={"sample": 8, "timestep": 1},
-            kept=samples[:2],
+            kept={(layout.name, "maps"): Kept(samples[:2], TIMESTEPS) for layout in layouts},
             attrs={"domain": domain, "dataset": domain, "model_sha256": "0", "condition": "full", "seed": 0},
         )
         for layout in layouts:
