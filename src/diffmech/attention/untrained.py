@@ -14,9 +14,9 @@ import xarray as xr
 import zarr
 
 from diffmech.artifacts import building_store, progress
-from diffmech.attention.capture import Results, cuts, observing, rows_condition, store_attrs, survey_sites
+from diffmech.attention.capture import Results, cuts, observing, store_attrs, survey_sites
 from diffmech.attention.layout import create_attention_store
-from diffmech.attention.passes import Latents, open_latents
+from diffmech.attention.passes import Latents, join_given, open_latents
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.study import UntrainedConfig
 from diffmech.errors import StoreError
@@ -43,7 +43,8 @@ def capture_untrained(
     # A twin is written at once: it is small, and a chunk per timestep would make thousands of tiny ones.
     chunks = {"twin": 1, "sample": max(1, len(samples)), "timestep": len(timesteps)}
     attrs = store_attrs("capture_untrained", passes, model_json, untrained=untrained.canonical())
-    x_t, noise = (torch.from_numpy(array.values) for array in (passes.x_t, passes.noise))
+    x_t = torch.from_numpy(passes.x_t.values)
+    noise = None if passes.noise is None else torch.from_numpy(passes.noise.values)
     with building_store(output) as directory:
         if not samples:
             create_attention_store(directory, [], axes=axes, chunks=chunks, attrs=attrs)
@@ -60,9 +61,9 @@ def capture_untrained(
                     parts = [
                         observe(
                             x_t[rows, column].to(denoiser.device),
-                            noise[rows, column].to(denoiser.device),
+                            None if noise is None else noise[rows, column].to(denoiser.device),
                             timestep,
-                            rows_condition(passes, rows, denoiser.device),
+                            passes.condition(rows, column, denoiser.device),
                         )
                         for rows in cuts(slice(0, len(samples)), runtime.batch_size)
                     ]
@@ -90,11 +91,11 @@ def first_samples(latents: Sequence[Latents], count: int) -> Latents:
     if len(np.unique(timesteps)) != len(timesteps):
         raise StoreError(f"{first.path}: its data set has latents with the same timestep twice; delete the older ones")
     order = np.argsort(timesteps)
-    x_t, noise = (
-        xr.concat([getattr(block, name) for block in joined], "timestep", join="exact")[:, order]
-        for name in ("x_t", "noise")
-    )
-    return replace(first, timesteps=timesteps[order], x_t=x_t, noise=noise)
+    x_t = xr.concat([block.x_t for block in joined], "timestep", join="exact")[:, order]
+    known = [block.noise for block in joined if block.noise is not None]
+    noise = xr.concat(known, "timestep", join="exact")[:, order] if known else None
+    given = join_given([block.given for block in joined], "timestep") if "timestep" in first.given.dims else first.given
+    return replace(first, timesteps=timesteps[order], given=given, x_t=x_t, noise=noise)
 
 
 def _shards(shards: Sequence[Latents], count: int) -> Latents:
@@ -107,10 +108,8 @@ def _shards(shards: Sequence[Latents], count: int) -> Latents:
         if some.stop or not parts:
             parts.append((shard, some))
             left -= some.stop
-    domain, condition = (
-        np.concatenate([getattr(shard, name)[some] for shard, some in parts]) for name in ("domain", "condition")
-    )
-    x_t, noise = (
-        xr.concat([getattr(shard, name)[some].load() for shard, some in parts], "sample") for name in ("x_t", "noise")
-    )
-    return replace(shards[0], samples=x_t["sample"].values, domain=domain, condition=condition, x_t=x_t, noise=noise)
+    given = join_given([shard.given.isel(sample=some) for shard, some in parts], "sample")
+    x_t = xr.concat([shard.x_t[some].load() for shard, some in parts], "sample")
+    known = [shard.noise[some].load() for shard, some in parts if shard.noise is not None]
+    noise = xr.concat(known, "sample") if known else None
+    return replace(shards[0], samples=x_t["sample"].values, given=given, x_t=x_t, noise=noise)

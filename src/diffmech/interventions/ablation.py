@@ -61,9 +61,9 @@ def ablate_heads(
     ConfigError, StoreError or ModelError, as its parts do.
     """
     denoiser = load_denoiser(Path(model_json), device=runtime.device)
-    sites = tapped_sites(denoiser)
     files, references = open_latent_files(latents), open_reference(reference)
-    timesteps = sorted(timesteps or ablation.timesteps or files.timesteps)
+    sites = tapped_sites(denoiser, files)
+    timesteps = sorted(files.nearest(timesteps or ablation.timesteps or files.timesteps))
     targets = ablation_targets(group, sites, references, heads_csv=heads_csv, ablation=ablation, seed=seed)
     known = files.samples
     chosen = known[: ablation.samples] if sample_ids is None else sorted(set(known) & set(sample_ids))
@@ -205,7 +205,7 @@ class _Runner:
         size = min(self.batch_size, max(len(tasks), len(passes)))
         with torch.inference_mode(), self.prefix.recording():
             clean = self._predict(_first(passes, size))[: len(passes)]
-        mse_clean = _mean_square(clean - passes.noise)
+        mse_clean = _mean_square(clean if passes.noise is None else clean - passes.noise)
         result["mse_clean"].values[where] = mse_clean
         table = {name: result[name].values[:, :, where[0], where[1]] for name in MEASURES}
         for item in work:
@@ -226,8 +226,13 @@ class _Runner:
             first = min((head.site for head in work[batch[0][0]].heads), key=order.__getitem__)
             ablated, distance = self._ablate(passes.rows(positions), rows + [()] * filling, reference, first, positions)
             before = clean[positions]
-            shift = _mean_square(ablated - before) / _mean_square(before)
-            mse = _mean_square(ablated - passes.noise[positions])
+            moved = _mean_square(ablated - before)
+            shift = moved / _mean_square(before)
+            if passes.noise is None:
+                # Nobody knows the noise on a sampling trajectory: then the effect on the loss is the output shift.
+                mse = mse_clean[[position for _, position in batch] + [0] * filling] + moved
+            else:
+                mse = _mean_square(ablated - passes.noise[positions])
             for row, (index, position) in enumerate(batch):
                 _fill(table, work[index], position, (mse[row], shift[row], distance[row]))
             yield

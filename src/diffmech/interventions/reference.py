@@ -57,10 +57,10 @@ def collect_reference(
     runtime: RuntimeConfig,
 ) -> xr.DataTree:
     """Return what `reference_outputs` writes."""
-    sites = tapped_sites(denoiser)
+    sites = tapped_sites(denoiser, *sources.values())
     rows = [(domain, sample) for domain in sources for sample in sources[domain].samples[: ablation.reference_samples]]
     every = {timestep for source in sources.values() for timestep in source.timesteps}
-    timesteps = sorted(every if timesteps is None else timesteps)
+    timesteps = sorted(every if timesteps is None else next(iter(sources.values())).nearest(timesteps))
     outputs: dict[str, list[np.ndarray]] = {site.name: [] for site in sites}
     for timestep in progress(timesteps, "reference outputs", show=runtime.progress):
         at_timestep: dict[str, list[np.ndarray]] = {site.name: [] for site in sites}
@@ -152,10 +152,15 @@ def open_reference(paths: Sequence[Path | str]) -> ReferenceStore:
     return ReferenceStore(trees, rows)
 
 
-def tapped_sites(denoiser: Denoiser) -> list[AttentionSite]:
-    """Return all attention sites, in order. Raises ModelError naming those that the tap cannot reach, and why."""
-    x_t = torch.zeros(1, *denoiser.sample_shape, device=denoiser.device)
-    check_tappable(denoiser.module, lambda: denoiser.predict_noise(x_t, 0)).require_all()
+def tapped_sites(denoiser: Denoiser, *files: LatentFiles) -> list[AttentionSite]:
+    """Return all attention sites, in order. Raises ModelError naming those that one pass of `files` does not reach."""
+    source = next((each for each in files if each.samples), None)
+    if source is None:  # a shard beyond the end of a small data set: nothing will run
+        return find_sites(denoiser.module)
+    passes = source.read(source.timesteps[0], source.samples[:1], denoiser.device)
+    check_tappable(
+        denoiser.module, lambda: denoiser.predict_noise(passes.x_t, passes.timestep, passes.condition)
+    ).require_all()
     return find_sites(denoiser.module)
 
 

@@ -6,22 +6,28 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import xarray as xr
 from torch import Tensor
 
-from diffmech.attention.passes import Latents, open_latents
+from diffmech.attention.passes import Latents, conditioned, given_at, join_given, nearest_timesteps, open_latents
 from diffmech.errors import StoreError
 from diffmech.models.denoiser import Condition
+from diffmech.models.prompted import PromptCondition
 
 
 @dataclass(frozen=True)
 class Passes:
-    """Some images at one timestep: x_t and noise are (sample, channel, y, x), `samples` their ids."""
+    """Some samples at one timestep: x_t is (sample, ...) as the denoiser takes it, `samples` their ids.
+
+    `noise`, in the shape of x_t, is what should be predicted, None on a sampling trajectory. Of a guided pass this is
+    the conditional one.
+    """
 
     timestep: int
     samples: tuple[int, ...]
     x_t: Tensor
-    noise: Tensor
-    condition: Condition
+    noise: Tensor | None
+    condition: Condition | PromptCondition
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -29,8 +35,8 @@ class Passes:
     def rows(self, chosen: Tensor) -> "Passes":
         """Return the passes at positions `chosen`, which may repeat."""
         ids = tuple(self.samples[row] for row in chosen.tolist())
-        condition = Condition(self.condition.domain[chosen], self.condition.values[chosen])
-        return Passes(self.timestep, ids, self.x_t[chosen], self.noise[chosen], condition)
+        noise = None if self.noise is None else self.noise[chosen]
+        return Passes(self.timestep, ids, self.x_t[chosen], noise, self.condition.rows(chosen))
 
 
 @dataclass(frozen=True)
@@ -49,31 +55,45 @@ class LatentFiles:
         """All sample ids, ascending."""
         return sorted({int(i) for file in self.files for i in file.samples})
 
+    @property
+    def on_trajectory(self) -> bool:
+        """Whether these are steps of a sampling trajectory, for which no noise is known."""
+        return any(file.noise is None for file in self.files)
+
+    def nearest(self, timesteps: Sequence[int]) -> list[int]:
+        """Return the stored timesteps meant by `timesteps`: on a trajectory, the nearest sampling steps."""
+        return nearest_timesteps(timesteps, np.array(self.timesteps)) if self.on_trajectory else list(timesteps)
+
     def read(self, timestep: int, samples: Sequence[int], device: torch.device | str = "cpu") -> Passes:
         """Return `samples` at `timestep`, in that order. Raises StoreError naming what no file holds."""
-        found: dict[int, tuple[np.ndarray, np.ndarray, int, np.ndarray]] = {}
+        position: dict[int, int] = {}
+        x_t, noise, given = list[np.ndarray](), list[np.ndarray](), list[xr.Dataset]()
         for file in self.files:
             if timestep not in file.timesteps:
                 continue
-            column = int(np.flatnonzero(file.timesteps == timestep)[0])
             rows = np.flatnonzero(np.isin(file.samples, list(samples)))
             if not len(rows):
                 continue
-            x_t, noise = file.x_t[rows, column].values, file.noise[rows, column].values
-            for position, row in enumerate(rows):
-                sample = int(file.samples[row])
-                found[sample] = (x_t[position], noise[position], int(file.domain[row]), file.condition[row])
-        missing = [sample for sample in samples if sample not in found]
+            column = int(np.flatnonzero(file.timesteps == timestep)[0])
+            x_t.append(file.x_t[rows, column].values)
+            if file.noise is not None:
+                noise.append(file.noise[rows, column].values)
+            given.append(given_at(file.given, timestep).isel(sample=rows))
+            position |= {int(file.samples[row]): len(position) + index for index, row in enumerate(rows)}
+        missing = [sample for sample in samples if sample not in position]
         if missing:
             raise StoreError(
                 f"sample {missing[0]} at timestep {timestep} is in none of the {len(self.files)} latents stores "
                 f"({', '.join(str(file.path) for file in self.files[:2])} ...); give all blocks and shards"
             )
-        chosen = [found[sample] for sample in samples]
-        x_t, noise, domain, values = (np.stack([np.asarray(item[k]) for item in chosen]) for k in range(4))
-        condition = Condition(torch.from_numpy(domain), torch.from_numpy(values)).to(device)
+        order = torch.tensor([position[sample] for sample in samples])
+        joined = join_given(given, "sample")
         return Passes(
-            timestep, tuple(samples), torch.from_numpy(x_t).to(device), torch.from_numpy(noise).to(device), condition
+            timestep,
+            tuple(samples),
+            _joined(x_t, order, device),
+            _joined(noise, order, device) if noise else None,
+            conditioned(joined, self.files[0].attrs, "cpu").rows(order).to(device),
         )
 
 
@@ -82,3 +102,7 @@ def open_latent_files(paths: Sequence[Path | str]) -> LatentFiles:
     if not paths:
         raise StoreError("no latents store is given; at least one is needed")
     return LatentFiles(tuple(open_latents(path) for path in paths))
+
+
+def _joined(parts: Sequence[np.ndarray], order: Tensor, device: torch.device | str) -> Tensor:
+    return torch.from_numpy(np.concatenate(parts)).to(device)[order.to(device)]

@@ -38,7 +38,7 @@ class Condition:
         """Return the condition that says nothing, for as many images as this one or for `n`."""
         return Condition.null(len(self) if n is None else n, self.values.shape[1]).to(self.domain.device)
 
-    def rows(self, chosen: slice) -> "Condition":
+    def rows(self, chosen: slice | Tensor) -> "Condition":
         """Return the condition of some of the images."""
         return Condition(self.domain[chosen], self.values[chosen])
 

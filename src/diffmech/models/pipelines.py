@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
-import torch
 from torch import nn
 
 from diffmech.artifacts import provenance, read_json, write_json
@@ -83,9 +82,7 @@ def load_prompted(
     directory, component = pointed_directory(pointer, model_json), str(pointer["component"])
     if untrained_seed is None:
         check_unchanged(pointer, model_json, found=component_sha256(directory / component), where=directory)
-    module = load_component(
-        directory, component, dtype=pointer["dtype"], device=device, untrained_seed=untrained_seed
-    )
+    module = load_component(directory, component, dtype=pointer["dtype"], device=device, untrained_seed=untrained_seed)
     channels, height, width = pointer["sample_shape"]
     return PromptedDenoiser(
         module=module,
@@ -113,7 +110,9 @@ def load_component(
                 str(folder), torch_dtype=DTYPES[dtype], local_files_only=True, low_cpu_mem_usage=False
             )
         except Exception as error:  # diffusers, safetensors and pickle each raise their own
-            raise ModelError(f"{folder}: the weights cannot be read ({_line(error)}); get the directory again") from error
+            raise ModelError(
+                f"{folder}: the weights cannot be read ({_line(error)}); get the directory again"
+            ) from error
     frozen: nn.Module = module.to(target, DTYPES[dtype]).eval().requires_grad_(False)
     return frozen
 

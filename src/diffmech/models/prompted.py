@@ -103,9 +103,7 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
             nested.setdefault(first, {})[rest] = value
         else:
             nested[first] = value
-    return {
-        name: _numbered(unflatten(value)) if isinstance(value, dict) else value for name, value in nested.items()
-    }
+    return {name: _numbered(unflatten(value)) if isinstance(value, dict) else value for name, value in nested.items()}
 
 
 def _numbered(parts: dict[str, Any]) -> Any:

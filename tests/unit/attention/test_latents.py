@@ -79,9 +79,9 @@ def test_the_condition_is_in_the_models_order_and_unknown_where_the_data_set_is_
     passes = open_latents(latents())
     values = open_dataset(dataset).attribute_values(range(6))
     assert ATTRIBUTES == ["glasses", "smile"]
-    assert np.isnan(passes.condition[:, 0]).all()
-    np.testing.assert_array_equal(passes.condition[:, 1], values[:, 1])
-    np.testing.assert_array_equal(passes.domain, 1)
+    assert np.isnan(passes.given["condition"].values[:, 0]).all()
+    np.testing.assert_array_equal(passes.given["condition"].values[:, 1], values[:, 1])
+    np.testing.assert_array_equal(passes.given["domain"].values, 1)
 
 
 def test_the_null_condition_says_nothing(dataset: Path, model_json: Path, tmp_path: Path) -> None:
@@ -89,8 +89,8 @@ def test_the_null_condition_says_nothing(dataset: Path, model_json: Path, tmp_pa
     config = LatentsConfig(condition="null")
     make_latents(dataset, model_json, output, domain="real", timesteps=[5], sample_ids=[0, 1], latents=config)
     passes = open_latents(output)
-    assert np.isnan(passes.condition).all()
-    np.testing.assert_array_equal(passes.domain, -1)
+    assert np.isnan(passes.given["condition"].values).all()
+    np.testing.assert_array_equal(passes.given["domain"].values, -1)
 
 
 def test_a_domain_the_model_does_not_know_is_left_open_and_noted(
@@ -101,7 +101,7 @@ def test_a_domain_the_model_does_not_know_is_left_open_and_noted(
         dataset, model_json, output, domain="paintings", timesteps=[5], sample_ids=[0], latents=LatentsConfig()
     )
     passes = open_latents(output)
-    assert passes.domain.tolist() == [-1]
+    assert passes.given["domain"].values.tolist() == [-1]
     assert "paintings is not a domain of the model" in passes.attrs["domain_note"]
 
 
