@@ -110,7 +110,8 @@ def load_custom(
         if not each.is_file():
             raise ModelError(f"{each}: is gone, and {model_json} was made from it; put it back, or name another one")
     if untrained_seed is None:
-        check_unchanged(pointer, model_json, found=_sha256(code, pointer["arguments"], weights), where=code.file)
+        found = _sha256(code, pointer["arguments"], weights)
+        check_unchanged(pointer, model_json, found=found, where=code.file, what="the code or the weights")
     seed = pointer["seed"] if untrained_seed is None else untrained_seed
     module = build(code, pointer["arguments"], seed)
     if weights is not None and untrained_seed is None:
@@ -166,10 +167,8 @@ def read_weights(module: nn.Module, file: Path) -> None:
             f"{file}: cannot be read as tensors ({reason}); save model.state_dict() and no more"
         ) from error
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        found = (
-            f"a mapping of {', '.join(map(str, content))}" if isinstance(content, Mapping) else type(content).__name__
-        )
-        raise ModelError(f"{file}: holds {found[:200]}; expected the tensors of model.state_dict() and no more")
+        found = ", ".join(map(str, content))[:200] if isinstance(content, Mapping) else f"a {type(content).__name__}"
+        raise ModelError(f"{file}: holds {found}; expected the tensors of model.state_dict() and no more")
     wanted = module.state_dict()
     wrong = [
         f"{name} is missing" if name not in content else f"{name} is {_shape(content[name])}, expected {_shape(value)}"

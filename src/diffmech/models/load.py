@@ -64,11 +64,13 @@ def load_directory(
     return load_layout(layout, device=device, untrained_seed=untrained_seed)
 
 
-def check_unchanged(pointer: dict[str, Any], model_json: Path, *, found: str, where: Path) -> None:
-    """Raise ModelError where the SHA-256 `found` at `where` is not the one of `pointer`."""
+def check_unchanged(
+    pointer: dict[str, Any], model_json: Path, *, found: str, where: Path, what: str = "the weights"
+) -> None:
+    """Raise ModelError where the SHA-256 `found` of `what` at `where` is not the one of `pointer`."""
     if found != pointer["sha256"]:
         raise ModelError(
-            f"{where}: the weights changed (SHA-256 {found[:12]}..., but {model_json} names "
+            f"{where}: {what} changed (SHA-256 {found[:12]}..., but {model_json} names "
             f"{str(pointer['sha256'])[:12]}...); delete {model_json} and let the workflow make it anew"
         )
 
