@@ -81,9 +81,15 @@ class TapReport:
         """Raise ModelError naming every site that cannot be tapped, and why."""
         if self.untapped:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in self.untapped.items())
-            raise ModelError(f"{len(self.untapped)} attention sites cannot be tapped ({reasons})")
+            raise ModelError(
+                f"{len(self.untapped)} attention sites cannot be tapped ({reasons}); in a module of your own, softmax "
+                "attention is made visible by diffmech.attention.tap.announce, see docs/own-model.md"
+            )
         if not self.tapped:
-            raise ModelError("the model has no attention that can be tapped")
+            raise ModelError(
+                "the model has no attention that can be tapped; a module is taken for attention when it has `heads` "
+                "and `to_q`, `q_proj`, `query` or `qkv`, see docs/own-model.md"
+            )
 
 
 @dataclass(slots=True)
