@@ -19,11 +19,12 @@ from torch import Tensor
 
 from diffmech.artifacts import building_store, progress, provenance, read_json
 from diffmech.attention.keeping import PassKeeper, choose_kept
-from diffmech.attention.layout import VARIABLES, SiteLayout, create_attention_store, samples_per_chunk
+from diffmech.attention.layout import JOINT_VARIABLES, VARIABLES, SiteLayout, create_attention_store, samples_per_chunk
 from diffmech.attention.passes import Latents, open_latents
 from diffmech.attention.sites import head_ids
 from diffmech.attention.statistics import AttentionStatistics, StatisticsObserver
 from diffmech.attention.tap import AttentionCall, AttentionTap, check_tappable
+from diffmech.attention.text_tokens import token_ranges
 from diffmech.attention.writing import writing
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.study import CaptureConfig
@@ -84,12 +85,18 @@ def survey_sites(denoiser: Denoiser, latents: Latents) -> list[SiteLayout]:
     x_t = torch.from_numpy(latents.x_t[:1, 0].values).to(denoiser.device)
     condition = rows_condition(latents, slice(0, 1), denoiser.device)
     timestep = int(latents.timesteps[0])
-    check_tappable(denoiser.module, lambda: denoiser.predict_noise(x_t, timestep, condition)).require_all()
+
+    def run() -> Tensor:
+        return denoiser.predict_noise(x_t, timestep, condition)
+
+    check_tappable(denoiser.module, run).require_all()
+    ranges = token_ranges(denoiser.module, run)
     layouts: dict[str, SiteLayout] = {}
 
     def learn(call: AttentionCall) -> None:
         queries, keys = call.query.shape[-2], call.key.shape[-2]
-        named = call.site.kind == "cross" and len(denoiser.token_names) == keys
+        joint = ranges.get(call.site.name)
+        texts = {"cross": keys, "joint": joint.length("text") if joint else 0}.get(call.site.kind)
         layouts[call.site.name] = SiteLayout(
             name=call.site.name,
             kind=call.site.kind,
@@ -97,15 +104,16 @@ def survey_sites(denoiser: Denoiser, latents: Latents) -> list[SiteLayout]:
             queries=queries,
             keys=keys,
             channels=call.output.shape[-1],
-            grid=denoiser.site_grid(call.site, queries),
-            tokens=denoiser.token_names if named else (),
+            grid=denoiser.site_grid(call.site, joint.length("image") if joint else queries),
+            tokens=denoiser.token_names if len(denoiser.token_names) == texts else (),
+            ranges=joint,
             components=call.query.shape[-1],
             masked=call.attn_mask is not None,
             causal=call.is_causal,
         )
 
     with torch.no_grad(), AttentionTap(denoiser.module, [learn]):
-        denoiser.predict_noise(x_t, timestep, condition)
+        run()
     return list(layouts.values())
 
 
@@ -120,7 +128,10 @@ Observe = Callable[[Tensor, Tensor, int, Condition], Results]
 @contextmanager
 def observing(denoiser: Denoiser, layouts: list[SiteLayout], *observers: Any) -> Iterator[Observe]:
     """Yield a function (x_t, noise, timestep, condition) -> statistics and loss (sample, ...) of one forward pass."""
-    statistics = StatisticsObserver({layout.name: layout.grid for layout in layouts})
+    statistics = StatisticsObserver(
+        {layout.name: layout.grid for layout in layouts},
+        {layout.name: layout.ranges for layout in layouts if layout.ranges is not None},
+    )
 
     def observe(x_t: Tensor, noise: Tensor, timestep: int, condition: Condition) -> Results:
         statistics.results.clear()
@@ -194,7 +205,7 @@ def _arrays(statistics: AttentionStatistics) -> dict[str, np.ndarray]:
     """Return the quantities that a site has, in the dtype they are stored in."""
     present = {field.name: getattr(statistics, field.name) for field in fields(statistics)}
     return {
-        name: values.float().cpu().numpy().astype(VARIABLES[name].dtype)
+        name: values.float().cpu().numpy().astype((VARIABLES | JOINT_VARIABLES)[name].dtype)
         for name, values in present.items()
         if values is not None
     }

@@ -14,6 +14,8 @@ import numpy as np
 import zarr
 from zarr.codecs import ZstdCodec
 
+from diffmech.attention.ranges import PARTS, TokenRanges
+
 # Measured on 8 MiB of float16 softmax maps (256 keys), diffuse to peaked, one core: zstd 1 makes them 1.1 to 1.7 times
 # smaller, writes 210 to 520 MB/s and reads 1 GB/s. zstd 3: as small, 80 to 550 MB/s. lz4: 1.0 to 1.4 times smaller.
 # Byte shuffling before zstd: as small, at half the speed. Nothing at all: 420 to 1250 MB/s.
@@ -57,6 +59,15 @@ VARIABLES: dict[str, Variable] = {
     "output_mean": Variable(("head", "channel"), "float32", "1", "mean over queries of the head's output"),
     "output_norm": Variable(("head",), "float32", "1", "root mean square norm of the head's output"),
 }
+# Only of joint attention, where all others are those of image queries.
+JOINT_VARIABLES: dict[str, Variable] = {
+    "part_mass": Variable(("head", "part"), "float32", "1", "attention of the part's queries that goes to its keys"),
+    "part_entropy": Variable(("head", "part"), "float32", "nat", "mass-weighted entropy of attention within the part"),
+    "received_from_text": Variable(
+        ("head", "key"), "float16", "times uniform", "attention received by each key from text queries, 1 where uniform"
+    ),
+}
+SPATIAL = ("distance", "self_mass", "neighbourhood_mass", "mirror_mass")
 MAPS = Variable(("head", "query", "key"), "float16", "1", "attention probabilities of the first samples of the shard")
 FACTORS: dict[str, Variable] = {
     "query_factor": Variable(("head", "query", "component"), "float16", "1", "query, scaled to the range of float16"),
@@ -77,8 +88,10 @@ COORDINATES = {
 
 @dataclass(frozen=True)
 class SiteLayout:
-    """The shape of one attention site. `grid` is (height, width) of the queries; `tokens` names the keys, if it can.
+    """The shape of one attention site.
 
+    `grid` is (height, width) of the queries, (frames, height, width) of a video's; `tokens` names the keys that are
+    text, if it can. `ranges` tells image from text in joint attention, whose `grid` is that of the image tokens.
     `components` is the length of a query or key, `channels` that of a head's output. `masked` tells whether some keys
     are masked, `causal` whether queries see only the keys up to themselves.
     """
@@ -89,17 +102,18 @@ class SiteLayout:
     queries: int
     keys: int
     channels: int
-    grid: tuple[int, int]
+    grid: tuple[int, ...]
     tokens: tuple[str, ...] = ()
     components: int = 0
     masked: bool = False
     causal: bool = False
+    ranges: TokenRanges | None = None
 
     @property
     def sizes(self) -> dict[str, int]:
         """The length of each dimension."""
         lengths = {"head": len(self.heads), "query": self.queries, "key": self.keys}
-        return lengths | {"channel": self.channels, "component": self.components}
+        return lengths | {"channel": self.channels, "component": self.components, "part": len(PARTS)}
 
     @property
     def factors(self) -> dict[str, Variable]:
@@ -108,22 +122,47 @@ class SiteLayout:
 
     @property
     def variables(self) -> dict[str, Variable]:
-        """The quantities this site has: those of space only where keys are positions too."""
-        spatial = ("distance", "self_mass", "neighbourhood_mass", "mirror_mass")
-        return {name: v for name, v in VARIABLES.items() if self.kind == "self" or name not in spatial}
+        """The quantities this site has: those of space only where keys are positions, those of parts only if joint."""
+        if self.kind == "joint":
+            return VARIABLES | JOINT_VARIABLES
+        return {name: v for name, v in VARIABLES.items() if self.kind == "self" or name not in SPATIAL}
 
     def coords(self) -> dict[str, Coordinate]:
-        """Return the coordinates: head names, pixel centres in [0, 1], token names."""
-        height, width = self.grid
-        y, x = (c.ravel() for c in np.meshgrid(*((np.arange(n) + 0.5) / n for n in self.grid), indexing="ij"))
-        assert height * width == self.queries
+        """Return the coordinates: head names, pixel centres in [0, 1] (NaN on text), token names, image or text."""
         coords: dict[str, Coordinate] = {"head": ("head", _text(self.heads), {"long_name": "attention head"})}
-        for dim in ("query", "key") if self.kind == "self" else ("query",):
-            coords[f"{dim}_y"] = (dim, y, {"units": "image side", "long_name": f"height of the {dim}, 0 = top"})
-            coords[f"{dim}_x"] = (dim, x, {"units": "image side", "long_name": f"position of the {dim}, 0 = left"})
+        for dim in ("query",) if self.kind == "cross" else ("query", "key"):
+            coords |= self._places(dim)
         if self.tokens:
-            coords["token"] = ("key", _text(self.tokens), {"long_name": "conditioning token"})
+            coords["token"] = ("key", _text(self._key_names()), {"long_name": "conditioning token"})
+        if self.kind == "joint" and self.ranges is not None:
+            coords["part"] = ("part", _text(PARTS), {"long_name": "queries -> keys"})
+            for dim in ("query", "key"):
+                coords[f"{dim}_range"] = (dim, _text(self.ranges.names()), {"long_name": "image or text"})
         return coords
+
+    def _places(self, dim: str) -> dict[str, Coordinate]:
+        """Return where the tokens of a dimension stand; text stands nowhere."""
+        frames, height, width = (1, *self.grid) if len(self.grid) == 2 else self.grid
+        first, last = (0, self.queries) if self.ranges is None else self.ranges.image
+        assert frames * height * width == last - first
+        axes = np.arange(frames), (np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width
+        frame, y, x = (np.full(self.queries, np.nan) for _ in range(3))
+        frame[first:last], y[first:last], x[first:last] = (c.ravel() for c in np.meshgrid(*axes, indexing="ij"))
+        places: dict[str, Coordinate] = {
+            f"{dim}_y": (dim, y, {"units": "image side", "long_name": f"height of the {dim}, 0 = top"}),
+            f"{dim}_x": (dim, x, {"units": "image side", "long_name": f"position of the {dim}, 0 = left"}),
+        }
+        if len(self.grid) == 3:
+            places[f"{dim}_frame"] = (dim, frame, {"units": "1", "long_name": f"frame of the {dim}, 0 = first"})
+        return places
+
+    def _key_names(self) -> Sequence[str]:
+        """Return the name of every key, "" for those of the image."""
+        if self.ranges is None:
+            return self.tokens
+        names = [""] * self.keys
+        names[slice(*self.ranges.text)] = self.tokens
+        return names
 
 
 @dataclass(frozen=True)

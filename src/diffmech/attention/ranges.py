@@ -1,6 +1,7 @@
-"""Which tokens of joint attention belong to the image and which to the text. Ours."""
+"""Image and text tokens of joint attention: their ranges, and the four parts of attention between them. Ours."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 # Queries -> keys, in the order in which every quantity per part is stored.
 PARTS = ("image->image", "image->text", "text->image", "text->text")
@@ -16,10 +17,15 @@ class TokenRanges:
     image: tuple[int, int]
     text: tuple[int, int]
 
+    def length(self, which: Literal["image", "text"]) -> int:
+        """Return the number of tokens of the image or of the text."""
+        first, last = self.image if which == "image" else self.text
+        return last - first
+
     @property
     def tokens(self) -> int:
         """The number of tokens."""
-        return self.image[1] - self.image[0] + self.text[1] - self.text[0]
+        return self.length("image") + self.length("text")
 
     def names(self) -> tuple[str, ...]:
         """Return "image" or "text" for every token, in order."""

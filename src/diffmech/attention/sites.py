@@ -31,6 +31,13 @@ TRANSFORMER_PATH = re.compile(
     r"(?P<prefix>(?:.+\.)?)(?P<single>single_)?(?:transformer_)?blocks\.(?P<index>\d+)\.(?P<leaf>attn[12]?)"
 )
 HEAD_NAME = re.compile(r"(?P<site>.+)\.h(?P<head>\d{2,})")
+# Processors that join the text to the image though nothing else about their module says so.
+JOINT_PROCESSORS = (
+    "CogVideoXAttnProcessor2_0",
+    "FusedCogVideoXAttnProcessor2_0",
+    "CogVideoXAttnProcessor1_0",
+    "CogView4AttnProcessor",
+)
 STAGE_ORDER = {"down": 0, "mid": 1, "up": 2}
 
 
@@ -90,6 +97,11 @@ def find_sites(model: nn.Module) -> list[AttentionSite]:
     return sorted(sites, key=_network_order)
 
 
+def site_at(path: str, kind: Kind, heads: int) -> AttentionSite:
+    """Return the site of a module that `find_sites` does not recognise, named by its path and kind."""
+    return AttentionSite(f"{path}.{kind}" if path else kind, path, kind, heads)
+
+
 def resolve_heads(patterns: Iterable[str], sites: Iterable[AttentionSite]) -> list[HeadId]:
     """Return the heads that any of `patterns` names, each once, in the order of `sites`.
 
@@ -133,9 +145,12 @@ def _head_count(path: str, module: nn.Module) -> int:
 
 def _kind(path: str, module: nn.Module) -> Kind:
     """Tell self, cross and joint attention apart; joint means that keys of text and image stand in one softmax."""
-    if getattr(module, "added_kv_proj_dim", None) is not None or "single_transformer_blocks." in path:
-        return "joint"
     is_cross = getattr(module, "is_cross_attention", None)
+    if "single_transformer_blocks." in path or type(getattr(module, "processor", None)).__name__ in JOINT_PROCESSORS:
+        return "joint"
+    # Cross-attention with a width of its own for added keys (Wan) has them in a softmax of their own.
+    if getattr(module, "added_kv_proj_dim", None) is not None and not hasattr(module, "cross_attention_dim_head"):
+        return "joint"
     if is_cross is None:
         width = getattr(module, "cross_attention_dim", None)
         is_cross = width is not None or "cross" in path.rpartition(".")[2]

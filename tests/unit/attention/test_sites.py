@@ -149,3 +149,18 @@ def test_an_unknown_head_is_answered_with_its_nearest_names():
         resolve_heads(["mid.0.slef.h03"], SITES)
     with pytest.raises(ConfigError, match="the model has no attention"):
         resolve_heads(["mid.0.self"], [])
+
+
+def test_text_joined_to_the_image_makes_attention_joint_whatever_tells_so():
+    cogvideo = diffusers.CogVideoXTransformer3DModel(
+        num_attention_heads=2, attention_head_dim=8, in_channels=4, num_layers=1, time_embed_dim=8, text_embed_dim=8
+    )
+    assert [(site.name, site.kind) for site in find_sites(cogvideo)] == [("joint00", "joint")]
+
+
+def test_added_keys_in_a_softmax_of_their_own_leave_cross_attention_what_it_is():
+    wan = diffusers.WanTransformer3DModel(
+        num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=4, text_dim=16, freq_dim=16,
+        ffn_dim=16, num_layers=1, rope_max_seq_len=16, image_dim=8, added_kv_proj_dim=24,
+    )  # fmt: skip
+    assert names(wan) == ["block00.self", "block00.cross"]
