@@ -34,7 +34,7 @@ rule reference_outputs:
         settings=study.settings(ablation=["reference_samples"]),
         timesteps=lambda wildcards: study.ablated_in(wildcards.block),
         domains=list(study.domains),
-        code=study.code("reference_outputs"),
+        code=study.denoising_code("reference_outputs"),
     message:
         "Keeping reference outputs of {wildcards.model}, {wildcards.block}"
     script:
@@ -69,7 +69,7 @@ rule ablate_heads:
         sample_ids=lambda wildcards: study.ablation_shards[wildcards.shard],
         timesteps=lambda wildcards: study.ablated_in(wildcards.block),
         seed=study.seed,
-        code=study.code("ablate_heads"),
+        code=study.denoising_code("ablate_heads"),
     message:
         "Ablating {wildcards.group} of {wildcards.model} on {wildcards.dataset}, {wildcards.shard}, {wildcards.block}"
     script:

@@ -27,7 +27,7 @@ rule capture_attention:
         mem_mb=4000,
     params:
         settings=study.settings(capture=["shard_size", "keep_maps", "keep_factors", "maps_of", "factors_of"]),
-        code=study.code("capture_attention"),
+        code=study.denoising_code("capture_attention"),
     message:
         "Observing {wildcards.model} on {wildcards.dataset}, {wildcards.shard}, {wildcards.block}"
     script:
@@ -53,7 +53,7 @@ rule capture_untrained:
         mem_mb=4000,
     params:
         settings=study.settings(untrained=study.config.untrained),
-        code=study.code("capture_untrained"),
+        code=study.denoising_code("capture_untrained"),
     message:
         "Observing untrained twins of {wildcards.model} on {wildcards.dataset}"
     script:

@@ -3,6 +3,8 @@
 
 rule prepare_dataset:
     """Decode, crop, resize and match the images of one data set."""
+    input:
+        generated=lambda wildcards: study.generated(wildcards.dataset),
     output:
         "results/datasets/{dataset}.zarr.zip",
     log:

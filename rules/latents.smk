@@ -1,6 +1,69 @@
 """Noised images, shared by capture and ablation."""
 
 
+rule generate_images:
+    """Generate the images of one shard of prompts, and keep all that the denoiser was given meanwhile."""
+    input:
+        model="results/models/{model}/model.json",
+    output:
+        GENERATED,
+    log:
+        "results/logs/generate_images/{model}/{dataset}/{shard}.log",
+    benchmark:
+        "results/benchmarks/generate_images/{model}/{dataset}/{shard}.tsv"
+    wildcard_constraints:
+        dataset=either(study.prompted),
+    conda:
+        "../envs/diffmech.yaml"
+    threads: study.threads
+    resources:
+        gpu=study.gpus,
+        mem_mb=8000,
+    params:
+        settings=lambda wildcards: study.settings(
+            dataset=study.config.datasets[wildcards.dataset],
+            sampling=["scheduler", "steps", "guidance"],
+            images=["size"],
+        ),
+        sample_ids=lambda wildcards: study.shards[wildcards.shard],
+        code=study.denoising_code("generate_images"),
+    message:
+        "Generating {wildcards.dataset}, {wildcards.shard}, with {wildcards.model}"
+    script:
+        "../workflow_scripts/generate_images.py"
+
+
+rule generated_latents:
+    """Take the latents of one block from what was generated: steps of the trajectory, or noised anew."""
+    input:
+        generated=GENERATED,
+        model="results/models/{model}/model.json",
+    output:
+        LATENTS,
+    log:
+        "results/logs/generated_latents/{model}/{dataset}/{block}/{shard}.log",
+    benchmark:
+        "results/benchmarks/generated_latents/{model}/{dataset}/{block}/{shard}.tsv"
+    wildcard_constraints:
+        dataset=either(study.prompted),
+    conda:
+        "../envs/diffmech.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+    params:
+        settings=study.settings(latents=study.config.latents),
+        timesteps=lambda wildcards: study.blocks[wildcards.block],
+        among=study.config.capture.timesteps,
+        sample_ids=lambda wildcards: study.shards[wildcards.shard],
+        domain=lambda wildcards: study.domain_of(wildcards.dataset),
+        code=study.code("generated_latents"),
+    message:
+        "Taking latents of {wildcards.dataset}, {wildcards.shard}, at {wildcards.block}"
+    script:
+        "../workflow_scripts/generated_latents.py"
+
+
 rule make_latents:
     """Noise the images of one shard to the timesteps of one block."""
     input:
@@ -12,6 +75,8 @@ rule make_latents:
         "results/logs/make_latents/{model}/{dataset}/{block}/{shard}.log",
     benchmark:
         "results/benchmarks/make_latents/{model}/{dataset}/{block}/{shard}.tsv"
+    wildcard_constraints:
+        dataset=either(study.collected),
     conda:
         "../envs/diffmech.yaml"
     threads: 1

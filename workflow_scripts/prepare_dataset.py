@@ -14,4 +14,5 @@ with session(snakemake) as job:
         job.output[0],
         name=job.wildcards.dataset,
         runtime=job.runtime,
+        generated=list(job.input.generated),
     )

@@ -8,6 +8,7 @@ used becomes a `BadFile`; whether that stops the preparation or is left out and 
 import importlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
@@ -60,8 +61,11 @@ class ImageSource(Protocol):
         ...
 
 
-def open_source(config: AnyDataset, images: ImagesConfig) -> ImageSource:
-    """Return the source that `config.implementation` (`module:Class`) names; only that module is imported."""
+def open_source(config: AnyDataset, images: ImagesConfig, generated: Sequence[Path | str] = ()) -> ImageSource:
+    """Return the source that `config.implementation` (`module:Class`) names; only that module is imported.
+
+    `generated` are the stores of the images that a data set of prompts consists of.
+    """
     module_name, _, class_name = config.implementation.partition(":")
     try:
         implementation = getattr(importlib.import_module(module_name), class_name)
@@ -69,7 +73,8 @@ def open_source(config: AnyDataset, images: ImagesConfig) -> ImageSource:
         raise ConfigError(
             f"implementation {config.implementation!r} cannot be found ({error}); give 'module:Class'"
         ) from error
-    return cast(ImageSource, implementation(config, images))
+    built = implementation(config, images, generated) if generated else implementation(config, images)
+    return cast(ImageSource, built)
 
 
 def attribute_row(names: Sequence[str], values: Iterable[object], where: str) -> np.ndarray:

@@ -34,16 +34,22 @@ logger = logging.getLogger(__name__)
 
 
 def prepare_dataset(
-    config: AnyDataset, images: ImagesConfig, output: Path, *, name: str, runtime: RuntimeConfig
+    config: AnyDataset,
+    images: ImagesConfig,
+    output: Path,
+    *,
+    name: str,
+    runtime: RuntimeConfig,
+    generated: Sequence[Path | str] = (),
 ) -> None:
-    """Write the data set `name` to the store `output`.
+    """Write the data set `name` to the store `output`; `generated` holds the images of a data set of prompts.
 
     Variables: `image` (sample, channel, y, x) uint8, `attribute_value` (sample, attribute) float32, `mask` (sample,
     part, y, x) uint8; coordinates sample, file, attribute, part. Memory does not grow with the number of images. Raises
     DataError, and writes nothing, for fewer than two good images and, unless `on_bad_file: skip`, for a bad file or
     fewer images than `count`.
     """
-    source = open_source(config, images)
+    source = open_source(config, images, generated)
     skipped = list(source.misfits)
     if skipped and config.on_bad_file == "error":
         raise _bad(source, skipped[0], more=len(skipped) - 1)
@@ -69,7 +75,8 @@ def prepare_dataset(
         rows = image.chunks[0]
         matching = match_moments(
             lambda: (np.asarray(image[start : start + rows]) for start in range(0, len(files), rows)),
-            images.match,
+            # generated images stay as the pipeline made them, since it is not shown them again
+            None if generated else images.match,
             name=name,
         )
         group.attrs.update(_attributes(config, images, name, matching, skipped))

@@ -1,7 +1,7 @@
 """Loading a diffusers pipeline that generates images from prompts, and its denoiser alone.
 
-The denoiser is the pipeline's `unet` or `transformer`. To observe passes that were recorded, the denoiser is all that is
-loaded: neither text encoders nor the autoencoder are read.
+The denoiser is the pipeline's `unet` or `transformer`. To observe recorded passes it is all that is loaded: neither
+text encoders nor the autoencoder are read.
 """
 
 import hashlib
@@ -69,6 +69,7 @@ def import_pipeline(config: DenoiserConfig, output_json: Path, directory: Path, 
             "sample_shape": [3, size, size],
             "timesteps": int(scheduler.get("num_train_timesteps", 1000)),
             "prediction_type": prediction_type(scheduler),
+            "scheduler": scheduler,
             "source": config.source,
             "provenance": json.loads(provenance()),
         },

@@ -16,10 +16,14 @@ from diffmech.workflow.fingerprints import fingerprint, module_file
 from diffmech.workflow.own_code import code_digest, find_code
 from diffmech.workflow.shards import blocks, shards
 
+GENERATED = "results/generated/{model}/{dataset}/{shard}.zarr.zip"
 LATENTS = "results/latents/{model}/{dataset}/{block}/{shard}.zarr.zip"
 ATTENTION = "results/attention/{model}/{dataset}/{block}/{shard}.zarr.zip"
 ABLATION = "results/ablation/{model}/{dataset}/{group}/{block}/{shard}.zarr.zip"
 REFERENCE = "results/ablation/{model}/{block}.reference.zarr.zip"
+
+# Modules that `diffmech.models.load` finds by name, by the source of the denoiser: no import leads to them.
+LOADERS = {"pipeline": "diffmech.models.pipelines", "custom": "diffmech.models.implementation"}
 
 
 def gpus(device: str) -> int:
@@ -49,6 +53,8 @@ class Study:
         self.blocks = blocks(self.config.capture.timesteps, self.config.capture.block_span)
         self.shards = shards(self.config.capture.samples, self.config.capture.shard_size)
         self.ablation_shards = shards(self.config.ablation.samples, self.config.ablation.shard_size)
+        self.prompted = [name for name, dataset in self.config.datasets.items() if dataset.kind == "prompts"]
+        self.collected = [name for name in self.config.datasets if name not in self.prompted]
         self.trained = [name for name, model in self.config.models.items() if model.source == "train"]
         self.imported = [name for name, model in self.config.models.items() if model.source != "train"]
 
@@ -68,6 +74,11 @@ class Study:
     def code(self, script: str) -> str:
         """Return the fingerprint of `workflow_scripts/<script>.py` and all library code that it reaches."""
         return fingerprint(self.root / "workflow_scripts" / f"{script}.py")
+
+    def denoising_code(self, script: str) -> str:
+        """Return `code(script)` of a script that runs the studied denoiser, with the module that loads this kind."""
+        loader = LOADERS.get(self.config.model.source)
+        return self.code(script) + (fingerprint(module_file(loader)) if loader else "")
 
     def source_code(self, dataset: str) -> str:
         """Return the fingerprint of the module that reads this kind of data set, which its script loads by name."""
@@ -102,6 +113,12 @@ class Study:
     def dataset_stores(self) -> list[str]:
         """Return the data set stores, in the order of the domains."""
         return [f"results/datasets/{dataset}.zarr.zip" for dataset in self.datasets]
+
+    def generated(self, dataset: str) -> list[str]:
+        """Return the generated images of a data set of prompts, none for a data set of images."""
+        if dataset not in self.prompted:
+            return []
+        return [GENERATED.format(model=self.model, dataset=dataset, shard=shard) for shard in self.shards]
 
     def latents(self, dataset: str, *, samples: int | None = None) -> list[str]:
         """Return the latents of `dataset` that hold its first `samples` images (all of them by default)."""
