@@ -15,6 +15,7 @@ SOURCES = {
     "train": "trained by this workflow",
     "bundled": "bundled with the project",
     "diffusers": "a diffusers model",
+    "custom": "a class of your own",
 }
 
 

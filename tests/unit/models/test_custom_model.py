@@ -6,25 +6,31 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from diffusers import DDIMScheduler
 from safetensors.torch import save_file
 
-from diffmech.artifacts import read_json
+from diffmech.artifacts import open_store, read_json
 from diffmech.attention.capture import capture_attention
 from diffmech.attention.latents import make_latents
 from diffmech.attention.sites import find_sites
 from diffmech.attention.store import open_attention
-from diffmech.config.analysis import RuntimeConfig
+from diffmech.attention.untrained import capture_untrained
+from diffmech.config.analysis import AblationConfig, RuntimeConfig
 from diffmech.config.images import ImagesConfig
 from diffmech.config.load import read_config
-from diffmech.config.models import DenoiserConfig, Schedule
-from diffmech.config.study import CaptureConfig, LatentsConfig
+from diffmech.config.models import DenoiserConfig, SamplingConfig, Schedule
+from diffmech.config.study import CaptureConfig, LatentsConfig, UntrainedConfig
 from diffmech.errors import ConfigError, ModelError
+from diffmech.interventions.ablation import ablate_heads
+from diffmech.interventions.reference import reference_outputs
 from diffmech.models.denoiser import Condition, Denoiser
+from diffmech.models.heldout import heldout_loss
 from diffmech.models.importing import import_denoiser
 from diffmech.models.load import load_denoiser
+from diffmech.models.sampling import generate_gallery
 
 ROOT = Path(__file__).parents[3]
 DOCUMENT = ROOT / "docs" / "own-model.md"
@@ -41,6 +47,8 @@ class Linear(nn.Module):
 """
 
 Write = Callable[..., DenoiserConfig]
+Take = Callable[[DenoiserConfig], Path]
+Observe = Callable[[DenoiserConfig], Path]
 
 
 @pytest.fixture
@@ -55,7 +63,7 @@ def write(tmp_path: Path) -> Write:
 
 
 @pytest.fixture
-def take(tmp_path: Path) -> Callable[[DenoiserConfig], Path]:
+def take(tmp_path: Path) -> Take:
     """Return a function that imports a denoiser of 8 x 8 images and gives back its pointer."""
 
     def run(config: DenoiserConfig) -> Path:
@@ -66,9 +74,6 @@ def take(tmp_path: Path) -> Callable[[DenoiserConfig], Path]:
     return run
 
 
-Take = Callable[[DenoiserConfig], Path]
-
-
 def code_block(language: str, index: int = 0) -> str:
     return re.findall(rf"```{language}\n(.*?)```", DOCUMENT.read_text(), flags=re.DOTALL)[index]
 
@@ -77,9 +82,33 @@ def predict(denoiser: Denoiser, condition: Condition | None = None) -> torch.Ten
     return denoiser.predict_noise(torch.linspace(-2, 2, 64).reshape(1, 1, 8, 8), 20, condition)
 
 
-def test_documented_example_is_short_and_studied_from_latents_to_attention(
-    tmp_path: Path, stores: dict[str, Path], quiet: RuntimeConfig
-) -> None:
+SMALL = {"patch": 2, "width": 16, "depth": 2, "size": 8}
+ENTRY = DenoiserConfig(source="custom", implementation="mine.py:PatchDenoiser", arguments=SMALL)
+
+
+@pytest.fixture
+def observe(stores: dict[str, Path], quiet: RuntimeConfig, take: Take) -> Observe:
+    """Return a function that captures the attention of a denoiser on three drawn faces."""
+
+    def run(config: DenoiserConfig) -> Path:
+        model_json = take(config)
+        latents, output = model_json.with_name("latents.zarr.zip"), model_json.with_name("attention.zarr.zip")
+        make_latents(
+            stores["synthetic"],
+            model_json,
+            latents,
+            domain="synthetic",
+            timesteps=[100, 700],
+            sample_ids=range(3),
+            latents=LatentsConfig(),
+        )
+        capture_attention(latents, model_json, output, capture=CaptureConfig(keep_maps=3), runtime=quiet)
+        return output
+
+    return run
+
+
+def test_documented_example_is_short_and_studied_from_latents_to_attention(tmp_path: Path, observe: Observe) -> None:
     example = code_block("python")
     assert len(example.splitlines()) <= 40
     (tmp_path / "patch_denoiser.py").write_text(example)
@@ -87,23 +116,8 @@ def test_documented_example_is_short_and_studied_from_latents_to_attention(
     config = read_config(ROOT / "config.yaml", tmp_path / "study.yaml").model
     namespace: dict = {}
     exec(example, namespace)
-    arguments = {"patch": 2, "width": 16, "depth": 2, "size": 8}
-    torch.save(namespace["PatchDenoiser"](**arguments).state_dict(), tmp_path / "patch_denoiser.pt")
-    config = config.model_copy(update={"arguments": arguments})
-    model_json = tmp_path / "results" / "model.json"
-    import_denoiser(config, model_json, root=tmp_path, images=ImagesConfig(size=8))
-    latents, output = tmp_path / "latents.zarr.zip", tmp_path / "attention.zarr.zip"
-    make_latents(
-        stores["synthetic"],
-        model_json,
-        latents,
-        domain="synthetic",
-        timesteps=[100, 700],
-        sample_ids=range(3),
-        latents=LatentsConfig(),
-    )
-    capture_attention(latents, model_json, output, capture=CaptureConfig(keep_maps=3), runtime=quiet)
-    with open_attention([output]) as store:
+    torch.save(namespace["PatchDenoiser"](**SMALL).state_dict(), tmp_path / "patch_denoiser.pt")
+    with open_attention([observe(config.model_copy(update={"arguments": SMALL}))]) as store:
         assert sorted(store.children) == ["block00.self", "block01.self"]
         site = store["block01.self"].to_dataset()
         maps = site["maps"].values.astype(np.float64)
@@ -111,6 +125,57 @@ def test_documented_example_is_short_and_studied_from_latents_to_attention(
     np.testing.assert_allclose(maps.sum(-1), 1, atol=5e-3)
     entropy = -(maps * np.log(np.maximum(maps, 1e-30))).sum(-1).mean(-1)
     np.testing.assert_allclose(site["entropy"].values, entropy, atol=5e-3)
+
+
+def test_twins_ablations_losses_and_samples_of_the_example_are_made_too(
+    tmp_path: Path, observe: Observe, stores: dict[str, Path], quiet: RuntimeConfig
+) -> None:
+    (tmp_path / "mine.py").write_text(code_block("python"))
+    folder = observe(ENTRY).parent
+    model, latents = folder / "model.json", folder / "latents.zarr.zip"
+    capture_untrained(
+        [latents], model, folder / "twins.zarr.zip", untrained=UntrainedConfig(seeds=2, samples=2), runtime=quiet
+    )
+    with open_attention([folder / "twins.zarr.zip"]) as store:
+        twins = store["block00.self"]["entropy"].values
+    assert twins.shape == (2, 2, 2, 4)
+    assert not np.array_equal(twins[0], twins[1])
+    ablation = AblationConfig(samples=2, reference_samples=2, methods=["zero"])
+    reference, ablated = folder / "reference.zarr.zip", folder / "ablated.zarr.zip"
+    reference_outputs({"synthetic": [latents]}, model, reference, ablation=ablation, runtime=quiet)
+    ablate_heads([latents], model, [reference], ablated, group="heads", ablation=ablation, seed=0, runtime=quiet)
+    effects = open_store(ablated).to_dataset()
+    assert effects.sizes["target"] == 8
+    assert (effects["shift"] > 0).all()
+    generate_gallery(model, folder / "gallery.zarr.zip", sampling=SamplingConfig(count=1, steps=2), runtime=quiet)
+    rows = open_store(folder / "gallery.zarr.zip").to_dataset()["row"].values.tolist()
+    assert {"real", "synthetic", "synthetic, glasses", "synthetic, no smile"} <= set(rows)
+    heldout_loss(model, stores, folder / "heldout.csv", timesteps=[100], holdout=5, samples=4, runtime=quiet)
+    assert np.isfinite(pd.read_csv(folder / "heldout.csv")["loss"]).all()
+
+
+def test_announced_attention_is_seen_like_that_of_torch(tmp_path: Path, observe: Observe) -> None:
+    example = code_block("python")
+    announced = example + code_block("python", 1)
+    entropies = []
+    for text in (example, announced):
+        (tmp_path / "mine.py").write_text(text)
+        with open_attention([observe(ENTRY)]) as store:
+            entropies.append(store["block01.self"]["entropy"].values)
+    np.testing.assert_allclose(entropies[0], entropies[1], atol=2e-3)
+
+
+def test_attention_that_is_neither_called_nor_announced_is_named_with_the_remedy(
+    tmp_path: Path, observe: Observe
+) -> None:
+    announced = code_block("python") + code_block("python", 1)
+    silent = re.sub(r".*announce\(self.*\n", "", announced)
+    (tmp_path / "mine.py").write_text(silent)
+    with pytest.raises(ModelError, match=r"block00\.self: .*; .* diffmech\.attention\.tap\.announce"):
+        observe(ENTRY)
+    (tmp_path / "mine.py").write_text(silent.replace("heads", "lanes"))
+    with pytest.raises(ModelError, match=r"no attention that can be tapped; .*`heads`"):
+        observe(ENTRY)
 
 
 def test_plain_convolution_predicts_what_it_computes_itself(write: Write, take: Take, tmp_path: Path) -> None:
