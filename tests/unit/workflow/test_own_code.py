@@ -4,8 +4,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+from diffmech.config.load import merge
 from diffmech.workflow.own_code import code_digest, find_code, own_files
+from diffmech.workflow.study import Study
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -64,3 +69,19 @@ def test_installed_packages_are_not_followed() -> None:
     code = find_code("torch.nn.modules.linear:Linear", Path())
     assert code is not None
     assert own_files(code) == [code.file]
+
+
+def test_study_tracks_the_code_and_the_files_of_the_model_as_far_as_they_exist(folder: Path) -> None:
+    entry = {"source": "custom", "implementation": "net.py:Net", "weights": "w.pt", "schedule": {"config": "schedule"}}
+    raw = merge(yaml.safe_load((ROOT / "config.yaml").read_text()), {"models": {"mine": entry}})
+    study = Study(raw, folder)
+    assert study.own_code("mine") == digest(folder)
+    assert study.own_code("faces") == ""
+    assert study.own_files("mine") == []
+    (folder / "w.pt").write_bytes(b"")
+    (folder / "schedule").mkdir()
+    (folder / "schedule" / "scheduler_config.json").write_text("{}")
+    assert study.own_files("mine") == [str(folder / "w.pt"), str(folder / "schedule" / "scheduler_config.json")]
+    assert study.own_files("faces") == []
+    (folder / "net.py").unlink()
+    assert study.own_code("mine") == ""
