@@ -25,7 +25,7 @@ import torch
 import xarray as xr
 
 from diffmech.artifacts import write_store
-from diffmech.attention.capture import capture_attention, rows_condition
+from diffmech.attention.capture import capture_attention
 from diffmech.attention.latents import make_latents
 from diffmech.attention.passes import open_latents
 from diffmech.config.analysis import RuntimeConfig
@@ -108,7 +108,7 @@ def _plain_passes(latents: Path, model: Path, runtime: RuntimeConfig) -> None:
             for start in range(0, len(x_t), runtime.batch_size):
                 rows = slice(start, min(start + runtime.batch_size, len(x_t)))
                 noised = torch.from_numpy(x_t[rows]).to(denoiser.device)
-                prediction = denoiser.predict_noise(noised, timestep, rows_condition(passes, rows, denoiser.device))
+                prediction = denoiser.predict_noise(noised, timestep, passes.condition(rows, column, denoiser.device))
                 np.square(prediction.cpu().numpy() - noise[rows]).mean((1, 2, 3))
 
 

@@ -29,7 +29,7 @@ from diffmech.attention.writing import writing
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.study import CaptureConfig
 from diffmech.errors import ModelError, StoreError
-from diffmech.models.denoiser import Condition, Denoiser
+from diffmech.models.denoiser import Conditioning, Denoiser
 from diffmech.models.load import load_denoiser
 
 # Results of some passes by (site, variable), each (sample, ...); the loss by this key.
@@ -57,24 +57,32 @@ def capture_attention(
     choices = ("keep_maps", "keep_factors", "maps_of", "factors_of")
     parameters = {name: value for name, value in capture.canonical().items() if name in choices}
     attrs = store_attrs("capture_attention", passes, model_json, **parameters, untrained_seed=untrained_seed)
-    axes = {"sample": passes.samples.tolist(), "timestep": passes.timesteps.tolist()}
-    samples = len(passes.samples)
+    samples, timesteps = passes.samples.tolist(), passes.timesteps.tolist()
+    guided = {"guidance": list(passes.guidance)} if passes.guidance else {}
+    axes: dict[str, Any] = {**guided, "sample": samples, "timestep": timesteps}
     with building_store(output) as directory:
         if not samples:
-            create_attention_store(directory, [], axes=axes, chunks={"sample": 1, "timestep": 1}, attrs=attrs)
+            create_attention_store(directory, [], axes=axes, chunks=dict.fromkeys(axes, 1), attrs=attrs)
             return
         denoiser = load_denoiser(Path(model_json), device=runtime.device, untrained_seed=untrained_seed)
         layouts = survey_sites(denoiser, passes)
-        group = samples_per_chunk(layouts, samples)
-        kept = choose_kept(capture, layouts, axes["sample"], axes["timestep"])
-        chunks = {"sample": group, "timestep": 1}
-        arrays = create_attention_store(directory, layouts, axes=axes, chunks=chunks, kept=kept, attrs=attrs)
+        group = samples_per_chunk(layouts, len(samples))
+        kept = choose_kept(capture, layouts, samples, timesteps)
+        arrays = create_attention_store(
+            directory,
+            layouts,
+            axes=axes,
+            chunks={**dict.fromkeys(axes, 1), "sample": group},
+            kept=kept,
+            prompts=passes.prompts,
+            attrs=attrs,
+        )
         with writing() as write:
-            keeper = PassKeeper(arrays, kept, axes["timestep"], write)
+            keeper = PassKeeper(arrays, kept, timesteps, write)
             with observing(denoiser, layouts, keeper) as observe:
-                for rows, column, results in observe_chunks(observe, passes, group, runtime, denoiser.device, keeper):
+                for region, results in observe_chunks(observe, passes, group, runtime, denoiser.device, keeper):
                     for key, values in results.items():
-                        write(arrays[key], (rows, column), values)
+                        write(arrays[key], region, values)
 
 
 def survey_sites(denoiser: Denoiser, latents: Latents) -> list[SiteLayout]:
@@ -83,7 +91,7 @@ def survey_sites(denoiser: Denoiser, latents: Latents) -> list[SiteLayout]:
     Raises ModelError naming the sites that cannot be tapped, or that are not laid out on the image.
     """
     x_t = torch.from_numpy(latents.x_t[:1, 0].values).to(denoiser.device)
-    condition = rows_condition(latents, slice(0, 1), denoiser.device)
+    condition = latents.condition(slice(0, 1), 0, denoiser.device)
     timestep = int(latents.timesteps[0])
 
     def run() -> Tensor:
@@ -117,31 +125,31 @@ def survey_sites(denoiser: Denoiser, latents: Latents) -> list[SiteLayout]:
     return list(layouts.values())
 
 
-def rows_condition(latents: Latents, rows: slice, device: torch.device) -> Condition:
-    """Return the condition of some samples of `latents`, on `device`."""
-    return latents.condition(rows, 0, device)
-
-
-Observe = Callable[[Tensor, Tensor, int, Condition], Results]
+Observe = Callable[[Tensor, Tensor | None, int, Conditioning], Results]
 
 
 @contextmanager
 def observing(denoiser: Denoiser, layouts: list[SiteLayout], *observers: Any) -> Iterator[Observe]:
-    """Yield a function (x_t, noise, timestep, condition) -> statistics and loss (sample, ...) of one forward pass."""
+    """Yield a function (x_t, noise, timestep, condition) -> statistics and loss (sample, ...) of one forward pass.
+
+    On a sampling trajectory there is no noise to compare with, and the loss is NaN.
+    """
     statistics = StatisticsObserver(
         {layout.name: layout.grid for layout in layouts},
         {layout.name: layout.ranges for layout in layouts if layout.ranges is not None},
     )
 
-    def observe(x_t: Tensor, noise: Tensor, timestep: int, condition: Condition) -> Results:
+    def observe(x_t: Tensor, noise: Tensor | None, timestep: int, condition: Conditioning) -> Results:
         statistics.results.clear()
         prediction = denoiser.predict_noise(x_t, timestep, condition)
-        loss = (prediction - noise).square().flatten(1).mean(1)
+        size = (prediction if noise is None else prediction - noise).square().flatten(1).mean(1)
         # Only now does anything leave the device: a copy per site would stall it in the middle of the pass.
-        results = {LOSS_KEY: loss.float().cpu().numpy()}
+        results = {LOSS_KEY: size.float().cpu().numpy()}
         for site, found in statistics.results.items():
             results |= {(site, name): values for name, values in _arrays(found).items()}
         _check_finite(results, timestep)
+        if noise is None:
+            results[LOSS_KEY][:] = np.nan
         return results
 
     with torch.no_grad(), AttentionTap(denoiser.module, [statistics, *observers]):
@@ -150,24 +158,33 @@ def observing(denoiser: Denoiser, layouts: list[SiteLayout], *observers: Any) ->
 
 def observe_chunks(
     observe: Observe, latents: Latents, group: int, runtime: RuntimeConfig, device: torch.device, keeper: PassKeeper
-) -> Iterator[tuple[slice, int, Results]]:
-    """Yield (rows, column, results) for each chunk: `group` samples at one timestep, run in batches."""
+) -> Iterator[tuple[tuple[slice | int, ...], Results]]:
+    """Yield the region of the store and the results of each chunk: `group` samples at one timestep, run in batches.
+
+    With guidance, each chunk is run once per branch.
+    """
     steps = [
-        (column, chunk, rows)
+        (column, chunk, branch, rows)
         for column in range(len(latents.timesteps))
         for chunk in cuts(slice(0, len(latents.samples)), group)
+        for branch in range(len(latents.guidance) or 1)
         for rows in cuts(chunk, runtime.batch_size)
     ]
     parts: list[Results] = []
-    for column, chunk, rows in progress(steps, "capture (batches)", total=len(steps), show=runtime.progress):
+    for column, chunk, branch, rows in progress(steps, "capture (batches)", total=len(steps), show=runtime.progress):
         if rows.start == chunk.start:  # a chunk of latents is read once, not once per batch
-            x_t, noise = (array[chunk, column].values for array in (latents.x_t, latents.noise))
+            x_t = latents.x_t[chunk, column].values
+            noise = None if latents.noise is None else latents.noise[chunk, column].values
         some = slice(rows.start - chunk.start, rows.stop - chunk.start)
+        keeper.before = (branch,) if latents.guidance else ()
         keeper.row, keeper.column = rows.start, column
-        noised, added = torch.from_numpy(x_t[some]).to(device), torch.from_numpy(noise[some]).to(device)
-        parts.append(observe(noised, added, int(latents.timesteps[column]), rows_condition(latents, rows, device)))
+        noised = torch.from_numpy(x_t[some]).to(device)
+        added = None if noise is None else torch.from_numpy(noise[some]).to(device)
+        condition = latents.condition(rows, column, device, branch)
+        parts.append(observe(noised, added, int(latents.timesteps[column]), condition))
         if rows.stop == chunk.stop:
-            yield chunk, column, {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+            region = (*keeper.before, chunk, column)
+            yield region, {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
             parts = []
 
 

@@ -72,8 +72,8 @@ def choose_sites(passes: KeptPasses, layouts: Sequence[SiteLayout], key: str) ->
 class PassKeeper:
     """Observer that hands the maps and factors that are to be kept to `write`, as they come.
 
-    `row` and `column` say where the running batch stands in the store. Maps of one chunk at a time are made: on large
-    images those of a whole batch would not fit anywhere.
+    `row` and `column` say where the running batch stands in the store, `before` where on the axes before them. Maps of
+    one chunk at a time are made: on large images those of a whole batch would not fit anywhere.
     """
 
     def __init__(
@@ -87,18 +87,20 @@ class PassKeeper:
         self.write = write
         self.row = 0
         self.column = 0
+        self.before: tuple[int, ...] = ()
         self._kept = {key: (len(some.samples), [t in some.timesteps for t in timesteps]) for key, some in kept.items()}
 
     def observe(self, call: AttentionCall) -> None:
         name = call.site.name
         for start, end in self._pieces(call, "maps", "maps"):
             maps = attention_maps(call, slice(start - self.row, end - self.row))
-            self.write(self.arrays[name, "maps"], (slice(start, end), self.column), maps.cpu().numpy())
+            self.write(self.arrays[name, "maps"], (*self.before, slice(start, end), self.column), maps.cpu().numpy())
         for start, end in self._pieces(call, "factors", "query_factor"):
             masked = (name, "key_bias") in self.arrays
             factors = attention_factors(call, slice(start - self.row, end - self.row), masked=masked)
             for variable, values in factors.items():
-                self.write(self.arrays[name, variable], (slice(start, end), self.column), values.cpu().numpy())
+                region: tuple[slice | int, ...] = (*self.before, slice(start, end), self.column)
+                self.write(self.arrays[name, variable], region, values.cpu().numpy())
 
     def _pieces(self, call: AttentionCall, what: str, variable: str) -> Iterable[tuple[int, int]]:
         """Yield the rows of the running batch that are kept, cut at the borders of chunks."""
@@ -106,7 +108,7 @@ class PassKeeper:
         stop = min(count, self.row + len(call.query))
         if self.row >= stop or not columns[self.column]:
             return
-        step = self.arrays[call.site.name, variable].chunks[0]
+        step = self.arrays[call.site.name, variable].chunks[len(self.before)]
         borders = [self.row, *range((self.row // step + 1) * step, stop, step), stop]
         yield from pairwise(borders)
 

@@ -24,8 +24,8 @@ COMPRESSOR = ZstdCodec(level=1)
 # Files of chunks lie side by side: a directory per dimension would cost more than writing them does.
 FLAT: dict[str, Any] = {"name": "default", "separator": "."}
 
-# Dimension, values, attributes.
-Coordinate = tuple[str, np.ndarray, dict[str, Any]]
+# Dimension (or dimensions), values, attributes.
+Coordinate = tuple[str | tuple[str, ...], np.ndarray, dict[str, Any]]
 
 # A chunk is one timestep of all heads of as many samples as stay below this.
 CHUNK_BYTES = 8 * 2**20
@@ -78,6 +78,7 @@ FACTORS: dict[str, Variable] = {
 KEY_BIAS = Variable(("head", "key"), "float32", "nat", "what the mask adds to the scores of each key")
 LOSS = Variable((), "float32", "1", "mean squared error of the predicted noise")
 COORDINATES = {
+    "guidance": "pass of classifier-free guidance",
     "sample": "sample id",
     "kept_sample": "sample id whose maps are kept",
     "factor_sample": "sample id whose factors are kept",
@@ -173,6 +174,25 @@ class Kept:
     timesteps: Sequence[int]
 
 
+@dataclass(frozen=True)
+class Prompted:
+    """The texts behind the samples of a store: prompts (sample,), and tokens (sample, text token) where known."""
+
+    prompts: Sequence[str]
+    tokens: np.ndarray | None
+
+    def key_names(self, site: SiteLayout) -> np.ndarray | None:
+        """Return the token behind each key (sample, key), "" on the image; None where the keys are other ones."""
+        if self.tokens is None or site.kind == "self":
+            return None
+        first, last = (0, site.keys) if site.ranges is None else site.ranges.text
+        if self.tokens.shape[1] != last - first:
+            return None
+        names = np.full((len(self.prompts), site.keys), "", dtype=np.dtypes.StringDType())
+        names[:, first:last] = self.tokens
+        return names
+
+
 def samples_per_chunk(sites: Iterable[SiteLayout], samples: int) -> int:
     """Return how many samples of one timestep make a chunk of the largest quantity of any site."""
     largest = max(_bytes(site, variable) for site in sites for variable in site.variables.values())
@@ -183,24 +203,33 @@ def create_attention_store(
     directory: Path,
     sites: Sequence[SiteLayout],
     *,
-    axes: Mapping[str, Sequence[int]],
+    axes: Mapping[str, Sequence[int] | Sequence[str]],
     chunks: Mapping[str, int],
     kept: Mapping[tuple[str, str], Kept] | None = None,
+    prompts: Prompted | None = None,
     attrs: Mapping[str, Any],
 ) -> dict[tuple[str, str], zarr.Array]:
     """Lay out an empty store in `directory` and return its arrays by (site, variable), the root's as ("", "loss").
 
-    `axes` gives the coordinates of the leading dimensions, in order (sample, timestep; or twin, sample, timestep), and
-    `chunks` their chunk lengths. `kept` tells, by (site, "maps") and (site, "factors"), what is kept of them. The order
-    of `sites` is kept in the root's attribute `sites`, since a directory has none.
+    `axes` gives the coordinates of the leading dimensions, in order (sample, timestep, and before them perhaps twin or
+    guidance), and `chunks` their chunk lengths. `prompts` names the text of each sample. `kept` tells, by
+    (site, "maps") and (site, "factors"), what is kept of them. The order of `sites` is kept in the root's attribute
+    `sites`, since a directory has none.
     """
     root = zarr.create_group(directory, zarr_format=3, attributes={**attrs, "sites": [site.name for site in sites]})
     for name, values in axes.items():
         _write_coordinate(root, name, _ids(name, values))
+    if prompts is not None:
+        about_prompts = {"long_name": "what the image was asked to show"}
+        _write_coordinate(root, "prompt", ("sample", _text(prompts.prompts), about_prompts))
+        root.attrs["coordinates"] = "prompt"
+    before = {name: values for name, values in axes.items() if name not in ("sample", "timestep")}
     arrays = {("", "loss"): _create(root, "loss", LOSS, axes, chunks, {})}
     for site in sites:
         maps, factors = ((kept or {}).get((site.name, what)) for what in ("maps", "factors"))
         coords = site.coords()
+        if prompts is not None and (names := prompts.key_names(site)) is not None:
+            coords["token"] = (("sample", "key"), names, {"long_name": "token of the prompt"})
         for dim, some in (("kept_sample", maps), ("factor_sample", factors)):
             if some is not None:
                 coords[dim] = _ids(dim, some.samples)
@@ -212,28 +241,40 @@ def create_attention_store(
         for name, variable in site.variables.items():
             arrays[site.name, name] = _create(group, name, variable, axes, chunks, site.sizes)
         if maps is not None:
-            arrays[site.name, "maps"] = _create_maps(group, site, maps, axes["timestep"])
+            arrays[site.name, "maps"] = _create_maps(group, site, maps, axes["timestep"], before)
         if factors is not None:
-            arrays |= _create_factors(group, site, factors, axes["timestep"])
+            arrays |= _create_factors(group, site, factors, axes["timestep"], before)
     return arrays
 
 
-def _create_maps(group: zarr.Group, site: SiteLayout, kept: Kept, timesteps: Sequence[int]) -> zarr.Array:
+def _create_maps(
+    group: zarr.Group,
+    site: SiteLayout,
+    kept: Kept,
+    timesteps: Sequence[int] | Sequence[str],
+    before: Mapping[str, Sequence[int] | Sequence[str]],
+) -> zarr.Array:
     per_sample = _bytes(site, MAPS)
-    lengths = {"kept_sample": max(1, min(len(kept.samples), CHUNK_BYTES // per_sample)), "timestep": 1}
+    lengths = dict.fromkeys((*before, "timestep"), 1)
+    lengths["kept_sample"] = max(1, min(len(kept.samples), CHUNK_BYTES // per_sample))
     # Maps of one sample and all heads can be hundreds of MB; then a chunk is a single head.
     if per_sample > 2 * CHUNK_BYTES:
         lengths["head"] = 1
-    leading = {"kept_sample": kept.samples, "timestep": timesteps}
+    leading = {**before, "kept_sample": kept.samples, "timestep": timesteps}
     return _create(group, "maps", MAPS, leading, lengths, site.sizes, kept_timesteps=list(kept.timesteps))
 
 
 def _create_factors(
-    group: zarr.Group, site: SiteLayout, kept: Kept, timesteps: Sequence[int]
+    group: zarr.Group,
+    site: SiteLayout,
+    kept: Kept,
+    timesteps: Sequence[int] | Sequence[str],
+    before: Mapping[str, Sequence[int] | Sequence[str]],
 ) -> dict[tuple[str, str], zarr.Array]:
     largest = max(_bytes(site, variable) for variable in site.factors.values())
-    lengths = {"factor_sample": max(1, min(len(kept.samples), FACTOR_CHUNK_BYTES // largest)), "timestep": 1}
-    leading = {"factor_sample": kept.samples, "timestep": timesteps}
+    lengths = dict.fromkeys((*before, "timestep"), 1)
+    lengths["factor_sample"] = max(1, min(len(kept.samples), FACTOR_CHUNK_BYTES // largest))
+    leading = {**before, "factor_sample": kept.samples, "timestep": timesteps}
     about = {"kept_timesteps": list(kept.timesteps), "causal": site.causal}
     return {
         (site.name, name): _create(group, name, variable, leading, lengths, site.sizes, **about)
@@ -245,8 +286,10 @@ def _text(values: Sequence[str]) -> np.ndarray:
     return np.asarray(values, dtype=np.dtypes.StringDType())
 
 
-def _ids(name: str, values: Sequence[int]) -> Coordinate:
-    return name, np.asarray(values, np.int64), {"long_name": COORDINATES[name]}
+def _ids(name: str, values: Sequence[int] | Sequence[str]) -> Coordinate:
+    named = any(isinstance(value, str) for value in values)
+    array = np.asarray(values, np.dtypes.StringDType() if named else np.int64)
+    return name, array, {"long_name": COORDINATES[name]}
 
 
 def _bytes(site: SiteLayout, variable: Variable) -> int:
@@ -257,7 +300,7 @@ def _create(
     group: zarr.Group,
     name: str,
     variable: Variable,
-    axes: Mapping[str, Sequence[int]],
+    axes: Mapping[str, Sequence[int] | Sequence[str]],
     chunks: Mapping[str, int],
     sizes: Mapping[str, int],
     **about: Any,
@@ -282,9 +325,9 @@ def _write_coordinate(group: zarr.Group, name: str, coordinate: Coordinate) -> N
     array = group.create_array(
         name,
         shape=values.shape,
-        chunks=(max(1, len(values)),),
+        chunks=tuple(max(1, length) for length in values.shape),
         dtype=str if values.dtype.kind == "T" else values.dtype,
-        dimension_names=[dim],
+        dimension_names=[dim] if isinstance(dim, str) else list(dim),
         attributes=attributes,
         compressors=COMPRESSOR,
         chunk_key_encoding=FLAT,

@@ -14,8 +14,9 @@ import torch
 import xarray as xr
 
 from diffmech.artifacts import open_store
+from diffmech.attention.layout import Prompted
 from diffmech.errors import ConfigError, StoreError
-from diffmech.models.denoiser import Condition
+from diffmech.models.denoiser import Condition, Conditioning
 from diffmech.models.prompted import PromptCondition
 
 # Arguments of a pipeline's denoiser in the store: those with a row per sample and branch of guidance, and the others.
@@ -40,13 +41,19 @@ class Latents:
     attrs: dict[str, Any]
 
     @property
+    def prompts(self) -> Prompted | None:
+        """The texts behind the samples, None where there are none."""
+        if "prompt" not in self.given.coords:
+            return None
+        tokens = self.given["token"].values if "token" in self.given.coords else None
+        return Prompted([str(prompt) for prompt in self.given["prompt"].values], tokens)
+
+    @property
     def guidance(self) -> tuple[str, ...]:
         """The passes that classifier-free guidance makes of one, conditional first; empty where there is but one."""
         return tuple(map(str, self.given["guidance"].values)) if "guidance" in self.given.dims else ()
 
-    def condition(
-        self, rows: slice, column: int, device: torch.device | str, branch: int = 0
-    ) -> Condition | PromptCondition:
+    def condition(self, rows: slice, column: int, device: torch.device | str, branch: int = 0) -> Conditioning:
         """Return what some samples are conditioned on at the timestep in `column`, in one branch of the guidance."""
         return conditioned(given_at(self.given, self.timesteps[column]).isel(sample=rows), self.attrs, device, branch)
 
@@ -82,9 +89,7 @@ def join_given(parts: Sequence[xr.Dataset], dim: str) -> xr.Dataset:
     return xr.concat(parts, dim, data_vars="minimal", coords="minimal", compat="override", join="exact")
 
 
-def conditioned(
-    given: xr.Dataset, attrs: dict[str, Any], device: torch.device | str, branch: int = 0
-) -> Condition | PromptCondition:
+def conditioned(given: xr.Dataset, attrs: dict[str, Any], device: torch.device | str, branch: int = 0) -> Conditioning:
     """Return the conditioning (sample, ...) of one timestep as tensors; `attrs` are those of the latents store."""
     if TIMESTEP_INPUT not in given:
         return Condition(_tensor(given["domain"]), _tensor(given["condition"])).to(device)
@@ -116,7 +121,7 @@ def open_latents(path: Path | str) -> Latents:
         samples=store["sample"].values,
         timesteps=store["timestep"].values,
         x_t=store["x_t"],
-        noise=store["noise"] if "noise" in store else None,
+        noise=store.data_vars.get("noise"),
         given=store[needed].load(),
         attrs=store.attrs,
     )

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from diffmech.attention.passes import Latents, conditioned, given_at, join_given, nearest_timesteps, open_latents
 from diffmech.errors import StoreError
-from diffmech.models.denoiser import Condition
-from diffmech.models.prompted import PromptCondition
+from diffmech.models.denoiser import Conditioning
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Passes:
     samples: tuple[int, ...]
     x_t: Tensor
     noise: Tensor | None
-    condition: Condition | PromptCondition
+    condition: Conditioning
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -6,6 +6,7 @@ eps = sqrt(abar) v + sqrt(1 - abar) x_t and eps = (x_t - sqrt(abar) x_0) / sqrt(
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -17,6 +18,20 @@ from diffmech.models.tokens import AttributeTokens
 
 # So many tokens more than a grid has are taken for a class token or registers in the error about them.
 MOST_EXTRA_TOKENS = 16
+
+
+class Conditioning(Protocol):
+    """What some passes are conditioned on, one row per sample."""
+
+    def __len__(self) -> int: ...
+
+    def rows(self, chosen: slice | Tensor) -> Self:
+        """Return the condition of some of the samples."""
+        ...
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return the condition on another device."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -38,17 +53,17 @@ class Condition:
         """Return the condition that says nothing, for as many images as this one or for `n`."""
         return Condition.null(len(self) if n is None else n, self.values.shape[1]).to(self.domain.device)
 
-    def rows(self, chosen: slice | Tensor) -> "Condition":
+    def rows(self, chosen: slice | Tensor) -> Self:
         """Return the condition of some of the images."""
-        return Condition(self.domain[chosen], self.values[chosen])
+        return type(self)(self.domain[chosen], self.values[chosen])
 
     def joined(self, other: "Condition") -> "Condition":
         """Return the condition of these images followed by the other ones."""
         return Condition(torch.cat([self.domain, other.domain]), torch.cat([self.values, other.values]))
 
-    def to(self, device: torch.device | str) -> "Condition":
+    def to(self, device: torch.device | str) -> Self:
         """Return the condition on another device."""
-        return Condition(self.domain.to(device), self.values.to(device))
+        return type(self)(self.domain.to(device), self.values.to(device))
 
 
 # Calls a network: x_t (sample, channel, y, x), timesteps (sample,), condition -> output, shaped like x_t.
@@ -100,7 +115,7 @@ class Denoiser:
         """Where the weights are."""
         return next(self.module.parameters()).device
 
-    def predict_noise(self, x_t: Tensor, timestep: int | Tensor, condition: Condition | None = None) -> Tensor:
+    def predict_noise(self, x_t: Tensor, timestep: int | Tensor, condition: Conditioning | None = None) -> Tensor:
         """Return the predicted noise `(sample, channel, y, x)` in `x_t`, which has that shape too.
 
         `timestep` is one integer for all images, or `(sample,)`. `condition` None says nothing about the images.
@@ -153,7 +168,9 @@ class Denoiser:
             rows, columns = (rows + 1) // 2, (columns + 1) // 2
         yield 1, 1
 
-    def _known(self, condition: Condition | None, x_t: Tensor) -> Condition:
+    def _known(self, condition: Conditioning | None, x_t: Tensor) -> Condition:
+        if condition is not None and not isinstance(condition, Condition):
+            raise ValueError(f"the condition is a {type(condition).__name__}; expected domains and attributes")
         known = condition or Condition.null(len(x_t), len(self.attributes))
         if not self.conditional:
             return known

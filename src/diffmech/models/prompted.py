@@ -7,12 +7,12 @@ without the pipeline, its text encoders or its sampling loop: this works for any
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from diffmech.models.denoiser import Denoiser
+from diffmech.models.denoiser import Conditioning, Denoiser
 
 # Arguments are stored flat: `added_cond_kwargs.text_embeds`, `image_rotary_emb.0`.
 SEPARATOR = "."
@@ -37,18 +37,18 @@ class PromptCondition:
     def __len__(self) -> int:
         return self.count
 
-    def rows(self, chosen: slice | Tensor) -> "PromptCondition":
+    def rows(self, chosen: slice | Tensor) -> Self:
         """Return the condition of some of the samples."""
         count = len(range(self.count)[chosen]) if isinstance(chosen, slice) else len(chosen)
         some = {name: values[chosen] for name, values in self.rows_of.items()}
-        return PromptCondition(some, self.shared, count, self.timestep, self.timestep_per_row)
+        return type(self)(some, self.shared, count, self.timestep, self.timestep_per_row)
 
-    def to(self, device: torch.device | str) -> "PromptCondition":
+    def to(self, device: torch.device | str) -> Self:
         """Return the condition on another device."""
         rows_of, shared = (
             {name: values.to(device) for name, values in part.items()} for part in (self.rows_of, self.shared)
         )
-        return PromptCondition(rows_of, shared, self.count, self.timestep, self.timestep_per_row)
+        return type(self)(rows_of, shared, self.count, self.timestep, self.timestep_per_row)
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class PromptedDenoiser(Denoiser):
 
     sample_argument: str = "sample"
 
-    def predict_noise(self, x_t: Tensor, timestep: int | Tensor, condition: Any = None) -> Tensor:
+    def predict_noise(self, x_t: Tensor, timestep: int | Tensor, condition: Conditioning | None = None) -> Tensor:
         """Return what the network predicts for `x_t`, in its shape: noise, v or velocity, as it was trained.
 
         `x_t` is in the space the network works in (latents, packed latents). The condition carries the exact timestep.

@@ -142,6 +142,7 @@ def call_arguments(
         "width": size,
         "output_type": "np",
         "use_resolution_binning": False,
+        "clean_caption": False,
     }
     if "class_labels" in known:
         wanted["class_labels"] = [class_number(pipeline, prompt) for prompt in prompts]
@@ -157,7 +158,8 @@ def class_number(pipeline: Any, prompt: str) -> int:
     labels = getattr(pipeline, "labels", None) or {}
     if prompt in labels:
         return int(labels[prompt])
-    count = int(denoiser_of(pipeline).config["num_embeds_ada_norm"])
+    network: Any = denoiser_of(pipeline)
+    count = int(network.config["num_embeds_ada_norm"])
     if not prompt.isdigit() or int(prompt) >= count:
         raise ConfigError(
             f"prompts: {prompt!r} is no class of {type(pipeline).__name__}; give a number below {count}"

@@ -14,7 +14,7 @@ import torch
 import xarray as xr
 from conftest import RUNTIME, Capture
 
-from diffmech.attention.capture import capture_attention, observing, rows_condition, survey_sites
+from diffmech.attention.capture import capture_attention, observing, survey_sites
 from diffmech.attention.keeping import attention_maps
 from diffmech.attention.passes import open_latents
 from diffmech.attention.sites import AttentionSite
@@ -30,7 +30,7 @@ MakeLatents = Callable[..., Path]
 def test_observing_leaves_the_prediction_bit_identical(latents: MakeLatents, model_json: Path) -> None:
     passes, denoiser = open_latents(latents()), load_denoiser(model_json, device="cpu")
     x_t = torch.from_numpy(passes.x_t[:, 0].values)
-    condition = rows_condition(passes, slice(0, 6), denoiser.device)
+    condition = passes.condition(slice(0, 6), 0, denoiser.device)
     with torch.no_grad():
         plain = denoiser.predict_noise(x_t, 100, condition)
     predictions = []
@@ -57,7 +57,7 @@ def test_the_loss_is_the_mean_squared_error_of_the_predicted_noise(
     passes, denoiser = open_latents(path), load_denoiser(model_json, device="cpu")
     loss = open_attention(capture(path))["loss"]
     for column, timestep in enumerate(passes.timesteps.tolist()):
-        condition = rows_condition(passes, slice(0, 6), denoiser.device)
+        condition = passes.condition(slice(0, 6), 0, denoiser.device)
         with torch.no_grad():
             prediction = denoiser.predict_noise(torch.from_numpy(passes.x_t[:, column].values), timestep, condition)
         expected = ((prediction.numpy() - passes.noise[:, column].values) ** 2).mean((1, 2, 3))
@@ -76,7 +76,7 @@ def test_stored_maps_are_the_softmax_of_the_models_own_scores(
         expected[call.site.name] = (call.query @ call.key.mT * call.scale).softmax(-1)
 
     with torch.no_grad(), AttentionTap(denoiser.module, [softmax]):
-        condition = rows_condition(passes, slice(0, 3), denoiser.device)
+        condition = passes.condition(slice(0, 3), 0, denoiser.device)
         denoiser.predict_noise(torch.from_numpy(passes.x_t[:3, 1].values), 700, condition)
     assert list(tree.children) == list(expected)
     for site, maps in expected.items():
