@@ -31,6 +31,11 @@ class StudyConfig(Section):
 class LatentsConfig(Section):
     """The noised images x_t that capture and ablation share."""
 
+    kind: Literal["noised", "trajectory"] = Field(
+        "noised",
+        description="`noised`: clean images plus noise, with a denoising loss; `trajectory` (data sets of kind prompts): "
+        "what the denoiser was given while it generated them, at the sampling steps nearest to capture.timesteps.",
+    )
     condition: Literal["full", "null"] = Field(
         "full", description="Condition the denoiser on each image's own domain and attributes, or on nothing."
     )
