@@ -45,6 +45,18 @@ class Config(Section):
                     f"study.domains.{domain}: {dataset!r} is not in datasets, which has {sorted(self.datasets)}"
                 )
         model = self.models[self.study.model]
+        for domain, dataset in self.study.domains.items():
+            prompted = self.datasets[dataset].kind == "prompts"
+            if prompted != (model.source == "pipeline"):
+                wanted = "of kind prompts, since its images are generated" if model.source == "pipeline" else "of images"
+                raise ValueError(
+                    f"study.domains.{domain}: {dataset!r} is of kind {self.datasets[dataset].kind}, but "
+                    f"models.{self.study.model} is of source {model.source} and needs data sets {wanted}"
+                )
+        if self.latents.kind == "trajectory" and model.source != "pipeline":
+            raise ValueError(
+                "latents.kind: 'trajectory' needs a model of source pipeline, which generates its images; give 'noised'"
+            )
         if model.source == "train":
             for domain in model.training.domain_shares:
                 if domain not in self.study.domains:

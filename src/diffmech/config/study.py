@@ -1,6 +1,6 @@
 """`study`, `latents`, `capture` and `untrained`: which question is asked, on which passes of the denoiser."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -13,9 +13,15 @@ class StudyConfig(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")] = Field(description="Name shown in the report.")
     model: str = Field(description="The entry of `models` that is studied.")
     domains: dict[str, str] = Field(
-        description="The two domains and the data set behind each. The first is the one differences are counted from."
+        description="The two domains and the data set behind each. The first is the one differences are counted from. "
+        "Null takes a domain of the default study out, in a file laid over it."
     )
     seed: Seed = Field(0, description="Seed of all statistics (bootstrap, permutations, controls).")
+
+    @field_validator("domains", mode="before")
+    @classmethod
+    def _without_null(cls, domains: Any) -> Any:
+        return {k: v for k, v in domains.items() if v is not None} if isinstance(domains, dict) else domains
 
     @field_validator("domains")
     @classmethod

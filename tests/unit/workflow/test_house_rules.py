@@ -50,6 +50,6 @@ def test_every_rule_tracks_its_code_and_names_its_environment():
             rule = rule.split("\nrule ")[0].split("\ncheckpoint ")[0]
             if "script:" in rule:
                 name = rule.split(":")[0]
-                assert f'code=study.code("{name}")' in rule, name
+                assert f'code=study.code("{name}")' in rule or f'code=study.denoising_code("{name}")' in rule, name
                 assert f'"../workflow_scripts/{name}.py"' in rule, name
                 assert all(f"    {word}:" in rule for word in ("log", "benchmark", "conda", "threads", "message")), name
