@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,16 @@ import torch
 from torch import Tensor
 
 from diffmech.artifacts import building_store, progress, provenance, read_json
-from diffmech.attention.keeping import PassKeeper, choose_kept
+from diffmech.attention.batches import Batches
+from diffmech.attention.compression import choose_codecs
+from diffmech.attention.keeping import FirstChunks, PassKeeper, choose_kept
 from diffmech.attention.layout import JOINT_VARIABLES, VARIABLES, SiteLayout, create_attention_store, samples_per_chunk
 from diffmech.attention.passes import Latents, open_latents
 from diffmech.attention.sites import head_ids
 from diffmech.attention.statistics import AttentionStatistics, StatisticsObserver
 from diffmech.attention.tap import AttentionCall, AttentionTap, check_tappable
 from diffmech.attention.text_tokens import token_ranges
-from diffmech.attention.writing import writing
+from diffmech.attention.writing import Region, writing
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.study import CaptureConfig
 from diffmech.errors import ModelError, StoreError
@@ -65,7 +68,8 @@ def capture_attention(
             create_attention_store(directory, [], axes=axes, chunks=dict.fromkeys(axes, 1), attrs=attrs)
             return
         denoiser = load_denoiser(Path(model_json), device=runtime.device, untrained_seed=untrained_seed)
-        layouts = survey_sites(denoiser, passes)
+        first = FirstChunks()
+        layouts = survey_sites(denoiser, passes, first)
         group = samples_per_chunk(layouts, len(samples))
         kept = choose_kept(capture, layouts, samples, timesteps)
         arrays = create_attention_store(
@@ -74,6 +78,7 @@ def capture_attention(
             axes=axes,
             chunks={**dict.fromkeys(axes, 1), "sample": group},
             kept=kept,
+            compression=choose_codecs(first.samples) if kept else {},
             prompts=passes.prompts,
             attrs=attrs,
         )
@@ -81,12 +86,12 @@ def capture_attention(
             keeper = PassKeeper(arrays, kept, timesteps, write)
             with observing(denoiser, layouts, keeper) as observe:
                 for region, results in observe_chunks(observe, passes, group, runtime, denoiser.device, keeper):
-                    for key, values in results.items():
-                        write(arrays[key], region, values)
+                    for key in list(results):
+                        write(arrays[key], region, results.pop(key))  # the queue alone holds it from here on
 
 
-def survey_sites(denoiser: Denoiser, latents: Latents) -> list[SiteLayout]:
-    """Return the layout of every attention site, learned from one pass of one sample.
+def survey_sites(denoiser: Denoiser, latents: Latents, *observers: Any) -> list[SiteLayout]:
+    """Return the layout of every attention site, learned from one pass of one sample, which `observers` may see.
 
     Raises ModelError naming the sites that cannot be tapped, or that are not laid out on the image.
     """
@@ -120,7 +125,7 @@ def survey_sites(denoiser: Denoiser, latents: Latents) -> list[SiteLayout]:
             causal=call.is_causal,
         )
 
-    with torch.no_grad(), AttentionTap(denoiser.module, [learn]):
+    with torch.no_grad(), AttentionTap(denoiser.module, [learn, *observers]):
         run()
     return list(layouts.values())
 
@@ -140,13 +145,15 @@ def observing(denoiser: Denoiser, layouts: list[SiteLayout], *observers: Any) ->
     )
 
     def observe(x_t: Tensor, noise: Tensor | None, timestep: int, condition: Conditioning) -> Results:
-        statistics.results.clear()
-        prediction = denoiser.predict_noise(x_t, timestep, condition)
-        size = (prediction if noise is None else prediction - noise).square().flatten(1).mean(1)
-        # Only now does anything leave the device: a copy per site would stall it in the middle of the pass.
-        results = {LOSS_KEY: size.float().cpu().numpy()}
-        for site, found in statistics.results.items():
-            results |= {(site, name): values for name, values in _arrays(found).items()}
+        try:
+            prediction = denoiser.predict_noise(x_t, timestep, condition)
+            size = (prediction if noise is None else prediction - noise).square().flatten(1).mean(1)
+            # Only now does anything leave the device: a copy per site would stall it in the middle of the pass.
+            results = {LOSS_KEY: size.float().cpu().numpy()}
+            for site, found in statistics.results.items():
+                results |= {(site, name): values for name, values in _arrays(found).items()}
+        finally:  # also where memory ran out in the middle of the pass
+            statistics.results.clear()
         _check_finite(results, timestep)
         if noise is None:
             results[LOSS_KEY][:] = np.nan
@@ -158,10 +165,10 @@ def observing(denoiser: Denoiser, layouts: list[SiteLayout], *observers: Any) ->
 
 def observe_chunks(
     observe: Observe, latents: Latents, group: int, runtime: RuntimeConfig, device: torch.device, keeper: PassKeeper
-) -> Iterator[tuple[tuple[slice | int, ...], Results]]:
+) -> Iterator[tuple[Region, Results]]:
     """Yield the region of the store and the results of each chunk: `group` samples at one timestep, run in batches.
 
-    With guidance, each chunk is run once per branch.
+    With guidance, each chunk is run once per branch. A batch that does not fit into memory is halved, see `Batches`.
     """
     steps = [
         (column, chunk, branch, rows)
@@ -170,21 +177,25 @@ def observe_chunks(
         for branch in range(len(latents.guidance) or 1)
         for rows in cuts(chunk, runtime.batch_size)
     ]
+    batches = Batches(runtime.batch_size)
     parts: list[Results] = []
+
+    def run(column: int, start: int, branch: int, x_t: np.ndarray, noise: np.ndarray | None, rows: slice) -> Results:
+        some = slice(rows.start - start, rows.stop - start)
+        keeper.before, keeper.row, keeper.column = (branch,) if latents.guidance else (), rows.start, column
+        noised = torch.from_numpy(x_t[some]).to(device)
+        added = None if noise is None else torch.from_numpy(noise[some]).to(device)
+        condition = latents.condition(rows, column, device, branch)
+        return observe(noised, added, int(latents.timesteps[column]), condition)
+
     for column, chunk, branch, rows in progress(steps, "capture (batches)", total=len(steps), show=runtime.progress):
         if rows.start == chunk.start:  # a chunk of latents is read once, not once per batch
             x_t = latents.x_t[chunk, column].values
             noise = None if latents.noise is None else latents.noise[chunk, column].values
-        some = slice(rows.start - chunk.start, rows.stop - chunk.start)
-        keeper.before = (branch,) if latents.guidance else ()
-        keeper.row, keeper.column = rows.start, column
-        noised = torch.from_numpy(x_t[some]).to(device)
-        added = None if noise is None else torch.from_numpy(noise[some]).to(device)
-        condition = latents.condition(rows, column, device, branch)
-        parts.append(observe(noised, added, int(latents.timesteps[column]), condition))
+        parts += batches.run(rows, partial(run, column, chunk.start, branch, x_t, noise))
         if rows.stop == chunk.stop:
-            region = (*keeper.before, chunk, column)
-            yield region, {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+            region: Region = (*keeper.before, chunk, column)
+            yield region, {key: np.concatenate([part.pop(key) for part in parts]) for key in list(parts[0])}
             parts = []
 
 

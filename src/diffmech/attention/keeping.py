@@ -5,7 +5,7 @@ nothing as large as a map is ever made. `attention.factors` turns factors into m
 """
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from itertools import pairwise
 
@@ -15,13 +15,14 @@ import zarr
 from torch import Tensor
 
 from diffmech.attention.kernels import score_tiles
-from diffmech.attention.layout import Kept, SiteLayout
+from diffmech.attention.layout import CHUNK_BYTES, Kept, SiteLayout
 from diffmech.attention.tap import AttentionCall
+from diffmech.attention.writing import Region
 from diffmech.config.study import CaptureConfig, KeptPasses
 from diffmech.errors import ConfigError, ModelError
 
 # Takes an array of a store, a region of it, and the values that belong there.
-Write = Callable[[zarr.Array, tuple[slice | int, ...], np.ndarray], None]
+Write = Callable[[zarr.Array, Region, np.ndarray], None]
 
 # Factors are scaled so that this is their largest entry: well below where float16 ends, 2^28 above its normal smallest.
 LARGEST_ENTRY = 2.0**14
@@ -93,16 +94,21 @@ class PassKeeper:
     def observe(self, call: AttentionCall) -> None:
         name = call.site.name
         for start, end in self._pieces(call, "maps", "maps"):
-            maps = attention_maps(call, slice(start - self.row, end - self.row))
-            self.write(self.arrays[name, "maps"], (*self.before, slice(start, end), self.column), maps.cpu().numpy())
+            array, rows = self.arrays[name, "maps"], slice(start - self.row, end - self.row)
+            heads, queries = array.chunks[-3:-1]
+            for head in range(0, call.query.shape[1], heads):
+                some = slice(head, head + heads)
+                for tokens, maps in map_blocks(call, rows, some, queries):
+                    region: Region = (*self.before, slice(start, end), self.column, some, tokens)
+                    self.write(array, region, maps.cpu().numpy())
         for start, end in self._pieces(call, "factors", "query_factor"):
             masked = (name, "key_bias") in self.arrays
             factors = attention_factors(call, slice(start - self.row, end - self.row), masked=masked)
             for variable, values in factors.items():
-                region: tuple[slice | int, ...] = (*self.before, slice(start, end), self.column)
-                self.write(self.arrays[name, variable], region, values.cpu().numpy())
+                rows_of: Region = (*self.before, slice(start, end), self.column)
+                self.write(self.arrays[name, variable], rows_of, values.cpu().numpy())
 
-    def _pieces(self, call: AttentionCall, what: str, variable: str) -> Iterable[tuple[int, int]]:
+    def _pieces(self, call: AttentionCall, what: str, variable: str) -> Iterator[tuple[int, int]]:
         """Yield the rows of the running batch that are kept, cut at the borders of chunks."""
         count, columns = self._kept.get((call.site.name, what), (0, []))
         stop = min(count, self.row + len(call.query))
@@ -113,13 +119,54 @@ class PassKeeper:
         yield from pairwise(borders)
 
 
+class FirstChunks:
+    """Observer that keeps a chunk of what the largest site of a pass gives: `samples` by kind, to choose codecs by.
+
+    Kinds are "maps", "query_factor" and "key_factor".
+    """
+
+    def __init__(self) -> None:
+        self.samples: dict[str, np.ndarray] = {}
+        self._largest = 0
+
+    def observe(self, call: AttentionCall) -> None:
+        size = call.query.shape[1] * call.query.shape[2] * call.key.shape[2]
+        if size <= self._largest:
+            return
+        self._largest = size
+        heads = max(1, min(call.query.shape[1], CHUNK_BYTES // (2 * call.query.shape[2] * call.key.shape[2])))
+        queries = max(1, min(call.query.shape[2], CHUNK_BYTES // (2 * call.key.shape[2])))
+        found = {
+            "maps": next(map_blocks(call, slice(0, 1), slice(0, heads), queries))[1],
+            **_factors(call, slice(0, 1)),
+        }
+        self.samples = {kind: found[kind].cpu().numpy() for kind in ("maps", "query_factor", "key_factor")}
+
+
 def attention_maps(call: AttentionCall, samples: slice = slice(None)) -> Tensor:
     """Return the attention probabilities (sample, head, query, key) of some samples: float32 softmax, as float16."""
-    query, key = call.query[samples], call.key[samples]
-    maps = query.new_empty((*query.shape[:3], key.shape[2]), dtype=torch.float16)
-    for rows, scores in score_tiles(query, key, call.scale, _mask(call, samples), call.is_causal):
-        maps[:, :, rows] = scores.softmax(-1)
+    [(_, maps)] = map_blocks(call, samples, slice(None), call.query.shape[-2])
     return maps
+
+
+def map_blocks(call: AttentionCall, samples: slice, heads: slice, length: int) -> Iterator[tuple[slice, Tensor]]:
+    """Yield blocks of `length` queries (the last may be shorter) and their maps (sample, head, query, key), float16."""
+    query, key, mask = call.query[samples, heads], _keys_of_all_heads(call)[samples, heads], _mask(call, samples)
+    if mask is not None and mask.dim() == 4 and mask.shape[1] > 1:
+        mask = mask[:, heads]
+    queries, block, done = query.shape[2], query.new_empty(0), 0
+    for rows, scores in score_tiles(query, key, call.scale, mask, call.is_causal):
+        maps, start = scores.softmax(-1), rows.start
+        while start < rows.stop:
+            if start == done:
+                size = min(length, queries - done)
+                block = maps.new_empty((*query.shape[:2], size, key.shape[2]), dtype=torch.float16)
+            stop = min(rows.stop, done + block.shape[2])
+            block[:, :, start - done : stop - done] = maps[:, :, start - rows.start : stop - rows.start]
+            start = stop
+            if stop == done + block.shape[2]:
+                yield slice(done, stop), block
+                done = stop
 
 
 def attention_factors(call: AttentionCall, samples: slice = slice(None), *, masked: bool = False) -> dict[str, Tensor]:
@@ -129,30 +176,34 @@ def attention_factors(call: AttentionCall, samples: slice = slice(None), *, mask
     factor_scale (sample, head) and key_bias (sample, head, key) float32. Raises ModelError where the mask depends on
     the query, and where there is one although `masked` is False.
     """
-    dtype = torch.promote_types(call.query.dtype, torch.float32)
-    query, key = call.query[samples].to(dtype), call.key[samples].to(dtype)
-    if key.shape[1] != query.shape[1]:  # grouped-query attention: each key head serves several query heads
-        key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
-    key = key - key.mean(-2, keepdim=True)
-    # Of a head whose keys are all equal, the scores are zero whatever they are divided by.
-    query_peak, key_peak = (
-        factor.abs().amax((-2, -1), keepdim=True).clamp_min(torch.finfo(torch.float32).tiny) / LARGEST_ENTRY
-        for factor in (query, key)
-    )
-    factors = {
-        "query_factor": (query / query_peak).to(torch.float16),
-        "key_factor": (key / key_peak).to(torch.float16),
-        "factor_scale": (call.scale * query_peak * key_peak).flatten(1).float(),
-    }
+    factors = _factors(call, samples)
     mask = _mask(call, samples)
     if mask is not None:
         _require_key_mask(call.site.name, mask)
         if not masked:
             raise ModelError(f"{call.site.name}: got an attention mask, but had none on the first pass; {_INSTEAD}")
     if masked:
-        bias = torch.zeros(1, device=query.device) if mask is None else _additive(mask[..., :1, :])
-        factors["key_bias"] = bias.expand(*key.shape[:2], 1, key.shape[2])[..., 0, :].float()
+        bias = call.query.new_zeros(1) if mask is None else _additive(mask[..., :1, :])
+        shape = factors["key_factor"].shape
+        factors["key_bias"] = bias.expand(*shape[:2], 1, shape[2])[..., 0, :].float()
     return factors
+
+
+def _factors(call: AttentionCall, samples: slice) -> dict[str, Tensor]:
+    """Return query_factor, key_factor and factor_scale, whatever the mask."""
+    dtype = torch.promote_types(call.query.dtype, torch.float32)
+    query, key = call.query[samples].to(dtype), _keys_of_all_heads(call)[samples].to(dtype)
+    key = key - key.mean(-2, keepdim=True)
+    # Of a head whose keys are all equal, the scores are zero whatever they are divided by.
+    query_peak, key_peak = (
+        factor.abs().amax((-2, -1), keepdim=True).clamp_min(torch.finfo(torch.float32).tiny) / LARGEST_ENTRY
+        for factor in (query, key)
+    )
+    return {
+        "query_factor": (query / query_peak).to(torch.float16),
+        "key_factor": (key / key_peak).to(torch.float16),
+        "factor_scale": (call.scale * query_peak * key_peak).flatten(1).float(),
+    }
 
 
 _INSTEAD = "leave the site out of capture.factors_of.sites and keep its maps instead"
@@ -170,6 +221,11 @@ def _additive(mask: Tensor) -> Tensor:
         if mask.dtype != torch.bool
         else torch.zeros_like(mask, dtype=torch.float32).masked_fill_(~mask, -torch.inf)
     )
+
+
+def _keys_of_all_heads(call: AttentionCall) -> Tensor:
+    repeats = call.query.shape[1] // call.key.shape[1]  # grouped-query attention: a key head serves several query heads
+    return call.key if repeats == 1 else call.key.repeat_interleave(repeats, dim=1)
 
 
 def _mask(call: AttentionCall, samples: slice) -> Tensor | None:

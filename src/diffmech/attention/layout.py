@@ -12,14 +12,9 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.codecs import ZstdCodec
 
+from diffmech.attention.compression import CODECS, COMPRESSOR
 from diffmech.attention.ranges import PARTS, TokenRanges
-
-# Measured on 8 MiB of float16 softmax maps (256 keys), diffuse to peaked, one core: zstd 1 makes them 1.1 to 1.7 times
-# smaller, writes 210 to 520 MB/s and reads 1 GB/s. zstd 3: as small, 80 to 550 MB/s. lz4: 1.0 to 1.4 times smaller.
-# Byte shuffling before zstd: as small, at half the speed. Nothing at all: 420 to 1250 MB/s.
-COMPRESSOR = ZstdCodec(level=1)
 
 # Files of chunks lie side by side: a directory per dimension would cost more than writing them does.
 FLAT: dict[str, Any] = {"name": "default", "separator": "."}
@@ -27,8 +22,14 @@ FLAT: dict[str, Any] = {"name": "default", "separator": "."}
 # Dimension (or dimensions), values, attributes.
 Coordinate = tuple[str | tuple[str, ...], np.ndarray, dict[str, Any]]
 
+# The coordinates of the leading dimensions, in order.
+Axes = Mapping[str, Sequence[int] | Sequence[str]]
+
 # A chunk is one timestep of all heads of as many samples as stay below this.
 CHUNK_BYTES = 8 * 2**20
+
+# The statistics of all sites of a chunk are held until it is whole: deep models get shorter chunks.
+HELD_BYTES = 64 * 2**20
 
 # Less for factors: a map is computed from a whole chunk of each of its two factors.
 FACTOR_CHUNK_BYTES = 2**20
@@ -194,36 +195,38 @@ class Prompted:
 
 
 def samples_per_chunk(sites: Iterable[SiteLayout], samples: int) -> int:
-    """Return how many samples of one timestep make a chunk of the largest quantity of any site."""
-    largest = max(_bytes(site, variable) for site in sites for variable in site.variables.values())
-    return max(1, min(samples, CHUNK_BYTES // largest))
+    """Return how many samples of one timestep make a chunk of the largest quantity, or are held of all quantities."""
+    sizes = [_bytes(site, variable) for site in sites for variable in site.variables.values()]
+    return max(1, min(samples, CHUNK_BYTES // max(sizes), HELD_BYTES // sum(sizes)))
 
 
 def create_attention_store(
     directory: Path,
     sites: Sequence[SiteLayout],
     *,
-    axes: Mapping[str, Sequence[int] | Sequence[str]],
+    axes: Axes,
     chunks: Mapping[str, int],
     kept: Mapping[tuple[str, str], Kept] | None = None,
     prompts: Prompted | None = None,
+    compression: Mapping[str, Mapping[str, Any]] | None = None,
     attrs: Mapping[str, Any],
 ) -> dict[tuple[str, str], zarr.Array]:
     """Lay out an empty store in `directory` and return its arrays by (site, variable), the root's as ("", "loss").
 
     `axes` gives the coordinates of the leading dimensions, in order (sample, timestep, and before them perhaps twin or
     guidance), and `chunks` their chunk lengths. `prompts` names the text of each sample. `kept` tells, by
-    (site, "maps") and (site, "factors"), what is kept of them. The order of `sites` is kept in the root's attribute
-    `sites`, since a directory has none.
+    (site, "maps") and (site, "factors"), what is kept of them, and `compression` by which codec (`choose_codecs`). The
+    order of `sites` is kept in the root's attribute `sites`, since a directory has none.
     """
-    root = zarr.create_group(directory, zarr_format=3, attributes={**attrs, "sites": [site.name for site in sites]})
+    codecs = {name: choice["codec"] for name, choice in (compression or {}).items()}
+    about_all = {**attrs, "sites": [site.name for site in sites], "compression": dict(compression or {})}
+    root = zarr.create_group(directory, zarr_format=3, attributes=about_all)
     for name, values in axes.items():
         _write_coordinate(root, name, _ids(name, values))
     if prompts is not None:
         about_prompts = {"long_name": "what the image was asked to show"}
         _write_coordinate(root, "prompt", ("sample", _text(prompts.prompts), about_prompts))
         root.attrs["coordinates"] = "prompt"
-    before = {name: values for name, values in axes.items() if name not in ("sample", "timestep")}
     arrays = {("", "loss"): _create(root, "loss", LOSS, axes, chunks, {})}
     for site in sites:
         maps, factors = ((kept or {}).get((site.name, what)) for what in ("maps", "factors"))
@@ -241,43 +244,40 @@ def create_attention_store(
         for name, variable in site.variables.items():
             arrays[site.name, name] = _create(group, name, variable, axes, chunks, site.sizes)
         if maps is not None:
-            arrays[site.name, "maps"] = _create_maps(group, site, maps, axes["timestep"], before)
+            arrays[site.name, "maps"] = _create_maps(group, site, maps, axes, codecs)
         if factors is not None:
-            arrays |= _create_factors(group, site, factors, axes["timestep"], before)
+            arrays |= _create_factors(group, site, factors, axes, codecs)
     return arrays
 
 
-def _create_maps(
-    group: zarr.Group,
-    site: SiteLayout,
-    kept: Kept,
-    timesteps: Sequence[int] | Sequence[str],
-    before: Mapping[str, Sequence[int] | Sequence[str]],
-) -> zarr.Array:
+def _leading(axes: Axes, dim: str, kept: Kept) -> Axes:
+    """Return `axes` with the samples that are kept, as the dimension `dim`, in place of all samples."""
+    return {dim if name == "sample" else name: kept.samples if name == "sample" else axes[name] for name in axes}
+
+
+def _create_maps(group: zarr.Group, site: SiteLayout, kept: Kept, axes: Axes, codecs: Mapping[str, str]) -> zarr.Array:
+    leading = _leading(axes, "kept_sample", kept)
     per_sample = _bytes(site, MAPS)
-    lengths = dict.fromkeys((*before, "timestep"), 1)
-    lengths["kept_sample"] = max(1, min(len(kept.samples), CHUNK_BYTES // per_sample))
-    # Maps of one sample and all heads can be hundreds of MB; then a chunk is a single head.
+    lengths = dict.fromkeys(leading, 1) | {"kept_sample": max(1, min(len(kept.samples), CHUNK_BYTES // per_sample))}
+    # Maps of one sample and all heads can be hundreds of MB; then a chunk is a single head, or some of its queries.
     if per_sample > 2 * CHUNK_BYTES:
         lengths["head"] = 1
-    leading = {**before, "kept_sample": kept.samples, "timestep": timesteps}
-    return _create(group, "maps", MAPS, leading, lengths, site.sizes, kept_timesteps=list(kept.timesteps))
+        if per_sample > 2 * CHUNK_BYTES * len(site.heads):
+            lengths["query"] = max(1, CHUNK_BYTES * len(site.heads) * site.queries // per_sample)
+    about = {"kept_timesteps": list(kept.timesteps)}
+    return _create(group, "maps", MAPS, leading, lengths, site.sizes, codecs.get("maps"), **about)
 
 
 def _create_factors(
-    group: zarr.Group,
-    site: SiteLayout,
-    kept: Kept,
-    timesteps: Sequence[int] | Sequence[str],
-    before: Mapping[str, Sequence[int] | Sequence[str]],
+    group: zarr.Group, site: SiteLayout, kept: Kept, axes: Axes, codecs: Mapping[str, str]
 ) -> dict[tuple[str, str], zarr.Array]:
     largest = max(_bytes(site, variable) for variable in site.factors.values())
-    lengths = dict.fromkeys((*before, "timestep"), 1)
+    leading = _leading(axes, "factor_sample", kept)
+    lengths = dict.fromkeys(leading, 1)
     lengths["factor_sample"] = max(1, min(len(kept.samples), FACTOR_CHUNK_BYTES // largest))
-    leading = {**before, "factor_sample": kept.samples, "timestep": timesteps}
     about = {"kept_timesteps": list(kept.timesteps), "causal": site.causal}
     return {
-        (site.name, name): _create(group, name, variable, leading, lengths, site.sizes, **about)
+        (site.name, name): _create(group, name, variable, leading, lengths, site.sizes, codecs.get(name), **about)
         for name, variable in site.factors.items()
     }
 
@@ -300,9 +300,10 @@ def _create(
     group: zarr.Group,
     name: str,
     variable: Variable,
-    axes: Mapping[str, Sequence[int] | Sequence[str]],
+    axes: Axes,
     chunks: Mapping[str, int],
     sizes: Mapping[str, int],
+    codec: str | None = None,
     **about: Any,
 ) -> zarr.Array:
     """Create an empty array (axes..., dims of `variable`); dimensions that `chunks` does not name are not cut."""
@@ -314,7 +315,7 @@ def _create(
         dtype=variable.dtype,
         dimension_names=list(shape),
         attributes={"units": variable.units, "long_name": variable.long_name, **about},
-        compressors=COMPRESSOR,
+        compressors=COMPRESSOR if codec is None else CODECS[codec],
         chunk_key_encoding=FLAT,
         fill_value=np.nan,
     )
