@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: run test lint docs clean
+.PHONY: run test lint docs matrix clean
 
 run: $(INSTALLED)  ## the study of config.yaml, up to results/report.html
 	$(BIN)/snakemake --cores $(CORES) $(ARGS)
@@ -23,6 +23,9 @@ lint: $(INSTALLED)  ## style, types, workflow lint
 
 docs: $(INSTALLED)  ## regenerate docs/config.md and resources/config.schema.json
 	$(BIN)/python -m diffmech.config.documentation
+
+matrix: $(INSTALLED)  ## contract tests with the oldest, the pinned and the newest diffusers
+	.ci/matrix $(ARGS)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "diffmech needs Python 3.11 or newer; name one: make PYTHON=python3.12")'

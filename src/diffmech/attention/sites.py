@@ -31,7 +31,7 @@ TRANSFORMER_PATH = re.compile(
     r"(?P<prefix>(?:.+\.)?)(?P<single>single_)?(?:transformer_)?blocks\.(?P<index>\d+)\.(?P<leaf>attn[12]?)"
 )
 HEAD_NAME = re.compile(r"(?P<site>.+)\.h(?P<head>\d{2,})")
-# Processors that join the text to the image though nothing else about their module says so.
+# Processors that join the text to the image, where nothing else about their module says so.
 JOINT_PROCESSORS = (
     "CogVideoXAttnProcessor2_0",
     "FusedCogVideoXAttnProcessor2_0",
@@ -145,12 +145,13 @@ def _head_count(path: str, module: nn.Module) -> int:
 
 def _kind(path: str, module: nn.Module) -> Kind:
     """Tell self, cross and joint attention apart; joint means that keys of text and image stand in one softmax."""
+    processor = type(getattr(module, "processor", None)).__name__
+    if processor.startswith("WanAttnProcessor"):  # added keys have a softmax of their own here
+        return "cross" if path.endswith("attn2") else "self"
+    is_added = getattr(module, "added_kv_proj_dim", None) is not None
+    if is_added or processor in JOINT_PROCESSORS or "single_transformer_blocks." in path:
+        return "joint"
     is_cross = getattr(module, "is_cross_attention", None)
-    if "single_transformer_blocks." in path or type(getattr(module, "processor", None)).__name__ in JOINT_PROCESSORS:
-        return "joint"
-    # Cross-attention with a width of its own for added keys (Wan) has them in a softmax of their own.
-    if getattr(module, "added_kv_proj_dim", None) is not None and not hasattr(module, "cross_attention_dim_head"):
-        return "joint"
     if is_cross is None:
         width = getattr(module, "cross_attention_dim", None)
         is_cross = width is not None or "cross" in path.rpartition(".")[2]
