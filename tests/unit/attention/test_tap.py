@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.overrides import _get_current_function_mode_stack
 
 from diffmech.attention.sites import AttentionSite
+from diffmech.attention.statistics import StatisticsObserver
 from diffmech.attention.tap import AttentionCall, AttentionTap, check_tappable
 from diffmech.errors import ModelError
 
@@ -379,3 +380,73 @@ def test_a_site_with_another_number_of_heads_than_it_says_is_not_trusted():
     model[0].heads = 3
     report = check_tappable(model, lambda: model(normal(1, 5, 8)))
     assert "expected (sample, 3 heads, token, channel)" in report.untapped["0.self"]
+
+
+class Configured(nn.Module):
+    """Attention of four query heads with whatever the function can be given."""
+
+    def __init__(self, key_heads: int = 4, **arguments: Any) -> None:
+        super().__init__()
+        self.heads, self.key_heads, self.arguments = 4, key_heads, arguments
+        self.to_q, self.to_k = nn.Linear(8, 16), nn.Linear(8, 4 * key_heads)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k = (to(x).unflatten(-1, (-1, 4)).transpose(1, 2) for to in (self.to_q, self.to_k))
+        return functional.scaled_dot_product_attention(q, k, k, **self.arguments).transpose(1, 2).flatten(2)
+
+
+CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    "grouped": {"key_heads": 2, "enable_gqa": True},
+    "one key head": {"key_heads": 1, "enable_gqa": True, "scale": 1.7},
+    "grouped and causal": {"key_heads": 2, "enable_gqa": True, "is_causal": True},
+    "causal": {"is_causal": True},
+    "odd scale": {"scale": 0.123},
+    "negative scale": {"scale": -0.5},
+    "boolean mask": {"attn_mask": torch.arange(9).remainder(3).ne(1).expand(2, 1, 9, 9), "scale": 1.0},
+    "bias of every head": {"attn_mask": normal(2, 4, 9, 9)},
+    "bias of two dimensions": {"attn_mask": normal(9, 9), "scale": 0.9},
+}
+
+
+@pytest.mark.parametrize("configuration", CONFIGURATIONS.values(), ids=CONFIGURATIONS.keys())
+def test_statistics_are_exact_whatever_the_attention_function_is_given(configuration):
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"layer": Configured(**configuration)})
+    x, observer = normal(2, 9, 8), StatisticsObserver()
+    with torch.no_grad():
+        plain = model["layer"](x)
+        with AttentionTap(model, [observer]):
+            assert torch.equal(plain, model["layer"](x))
+        layer = model["layer"]
+        q, k = (to(x).double().unflatten(-1, (-1, 4)) for to in (layer.to_q, layer.to_k))
+    k = k[:, :, [head * layer.key_heads // 4 for head in range(4)]]  # neighbouring query heads share a key head
+    scores = configuration.get("scale", 0.5) * torch.einsum("bihc,bjhc->bhij", q, k)
+    mask = configuration.get("attn_mask")
+    if configuration.get("is_causal"):
+        mask = torch.ones(9, 9, dtype=torch.bool).tril()
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+    p = scores.softmax(-1)
+    found = observer.results["layer.self"]
+    entropy = -torch.special.xlogy(p, p).sum(-1).mean(-1)
+    torch.testing.assert_close(found.entropy.double(), entropy, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found.received.double(), p.mean(-2) * 9, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found.self_mass.double(), p.diagonal(dim1=-2, dim2=-1).mean(-1), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(plain.double(), torch.einsum("bhij,bjhc->bihc", p, k).flatten(2), atol=1e-5, rtol=1e-4)
+
+
+def test_linear_attention_is_named_as_such():
+    class SomeLinearAttnProcessor:
+        pass
+
+    class Linear(Attention):
+        def __init__(self) -> None:
+            super().__init__()
+            self.processor = SomeLinearAttnProcessor()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.to_q(x)
+
+    model = nn.ModuleDict({"layer": Linear()})
+    report = check_tappable(model, lambda: model["layer"](normal(1, 5, 8)))
+    assert "SomeLinearAttnProcessor is linear attention" in report.untapped["layer.self"]
