@@ -87,7 +87,7 @@ def load_prompted(
     channels, height, width = pointer["sample_shape"]
     return PromptedDenoiser(
         module=module,
-        scheduler=read_json(directory / "scheduler" / "scheduler_config.json"),
+        scheduler=pointer["scheduler"],
         sample_shape=(channels, height, width),
         sample_argument=noised_argument(module),
     )
@@ -104,18 +104,19 @@ def load_component(
         raise ModelError(f"{folder}: {name} is not in diffusers {diffusers.__version__}; install the version it needs")
     if untrained_seed is not None:
         with seeded(untrained_seed):
-            module = network_class.from_config(network_class.load_config(str(folder), local_files_only=True))
+            fresh = network_class.from_config(network_class.load_config(str(folder), local_files_only=True))
+        # past the method of diffusers, which warns of layers to keep in float32 even where there are none
+        module = nn.Module.to(fresh, target, DTYPES[dtype])
     else:
         try:
             module = network_class.from_pretrained(
                 str(folder), torch_dtype=DTYPES[dtype], local_files_only=True, low_cpu_mem_usage=False
-            )
+            ).to(target)
         except Exception as error:  # diffusers, safetensors and pickle each raise their own
             raise ModelError(
                 f"{folder}: the weights cannot be read ({_line(error)}); get the directory again"
             ) from error
-    frozen: nn.Module = module.to(target, DTYPES[dtype]).eval().requires_grad_(False)
-    return frozen
+    return module.eval().requires_grad_(False)
 
 
 def load_pipeline(model_json: Path, *, scheduler: str | None, device: str) -> Any:

@@ -55,10 +55,16 @@ class PromptCondition:
 class PromptedDenoiser(Denoiser):
     """The denoiser of a pipeline. `sample_shape` is that of the generated images, `(channel, y, x)` in pixels.
 
-    `sample_argument` is the forward's name of the noised input.
+    `scheduler` is the config of the pipeline's own, `sample_argument` the forward's name of the noised input.
     """
 
+    scheduler: Mapping[str, Any]  # type: ignore[assignment]
     sample_argument: str = "sample"
+
+    @property
+    def timesteps(self) -> int:
+        """The number of timesteps of the diffusion."""
+        return int(self.scheduler.get("num_train_timesteps", 1000))
 
     def predict_noise(self, x_t: Tensor, timestep: int | Tensor, condition: Conditioning | None = None) -> Tensor:
         """Return what the network predicts for `x_t`, in its shape: noise, v or velocity, as it was trained.

@@ -20,6 +20,7 @@ from diffmech.data.synthetic_faces import NAMES, sample_attributes
 from diffmech.errors import ConfigError
 from diffmech.models.denoiser import Condition, Denoiser
 from diffmech.models.load import load_denoiser
+from diffmech.models.prompted import PromptedDenoiser
 from diffmech.randomness import generator
 
 LABELLED = "synthetic"  # the domain whose attributes are known; the last one where no domain has this name
@@ -127,9 +128,10 @@ def generate_gallery(model_json: Path, output: Path, *, sampling: SamplingConfig
     """Write the store of generated images: `image` (row, index, channel, y, x) float32 in [-1, 1].
 
     Coordinate `row` says what was asked for: "real", "synthetic", "synthetic, glasses", "synthetic, no glasses" ...
+    There is none for a pipeline, whose generated images are the data sets themselves.
     """
     denoiser = load_denoiser(Path(model_json), device=runtime.device)
-    rows = gallery_rows(denoiser, sampling)
+    rows = {} if isinstance(denoiser, PromptedDenoiser) else gallery_rows(denoiser, sampling)
     images = [
         sample_images(
             denoiser,
@@ -145,11 +147,13 @@ def generate_gallery(model_json: Path, output: Path, *, sampling: SamplingConfig
         {
             "image": (
                 ("row", "index", "channel", "y", "x"),
-                torch.stack(images).clamp(-1, 1).numpy(),
+                torch.stack(images).clamp(-1, 1).numpy()
+                if images
+                else np.empty((0, sampling.count, *denoiser.sample_shape), np.float32),
                 {"units": "1", "long_name": "generated image, -1 black to 1 white"},
             )
         },
-        coords={"row": list(rows), "index": np.arange(sampling.count)},
+        coords={"row": np.array(list(rows), dtype=np.dtypes.StringDType()), "index": np.arange(sampling.count)},
         attrs={"provenance": provenance(sampling=sampling.canonical())},
     )
     write_store(Path(output), store)

@@ -58,8 +58,10 @@ def training_history(history: pd.DataFrame | None) -> Any:
     return finish(chart, text, height=200)
 
 
-def heldout_loss(heldout: pd.DataFrame, domains: tuple[str, ...]) -> alt.LayerChart:
+def heldout_loss(heldout: pd.DataFrame, domains: tuple[str, ...]) -> Any:
     """Denoising loss per timestep on images that the denoiser was trained on and images that it never saw."""
+    if heldout.empty:
+        return absent("Which images this denoiser was trained on is not known.")
     splits = [split for split in ("train", "heldout") if split in set(heldout["split"])]
     data = table(heldout)
     x = timestep_axis()

@@ -214,6 +214,8 @@ def confounder_finding(tables: Tables) -> Finding:
 
 def gap_sentence(heldout: pd.DataFrame) -> str:
     """Return how the loss on unseen images compares with that on seen ones, per domain."""
+    if heldout.empty:
+        return "Which images this denoiser was trained on is not known, so memorisation cannot be told from learning."
     means = heldout.groupby(["domain", "split"])["loss"].mean().unstack()
     if not {"train", "heldout"} <= set(means.columns):
         return "No images were held out of training, so memorisation cannot be told from learning."
