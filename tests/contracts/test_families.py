@@ -148,12 +148,14 @@ def test_every_site_is_named_once_and_seen(family):
         assert not report.untapped
 
 
-def test_linear_attention_is_named_as_not_tappable_and_cross_attention_beside_it_is_seen():
+def test_linear_attention_is_named_as_not_tappable_and_cross_attention_beside_it_is_seen(caplog):
     model, run = prepare("sana")
     report = check_tappable(model, run)
     assert report.tapped == ("block00.cross", "block01.cross")
     assert list(report.untapped) == ["block00.self", "block01.self"]
     assert all("linear attention, which has no softmax" in reason for reason in report.untapped.values())
+    report.require_all()  # what is left can be studied, but nothing is left out in silence
+    assert "is left out: block00.self, block01.self" in caplog.text
 
 
 def test_sdxl_names_each_block_of_a_stack():

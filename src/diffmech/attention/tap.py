@@ -8,6 +8,7 @@ Watching leaves the model's output bit-identical. Attention that is computed in 
 """
 
 import inspect
+import logging
 import math
 import weakref
 from collections import Counter
@@ -24,6 +25,8 @@ from torch.overrides import TorchFunctionMode
 from diffmech.attention.kernels import logsumexp_scores, same_kernel_with_lse
 from diffmech.attention.sites import AttentionSite, find_sites, site_at
 from diffmech.errors import ModelError
+
+logger = logging.getLogger(__name__)
 
 PARAMETERS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 NO_CALL = "its forward made no scaled_dot_product_attention call (a processor with a hand-written softmax?)"
@@ -76,18 +79,26 @@ class Intervention(Protocol):
 
 @dataclass(frozen=True)
 class TapReport:
-    """What a tap reaches: sites seen, sites missed with the reason, the number of calls that belong to no site."""
+    """What a tap reaches: sites seen, sites missed with the reason, the number of calls that belong to no site.
+
+    `linear` are those of the missed sites that have nothing to tap: linear attention has no softmax over keys.
+    """
 
     tapped: tuple[str, ...]
     untapped: dict[str, str]
     unclaimed: dict[str, int]
+    linear: tuple[str, ...] = ()
 
     def require_all(self) -> None:
-        """Raise ModelError naming every site that cannot be tapped, and why."""
-        if self.untapped:
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in self.untapped.items())
+        """Raise ModelError naming every site of softmax attention that cannot be tapped, and why.
+
+        Linear attention is left out, and named in a warning of the log.
+        """
+        missed = {name: reason for name, reason in self.untapped.items() if name not in self.linear}
+        if missed:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in missed.items())
             raise ModelError(
-                f"{len(self.untapped)} attention sites cannot be tapped ({reasons}); in a module of your own, softmax "
+                f"{len(missed)} attention sites cannot be tapped ({reasons}); in a module of your own, softmax "
                 "attention is made visible by diffmech.attention.tap.announce, see docs/own-model.md"
             )
         if not self.tapped:
@@ -95,6 +106,8 @@ class TapReport:
                 "the model has no attention that can be tapped; a module is taken for attention when it has `heads` "
                 "and `to_q`, `q_proj`, `query` or `qkv`, see docs/own-model.md"
             )
+        if self.linear:
+            logger.warning("linear attention has no softmax over keys and is left out: %s", ", ".join(self.linear))
 
 
 @dataclass(slots=True)
@@ -128,6 +141,7 @@ class AttentionTap(TorchFunctionMode):
         self._all_sites = sites is None
         self.tapped: set[str] = set()
         self.untapped: dict[str, str] = {}
+        self.linear: list[str] = []
         self.unclaimed: Counter[str] = Counter()
         self._modules = {site.name: model.get_submodule(site.module_path) for site in self.sites}
         self._running: list[_Frame] = []
@@ -185,8 +199,10 @@ class AttentionTap(TorchFunctionMode):
             self.tapped.add(frame.site.name)
         elif output is not None:  # None: the forward raised, so nothing is known about its calls
             processor = type(getattr(module, "processor", None)).__name__
-            linear = frame.problem == NO_CALL and "linear" in processor.lower()
-            self.untapped[frame.site.name] = LINEAR.format(processor) if linear else frame.problem
+            if frame.problem == NO_CALL and "linear" in processor.lower():
+                self.linear.append(frame.site.name)
+                frame.problem = LINEAR.format(processor)
+            self.untapped[frame.site.name] = frame.problem
 
     def _attend(self, func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         named: dict[str, Any] = dict(zip(PARAMETERS, args, strict=False)) | kwargs
@@ -320,6 +336,7 @@ def check_tappable(model: nn.Module, run: Callable[[], Any]) -> TapReport:
         tapped=tuple(site.name for site in tap.sites if site.name in tap.tapped),
         untapped=silent | tap.untapped,
         unclaimed=dict(tap.unclaimed),
+        linear=tuple(dict.fromkeys(tap.linear)),
     )
 
 
