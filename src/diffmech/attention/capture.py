@@ -71,7 +71,8 @@ def capture_attention(
         first = FirstChunks()
         layouts = survey_sites(denoiser, passes, first)
         group = samples_per_chunk(layouts, len(samples))
-        kept = choose_kept(capture, layouts, samples, timesteps)
+        asked = passes.attrs.get("asked_timesteps", timesteps)  # a trajectory has the sampling steps nearest to them
+        kept = choose_kept(capture, layouts, samples, dict(zip(timesteps, asked, strict=True)))
         arrays = create_attention_store(
             directory,
             layouts,

@@ -150,6 +150,7 @@ def generated_latents(
             "domain_note": f"{domain} is a set of prompts",
             "condition": latents.condition,
             "kind": latents.kind,
+            "asked_timesteps": sorted(timesteps),
             "seed": latents.seed,
             "timestep_per_row": store.attrs["timestep_per_row"],
             "model_sha256": model["sha256"],

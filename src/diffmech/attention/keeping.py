@@ -29,18 +29,19 @@ LARGEST_ENTRY = 2.0**14
 
 
 def choose_kept(
-    capture: CaptureConfig, layouts: Sequence[SiteLayout], samples: Sequence[int], timesteps: Sequence[int]
+    capture: CaptureConfig, layouts: Sequence[SiteLayout], samples: Sequence[int], timesteps: Mapping[int, int]
 ) -> dict[tuple[str, str], Kept]:
     """Return, by (site, "maps") and (site, "factors"), the samples and timesteps of which they are kept.
 
-    Raises ConfigError where the configuration names no site of the model.
+    `timesteps` gives, for each timestep of the store, the one of `capture.timesteps` that it stands for. Raises
+    ConfigError where the configuration names no site of the model.
     """
     kept: dict[tuple[str, str], Kept] = {}
     for what, count, passes in (
         ("maps", capture.keep_maps, capture.maps_of),
         ("factors", capture.keep_factors, capture.factors_of),
     ):
-        steps = [t for t in timesteps if passes.timesteps is None or t in passes.timesteps]
+        steps = [t for t, asked in timesteps.items() if passes.timesteps is None or asked in passes.timesteps]
         for site in choose_sites(passes, layouts, f"capture.{what}_of") if count else []:
             kept[site.name, what] = Kept(samples[:count], steps)
     return kept

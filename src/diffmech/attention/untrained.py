@@ -6,6 +6,7 @@ randomisation test of Adebayo et al. 2018; ranking a head among twins is ours.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,14 @@ import xarray as xr
 import zarr
 
 from diffmech.artifacts import building_store, progress
-from diffmech.attention.capture import Results, cuts, observing, store_attrs, survey_sites
+from diffmech.attention.batches import Batches
+from diffmech.attention.capture import Observe, Results, observing, store_attrs, survey_sites
 from diffmech.attention.layout import create_attention_store
 from diffmech.attention.passes import Latents, join_given, open_latents
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.study import UntrainedConfig
 from diffmech.errors import StoreError
+from diffmech.models.denoiser import Denoiser
 from diffmech.models.load import load_denoiser
 
 
@@ -50,6 +53,13 @@ def capture_untrained(
             create_attention_store(directory, [], axes=axes, chunks=chunks, attrs=attrs)
             return
         arrays: dict[tuple[str, str], zarr.Array] = {}
+        batches = Batches(runtime.batch_size)
+
+        def run(denoiser: Denoiser, observe: Observe, column: int, rows: slice) -> Results:
+            added = None if noise is None else noise[rows, column].to(denoiser.device)
+            condition = passes.condition(rows, column, denoiser.device)
+            return observe(x_t[rows, column].to(denoiser.device), added, timesteps[column], condition)
+
         for twin in progress(axes["twin"], "untrained twins", total=untrained.seeds, show=runtime.progress):
             denoiser = load_denoiser(Path(model_json), device=runtime.device, untrained_seed=twin)
             layouts = survey_sites(denoiser, passes)
@@ -57,16 +67,8 @@ def capture_untrained(
                 arrays = create_attention_store(directory, layouts, axes=axes, chunks=chunks, attrs=attrs)
             columns: list[Results] = []
             with observing(denoiser, layouts) as observe:
-                for column, timestep in enumerate(timesteps):
-                    parts = [
-                        observe(
-                            x_t[rows, column].to(denoiser.device),
-                            None if noise is None else noise[rows, column].to(denoiser.device),
-                            timestep,
-                            passes.condition(rows, column, denoiser.device),
-                        )
-                        for rows in cuts(slice(0, len(samples)), runtime.batch_size)
-                    ]
+                for column in range(len(timesteps)):
+                    parts = batches.run(slice(0, len(samples)), partial(run, denoiser, observe, column))
                     columns.append({key: np.concatenate([part[key] for part in parts]) for key in parts[0]})
             for key, array in arrays.items():
                 array[twin] = np.stack([column[key] for column in columns], axis=1)
