@@ -7,7 +7,7 @@ held in memory, which thus depends neither on the number of samples nor on that 
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import partial
@@ -16,13 +16,22 @@ from typing import Any
 
 import numpy as np
 import torch
+import zarr
 from torch import Tensor
 
 from diffmech.artifacts import building_store, progress, provenance, read_json
 from diffmech.attention.batches import Batches
+from diffmech.attention.budget import require_disk, require_memory, store_contents
 from diffmech.attention.compression import choose_codecs
 from diffmech.attention.keeping import FirstChunks, PassKeeper, choose_kept
-from diffmech.attention.layout import JOINT_VARIABLES, VARIABLES, SiteLayout, create_attention_store, samples_per_chunk
+from diffmech.attention.layout import (
+    JOINT_VARIABLES,
+    VARIABLES,
+    Kept,
+    SiteLayout,
+    create_attention_store,
+    samples_per_chunk,
+)
 from diffmech.attention.passes import Latents, open_latents
 from diffmech.attention.sites import head_ids
 from diffmech.attention.statistics import AttentionStatistics, StatisticsObserver
@@ -54,41 +63,72 @@ def capture_attention(
     """Run the denoiser once per (sample, timestep) of `latents` and write the attention store `output`.
 
     `untrained_seed` replaces the weights by random ones. Batch size and device change the speed, not the result. Raises
-    ModelError, naming site and timestep, where activations are not finite, and where a site cannot be observed.
+    ModelError, naming site and timestep, where activations are not finite, and where a site cannot be observed, and,
+    before the first pass, StoreError and ConfigError where disk and memory surely do not suffice.
     """
     passes = open_latents(latents)
     choices = ("keep_maps", "keep_factors", "maps_of", "factors_of")
     parameters = {name: value for name, value in capture.canonical().items() if name in choices}
     attrs = store_attrs("capture_attention", passes, model_json, **parameters, untrained_seed=untrained_seed)
-    samples, timesteps = passes.samples.tolist(), passes.timesteps.tolist()
-    guided = {"guidance": list(passes.guidance)} if passes.guidance else {}
-    axes: dict[str, Any] = {**guided, "sample": samples, "timestep": timesteps}
     with building_store(output) as directory:
-        if not samples:
+        if not len(passes.samples):
+            axes = store_axes(passes)
             create_attention_store(directory, [], axes=axes, chunks=dict.fromkeys(axes, 1), attrs=attrs)
             return
         denoiser = load_denoiser(Path(model_json), device=runtime.device, untrained_seed=untrained_seed)
         first = FirstChunks()
         layouts = survey_sites(denoiser, passes, first)
-        group = samples_per_chunk(layouts, len(samples))
+        timesteps = passes.timesteps.tolist()
         asked = passes.attrs.get("asked_timesteps", timesteps)  # a trajectory has the sampling steps nearest to them
-        kept = choose_kept(capture, layouts, samples, dict(zip(timesteps, asked, strict=True)))
-        arrays = create_attention_store(
+        kept = choose_kept(capture, layouts, passes.samples.tolist(), dict(zip(timesteps, asked, strict=True)))
+        compression = choose_codecs(first.samples) if kept else {}
+        arrays = lay_out(
             directory,
             layouts,
-            axes=axes,
-            chunks={**dict.fromkeys(axes, 1), "sample": group},
+            store_axes(passes),
             kept=kept,
-            compression=choose_codecs(first.samples) if kept else {},
+            compression=compression,
             prompts=passes.prompts,
             attrs=attrs,
         )
-        with writing() as write:
-            keeper = PassKeeper(arrays, kept, timesteps, write)
-            with observing(denoiser, layouts, keeper) as observe:
-                for region, results in observe_chunks(observe, passes, group, runtime, denoiser.device, keeper):
-                    for key in list(results):
-                        write(arrays[key], region, results.pop(key))  # the queue alone holds it from here on
+        require_disk(Path(output), store_contents(directory, arrays), compression)
+        if denoiser.device.type == "cpu":
+            itemsize = next(denoiser.module.parameters()).element_size()
+            require_memory(layouts, arrays, batch=min(runtime.batch_size, len(passes.samples)), itemsize=itemsize)
+        observe_passes(denoiser, layouts, passes, arrays, kept, runtime)
+
+
+def store_axes(passes: Latents) -> dict[str, Any]:
+    """Return the leading dimensions of the store of `passes`, with their coordinates."""
+    guided = {"guidance": list(passes.guidance)} if passes.guidance else {}
+    return {**guided, "sample": passes.samples.tolist(), "timestep": passes.timesteps.tolist()}
+
+
+def lay_out(
+    directory: Path, layouts: Sequence[SiteLayout], axes: Mapping[str, Any], **contents: Any
+) -> dict[tuple[str, str], zarr.Array]:
+    """Lay out the empty store of a capture with these `axes`; for `contents` see `create_attention_store`."""
+    group = samples_per_chunk(layouts, len(axes["sample"]))
+    chunks = {**dict.fromkeys(axes, 1), "sample": group}
+    return create_attention_store(directory, layouts, axes=axes, chunks=chunks, **contents)
+
+
+def observe_passes(
+    denoiser: Denoiser,
+    layouts: list[SiteLayout],
+    passes: Latents,
+    arrays: Mapping[tuple[str, str], zarr.Array],
+    kept: Mapping[tuple[str, str], Kept],
+    runtime: RuntimeConfig,
+) -> None:
+    """Run all `passes` and fill the arrays of `lay_out` with what is observed."""
+    group = arrays[LOSS_KEY].chunks[-2]
+    with writing() as write:
+        keeper = PassKeeper(arrays, kept, passes.timesteps.tolist(), write)
+        with observing(denoiser, layouts, keeper) as observe:
+            for region, results in observe_chunks(observe, passes, group, runtime, denoiser.device, keeper):
+                for key in list(results):
+                    write(arrays[key], region, results.pop(key))  # the queue alone holds it from here on
 
 
 def survey_sites(denoiser: Denoiser, latents: Latents, *observers: Any) -> list[SiteLayout]:

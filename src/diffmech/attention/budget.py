@@ -1,0 +1,151 @@
+"""What an attention store takes, told from its empty layout, and whether this machine has room for it. Ours.
+
+Nothing here lists quantities or sizes: an empty store is laid out as a capture does it, and its arrays are counted.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import zarr
+
+from diffmech.attention.layout import FACTORS, SiteLayout
+from diffmech.errors import ConfigError, StoreError
+from diffmech.machine import free_disk, free_memory
+
+Arrays = Mapping[tuple[str, str], zarr.Array]
+
+# What an entry costs in a zip beside its content and twice its name: header 30, sizes 20, directory 46.
+ZIP_ENTRY = 96
+
+# While a store is zipped, it is there twice.
+COPIES = 2
+
+# Lower bounds of stored bytes over bytes of values, for refusals, which must be right: statistics of small chunks are
+# hardly compressed, maps and factors at most so many times better than the first of them.
+LEAST_OF_STATISTICS = 0.25
+LEAST_OF_FIRST = 0.5
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a store holds once it is full: bytes of values by variable, and of all that is around them."""
+
+    values: Mapping[str, int]
+    around: int
+
+    def bytes(self, ratios: Mapping[str, float] | None = None) -> int:
+        """Return the size of the file; `ratios` are stored bytes over bytes of values, by variable (1 by default)."""
+        return self.around + round(sum(size * (ratios or {}).get(name, 1.0) for name, size in self.values.items()))
+
+
+def store_contents(directory: Path, arrays: Arrays) -> Contents:
+    """Return what the store that was laid out in `directory`, with these arrays, will hold."""
+    values: Counter[str] = Counter()
+    files = [file for file in directory.rglob("*") if file.is_file() and not is_chunk(file, directory, arrays)]
+    around = sum(file.stat().st_size + _entry(file.relative_to(directory).as_posix()) for file in files)
+    for (site, variable), array in arrays.items():
+        chunks = math.ceil(array.nchunks * kept_share(array))
+        values[variable] += round(array.size * kept_share(array)) * array.dtype.itemsize
+        last = ".".join(["c", *(str(max(0, count - 1)) for count in array.cdata_shape)])
+        around += chunks * _entry(f"{site}/{variable}/{last}".lstrip("/"))
+    return Contents(dict(values), around + 22)  # 22 bytes end a zip
+
+
+def stored_values(directory: Path, arrays: Arrays) -> dict[str, int]:
+    """Return the bytes that the chunks of each variable take in a store that was filled in `directory`."""
+    stored: Counter[str] = Counter()
+    for site, variable in arrays:
+        stored[variable] += sum(file.stat().st_size for file in (directory / site / variable).glob("c.*"))
+    return dict(stored)
+
+
+def held_bytes(arrays: Arrays) -> int:
+    """Return the bytes of one chunk of the statistics of all sites, which are held until it is whole."""
+    whole = [array for (_, variable), array in arrays.items() if part_of(variable) == "statistics"]
+    return sum(math.prod(array.chunks) * array.dtype.itemsize for array in whole)
+
+
+def kept_share(array: zarr.Array) -> float:
+    """Return which share of the timesteps of an array is kept; the chunks of others are never written."""
+    kept, names = array.attrs.get("kept_timesteps"), array.metadata.dimension_names  # type: ignore[union-attr]
+    if kept is None or names is None:
+        return 1.0
+    return len(kept) / array.shape[names.index("timestep")]  # type: ignore[arg-type]
+
+
+def is_chunk(file: Path, directory: Path, arrays: Arrays) -> bool:
+    """Return whether a file of a store holds values of one of `arrays`, which its coordinates and metadata do not."""
+    folder = file.parent.relative_to(directory)
+    site = "" if folder.parent == Path() else folder.parent.as_posix()
+    return file.name.startswith("c.") and (site, folder.name) in arrays
+
+
+def part_of(variable: str) -> str:
+    """Return what a variable of a site belongs to: statistics, maps or factors."""
+    if variable == "maps":
+        return "maps"
+    return "factors" if variable in (*FACTORS, "key_bias") else "statistics"
+
+
+def require_disk(output: Path, contents: Contents, compression: Mapping[str, Mapping[str, float]]) -> None:
+    """Raise StoreError where the disk surely cannot hold the store `output` while it is written.
+
+    `compression` tells how many times smaller the first maps and factors became (`choose_codecs`).
+    """
+    least: Counter[str] = Counter()
+    for variable, size in contents.values.items():
+        ratio = compression.get(variable, {}).get("ratio")
+        least[part_of(variable)] += round(size * (LEAST_OF_FIRST / ratio if ratio else LEAST_OF_STATISTICS))
+    needed, free = COPIES * sum(least.values()), free_disk(output.parent)
+    if needed > free:
+        parts = " + ".join(f"{part} {readable(size)}" for part, size in least.items() if size)
+        raise StoreError(
+            f"{output}: needs at least {readable(needed)} of disk while it is written ({COPIES} x ({parts})), but "
+            f"{readable(free)} are free in {output.parent}; {remedy(least)}, or free space"
+        )
+
+
+def require_memory(layouts: Sequence[SiteLayout], arrays: Arrays, *, batch: int, itemsize: int) -> None:
+    """Raise ConfigError where the memory of this machine surely cannot hold passes of `batch` images on the CPU.
+
+    Counted are the queries, keys, values and outputs of the largest site, with entries of `itemsize` bytes, and one
+    chunk of the statistics of all sites: less than any model needs.
+    """
+    held = held_bytes(arrays)
+    per_image = max(
+        itemsize * len(site.heads) * (site.queries + site.keys) * (site.components + site.channels) for site in layouts
+    )
+    needed, free = batch * per_image + held, free_memory()
+    if free is not None and needed > free:
+        fits = max(1, (free - held) // per_image)
+        raise ConfigError(
+            f"runtime.batch_size: passes of {batch} images need at least {readable(needed)} of memory ({batch} x "
+            f"{readable(per_image)} of attention + {readable(held)} of results), but {readable(free)} are left; give "
+            f"at most {fits}, or study smaller images (images.size)"
+        )
+
+
+def remedy(parts: Mapping[str, int]) -> str:
+    """Return what to change so that less is written, the largest part first."""
+    advice = {
+        "maps": "lower capture.keep_maps or narrow capture.maps_of.sites",
+        "factors": "lower capture.keep_factors or narrow capture.factors_of.sites",
+        "statistics": "lower capture.shard_size",
+    }
+    return advice[max(parts, key=lambda part: parts[part])]
+
+
+def readable(size: float) -> str:
+    """Return a number of bytes in the largest unit that leaves at least one of it, with three digits."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB" if size < 1000 else f"{size:,.0f} TB"
+
+
+def _entry(name: str) -> int:
+    return ZIP_ENTRY + 2 * len(name)
