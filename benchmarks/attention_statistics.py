@@ -15,6 +15,7 @@ import diffusers
 import torch
 
 from diffmech.attention.kernels import attention_with_lse
+from diffmech.attention.ranges import TokenRanges
 from diffmech.attention.sites import AttentionSite
 from diffmech.attention.statistics import StatisticsObserver, attention_statistics
 from diffmech.attention.tap import AttentionCall, AttentionTap
@@ -97,6 +98,21 @@ def benchmark_call(batch: int, heads: int, side: int, channels: int, rounds: int
     show(f"one call, batch {batch}, {heads} heads, {tokens} tokens, {channels} channels", ways, rounds)
 
 
+def benchmark_joint(batch: int, heads: int, side: int, texts: int, channels: int, rounds: int) -> None:
+    image, scale = side * side, 1 / math.sqrt(channels)
+    query, key, value = torch.randn(3, batch, image + texts, heads, channels).transpose(2, 3)
+    output, lse = attention_with_lse(query, key, value)
+    site = AttentionSite("joint00", "joint", "joint", heads)
+    call = AttentionCall(site, query, key, value, output, lse, scale, None, False)
+    ranges = TokenRanges((0, image), (image, image + texts))
+    ways: dict[str, Callable[[], object]] = {
+        "attention itself": lambda: torch.nn.functional.scaled_dot_product_attention(query, key, value),
+        "statistics": lambda: attention_statistics(call, ranges=ranges),
+        "naive": lambda: naive_statistics(call),
+    }
+    show(f"one joint call, batch {batch}, {heads} heads, {image} + {texts} tokens, {channels} channels", ways, rounds)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -110,3 +126,4 @@ if __name__ == "__main__":
         benchmark_unet(arguments.batch, arguments.rounds)
         for batch, side, channels in ((arguments.batch, 16, 8), (4, 32, 32), (1, 64, 40)):
             benchmark_call(batch, 8, side, channels, arguments.rounds)
+        benchmark_joint(1, 8, 64, 333, 64, arguments.rounds)
