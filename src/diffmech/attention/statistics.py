@@ -158,11 +158,11 @@ def _statistics(
     received = joined_received(sums[image], parts[image], keys) if joint else sums[0].received
     share = received / queries
     distance, mass = None, None
-    if sums[0].square is not None and sums[0].entries is not None:
+    if sums[0].square is not None and sums[0].places is not None:
         # Joint attention reaches image keys with a part of its mass only.
         weight = sums[0].received.sum(-1).clamp_min(torch.finfo(share.dtype).tiny) if joint else queries
         distance = (sums[0].square / weight).clamp_min(0).sqrt()
-        mass = sums[0].entries / queries
+        mass = sums[0].places / queries
     output = call.output[:, :, rows].to(entropy.dtype)
     only_joint = joint_statistics(sums, masses, parts, keys) if joint else None
     return AttentionStatistics(
@@ -173,8 +173,8 @@ def _statistics(
         output_norm=(output.square().sum((-1, -2)) / queries).sqrt(),
         distance=distance,
         self_mass=None if mass is None else mass[..., 0],
-        neighbourhood_mass=None if mass is None else mass[..., :-1].sum(-1),
-        mirror_mass=None if mass is None else mass[..., -1],
+        neighbourhood_mass=None if mass is None else mass[..., 1],
+        mirror_mass=None if mass is None else mass[..., 2],
         part_mass=None if only_joint is None else only_joint.part_mass,
         part_entropy=None if only_joint is None else only_joint.part_entropy,
         received_from_text=None if only_joint is None else only_joint.received_from_text,

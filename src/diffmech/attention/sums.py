@@ -34,9 +34,11 @@ NEIGHBOURHOOD = [(0, 0)] + [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) i
 class Grid:
     """Where tokens stand: `coordinates` (token, 2) are (y, x) from the image centre in units of the image side.
 
-    `partners` (token, 10) are the tokens whose single entries are wanted, `present` (token, 10) is False outside.
+    `size` is (frames, height, width). `partners` (token, 10) are the tokens whose single entries are wanted, `present`
+    (token, 10) is False outside.
     """
 
+    size: tuple[int, int, int]
     coordinates: Tensor
     partners: Tensor
     present: Tensor
@@ -61,13 +63,14 @@ class Sums:
     """Sums of p over one part, where p is normalised over all keys of the call; (sample, head) unless stated.
 
     received: (sample, head, key), sum_i p_ij. entropy: -sum_ij p_ij ln p_ij, nats. square: sum_ij p_ij |x_i - x_j|^2.
-    entries: (sample, head, 10), sum_i of p_ij at the columns of `Grid.partners`.
+    places: (sample, head, 3), sum_i of p_ij at the query's own position, over the 3 x 3 positions around it (fewer at
+    the border) and at its left-right mirror image.
     """
 
     received: Tensor
     entropy: Tensor
     square: Tensor | None
-    entries: Tensor | None
+    places: Tensor | None
 
 
 @lru_cache(maxsize=64)
@@ -85,7 +88,8 @@ def make_grid(frames: int, height: int, width: int, device: torch.device, dtype:
     present.append(torch.ones_like(present[0]))
     # Centred, so that the squares in the distance cancel as little as possible.
     coordinates = torch.stack([(y + 0.5) / height - 0.5, (x + 0.5) / width - 0.5], -1)
-    return Grid(coordinates.to(dtype), torch.stack(partners, -1), torch.stack(present, -1))
+    size = (frames, height, width)
+    return Grid(size, coordinates.to(dtype), torch.stack(partners, -1), torch.stack(present, -1))
 
 
 def log_factors(query: Tensor, key: Tensor, scale: float, lse: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -122,8 +126,10 @@ def blocked_sums(log_query: Tensor, log_key: Tensor, grid: Grid | None) -> Sums:
                 entries[some] += (found * grid.present[rows]).sum(1)
                 square[some] += p.flatten(1) @ squares
             entropy[some] -= log_p.mul_(p).sum((1, 2))
-    square, entries = (None if tensor is None else tensor.unflatten(0, heads) for tensor in (square, entries))
-    return Sums(received.unflatten(0, heads), entropy.unflatten(0, heads), square, entries)
+    if square is None or entries is None:
+        return Sums(received.unflatten(0, heads), entropy.unflatten(0, heads), None, None)
+    places = _places(entries).unflatten(0, heads)
+    return Sums(received.unflatten(0, heads), entropy.unflatten(0, heads), square.unflatten(0, heads), places)
 
 
 def fused_sums(log_query: Tensor, log_key: Tensor, grid: Grid | None) -> Sums:
@@ -146,11 +152,30 @@ def fused_sums(log_query: Tensor, log_key: Tensor, grid: Grid | None) -> Sums:
     products = (moments[..., channels : channels + 2] * grid.coordinates).sum((-1, -2))
     second = moments[..., channels + 2].sum(-1)
     square = (received * grid.coordinates.square().sum(-1)).sum(-1) - 2 * products + second
-    columns = [
-        ((log_query * log_key[:, :, partner]).sum(-1).exp() * present).sum(-1)
-        for partner, present in zip(grid.partners.T, grid.present.T, strict=True)
-    ]
-    return Sums(received, entropy, square, torch.stack(columns, -1))
+    return Sums(received, entropy, square, _near_places(log_query, log_key, grid.size))
+
+
+def _near_places(log_query: Tensor, log_key: Tensor, size: tuple[int, int, int]) -> Tensor:
+    """Return `Sums.places` from products of rows of the image with themselves and with the rows beside them."""
+    query, key = (tensor.unflatten(2, size) for tensor in (log_query, log_key))
+    height, width = size[1:]
+    own, near, mirror = (log_query.new_zeros(log_query.shape[:2]) for _ in range(3))
+    for dy in (-1, 0, 1):
+        first, last = max(0, -dy), height - max(0, dy)
+        log_p = query[..., first:last, :, :] @ key[..., first + dy : last + dy, :, :].transpose(-1, -2)
+        for dx in (-1, 0, 1):
+            found = log_p.diagonal(dx, -2, -1).exp().sum((-1, -2, -3))
+            near += found
+            own += found if dy == dx == 0 else 0
+        if dy == 0:
+            columns = torch.arange(width, device=log_p.device)
+            mirror += log_p[..., columns, width - 1 - columns].exp().sum((-1, -2, -3))
+    return torch.stack([own, near, mirror], -1)
+
+
+def _places(entries: Tensor) -> Tensor:
+    """Return (..., 3) own, near and mirrored from (..., 10) single entries at `Grid.partners`."""
+    return torch.stack([entries[..., 0], entries[..., :-1].sum(-1), entries[..., -1]], -1)
 
 
 def tiled_sums(
@@ -174,7 +199,7 @@ def tiled_sums(
             received=zeros.new_zeros(*zeros.shape, len(range(key.shape[-2])[part.key])),
             entropy=zeros.clone(),
             square=None if part.grid is None else zeros.clone(),
-            entries=None if part.grid is None else zeros.new_zeros(*zeros.shape, part.grid.partners.shape[1]),
+            places=None if part.grid is None else zeros.new_zeros(*zeros.shape, 3),
         )
         for part in parts
     ]
@@ -192,9 +217,9 @@ def tiled_sums(
             sums.entropy.sub_((p * log_p).sum((-1, -2)))
             share = p.sum(-1)
             mass.add_(torch.xlogy(share, share).sum(-1))
-            if part.grid is not None and sums.square is not None and sums.entries is not None:
+            if part.grid is not None and sums.square is not None and sums.places is not None:
                 inside = slice(start - first, stop - first)
                 sums.square.add_(p.flatten(2) @ part.grid.squares(inside).flatten())
                 entries = p.gather(-1, part.grid.partners[inside].expand(*zeros.shape, -1, -1))
-                sums.entries.add_((entries * part.grid.present[inside]).sum(-2))
+                sums.places.add_(_places((entries * part.grid.present[inside]).sum(-2)))
     return found, masses
