@@ -28,6 +28,7 @@ from diffmech.artifacts import write_store
 from diffmech.attention.capture import capture_attention
 from diffmech.attention.latents import make_latents
 from diffmech.attention.passes import open_latents
+from diffmech.attention.tap import AttentionCall, AttentionTap
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.models import Architecture
 from diffmech.config.study import CaptureConfig, LatentsConfig
@@ -47,7 +48,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--keep-maps", type=int, default=8)
+    parser.add_argument("--keep", type=int, default=8, help="samples whose maps, or factors, are kept")
+    parser.add_argument("--no-memory", action="store_true", help="skip the table of peak memory")
     parser.add_argument("--alone", nargs=2, metavar=("LATENTS", "MODEL"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     runtime = RuntimeConfig(device=options.device, batch_size=options.batch_size, progress=False)
@@ -58,23 +60,28 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         model = _write_model(root / "model")
-        few, many = (_write_latents(root, model, n, options.timesteps) for n in (options.samples, 4 * options.samples))
-        _compare_times(few, model, root, runtime, options.rounds, options.keep_maps)
-        _compare_memory({options.samples: few, 4 * options.samples: many}, model, options)
+        few = _write_latents(root, model, options.samples, options.timesteps)
+        _compare_times(few, model, root, runtime, options.rounds, options.keep)
+        if not options.no_memory:
+            many = _write_latents(root, model, 4 * options.samples, options.timesteps)
+            _compare_memory({options.samples: few, 4 * options.samples: many}, model, options)
 
 
-def _compare_times(latents: Path, model: Path, root: Path, runtime: RuntimeConfig, rounds: int, keep_maps: int) -> None:
+def _compare_times(latents: Path, model: Path, root: Path, runtime: RuntimeConfig, rounds: int, keep: int) -> None:
     output = root / "attention.zarr.zip"
 
-    def capture(maps: int) -> Callable[[], None]:
-        config = CaptureConfig(keep_maps=maps)
+    def capture(maps: int, factors: int = 0) -> Callable[[], None]:
+        config = CaptureConfig(keep_maps=maps, keep_factors=factors)
         return lambda: capture_attention(latents, model, output, capture=config, runtime=runtime)
 
     ways = {
         "plain passes": lambda: _plain_passes(latents, model, runtime),
         "statistics": capture(0),
-        f"statistics + {keep_maps} maps": capture(keep_maps),
+        f"statistics + {keep} maps": capture(keep),
+        f"statistics + {keep} factors": capture(0, keep),
+        f"naive + {keep} maps": lambda: _naive(latents, model, runtime, keep, output),
     }
+    written: dict[str, float] = {}
     _plain_passes(latents, model, runtime)
     wall: dict[str, list[float]] = {name: [] for name in ways}
     processor: dict[str, list[float]] = {name: [] for name in ways}
@@ -84,13 +91,17 @@ def _compare_times(latents: Path, model: Path, root: Path, runtime: RuntimeConfi
             run()
             wall[name].append(time.perf_counter() - start)
             processor[name].append(time.process_time() - busy)
+            written[name] = output.stat().st_size / 1e6 if output.exists() else 0.0
+            output.unlink(missing_ok=True)
     passes = open_latents(latents)
     count = len(passes.samples) * len(passes.timesteps)
     size, batch, threads = f"{SHAPE[1]} x {SHAPE[2]}", runtime.batch_size, torch.get_num_threads()
     print(f"{count} passes of {size} images, batch {batch}, {threads} threads, {rounds} rounds")
-    print(f"{'':24s}{'seconds':>10s}{'ratio':>8s}{'range':>12s}{'processor s':>14s}{'ratio':>8s}{'range':>12s}")
+    print(
+        f"{'':24s}{'seconds':>10s}{'ratio':>8s}{'range':>12s}{'processor s':>14s}{'ratio':>8s}{'range':>12s}{'MB':>8s}"
+    )
     for name in ways:
-        print(f"{name:24s}{_columns(wall, name, 10)}{_columns(processor, name, 14)}")
+        print(f"{name:24s}{_columns(wall, name, 10)}{_columns(processor, name, 14)}{written[name]:8.1f}")
 
 
 def _columns(seconds: dict[str, list[float]], name: str, width: int) -> str:
@@ -110,6 +121,31 @@ def _plain_passes(latents: Path, model: Path, runtime: RuntimeConfig) -> None:
                 noised = torch.from_numpy(x_t[rows]).to(denoiser.device)
                 prediction = denoiser.predict_noise(noised, timestep, passes.condition(rows, column, denoiser.device))
                 np.square(prediction.cpu().numpy() - noise[rows]).mean((1, 2, 3))
+
+
+def _naive(latents: Path, model: Path, runtime: RuntimeConfig, keep: int, output: Path) -> None:
+    """Do what is commonly done: a softmax per site and pass, its entropy and column means, some maps into a file."""
+    passes, denoiser = open_latents(latents), load_denoiser(model, device=runtime.device)
+    found: dict[str, np.ndarray] = {}
+    now = ""
+
+    def observe(call: AttentionCall) -> None:
+        p = (call.scale * call.query @ call.key.mT).softmax(-1)
+        found[f"{now}-{call.site.name}-entropy"] = (-(p * (p + 1e-12).log()).sum(-1).mean(-1)).cpu().numpy()
+        found[f"{now}-{call.site.name}-received"] = p.mean(-2).half().cpu().numpy()
+        if rows.start < keep:
+            found[f"{now}-{call.site.name}-maps"] = p[: keep - rows.start].half().cpu().numpy()
+
+    with torch.no_grad(), AttentionTap(denoiser.module, [observe]):
+        for column, timestep in enumerate(passes.timesteps.tolist()):
+            x_t = passes.x_t[:, column].values
+            for start in range(0, len(x_t), runtime.batch_size):
+                rows = slice(start, min(start + runtime.batch_size, len(x_t)))
+                now = f"{timestep}-{start}"
+                noised = torch.from_numpy(x_t[rows]).to(denoiser.device)
+                denoiser.predict_noise(noised, timestep, passes.condition(rows, column, denoiser.device))
+    with output.open("wb") as file:
+        np.savez(file, **found)
 
 
 def _compare_memory(latents: dict[int, Path], model: Path, options: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ import torch
 import zarr
 from torch import Tensor
 
-from diffmech.attention.kernels import score_tiles
+from diffmech.attention.kernels import TILE_ELEMENTS, score_tiles
 from diffmech.attention.layout import CHUNK_BYTES, Kept, SiteLayout
 from diffmech.attention.tap import AttentionCall
 from diffmech.attention.writing import Region
@@ -153,8 +153,11 @@ def attention_maps(call: AttentionCall, samples: slice = slice(None)) -> Tensor:
 def map_blocks(call: AttentionCall, samples: slice, heads: slice, length: int) -> Iterator[tuple[slice, Tensor]]:
     """Yield blocks of `length` queries (the last may be shorter) and their maps (sample, head, query, key), float16."""
     query, key, mask = call.query[samples, heads], _keys_of_all_heads(call)[samples, heads], _mask(call, samples)
-    if mask is not None and mask.dim() == 4 and mask.shape[1] > 1:
-        mask = mask[:, heads]
+    if mask is not None:
+        mask = mask.expand(len(query), call.query.shape[1], query.shape[2], key.shape[2])[:, heads]
+    if length >= query.shape[2]:
+        yield slice(0, query.shape[2]), _whole_maps(call, query, key, mask)
+        return
     queries, block, done = query.shape[2], query.new_empty(0), 0
     for rows, scores in score_tiles(query, key, call.scale, mask, call.is_causal):
         maps, start = scores.softmax(-1), rows.start
@@ -168,6 +171,20 @@ def map_blocks(call: AttentionCall, samples: slice, heads: slice, length: int) -
             if stop == done + block.shape[2]:
                 yield slice(done, stop), block
                 done = stop
+
+
+def _whole_maps(call: AttentionCall, query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
+    """Return all maps (sample, head, query, key), computed a few heads at a time, whose scores stay in the cache."""
+    samples, heads, queries, keys = *query.shape[:3], key.shape[2]
+    maps = query.new_empty((samples, heads, queries, keys), dtype=torch.float16)
+    group = max(1, TILE_ELEMENTS // (queries * keys))
+    for sample in range(samples):
+        for head in range(0, heads, group):
+            some = slice(sample, sample + 1), slice(head, head + group)
+            part = None if mask is None else mask[some]
+            for rows, scores in score_tiles(query[some], key[some], call.scale, part, call.is_causal):
+                maps[some][:, :, rows] = scores.softmax(-1)
+    return maps
 
 
 def attention_factors(call: AttentionCall, samples: slice = slice(None), *, masked: bool = False) -> dict[str, Tensor]:

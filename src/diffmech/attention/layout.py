@@ -318,6 +318,8 @@ def _create(
         compressors=COMPRESSOR if codec is None else CODECS[codec],
         chunk_key_encoding=FLAT,
         fill_value=np.nan,
+        # Looking for chunks that are NaN throughout would cost more than compressing and writing them.
+        config={"write_empty_chunks": True},
     )
 
 
