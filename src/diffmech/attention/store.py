@@ -66,6 +66,14 @@ def open_attention(paths: Path | str | Iterable[Path | str]) -> xr.DataTree:
     return xr.DataTree.from_dict({path: _with_coordinates_read(dataset) for path, dataset in nodes.items()})
 
 
+def conditional(tree: xr.DataTree) -> xr.DataTree:
+    """Return the tree of the conditional pass where guidance made two of each; any other tree as it is."""
+    if "guidance" not in tree.dims:
+        return tree
+    # the first one: with the null condition it is the unconditional pass, the only one there is
+    return tree.map_over_datasets(lambda node: node.isel(guidance=0, missing_dims="ignore"))
+
+
 def per_sample(tree: xr.DataTree, variable: str, kind: str | None = None) -> xr.DataArray:
     """Return `variable` of all sites (of one `kind`: "self" or "cross") joined along head: (sample, timestep, head).
 

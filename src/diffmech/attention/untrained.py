@@ -64,7 +64,9 @@ def capture_untrained(
             denoiser = load_denoiser(Path(model_json), device=runtime.device, untrained_seed=twin)
             layouts = survey_sites(denoiser, passes)
             if not arrays:
-                arrays = create_attention_store(directory, layouts, axes=axes, chunks=chunks, attrs=attrs)
+                arrays = create_attention_store(
+                    directory, layouts, axes=axes, chunks=chunks, prompts=passes.prompts, attrs=attrs
+                )
             columns: list[Results] = []
             with observing(denoiser, layouts) as observe:
                 for column in range(len(timesteps)):

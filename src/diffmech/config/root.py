@@ -48,7 +48,9 @@ class Config(Section):
         for domain, dataset in self.study.domains.items():
             prompted = self.datasets[dataset].kind == "prompts"
             if prompted != (model.source == "pipeline"):
-                wanted = "of kind prompts, since its images are generated" if model.source == "pipeline" else "of images"
+                wanted = (
+                    "of kind prompts, since its images are generated" if model.source == "pipeline" else "of images"
+                )
                 raise ValueError(
                     f"study.domains.{domain}: {dataset!r} is of kind {self.datasets[dataset].kind}, but "
                     f"models.{self.study.model} is of source {model.source} and needs data sets {wanted}"

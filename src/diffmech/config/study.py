@@ -39,8 +39,8 @@ class LatentsConfig(Section):
 
     kind: Literal["noised", "trajectory"] = Field(
         "noised",
-        description="`noised`: clean images plus noise, with a denoising loss; `trajectory` (data sets of kind prompts): "
-        "what the denoiser was given while it generated them, at the sampling steps nearest to capture.timesteps.",
+        description="`noised`: clean images plus noise, with a denoising loss; `trajectory` (of prompts): what the "
+        "denoiser was given while it generated the images, at the sampling steps nearest to capture.timesteps.",
     )
     condition: Literal["full", "null"] = Field(
         "full", description="Condition the denoiser on each image's own domain and attributes, or on nothing."

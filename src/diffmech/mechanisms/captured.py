@@ -10,15 +10,25 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from diffmech.attention.store import open_attention
+from diffmech.attention.store import conditional, open_attention
 from diffmech.errors import StoreError
 
 SPATIAL_QUANTITIES = ("distance", "self_mass", "neighbourhood_mass", "mirror_mass")
+MASSES = ("self_mass", "neighbourhood_mass", "mirror_mass")
+# Tokens of a prompt differ from sample to sample; these groups of them do not. Ours.
+START, WORDS, PADDING = "start of text", "words", "end and padding"
+TOKEN_GROUPS = (START, WORDS, PADDING)
+# What tokenizers put before and after a text.
+BEFORE_TEXT, AFTER_TEXT = ("<|startoftext|>", "<s>", "<bos>"), ("<|endoftext|>", "</s>", "<pad>", "<eos>", "!")
 
 
 @dataclass(frozen=True)
 class Site:
-    """One attention site: its heads, and the keys they choose from (a grid of positions, or named tokens)."""
+    """One attention site: its heads, and the keys they choose from: a grid of positions, or tokens.
+
+    `tokens` are the names of the tokens, or, where each sample has its own prompt (`prompted`), of groups of them. Of
+    joint attention, places are studied among the image tokens.
+    """
 
     name: str
     kind: str
@@ -26,16 +36,20 @@ class Site:
     keys: int
     grid: tuple[int, int]
     tokens: tuple[str, ...]
+    prompted: bool = False
 
     @property
     def spatial(self) -> bool:
         """Whether the keys are positions of the image."""
-        return self.kind == "self"
+        return self.kind != "cross"
 
 
 def open_domains(paths: Mapping[str, Path | Sequence[Path]]) -> dict[str, xr.DataTree]:
-    """Open the captured attention of each domain; StoreError unless all have the same sites and timesteps."""
-    trees = {domain: open_attention(files) for domain, files in paths.items()}
+    """Open the captured attention of each domain, of guided passes the conditional one.
+
+    Raises StoreError unless all have the same sites and timesteps.
+    """
+    trees = {domain: conditional(open_attention(files)) for domain, files in paths.items()}
     (first_domain, first), *others = trees.items()
     for domain, tree in others:
         if sites_of(tree) != sites_of(first) or timesteps_of(tree) != timesteps_of(first):
@@ -67,17 +81,33 @@ def open_untrained(
 
 
 def sites_of(tree: xr.DataTree) -> list[Site]:
-    """Return the sites of a capture, in its order."""
+    """Return the sites of a capture, in its order. Raises StoreError for a video, whose places are not on one image."""
     sites = []
     for name, node in tree.children.items():
-        tokens = tuple(map(str, node.coords["token"].values)) if "token" in node.coords else ()
-        keys = int(node.attrs["n_keys"])
-        height, width = (int(side) for side in node.attrs["grid"])
+        keys, kind = int(node.attrs["n_keys"]), str(node.attrs["kind"])
+        grid = tuple(int(side) for side in node.attrs["grid"])
+        if len(grid) != 2:
+            raise StoreError(
+                f"{name}: its queries are laid out as {' x '.join(map(str, grid))} (frames, height, width); mechanisms "
+                "are studied on single images"
+            )
         heads = tuple(map(str, node.coords["head"].values))
-        kind = str(node.attrs["kind"])
-        named = tokens or tuple(f"token {index}" for index in range(keys))
-        sites.append(Site(name, kind, heads, keys, (height, width), () if kind == "self" else named))
+        prompted = "token" in node.coords and node.coords["token"].ndim == 2
+        tokens = tuple(f"token {index}" for index in range(keys))
+        if prompted:
+            tokens = TOKEN_GROUPS
+        elif "token" in node.coords:
+            tokens = tuple(map(str, node.coords["token"].values))
+        sites.append(Site(name, kind, heads, keys, grid, tokens if kind == "cross" else (), prompted))
     return sites
+
+
+def token_groups(tree: xr.DataTree, site: Site) -> np.ndarray | None:
+    """Return which of TOKEN_GROUPS each key belongs to, (sample, key) int; None where tokens are the same for all."""
+    if site.spatial or not site.prompted:
+        return None
+    tokens = tree.children[site.name].coords["token"].values.astype(str)
+    return np.where(np.isin(tokens, BEFORE_TEXT), 0, np.where(np.isin(tokens, AFTER_TEXT), 2, 1))
 
 
 def timesteps_of(tree: xr.DataTree) -> list[int]:
@@ -91,8 +121,12 @@ def read_quantities(tree: xr.DataTree, site: Site) -> dict[int, dict[str, np.nda
     It is little, so it is read in one go: each read of a lazy array costs milliseconds.
     """
     names = ["entropy", "position_information", *(SPATIAL_QUANTITIES if site.spatial else ())]
-    loaded = tree.children[site.name].dataset[names].transpose("timestep", ..., "head").load()
+    dataset = tree.children[site.name].dataset
+    loaded = dataset[names].transpose("timestep", ..., "head").load()
     arrays = {name: loaded[name].values.astype(np.float32) for name in names}
+    if site.kind == "joint":  # as shares of the attention on the image, like those of self-attention
+        image = dataset["part_mass"].sel(part="image->image").transpose("timestep", ..., "head").values
+        arrays |= {name: np.divide(arrays[name], image, where=image > 0, out=np.zeros_like(image)) for name in MASSES}
     return {
         timestep: {name: array[position] for name, array in arrays.items()}
         for position, timestep in enumerate(timesteps_of(tree))
@@ -102,8 +136,14 @@ def read_quantities(tree: xr.DataTree, site: Site) -> dict[int, dict[str, np.nda
 def read(
     tree: xr.DataTree, site: Site, quantity: str, timestep: int, *, samples: np.ndarray | None = None
 ) -> np.ndarray:
-    """Return `quantity` of one site at one timestep as float32, ([twin,] sample, head, ...)."""
+    """Return `quantity` of one site at one timestep as float32, ([twin,] sample, head, ...).
+
+    What the keys of joint attention receive is that of the image tokens, relative to their mean.
+    """
     array = tree.children[site.name].dataset[quantity].isel(timestep=timesteps_of(tree).index(timestep))
     if samples is not None:
         array = array.isel(sample=samples)
+    if site.kind == "joint" and "key" in array.dims:
+        array = array.isel(key=np.flatnonzero(array["key_range"].values == "image")).astype(np.float32)
+        array = array / array.mean("key")
     return np.asarray(array.values, dtype=np.float32)

@@ -82,8 +82,8 @@ def entropy_divergence(
 ) -> None:
     """Write the divergence between the two domains per timestep, for all heads and for each kind of attention.
 
-    Columns: timestep, kind ("all", "self", "cross"), divergence (nats), low, high, floor, floor_high (mean and 95 %
-    quantile under permuted labels), p, p_holm, jensen_shannon (nats, mean over heads), jensen_shannon_floor,
+    Columns: timestep, kind ("all", "self", "cross", "joint"), divergence (nats), low, high, floor, floor_high (mean and
+    95 % quantile under permuted labels), p, p_holm, jensen_shannon (nats, mean over heads), jensen_shannon_floor,
     untrained_divergence_max (over twins and timesteps, on `untrained_n` images per domain), p_untrained, significant.
 
     The interval is the reverse percentile bootstrap (Davison & Hinkley 1997), cut off at 0: resampling adds to |.| the
@@ -159,7 +159,7 @@ def head_table(tree: xr.DataTree) -> pd.DataFrame:
 def _kinds(kinds: pd.Series) -> dict[str, list[str]]:
     """Return the families of heads that get a divergence of their own."""
     present = list(dict.fromkeys(kinds))
-    return {"all": present, **{kind: [kind] for kind in ("self", "cross") if kind in present}}
+    return {"all": present, **{kind: [kind] for kind in ("self", "cross", "joint") if kind in present}}
 
 
 def _entropy(tree: xr.DataTree, timesteps: Sequence[int] | None = None) -> np.ndarray:

@@ -24,6 +24,7 @@ from diffmech.mechanisms.captured import (
     read_quantities,
     sites_of,
     timesteps_of,
+    token_groups,
 )
 from diffmech.mechanisms.descriptors import describe, feature_names
 from diffmech.mechanisms.probes import (
@@ -102,6 +103,7 @@ def head_features(
             _Study(
                 domain=domain,
                 attention=tree,
+                groups={site.name: token_groups(tree, site) for site in sites},
                 twins=twins[domain],
                 seen=seen[domain],
                 maps=maps,
@@ -139,10 +141,14 @@ def head_features(
 
 @dataclass(frozen=True)
 class _Study:
-    """One domain: its capture, its twins, which of its samples they saw, and everything drawn for its samples."""
+    """One domain: its capture, its twins, which of its samples they saw, and everything drawn for its samples.
+
+    `groups` (sample, key) are those of the tokens of each site, None where tokens are the same for all samples.
+    """
 
     domain: str
     attention: xr.DataTree
+    groups: dict[str, np.ndarray | None]
     twins: xr.DataTree
     seen: np.ndarray
     maps: dict[tuple[int, int], GridMaps]
@@ -179,7 +185,8 @@ def _features_of(
 def _features_of_domain(
     site: Site, quantities: dict[str, np.ndarray], received: np.ndarray, study: _Study, probes: Sequence[str]
 ) -> xr.Dataset:
-    places = place_ratios(site, quantities, received)
+    groups = study.groups[site.name]
+    places = place_ratios(site, quantities, received, groups)
     maps = study.maps[site.grid] if site.spatial else None
     own = None if maps is None else map_ratios(received, maps)
     features = describe(site, quantities, received, own, study.weights, probes)
@@ -229,7 +236,8 @@ def _untrained_excess(
 
 def _ratios(site: Site, quantities: dict[str, np.ndarray], received: np.ndarray, study: _Study) -> list[Ratios]:
     """Return the probes on the images that the twins saw."""
-    places = place_ratios(site, quantities, received)
+    groups = study.groups[site.name]
+    places = place_ratios(site, quantities, received, None if groups is None else groups[study.seen])
     return [places, map_ratios(received, study.maps[site.grid].select(study.seen))] if site.spatial else [places]
 
 

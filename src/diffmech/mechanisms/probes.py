@@ -89,10 +89,13 @@ def uniform_masses(grid: tuple[int, int]) -> dict[str, tuple[float, float]]:
     }
 
 
-def place_ratios(site: Site, quantities: dict[str, np.ndarray], received: np.ndarray) -> Ratios:
+def place_ratios(
+    site: Site, quantities: dict[str, np.ndarray], received: np.ndarray, groups: np.ndarray | None = None
+) -> Ratios:
     """Return the probes that need no image. `quantities` are (sample, head), `received` (sample, head, key).
 
-    A spatial site has neighbourhood, mirror, distance, sink and position; another has each of its tokens. The sink is
+    A spatial site has neighbourhood, mirror, distance, sink and position; another has each of its tokens, or of the
+    groups that `groups` (sample, key) puts them in. The sink is
     the key that receives most in one half of the samples, measured in the other half, so that picking the largest adds
     no bias; position is, likewise, the attention moved from keys that receive less to keys that receive more than
     uniform in the other half (1 + total variation distance).
@@ -100,6 +103,8 @@ def place_ratios(site: Site, quantities: dict[str, np.ndarray], received: np.nda
     n, _, keys = received.shape
     if not site.spatial:
         names = tuple(TOKEN + token for token in site.tokens)
+        if groups is not None:
+            return _group_ratios(names, received, groups)
         return Ratios(names, received, np.full((n, keys), 1 / max(keys - 1, 1)), np.ones((n, keys), dtype=bool))
     uniform = uniform_masses(site.grid)
     half = np.arange(n) % 2 == 1
@@ -119,6 +124,16 @@ def place_ratios(site: Site, quantities: dict[str, np.ndarray], received: np.nda
     scale = [*(uniform[name][1] for name in PLACES[:3]), 1 / max(keys - 1, 1), 1.0]
     ones = np.ones((n, len(PLACES)), dtype=bool)
     return Ratios(PLACES, np.stack(columns, axis=-1), np.broadcast_to(scale, ones.shape), ones)
+
+
+def _group_ratios(names: tuple[str, ...], received: np.ndarray, groups: np.ndarray) -> Ratios:
+    """Return the attention per key of each group of tokens; a group without keys in a sample is not valid there."""
+    members = np.stack([groups == index for index in range(len(names))], axis=-1).astype(np.float32)
+    counts = members.sum(axis=1)  # (sample, group)
+    values = np.matmul(received, members) / np.maximum(counts, 1)[:, None]
+    share = counts / received.shape[-1]
+    scale = np.divide(share, 1 - share, out=np.zeros_like(share), where=share < 1)
+    return Ratios(names, values, scale, (counts > 0) & (share < 1))
 
 
 def map_ratios(received: np.ndarray, maps: GridMaps) -> Ratios:

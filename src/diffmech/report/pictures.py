@@ -16,12 +16,14 @@ import xarray as xr
 from PIL import Image
 
 from diffmech.artifacts import open_store
-from diffmech.attention.store import open_attention
+from diffmech.attention.store import conditional, open_attention
 from diffmech.data.store import open_dataset
+from diffmech.mechanisms.captured import AFTER_TEXT
 from diffmech.report.artifacts import ReportInputs
 
 LARGEST = 128  # pixels per side of one image; larger ones are reduced
 GAP = 1  # pixels between the images of a mosaic
+MOST_TOKENS = 16  # pictures of single tokens
 QUERY = (0.42, 0.36)  # height and position of the query point whose map is drawn, about where an eye is
 
 # Anchors of matplotlib's inferno, evenly spaced.
@@ -132,7 +134,7 @@ def gallery_rows(path: str) -> list[Picture]:
 
 def mechanism_examples(inputs: ReportInputs, mechanisms: pd.DataFrame, examples: int) -> list[Example]:
     """Return, for the strongest head of each mechanism, its attention over the first images of each domain."""
-    trees = {domain: open_attention(paths) for domain, paths in inputs.attention.items()}
+    trees = {domain: conditional(open_attention(paths)) for domain, paths in inputs.attention.items()}
     sets = {domain: open_dataset(path) for domain, path in inputs.datasets.items()}  # type: ignore[arg-type]
     found = []
     for _, rows in mechanisms.groupby("mechanism", sort=True):
@@ -149,8 +151,10 @@ def mechanism_examples(inputs: ReportInputs, mechanisms: pd.DataFrame, examples:
             node = node.sel(timestep=timestep)
             ids = node["sample"].values[:examples]
             images = colour_pixels(sets[domain].images(ids))
-            draw = token_maps if str(row["kind"]) == "cross" else received_maps
-            pictures += draw(node, images, ids, domain)
+            if str(row["kind"]) != "cross":
+                pictures += received_maps(among_image(node), images, ids, domain)
+            if str(row["kind"]) != "self":
+                pictures += token_maps(node, images, ids, domain)
         if pictures:
             found.append(Example(str(row["mechanism"]), head, str(row["kind"]), timestep, tuple(pictures)))
     return found
@@ -159,6 +163,15 @@ def mechanism_examples(inputs: ReportInputs, mechanisms: pd.DataFrame, examples:
 def strongest(rows: pd.DataFrame) -> Any:
     """Return the row of one mechanism with the highest enrichment (the first head where none has any)."""
     return rows.sort_values(["enrichment_of_head", "head"], ascending=[False, True], na_position="last").iloc[0]
+
+
+def among_image(node: xr.Dataset) -> xr.Dataset:
+    """Return a site of joint attention among its image tokens alone, what they receive relative to their mean."""
+    if "key_range" not in node.coords:
+        return node
+    image = {dim: np.flatnonzero(node[f"{dim}_range"].values == "image") for dim in ("query", "key")}
+    part = node.isel(image)
+    return part.assign(received=part["received"] / part["received"].mean("key"))
 
 
 def received_maps(node: xr.Dataset, images: np.ndarray, ids: np.ndarray, domain: str) -> list[Picture]:
@@ -196,22 +209,37 @@ def token_maps(node: xr.Dataset, images: np.ndarray, ids: np.ndarray, domain: st
     if sample not in ids:
         return []
     grid = tuple(int(n) for n in node.attrs["grid"])
-    maps = node["maps"].sel(kept_sample=sample).values.astype(np.float32)
-    if np.isnan(maps).all():  # none were kept of this timestep
-        return []
-    tokens = [str(name) for name in node["token"].values] if "token" in node.coords else []
+    maps = node["maps"].sel(kept_sample=sample)
+    if "query_range" in node.coords:
+        maps = maps.isel(query=np.flatnonzero(node["query_range"].values == "image"))
+    keys = token_keys(node, sample)
+    values = maps.values.astype(np.float32)
     image = images[list(ids).index(sample)]
-    top = float(np.quantile(maps, 0.995))
+    top = float(np.quantile(values[:, list(keys)], 0.995))
     pictures = []
-    for index in range(maps.shape[1]):
-        name = tokens[index] if tokens else f"token {index}"
-        tile = heat(image, maps[:, index].reshape(grid), top)
-        share = float(maps[:, index].mean()) * maps.shape[1]
+    for index, name in keys.items():
+        tile = heat(image, values[:, index].reshape(grid), top)
+        share = float(values[:, index].mean()) * values.shape[1]
         text = (
             f"How strongly each place of a {domain} image reads the token {name}; on average {share:.2g} times uniform"
         )
         pictures.append(picture(tile, text, f"{domain}, {name} {share:.2f}×"))
     return pictures
+
+
+def token_keys(node: xr.Dataset, sample: int) -> dict[int, str]:
+    """Return the keys worth a picture with their names: every token, of a prompt those up to its end."""
+    if "token" not in node.coords:
+        joint = "key_range" in node.coords
+        unnamed = np.flatnonzero(node["key_range"].values == "text") if joint else np.arange(node.sizes["key"])
+        return {int(index): f"token {number}" for number, index in enumerate(unnamed[:MOST_TOKENS])}
+    token = node["token"]
+    names = [str(name) for name in (token.sel(sample=sample) if "sample" in token.dims else token).values]
+    if "sample" not in token.dims:
+        return {index: name for index, name in enumerate(names) if name}
+    text = [index for index, name in enumerate(names) if name]
+    end = next((position for position, index in enumerate(text) if names[index] in AFTER_TEXT), len(text))
+    return {index: names[index] for index in text[: min(end + 1, MOST_TOKENS)]}
 
 
 def mark(tile: np.ndarray, grid: tuple[int, ...], query: int) -> np.ndarray:

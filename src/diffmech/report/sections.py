@@ -16,6 +16,7 @@ SOURCES = {
     "bundled": "bundled with the project",
     "diffusers": "a diffusers model",
     "custom": "a class of your own",
+    "pipeline": "the denoiser of a diffusers pipeline",
 }
 
 
