@@ -5,11 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: run test lint docs matrix clean
+.PHONY: run plan test lint docs matrix clean
 
 run: $(INSTALLED)  ## the study of config.yaml, up to results/report.html
 	$(BIN)/snakemake --cores $(CORES) $(ARGS)
 	@echo "The report is results/report.html"
+
+plan: $(INSTALLED)  ## what that study will take on this machine: disk, memory, time
+	$(BIN)/snakemake --cores $(CORES) --quiet all $(ARGS) -- plan
 
 test: $(INSTALLED)  ## all tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup $(ARGS)  # one thread each: workers that compete for cores are slow

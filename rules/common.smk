@@ -29,3 +29,4 @@ localrules:
     entropy,
     mechanisms,
     ablation,
+    plan,

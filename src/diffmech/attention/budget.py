@@ -5,7 +5,7 @@ Nothing here lists quantities or sizes: an empty store is laid out as a capture 
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,9 @@ Arrays = Mapping[tuple[str, str], zarr.Array]
 
 # What an entry costs in a zip beside its content and twice its name: header 30, sizes 20, directory 46.
 ZIP_ENTRY = 96
+ZIP_END = 22
+
+PARTS = ("statistics", "maps", "factors")
 
 # While a store is zipped, it is there twice.
 COPIES = 2
@@ -31,27 +34,35 @@ LEAST_OF_FIRST = 0.5
 
 @dataclass(frozen=True)
 class Contents:
-    """What a store holds once it is full: bytes of values by variable, and of all that is around them."""
+    """What a store holds once it is full: bytes of values by variable, and of all that is around them by part."""
 
     values: Mapping[str, int]
-    around: int
+    around: Mapping[str, int]
 
-    def bytes(self, ratios: Mapping[str, float] | None = None) -> int:
-        """Return the size of the file; `ratios` are stored bytes over bytes of values, by variable (1 by default)."""
-        return self.around + round(sum(size * (ratios or {}).get(name, 1.0) for name, size in self.values.items()))
+    def bytes(self, parts: Iterable[str] = PARTS, ratios: Mapping[str, float] | None = None) -> int:
+        """Return the size of the file if it had but these parts; `ratios` are stored bytes over bytes of values."""
+        values = {name: size for name, size in self.values.items() if part_of(name) in parts}
+        stored = sum(size * (ratios or {}).get(name, 1.0) for name, size in values.items())
+        return round(stored) + sum(size for part, size in self.around.items() if part in parts)
+
+    def part(self, part: str) -> int:
+        """Return the bytes of the values of one part."""
+        return sum(size for name, size in self.values.items() if part_of(name) == part)
 
 
 def store_contents(directory: Path, arrays: Arrays) -> Contents:
     """Return what the store that was laid out in `directory`, with these arrays, will hold."""
     values: Counter[str] = Counter()
-    files = [file for file in directory.rglob("*") if file.is_file() and not is_chunk(file, directory, arrays)]
-    around = sum(file.stat().st_size + _entry(file.relative_to(directory).as_posix()) for file in files)
+    around = Counter({"statistics": ZIP_END})
+    for file in directory.rglob("*"):
+        if file.is_file():
+            around[part_of(file.parent.name)] += file.stat().st_size + _entry(file.relative_to(directory).as_posix())
     for (site, variable), array in arrays.items():
         chunks = math.ceil(array.nchunks * kept_share(array))
         values[variable] += round(array.size * kept_share(array)) * array.dtype.itemsize
         last = ".".join(["c", *(str(max(0, count - 1)) for count in array.cdata_shape)])
-        around += chunks * _entry(f"{site}/{variable}/{last}".lstrip("/"))
-    return Contents(dict(values), around + 22)  # 22 bytes end a zip
+        around[part_of(variable)] += chunks * _entry(f"{site}/{variable}/{last}".lstrip("/"))
+    return Contents(dict(values), dict(around))
 
 
 def stored_values(directory: Path, arrays: Arrays) -> dict[str, int]:
@@ -76,18 +87,11 @@ def kept_share(array: zarr.Array) -> float:
     return len(kept) / array.shape[names.index("timestep")]  # type: ignore[arg-type]
 
 
-def is_chunk(file: Path, directory: Path, arrays: Arrays) -> bool:
-    """Return whether a file of a store holds values of one of `arrays`, which its coordinates and metadata do not."""
-    folder = file.parent.relative_to(directory)
-    site = "" if folder.parent == Path() else folder.parent.as_posix()
-    return file.name.startswith("c.") and (site, folder.name) in arrays
-
-
-def part_of(variable: str) -> str:
-    """Return what a variable of a site belongs to: statistics, maps or factors."""
-    if variable == "maps":
+def part_of(name: str) -> str:
+    """Return the part that a variable or coordinate of a site belongs to."""
+    if name in ("maps", "kept_sample"):
         return "maps"
-    return "factors" if variable in (*FACTORS, "key_bias") else "statistics"
+    return "factors" if name in (*FACTORS, "key_bias", "factor_sample") else "statistics"
 
 
 def require_disk(output: Path, contents: Contents, compression: Mapping[str, Mapping[str, float]]) -> None:

@@ -16,7 +16,7 @@ import torch
 import xarray as xr
 
 from diffmech.artifacts import zip_directory
-from diffmech.attention.budget import stored_values
+from diffmech.attention.budget import part_of, stored_values
 from diffmech.attention.capture import lay_out, observe_passes, store_axes, survey_sites
 from diffmech.attention.compression import choose_codecs
 from diffmech.attention.keeping import FirstChunks, choose_kept
@@ -43,8 +43,8 @@ class Calibration:
     """What was measured. Seconds and bytes are of one pass of one image, unless said otherwise.
 
     `ratios`: stored bytes over bytes of values, by variable; `compression`: the codecs of maps and factors.
-    `plain_seconds`: without observing; `pass_seconds`: with statistics; `kept_seconds`: what maps and factors of an
-    image add. `store_seconds`: to lay out a store. `loaded_bytes`: memory of the process with the model;
+    `plain_seconds`: without observing; `pass_seconds`: with statistics; `kept_seconds`: per byte of maps and of
+    factors. `store_seconds`: to lay out a store. `loaded_bytes`: memory of the process with the model;
     `pass_bytes`: what an image of a batch adds; `device_bytes` and `device_pass_bytes`: the same on a GPU, else 0.
     """
 
@@ -78,13 +78,14 @@ def calibrate(denoiser: Denoiser, latents: Latents, runtime: RuntimeConfig, fold
     kept_seconds = {}
     quiet = runtime.model_copy(update={"progress": False, "batch_size": batch})
 
-    def capture(passes: Latents, what: str = "") -> float:
+    def capture(passes: Latents, what: str = "") -> tuple[float, int]:
         start = time.perf_counter()
         count = len(passes.samples)
         config = CaptureConfig(
             shard_size=count, keep_maps=count * (what == "maps"), keep_factors=count * (what == "factors")
         )
-        kept = choose_kept(config, layouts, passes.samples.tolist(), passes.timesteps.tolist())
+        timesteps = passes.timesteps.tolist()
+        kept = choose_kept(config, layouts, passes.samples.tolist(), dict(zip(timesteps, timesteps, strict=True)))
         with tempfile.TemporaryDirectory(prefix=".plan.", dir=folder) as temporary:
             directory = Path(temporary) / "store"
             arrays = lay_out(
@@ -104,15 +105,17 @@ def calibrate(denoiser: Denoiser, latents: Latents, runtime: RuntimeConfig, fold
             # The last word on statistics have the chunks that are most like those of a job.
             ratios.update({name: stored[name] / sizes[name] for name in stored})
             zip_directory(directory, Path(temporary) / "store.zip")
-        return time.perf_counter() - start
+        kept_bytes = sum(array.nbytes for (_, name), array in arrays.items() if part_of(name) == what)
+        return time.perf_counter() - start, kept_bytes
 
-    alone = capture(some)
+    alone, _ = capture(some)
     runs = len(some.samples) * few * (len(latents.guidance) or 1)
     for what in ("maps", "factors"):
-        kept_seconds[what] = max(0.0, capture(some, what) - alone) / runs
+        seconds, kept_bytes = capture(some, what)
+        kept_seconds[what] = max(0.0, seconds - alone) / kept_bytes
     loaded, device = resident_memory(), _device_memory(denoiser)
     forget_peak()
-    whole = capture(many)
+    whole, _ = capture(many)
     passes = len(many.samples) * few * (len(latents.guidance) or 1)
     rate = (whole - alone) / (passes - runs) if passes > runs else whole / passes
     pass_seconds = max(one / 2, rate)

@@ -104,6 +104,16 @@ class Study:
         settings = json.dumps(self.config.models[model].canonical(), sort_keys=True)
         return f"results/.checkpoints/{model}-{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
 
+    def workload(self, cores: int) -> dict[str, Any]:
+        """Return how the study is cut into jobs, and how many of those that run the denoiser fit on so many cores."""
+        per_block = 1 + len(self.datasets) * len(self.config.ablation.groups) * len(self.ablation_shards)
+        return {
+            "shards": list(self.shards.values()),
+            "blocks": list(self.blocks.values()),
+            "ablations": len(self.ablation_blocks) * per_block,
+            "side_by_side": 1 if self.gpus else max(1, cores // self.threads),
+        }
+
     def domain_of(self, dataset: str) -> str:
         """Return the domain that `dataset` stands for."""
         return next(domain for domain, name in self.domains.items() if name == dataset)
