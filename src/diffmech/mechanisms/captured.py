@@ -106,7 +106,7 @@ def token_groups(tree: xr.DataTree, site: Site) -> np.ndarray | None:
     """Return which of TOKEN_GROUPS each key belongs to, (sample, key) int; None where tokens are the same for all."""
     if site.spatial or not site.prompted:
         return None
-    tokens = tree.children[site.name].coords["token"].values.astype(str)
+    tokens = np.array(tree.children[site.name].coords["token"].values.tolist())
     return np.where(np.isin(tokens, BEFORE_TEXT), 0, np.where(np.isin(tokens, AFTER_TEXT), 2, 1))
 
 

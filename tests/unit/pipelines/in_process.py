@@ -1,0 +1,178 @@
+"""A whole study in one process: what the rules do, in their order, without a new Python for every job."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from diffmech.attention.capture import capture_attention
+from diffmech.attention.generated import generate_images, generated_latents
+from diffmech.attention.untrained import capture_untrained
+from diffmech.config.images import Prompts
+from diffmech.data.comparison import compare_domains
+from diffmech.data.store import prepare_dataset
+from diffmech.interventions.ablation import ablate_heads
+from diffmech.interventions.effects import ablation_effects
+from diffmech.interventions.reference import reference_outputs
+from diffmech.mechanisms.clustering import cluster_heads
+from diffmech.mechanisms.complexity import circuit_complexity
+from diffmech.mechanisms.entropy import attention_entropy, entropy_divergence
+from diffmech.mechanisms.features import head_features
+from diffmech.mechanisms.labels import label_mechanisms
+from diffmech.mechanisms.phases import find_phases
+from diffmech.models.heldout import heldout_loss
+from diffmech.models.importing import import_denoiser
+from diffmech.models.sampling import generate_gallery
+from diffmech.report.artifacts import ReportInputs
+from diffmech.report.charts import CHARTS, draw_charts
+from diffmech.report.page import write_report
+from diffmech.workflow.study import ABLATION, ATTENTION, GENERATED, LATENTS, REFERENCE, Study
+
+
+def run_study(study: Study, folder: Path) -> Path:
+    """Run `study`, whose data sets are prompts, in `folder` and return its report."""
+    config, runtime, model = study.config, study.config.runtime, study.model
+    model_json = folder / f"results/models/{model}/model.json"
+    import_denoiser(config.model, model_json, root=study.root, images=config.images)
+
+    def named(pattern: str, **names: str) -> Path:
+        return folder / pattern.format(model=model, **names)
+
+    for dataset in study.datasets:
+        prompts = config.datasets[dataset]
+        assert isinstance(prompts, Prompts)
+        for shard, ids in study.shards.items():
+            generate_images(
+                model_json,
+                named(GENERATED, dataset=dataset, shard=shard),
+                prompts=prompts,
+                sampling=config.sampling,
+                size=config.images.size,
+                sample_ids=ids,
+                runtime=runtime,
+            )
+            for block, timesteps in study.blocks.items():
+                generated_latents(
+                    named(GENERATED, dataset=dataset, shard=shard),
+                    model_json,
+                    latents := named(LATENTS, dataset=dataset, block=block, shard=shard),
+                    dataset=dataset,
+                    domain=study.domain_of(dataset),
+                    timesteps=timesteps,
+                    among=config.capture.timesteps,
+                    sample_ids=ids,
+                    latents=config.latents,
+                )
+                capture_attention(
+                    latents,
+                    model_json,
+                    named(ATTENTION, dataset=dataset, block=block, shard=shard),
+                    capture=config.capture,
+                    runtime=runtime,
+                )
+        capture_untrained(
+            [folder / path for path in study.latents(dataset, samples=config.untrained.samples)],
+            model_json,
+            folder / f"results/untrained/{model}/{dataset}.zarr.zip",
+            untrained=config.untrained,
+            runtime=runtime,
+        )
+        prepare_dataset(
+            prompts,
+            config.images,
+            folder / f"results/datasets/{dataset}.zarr.zip",
+            name=dataset,
+            runtime=runtime,
+            generated=[folder / path for path in study.generated(dataset)],
+        )
+    return _analyse(study, folder, model_json)
+
+
+def _analyse(study: Study, folder: Path, model_json: Path) -> Path:
+    config, runtime, results = study.config, study.config.runtime, folder / "results"
+    by_domain = {
+        "attention": {d: [folder / path for path in study.attention(name)] for d, name in study.domains.items()},
+        "latents": {d: [folder / path for path in study.latents(name)] for d, name in study.domains.items()},
+    }
+    datasets = {d: results / f"datasets/{name}.zarr.zip" for d, name in study.domains.items()}
+    untrained = {d: results / f"untrained/{study.model}/{name}.zarr.zip" for d, name in study.domains.items()}
+    tables = {
+        "comparison": results / "datasets/comparison.json",
+        "model": model_json,
+        "heldout": results / "heldout.csv",
+        "gallery": results / "gallery.zarr.zip",
+        **{
+            name: results / f"{name}.csv"
+            for name in ("entropy", "divergence", "phases", "clusters", "mechanisms", "effects", "complexity")
+        },
+        "references": study.root / "resources/references.yaml",
+    }
+    compare_domains(datasets, tables["comparison"], samples=config.capture.samples)
+    heldout_loss(model_json, datasets, tables["heldout"], timesteps=[], holdout=0, samples=1, runtime=runtime)
+    generate_gallery(model_json, tables["gallery"], sampling=config.sampling, runtime=runtime)
+    attention = by_domain["attention"]
+    attention_entropy(attention, untrained, tables["entropy"], entropy=config.entropy, seed=0)
+    entropy_divergence(attention, untrained, tables["divergence"], entropy=config.entropy, seed=0)
+    features, members = results / "features.zarr.zip", results / "members.csv"
+    mechanisms = config.mechanisms
+    head_features(attention, by_domain["latents"], datasets, untrained, features, mechanisms=mechanisms, seed=0)
+    find_phases(features, tables["phases"], mechanisms=mechanisms)
+    cluster_heads(features, tables["phases"], members, tables["clusters"], mechanisms=mechanisms)
+    label_mechanisms(features, tables["phases"], members, tables["mechanisms"], mechanisms=mechanisms)
+    for block in study.ablation_blocks:
+        reference_outputs(
+            {
+                domain: [
+                    folder / path for path in study.latents_of_block(name, block, config.ablation.reference_samples)
+                ]
+                for domain, name in study.domains.items()
+            },
+            model_json,
+            folder / REFERENCE.format(model=study.model, block=block),
+            ablation=config.ablation,
+            runtime=runtime,
+            timesteps=study.ablated_in(block),
+        )
+    stores: dict[str, dict[str, list[Path]]] = {domain: {} for domain in study.domains}
+    for domain, dataset in study.domains.items():
+        for group in config.ablation.groups:
+            stores[domain][group] = [folder / path for path in study.ablations(dataset, group)]
+            for block in study.ablation_blocks:
+                for shard, ids in study.ablation_shards.items():
+                    ablate_heads(
+                        [folder / path for path in study.ablation_latents(dataset, block, shard)],
+                        model_json,
+                        [folder / path for path in study.ablation_references(group, block)],
+                        folder
+                        / ABLATION.format(model=study.model, dataset=dataset, group=group, block=block, shard=shard),
+                        group=group,
+                        heads_csv=tables["mechanisms"],
+                        ablation=config.ablation,
+                        seed=0,
+                        runtime=runtime,
+                        sample_ids=ids,
+                        timesteps=study.ablated_in(block),
+                    )
+    ablation_effects(stores, tables["effects"], ablation=config.ablation, seed=0)
+    circuit_complexity(
+        attention,
+        {domain: stores[domain]["heads"] for domain in study.domains},
+        tables["complexity"],
+        complexity=config.complexity,
+        method=config.ablation.methods[0],
+        seed=0,
+    )
+    inputs = ReportInputs(
+        **{name: str(path) for name, path in tables.items()},
+        datasets={domain: str(path) for domain, path in datasets.items()},
+        attention={domain: [str(path) for path in paths] for domain, paths in attention.items()},
+        benchmarks=None,
+    )
+    draw_charts(inputs, results / "charts", ablation=config.ablation)
+    write_report(
+        inputs,
+        [str(results / f"charts/{name}.vl.json") for name in CHARTS],
+        results / "report.html",
+        config=config,
+    )
+    assert len(pd.read_csv(tables["effects"]))
+    return results / "report.html"
