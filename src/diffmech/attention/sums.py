@@ -134,25 +134,33 @@ def blocked_sums(log_query: Tensor, log_key: Tensor, grid: Grid | None) -> Sums:
 
 def fused_sums(log_query: Tensor, log_key: Tensor, grid: Grid | None) -> Sums:
     """Return what `blocked_sums` does by one flipped fused call, whose extra memory grows with the tokens alone."""
-    channels, values = log_key.shape[-1], log_query
-    if grid is not None:
-        x = grid.coordinates
-        fixed = torch.cat([x, x.square().sum(-1, keepdim=True)], -1)
-        values = torch.cat([values, fixed.expand(*values.shape[:2], -1, -1)], -1)
-    width = -(-values.shape[-1] // 8) * 8  # kernels want one number of channels for all three, best a multiple of 8
-    query, key, value = (
-        functional.pad(tensor, (0, width - tensor.shape[-1])) for tensor in (log_key, log_query, values)
-    )
-    means, log_received = attention_with_lse(query, key, value, scale=1.0)
+    channels = log_key.shape[-1]
+    moments, log_received = _moments(log_query, log_key, grid)
     received = log_received.exp()
-    moments = means * received.unsqueeze(-1)
-    entropy = -(moments[..., :channels] * log_key).sum((-1, -2))
-    if grid is None:
-        return Sums(received, entropy, None, None)
-    products = (moments[..., channels : channels + 2] * grid.coordinates).sum((-1, -2))
-    second = moments[..., channels + 2].sum(-1)
-    square = (received * grid.coordinates.square().sum(-1)).sum(-1) - 2 * products + second
-    return Sums(received, entropy, square, _near_places(log_query, log_key, grid.size))
+    moments *= received.unsqueeze(-1)
+    square, places = None, None
+    if grid is not None:
+        products = (moments[..., channels : channels + 2] * grid.coordinates).sum((-1, -2))
+        second = moments[..., channels + 2].sum(-1)
+        square = (received * grid.coordinates.square().sum(-1)).sum(-1) - 2 * products + second
+    entropy = -moments[..., :channels].mul_(log_key).sum(-1).sum(-1)  # in two steps: more exact where strided
+    del moments
+    if grid is not None:
+        places = _near_places(log_query, log_key, grid.size)
+    return Sums(received, entropy, square, places)
+
+
+def _moments(log_query: Tensor, log_key: Tensor, grid: Grid | None) -> tuple[Tensor, Tensor]:
+    """Return the means of [a_i, x_i, |x_i|^2, zeros] over queries (sample, head, key, channel) and ln sum_i p_ij."""
+    beside = log_query.new_empty(log_query.shape[-2], 0)
+    if grid is not None:
+        beside = torch.cat([grid.coordinates, grid.coordinates.square().sum(-1, keepdim=True)], -1)
+    channels = log_key.shape[-1]
+    used = channels + beside.shape[-1]
+    width = -(-used // 8) * 8  # kernels want one number of channels for all three, best a multiple of 8
+    beside = functional.pad(beside, (0, width - used)).expand(*log_query.shape[:2], -1, -1)
+    query, key = (functional.pad(tensor, (0, width - channels)) for tensor in (log_key, log_query))
+    return attention_with_lse(query, key, torch.cat([log_query, beside], -1), scale=1.0)
 
 
 def _near_places(log_query: Tensor, log_key: Tensor, size: tuple[int, int, int]) -> Tensor:
