@@ -2,7 +2,7 @@
 
 Part one times a whole U-Net: plain forward, forward with tap and statistics of every site, forward with the naive
 softmax map of every site. Part two times single attention calls: the flipped fused call, the blocked probabilities, the
-naive map. Runs are interleaved and ratios are medians over rounds, because machines are shared.
+naive map; the last one is joint attention. Runs are interleaved and ratios are medians over rounds, because machines are shared.
 """
 
 import argparse
@@ -26,6 +26,19 @@ def naive_statistics(call: AttentionCall) -> None:
     p = (call.scale * call.query @ call.key.transpose(-1, -2)).softmax(-1)
     -(p * (p + 1e-12).log()).sum(-1).mean(-1)
     p.mean(-2)
+
+
+def naive_parts(call: AttentionCall, ranges: TokenRanges) -> None:
+    """The same for joint attention, whose parts have a mass and an entropy of their own."""
+    p = (call.scale * call.query @ call.key.transpose(-1, -2)).softmax(-1)
+    -(p * (p + 1e-12).log()).sum(-1).mean(-1)
+    p.mean(-2)
+    for queries in (slice(*ranges.image), slice(*ranges.text)):
+        for keys in (slice(*ranges.image), slice(*ranges.text)):
+            part = p[:, :, queries, keys]
+            mass = part.sum(-1, keepdim=True)
+            within = part / mass
+            -(within * (within + 1e-12).log()).sum(-1) * mass[..., 0]
 
 
 def interleaved(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, tuple[float, float]]:
@@ -108,7 +121,7 @@ def benchmark_joint(batch: int, heads: int, side: int, texts: int, channels: int
     ways: dict[str, Callable[[], object]] = {
         "attention itself": lambda: torch.nn.functional.scaled_dot_product_attention(query, key, value),
         "statistics": lambda: attention_statistics(call, ranges=ranges),
-        "naive": lambda: naive_statistics(call),
+        "naive": lambda: naive_parts(call, ranges),
     }
     show(f"one joint call, batch {batch}, {heads} heads, {image} + {texts} tokens, {channels} channels", ways, rounds)
 
