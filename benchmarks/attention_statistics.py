@@ -2,7 +2,7 @@
 
 Part one times a whole U-Net: plain forward, forward with tap and statistics of every site, forward with the naive
 softmax map of every site. Part two times single attention calls: the flipped fused call, the blocked probabilities, the
-naive map; the last one is joint attention. Runs are interleaved and ratios are medians over rounds, because machines are shared.
+naive map; the last is joint attention. Runs are interleaved and ratios are medians over rounds, as machines are shared.
 """
 
 import argparse
