@@ -53,19 +53,12 @@ def plan_study(config: Config, workload: Workload, *, results: Path, root: Path,
     timesteps = config.capture.timesteps
     samples = [_samples(config, dataset, results) for dataset in config.study.domains.values()]
     jobs = capture_jobs(workload.shards, workload.blocks, samples)
-    most = max(count for count, _ in jobs)
     results.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".plan.", dir=results) as temporary:
-        folder, start = Path(temporary), time.perf_counter()
-        model_json, notes = _pointer(config, results, folder, root)
-        denoiser = load_denoiser(model_json, device=config.runtime.device)
-        load_seconds = time.perf_counter() - start
-        count = min(config.runtime.batch_size, most)
-        if config.model.source == "pipeline":
-            latents = _recorded(config, generated, model_json, folder / "latents.zarr.zip", count)
-        else:
-            latents = example_latents(denoiser, count, timesteps)
-        measured = calibrate(denoiser, latents, config.runtime, folder)
+        folder = Path(temporary)
+        denoiser, measured, load_seconds, notes = calibrate_study(
+            config, max(count for count, _ in jobs), results=results, folder=folder, root=root, generated=generated
+        )
         captures = plan_captures(jobs, measured, capture=config.capture, runtime=config.runtime, folder=folder)
         twins = plan_untrained(
             measured, timesteps, samples, untrained=config.untrained, load_seconds=load_seconds, folder=folder
@@ -78,9 +71,28 @@ def plan_study(config: Config, workload: Workload, *, results: Path, root: Path,
         ablation=config.ablation,
         clusters=config.mechanisms.clusters + config.mechanisms.cross_clusters,
     )
-    rows = [plan_latents(jobs, latents), *captures, twins, ablations]
+    rows = [plan_latents(jobs, measured.example), *captures, twins, ablations]
     title = _title(config, measured, denoiser, samples, workload.side_by_side)
     return "\n".join([title, "", *_table(rows, workload.side_by_side), "", *_room(rows, workload, results), *notes])
+
+
+def calibrate_study(
+    config: Config, samples: int, *, results: Path, folder: Path, root: Path, generated: Path | None = None
+) -> tuple[Denoiser, Calibration, float, list[str]]:
+    """Return the studied denoiser, what captures of `samples` cost, the seconds it took to load, and notes on it.
+
+    `folder` is for temporary files.
+    """
+    model_json, notes = _pointer(config, results, folder, root)
+    start = time.perf_counter()
+    denoiser = load_denoiser(model_json, device=config.runtime.device)
+    load_seconds = time.perf_counter() - start
+    count = min(config.runtime.batch_size, samples)
+    if config.model.source == "pipeline":
+        latents = _recorded(config, generated, model_json, folder / "latents.zarr.zip", count)
+    else:
+        latents = example_latents(denoiser, count, config.capture.timesteps)
+    return denoiser, calibrate(denoiser, latents, config.runtime, folder), load_seconds, notes
 
 
 def _samples(config: Config, dataset: str, results: Path) -> int:
