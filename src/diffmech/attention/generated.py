@@ -24,7 +24,7 @@ from diffmech.config.models import SamplingConfig
 from diffmech.config.study import LatentsConfig
 from diffmech.data.prompts import prompt_of, read_prompts
 from diffmech.errors import ConfigError
-from diffmech.models.pipelines import is_flow, load_pipeline, prediction_type
+from diffmech.models.pipelines import described, is_flow, load_pipeline, prediction_type
 from diffmech.models.prompt_tokens import check_lengths, token_strings
 from diffmech.models.recording import Recording, record_sampling
 from diffmech.randomness import generator, noise
@@ -68,7 +68,7 @@ def generate_images(
                 size=size,
             )
         )
-    scheduler = dict(pipeline.scheduler.config)
+    scheduler = described(pipeline.scheduler)
     store = _generated_store(parts, ids, chosen)
     text = store.get(ROWS + "encoder_hidden_states")
     tokens = None if text is None else token_strings(pipeline, chosen, text.shape[2])

@@ -143,14 +143,20 @@ def load_pipeline(model_json: Path, *, scheduler: str | None, device: str) -> An
 
 def fitting_scheduler(own: Any, name: str, where: str) -> Any:
     """Return the sampler `name` with the settings of the pipeline's `own`. Raises ConfigError where they do not fit."""
-    if is_flow(own.config) != (name == "flow_euler"):
-        kind = "flow matching" if is_flow(own.config) else "a diffusion with betas"
-        fit = ["flow_euler"] if is_flow(own.config) else [known for known in SAMPLERS if known != "flow_euler"]
+    flow = is_flow(described(own))
+    if flow != (name == "flow_euler"):
+        kind = "flow matching" if flow else "a diffusion with betas"
+        fit = ["flow_euler"] if flow else [known for known in SAMPLERS if known != "flow_euler"]
         raise ConfigError(
             f"sampling.scheduler: {name} does not fit {where}, whose denoiser was trained by {kind} "
             f"({type(own).__name__}); give {' or '.join(fit)}, or null for its own"
         )
     return getattr(diffusers, SAMPLERS[name]).from_config(own.config)
+
+
+def described(scheduler: Any) -> dict[str, Any]:
+    """Return the config of a scheduler with its class, as its file has it."""
+    return {**scheduler.config, "_class_name": type(scheduler).__name__}
 
 
 def is_flow(scheduler: Any) -> bool:

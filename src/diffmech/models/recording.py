@@ -134,6 +134,8 @@ def call_arguments(
 ) -> dict[str, Any]:
     """Return the arguments of the pipeline's call, among those it knows. Raises ConfigError for unknown classes."""
     known = inspect.signature(type(pipeline).__call__).parameters
+    if not {"prompt", "class_labels"} & set(known):
+        raise ModelError(f"{type(pipeline).__name__} takes neither prompts nor classes; expected one that does")
     wanted: dict[str, Any] = {
         "num_inference_steps": steps,
         "guidance_scale": guidance,

@@ -1,0 +1,215 @@
+"""What a pipeline's denoiser is given is recorded exactly, and recording changes nothing."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+from tiny_pipelines import PIPELINES, SCHEDULE, stable_diffusion, stable_diffusion_3
+
+from diffmech.errors import ConfigError, ModelError
+from diffmech.models.pipelines import SAMPLERS, fitting_scheduler
+from diffmech.models.prompt_tokens import check_lengths, token_strings
+from diffmech.models.prompted import PromptCondition, PromptedDenoiser, flatten, noised_argument, unflatten
+from diffmech.models.recording import Recording, denoiser_of, record_sampling
+
+PROMPTS = ["a photo of a face with glasses", "a drawing of a hat"]
+
+
+def record(pipeline: Any, *, guidance: float = 4.0, steps: int = 3, prompts: list[str] | None = None) -> Recording:
+    pipeline.set_progress_bar_config(disable=True)
+    denoiser_of(pipeline).eval()  # as from_pretrained leaves it: DiT drops classes at random while it is trained
+    classes = hasattr(pipeline, "get_label_ids")
+    return record_sampling(
+        pipeline,
+        prompts or (["1", "2"] if classes else PROMPTS),
+        negative_prompt="",
+        seeds=[11, 12],
+        steps=steps,
+        guidance=guidance,
+        size=16,
+    )
+
+
+def prompted(pipeline: Any) -> PromptedDenoiser:
+    module = denoiser_of(pipeline).eval()
+    return PromptedDenoiser(
+        module, dict(pipeline.scheduler.config), (3, 16, 16), sample_argument=noised_argument(module)
+    )
+
+
+def condition_of(recording: Recording, step: int, branch: int) -> PromptCondition:
+    return PromptCondition(
+        {name: values[branch] for name, values in recording.rows_of.items()},
+        recording.shared,
+        2,
+        float(recording.inputs[step]),
+        recording.timestep_per_row,
+    )
+
+
+@pytest.mark.parametrize("family", PIPELINES)
+def test_a_recorded_pass_repeats_what_the_pipeline_computed(family: str, tmp_path: Path) -> None:
+    pipeline = PIPELINES[family](tmp_path)
+    outputs: list[torch.Tensor] = []
+    hook = denoiser_of(pipeline).register_forward_hook(lambda module, args, output: outputs.append(output[0].clone()))
+    recording = record(pipeline)
+    hook.remove()
+    denoiser, step = prompted(pipeline), 1
+    # with guidance the halves of one batch are the branches; diffusers puts the conditional one first in DiT alone
+    order = [0, 1] if family == "dit" else [1, 0]
+    for branch in range(len(recording.branches)):
+        with torch.no_grad():
+            again = denoiser.predict_noise(recording.x_t[step], 0, condition_of(recording, step, branch))
+        half = order[branch] if len(recording.branches) == 2 else 0
+        theirs = outputs[step][2 * half : 2 * half + 2]
+        torch.testing.assert_close(again, theirs[:, : again.shape[1]], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["stable_diffusion", "flux"])
+def test_recording_does_not_change_the_images(family: str, tmp_path: Path) -> None:
+    pipeline = PIPELINES[family](tmp_path)
+    recording = record(pipeline)
+    alone = pipeline(
+        PROMPTS,
+        num_inference_steps=3,
+        guidance_scale=4.0,
+        generator=[torch.Generator().manual_seed(seed) for seed in (11, 12)],
+        height=16,
+        width=16,
+        output_type="np",
+        **({"negative_prompt": ["", ""]} if family == "stable_diffusion" else {}),
+    ).images
+    np.testing.assert_array_equal(recording.images, np.moveaxis(np.asarray(alone), -1, 1) * 2 - 1)
+    assert not denoiser_of(pipeline)._forward_pre_hooks
+    assert "step" not in vars(pipeline.scheduler)
+
+
+def test_an_exception_while_sampling_leaves_the_pipeline_as_it_was(tmp_path: Path) -> None:
+    pipeline = stable_diffusion(tmp_path)
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("in the middle")
+
+    hook = pipeline.unet.register_forward_hook(fail)
+    with pytest.raises(RuntimeError, match="in the middle"):
+        record(pipeline)
+    hook.remove()
+    assert not pipeline.unet._forward_pre_hooks
+    assert "step" not in vars(pipeline.scheduler)
+
+
+def test_the_conditional_branch_is_that_of_the_prompt(tmp_path: Path) -> None:
+    pipeline = stable_diffusion(tmp_path)
+    recording = record(pipeline)
+    of_prompt, of_nothing = pipeline.encode_prompt(PROMPTS, "cpu", 1, True, ["", ""])
+    assert recording.branches == ("conditional", "unconditional")
+    states = recording.rows_of["encoder_hidden_states"]
+    torch.testing.assert_close(states[0], of_prompt)
+    torch.testing.assert_close(states[1], of_nothing)
+
+
+def test_without_guidance_there_is_one_branch(tmp_path: Path) -> None:
+    assert record(stable_diffusion(tmp_path), guidance=1.0).branches == ("conditional",)
+
+
+@pytest.mark.parametrize("name", ["ddim", "ddpm", "dpmsolver++", "euler"])
+def test_every_sampler_is_recorded_step_by_step(name: str, tmp_path: Path) -> None:
+    pipeline = stable_diffusion(tmp_path)
+    pipeline.scheduler = fitting_scheduler(pipeline.scheduler, name, "here")
+    assert type(pipeline.scheduler).__name__ == SAMPLERS[name]
+    recording = record(pipeline, steps=4)
+    pipeline.scheduler.set_timesteps(4)
+    np.testing.assert_allclose(recording.timesteps, pipeline.scheduler.timesteps.numpy())
+    assert (np.diff(recording.timesteps) < 0).all()
+    # the denoiser sees noise of variance one first, whatever scale the sampler keeps its latents in
+    assert 0.6 < float(recording.x_t[0].std()) < 1.4
+    assert recording.clean.shape == recording.x_t.shape[1:]
+
+
+def test_flow_matching_is_recorded_and_refuses_samplers_with_betas(tmp_path: Path) -> None:
+    pipeline = stable_diffusion_3(tmp_path)
+    recording = record(pipeline)
+    assert recording.timesteps[0] == 1000
+    assert recording.branches == ("conditional", "unconditional")
+    with pytest.raises(ConfigError, match=r"ddim does not fit .* flow matching .*; give flow_euler"):
+        fitting_scheduler(pipeline.scheduler, "ddim", "here")
+    with pytest.raises(ConfigError, match="flow_euler does not fit"):
+        fitting_scheduler(DDPMScheduler(**SCHEDULE), "flow_euler", "here")
+
+
+def test_classes_are_given_by_number_or_name(tmp_path: Path) -> None:
+    pipeline = PIPELINES["dit"](tmp_path)
+    numbered, named = record(pipeline, prompts=["0", "1"]), record(pipeline, prompts=["cat", "hound"])
+    torch.testing.assert_close(numbered.rows_of["class_labels"], named.rows_of["class_labels"])
+    with pytest.raises(ConfigError, match="'unicorn' is no class of DiTPipeline; give a number below 1000"):
+        record(pipeline, prompts=["unicorn", "0"])
+
+
+def test_a_pipeline_without_prompts_is_refused() -> None:
+    unet = UNet2DModel(
+        sample_size=8,
+        block_out_channels=(8, 8),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=4,
+    )
+    pipeline = DDPMPipeline(unet, DDPMScheduler())
+    with pytest.raises(ModelError, match="DDPMPipeline takes neither prompts nor classes"):
+        record(pipeline)
+
+
+def test_tokens_have_names_and_too_long_prompts_are_refused(tmp_path: Path) -> None:
+    pipeline = stable_diffusion(tmp_path)
+    tokens = token_strings(pipeline, PROMPTS, 16)
+    assert tokens is not None
+    assert tokens[0, :8].tolist() == ["<|startoftext|>", "a", "photo", "of", "a", "face", "with", "glasses"]
+    assert tokens.shape == (2, 16)
+    long = " ".join(["face"] * 40)
+    with pytest.raises(ConfigError, match=r"has 42 tokens, but the text encoder takes 16; shorten it"):
+        check_lengths(pipeline, [PROMPTS[0], long])
+
+
+def test_the_tokens_of_two_text_encoders_follow_each_other(tmp_path: Path) -> None:
+    pipeline = stable_diffusion_3(tmp_path)
+    length = record(pipeline).rows_of["encoder_hidden_states"].shape[2]
+    tokens = token_strings(pipeline, PROMPTS, length)
+    assert tokens is not None
+    assert tokens.shape == (2, length)
+    assert tokens[0, 5] == "face"
+    assert "face" in tokens[0, 16:24].tolist()
+
+
+def test_nested_arguments_survive_being_stored_flat() -> None:
+    nested = {"a": 1, "kwargs": {"b": 2, "c": {"d": 3}}, "pair": (torch.ones(1), torch.zeros(1)), "none": None}
+    flat = flatten(nested)
+    assert set(flat) == {"a", "kwargs.b", "kwargs.c.d", "pair.0", "pair.1"}
+    again = unflatten(flat)
+    assert again["kwargs"] == nested["kwargs"]
+    assert isinstance(again["pair"], tuple)
+    assert torch.equal(again["pair"][0], torch.ones(1))
+
+
+def test_a_prompted_denoiser_says_what_it_needs(tmp_path: Path) -> None:
+    denoiser = prompted(stable_diffusion(tmp_path))
+    with pytest.raises(ValueError, match="needs the arguments its pipeline gives it"):
+        denoiser.predict_noise(torch.zeros(1, 4, 8, 8), 3)
+
+
+def test_an_argument_that_cannot_be_stored_is_named(tmp_path: Path) -> None:
+    pipeline = stable_diffusion(tmp_path)
+    original = pipeline.unet.forward
+    pipeline.unet.forward = lambda sample, timestep, encoder_hidden_states, mode="fast", **rest: original(
+        sample, timestep, encoder_hidden_states, **rest
+    )
+    unet_call = type(pipeline.unet).__call__
+
+    class Chatty(type(pipeline.unet)):  # type: ignore[misc]
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            return unet_call(self, *args, mode="fast", **kwargs)
+
+    pipeline.unet.__class__ = Chatty
+    with pytest.raises(ModelError, match="given mode = 'fast', which cannot be stored"):
+        record(pipeline)
