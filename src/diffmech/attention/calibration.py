@@ -6,6 +6,7 @@ so that nothing need be prepared; how well attention compresses depends on them 
 
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 import xarray as xr
 
 from diffmech.artifacts import zip_directory
-from diffmech.attention.budget import part_of, stored_values
+from diffmech.attention.budget import PARTS, part_of, stored_values
 from diffmech.attention.capture import lay_out, observe_passes, store_axes, survey_sites
 from diffmech.attention.compression import choose_codecs
 from diffmech.attention.keeping import FirstChunks, choose_kept
@@ -31,6 +32,7 @@ from diffmech.randomness import generator, noise
 
 # Seconds that the passes of one part of the calibration may take, as far as a single pass does not take longer.
 SECONDS = 1.0
+SLOW = 3.0
 STEPS = 3
 KEPT = 4
 
@@ -62,6 +64,19 @@ class Calibration:
     device_pass_bytes: int
 
 
+@dataclass(frozen=True)
+class _Run:
+    """The seconds of one small capture, spent on passes and on its store, and the bytes of maps or factors it kept."""
+
+    observing: float
+    store: float
+    kept_bytes: int
+
+    @property
+    def seconds(self) -> float:
+        return self.observing + self.store
+
+
 def calibrate(denoiser: Denoiser, latents: Latents, runtime: RuntimeConfig, folder: Path) -> Calibration:
     """Capture some passes of `latents` into temporary stores in `folder`, with and without maps and factors.
 
@@ -69,25 +84,23 @@ def calibrate(denoiser: Denoiser, latents: Latents, runtime: RuntimeConfig, fold
     """
     first = FirstChunks()
     layouts = survey_sites(denoiser, latents, first)
-    one = _plain(denoiser, latents, 1, runtime)
-    batch = max(1, min(int(SECONDS / one), runtime.batch_size, len(latents.samples)))
+    one = min(_plain(denoiser, latents, 1) for _ in range(3))
+    wanted = int(SECONDS / one) if one > SLOW else max(KEPT, int(SECONDS / one))
+    batch = max(1, min(wanted, runtime.batch_size, len(latents.samples)))
     few = len(latents.timesteps) if batch > 1 else 1
     some, many = (first_passes(latents, count, few) for count in (min(KEPT, batch), batch))
     compression = choose_codecs(first.samples)
     ratios: dict[str, float] = {}
-    kept_seconds = {}
     quiet = runtime.model_copy(update={"progress": False, "batch_size": batch})
 
-    def capture(passes: Latents, what: str = "") -> tuple[float, int]:
-        start = time.perf_counter()
-        count = len(passes.samples)
+    def capture(passes: Latents, what: str = "statistics") -> _Run:
+        count, timesteps = len(passes.samples), passes.timesteps.tolist()
         config = CaptureConfig(
             shard_size=count, keep_maps=count * (what == "maps"), keep_factors=count * (what == "factors")
         )
-        timesteps = passes.timesteps.tolist()
         kept = choose_kept(config, layouts, passes.samples.tolist(), dict(zip(timesteps, timesteps, strict=True)))
         with tempfile.TemporaryDirectory(prefix=".plan.", dir=folder) as temporary:
-            directory = Path(temporary) / "store"
+            directory, start = Path(temporary) / "store", time.perf_counter()
             arrays = lay_out(
                 directory,
                 layouts,
@@ -97,41 +110,41 @@ def calibrate(denoiser: Denoiser, latents: Latents, runtime: RuntimeConfig, fold
                 prompts=passes.prompts,
                 attrs={},
             )
+            laid_out = time.perf_counter()
             observe_passes(denoiser, layouts, passes, arrays, kept, quiet)
-            stored = stored_values(directory, arrays)
-            sizes = dict.fromkeys(stored, 0)
-            for (_, name), array in arrays.items():
-                sizes[name] += array.nbytes
-            # The last word on statistics have the chunks that are most like those of a job.
-            ratios.update({name: stored[name] / sizes[name] for name in stored})
+            observed = time.perf_counter()
             zip_directory(directory, Path(temporary) / "store.zip")
-        kept_bytes = sum(array.nbytes for (_, name), array in arrays.items() if part_of(name) == what)
-        return time.perf_counter() - start, kept_bytes
+            zipped = time.perf_counter()
+            stored = stored_values(directory, arrays)
+        sizes = Counter[str]()
+        for (_, name), array in arrays.items():
+            sizes[name] += array.nbytes
+        # The last word on statistics have the chunks that are most like those of a job.
+        ratios.update({name: stored[name] / sizes[name] for name in stored})
+        kept_bytes = sum(size for name, size in sizes.items() if part_of(name) == what)
+        return _Run(observed - laid_out, laid_out - start + zipped - observed, kept_bytes)
 
-    alone, _ = capture(some)
-    runs = len(some.samples) * few * (len(latents.guidance) or 1)
-    for what in ("maps", "factors"):
-        seconds, kept_bytes = capture(some, what)
-        kept_seconds[what] = max(0.0, seconds - alone) / kept_bytes
+    # The first run of each kind is slowed by its start; where passes take long, that does not matter.
+    rounds = [{what: capture(some, what) for what in PARTS} for _ in range(2 if batch > 1 else 1)]
+    fastest = {what: min((found[what] for found in rounds), key=lambda run: run.seconds) for what in PARTS}
+    alone = fastest.pop("statistics")
     loaded, device = resident_memory(), _device_memory(denoiser)
     forget_peak()
-    whole, _ = capture(many)
-    passes = len(many.samples) * few * (len(latents.guidance) or 1)
-    rate = (whole - alone) / (passes - runs) if passes > runs else whole / passes
-    pass_seconds = max(one / 2, rate)
+    whole = capture(many)
+    peak, device_peak = peak_memory(), _device_peak(denoiser)
     return Calibration(
         layouts=layouts,
         example=latents,
         ratios=ratios,
         compression=compression,
-        plain_seconds=_plain(denoiser, many, batch, runtime) / batch,
-        pass_seconds=pass_seconds,
-        kept_seconds=kept_seconds,
-        store_seconds=max(0.0, alone - runs * pass_seconds),
+        plain_seconds=_plain(denoiser, many, batch) / batch,
+        pass_seconds=whole.observing / (len(many.samples) * few * (len(latents.guidance) or 1)),
+        kept_seconds={what: max(0.0, run.seconds - alone.seconds) / run.kept_bytes for what, run in fastest.items()},
+        store_seconds=min(alone.store, whole.store),
         loaded_bytes=loaded,
-        pass_bytes=max(0, peak_memory() - loaded) // batch,
+        pass_bytes=max(0, peak - loaded) // batch,
         device_bytes=device,
-        device_pass_bytes=(_device_peak(denoiser) - device) // batch,
+        device_pass_bytes=(device_peak - device) // batch,
     )
 
 
@@ -189,7 +202,7 @@ def first_passes(latents: Latents, count: int, timesteps: int) -> Latents:
     )
 
 
-def _plain(denoiser: Denoiser, latents: Latents, batch: int, runtime: RuntimeConfig) -> float:
+def _plain(denoiser: Denoiser, latents: Latents, batch: int) -> float:
     """Return the seconds of one pass of the first `batch` samples that nobody observes."""
     x_t = torch.from_numpy(np.ascontiguousarray(latents.x_t[:batch, 0].values)).to(denoiser.device)
     condition = latents.condition(slice(0, batch), 0, denoiser.device)
