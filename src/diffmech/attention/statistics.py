@@ -25,9 +25,6 @@ Method = Literal["auto", "fused", "blocked"]
 # (height, width), or (frames, height, width) of a video.
 GridSize = tuple[int, ...]
 
-# Up to here blocks of probabilities beat the flipped fused call on a CPU (benchmarks/attention_statistics.py).
-BLOCKED_KEYS = 512
-
 
 @dataclass(frozen=True)
 class AttentionStatistics:
@@ -97,8 +94,8 @@ def attention_statistics(
     parts = _parts(call, grid, ranges, dtype)
     lse = logsumexp_scores(call.query, call.key, call.scale) if call.lse is None else call.lse.to(dtype)
     log_query, log_key = log_factors(call.query, call.key, call.scale, lse, dtype)
-    if method == "auto":
-        method = "blocked" if lse.device.type == "cpu" and call.key.shape[-2] <= BLOCKED_KEYS else "fused"
+    if method == "auto":  # blocks beat the flipped call on every CPU tried (benchmarks/attention_statistics.py)
+        method = "blocked" if lse.device.type == "cpu" else "fused"
     summed = fused_sums if method == "fused" else blocked_sums
     sums = [summed(log_query[:, :, part.query], log_key[:, :, part.key], part.grid) for part in parts]
     masses = mass_entropies(call.query, call.key, call.scale, lse, parts) if len(parts) > 1 else []
