@@ -3,8 +3,8 @@
 Three studies: the default one, the tiny overlay, and one like the faces-folder overlay (many images, 4 maps a shard)
 with the bundled denoiser. Of each, the captures of the first block and shard of both data sets are run on latents of
 its real images, each in a fresh process with one thread; the plan, which sees none of these images, is made in a fresh
-process before each of them, so that a busy machine slows both. Time is that of the whole process, imports included; those
-are planned as a constant of the idle machine, so that short jobs on a busy one take longer than planned.
+process before each of them, so that a busy machine slows both. Time is that of the whole process; its imports are
+planned as on an idle machine, so that short jobs on a busy one take longer than planned.
 
 Run: OMP_NUM_THREADS=1 python benchmarks/plan.py
 """
