@@ -128,7 +128,11 @@ def load_pipeline(model_json: Path, *, scheduler: str | None, device: str) -> An
     directory = pointed_directory(pointer, Path(model_json))
     try:
         pipeline = getattr(diffusers, pointer["pipeline"]).from_pretrained(
-            str(directory), torch_dtype=DTYPES[pointer["dtype"]], local_files_only=True, **_unchecked(directory)
+            str(directory),
+            torch_dtype=DTYPES[pointer["dtype"]],
+            local_files_only=True,
+            low_cpu_mem_usage=False,
+            **_unchecked(directory),
         )
     except Exception as error:
         raise ModelError(

@@ -213,7 +213,7 @@ def flux(folder: Path) -> FluxPipeline:
 
 
 def dit(folder: Path) -> DiTPipeline:
-    """Return DiT: conditioned on one of a thousand classes (its pipeline asks for those), predicting the variance too."""
+    """Return DiT: conditioned on one of a thousand classes, as its pipeline has it, predicting the variance too."""
     torch.manual_seed(0)
     transformer = DiTTransformer2DModel(
         sample_size=8,

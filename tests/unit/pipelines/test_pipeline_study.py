@@ -1,0 +1,90 @@
+"""The whole main job on tiny pipelines, by an overlay alone: from prompts to the report."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from in_process import run_study
+from tiny_pipelines import PIPELINES
+
+from diffmech.artifacts import open_store
+from diffmech.config.load import merge
+from diffmech.workflow.study import Study
+
+ROOT = Path(__file__).parents[3]
+FACES = ["face", "face with glasses", "face with a hat"]
+OVERLAY: dict[str, Any] = {
+    "study": {
+        "name": "tiny-pipeline",
+        "model": "tiny",
+        "domains": {"real": None, "synthetic": None, "photo": "photos", "drawing": "drawings"},
+    },
+    "images": {"size": 16, "channels": 3, "resolution": None},
+    "datasets": {
+        "photos": {"kind": "prompts", "prompts": [f"a photo of a {face}" for face in FACES]},
+        "drawings": {"kind": "prompts", "prompts": [f"a drawing of a {face}" for face in FACES], "seed": 1},
+    },
+    "models": {"tiny": {"source": "pipeline"}},
+    "sampling": {"steps": 4, "guidance": 5.0},
+    "capture": {"timesteps": [100, 600], "samples": 6, "shard_size": 6, "block_span": 1000, "keep_maps": 1},
+    "untrained": {"seeds": 2, "samples": 4},
+    "entropy": {"draws": 100, "permutations": 100},
+    "mechanisms": {
+        "draws": 100,
+        "permutations": 100,
+        "clusters": 2,
+        "cross_clusters": 2,
+        "cluster_range": [2, 3],
+        "rolls": 50,
+        "stability_draws": 5,
+    },
+    "ablation": {
+        "draws": 100,
+        "permutations": 100,
+        "methods": ["mean", "zero"],
+        "timesteps": None,
+        "samples": 4,
+        "shard_size": 4,
+        "reference_samples": 3,
+        "control_samples": 2,
+    },
+    "complexity": {"draws": 100, "permutations": 100},
+    "report": {"examples": 1, "gallery": 6},
+    "runtime": {"batch_size": 8, "progress": False, "device": "cpu"},
+}
+
+
+def study_of(family: str, folder: Path, **changes: Any) -> Study:
+    pipeline = PIPELINES[family](folder / "tokenizer_files")
+    pipeline.save_pretrained(folder / "pipeline")
+    base = yaml.safe_load((ROOT / "config.yaml").read_text())
+    located = {"models": {"tiny": {"location": str(folder / "pipeline")}}}
+    return Study(merge(merge(merge(base, OVERLAY), located), changes), ROOT)
+
+
+@pytest.mark.parametrize(("family", "kind"), [("stable_diffusion", "trajectory"), ("stable_diffusion_3", "noised")])
+def test_a_pipeline_goes_through_the_whole_main_job(family: str, kind: str, tmp_path: Path) -> None:
+    study = study_of(family, tmp_path, latents={"kind": kind})
+    report = run_study(study, tmp_path)
+    page = report.read_text()
+    heads = pd.read_csv(report.parent / "entropy.csv")
+    effects = pd.read_csv(report.parent / "effects.csv")
+    kinds = {"stable_diffusion": {"self", "cross"}, "stable_diffusion_3": {"joint"}}[family]
+    assert set(heads["kind"]) == kinds
+    assert set(heads["domain"]) == {"photo", "drawing"}
+    assert heads["entropy"].between(0, heads["h_max"] + 1e-5).all()
+    assert set(effects["group"]) == {"heads", "layers", "mechanisms"}
+    # the words of a prompt, each drawn over the image it was asked for
+    assert "reads the token photo" in page
+    assert "reads the token drawing" in page
+    timesteps = [100, 600] if kind == "noised" else [1, 501]
+    assert sorted(heads["timestep"].unique()) == timesteps
+    if kind == "trajectory":
+        # nobody knows the noise, so the effect on the loss is the output shift
+        ablated = open_store(tmp_path / study.ablations("photos", "heads")[0]).to_dataset()
+        ratio = ablated["mse_ablated"] / ablated["mse_clean"] - 1
+        np.testing.assert_allclose(ratio, ablated["shift"], atol=1e-6)
+        assert (ablated["shift"] > 0).any()
