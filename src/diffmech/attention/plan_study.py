@@ -161,7 +161,7 @@ def _title(config: Config, measured: Calibration, denoiser: Denoiser, samples: S
     return (
         f"{config.study.name}: {config.study.model} ({heads} heads at {len(measured.layouts)} sites), "
         f"{passes:,} passes of {milliseconds:.3g} ms in batches of {config.runtime.batch_size} on {denoiser.device}, "
-        f"{side_by_side} jobs at a time"
+        f"jobs at a time: {side_by_side}"
     )
 
 
@@ -201,13 +201,13 @@ def _room(rows: Sequence[Estimate], workload: Workload, results: Path) -> list[s
     writing = at_once * captures.most_disk // captures.jobs * (COPIES - 1)
     disk, free = sum(row.disk for row in rows if row.configured) + writing, free_disk(results)
     lines = [
-        f"Disk: {readable(disk)}, with {at_once} captures there twice while they are zipped; "
-        f"{readable(free)} are free. {_verdict(disk, free)}"
+        f"Disk: {readable(disk)}, as captures are there twice while they are zipped; {readable(free)} are free. "
+        f"{_verdict(disk, free)}"
     ]
     memory, left = at_once * (captures.memory or 0), free_memory()
     if left is not None:
         lines.append(
-            f"Memory: {readable(memory)} for {at_once} captures at a time; {readable(left)} are free. "
+            f"Memory: {readable(memory)}, captures at a time: {at_once}; {readable(left)} are free. "
             f"{_verdict(memory, left)}"
         )
     return lines
