@@ -22,6 +22,7 @@ from diffmech.config.analysis import AblationConfig, RuntimeConfig
 from diffmech.errors import ConfigError
 from diffmech.interventions.engine import AblationPlan
 from diffmech.interventions.heads import HeadIntervention, ReferenceOutputs, replace_heads
+from diffmech.interventions.measures import DENOISING_LOSS, OUTPUT_SHIFT
 from diffmech.interventions.prefix import SharedPrefix
 from diffmech.interventions.reference import ReferenceStore, open_reference, tapped_sites
 from diffmech.interventions.replay import LatentFiles, Passes, open_latent_files
@@ -80,7 +81,8 @@ def ablate_heads(
         runtime=runtime,
     )
     note = provenance(rule="ablate_heads", group=group, ablation=ablation.canonical(), seed=seed)
-    write_store(output, result.assign_attrs(group=group, provenance=note))
+    measure = OUTPUT_SHIFT if files.on_trajectory else DENOISING_LOSS
+    write_store(output, result.assign_attrs(group=group, measure=measure, provenance=note))
 
 
 def ablation_targets(

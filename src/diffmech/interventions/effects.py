@@ -25,6 +25,7 @@ import xarray as xr
 from diffmech.artifacts import open_store, write_csv
 from diffmech.config.analysis import AblationConfig
 from diffmech.errors import StoreError
+from diffmech.interventions.measures import DENOISING_LOSS
 from diffmech.statistics.bootstrap import bootstrap_mean, bootstrap_statistic
 from diffmech.statistics.multiplicity import holm
 from diffmech.statistics.permutation import max_statistic_p, permutation_p, sign_flip_permutation
@@ -52,6 +53,7 @@ COLUMNS = [
     "off_distribution",
     "heads",
     "n",
+    "measure",
 ]
 
 
@@ -63,6 +65,8 @@ def ablation_effects(
     seed: int,
 ) -> None:
     """Write the table of effects from the ablation stores of each domain and group (all shards and blocks).
+
+    An effect is the change of the denoising loss, or, on a sampling trajectory, the output shift: `measure` says which.
 
     Rows are sorted by domain, group, target, method and timestep, "all" first. Raises StoreError where a store is
     missing or where they do not belong together.
@@ -167,6 +171,7 @@ def effects_of_group(data: xr.Dataset, domain: str, group: str, *, ablation: Abl
     )
     table = pd.DataFrame({name: np.asarray(array).reshape(-1) for name, array in arrays.items()}, index=labels)
     table = table.reset_index().assign(domain=domain, group=group, n=len(clean))
+    table["measure"] = data.attrs.get("measure", DENOISING_LOSS)
     table["heads"] = np.repeat(own["heads"].values, len(table) // len(own["heads"]))
     table = table.sort_values(["target", "method", "timestep"], kind="stable", ignore_index=True)
     table["timestep"] = table["timestep"].map(lambda timestep: "all" if timestep < 0 else str(timestep))

@@ -14,6 +14,7 @@ import yaml
 
 from diffmech.artifacts import read_json
 from diffmech.errors import StoreError
+from diffmech.interventions.measures import DENOISING_LOSS, OUTPUT_SHIFT
 
 TABLES = ("entropy", "divergence", "phases", "clusters", "mechanisms", "effects", "complexity", "references")
 STAGES = {"down": 0, "mid": 1, "up": 2}
@@ -92,7 +93,7 @@ REQUIRED = {
     "effects": (
         "domain group target method timestep effect_percent low high p_zero p_zero_holm shift shift_low "
         "shift_high control_mean control_low control_high control_percentile p_control p_control_adjusted "
-        "off_distribution heads n"
+        "off_distribution heads n measure"
     ),
     "complexity": "variant ratio low high p",
     "history": "step loss learning_rate seconds",
@@ -171,6 +172,12 @@ def beside_weights(inputs: ReportInputs, model: dict[str, Any], name: str) -> pd
 def records(frame: pd.DataFrame) -> Iterator[Any]:
     """Yield the rows of a table, with its columns as attributes."""
     return iter(frame.itertuples(index=False))
+
+
+def effect_title(effects: pd.DataFrame) -> str:
+    """Return what an effect in percent is: the change of the denoising loss, or the output shift."""
+    shifted = len(effects) and effects["measure"].iloc[0] == OUTPUT_SHIFT
+    return f"{OUTPUT_SHIFT}, %" if shifted else f"change of the {DENOISING_LOSS}, %"
 
 
 def largest(frame: pd.DataFrame, column: str) -> Any:

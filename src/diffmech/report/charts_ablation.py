@@ -5,7 +5,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from diffmech.report.artifacts import largest, records
+from diffmech.report.artifacts import effect_title, largest, records
 from diffmech.report.drawing import absent, domain_colour, finish, head_axis, row_height, table
 from diffmech.report.wording import VARIANTS
 
@@ -35,9 +35,7 @@ def ablation_forest(
     band = (
         alt.Chart()
         .mark_bar(style="null-band", height={"band": 0.9})
-        .encode(
-            y=y, yOffset=offset, x=alt.X("control_low:Q", title="change of the denoising loss, %"), x2="control_high:Q"
-        )
+        .encode(y=y, yOffset=offset, x=alt.X("control_low:Q", title=effect_title(effects)), x2="control_high:Q")
         .transform_filter("isValid(datum.control_low)")
     )
     zero = alt.Chart().mark_rule(style="zero").encode(x=alt.XDatum(0))
@@ -52,7 +50,7 @@ def ablation_forest(
         .encode(
             y=y,
             yOffset=offset,
-            x=alt.X("effect_percent:Q", title="change of the denoising loss, %"),
+            x=alt.X("effect_percent:Q", title=effect_title(effects)),
             color=domain_colour(domains),
             shape=alt.Shape(
                 "verdict:N",
@@ -120,7 +118,7 @@ def ablation_map(
             y=y,
             color=alt.Color(
                 "effect_percent:Q",
-                title="change of the loss, %",
+                title=effect_title(effects),
                 scale=alt.Scale(domain=[-bound, bound], domainMid=0, clamp=True, interpolate="rgb"),
             ),
             tooltip=[
@@ -170,7 +168,7 @@ def ablation_methods(effects: pd.DataFrame, domains: tuple[str, ...], names: dic
         .encode(
             y=y,
             yOffset=offset,
-            x=alt.X("effect_percent:Q", title="change of the loss, %"),
+            x=alt.X("effect_percent:Q", title=effect_title(effects)),
             color=colour,
             shape=alt.Shape("method:N", title="replaced by", scale=alt.Scale(domain=methods)),
             tooltip=[

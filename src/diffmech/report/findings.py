@@ -11,7 +11,7 @@ import pandas as pd
 
 from diffmech.config.root import Config
 from diffmech.errors import StoreError
-from diffmech.report.artifacts import Tables, largest, records
+from diffmech.report.artifacts import Tables, effect_title, largest, records
 from diffmech.report.wording import VARIANTS, count, interval, listed, number, p_value
 
 Verdict = Literal["found", "not found", "caution"]
@@ -123,11 +123,12 @@ def ablation_finding(tables: Tables, alpha: float, method: str) -> Finding:
         (groups["p_zero_holm"] < alpha) & (groups["p_control_adjusted"] < alpha) & (groups["effect_percent"] > 0)
     ]
     details = []
+    shifted = effect_title(tables.effects).startswith("output")
     if len(single):
         top = largest(single, "effect_percent")
         changed = single[(single["p_zero_holm"] < alpha)]["target"].nunique()
         details.append(
-            "Removing single heads raises the denoising loss by at most"
+            f"Removing single heads {'shifts the output' if shifted else 'raises the denoising loss'} by at most"
             f" {interval(top['effect_percent'], top['low'], top['high'], '%')}, for {top['target']} on {top['domain']}"
             f" images; {changed} of {single['target'].nunique()} heads change it at all after correction."
         )
@@ -147,7 +148,8 @@ def ablation_finding(tables: Tables, alpha: float, method: str) -> Finding:
     details.insert(
         0,
         f"The strongest{' of these' if len(hits) else ''}, {names.get(strongest['target'], strongest['target'])}"
-        f" ({count(int(strongest['heads']), 'head')}) on {strongest['domain']} images, changes the loss by"
+        f" ({count(int(strongest['heads']), 'head')}) on {strongest['domain']} images,"
+        f" {'shifts the output' if shifted else 'changes the loss'} by"
         f" {interval(strongest['effect_percent'], strongest['low'], strongest['high'], '%')}; {controls}",
     )
     if len(hits):

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from diffmech.config.root import Config
+from diffmech.data.store import open_dataset
 from diffmech.report import markup
 from diffmech.report.artifacts import records, weights_directory
 from diffmech.report.context import Context
@@ -10,6 +12,7 @@ from diffmech.report.pictures import domain_mosaics, gallery_rows
 from diffmech.report.wording import count, interval, listed, number
 
 TILE = 70  # CSS pixels of one generated image
+MOST_PROMPTS = 8  # prompts of a domain that are shown
 SOURCES = {
     "untrained": "random weights, the null study",
     "train": "trained by this workflow",
@@ -78,9 +81,7 @@ def what_was_run(context: Context) -> str:
             f"{int(captured)} per domain observed, {width} × {height} pixels, "
             f"{'grey' if channels == 1 else f'{channels} channels'}"
         ),
-        "Condition": (
-            "each image's own domain and attributes" if config.latents.condition == "full" else "none (null condition)"
-        ),
+        "Condition": condition_sentence(config),
         "Timesteps": ", ".join(map(str, timesteps)),
         "Untrained copies": f"{config.untrained.seeds}, each on {config.untrained.samples} images per domain",
         "Ablation": (
@@ -92,14 +93,50 @@ def what_was_run(context: Context) -> str:
             f"p-values from {config.entropy.permutations:,} permutations of the domain labels, Holm-corrected"
         ),
     }
-    steps = (
+    steps = steps_sentence(config)
+    return markup.section("run", "What was run", markup.paragraph(steps), markup.facts(entries))
+
+
+def condition_sentence(config: Config) -> str:
+    """Return what each pass was given beside the noised image."""
+    if config.model.source == "pipeline":
+        given = "each image's own prompt" if config.latents.condition == "full" else "the negative prompt alone"
+        guided = f", observed in both passes of guidance {config.sampling.guidance:g}; analysed in the conditional one"
+        return given + (guided if config.sampling.guidance > 1 and config.latents.condition == "full" else "")
+    return "each image's own domain and attributes" if config.latents.condition == "full" else "none (null condition)"
+
+
+def steps_sentence(config: Config) -> str:
+    """Return what the workflow did, in the order in which it did it."""
+    first = (
         "Both image sets are prepared alike and matched in mean and contrast. Every image is noised to each timestep"
         " with noise that depends on its number alone, so that both domains share it. One denoiser makes one prediction"
         " for each noised image while all attention heads are observed; observing does not change the prediction."
+    )
+    last = (
         " Entropy, mechanisms and their untrained nulls are computed from these passes. Then heads are replaced, one at"
         " a time and in groups, on the same noised images, and the change of the denoising loss is measured."
     )
-    return markup.section("run", "What was run", markup.paragraph(steps), markup.facts(entries))
+    if config.model.source == "pipeline":
+        sampler = config.sampling.scheduler or "its own sampler"
+        first = (
+            f"A pipeline generates the images of both domains from prompts ({config.sampling.steps} steps of {sampler},"
+            f" guidance {config.sampling.guidance:g}). "
+        )
+        first += (
+            "All attention heads of its denoiser are observed on the very inputs it had on the way."
+            if config.latents.kind == "trajectory"
+            else "Every generated image is noised anew to each timestep, and all attention heads of the denoiser are"
+            " observed on it, with the image's prompt."
+        )
+    if config.latents.kind == "trajectory":
+        last = last.replace(
+            "on the same noised images, and the change of the denoising loss is measured.",
+            "on the same inputs. On a sampling trajectory nobody knows the noise, so the effect is the output shift:"
+            " the mean square change of the prediction, in percent of its own mean square. It cannot be negative, so"
+            " only the comparison with controls tells whether a mechanism matters.",
+        )
+    return first + last
 
 
 def domains(context: Context) -> str:
@@ -110,18 +147,33 @@ def domains(context: Context) -> str:
     for domain, mosaic in shown.items():
         entry = tables.comparison["domains"][domain]
         before, after = entry["before"], entry["after"]
-        entries = {
-            "Images": f"{entry['count']:,} in the data set {entry['dataset']}, {entry['measured']:,} measured",
-            "Mean": f"{number(before['mean'], 3)} before, {number(after['mean'], 3)} after matching",
-            "Contrast": f"{number(before['contrast'], 3)} before, {number(after['contrast'], 3)} after matching",
-            "Clipped": f"{number(100 * entry['clipped_share'], 2)} % of the pixels",
-            "Left out": skipped_sentence(entry["skipped"]),
-        }
+        entries = {"Images": f"{entry['count']:,} in the data set {entry['dataset']}, {entry['measured']:,} measured"}
+        if entry["kind"] == "prompts":
+            asked = list(dict.fromkeys(open_dataset(context.inputs.datasets[domain]).files))  # type: ignore[arg-type]
+            more = f"; and {len(asked) - MOST_PROMPTS} more" if len(asked) > MOST_PROMPTS else ""
+            entries |= {
+                "Prompts": "; ".join(asked[:MOST_PROMPTS]) + more,
+                "Mean": number(after["mean"], 3),
+                "Contrast": number(after["contrast"], 3),
+            }
+        else:
+            entries |= {
+                "Mean": f"{number(before['mean'], 3)} before, {number(after['mean'], 3)} after matching",
+                "Contrast": f"{number(before['contrast'], 3)} before, {number(after['contrast'], 3)} after matching",
+                "Clipped": f"{number(100 * entry['clipped_share'], 2)} % of the pixels",
+                "Left out": skipped_sentence(entry["skipped"]),
+            }
         pair.append(f"<div><h3>{markup.escape(domain)}</h3>{markup.image(mosaic)}{markup.facts(entries)}</div>")
     gap = tables.comparison["spectral_distance"][0]
+    if context.config.model.source == "pipeline":
+        left = f"Their spectral distance is {number(gap['after'], 2)} (root mean square log10 power ratio)."
+    else:
+        left = (
+            f"Matching mean and contrast leaves {number(gap['after'], 2)} of spectral distance (root mean square log10"
+            f" power ratio; {number(gap['before'], 2)} before matching)."
+        )
     residual = (
-        f"Matching mean and contrast leaves {number(gap['after'], 2)} of spectral distance (root mean square log10"
-        f" power ratio; {number(gap['before'], 2)} before matching). This is a confounder: a difference between the"
+        f"{left} This is a confounder: a difference between the"
         " domains further down may come from how fine their structure is and not from being real or drawn."
     )
     return markup.section(
@@ -191,18 +243,10 @@ def denoiser(context: Context) -> str:
     else:
         parts.append(context.chart("training_history", "Training loss over optimiser steps."))
     parts.append("<h3>What it draws</h3>")
-    sampling = context.config.sampling
-    parts.append(
-        markup.paragraph(
-            f"Images generated from noise in {sampling.steps} DDIM steps with guidance {sampling.guidance:g}."
-            " Within a column all images start from the same noise."
-        )
-    )
-    rows = "".join(
-        f"<div>{markup.escape(row.caption)}</div>{markup.plain_image(row, markup.width_limit(row, TILE))}"
-        for row in gallery_rows(context.inputs.gallery)
-    )
-    parts.append(f'<div class="gallery">{rows}</div>')
+    if context.config.model.source == "pipeline":
+        parts.append(markup.paragraph("The images of both domains above are its own."))
+    else:
+        parts += gallery(context)
     parts.append("<h3>Do its images show what was asked for?</h3>")
     if tables.recognition is None:
         parts.append(
@@ -226,6 +270,20 @@ def denoiser(context: Context) -> str:
             )
         )
     return markup.section("denoiser", "The denoiser", *parts)
+
+
+def gallery(context: Context) -> list[str]:
+    """Return the images generated to show what the denoiser learned."""
+    sampling = context.config.sampling
+    lead = markup.paragraph(
+        f"Images generated from noise in {sampling.steps} DDIM steps with guidance {sampling.guidance:g}."
+        " Within a column all images start from the same noise."
+    )
+    rows = "".join(
+        f"<div>{markup.escape(row.caption)}</div>{markup.plain_image(row, markup.width_limit(row, TILE))}"
+        for row in gallery_rows(context.inputs.gallery)
+    )
+    return [lead, f'<div class="gallery">{rows}</div>']
 
 
 def weights_name(context: Context) -> str:

@@ -3,6 +3,7 @@
 import pandas as pd
 
 from diffmech.report import markup
+from diffmech.report.artifacts import effect_title
 from diffmech.report.context import Context
 from diffmech.report.findings import Finding, measured_counterparts, mechanism_names
 from diffmech.report.pictures import Example, mechanism_examples
@@ -190,7 +191,7 @@ def ablation(context: Context, finding: Finding) -> str:
     alpha = f"{context.config.ablation.alpha:g}"
     read = (
         f"A head is removed by putting something else in place of its output (here: {context.method}), on the same"
-        " noised images. The effect is the change of the denoising loss in percent. The thick grey bar is the interval"
+        f" inputs. The effect is the {effect_title(context.tables.effects)}. The thick grey bar is the interval"
         " of controls: as many random heads, matched by layer and size of output (for heads and layers: all others of"
         " their kind). A diamond marks an effect that beats them, a circle one that differs from zero only, a cross"
         f" one that cannot be told from zero (level {alpha}, corrected)."

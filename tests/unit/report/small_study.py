@@ -326,11 +326,12 @@ def effects_table(effect: bool, generator: np.random.Generator) -> pd.DataFrame:
                             (domain, group, target, method, str(timestep), value, 0.8 * value, 1.2 * value, p, p)
                             + (value / 100, value / 120, value / 80)
                             + (control if controlled else (np.nan,) * 6)
-                            + (0.4 + 0.2 * rank, {"mechanisms": 6, "layers": 8, "heads": 1}[group], 8)
+                            + (0.4 + 0.2 * rank, {"mechanisms": 6, "layers": 8, "heads": 1}[group], 8, "denoising loss")
                         )
     columns = (
         "domain group target method timestep effect_percent low high p_zero p_zero_holm shift shift_low shift_high "
-        "control_mean control_low control_high control_percentile p_control p_control_adjusted off_distribution heads n"
+        "control_mean control_low control_high control_percentile p_control p_control_adjusted off_distribution "
+        "heads n measure"
     )
     return pd.DataFrame(rows, columns=columns.split())
 
