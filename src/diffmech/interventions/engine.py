@@ -10,17 +10,28 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from diffmech.attention.sites import AttentionSite
+from diffmech.attention.sites import AttentionSite, resolve_heads
 from diffmech.attention.tap import AttentionCall
 from diffmech.errors import ConfigError
-from diffmech.interventions.heads import HeadIntervention, HeadPairs, ReferenceOutputs
+from diffmech.interventions.heads import (
+    BATCH,
+    HeadIntervention,
+    HeadPairs,
+    PatchHead,
+    ReferenceOutputs,
+    ResampleHead,
+    ScaleHead,
+    SwapTimestep,
+)
 
 
 class AblationPlan:
     """An intervention for `AttentionTap`: row r of the batch has the heads of `rows[r]` replaced.
 
-    Rows without interventions, and sites that no row names, pass through untouched. After a pass, `distance_off()`
-    tells how far each row was moved. Raises ConfigError when a row names a head twice or one that `sites` lack.
+    Rows without interventions, and sites that no row names, pass through untouched. `samples[r]` is the row of the
+    recorded passes of `reference` that holds the sample of row r; by default r itself. After a pass, `distance_off()`
+    tells how far each row was moved. Raises ConfigError when a row names a head twice or one that `sites` lack, or
+    takes a row that its source lacks.
     """
 
     needs_lse = False
@@ -31,6 +42,7 @@ class AblationPlan:
         sites: Sequence[AttentionSite],
         *,
         reference: ReferenceOutputs | None = None,
+        samples: Sequence[int] | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         self.batch = len(rows)
@@ -39,18 +51,20 @@ class AblationPlan:
         self._moved = torch.zeros(self.batch, device=device)
         self._size = torch.zeros(self.batch, device=device)
         counts = {site.name: site.heads for site in sites}
-        gathered: dict[tuple[str, type[HeadIntervention]], list[tuple[int, int, int]]] = {}
+        gathered: dict[tuple[str, type[HeadIntervention], str | int], list[tuple[int, int, int, float]]] = {}
         for row, interventions in enumerate(rows):
             if len({item.head for item in interventions}) < len(interventions):
                 raise ConfigError(f"row {row} replaces a head twice: {', '.join(map(str, interventions))}")
             for item in interventions:
                 if not 0 <= item.head.head < counts.get(item.head.site, 0):
-                    raise ConfigError(f"the model has no head {item.head}; its sites are {', '.join(counts)}")
-                entry = (row, item.head.head, getattr(item, "source", 0))
-                gathered.setdefault((item.head.site, type(item)), []).append(entry)
-        for (site, kind), entries in gathered.items():
-            pairs = HeadPairs(*torch.tensor(entries, device=device).unbind(1))
-            self._changes.setdefault(site, []).append((kind, pairs))
+                    resolve_heads([str(item.head)], sites)  # raises, naming the nearest heads
+                origin, source, dose = self._taken(item, row if samples is None else samples[row])
+                entry = (row, item.head.head, source, dose)
+                gathered.setdefault((item.head.site, type(item), origin), []).append(entry)
+        for (site, kind, origin), entries in gathered.items():
+            chosen, heads, sources = torch.tensor([entry[:3] for entry in entries], device=device).unbind(1)
+            doses = torch.tensor([entry[3] for entry in entries], device=device)
+            self._changes.setdefault(site, []).append((kind, HeadPairs(chosen, heads, sources, doses, origin)))
 
     def applies_to(self, site: AttentionSite) -> bool:
         """Return whether any row replaces a head of `site`."""
@@ -71,6 +85,27 @@ class AblationPlan:
             self._size.index_add_(0, pairs.rows, _sum_of_squares(old))
             output[pairs.rows, pairs.heads] = new
         return output
+
+    def _taken(self, item: HeadIntervention, sample: int) -> tuple[str | int, int, float]:
+        """Return the recorded pass that `item` reads, the row of it or of the bank, and its dose."""
+        if isinstance(item, ResampleHead):
+            return BATCH, item.source, 1.0
+        if isinstance(item, ScaleHead):
+            return BATCH, 0, float(item.dose)
+        if isinstance(item, PatchHead):
+            origin: str | int = item.source
+            row, dose = sample if item.row is None else item.row, float(item.dose)
+        elif isinstance(item, SwapTimestep):
+            origin, row, dose = item.timestep, sample, 1.0
+        else:
+            return BATCH, 0, 1.0
+        passes = {} if self._reference is None else self._reference.recorded
+        outputs = passes.get(origin, {}).get(item.head.site)
+        # What is not recorded at all is answered when the site runs.
+        there = self.batch if origin == BATCH else None if outputs is None else len(outputs)
+        if there is not None and not 0 <= row < there:
+            raise ConfigError(f"{item}: its source has {there} rows, 0 to {there - 1}, and no row {row}")
+        return origin, row, dose
 
     def distance_off(self) -> Tensor:
         """Return |o_ablated - o| / |o| per row, over all heads it replaced and their queries; 0 where there are none.

@@ -1,13 +1,16 @@
-"""What can stand in for one head's output: nothing, its mean, another image's output, or blind attention.
+"""What can stand in for one head's output: nothing, less of it, its mean, its output elsewhere, or blind attention.
 
-Each intervention is a small value: the head, and what else it needs to know. All four act on the per-head output o_h,
+Each intervention is a small value: the head, and what else it needs to know. All act on the per-head output o_h,
 (query, channel), before the output projection. Zero, mean and resample ablation are the usual three of mechanistic
 interpretability (Wang et al. 2023; Chan et al. 2022 for resampling); uniform attention keeps the head's values and
-takes away its choice: p_ij = 1/N.
+takes away its choice: p_ij = 1/N. Patching puts in what the head wrote in another pass (Vig et al. 2020, Meng et al.
+2022). A dose says how far the output goes: 0 is exactly the identity, 1 the whole intervention; doses are ours.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from numbers import Real
 from typing import Any, ClassVar
 
 import torch
@@ -17,29 +20,38 @@ from diffmech.attention.sites import AttentionSite, HeadId, resolve_heads
 from diffmech.attention.tap import AttentionCall
 from diffmech.errors import ConfigError, StoreError
 
+# The source of a patch that is another row of the very batch.
+BATCH = "batch"
+
 
 @dataclass(frozen=True)
 class ReferenceOutputs:
-    """Clean head outputs of reference images at one timestep, by site.
+    """Clean head outputs of other passes at one timestep, by site.
 
-    mean[site] is (head, query, channel); bank[site] is (reference, head, query, channel).
+    mean[site] is (head, query, channel); bank[site] is (reference, head, query, channel), of reference images.
+    recorded[pass][site] is (row, head, query, channel), of whole passes: under a name for patches, under an integer
+    timestep for the same samples at that timestep.
     """
 
     timestep: int
-    mean: dict[str, Tensor]
-    bank: dict[str, Tensor]
+    mean: Mapping[str, Tensor]
+    bank: Mapping[str, Tensor]
+    recorded: Mapping[str | int, Mapping[str, Tensor]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class HeadPairs:
     """The heads that one kind of intervention replaces in one call: pair k is head `heads[k]` of batch row `rows[k]`.
 
-    `sources[k]` is the reference row it is replaced by; only resampling reads it.
+    `sources[k]` is the row of the reference or of the recorded pass `origin` that it takes, `doses[k]` its dose; only
+    the kinds that have them read them.
     """
 
     rows: Tensor
     heads: Tensor
     sources: Tensor
+    doses: Tensor | None = None
+    origin: str | int = BATCH
 
 
 @dataclass(frozen=True)
@@ -115,11 +127,88 @@ class UniformAttention:
         return (weights / weights.sum(-1, keepdim=True).clamp(min=1)) @ value
 
 
-HeadIntervention = ZeroHead | MeanHead | ResampleHead | UniformAttention
+@dataclass(frozen=True)
+class ScaleHead:
+    """The head writes its own output times 1 - dose: unchanged at 0, nothing at 1, its opposite at 2."""
 
+    method: ClassVar[str] = "scale"
+    head: HeadId
+    dose: float
+
+    def __post_init__(self) -> None:
+        _check_dose(self)
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.head} by {1 - self.dose:g}"
+
+    @staticmethod
+    def replacement(call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None) -> Tensor:
+        """Return the new outputs (pair, query, channel)."""
+        output = call.output[pairs.rows, pairs.heads]
+        return output * (1 - _doses(pairs)).to(output.dtype)
+
+
+@dataclass(frozen=True)
+class PatchHead:
+    """The head writes what it wrote in the pass `source`: (1 - dose) of its own output and dose of that one.
+
+    `source` names recorded outputs, or is "batch", the pass that is running; `row` is the row of them, None the row of
+    the same sample.
+    """
+
+    method: ClassVar[str] = "patch"
+    head: HeadId
+    source: str
+    dose: float = 1.0
+    row: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_dose(self)
+
+    def __str__(self) -> str:
+        row = "" if self.row is None else f" row {self.row}"
+        return f"{self.method} {self.head} from {self.source}{row}" + (
+            "" if self.dose == 1 else f", dose {self.dose:g}"
+        )
+
+    @staticmethod
+    def replacement(call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None) -> Tensor:
+        """Return the new outputs (pair, query, channel)."""
+        output = call.output[pairs.rows, pairs.heads]
+        # lerp is exact at both ends, and where both outputs are equal.
+        return torch.lerp(output, _recorded(call, pairs, reference), _doses(pairs).to(output.dtype))
+
+
+@dataclass(frozen=True)
+class SwapTimestep:
+    """The head writes what it wrote for the same sample at another timestep."""
+
+    method: ClassVar[str] = "swap_timestep"
+    head: HeadId
+    timestep: int
+
+    def __post_init__(self) -> None:
+        if isinstance(self.timestep, bool) or not isinstance(self.timestep, int) or self.timestep < 0:
+            raise ConfigError(
+                f"{self.method} {self.head}: {self.timestep!r} is no timestep; give an integer, 0 = clean"
+            )
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.head} to its output at timestep {self.timestep}"
+
+    @staticmethod
+    def replacement(call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None) -> Tensor:
+        """Return the new outputs (pair, query, channel)."""
+        return _recorded(call, pairs, reference)
+
+
+HeadIntervention = ZeroHead | MeanHead | ResampleHead | UniformAttention | ScaleHead | PatchHead | SwapTimestep
+
+# Those that a head alone, or a head and a reference row, make complete: the methods of an ablation.
 _BY_METHOD: dict[str, Callable[..., HeadIntervention]] = {
     kind.method: kind for kind in (ZeroHead, MeanHead, ResampleHead, UniformAttention)
 }
+_KINDS: dict[str, Any] = {**_BY_METHOD} | {kind.method: kind for kind in (ScaleHead, PatchHead, SwapTimestep)}
 
 
 def replace_heads(method: str, heads: Iterable[HeadId], *, source: int | None = None) -> tuple[HeadIntervention, ...]:
@@ -136,25 +225,71 @@ def replace_heads(method: str, heads: Iterable[HeadId], *, source: int | None = 
     return tuple(ResampleHead(head, source) for head in heads)
 
 
-def to_dict(intervention: HeadIntervention) -> dict[str, Any]:
-    """Return an intervention as plain values: {"method": "zero", "head": "down1.0.self.h03"}."""
-    plain: dict[str, Any] = {"method": intervention.method, "head": str(intervention.head)}
-    return plain | ({"source": intervention.source} if isinstance(intervention, ResampleHead) else {})
+def to_config(intervention: HeadIntervention) -> dict[str, Any]:
+    """Return an intervention as plain values: {"method": "scale", "head": "down1.0.self.h03", "dose": 0.5}."""
+    return {"method": intervention.method, **asdict(intervention), "head": str(intervention.head)}
 
 
-def from_dict(plain: dict[str, Any], sites: Iterable[AttentionSite] | None = None) -> HeadIntervention:
-    """Return the intervention that `to_dict` was given; with `sites`, its head must be one of theirs.
+def from_config(
+    plain: Mapping[str, Any], sites: Iterable[AttentionSite] | None = None, *, timesteps: int | None = None
+) -> HeadIntervention:
+    """Return the intervention that `to_config` was given; with `sites`, its head must be one of theirs.
 
-    Raises ConfigError for unknown methods and keys, malformed heads, and heads that `sites` lack (naming the nearest).
+    `timesteps` is the length of the schedule, which a timestep must lie in. Raises ConfigError for unknown methods and
+    keys, malformed heads, heads that `sites` lack (naming the nearest), doses that are not finite.
     """
-    extra = sorted(set(plain) - {"method", "head", "source"})
-    if extra or not {"method", "head"} <= set(plain):
-        raise ConfigError(f"an intervention has the keys method and head (and source, for resample); found {plain}")
+    kind = _KINDS.get(str(plain.get("method")))
+    if "method" not in plain or "head" not in plain:
+        raise ConfigError(f"an intervention has the keys method and head; found {dict(plain)}")
+    if kind is None:
+        raise ConfigError(f"{plain['method']!r} is not an intervention; expected one of {', '.join(_KINDS)}")
+    taken = fields(kind)
+    needed = {each.name for each in taken if each.default is MISSING}
+    given = {name: value for name, value in plain.items() if name != "method"}
+    if not needed <= set(given) <= {each.name for each in taken}:
+        raise ConfigError(
+            f"{plain['method']} has the keys method, {', '.join(each.name for each in taken)}; found {dict(plain)}"
+        )
     head = HeadId.parse(plain["head"]) if sites is None else resolve_heads([plain["head"]], sites)[0]
-    return replace_heads(plain["method"], [head], source=plain.get("source"))[0]
+    found: HeadIntervention = kind(**given | {"head": head})
+    if isinstance(found, SwapTimestep) and timesteps is not None and found.timestep >= timesteps:
+        raise ConfigError(f"{found}: timestep {found.timestep} is outside the schedule, 0 to {timesteps - 1}")
+    return found
 
 
-def _stored(call: AttentionCall, stored: dict[str, Tensor] | None, what: str) -> Tensor:
+def _check_dose(intervention: ScaleHead | PatchHead) -> None:
+    dose = intervention.dose
+    if not isinstance(dose, Real) or not math.isfinite(dose):
+        raise ConfigError(
+            f"{intervention.method} {intervention.head}: the dose {dose!r} is not a finite number; "
+            "give one, 0 = unchanged, 1 = the whole intervention"
+        )
+
+
+def _doses(pairs: HeadPairs) -> Tensor:
+    assert pairs.doses is not None
+    return pairs.doses[:, None, None]
+
+
+def _recorded(call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None) -> Tensor:
+    """Return what the heads wrote in the recorded pass, (pair, query, channel)."""
+    if pairs.origin == BATCH:
+        return call.output[pairs.sources, pairs.heads]
+    passes = {} if reference is None else reference.recorded
+    outputs = passes.get(pairs.origin, {}).get(call.site.name)
+    what = f"the pass {pairs.origin!r}" if isinstance(pairs.origin, str) else f"timestep {pairs.origin}"
+    if outputs is None:
+        known = ", ".join(str(name) for name in passes) or "none"
+        raise StoreError(f"no head outputs of {call.site.name} are recorded of {what}; recorded are: {known}")
+    if outputs.shape[1:] != call.output.shape[1:]:
+        raise StoreError(
+            f"the patch source at {call.site.name}, {what}, has shape {tuple(outputs.shape[1:])}, the model's output "
+            f"{tuple(call.output.shape[1:])}; record it with the same model, image size and number of tokens"
+        )
+    return outputs[pairs.sources, pairs.heads].to(call.output.dtype)
+
+
+def _stored(call: AttentionCall, stored: Mapping[str, Tensor] | None, what: str) -> Tensor:
     if stored is None or call.site.name not in stored:
         raise StoreError(
             f"the reference outputs hold no {what} of {call.site.name}; make them with the same model and methods"

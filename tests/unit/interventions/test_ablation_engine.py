@@ -127,7 +127,7 @@ def test_nothing_is_left_of_the_tap_even_after_an_error(denoiser: Denoiser, site
 
 
 def test_heads_that_do_not_exist_or_stand_twice_are_refused(sites: list[AttentionSite]) -> None:
-    with pytest.raises(ConfigError, match=r"no head down1\.0\.self\.h08"):
+    with pytest.raises(ConfigError, match=r"no head matches 'down1\.0\.self\.h08'.*nearest: down1\.0\.self\.h0"):
         AblationPlan([[ZeroHead(HeadId("down1.0.self", 8))]], sites)
     head = HeadId("down1.0.self", 1)
     with pytest.raises(ConfigError, match="row 0 replaces a head twice"):

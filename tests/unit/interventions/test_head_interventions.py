@@ -13,9 +13,9 @@ from diffmech.interventions.heads import (
     ResampleHead,
     UniformAttention,
     ZeroHead,
-    from_dict,
+    from_config,
     replace_heads,
-    to_dict,
+    to_config,
 )
 
 SITE = AttentionSite("mid.0.self", "mid_block.attentions.0", "self", 3)
@@ -77,7 +77,7 @@ def test_a_reference_of_another_image_size_is_an_error_with_both_shapes() -> Non
 @pytest.mark.parametrize("method", ["zero", "mean", "resample", "uniform"])
 def test_interventions_survive_the_way_to_plain_values_and_back(method: str) -> None:
     (intervention,) = replace_heads(method, [HEAD], source=3)
-    assert from_dict(to_dict(intervention), [SITE]) == intervention
+    assert from_config(to_config(intervention), [SITE]) == intervention
     assert str(intervention).startswith(f"{method} mid.0.self.h01")
 
 
@@ -91,13 +91,17 @@ def test_no_heads_give_no_interventions() -> None:
 
 def test_an_unknown_head_is_answered_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"'mid\.0\.self\.h07'.*nearest: mid\.0\.self\.h0"):
-        from_dict({"method": "zero", "head": "mid.0.self.h07"}, [SITE])
+        from_config({"method": "zero", "head": "mid.0.self.h07"}, [SITE])
 
 
 def test_unknown_methods_and_keys_are_errors() -> None:
     with pytest.raises(ConfigError, match="'erase' is not an ablation method"):
         replace_heads("erase", [HEAD])
     with pytest.raises(ConfigError, match="keys method and head"):
-        from_dict({"method": "zero", "heads": "mid.0.self.h01"})
+        from_config({"method": "zero", "heads": "mid.0.self.h01"})
+    with pytest.raises(ConfigError, match=r"'erase' is not an intervention; expected one of zero, .*, swap_timestep"):
+        from_config({"method": "erase", "head": "mid.0.self.h01"})
+    with pytest.raises(ConfigError, match="scale has the keys method, head, dose; found"):
+        from_config({"method": "scale", "head": "mid.0.self.h01"})
     with pytest.raises(ConfigError, match="needs the reference row"):
         replace_heads("resample", [HEAD])
