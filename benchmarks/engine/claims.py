@@ -1,0 +1,57 @@
+"""What the engine promises, held against one run of the table."""
+
+import statistics
+from collections.abc import Mapping
+
+from measuring import WITHOUT_MAPS, Alone, Times
+from rows import Row
+
+
+def claims(
+    row: Row, tokens: int, times: Mapping[str, Times], alone: Mapping[str, Alone]
+) -> list[tuple[str, str, bool]]:
+    """Return (claim, what was measured, whether it holds) for one row; only claims that are made of such a row."""
+    found = []
+    if row.tokens == 256:
+        value = _ratio(times, "our statistics", "plain forward")
+        found.append(("statistics take at most 1.25 x the plain forward", f"{value:.2f} x", value <= 1.25))
+        maps, factors = (_bytes(alone[name], ".self/") for name in ("our maps", "our factors"))
+        value = maps / factors
+        claim = "factors of self-attention are at least 4 x smaller on disk than float16 maps"
+        found.append((claim, f"{value:.1f} x", value >= 4))
+    if row.tokens == 4096:
+        for naive in ("naive", "naive statistics"):
+            value, added = _ratio(times, naive, "our statistics"), _added(times, naive, "our statistics")
+            claim = f"statistics are at least 4 x faster than {naive}"
+            found.append((claim, f"{value:.2f} x; beyond the plain forward {added:.1f} x", value >= 4))
+        added = _extra(alone, "our statistics") / _extra(alone, "naive")
+        claim = "statistics take at most 1/20 of the naive way's extra memory"
+        found.append((claim, f"1/{1 / added:.0f}" if added > 0 else "none at all", added <= 1 / 20))
+        for name in WITHOUT_MAPS:
+            largest = alone[name].largest or 0
+            measured = f"largest tensor of the pass {largest / 1e6:.1f} M elements, a map {tokens**2 / 1e6:.1f} M"
+            found.append((f"{name.removeprefix('our ')} never make an N x N array", measured, largest < tokens**2))
+    value, added = _ratio(times, "naive", "our maps"), _added(times, "naive", "our maps")
+    measured = f"{value:.2f} x; beyond the plain forward {added:.1f} x"
+    found.append(("maps with their writing are at least 2 x faster than naive", measured, value >= 2))
+    return found
+
+
+def _ratio(times: Mapping[str, Times], slow: str, fast: str) -> float:
+    pairs = zip(times[slow].seconds, times[fast].seconds, strict=True)
+    return statistics.median(one / other for one, other in pairs)
+
+
+def _added(times: Mapping[str, Times], slow: str, fast: str) -> float:
+    """Return how many times more the slow way adds to the plain forward."""
+    plain, *others = (statistics.median(times[name].seconds) for name in ("plain forward", slow, fast))
+    return (others[0] - plain) / max(others[1] - plain, 1e-9)
+
+
+def _extra(alone: Mapping[str, Alone], name: str) -> int:
+    return alone[name].peak - alone["plain forward"].peak
+
+
+def _bytes(found: Alone, kind: str) -> int:
+    kept = ("maps", "query_factor", "key_factor", "factor_scale")
+    return sum(size for array, size in found.parts.items() if kind in array and array.endswith(kept))

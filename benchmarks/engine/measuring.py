@@ -1,0 +1,193 @@
+"""Measuring ways: interleaved rounds in one process for time, a fresh process per way and row for memory.
+
+Fresh processes are forked from a server that has imported everything and computed nothing, so that their peaks differ
+by the way alone.
+"""
+
+import multiprocessing
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import torch
+from rows import ROWS, Subject, make
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from ways import STORE, WAYS, Prepared, attention_bytes, reference_entropies
+
+from diffmech.machine import peak_memory
+
+CONTEXT = multiprocessing.get_context("forkserver")
+PRELOADED = [
+    "diffmech.attention.capture",
+    "diffmech.attention.store",
+    "diffusers.models.unets.unet_2d_condition",
+    "diffusers.models.transformers.transformer_flux",
+    "diffusers.models.transformers.transformer_sd3",
+]
+
+# Ways of ours that claim never to hold an array as large as a map.
+WITHOUT_MAPS = ("our statistics", "our factors")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure."""
+
+    rounds: int
+    threads: int
+    quick: bool
+    device: str
+
+
+@dataclass
+class Alone:
+    """What a fresh process found of one way: bytes, nats, and the elements of the largest tensor where that is asked.
+
+    `moved` are the bytes that must at least be read and left, known on CUDA. `parts` are bytes on disk by array of the
+    store. `reason` says why the way could not be run.
+    """
+
+    peak: int = 0
+    disk: int = 0
+    moved: int = 0
+    error: float | None = None
+    largest: int | None = None
+    note: str = ""
+    reason: str = ""
+    parts: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class Times:
+    """Seconds of every round, and how many of them saving took."""
+
+    seconds: list[float] = field(default_factory=list)
+    saving: list[float] = field(default_factory=list)
+
+
+def apart(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what `function` returns in a fresh process."""
+    CONTEXT.set_forkserver_preload(PRELOADED)
+    with ProcessPoolExecutor(1, mp_context=CONTEXT) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def reference(index: int, settings: Settings) -> dict[str, list[float]]:
+    """Return the entropies of a row in float64, by site."""
+    with torch.no_grad():
+        found = reference_entropies(_subject(index, settings))
+    return {site: values.tolist() for site, values in found.items()}
+
+
+def alone(index: int, name: str, settings: Settings, expected: dict[str, list[float]]) -> Alone:
+    """Run one way once and tell what it took."""
+    subject = _subject(index, settings)
+    found = Alone()
+    with torch.no_grad(), tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        try:
+            prepared = WAYS[name](subject)
+            prepared.run(folder)
+        except Exception as error:  # a way that cannot do a row is a result
+            return Alone(reason=f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}")
+        found.peak = torch.cuda.max_memory_allocated() if settings.device == "cuda" else peak_memory()
+        found.note = prepared.note
+        prepared.write(folder)
+        found.disk = sum(file.stat().st_size for file in folder.iterdir())
+        found.parts = _parts(folder / STORE)
+        entropies = prepared.entropies(folder)
+        if entropies:
+            assert entropies.keys() == expected.keys()
+            found.error = max(
+                (values.double() - torch.tensor(expected[site], dtype=torch.float64)).abs().max().item()
+                for site, values in entropies.items()
+            )
+        if settings.device == "cuda":
+            found.moved = found.disk + attention_bytes(subject)
+        if name in WITHOUT_MAPS:
+            with _Largest() as largest:
+                prepared.run(folder)
+            found.largest = largest.elements
+    return found
+
+
+def times(index: int, names: list[str], settings: Settings) -> dict[str, Times]:
+    """Run the ways in turn, `settings.rounds` times after one plain forward, each into an empty folder."""
+    found = {name: Times() for name in names}
+    with torch.no_grad():
+        shared = _subject(index, settings)
+        # nnsight rewrites the forwards of a model for good: it has its own.
+        ways = {name: WAYS[name](_subject(index, settings) if name == "nnsight" else shared) for name in names}
+        shared.forward()
+        for name in names * settings.rounds:
+            seconds, saving = _timed(ways[name], settings)
+            found[name].seconds.append(seconds)
+            found[name].saving.append(saving)
+    return found
+
+
+def bandwidth() -> float:
+    """Return the bytes per second that a copy within CUDA memory reads and writes."""
+    source = torch.empty(2**28, device="cuda")
+    target = torch.empty_like(source)
+    best = float("inf")
+    for _ in range(5):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        target.copy_(source)
+        torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - start)
+    return 2 * source.nbytes / best
+
+
+def _timed(way: Prepared, settings: Settings) -> tuple[float, float]:
+    folder = Path(tempfile.mkdtemp())
+    try:
+        _wait(settings)
+        start = time.perf_counter()
+        saving = way.run(folder)
+        _wait(settings)
+        return time.perf_counter() - start, saving
+    finally:
+        shutil.rmtree(folder)
+
+
+def _wait(settings: Settings) -> None:
+    if settings.device == "cuda":
+        torch.cuda.synchronize()
+
+
+def _subject(index: int, settings: Settings) -> Subject:
+    torch.set_num_threads(settings.threads)
+    return make(ROWS[index], quick=settings.quick, device=settings.device)
+
+
+def _parts(store: Path) -> dict[str, int]:
+    found: dict[str, int] = {}
+    if store.is_file():
+        for entry in ZipFile(store).infolist():
+            array = entry.filename.rpartition("/")[0]
+            found[array] = found.get(array, 0) + entry.file_size
+    return found
+
+
+class _Largest(TorchDispatchMode):
+    """Notes the largest tensor, in elements of its storage, that any operation gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(output):
+            if isinstance(leaf, torch.Tensor):
+                self.elements = max(self.elements, leaf.untyped_storage().nbytes() // leaf.element_size())
+        return output
