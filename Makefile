@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: run plan test lint docs matrix clean
+.PHONY: run plan test lint docs matrix benchmark clean
 
 run: $(INSTALLED)  ## the study of config.yaml, up to results/report.html
 	$(BIN)/snakemake --cores $(CORES) $(ARGS)
@@ -29,6 +29,11 @@ docs: $(INSTALLED)  ## regenerate docs/config.md and resources/config.schema.jso
 
 matrix: $(INSTALLED)  ## contract tests with the oldest, the pinned and the newest diffusers
 	.ci/matrix $(ARGS)
+
+benchmark: $(INSTALLED)  ## what seeing attention costs, beside other tools
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,benchmarks]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps attention-map-diffusers
+	$(BIN)/python benchmarks/engine $(ARGS)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "diffmech needs Python 3.11 or newer; name one: make PYTHON=python3.12")'

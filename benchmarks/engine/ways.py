@@ -142,7 +142,7 @@ def nnsight(subject: Subject) -> Prepared:
     if not is_flux:  # there the call lies behind a dispatcher of diffusers, and is the same
         try:
             with wrapped.trace(**subject.inputs):
-                print(getattr(processors[0].source, operation).source)
+                assert getattr(processors[0].source, operation).source
         except Exception as error:
             note = f"cannot look into the fused kernel ({type(error).__name__}: {str(error).strip().splitlines()[-1]})"
 
