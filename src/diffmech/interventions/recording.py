@@ -1,6 +1,6 @@
 """What every head writes in one pass, kept to be put into another. Ours."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import torch
 from torch import Tensor
@@ -16,14 +16,23 @@ def predict(denoiser: Denoiser, passes: Passes) -> Tensor:
     return denoiser.predict_noise(passes.x_t, passes.timestep, passes.condition)
 
 
+def repeated(passes: Passes, n: int) -> Passes:
+    """Return `n` passes: those there are, over and over."""
+    return passes.rows(torch.arange(n, device=passes.x_t.device) % len(passes))
+
+
 def record_heads(
-    denoiser: Denoiser, sites: Sequence[AttentionSite], passes: Passes
+    denoiser: Denoiser, sites: Sequence[AttentionSite], passes: Passes, *, of: Container[str] | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the predicted noise of `passes` and, by site, what its heads wrote: (sample, head, query, channel)."""
+    """Return the predicted noise of `passes` and, by site, what its heads wrote: (sample, head, query, channel).
+
+    `of` are the names of the sites that are kept, all by default.
+    """
     outputs: dict[str, Tensor] = {}
 
     def keep(call: AttentionCall) -> None:
-        outputs[call.site.name] = call.output.clone()
+        if of is None or call.site.name in of:
+            outputs[call.site.name] = call.output.clone()
 
-    with torch.inference_mode(), AttentionTap(denoiser.module, observers=[keep], sites=sites):
+    with torch.no_grad(), AttentionTap(denoiser.module, observers=[keep], sites=sites):
         return predict(denoiser, passes), outputs
