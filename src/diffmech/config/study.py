@@ -2,9 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, WithJsonSchema, field_validator, model_validator
 
 from diffmech.config.section import Count, Section, Seed
+
+_NAMES_OR_NULL = {"type": "object", "additionalProperties": {"anyOf": [{"type": "string"}, {"type": "null"}]}}
 
 
 class StudyConfig(Section):
@@ -12,7 +14,7 @@ class StudyConfig(Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")] = Field(description="Name shown in the report.")
     model: str = Field(description="The entry of `models` that is studied.")
-    domains: dict[str, str] = Field(
+    domains: Annotated[dict[str, str], WithJsonSchema(_NAMES_OR_NULL)] = Field(
         description="The two domains and the data set behind each. The first is the one differences are counted from. "
         "Null takes a domain of the default study out, in a file laid over it."
     )

@@ -109,7 +109,8 @@ def find_layout(directory: Path, subfolder: str = "unet") -> Layout:
         if (directory / autoencoder).is_dir():
             raise ModelError(
                 f"{directory}: works on the codes of an autoencoder ({autoencoder}/), which is not supported, since "
-                "heads are compared with edges and parts in pixels; expected a network that denoises pixels"
+                "heads are compared with edges and parts in pixels; expected a network that denoises pixels, or the"
+                " whole pipeline as `source: pipeline`"
             )
     scheduler = next(
         (folder for folder in (directory / "scheduler", unet, directory) if _has_scheduler(folder)),
@@ -141,7 +142,7 @@ def _check_supported(unet: Path, config: dict[str, Any], *, with_tokens: bool) -
             raise ModelError(
                 f"{unet / 'config.json'}: a UNet2DConditionModel with cross_attention_dim {width} and no tokens/ "
                 "beside it is conditioned on text, which is not supported, since the images of a study have no "
-                "captions; expected an unconditional network"
+                "captions; expected an unconditional network, or the whole pipeline as `source: pipeline`"
             )
         for extra in ("addition_embed_type", "encoder_hid_dim_type"):
             if config.get(extra):

@@ -18,7 +18,7 @@ from PIL import Image
 from diffmech.artifacts import open_store
 from diffmech.attention.store import conditional, open_attention
 from diffmech.data.store import open_dataset
-from diffmech.mechanisms.captured import AFTER_TEXT
+from diffmech.mechanisms.captured import AFTER_TEXT, BEFORE_TEXT
 from diffmech.report.artifacts import ReportInputs
 
 LARGEST = 128  # pixels per side of one image; larger ones are reduced
@@ -239,7 +239,12 @@ def token_keys(node: xr.Dataset, sample: int) -> dict[int, str]:
         return {index: name for index, name in enumerate(names) if name}
     text = [index for index, name in enumerate(names) if name]
     end = next((position for position, index in enumerate(text) if names[index] in AFTER_TEXT), len(text))
-    return {index: names[index] for index in text[: min(end + 1, MOST_TOKENS)]}
+    return {index: spoken_token(names[index]) for index in text[: min(end + 1, MOST_TOKENS)]}
+
+
+def spoken_token(token: str) -> str:
+    """Return how a token is written below a picture: the marks around a text by what they mean."""
+    return "(start)" if token in BEFORE_TEXT else "(end)" if token in AFTER_TEXT else token
 
 
 def mark(tile: np.ndarray, grid: tuple[int, ...], query: int) -> np.ndarray:
