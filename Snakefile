@@ -11,6 +11,7 @@ min_version("9.8")
 # A clone runs without being installed: the rules and their scripts find the library here.
 sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
+from diffmech.workflow.fingerprints import remember
 from diffmech.workflow.startup import forget_dead_run, share_with_jobs
 
 share_with_jobs(Path(workflow.basedir) / "src")
@@ -31,6 +32,9 @@ include: "rules/mechanisms.smk"
 include: "rules/ablation.smk"
 include: "rules/report.smk"
 include: "rules/plan.smk"
+
+
+remember()
 
 
 rule all:

@@ -8,14 +8,25 @@ Configuration and workflow glue are left out: what they pass on is tracked as pa
 """
 
 import ast
+import contextlib
 import hashlib
+import json
+import os
 import re
+import sys
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
 _UNTRACKED = ("diffmech.config", "diffmech.workflow", "diffmech.errors")
 _LAZY_NAME = re.compile(r"^diffmech(?:\.\w+)+(?::\w+)?$")
+
+MEMORY = Path(".snakemake") / "diffmech-syntax.json"
+MOST_REMEMBERED = 5000  # files in all their versions, about 1 MB
+# Python's own syntax trees differ between versions.
+_ALGORITHM = f"{sys.version_info[:2]} {hashlib.sha256(Path(__file__).read_bytes()).hexdigest()}"
+_new: set[str] = set()
 
 
 def fingerprint(script: Path) -> str:
@@ -60,20 +71,60 @@ def _exists(module: str) -> bool:
     return module.startswith("diffmech.") and not module.startswith(_UNTRACKED) and module_file(module).is_file()
 
 
-@cache
-def _tree(path: Path) -> ast.Module:
-    return syntax(path.read_text(encoding="utf-8"), str(path))
+@dataclass(frozen=True)
+class _Source:
+    """What is known of one file: the digest of its syntax tree, and the names of modules that it may import."""
+
+    digest: str
+    names: tuple[str, ...]
 
 
-@cache
 def _tree_digest(path: Path) -> str:
-    return hashlib.sha256(ast.dump(_tree(path)).encode()).hexdigest()
+    return _source(path).digest
 
 
 @cache
 def _imports(path: Path) -> frozenset[str]:
+    return frozenset(name for name in _source(path).names if _exists(name))
+
+
+@cache
+def _source(path: Path) -> _Source:
+    text = path.read_text(encoding="utf-8")
+    # Parsing all modules takes a second, and every job parses the workflow anew; what their text is tells all.
+    key = hashlib.sha256(f"{_ALGORITHM}\n{text}".encode()).hexdigest()
+    known = _remembered()
+    if key not in known:
+        tree = syntax(text, str(path))
+        known[key] = [hashlib.sha256(ast.dump(tree).encode()).hexdigest(), *sorted(_names(tree))]
+        _new.add(key)
+    digest, *names = known[key]
+    return _Source(digest, tuple(names))
+
+
+def remember() -> None:
+    """Keep what was parsed for the next process, beside Snakemake's own records, where there are any."""
+    if not _new or not MEMORY.parent.is_dir():
+        return
+    with contextlib.suppress(OSError):
+        unfinished = MEMORY.with_name(f"{MEMORY.name}.{os.getpid()}")
+        unfinished.write_text(json.dumps(_remembered()), encoding="utf-8")
+        unfinished.replace(MEMORY)
+        _new.clear()
+
+
+@cache
+def _remembered() -> dict[str, list[str]]:
+    try:
+        content = json.loads(MEMORY.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) and len(content) < MOST_REMEMBERED else {}
+
+
+def _names(tree: ast.Module) -> set[str]:
     names: set[str] = set()
-    for node in ast.walk(_tree(path)):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
@@ -81,4 +132,4 @@ def _imports(path: Path) -> frozenset[str]:
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _LAZY_NAME.match(node.value):
             names.add(node.value.split(":")[0])
-    return frozenset(name for name in names if _exists(name))
+    return {name for name in names if name.startswith("diffmech.")}

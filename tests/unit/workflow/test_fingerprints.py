@@ -82,3 +82,28 @@ def test_lazily_named_modules_belong_to_the_closure(tmp_path, monkeypatch):
     script.write_text('NAME = "diffmech.late:thing"\n')
     monkeypatch.setattr(fingerprints, "PACKAGE", package)
     assert fingerprints.closure(script) == {"diffmech.late"}
+
+
+def test_what_is_remembered_gives_the_same_fingerprints_and_hides_no_edit(copy):
+    def run(folder: Path) -> str:
+        code = (
+            f"import sys; sys.path.insert(0, {str(copy / 'src')!r}); from pathlib import Path;"
+            "from diffmech.workflow import fingerprints;"
+            f"print(fingerprints.fingerprint(Path({str(copy / SCRIPT)!r})), len(fingerprints._new));"
+            "fingerprints.remember()"
+        )
+        return subprocess.run(
+            [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=folder
+        ).stdout.split()
+
+    records = copy / ".snakemake"
+    records.mkdir()
+    computed, parsed = run(copy)
+    assert int(parsed) > 5
+    assert run(copy) == [computed, "0"]
+    edit(copy / "src/diffmech/mechanisms/entropy.py", "np.log(site.keys)", "np.log2(site.keys)")
+    edited, parsed = run(copy)
+    assert edited != computed
+    assert parsed == "1"
+    (records / "diffmech-syntax.json").write_text("{ half a file")
+    assert run(copy)[0] == edited
