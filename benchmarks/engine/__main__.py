@@ -25,7 +25,7 @@ FOOTNOTES = "abcdefghijklmnop"
 def main() -> None:
     """Print the machine, the table, footnotes, and the claims."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true", help="smaller inputs and two rounds, about a minute")
+    parser.add_argument("--quick", action="store_true", help="smaller inputs and two rounds, one to two minutes")
     parser.add_argument("--rounds", type=int, default=None, help="3, or 2 if quick")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
