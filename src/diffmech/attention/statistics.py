@@ -16,9 +16,21 @@ from torch import Tensor
 from diffmech.attention.joint import joined_received, joint_parts, joint_statistics, mass_entropies
 from diffmech.attention.kernels import logsumexp_scores
 from diffmech.attention.ranges import TokenRanges
-from diffmech.attention.sums import Part, Sums, blocked_sums, fused_sums, log_factors, make_grid, tiled_sums
+from diffmech.attention.sums import (
+    Part,
+    Sums,
+    blocked_sums,
+    fused_sums,
+    joined_sums,
+    log_factors,
+    make_grid,
+    tiled_sums,
+)
 from diffmech.attention.tap import AttentionCall
 from diffmech.errors import ModelError
+
+# Copies of queries and keys that are held at a time, 8 MiB each in float32.
+COPIED_ELEMENTS = 2**21
 
 Method = Literal["auto", "fused", "blocked"]
 
@@ -93,11 +105,18 @@ def attention_statistics(
     dtype = torch.promote_types(call.query.dtype, torch.float32)
     parts = _parts(call, grid, ranges, dtype)
     lse = logsumexp_scores(call.query, call.key, call.scale) if call.lse is None else call.lse.to(dtype)
-    log_query, log_key = log_factors(call.query, call.key, call.scale, lse, dtype)
     if method == "auto":  # blocks beat the flipped call on every CPU tried (benchmarks/attention_statistics.py)
         method = "blocked" if lse.device.type == "cpu" else "fused"
     summed = fused_sums if method == "fused" else blocked_sums
-    sums = [summed(log_query[:, :, part.query], log_key[:, :, part.key], part.grid) for part in parts]
+    # A few heads at a time: of long sequences, copies of all queries and keys would be most of the memory.
+    tokens = max(call.query.shape[-2], call.key.shape[-2])
+    at_once = max(1, COPIED_ELEMENTS // (len(call.query) * tokens * (call.query.shape[-1] + 1)))
+    pieces = []
+    for start in range(0, call.query.shape[1], at_once):
+        heads = slice(start, start + at_once)
+        log_query, log_key = log_factors(call.query[:, heads], call.key[:, heads], call.scale, lse[:, heads], dtype)
+        pieces.append([summed(log_query[:, :, part.query], log_key[:, :, part.key], part.grid) for part in parts])
+    sums = [joined_sums(found) for found in zip(*pieces, strict=True)]
     masses = mass_entropies(call.query, call.key, call.scale, lse, parts) if len(parts) > 1 else []
     return _statistics(call, parts, sums, masses)
 
@@ -167,7 +186,7 @@ def _statistics(
         position_information=-torch.xlogy(share, share).sum(-1) - entropy,
         received=share * keys,
         output_mean=output.mean(-2),
-        output_norm=(output.square().sum((-1, -2)) / queries).sqrt(),
+        output_norm=torch.linalg.vector_norm(output, dim=(-1, -2)) / math.sqrt(queries),
         distance=distance,
         self_mass=None if mass is None else mass[..., 0],
         neighbourhood_mass=None if mass is None else mass[..., 1],

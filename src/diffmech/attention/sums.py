@@ -73,6 +73,19 @@ class Sums:
     places: Tensor | None
 
 
+def joined_sums(pieces: Sequence[Sums]) -> Sums:
+    """Return the sums of all heads from those of some heads each, in order."""
+    if len(pieces) == 1:
+        return pieces[0]
+
+    def join(values: Sequence[Tensor | None]) -> Tensor | None:
+        present = [value for value in values if value is not None]
+        return torch.cat(present, 1) if present else None
+
+    received, entropy = (torch.cat(values, 1) for values in ([p.received for p in pieces], [p.entropy for p in pieces]))
+    return Sums(received, entropy, join([p.square for p in pieces]), join([p.places for p in pieces]))
+
+
 @lru_cache(maxsize=64)
 def make_grid(frames: int, height: int, width: int, device: torch.device, dtype: torch.dtype) -> Grid:
     """Return the grid of tokens in the order (frame, row, column); distances and partners are those within a frame."""
