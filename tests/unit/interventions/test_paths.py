@@ -68,7 +68,7 @@ def test_the_parts_add_up_to_the_total_and_their_residual(denoiser: Denoiser, si
 
 def test_a_dead_sender_has_no_effect_along_any_path(denoiser: Denoiser, sites: list[AttentionSite]) -> None:
     passes = some_passes((1, 8, 8))
-    clean, outputs = record_heads(denoiser, sites, passes)
+    _, outputs = record_heads(denoiser, sites, passes)
     same = ReferenceOutputs(300, {site: each[0] for site, each in outputs.items()}, {})
     twins = passes.rows(torch.tensor([0, 0, 0]))
     loss = denoising_loss(predict(denoiser, twins) + 1)
