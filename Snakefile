@@ -30,6 +30,7 @@ include: "rules/attention.smk"
 include: "rules/entropy.smk"
 include: "rules/mechanisms.smk"
 include: "rules/ablation.smk"
+include: "rules/circuit.smk"
 include: "rules/report.smk"
 include: "rules/plan.smk"
 

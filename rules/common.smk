@@ -29,4 +29,5 @@ localrules:
     entropy,
     mechanisms,
     ablation,
+    circuit,
     plan,

@@ -13,7 +13,8 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 COPIED = ["Snakefile", "config.yaml", "rules", "workflow_scripts", "src", "profiles", "envs", "resources"]
-TARGETS = {"all", "models", "attention", "entropy", "mechanisms", "ablation", "report"}  # rules without a script
+# Rules without a script.
+TARGETS = {"all", "models", "attention", "entropy", "mechanisms", "ablation", "circuit", "report"}
 CPU = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
 
 

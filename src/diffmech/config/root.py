@@ -10,6 +10,7 @@ from diffmech.config.analysis import (
     ReportConfig,
     RuntimeConfig,
 )
+from diffmech.config.circuit import CircuitConfig
 from diffmech.config.images import AnyDataset, ImagesConfig
 from diffmech.config.models import DenoiserConfig, RecognitionConfig, SamplingConfig
 from diffmech.config.section import Section
@@ -31,6 +32,7 @@ class Config(Section):
     entropy: EntropyConfig = Field(EntropyConfig(), description="Attention entropy and divergence.")
     mechanisms: MechanismsConfig = Field(MechanismsConfig(), description="Features, clusters and labels of heads.")
     ablation: AblationConfig = Field(AblationConfig(), description="Ablations and their controls.")
+    circuit: CircuitConfig = Field(CircuitConfig(), description="Attribution patching of the heads.")
     complexity: ComplexityConfig = Field(ComplexityConfig(), description="Circuit complexity.")
     report: ReportConfig = Field(ReportConfig(), description="The page at the end.")
     runtime: RuntimeConfig = Field(RuntimeConfig(), description="Performance only; never recomputes anything.")
@@ -98,6 +100,13 @@ class Config(Section):
             raise ValueError(
                 f"ablation.samples: {self.ablation.samples} is above capture.samples {self.capture.samples}"
             )
+        if self.circuit_samples > self.capture.samples:
+            raise ValueError(f"circuit.samples: {self.circuit_samples} is above capture.samples {self.capture.samples}")
+        if self.circuit_method not in self.ablation.methods:
+            raise ValueError(
+                f"circuit.method: {self.circuit_method!r} is not in ablation.methods {self.ablation.methods}, "
+                "which gives the exact effects"
+            )
         if self.untrained.samples > min(self.capture.samples, self.capture.shard_size):
             raise ValueError(
                 f"untrained.samples: {self.untrained.samples} is above capture.samples {self.capture.samples} "
@@ -114,3 +123,13 @@ class Config(Section):
     def ablation_timesteps(self) -> list[int]:
         """The timesteps at which heads are ablated."""
         return sorted(self.ablation.timesteps or self.capture.timesteps)
+
+    @property
+    def circuit_method(self) -> str:
+        """What replaces a head's output in attribution patching."""
+        return self.circuit.method or self.ablation.methods[0]
+
+    @property
+    def circuit_samples(self) -> int:
+        """The images per domain of attribution patching."""
+        return self.circuit.samples or self.ablation.samples
