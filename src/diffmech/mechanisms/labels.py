@@ -12,7 +12,9 @@ attention beyond chance, names it, provided that
 A map that attracts no more than other images' maps do makes the mechanism `positional`: it looks at a place. So is one
 that nothing else names, when its attention keeps to fixed places and varies less between images than between keys.
 Bright places (`intensity`) are shown as a probe but are no mechanism of the taxonomy: where they are strongest, the
-mechanism is `unassigned`, like all that pass no test. `global` means attending farther than uniform attention does;
+mechanism is `unassigned`, like all that pass no test. Where attention keeps to fixed places and the probe that would
+name it holds less than half of that preference, the name is `positional` too: attention to a row of the image is no
+sink, although one of its keys receives more than chance. `global` means attending farther than uniform attention does;
 uniform attention itself is no specialisation. A cluster can hold a head that does not do what the cluster does: each
 row says whether its own head confirms the name.
 """
@@ -43,6 +45,8 @@ LABELS = {
 UNASSIGNED, POSITIONAL, SEMANTIC = "unassigned", "positional", "semantic"
 # Below this share of the variance of received attention between images, a head keeps to fixed places.
 FIXED_PLACES = 0.5
+# A probe names a head that keeps to fixed places only where its excess is at least this share of that of position.
+NAMING_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -176,11 +180,14 @@ def name_mechanisms(evidence: Evidence, alpha: float) -> pd.DataFrame:
         # position holds every other preference for fixed keys, so it speaks only where nothing else does
         others = np.where(np.arange(len(strength)) == position, -np.inf, strength)
         strongest = int(np.where(passes, others, -np.inf).argmax())
-        if passes[strongest] and strongest != position:
+        fixed = passes[position] and evidence.content_dependence[index] < FIXED_PLACES
+        if fixed and strength[strongest] < NAMING_SHARE * strength[position]:
+            strongest, label = position, POSITIONAL
+        elif passes[strongest] and strongest != position:
             label = _label(evidence.probes[strongest])
             if evidence.content_p_holm[index, strongest] >= alpha:
                 label = POSITIONAL
-        elif passes[position] and evidence.content_dependence[index] < FIXED_PLACES:
+        elif fixed:
             strongest, label = position, POSITIONAL
         else:
             strongest, label = int(others.argmax()), UNASSIGNED

@@ -133,6 +133,10 @@ def evidence(**changes):
         ({"p_holm": [0.001, 0.05, 1, np.nan], "dependence": 0.1}, "positional", "position"),
         ({"p_untrained": [0.05, 0.1, 0.1, np.nan], "dependence": 0.9}, "unassigned", "edges"),
         ({"excess": [0.4, -0.3, -0.2, np.nan]}, "unassigned", "intensity"),
+        # a probe that holds little of a preference for fixed places does not name it
+        ({"excess": [0.9, 0.3, 0.2, np.nan], "dependence": 0.1}, "positional", "position"),
+        ({"excess": [0.5, 0.3, 0.2, np.nan], "dependence": 0.1}, "edge", "edges"),
+        ({"excess": [0.9, 0.3, 0.2, np.nan], "dependence": 0.9}, "edge", "edges"),
     ],
 )
 def test_a_name_needs_attraction_both_nulls_and_content(changes, label, probe):
