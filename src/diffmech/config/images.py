@@ -116,6 +116,16 @@ class HuggingFace(Dataset):
     crop: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="Central square that is kept.")
 
 
+class PlantedImages(Dataset):
+    """Images drawn so that it is known what helps to denoise them, for a model of source planted."""
+
+    implementation: ClassVar[str] = "diffmech.planted.images:PlantedSource"
+    kind: Literal["planted"]
+    count: Count = Field(200, description="How many images to draw.")
+    seed: Seed = Field(0, description="Seed of the images.")
+    symmetric: bool = Field(True, description="Whether the fine structure is mirrored left to right.")
+
+
 class Prompts(Dataset):
     """Images that the studied pipeline generates from prompts; the denoiser is observed on what they were made from."""
 
@@ -138,6 +148,6 @@ class Prompts(Dataset):
 
 
 AnyDataset = Annotated[
-    SyntheticFaces | LfwSubset | ImageFolder | CelebA | HuggingFace | Prompts,
+    SyntheticFaces | LfwSubset | ImageFolder | CelebA | HuggingFace | PlantedImages | Prompts,
     Field(discriminator="kind"),
 ]

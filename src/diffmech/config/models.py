@@ -2,7 +2,7 @@
 own class."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -90,6 +90,51 @@ class Schedule(Section):
     )
 
 
+# What a planted head may be; `diffmech.planted.roles` says how each is built.
+PlantedRole = Literal[
+    "local",
+    "mirror",
+    "global",
+    "uniform",
+    "edge",
+    "texture",
+    "semantic",
+    "sink",
+    "positional",
+    "pair_first",
+    "pair_second",
+    "dead_local",
+    "dead_sink",
+]
+PLANTED_ROLES: tuple[PlantedRole, ...] = get_args(PlantedRole)
+
+
+class PlantedCircuit(Section):
+    """A denoiser whose heads are built by hand, so that what each attends to and whether it matters is known."""
+
+    layers: list[Annotated[list[PlantedRole], Field(min_length=1)]] = Field(
+        [
+            ["edge", "texture", "semantic", "sink", "local", "dead_sink"],
+            ["mirror", "global", "uniform", "positional", "pair_first", "pair_second", "dead_local"],
+        ],
+        min_length=1,
+        description="The role of each head, layer by layer; the seed shuffles them within each layer.",
+    )
+    weight_noise: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.02, description="Standard deviation of random errors of the queries' and keys' weights, as a share of each."
+    )
+    images: Annotated[int, Field(ge=16)] = Field(192, description="Images that the readout is fitted on.")
+    seed: Seed = Field(0, description="Seed of the order of the heads, of the errors, and of those images.")
+
+    @model_validator(mode="after")
+    def _each_role_once(self) -> "PlantedCircuit":
+        roles = [role for layer in self.layers for role in layer]
+        repeated = next((role for role in roles if roles.count(role) > 1), None)
+        if repeated is not None:
+            raise ValueError(f"layers name {repeated!r} {roles.count(repeated)} times; give each role to one head")
+        return self
+
+
 # A file or an importable module, and a class in it.
 IMPLEMENTATION = re.compile(r"(?:.+\.py|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):[A-Za-z_]\w*")
 WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
@@ -97,17 +142,19 @@ WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 KEYS_OF = {
     "custom": ("implementation", "arguments", "weights", "sample_shape", "schedule"),
     "pipeline": ("dtype",),
+    "planted": ("planted",),
 }
 
 
 class DenoiserConfig(Section):
     """One denoiser to study."""
 
-    source: Literal["bundled", "train", "diffusers", "pipeline", "custom", "untrained"] = Field(
+    source: Literal["bundled", "train", "diffusers", "pipeline", "custom", "planted", "untrained"] = Field(
         description="`bundled`: weights in resources/models/<location>; `train`: the workflow trains them; "
         "`diffusers`: a diffusers directory or hub id in `location`; `pipeline`: the same of a whole pipeline that "
         "generates images from prompts (Stable Diffusion, SDXL, SD3, Flux, PixArt, DiT); `custom`: a class of "
-        "your own, docs/own-model.md; `untrained`: random weights, the null study.",
+        "your own, docs/own-model.md; `planted`: built by hand, so that what should be found is known; `untrained`: "
+        "random weights, the null study.",
     )
     location: str | None = Field(
         None, description="Directory or hub id (diffusers, pipeline), or bundle name (bundled)."
@@ -134,6 +181,7 @@ class DenoiserConfig(Section):
         None, description="Channels, height and width of its images (custom); null = those of `images`."
     )
     schedule: Schedule = Field(Schedule(), description="The diffusion it was trained in (custom).")
+    planted: PlantedCircuit = Field(PlantedCircuit(), description="What to build (planted).")
 
     def canonical(self) -> dict[str, Any]:
         """Return the section as rules track it, without the keys that its source does not read."""
@@ -152,6 +200,8 @@ class DenoiserConfig(Section):
         given = [key for key in KEYS_OF["custom"] if getattr(self, key) != fields[key].default]
         if self.source != "custom" and given:
             raise ValueError(f"{given[0]} belongs to source custom, but source is {self.source}; leave one of them out")
+        if self.source != "planted" and self.planted != fields["planted"].default:
+            raise ValueError(f"planted belongs to source planted, but source is {self.source}; leave one of them out")
         if self.source == "custom" and not IMPLEMENTATION.fullmatch(self.implementation or ""):
             raise ValueError(
                 f"source custom needs an implementation like models/mine.py:MyDenoiser, found {self.implementation!r}"

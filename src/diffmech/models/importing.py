@@ -58,6 +58,11 @@ def import_denoiser(
 
         import_custom(config, output_json, root=root, images=images)
         return
+    elif config.source == "planted":
+        from diffmech.planted.denoiser import import_planted
+
+        import_planted(config.planted, output_json, images=images or ImagesConfig())
+        return
     elif config.source == "bundled":
         directory = _bundled(str(config.location), root)
     else:

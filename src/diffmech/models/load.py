@@ -32,6 +32,7 @@ LOADERS = {
     "unet_unconditional": "diffmech.models.load:load_directory",
     "custom": "diffmech.models.implementation:load_custom",
     "pipeline": "diffmech.models.pipelines:load_prompted",
+    "planted": "diffmech.planted.denoiser:load_planted",
 }
 
 

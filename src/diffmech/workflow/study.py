@@ -23,7 +23,11 @@ ABLATION = "results/ablation/{model}/{dataset}/{group}/{block}/{shard}.zarr.zip"
 REFERENCE = "results/ablation/{model}/{block}.reference.zarr.zip"
 
 # Modules that `diffmech.models.load` finds by name, by the source of the denoiser: no import leads to them.
-LOADERS = {"pipeline": "diffmech.models.pipelines", "custom": "diffmech.models.implementation"}
+LOADERS = {
+    "pipeline": "diffmech.models.pipelines",
+    "custom": "diffmech.models.implementation",
+    "planted": "diffmech.planted.denoiser",
+}
 
 
 def gpus(device: str) -> int:
@@ -118,6 +122,12 @@ class Study:
         """Return the domain that `dataset` stands for."""
         return next(domain for domain, name in self.domains.items() if name == dataset)
 
+    def symmetric_domains(self) -> dict[str, bool]:
+        """Return, by domain, whether its images are planted ones whose fine structure is mirrored."""
+        return {
+            domain: getattr(self.config.datasets[name], "symmetric", False) for domain, name in self.domains.items()
+        }
+
     # Which files answer what
 
     def dataset_stores(self) -> list[str]:
@@ -169,6 +179,18 @@ class Study:
         if group == "mechanisms":
             keys += ["controls", "control_samples"]
         return self.settings(ablation=keys)
+
+    def paired_latents(self, domain: str) -> list[str]:
+        """Return the latents of `domain` on which pairs of heads are ablated: those of the controls."""
+        samples = self.config.ablation.control_samples
+        blocks = self.ablation_blocks
+        return [path for block in blocks for path in self.latents_of_block(self.domains[domain], block, samples)]
+
+    def recoveries(self) -> list[str]:
+        """Return the tables of what was found of a planted denoiser, none for one that was not planted."""
+        if self.config.model.source != "planted":
+            return []
+        return [f"results/planted/{self.model}/{table}.csv" for table in ("recovery", "pairs", "summary")]
 
     def ablation_references(self, group: str, block: str) -> list[str]:
         """Return the reference outputs one ablation job needs: mechanisms match their controls over all blocks."""

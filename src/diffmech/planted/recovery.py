@@ -1,0 +1,204 @@
+"""What an analysis found of a planted denoiser: which names and which effects are right, and which pair is redundant.
+
+A name counts where a mechanism has one and its head confirms it; it is right where it is the planted one. An effect
+counts where replacing the head alone raises the denoising loss significantly (p_zero_holm below alpha, first method of
+ablation, over all timesteps). Every pair of heads is ablated together on the images of the controls: the interaction is
+mse_both - mse_first - mse_second + mse_clean, tested by random signs of its paired values and corrected by Holm over
+pairs. A pair is called redundant where the interaction is significant and the single effects, summed, are less than
+a quarter of the joint effect: each alone can do without the other. Ours.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from diffmech.artifacts import read_json, write_csv
+from diffmech.attention.sites import HeadId, resolve_heads
+from diffmech.config.analysis import AblationConfig, RuntimeConfig
+from diffmech.errors import ModelError
+from diffmech.interventions.ablation import ablate_targets
+from diffmech.interventions.reference import open_reference, tapped_sites
+from diffmech.interventions.replay import open_latent_files
+from diffmech.interventions.targets import ALWAYS, HeadSpan, Target, single_heads
+from diffmech.mechanisms.labels import UNASSIGNED
+from diffmech.models.load import load_denoiser
+from diffmech.planted.roles import PAIR, ROLES
+from diffmech.statistics.multiplicity import holm
+from diffmech.statistics.permutation import permutation_p, sign_flip_permutation
+
+# Single effects together below this share of the joint effect make an interacting pair redundant. Two heads that just
+# add one thing in equal amounts reach a half, since the loss is quadratic, and neither can do without the other.
+REDUNDANT_SHARE = 0.25
+
+
+def recover(
+    model_json: Path | str,
+    heads_csv: Path | str,
+    effects_csv: Path | str,
+    latents: Mapping[str, Sequence[Path | str]],
+    reference: Sequence[Path | str],
+    *,
+    heads_output: Path | str,
+    pairs_output: Path | str,
+    summary_output: Path | str,
+    symmetric: Mapping[str, bool],
+    ablation: AblationConfig,
+    seed: int,
+    runtime: RuntimeConfig,
+) -> None:
+    """Write what was found of each planted head and of each pair, per domain, and precision and recall of it all.
+
+    `latents` are keyed by domain, `symmetric` says of which domains the fine structure is mirrored. Columns of
+    `heads_output`: domain, head, role, planted_label, label (unassigned where not confirmed), label_right, causal,
+    effect_percent, low, high, p_zero_holm, significant, effect_right. Of `pairs_output`: domain, first, second,
+    planted, effect_first, effect_second, effect_both, interaction (percent of the clean loss), p_holm, redundant. Of
+    `summary_output`: what (label, effect, redundant pair), planted, found, right, precision, recall. Raises ModelError
+    where `model_json` is no planted model.
+    """
+    pointer = read_json(Path(model_json))
+    if "roles" not in pointer:
+        raise ModelError(f"{model_json}: is of kind {pointer.get('kind')!r}, not planted, so nothing is known to find")
+    roles: dict[str, str] = pointer["roles"]
+    heads = pd.concat(
+        [
+            recovered_heads(domain, roles, heads_csv, effects_csv, is_symmetric, ablation)
+            for domain, is_symmetric in symmetric.items()
+        ],
+        ignore_index=True,
+    )
+    pairs = pd.concat(
+        [
+            ablate_pairs(model_json, roles, domain, files, reference, ablation=ablation, seed=seed, runtime=runtime)
+            for domain, files in latents.items()
+        ],
+        ignore_index=True,
+    )
+    write_csv(heads_output, heads)
+    write_csv(pairs_output, pairs)
+    write_csv(summary_output, summarise(heads, pairs))
+
+
+def recovered_heads(
+    domain: str,
+    roles: Mapping[str, str],
+    heads_csv: Path | str,
+    effects_csv: Path | str,
+    symmetric: bool,
+    ablation: AblationConfig,
+) -> pd.DataFrame:
+    """Return the rows of `heads_output` of one domain. A head that phases name differently has its first name."""
+    names = pd.read_csv(heads_csv).drop_duplicates("head").set_index("head")
+    effects = pd.read_csv(effects_csv, dtype={"timestep": str})
+    chosen = (effects["domain"] == domain) & (effects["group"] == "heads") & (effects["timestep"] == "all")
+    effects = effects[chosen & (effects["method"] == ablation.methods[0])].set_index("target")
+    rows = []
+    for head, name in roles.items():
+        role, effect = ROLES[name], effects.loc[head]  # type: ignore[index]
+        label = names.loc[head, "label"] if names.loc[head, "confirmed"] else UNASSIGNED
+        causal = role.causal and (symmetric or not role.symmetric_only)
+        significant = bool(effect["p_zero_holm"] < ablation.alpha and effect["effect_percent"] > 0)
+        rows.append(
+            {
+                "domain": domain,
+                "head": head,
+                "role": name,
+                "planted_label": role.label,
+                "label": label,
+                "label_right": label == role.label,
+                "causal": causal,
+                **{column: effect[column] for column in ("effect_percent", "low", "high", "p_zero_holm")},
+                "significant": significant,
+                "effect_right": significant == causal,
+            }
+        )
+    return pd.DataFrame(rows).sort_values("head", ignore_index=True)
+
+
+def ablate_pairs(
+    model_json: Path | str,
+    roles: Mapping[str, str],
+    domain: str,
+    latents: Sequence[Path | str],
+    reference: Sequence[Path | str],
+    *,
+    ablation: AblationConfig,
+    seed: int,
+    runtime: RuntimeConfig,
+) -> pd.DataFrame:
+    """Return the rows of `pairs_output` of one domain, from single and joint ablations on the same passes."""
+    denoiser = load_denoiser(Path(model_json), device=runtime.device)
+    files, references = open_latent_files(latents), open_reference(reference)
+    sites = tapped_sites(denoiser, files)
+    singles = single_heads(sites)
+    together = list(itertools.combinations(resolve_heads(["*"], sites), 2))
+    joint = [
+        Target(f"{first} {second}", (HeadSpan(first, *ALWAYS), HeadSpan(second, *ALWAYS))) for first, second in together
+    ]
+    result = ablate_targets(
+        denoiser,
+        sites,
+        files,
+        references,
+        [*singles, *joint],
+        samples=files.samples[: ablation.control_samples],
+        timesteps=sorted(files.nearest(ablation.timesteps or files.timesteps)),
+        ablation=ablation.model_copy(update={"methods": ablation.methods[:1]}),
+        seed=seed,
+        runtime=runtime,
+    )
+    clean = result["mse_clean"].mean("timestep").values  # (sample,)
+    ablated = result["mse_ablated"].isel(method=0).transpose("sample", "target", "timestep").mean("timestep").values
+    raised = ablated - clean[:, None]  # (sample, target)
+    position = {target.name: index for index, target in enumerate(singles)}
+    first, second = (np.array([position[str(pair[side])] for pair in together]) for side in (0, 1))
+    both = raised[:, len(singles) :]
+    interaction = both - raised[:, first] - raised[:, second]
+    observed, null = sign_flip_permutation(np.abs, interaction, permutations=ablation.permutations, seed=seed)
+    p = holm(np.asarray(permutation_p(observed, null)))
+    percent = 100 / clean.mean()
+    alone = (raised[:, first] + raised[:, second]).mean(axis=0)
+    redundant = (p < ablation.alpha) & (interaction.mean(axis=0) > 0) & (alone < REDUNDANT_SHARE * both.mean(axis=0))
+    return pd.DataFrame(
+        {
+            "domain": domain,
+            "first": [str(pair[0]) for pair in together],
+            "second": [str(pair[1]) for pair in together],
+            "planted": [_is_planted(pair, roles) for pair in together],
+            "effect_first": percent * raised[:, first].mean(axis=0),
+            "effect_second": percent * raised[:, second].mean(axis=0),
+            "effect_both": percent * both.mean(axis=0),
+            "interaction": percent * interaction.mean(axis=0),
+            "p_holm": p,
+            "redundant": redundant,
+        }
+    )
+
+
+def summarise(heads: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
+    """Return precision (right / found) and recall (right / planted) of names, effects and redundant pairs.
+
+    Names are counted once, since both domains share them; effects and pairs per domain. NaN where there is none.
+    """
+    named = heads.drop_duplicates("head")
+    rows = {
+        "label": (named["planted_label"] != UNASSIGNED, named["label"] != UNASSIGNED, named["label_right"]),
+        "effect": (heads["causal"], heads["significant"], heads["effect_right"]),
+        "redundant pair": (pairs["planted"], pairs["redundant"], pairs["planted"]),
+    }
+    table = []
+    for what, (planted, found, right) in rows.items():
+        hits = int((planted & found & right).sum())
+        counts = {"planted": int(planted.sum()), "found": int(found.sum()), "right": hits}
+        rates = {
+            "precision": hits / counts["found"] if counts["found"] else np.nan,
+            "recall": hits / counts["planted"] if counts["planted"] else np.nan,
+        }
+        table.append({"what": what, **counts, **rates})
+    return pd.DataFrame(table)
+
+
+def _is_planted(pair: tuple[HeadId, HeadId], roles: Mapping[str, str]) -> bool:
+    return {roles[str(head)] for head in pair} == set(PAIR)
