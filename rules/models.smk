@@ -101,7 +101,7 @@ rule heldout_loss:
         ),
         domains=list(study.domains),
         seed=study.seed,
-        code=study.code("heldout_loss"),
+        code=study.denoising_code("heldout_loss"),
     message:
         "Measuring the held-out denoising loss of {wildcards.model}"
     script:
@@ -126,7 +126,7 @@ rule generate_gallery:
         mem_mb=4000,
     params:
         settings=study.settings(sampling=study.config.sampling),
-        code=study.code("generate_gallery"),
+        code=study.denoising_code("generate_gallery"),
     message:
         "Generating images with {wildcards.model}"
     script:
@@ -161,7 +161,7 @@ rule check_recognition:
             images=study.config.images,
             sampling=["steps", "guidance"],
         ),
-        code=study.code("check_recognition"),
+        code=study.denoising_code("check_recognition"),
     message:
         "Checking that samples of {wildcards.model} show their attributes"
     script:

@@ -27,12 +27,13 @@ from diffmech.models.storage import (
 )
 from diffmech.models.tokens import AttributeTokens
 
+# Inside the package, and without its name: rules track the loader of the kind they load, not those of all kinds.
 LOADERS = {
-    "unet_condition_tokens": "diffmech.models.load:load_directory",
-    "unet_unconditional": "diffmech.models.load:load_directory",
-    "custom": "diffmech.models.implementation:load_custom",
-    "pipeline": "diffmech.models.pipelines:load_prompted",
-    "planted": "diffmech.planted.denoiser:load_planted",
+    "unet_condition_tokens": "models.load:load_directory",
+    "unet_unconditional": "models.load:load_directory",
+    "custom": "models.implementation:load_custom",
+    "pipeline": "models.pipelines:load_prompted",
+    "planted": "planted.denoiser:load_planted",
 }
 
 
@@ -50,7 +51,7 @@ def load_denoiser(model_json: Path, *, device: str = "auto", untrained_seed: int
             "delete it and let the workflow make it anew"
         )
     module, _, function = LOADERS[pointer["kind"]].partition(":")
-    load = getattr(importlib.import_module(module), function)
+    load = getattr(importlib.import_module(f"diffmech.{module}"), function)
     loaded: Denoiser = load(pointer, Path(model_json), device=device, untrained_seed=untrained_seed)
     return loaded
 

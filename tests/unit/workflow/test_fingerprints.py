@@ -107,3 +107,13 @@ def test_what_is_remembered_gives_the_same_fingerprints_and_hides_no_edit(copy):
     assert parsed == "1"
     (records / "diffmech-syntax.json").write_text("{ half a file")
     assert run(copy)[0] == edited
+
+
+def test_a_rule_that_runs_a_denoiser_tracks_the_loader_of_its_kind_alone():
+    from diffmech.models.load import LOADERS as FUNCTIONS
+    from diffmech.workflow.fingerprints import closure
+    from diffmech.workflow.study import LOADERS
+
+    by_name = {f"diffmech.{place.split(':')[0]}" for place in FUNCTIONS.values()} - {"diffmech.models.load"}
+    assert set(LOADERS.values()) == by_name
+    assert not closure(ROOT / "workflow_scripts/capture_attention.py") & by_name
