@@ -31,6 +31,7 @@ include: "rules/entropy.smk"
 include: "rules/mechanisms.smk"
 include: "rules/ablation.smk"
 include: "rules/circuit.smk"
+include: "rules/planted.smk"
 include: "rules/report.smk"
 include: "rules/plan.smk"
 
@@ -42,3 +43,4 @@ rule all:
     default_target: True
     input:
         "results/report.html",
+        study.recoveries(),

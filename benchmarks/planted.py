@@ -1,7 +1,7 @@
 """Precision and recall of the whole analysis on planted denoisers, over seeds of model, images and weights.
 
-Run: python benchmarks/planted.py [seeds=10]. Each seed takes about 90 s of one core. Printed per seed and in total: of
-names, effects (per domain) and redundant pairs, how many were planted, found and right.
+Run: python benchmarks/planted.py [seeds=10] [first=0]. Each seed takes about 100 s of one core. Printed per seed and in
+total: of names, effects (per domain) and redundant pairs, how many were planted, found and right.
 """
 
 import sys
@@ -21,7 +21,9 @@ def main() -> None:
     """Run all seeds and print the table."""
     torch.set_num_threads(1)
     tables = []
-    for seed in range(int(sys.argv[1]) if len(sys.argv) > 1 else 10):
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 10
+    first = int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    for seed in range(first, first + count):
         began = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             found = run_planted(planted_study(seed), Path(folder))

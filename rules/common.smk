@@ -30,4 +30,5 @@ localrules:
     mechanisms,
     ablation,
     circuit,
+    planted,
     plan,

@@ -1,0 +1,42 @@
+"""The self-check: what the whole analysis found of a denoiser whose heads were built by hand."""
+
+
+rule planted:
+    """What was found of the planted heads, and precision and recall of it."""
+    input:
+        f"results/planted/{study.model}/recovery.csv",
+        f"results/planted/{study.model}/pairs.csv",
+        f"results/planted/{study.model}/summary.csv",
+
+
+rule planted_recovery:
+    """Compare labels and effects with what was planted, and ablate every pair of heads to find the redundant one."""
+    input:
+        **{f"latents_{domain}": study.paired_latents(domain) for domain in study.domains},
+        model="results/models/{model}/model.json",
+        heads="results/mechanisms/{model}/heads.csv",
+        effects="results/ablation/{model}/effects.csv",
+        reference=[REFERENCE.format(model=study.model, block=block) for block in study.ablation_blocks],
+    output:
+        heads="results/planted/{model}/recovery.csv",
+        pairs="results/planted/{model}/pairs.csv",
+        summary="results/planted/{model}/summary.csv",
+    log:
+        "results/logs/planted_recovery/{model}.log",
+    benchmark:
+        "results/benchmarks/planted_recovery/{model}.tsv"
+    conda:
+        "../envs/diffmech.yaml"
+    threads: study.threads
+    resources:
+        gpu=study.gpus,
+        mem_mb=4000,
+    params:
+        settings=study.settings(ablation=["methods", "window", "timesteps", "permutations", "alpha", "control_samples"]),
+        symmetric=study.symmetric_domains(),
+        seed=study.seed,
+        code=study.denoising_code("planted_recovery"),
+    message:
+        "Comparing what was found in {wildcards.model} with what was planted"
+    script:
+        "../workflow_scripts/planted_recovery.py"
