@@ -1,15 +1,6 @@
 """Which heads carry the computation: their effects from gradients, held against exact ablation."""
 
 
-def circuit_latents(dataset):
-    """Return the latents of the images and timesteps that are attributed."""
-    return [
-        path
-        for block in study.ablation_blocks
-        for path in study.latents_of_block(dataset, block, study.config.circuit_samples)
-    ]
-
-
 rule circuit:
     """The estimated effects of all heads."""
     input:
@@ -19,8 +10,8 @@ rule circuit:
 rule attribution_patching:
     """Estimate the effect of ablating every head from gradients, and correlate it with exact ablation."""
     input:
-        latents_first=circuit_latents(study.datasets[0]),
-        latents_second=circuit_latents(study.datasets[1]),
+        latents_first=study.circuit_latents(study.datasets[0]),
+        latents_second=study.circuit_latents(study.datasets[1]),
         model="results/models/{model}/model.json",
         reference=[REFERENCE.format(model=study.model, block=block) for block in study.ablation_blocks],
         ablation_first=study.ablations(study.datasets[0], "heads"),

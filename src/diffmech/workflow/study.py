@@ -148,6 +148,11 @@ class Study:
         """Return one block's latents of `dataset` that hold its first `samples` images."""
         return self._captured(LATENTS, dataset, samples, [block])
 
+    def circuit_latents(self, dataset: str) -> list[str]:
+        """Return the latents of the images and timesteps whose effects are attributed to heads."""
+        samples = self.config.circuit_samples
+        return [path for block in self.ablation_blocks for path in self.latents_of_block(dataset, block, samples)]
+
     def attention(self, dataset: str) -> list[str]:
         """Return all attention stores of `dataset`."""
         return self._captured(ATTENTION, dataset, None, list(self.blocks))
