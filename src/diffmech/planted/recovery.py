@@ -4,8 +4,9 @@ A name counts where a mechanism has one and its head confirms it; it is right wh
 counts where replacing the head alone raises the denoising loss significantly (p_zero_holm below alpha, first method of
 ablation, over all timesteps). Every pair of heads is ablated together on the images of the controls: the interaction is
 mse_both - mse_first - mse_second + mse_clean, tested by random signs of its paired values and corrected by Holm over
-pairs. A pair is called redundant where the interaction is significant and the single effects, summed, are less than
-a quarter of the joint effect: each alone can do without the other. Ours.
+pairs. An effect alone is no finding: heads of random weights change a loss a little too, down or up. A pair is called
+redundant where the interaction is significant and the single effects, summed, are less than a quarter of the joint
+effect: each alone can do without the other. Ours.
 """
 
 import itertools
@@ -55,8 +56,8 @@ def recover(
     `heads_output`: domain, head, role, planted_label, label (unassigned where not confirmed), label_right, causal,
     effect_percent, low, high, p_zero_holm, significant, effect_right. Of `pairs_output`: domain, first, second,
     planted, effect_first, effect_second, effect_both, interaction (percent of the clean loss), p_holm, redundant. Of
-    `summary_output`: what (label, effect, redundant pair), planted, found, right, precision, recall. Raises ModelError
-    where `model_json` is no planted model.
+    `summary_output`: what (label, effect, mechanism, redundant pair), planted, found, right, precision, recall.
+    Raises ModelError where `model_json` is no planted model.
     """
     pointer = read_json(Path(model_json))
     if "roles" not in pointer:
@@ -178,14 +179,21 @@ def ablate_pairs(
 
 
 def summarise(heads: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
-    """Return precision (right / found) and recall (right / planted) of names, effects and redundant pairs.
+    """Return precision (right / found) and recall (right / planted) of names, effects, mechanisms and redundant pairs.
 
-    Names are counted once, since both domains share them; effects and pairs per domain. NaN where there is none.
+    A mechanism is a head with a name and an effect. Names are counted once, since both domains share them; the rest per
+    domain. NaN where there is none.
     """
     named = heads.drop_duplicates("head")
+    has_name = heads["label"] != UNASSIGNED
     rows = {
         "label": (named["planted_label"] != UNASSIGNED, named["label"] != UNASSIGNED, named["label_right"]),
         "effect": (heads["causal"], heads["significant"], heads["effect_right"]),
+        "mechanism": (
+            heads["causal"] & (heads["planted_label"] != UNASSIGNED),
+            heads["significant"] & has_name,
+            heads["label_right"] & heads["effect_right"],
+        ),
         "redundant pair": (pairs["planted"], pairs["redundant"], pairs["planted"]),
     }
     table = []

@@ -45,7 +45,7 @@ def test_dead_heads_change_nothing_at_all_though_they_attend(seed, studied):
 @each_seed
 def test_precision_and_recall_are_high(seed, studied):
     summary = pd.read_csv(studied(seed) / "summary.csv").set_index("what")
-    assert list(summary.index) == ["label", "effect", "redundant pair"]
+    assert list(summary.index) == ["label", "effect", "mechanism", "redundant pair"]
     # of 17 effects, one may be missed in a study this small
     assert (summary[["precision", "recall"]] > 0.94).all(axis=None), summary.to_string()
     assert (summary.loc[["label", "redundant pair"], ["precision", "recall"]] == 1).all(axis=None)
@@ -76,6 +76,7 @@ def test_of_an_untrained_model_nothing_is_named(tmp_path):
     run_planted(study, tmp_path, model_json)
     summary = pd.read_csv(tmp_path / "summary.csv").set_index("what")
     assert summary.loc["label", "found"] == 0
+    assert summary.loc["mechanism", "found"] == 0
     assert summary.loc["redundant pair", "found"] == 0
 
 
@@ -145,5 +146,7 @@ def test_precision_and_recall_count_what_is_wrong():
     table = summarise(heads, pairs).set_index("what")
     assert table.loc["label", ["precision", "recall"]].tolist() == [pytest.approx(1 / 3), pytest.approx(1 / 3)]
     assert table.loc["effect", ["precision", "recall"]].tolist() == [0.5, 0.5]
+    # of the two that are named and matter, one is named and found to matter
+    assert table.loc["mechanism", ["planted", "found", "right"]].tolist() == [2, 1, 1]
     assert np.isnan(table.loc["redundant pair", "precision"])
     assert table.loc["redundant pair", "recall"] == 0
