@@ -46,9 +46,7 @@ def test_dead_heads_change_nothing_at_all_though_they_attend(seed, studied):
 def test_precision_and_recall_are_high(seed, studied):
     summary = pd.read_csv(studied(seed) / "summary.csv").set_index("what")
     assert list(summary.index) == ["label", "effect", "mechanism", "redundant pair"]
-    # of 17 effects, one may be missed in a study this small, and one found that is not there
-    assert (summary["planted"] - summary["right"] <= 1).all(), summary.to_string()
-    assert (summary["found"] - summary["right"] <= 1).all(), summary.to_string()
+    assert (summary[["precision", "recall"]] > 0.94).all(axis=None), summary.to_string()
     assert (summary.loc[["label", "redundant pair"], ["precision", "recall"]] == 1).all(axis=None)
 
 
