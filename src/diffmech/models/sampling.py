@@ -35,41 +35,59 @@ def sample_images(
     stacked batches; g = 1, or a network without tokens, needs one. `condition` None asks for one image. Raises
     ConfigError for more steps than the diffusion has.
     """
-    if not 1 <= steps <= denoiser.timesteps:
-        raise ConfigError(
-            f"sampling.steps: {steps} is not between 1 and the {denoiser.timesteps} steps of the diffusion"
-        )
+    scheduler = ddim(denoiser, steps)
     condition = condition or Condition.null(1, len(denoiser.attributes))
     size = runtime.batch_size
     batches = [slice(start, start + size) for start in range(0, len(condition), size)]
     work = [(rows, t) for rows in batches for t in range(steps)]
-    scheduler = DDIMScheduler.from_config({**denoiser.scheduler.config, "prediction_type": "epsilon"})
-    scheduler.set_timesteps(steps)
     images = torch.empty(len(condition), *denoiser.sample_shape)
     with torch.no_grad():
         for rows, index in progress(work, "sample", show=runtime.progress):
             if index == 0:
                 here = condition.rows(rows).to(denoiser.device)
-                x_t = _initial_noise(seed, range(len(condition))[rows], denoiser.sample_shape).to(denoiser.device)
+                x_t = initial_noise(seed, range(len(condition))[rows], denoiser.sample_shape).to(denoiser.device)
             t = int(scheduler.timesteps[index])
-            predicted = _guided(denoiser, x_t, t, here, guidance)
-            # The direction to the noise is taken anew from the clipped image: guidance drives images beyond [-1, 1].
-            x_t = scheduler.step(predicted, t, x_t, use_clipped_model_output=True).prev_sample
+            x_t = ddim_step(scheduler, guided_noise(denoiser, x_t, t, here, guidance), t, x_t)
             images[rows] = x_t.cpu()
     return images
 
 
-def _guided(denoiser: Denoiser, x_t: Tensor, t: int, condition: Condition, guidance: float) -> Tensor:
+def ddim(denoiser: Denoiser, steps: int) -> DDIMScheduler:
+    """Return the sampler of `denoiser`, set to `steps` steps. Raises ConfigError for more than the diffusion has."""
+    if not 1 <= steps <= denoiser.timesteps:
+        raise ConfigError(
+            f"sampling.steps: {steps} is not between 1 and the {denoiser.timesteps} steps of the diffusion"
+        )
+    scheduler = DDIMScheduler.from_config({**denoiser.scheduler.config, "prediction_type": "epsilon"})
+    scheduler.set_timesteps(steps)
+    return scheduler
+
+
+def ddim_step(scheduler: DDIMScheduler, predicted: Tensor, t: int, x_t: Tensor) -> Tensor:
+    """Return the less noisy images that follow `x_t` at timestep `t`, given the predicted noise."""
+    # The direction to the noise is taken anew from the clipped image: guidance drives images beyond [-1, 1].
+    previous: Tensor = scheduler.step(predicted, t, x_t, use_clipped_model_output=True).prev_sample
+    return previous
+
+
+def guidance_branches(denoiser: Denoiser, guidance: float) -> int:
+    """Return how many passes `guided_noise` makes of one: two, conditional first, or one without guidance."""
+    return 2 if denoiser.conditional and guidance != 1 else 1
+
+
+def guided_noise(denoiser: Denoiser, x_t: Tensor, t: int, condition: Condition, guidance: float) -> Tensor:
+    """Return the predicted noise of `x_t`, from one forward pass of the stacked branches."""
     if not denoiser.conditional:
         return denoiser.predict_noise(x_t, t)
-    if guidance == 1:
+    if guidance_branches(denoiser, guidance) == 1:
         return denoiser.predict_noise(x_t, t, condition)
     both = denoiser.predict_noise(torch.cat([x_t, x_t]), t, condition.joined(condition.null_like()))
     known, null = both.chunk(2)
     return null + guidance * (known - null)
 
 
-def _initial_noise(seed: int, indices: Sequence[int], shape: tuple[int, ...]) -> Tensor:
+def initial_noise(seed: int, indices: Sequence[int], shape: tuple[int, ...]) -> Tensor:
+    """Return the noise `(image, channel, y, x)` that images `indices` start from."""
     noise = [generator(seed, "initial noise", index).standard_normal(shape, dtype=np.float32) for index in indices]
     return torch.from_numpy(np.stack(noise))
 
