@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffmech.artifacts import building_store
+from diffmech.attention.archive import archiving
 from diffmech.attention.capture import lay_out
 from diffmech.attention.compression import choose_codecs
 from diffmech.attention.keeping import FirstChunks, PassKeeper
@@ -272,8 +273,8 @@ def _stored(subject: Subject, what: str) -> Prepared:
     kept = {(site.name, what): Kept(axes["sample"], axes["timestep"]) for site in sites}
 
     def run(folder: Path) -> float:
-        with building_store(folder / STORE) as directory:
-            arrays = lay_out(directory, sites, axes, kept=kept, compression=compression, attrs={})
+        with building_store(folder / STORE) as directory, archiving(directory) as store:
+            arrays = lay_out(store, sites, axes, kept=kept, compression=compression, attrs={})
             with writing() as write, AttentionTap(subject.model, [PassKeeper(arrays, kept, axes["timestep"], write)]):
                 subject.forward()
             start = time.perf_counter()

@@ -1,7 +1,7 @@
 """How results are written and read: whole or not at all, byte-stable where a table decides something.
 
-A store is a Zarr v3 hierarchy, zipped without compression of its own in sorted order, and moved into place by one
-rename. Writing through a ZipStore would leave duplicate metadata entries; a directory could be seen half-written.
+A store is a Zarr v3 hierarchy, zipped without compression of its own, and moved into place by one rename. Writing all
+of it through a ZipStore would leave duplicate metadata entries; a directory could be seen half-written.
 """
 
 import glob
@@ -51,12 +51,24 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 
 def zip_directory(directory: Path, archive: Path) -> None:
-    """Zip `directory` uncompressed, in sorted order and with fixed time stamps."""
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as target:
+    """Append `directory` to `archive`, uncompressed, in sorted order, with fixed time stamps; what it has, it keeps."""
+    with zipfile.ZipFile(archive, "a", zipfile.ZIP_STORED) as target:
+        present = set(target.namelist())
         for file in sorted(p for p in directory.rglob("*") if p.is_file()):
-            entry = zipfile.ZipInfo(file.relative_to(directory).as_posix(), date_time=_EPOCH)
-            with file.open("rb") as source, target.open(entry, "w", force_zip64=True) as sink:
-                shutil.copyfileobj(source, sink, 1 << 20)
+            name = file.relative_to(directory).as_posix()
+            if name not in present:
+                with file.open("rb") as source, target.open(archive_entry(name), "w", force_zip64=True) as sink:
+                    shutil.copyfileobj(source, sink, 1 << 20)
+
+
+def archive_entry(name: str) -> zipfile.ZipInfo:
+    """Return the head of an entry of an archive, with a fixed time stamp: equal contents give equal bytes."""
+    return zipfile.ZipInfo(name, date_time=_EPOCH)
+
+
+def archive_of(directory: Path) -> Path:
+    """Return the archive that a directory of `building_store` becomes."""
+    return directory.with_suffix(".zip")
 
 
 @contextmanager

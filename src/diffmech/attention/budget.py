@@ -4,27 +4,26 @@ Nothing here lists quantities or sizes: an empty store is laid out as a capture 
 """
 
 import math
+import zipfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import zarr
 
+from diffmech.attention.archive import ArchivingStore
 from diffmech.attention.layout import FACTORS, SiteLayout
 from diffmech.errors import ConfigError, StoreError
 from diffmech.machine import free_disk, free_memory
 
 Arrays = Mapping[tuple[str, str], zarr.Array]
 
-# What an entry costs in a zip beside its content and twice its name: header 30, sizes 20, directory 46.
-ZIP_ENTRY = 96
+# What an entry costs in a zip beside its content and twice its name: header 30, directory 46.
+ZIP_ENTRY = 76
 ZIP_END = 22
 
 PARTS = ("statistics", "maps", "factors")
-
-# While a store is zipped, it is there twice.
-COPIES = 2
 
 # Lower bounds of stored bytes over bytes of values, for refusals, which must be right: statistics of small chunks are
 # hardly compressed, maps and factors at most so many times better than the first of them.
@@ -50,13 +49,12 @@ class Contents:
         return sum(size for name, size in self.values.items() if part_of(name) == part)
 
 
-def store_contents(directory: Path, arrays: Arrays) -> Contents:
-    """Return what the store that was laid out in `directory`, with these arrays, will hold."""
+def store_contents(store: ArchivingStore, arrays: Arrays) -> Contents:
+    """Return what `store`, in which these arrays were laid out, will hold."""
     values: Counter[str] = Counter()
     around = Counter({"statistics": ZIP_END})
-    for file in directory.rglob("*"):
-        if file.is_file():
-            around[part_of(file.parent.name)] += file.stat().st_size + _entry(file.relative_to(directory).as_posix())
+    for key, value in store.small().items():
+        around[part_of(PurePosixPath(key).parent.name)] += len(value) + _entry(key)
     for (site, variable), array in arrays.items():
         chunks = math.ceil(array.nchunks * kept_share(array))
         values[variable] += round(array.size * kept_share(array)) * array.dtype.itemsize
@@ -65,12 +63,16 @@ def store_contents(directory: Path, arrays: Arrays) -> Contents:
     return Contents(dict(values), dict(around))
 
 
-def stored_values(directory: Path, arrays: Arrays) -> dict[str, int]:
-    """Return the bytes that the chunks of each variable take in a store that was filled in `directory`."""
-    stored: Counter[str] = Counter()
-    for site, variable in arrays:
-        stored[variable] += sum(file.stat().st_size for file in (directory / site / variable).glob("c.*"))
-    return dict(stored)
+def stored_values(archive: Path, arrays: Arrays) -> dict[str, int]:
+    """Return the bytes that the chunks of each variable take in a finished store."""
+    stored = dict.fromkeys((variable for _, variable in arrays), 0)
+    with zipfile.ZipFile(archive) as entries:
+        for entry in entries.infolist():
+            array, _, chunk = entry.filename.rpartition("/")
+            site, _, variable = array.rpartition("/")
+            if (site, variable) in arrays and chunk.startswith("c."):
+                stored[variable] += entry.file_size
+    return stored
 
 
 def held_bytes(arrays: Arrays) -> int:
@@ -103,11 +105,11 @@ def require_disk(output: Path, contents: Contents, compression: Mapping[str, Map
     for variable, size in contents.values.items():
         ratio = compression.get(variable, {}).get("ratio")
         least[part_of(variable)] += round(size * (LEAST_OF_FIRST / ratio if ratio else LEAST_OF_STATISTICS))
-    needed, free = COPIES * sum(least.values()), free_disk(output.parent)
+    needed, free = sum(least.values()), free_disk(output.parent)
     if needed > free:
         parts = " + ".join(f"{part} {readable(size)}" for part, size in least.items() if size)
         raise StoreError(
-            f"{output}: needs at least {readable(needed)} of disk while it is written ({COPIES} x ({parts})), but "
+            f"{output}: needs at least {readable(needed)} of disk ({parts}), but "
             f"{readable(free)} are free in {output.parent}; {remedy(least)}, or free space"
         )
 

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 import xarray as xr
 
-from diffmech.artifacts import zip_directory
+from diffmech.artifacts import archive_of, zip_directory
+from diffmech.attention.archive import archiving
 from diffmech.attention.budget import PARTS, part_of, stored_values
 from diffmech.attention.capture import lay_out, observe_passes, store_axes, survey_sites
 from diffmech.attention.compression import choose_codecs
@@ -101,21 +102,22 @@ def calibrate(denoiser: Denoiser, latents: Latents, runtime: RuntimeConfig, fold
         kept = choose_kept(config, layouts, passes.samples.tolist(), dict(zip(timesteps, timesteps, strict=True)))
         with tempfile.TemporaryDirectory(prefix=".plan.", dir=folder) as temporary:
             directory, start = Path(temporary) / "store", time.perf_counter()
-            arrays = lay_out(
-                directory,
-                layouts,
-                store_axes(passes),
-                kept=kept,
-                compression=compression,
-                prompts=passes.prompts,
-                attrs={},
-            )
-            laid_out = time.perf_counter()
-            observe_passes(denoiser, layouts, passes, arrays, kept, quiet)
-            observed = time.perf_counter()
-            zip_directory(directory, Path(temporary) / "store.zip")
+            with archiving(directory) as store:
+                arrays = lay_out(
+                    store,
+                    layouts,
+                    store_axes(passes),
+                    kept=kept,
+                    compression=compression,
+                    prompts=passes.prompts,
+                    attrs={},
+                )
+                laid_out = time.perf_counter()
+                observe_passes(denoiser, layouts, passes, arrays, kept, quiet)
+                observed = time.perf_counter()
+            zip_directory(directory, archive_of(directory))
             zipped = time.perf_counter()
-            stored = stored_values(directory, arrays)
+            stored = stored_values(archive_of(directory), arrays)
         sizes = Counter[str]()
         for (_, name), array in arrays.items():
             sizes[name] += array.nbytes

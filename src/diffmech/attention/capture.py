@@ -20,6 +20,7 @@ import zarr
 from torch import Tensor
 
 from diffmech.artifacts import building_store, progress, provenance, read_json
+from diffmech.attention.archive import ArchivingStore, Region, archiving
 from diffmech.attention.batches import Batches
 from diffmech.attention.budget import require_disk, require_memory, store_contents
 from diffmech.attention.compression import choose_codecs
@@ -37,7 +38,7 @@ from diffmech.attention.sites import head_ids
 from diffmech.attention.statistics import AttentionStatistics, StatisticsObserver
 from diffmech.attention.tap import AttentionCall, AttentionTap, check_tappable
 from diffmech.attention.text_tokens import token_ranges
-from diffmech.attention.writing import Region, writing
+from diffmech.attention.writing import writing
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.study import CaptureConfig
 from diffmech.errors import ModelError, StoreError
@@ -70,10 +71,10 @@ def capture_attention(
     choices = ("keep_maps", "keep_factors", "maps_of", "factors_of")
     parameters = {name: value for name, value in capture.canonical().items() if name in choices}
     attrs = store_attrs("capture_attention", passes, model_json, **parameters, untrained_seed=untrained_seed)
-    with building_store(output) as directory:
+    with building_store(output) as directory, archiving(directory) as store:
         if not len(passes.samples):
             axes = store_axes(passes)
-            create_attention_store(directory, [], axes=axes, chunks=dict.fromkeys(axes, 1), attrs=attrs)
+            create_attention_store(store, [], axes=axes, chunks=dict.fromkeys(axes, 1), attrs=attrs)
             return
         denoiser = load_denoiser(Path(model_json), device=runtime.device, untrained_seed=untrained_seed)
         first = FirstChunks()
@@ -83,7 +84,7 @@ def capture_attention(
         kept = choose_kept(capture, layouts, passes.samples.tolist(), dict(zip(timesteps, asked, strict=True)))
         compression = choose_codecs(first.samples) if kept else {}
         arrays = lay_out(
-            directory,
+            store,
             layouts,
             store_axes(passes),
             kept=kept,
@@ -91,7 +92,7 @@ def capture_attention(
             prompts=passes.prompts,
             attrs=attrs,
         )
-        require_disk(Path(output), store_contents(directory, arrays), compression)
+        require_disk(Path(output), store_contents(store, arrays), compression)
         if denoiser.device.type == "cpu":
             itemsize = next(denoiser.module.parameters()).element_size()
             require_memory(layouts, arrays, batch=min(runtime.batch_size, len(passes.samples)), itemsize=itemsize)
@@ -105,12 +106,12 @@ def store_axes(passes: Latents) -> dict[str, Any]:
 
 
 def lay_out(
-    directory: Path, layouts: Sequence[SiteLayout], axes: Mapping[str, Any], **contents: Any
+    store: Path | ArchivingStore, layouts: Sequence[SiteLayout], axes: Mapping[str, Any], **contents: Any
 ) -> dict[tuple[str, str], zarr.Array]:
     """Lay out the empty store of a capture with these `axes`; for `contents` see `create_attention_store`."""
     group = samples_per_chunk(layouts, len(axes["sample"]))
     chunks = {**dict.fromkeys(axes, 1), "sample": group}
-    return create_attention_store(directory, layouts, axes=axes, chunks=chunks, **contents)
+    return create_attention_store(store, layouts, axes=axes, chunks=chunks, **contents)
 
 
 def observe_passes(

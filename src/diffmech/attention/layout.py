@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from diffmech.attention.archive import ArchivingStore
 from diffmech.attention.compression import CODECS, COMPRESSOR
 from diffmech.attention.ranges import PARTS, TokenRanges
 
@@ -29,7 +30,7 @@ Axes = Mapping[str, Sequence[int] | Sequence[str]]
 CHUNK_BYTES = 8 * 2**20
 
 # The statistics of all sites of a chunk are held until it is whole: deep models get shorter chunks.
-HELD_BYTES = 64 * 2**20
+HELD_BYTES = 16 * 2**20
 
 # Less for factors: a map is computed from a whole chunk of each of its two factors.
 FACTOR_CHUNK_BYTES = 2**20
@@ -201,7 +202,7 @@ def samples_per_chunk(sites: Iterable[SiteLayout], samples: int) -> int:
 
 
 def create_attention_store(
-    directory: Path,
+    store: Path | ArchivingStore,
     sites: Sequence[SiteLayout],
     *,
     axes: Axes,
@@ -211,16 +212,16 @@ def create_attention_store(
     compression: Mapping[str, Mapping[str, Any]] | None = None,
     attrs: Mapping[str, Any],
 ) -> dict[tuple[str, str], zarr.Array]:
-    """Lay out an empty store in `directory` and return its arrays by (site, variable), the root's as ("", "loss").
+    """Lay out an empty store, in a directory or one under construction; return its arrays by (site, variable).
 
-    `axes` gives the coordinates of the leading dimensions, in order (sample, timestep, and before them perhaps twin or
-    guidance), and `chunks` their chunk lengths. `prompts` names the text of each sample. `kept` tells, by
-    (site, "maps") and (site, "factors"), what is kept of them, and `compression` by which codec (`choose_codecs`). The
-    order of `sites` is kept in the root's attribute `sites`, since a directory has none.
+    That of the root is ("", "loss"). `axes` gives the coordinates of the leading dimensions, in order (sample,
+    timestep, and before them perhaps twin or guidance), and `chunks` their chunk lengths. `prompts` names the text of
+    each sample. `kept` tells, by (site, "maps") and (site, "factors"), what is kept of them, and `compression` by which
+    codec (`choose_codecs`). The order of `sites` is kept in the root's attribute `sites`, since a directory has none.
     """
     codecs = {name: choice["codec"] for name, choice in (compression or {}).items()}
     about_all = {**attrs, "sites": [site.name for site in sites], "compression": dict(compression or {})}
-    root = zarr.create_group(directory, zarr_format=3, attributes=about_all)
+    root = zarr.create_group(store, zarr_format=3, attributes=about_all)
     for name, values in axes.items():
         _write_coordinate(root, name, _ids(name, values))
     if prompts is not None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from diffmech.attention.budget import COPIES, readable
+from diffmech.attention.budget import readable
 from diffmech.attention.calibration import STEPS, Calibration, calibrate, example_latents, spread
 from diffmech.attention.generated import generated_latents
 from diffmech.attention.passes import Latents, open_latents
@@ -198,12 +198,8 @@ def _room(rows: Sequence[Estimate], workload: Workload, results: Path) -> list[s
     """Return what this machine has, and whether that is enough for what is configured."""
     captures = next(row for row in rows if row.what.startswith("captures") and row.configured)
     at_once = min(workload.side_by_side, captures.jobs)
-    writing = at_once * captures.most_disk // captures.jobs * (COPIES - 1)
-    disk, free = sum(row.disk for row in rows if row.configured) + writing, free_disk(results)
-    lines = [
-        f"Disk: {readable(disk)}, as captures are there twice while they are zipped; {readable(free)} are free. "
-        f"{_verdict(disk, free)}"
-    ]
+    disk, free = sum(row.disk for row in rows if row.configured), free_disk(results)
+    lines = [f"Disk: {readable(disk)}; {readable(free)} are free. {_verdict(disk, free)}"]
     memory, left = at_once * (captures.memory or 0), free_memory()
     if left is not None:
         lines.append(

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from diffmech.attention.archive import archiving
 from diffmech.attention.budget import Contents, held_bytes, store_contents
 from diffmech.attention.calibration import Calibration
 from diffmech.attention.capture import lay_out
@@ -199,10 +200,12 @@ def _contents(
         tokens = None if prompts.tokens is None else prompts.tokens[rows]
         prompts = Prompted([prompts.prompts[row] for row in rows], tokens)
     kept = choose_kept(capture, calibration.layouts, ids, dict(zip(timesteps, timesteps, strict=True)))
-    with tempfile.TemporaryDirectory(prefix=".plan.", dir=folder) as temporary:
-        directory = Path(temporary) / "store"
+    with (
+        tempfile.TemporaryDirectory(prefix=".plan.", dir=folder) as temporary,
+        archiving(Path(temporary) / "store") as store,
+    ):
         arrays = lay_out(
-            directory,
+            store,
             calibration.layouts,
             {**guidance, "sample": ids, "timestep": list(timesteps)},
             kept=kept,
@@ -210,4 +213,4 @@ def _contents(
             prompts=prompts,
             attrs={},
         )
-        return store_contents(directory, arrays), held_bytes(arrays)
+        return store_contents(store, arrays), held_bytes(arrays)

@@ -15,6 +15,7 @@ import xarray as xr
 import zarr
 
 from diffmech.artifacts import building_store, progress
+from diffmech.attention.archive import archiving, write_region
 from diffmech.attention.batches import Batches
 from diffmech.attention.capture import Observe, Results, observing, store_attrs, survey_sites
 from diffmech.attention.layout import create_attention_store
@@ -48,9 +49,9 @@ def capture_untrained(
     attrs = store_attrs("capture_untrained", passes, model_json, untrained=untrained.canonical())
     x_t = torch.from_numpy(passes.x_t.values)
     noise = None if passes.noise is None else torch.from_numpy(passes.noise.values)
-    with building_store(output) as directory:
+    with building_store(output) as directory, archiving(directory) as store:
         if not samples:
-            create_attention_store(directory, [], axes=axes, chunks=chunks, attrs=attrs)
+            create_attention_store(store, [], axes=axes, chunks=chunks, attrs=attrs)
             return
         arrays: dict[tuple[str, str], zarr.Array] = {}
         batches = Batches(runtime.batch_size)
@@ -65,7 +66,7 @@ def capture_untrained(
             layouts = survey_sites(denoiser, passes)
             if not arrays:
                 arrays = create_attention_store(
-                    directory, layouts, axes=axes, chunks=chunks, prompts=passes.prompts, attrs=attrs
+                    store, layouts, axes=axes, chunks=chunks, prompts=passes.prompts, attrs=attrs
                 )
             columns: list[Results] = []
             with observing(denoiser, layouts) as observe:
@@ -73,7 +74,7 @@ def capture_untrained(
                     parts = batches.run(slice(0, len(samples)), partial(run, denoiser, observe, column))
                     columns.append({key: np.concatenate([part[key] for part in parts]) for key in parts[0]})
             for key, array in arrays.items():
-                array[twin] = np.stack([column[key] for column in columns], axis=1)
+                write_region(array, (twin,), np.stack([column[key] for column in columns], axis=1))
 
 
 def first_samples(latents: Sequence[Latents], count: int) -> Latents:

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from diffmech.attention.archive import Region, write_region
+
 # Enough for one whole chunk of several quantities and a few of maps.
 QUEUE_BYTES = 64 * 2**20
-
-Region = tuple[slice | int, ...]
 
 
 class _Writer(threading.Thread):
@@ -48,7 +48,7 @@ class _Writer(threading.Thread):
                     return
                 array, region, values = self.waiting.popleft()
             try:
-                array[region] = values
+                write_region(array, region, values)
             except BaseException as error:  # told to the thread that computes, which raises it
                 with self.changed:
                     self.error = error

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from conftest import RUNTIME
 
+from diffmech.attention.archive import write_region
 from diffmech.attention.capture import capture_attention
 from diffmech.attention.writing import writing
 from diffmech.config.study import CaptureConfig
@@ -118,7 +119,7 @@ def test_a_store_is_the_same_bytes_with_and_without_the_thread(
 
     @contextmanager
     def at_once() -> Iterator[Callable[..., None]]:
-        yield lambda array, region, values: array.__setitem__(region, values)
+        yield lambda array, region, values: write_region(array, region, values)
 
     monkeypatch.setattr("diffmech.attention.capture.writing", at_once)
     capture_attention(path, model_json, other, capture=config, runtime=RUNTIME)
