@@ -139,10 +139,39 @@ rule recognition:
         f"results/models/{study.model}/recognition.csv",
 
 
+rule train_judge:
+    """Train the classifier that tells which attributes an image shows, or take the one that came with the weights."""
+    input:
+        model="results/models/{model}/model.json",
+    output:
+        "results/judges/{model}.safetensors",
+    log:
+        "results/logs/train_judge/{model}.log",
+    benchmark:
+        "results/benchmarks/train_judge/{model}.tsv"
+    conda:
+        "../envs/diffmech.yaml"
+    threads: study.training_threads
+    resources:
+        gpu=study.gpus,
+        mem_mb=4000,
+    params:
+        settings=study.settings(
+            recognition=["attributes", "faces", "epochs", "seed"],
+            images=study.config.images,
+        ),
+        code=study.code("train_judge"),
+    message:
+        "Training the judge of what {wildcards.model} draws"
+    script:
+        "../workflow_scripts/train_judge.py"
+
+
 rule check_recognition:
     """Share of generated images in which a classifier recognises the attribute they were conditioned on."""
     input:
         model="results/models/{model}/model.json",
+        judge="results/judges/{model}.safetensors",
     output:
         "results/models/{model}/recognition.csv",
     log:
@@ -156,11 +185,7 @@ rule check_recognition:
         gpu=study.gpus,
         mem_mb=4000,
     params:
-        settings=lambda wildcards: study.settings(
-            recognition=study.config.recognition,
-            images=study.config.images,
-            sampling=["steps", "guidance"],
-        ),
+        settings=study.settings(recognition=study.config.recognition, sampling=["steps", "guidance"]),
         code=study.denoising_code("check_recognition"),
     message:
         "Checking that samples of {wildcards.model} show their attributes"

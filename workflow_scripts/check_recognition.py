@@ -3,15 +3,14 @@
 from diffmech.workflow.session import session
 
 with session(snakemake) as job:
-    from diffmech.config.images import ImagesConfig
     from diffmech.config.models import RecognitionConfig, SamplingConfig
     from diffmech.models.recognition import check_recognition
 
     check_recognition(
         job.input.model,
+        job.input.judge,
         job.output[0],
         recognition=job.section(RecognitionConfig, "recognition"),
         sampling=job.section(SamplingConfig, "sampling"),
-        images=job.section(ImagesConfig, "images"),
         runtime=job.runtime,
     )

@@ -8,7 +8,7 @@ which of them is conditional is found by comparison with one unguided step. Ours
 
 import functools
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -171,51 +171,74 @@ def class_number(pipeline: Any, prompt: str) -> int:
 
 
 def _run(pipeline: Any, arguments: dict[str, Any]) -> tuple[np.ndarray, list[_Step]]:
-    with torch.no_grad(), _recording(pipeline) as steps:
+    with _recording(pipeline) as steps:
+        images = run_pipeline(pipeline, arguments)
+    if not steps or not steps[-1].calls:
+        raise ModelError(f"{type(pipeline).__name__} never called its denoiser through its sampler")
+    return images, steps
+
+
+def run_pipeline(pipeline: Any, arguments: dict[str, Any]) -> np.ndarray:
+    """Return the images `(sample, channel, y, x)` in [-1, 1] of one call with `call_arguments`. Raises ModelError."""
+    with torch.no_grad():
         # generators are used up by a run, so each run gets them fresh
         fresh = [torch.Generator().manual_seed(each.initial_seed()) for each in arguments["generator"]]
         result = pipeline(**{**arguments, "generator": fresh})
     if not hasattr(result, "images"):
         raise ModelError(f"{type(pipeline).__name__} does not generate images; watch it with AttentionTap directly")
-    if not steps or not steps[-1].calls:
-        raise ModelError(f"{type(pipeline).__name__} never called its denoiser through its sampler")
     images = np.asarray(result.images.cpu() if isinstance(result.images, Tensor) else result.images, dtype=np.float32)
-    return np.moveaxis(images, -1, 1) * 2 - 1, steps
+    return np.moveaxis(images, -1, 1) * 2 - 1
 
 
 @contextmanager
-def _recording(pipeline: Any) -> Iterator[list[_Step]]:
-    """Keep the denoiser's arguments by sampling step; everything is put back afterwards."""
+def watch_sampling(
+    pipeline: Any, before_pass: Callable[[dict[str, Any]], None], after_step: Callable[[float, Tensor], None]
+) -> Iterator[None]:
+    """Call `before_pass` with the arguments of every pass of the denoiser, and `after_step` behind every step of the
+    sampler with the timestep that it left and what it came to. Everything is put back afterwards."""
     module, scheduler = denoiser_of(pipeline), pipeline.scheduler
     signature = inspect.signature(module.forward)
-    steps: list[_Step] = []
-    current = _Step()
 
     def before(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        bound = flatten(signature.bind(*args, **kwargs).arguments)
-        current.calls.append({name: _kept(name, value, pipeline) for name, value in bound.items() if _kept_name(name)})
+        before_pass(signature.bind(*args, **kwargs).arguments)
 
     original = scheduler.step
 
     @functools.wraps(original)
     def step(*args: Any, **kwargs: Any) -> Any:
-        nonlocal current
         result = original(*args, **kwargs)
         named = inspect.signature(original).bind(*args, **kwargs).arguments
-        current.timestep = float(named["timestep"])
-        current.sample = result[0] if isinstance(result, tuple) else result.prev_sample
-        if current.calls:
-            steps.append(current)
-        current = _Step()
+        after_step(float(named["timestep"]), result[0] if isinstance(result, tuple) else result.prev_sample)
         return result
 
     handle = module.register_forward_pre_hook(before, with_kwargs=True)
     scheduler.step = step
     try:
-        yield steps
+        yield
     finally:
         handle.remove()
         del scheduler.step
+
+
+@contextmanager
+def _recording(pipeline: Any) -> Iterator[list[_Step]]:
+    """Keep the denoiser's arguments by sampling step."""
+    steps: list[_Step] = []
+    current = _Step()
+
+    def before_pass(arguments: dict[str, Any]) -> None:
+        bound = flatten(arguments)
+        current.calls.append({name: _kept(name, value, pipeline) for name, value in bound.items() if _kept_name(name)})
+
+    def after_step(timestep: float, sample: Tensor) -> None:
+        nonlocal current
+        current.timestep, current.sample = timestep, sample
+        if current.calls:
+            steps.append(current)
+        current = _Step()
+
+    with watch_sampling(pipeline, before_pass, after_step):
+        yield steps
 
 
 def _kept_name(name: str) -> bool:

@@ -15,9 +15,10 @@ from diffmech.data.store import open_dataset
 from diffmech.errors import ConfigError, ModelError
 from diffmech.models.denoiser import Condition
 from diffmech.models.heldout import denoising_losses, heldout_loss
+from diffmech.models.judge import make_judge, read_judge, train_judge, trained_faces
 from diffmech.models.load import load_denoiser
 from diffmech.models.precision import mixed_precision
-from diffmech.models.recognition import check_recognition, train_judge, trained_faces, wilson_interval
+from diffmech.models.recognition import check_recognition, wilson_interval
 from diffmech.randomness import noise
 
 
@@ -47,12 +48,14 @@ def test_recognition_states_the_judges_accuracy_and_an_interval(
     trained: Path, images_config: ImagesConfig, quiet: RuntimeConfig, tmp_path: Path
 ) -> None:
     recognition = RecognitionConfig(attributes=["hat", "wings"], samples=6, faces=60, epochs=1)
+    judge = tmp_path / "judge.safetensors"
+    make_judge(trained, judge, recognition=recognition, images=images_config, runtime=quiet)
     check_recognition(
         trained,
+        judge,
         tmp_path / "recognition.csv",
         recognition=recognition,
         sampling=SamplingConfig(steps=2),
-        images=images_config,
         runtime=quiet,
     )
     table = pd.read_csv(tmp_path / "recognition.csv")
@@ -71,15 +74,43 @@ def test_judge_sees_faces_drawn_like_those_of_training(trained: Path) -> None:
 def test_unknown_attributes_are_refused(
     trained: Path, images_config: ImagesConfig, quiet: RuntimeConfig, tmp_path: Path
 ) -> None:
+    judge, recognition = tmp_path / "judge.safetensors", RecognitionConfig(attributes=["wings"])
+    make_judge(trained, judge, recognition=recognition, images=images_config, runtime=quiet)
     with pytest.raises(ModelError, match=r"none of recognition\.attributes \['wings'\]"):
         check_recognition(
             trained,
+            judge,
             tmp_path / "recognition.csv",
-            recognition=RecognitionConfig(attributes=["wings"]),
+            recognition=recognition,
             sampling=SamplingConfig(),
-            images=images_config,
             runtime=quiet,
         )
+
+
+def test_a_judge_that_was_written_judges_as_before(
+    trained: Path, images_config: ImagesConfig, quiet: RuntimeConfig, tmp_path: Path
+) -> None:
+    recognition = RecognitionConfig(attributes=["hat"], faces=60, epochs=1)
+    faces = trained_faces(trained)
+    assert faces is not None
+    fresh = train_judge(("hat",), faces, images_config, recognition, quiet)
+    make_judge(trained, tmp_path / "judge.safetensors", recognition=recognition, images=images_config, runtime=quiet)
+    kept = read_judge(tmp_path / "judge.safetensors", device="cpu")
+    samples = torch.randn(5, 1, 8, 8)
+    assert (kept.attributes, kept.accuracy.tolist()) == (fresh.attributes, fresh.accuracy.tolist())
+    for ours, theirs in zip(kept.sees(samples), fresh.sees(samples), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    # weights that come with a judge of the same settings need no training; other settings do
+    bundled = trained.parent / "judge.safetensors"
+    bundled.write_bytes((tmp_path / "judge.safetensors").read_bytes())
+    try:
+        make_judge(trained, tmp_path / "same", recognition=recognition, images=images_config, runtime=quiet)
+        assert (tmp_path / "same").read_bytes() == bundled.read_bytes()
+        other = recognition.model_copy(update={"seed": 3})
+        make_judge(trained, tmp_path / "other", recognition=other, images=images_config, runtime=quiet)
+        assert (tmp_path / "other").read_bytes() != bundled.read_bytes()
+    finally:
+        bundled.unlink()
 
 
 def test_heldout_table_has_every_domain_split_and_timestep(

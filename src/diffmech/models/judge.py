@@ -1,0 +1,212 @@
+"""A classifier of the attributes of drawn faces, the judge of what a denoiser draws. Ours.
+
+It is trained on freshly drawn faces, prepared like those the denoiser was trained on, and its accuracy on faces it
+never saw is kept with it. What its verdict is worth on other images than faces is not known.
+"""
+
+import json
+import logging
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from diffmech.artifacts import atomic_path, progress
+from diffmech.config.analysis import RuntimeConfig
+from diffmech.config.images import ImagesConfig, SyntheticFaces
+from diffmech.config.models import RecognitionConfig
+from diffmech.data.store import open_dataset, prepare_dataset
+from diffmech.data.synthetic_faces import NAMES
+from diffmech.errors import ConfigError, ModelError, StoreError
+from diffmech.models.architecture import seeded
+from diffmech.models.load import resolve_device
+from diffmech.models.storage import pointed_directory, read_pointer
+from diffmech.randomness import generator
+
+logger = logging.getLogger(__name__)
+
+HELD_OUT = 5  # every fifth drawn face tests the judge
+BATCH = 64
+LEARNING_RATE = 3e-3
+GRAIN = 0.05  # standard deviation of noise on the training images: samples are less clean than drawings
+JUDGE = "judge.safetensors"
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A classifier of attributes, and its accuracy `(attribute,)` on drawn faces it was not trained on."""
+
+    network: nn.Sequential
+    attributes: tuple[str, ...]
+    accuracy: np.ndarray
+
+    def recognises(self, images: Tensor) -> np.ndarray:
+        """Return which attributes are seen in `images` `(sample, channel, y, x)`, `(sample, attribute)` booleans."""
+        return self.sees(images)[1] > 0
+
+    def sees(self, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Return what the last layer reads, `(sample, feature)`, and its logits, `(sample, attribute)`."""
+        device = next(self.network.parameters()).device
+        read, last = self.network[:-1], self.network[-1]
+        with torch.no_grad():
+            features = [read(part.to(device)) for part in images.split(512)]
+            logits = [last(part).cpu() for part in features]
+        return torch.cat([part.cpu() for part in features]).numpy(), torch.cat(logits).numpy()
+
+
+def make_judge(
+    model_json: Path,
+    output: Path,
+    *,
+    recognition: RecognitionConfig,
+    images: ImagesConfig,
+    runtime: RuntimeConfig,
+    faces: SyntheticFaces | None = None,
+) -> None:
+    """Write the judge of what a denoiser draws, with its attributes, accuracy and settings; `read_judge` reads it.
+
+    It is trained on faces drawn like those of the denoiser, unless `faces` says how. Weights that come with a judge of
+    the very same settings (`judge.safetensors` beside them) need no training. Where the denoiser knows no attribute
+    that drawn faces have, the file says so and holds nothing else. Raises ConfigError for too few faces.
+    """
+    pointer = read_pointer(Path(model_json))
+    known = tuple(name for name in recognition.attributes if name in pointer["attributes"])
+    attributes = tuple(name for name in known if name in NAMES)
+    if len(attributes) < len(known):
+        logger.warning("not judged, since drawn faces lack them: %s", ", ".join(sorted({*known} - {*NAMES})))
+    if not attributes:
+        why = (
+            f"drawn faces have no {known[0]!r}, only {', '.join(NAMES)}"
+            if known
+            else f"the denoiser knows none of recognition.attributes {recognition.attributes}, only "
+            f"{list(pointer['attributes'])}"
+        )
+        _write_judge(output, {}, {"absent": f"{why}; name attributes that both know"})
+        return
+    faces = faces or trained_faces(Path(model_json)) or SyntheticFaces(kind="synthetic_faces")
+    settings = {
+        "recognition": {key: getattr(recognition, key) for key in ("faces", "epochs", "seed")},
+        "attributes": list(attributes),
+        "faces": faces.canonical(),
+        "images": images.canonical(),
+    }
+    bundled = pointed_directory(pointer, Path(model_json)) / JUDGE
+    if bundled.is_file():
+        with safe_open(bundled, "pt") as file:
+            same = json.loads(file.metadata()["judge"]).get("settings") == json.loads(json.dumps(settings))
+        if same:
+            with atomic_path(output) as temporary:
+                shutil.copyfile(bundled, temporary)
+            return
+    judge = train_judge(attributes, faces, images, recognition, runtime)
+    about = {"attributes": list(attributes), "accuracy": judge.accuracy.tolist(), "channels": images.channels}
+    weights = {name: values.cpu().contiguous() for name, values in judge.network.state_dict().items()}
+    _write_judge(output, weights, {**about, "settings": settings})
+
+
+def read_judge(judge_file: Path, *, device: str = "auto") -> Judge:
+    """Return the judge that `make_judge` wrote. Raises ModelError where it says that there is none."""
+    try:
+        with safe_open(Path(judge_file), "pt") as file:
+            about = json.loads(file.metadata()["judge"])
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
+        raise StoreError(f"{judge_file}: is no judge ({error}); delete it and let the workflow make it anew") from error
+    if "absent" in about:
+        raise ModelError(about["absent"])
+    network = _network(about["channels"], len(about["attributes"]))
+    network.load_state_dict(load_file(judge_file))
+    network.to(resolve_device(device)).eval().requires_grad_(False)
+    return Judge(network, tuple(about["attributes"]), np.array(about["accuracy"]))
+
+
+def _write_judge(output: Path, weights: dict[str, Tensor], about: dict[str, object]) -> None:
+    with atomic_path(output) as temporary:
+        save_file(weights, temporary, metadata={"judge": json.dumps(about, sort_keys=True)})
+
+
+def train_judge(
+    attributes: tuple[str, ...],
+    faces: SyntheticFaces,
+    images: ImagesConfig,
+    recognition: RecognitionConfig,
+    runtime: RuntimeConfig,
+) -> Judge:
+    """Return a classifier trained on `recognition.faces` freshly drawn faces, four fifths of them.
+
+    Raises ConfigError where drawn faces lack one of the attributes or there are too few of them.
+    """
+    if recognition.faces < 2 * HELD_OUT:
+        raise ConfigError(f"recognition.faces: {recognition.faces} is too few to train on; give some thousand")
+    # Faces that no data set of the study holds: their seed is drawn far from those that people write.
+    seed = int(generator(recognition.seed, "faces of the judge").integers(2**31, 2**32))
+    fresh = faces.model_copy(update={"count": recognition.faces, "seed": seed})
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(folder) / "faces.zarr.zip"
+        prepare_dataset(fresh, images, store, name="faces of the judge", runtime=runtime)
+        drawn = open_dataset(store)
+        missing = [name for name in attributes if name not in drawn.attributes]
+        if missing:
+            raise ConfigError(
+                f"recognition.attributes: drawn faces have no {missing[0]!r}, only {', '.join(drawn.attributes)}"
+            )
+        columns = [drawn.attributes.index(name) for name in attributes]
+        pixels = torch.from_numpy(drawn.images(drawn.ids))
+        labels = torch.from_numpy(drawn.attribute_values(drawn.ids)[:, columns] > 0.5).float()
+    held_out = torch.from_numpy(drawn.ids % HELD_OUT == HELD_OUT - 1)
+    device = resolve_device(runtime.device)
+    with seeded(recognition.seed):
+        network = _network(images.channels, len(attributes)).to(device)
+    _fit(network, pixels[~held_out], labels[~held_out], recognition, show=runtime.progress)
+    judge = Judge(network.eval(), attributes, np.empty(0))
+    right = judge.recognises(pixels[held_out]) == (labels[held_out] > 0.5).numpy()
+    return Judge(network, attributes, right.mean(axis=0))
+
+
+def trained_faces(model_json: Path) -> SyntheticFaces | None:
+    """Return how the drawn faces that the denoiser was trained on were made, None where that is not recorded."""
+    record = pointed_directory(read_pointer(model_json), model_json) / "provenance.json"
+    if not record.is_file():
+        return None
+    for dataset in json.loads(record.read_text(encoding="utf-8")).get("datasets", {}).values():
+        if dataset.get("config", {}).get("kind") == "synthetic_faces":
+            return SyntheticFaces.restore(dataset["config"])
+    return None
+
+
+def _network(channels: int, attributes: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for inward, outward in ((channels, 24), (24, 48), (48, 96)):
+        layers += [nn.Conv2d(inward, outward, 3, padding=1, bias=False), nn.BatchNorm2d(outward), nn.ReLU()]
+        layers += [nn.Conv2d(outward, outward, 3, padding=1, bias=False), nn.BatchNorm2d(outward), nn.ReLU()]
+        layers += [nn.MaxPool2d(2)]
+    # A coarse grid is kept: where a dark bar lies tells glasses from brows.
+    return nn.Sequential(
+        *layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Dropout(0.3), nn.Linear(96 * 16, attributes)
+    )
+
+
+def _fit(network: nn.Module, images: Tensor, labels: Tensor, recognition: RecognitionConfig, *, show: bool) -> None:
+    device = next(network.parameters()).device
+    source = torch.Generator().manual_seed(int(generator(recognition.seed, "judge").integers(2**63)))
+    optimiser = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
+    batches = -(-len(images) // BATCH)
+    total = recognition.epochs * batches
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=total)
+    order = torch.cat([torch.randperm(len(images), generator=source) for _ in range(recognition.epochs)])
+    parts = [part for epoch in order.chunk(recognition.epochs) for part in epoch.chunk(batches)]
+    network.train()
+    with seeded(recognition.seed):  # dropout draws from torch's own generator
+        for part in progress(parts, "train judge", total=len(parts), show=show):
+            noisy = images[part] + GRAIN * torch.randn(images[part].shape, generator=source)
+            loss = F.binary_cross_entropy_with_logits(network(noisy.to(device)), labels[part].to(device))
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            schedule.step()
