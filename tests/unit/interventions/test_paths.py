@@ -8,8 +8,8 @@ from torch import Tensor
 from diffmech.attention.sites import AttentionSite, HeadId, find_sites
 from diffmech.errors import ConfigError
 from diffmech.interventions.attribution import Loss, denoising_loss
-from diffmech.interventions.heads import MeanHead, ReferenceOutputs, ZeroHead
-from diffmech.interventions.paths import path_effects
+from diffmech.interventions.heads import MeanHead, ReferenceOutputs, ResampleHead, ZeroHead
+from diffmech.interventions.paths import path_effects, paths_between
 from diffmech.interventions.recording import predict, record_heads
 from diffmech.interventions.replay import Passes
 from diffmech.models.denoiser import Condition, Denoiser
@@ -84,3 +84,42 @@ def test_paths_that_cannot_be_are_refused(denoiser: Denoiser, sites: list[Attent
         path_effects(denoiser, sites, passes, sender, loss=loss, receivers=[sender.head])
     with pytest.raises(ConfigError, match=r"nearest: up0\.1\.self\.h0"):
         path_effects(denoiser, sites, passes, sender, loss=loss, receivers=[HeadId("up0.1.self", 9)])
+
+
+def test_many_senders_in_one_batch_have_the_paths_that_each_has_alone(
+    denoiser: Denoiser, sites: list[AttentionSite]
+) -> None:
+    passes = some_passes((1, 8, 8))
+    assert passes.noise is not None
+    loss = denoising_loss(passes.noise)
+    heads = [HeadId("down1.0.self", 2), HeadId("down1.0.cross", 0), HeadId("up0.0.self", 1), HeadId("up0.1.cross", 3)]
+    senders = [[ZeroHead(head)] * 3 for head in heads]
+    for batch_size in (5, 64):
+        found = paths_between(
+            denoiser, sites, passes, senders, loss=loss, receivers=heads, reference=None, batch_size=batch_size
+        )
+        for place, (own, effects) in enumerate(zip(heads, found, strict=True)):
+            later = [head for head in heads[place + 1 :] if head.site != own.site]
+            assert effects.receivers == tuple(later)
+            alone = path_effects(denoiser, sites, passes, ZeroHead(own), loss=loss, receivers=later)
+            for name in ("total", "direct", "mediated"):
+                torch.testing.assert_close(getattr(effects, name), getattr(alone, name), rtol=0, atol=1e-5)
+        assert (found[0].mediated != 0).all()
+
+
+def test_a_sender_may_take_another_replacement_for_each_sample(denoiser: Denoiser, sites: list[AttentionSite]) -> None:
+    passes = some_passes((1, 8, 8))
+    assert passes.noise is not None
+    _, bank = record_heads(denoiser, sites, passes)
+    reference, head = ReferenceOutputs(300, {}, bank), HeadId("down1.0.self", 2)
+    (found,) = paths_between(
+        denoiser,
+        sites,
+        passes,
+        [[ResampleHead(head, source) for source in range(3)]],
+        loss=denoising_loss(passes.noise),
+        reference=reference,
+    )
+    # each sample is given its own output back
+    for effect in (found.total, found.direct, found.mediated):
+        assert (effect == 0).all()
