@@ -1,7 +1,7 @@
 """The table of attribution patching: estimated effects of every head per domain and timestep, with intervals.
 
 An estimate is a change of the denoising loss, as is the exact effect beside it, which comes from the ablation of heads
-on the images that were ablated. Intervals are percentile bootstraps over images.
+on the images that were ablated. Intervals are studentised bootstraps over images.
 """
 
 import math

@@ -1,5 +1,7 @@
 """Circuit complexity: closed forms, and no difference where the domains do not differ."""
 
+from itertools import permutations
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +13,7 @@ from diffmech.artifacts import write_store
 from diffmech.config.analysis import ComplexityConfig
 from diffmech.errors import StoreError
 from diffmech.mechanisms.complexity import circuit_complexity, compare, effective_number, participation
+from diffmech.statistics.jackknife import jackknife_interval
 
 SETTINGS = ComplexityConfig(draws=300, permutations=299)
 
@@ -22,14 +25,36 @@ def test_equal_effects_count_every_head_and_a_single_effect_counts_one():
     assert np.isnan(effective_number(np.zeros((1, 3)))).all()
 
 
-def test_participation_by_inner_products_is_that_of_the_covariance():
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(30, 6)) * np.arange(1, 7) + 5
-    weights = np.stack([np.full(30, 1 / 30), rng.dirichlet(np.ones(30))])
-    for weight, found in zip(weights, participation(x @ x.T, weights), strict=True):
-        centred = x - weight @ x
-        values = np.linalg.eigvalsh((weight[:, None] * centred).T @ centred)
-        assert found == pytest.approx(values.sum() ** 2 / (values**2).sum())
+def test_participation_by_inner_products_is_made_of_products_of_distinct_samples():
+    x = np.random.default_rng(0).normal(size=(7, 3)) * [1, 2, 3]
+    members = np.array([[1.0, 1, 1, 1, 1, 1, 1], [1, 0, 1, 1, 0, 1, 1]])
+    for chosen, found in zip(members > 0, participation(x @ x.T, members), strict=True):
+        some = x[chosen]
+        # (x_i - x_j) (x_k - x_l) with four distinct samples has mean square 4 tr C^2
+        squares = [((a - b) @ (c - d)) ** 2 / 4 for a, b, c, d in permutations(some, 4)]
+        assert found == pytest.approx(np.trace(np.cov(some.T)) ** 2 / np.mean(squares))
+
+
+def test_participation_does_not_depend_on_the_number_of_samples_and_its_interval_covers():
+    """Where the covariance of few samples would count half of the dimensions."""
+    rng = np.random.default_rng(3)
+    spread = np.arange(1, 65.0) ** -0.25
+    truth = (spread**2).sum() ** 2 / (spread**4).sum()
+    inside, found = [], []
+    for _ in range(150):
+        left_out = []
+        for _ in range(2):
+            x = rng.normal(size=(30, 64)) * spread
+            left_out.append(np.log(participation(x @ x.T, np.concatenate([np.ones((1, 30)), 1 - np.eye(30)]))))
+        found += [own[0] for own in left_out]
+        ratio = jackknife_interval(left_out[0][0] - left_out[1][0], left_out[0][1:], left_out[1][1:])
+        inside.append(ratio.low <= 0 <= ratio.high)
+    assert np.exp(np.median(found)) == pytest.approx(truth, rel=0.05)
+    assert np.mean(inside) > 0.93 - 3 * np.sqrt(0.93 * 0.07 / 150)
+
+
+def test_of_three_samples_nothing_is_known_of_participation():
+    assert np.isnan(participation(np.eye(3), np.ones((1, 3)))).all()
 
 
 def test_effective_keys_of_uniform_attention_are_all_keys_and_ratio_finds_the_sharper_domain(tmp_path):

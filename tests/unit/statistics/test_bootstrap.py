@@ -9,12 +9,17 @@ from hypothesis import strategies as st
 from diffmech.statistics import bootstrap
 from diffmech.statistics.bootstrap import bootstrap_mean, bootstrap_statistic, bootstrap_two_groups, resampling_weights
 
-METHODS = ["percentile", "bca"]
-REPLICATES = 3000  # columns are independent experiments; the standard error of a coverage of 95 % is 0.4 %
+METHODS = ["studentised", "percentile", "bca"]
+REPLICATES = 2000  # columns are independent experiments; the standard error of a coverage of 95 % is 0.5 %
 
 
 def coverage(interval, truth):
     return float(np.mean((interval.low <= truth) & (truth <= interval.high)))
+
+
+def widened_tail(n):
+    """Return the level at which the low end of a percentile interval of 95 % is read: as far out as Student's t."""
+    return scipy.stats.norm.cdf(scipy.stats.t.ppf(0.025, n - 1) * np.sqrt(n / (n - 1)))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -40,18 +45,19 @@ def test_interval_of_a_ratio_of_independent_groups_covers_the_known_ratio(method
     assert 0.93 <= coverage(interval, 1.5) <= 0.97
 
 
-def test_bca_errs_evenly_on_both_sides_of_a_skewed_mean_and_percentile_does_not():
-    values = np.random.default_rng(4).exponential(1.0, size=(40, 8000))
+def test_studentised_and_bca_err_evenly_on_both_sides_of_a_skewed_mean_and_percentile_does_not():
+    values = np.random.default_rng(4).exponential(1.0, size=(40, 4000))
     miss = {}
     for method in METHODS:
         interval = bootstrap_mean(values, method=method)
         miss[method] = float(np.mean(interval.high < 1) - np.mean(interval.low > 1))
     assert abs(miss["bca"]) < abs(miss["percentile"])
+    assert abs(miss["studentised"]) < abs(miss["percentile"])
 
 
 def test_standard_error_behind_a_percentile_interval_is_the_plug_in_standard_error():
     values = np.random.default_rng(5).normal(size=400)
-    interval = bootstrap_mean(values, draws=20000)
+    interval = bootstrap_mean(values, draws=20000, method="percentile")
     half = 1.959964 * values.std() / np.sqrt(400)
     assert interval.high - interval.low == pytest.approx(2 * half, rel=0.03)
 
@@ -61,7 +67,13 @@ def test_interval_of_a_skewed_sample_agrees_with_scipy(method, scipy_name):
     sample = np.random.default_rng(6).lognormal(0.0, 1.0, size=60)
     ours = bootstrap_mean(sample, draws=40000, method=method)
     theirs = scipy.stats.bootstrap(
-        (sample,), np.mean, n_resamples=40000, method=scipy_name, rng=np.random.default_rng(0), batch=4000
+        (sample,),
+        np.mean,
+        n_resamples=40000,
+        method=scipy_name,
+        rng=np.random.default_rng(0),
+        batch=4000,
+        confidence_level=1 - 2 * widened_tail(60),
     ).confidence_interval
     width = theirs.high - theirs.low
     assert ours.low == pytest.approx(theirs.low, abs=0.02 * width)
@@ -79,6 +91,7 @@ def test_bca_of_two_groups_agrees_with_scipy():
         method="BCa",
         rng=np.random.default_rng(0),
         batch=4000,
+        confidence_level=1 - 2 * widened_tail(54),  # of Welch's degrees of freedom, 53
     ).confidence_interval
     width = theirs.high - theirs.low
     assert ours.low == pytest.approx(theirs.low, abs=0.02 * width)
@@ -89,7 +102,7 @@ def test_bca_acceleration_of_a_mean_is_its_skewness_over_six_root_n():
     sample = np.random.default_rng(8).exponential(size=90)
     group = bootstrap._group([sample], "group 0")
     plugin = group.split(group.centred.mean(axis=0, keepdims=True))
-    acceleration = bootstrap._acceleration(lambda mean: mean, [group], plugin)
+    acceleration = bootstrap._acceleration(bootstrap._influences(lambda mean: mean, [group], plugin))
     assert acceleration == pytest.approx(scipy.stats.skew(sample) / (6 * np.sqrt(90)))
 
 
@@ -100,7 +113,8 @@ def test_bca_acceleration_of_a_difference_of_groups_adds_their_third_and_second_
     plugin = [a.mean(keepdims=True), b.mean(keepdims=True)]
     third = scipy.stats.moment(a, 3) / 6**2 - scipy.stats.moment(b, 3) / 40**2
     expected = third / (6 * (a.var() / 6 + b.var() / 40) ** 1.5)
-    assert bootstrap._acceleration(lambda x, y: x - y, groups, plugin) == pytest.approx(expected)
+    influences = bootstrap._influences(lambda x, y: x - y, groups, plugin)
+    assert bootstrap._acceleration(influences) == pytest.approx(expected)
 
 
 def test_weights_are_multinomial_counts():
@@ -129,13 +143,40 @@ def test_more_draws_extend_a_run_and_blocks_do_not_change_it(monkeypatch):
 
 def test_mean_is_the_statistic_identity_and_the_weights_applied_by_hand():
     values = np.random.default_rng(10).normal(size=(30, 2, 3))
-    direct = bootstrap_mean(values, seed=5)
-    general = bootstrap_statistic(lambda mean: mean, values, seed=5)
-    by_hand = np.quantile(np.tensordot(resampling_weights(30, 2000, seed=5), values, axes=1), [0.025, 0.975], axis=0)
+    direct = bootstrap_mean(values, seed=5, method="percentile")
+    general = bootstrap_statistic(lambda mean: mean, values, seed=5, method="percentile")
+    tail = widened_tail(30)
+    by_hand = np.quantile(np.tensordot(resampling_weights(30, 2000, seed=5), values, axes=1), [tail, 1 - tail], axis=0)
     assert direct.low.shape == (2, 3)
     assert np.allclose(direct.low, general.low)
     assert np.allclose(direct.low, by_hand[0])
     assert np.allclose(direct.high, by_hand[1])
+
+
+def test_studentised_interval_measures_each_draw_by_its_own_standard_error():
+    sample = np.random.default_rng(17).exponential(size=25)
+    resampled = [np.repeat(sample, np.round(25 * w).astype(int)) for w in resampling_weights(25, 2000, seed=1)]
+    t = [(draw.mean() - sample.mean()) / (draw.std() / 5) for draw in resampled]
+    low, high = np.quantile(t, [0.025, 0.975])
+    interval = bootstrap_mean(sample, seed=1)
+    assert interval.low == pytest.approx(sample.mean() - high * sample.std() / 5)
+    assert interval.high == pytest.approx(sample.mean() - low * sample.std() / 5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_interval_of_a_share_stays_between_0_and_1(method):
+    successes = np.arange(12)[:, None] < np.arange(13)  # (sample, number of successes)
+    interval = bootstrap_mean(successes, method=method)
+    assert np.all(interval.low >= -1e-12)
+    assert np.all(interval.high <= 1 + 1e-12)
+    assert np.all((interval.low < interval.estimate)[1:-1] & (interval.estimate < interval.high)[1:-1])
+
+
+def test_percentile_interval_of_few_samples_is_as_wide_as_that_of_students_t():
+    values = np.random.default_rng(18).normal(size=(8, 400))
+    interval = bootstrap_mean(values, draws=4000, method="percentile")
+    exact = 2 * scipy.stats.t.ppf(0.975, 7) * values.std(axis=0, ddof=1) / np.sqrt(8)
+    assert np.median((interval.high - interval.low) / exact) == pytest.approx(1, abs=0.06)
 
 
 def test_paired_arrays_are_resampled_in_step_and_groups_are_not():
