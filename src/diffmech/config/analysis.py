@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from diffmech.config.patching import ABOUT_WINDOWS, Windows
 from diffmech.config.section import Count, Inference, Section, Seed
 
 
@@ -57,6 +58,9 @@ class AblationConfig(Inference):
     )
     window: tuple[int, int] | None = Field(
         None, description="Ablate only at timesteps first <= t <= last; null = at all."
+    )
+    windows: Windows = Field(
+        "phases", description=f"Windows of timesteps in which effects are also told apart: {ABOUT_WINDOWS}"
     )
     samples: Count = Field(32, description="Images per domain.")
     shard_size: Count = Field(64, description="Images per job.")

@@ -13,6 +13,7 @@ from diffmech.config.analysis import (
 from diffmech.config.circuit import CircuitConfig
 from diffmech.config.images import AnyDataset, ImagesConfig
 from diffmech.config.models import DenoiserConfig, RecognitionConfig, SamplingConfig
+from diffmech.config.patching import PatchingConfig, Windows, attribute_of, check_windows
 from diffmech.config.section import Section
 from diffmech.config.study import CaptureConfig, LatentsConfig, StudyConfig, UntrainedConfig
 
@@ -33,6 +34,7 @@ class Config(Section):
     mechanisms: MechanismsConfig = Field(MechanismsConfig(), description="Features, clusters and labels of heads.")
     ablation: AblationConfig = Field(AblationConfig(), description="Ablations and their controls.")
     circuit: CircuitConfig = Field(CircuitConfig(), description="Attribution patching of the heads.")
+    patching: PatchingConfig = Field(PatchingConfig(), description="Activation patching between two inputs.")
     complexity: ComplexityConfig = Field(ComplexityConfig(), description="Circuit complexity.")
     report: ReportConfig = Field(ReportConfig(), description="The page at the end.")
     runtime: RuntimeConfig = Field(RuntimeConfig(), description="Performance only; never recomputes anything.")
@@ -72,13 +74,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _timesteps_fit(self) -> "Config":
-        model = self.models[self.study.model]
         # The schedule of a foreign model is only known once it is loaded; latents check it then.
-        foreign = model.source in ("diffusers", "pipeline") or (
-            model.source == "custom" and model.schedule.config is not None
-        )
-        if not foreign:
-            steps = (model.schedule if model.source == "custom" else model.architecture).timesteps
+        if (steps := self._schedule()) is not None:
             for index, timestep in enumerate(self.capture.timesteps):
                 if timestep >= steps:
                     raise ValueError(
@@ -114,6 +111,42 @@ class Config(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _patching_fits(self) -> "Config":
+        for index, timestep in enumerate(self.patching.timesteps or []):
+            if timestep not in self.capture.timesteps:
+                raise ValueError(
+                    f"patching.timesteps[{index}]: {timestep} is not in capture.timesteps {self.capture.timesteps}"
+                )
+        for index, source in enumerate(self.patching.sources or []):
+            if source != "sample" and (why := self._told_nothing()):
+                what = "the domain" if attribute_of(source) is None else "attributes"
+                raise ValueError(
+                    f"patching.sources[{index}]: {source!r} needs a denoiser that is told {what}, but {why}; "
+                    "give sample"
+                )
+        # On a trajectory the timesteps are the nearest sampling steps, which only the job knows.
+        if self.latents.kind == "noised":
+            for key, passes in (("ablation", self.ablation_timesteps), ("patching", self.patching_timesteps)):
+                check_windows(getattr(self, key).windows, f"{key}.windows", passes, self._schedule())
+        return self
+
+    def _told_nothing(self) -> str:
+        """Return why the studied denoiser is known to be told neither domain nor attributes, empty where it may be."""
+        if self.model.source in ("pipeline", "planted"):
+            how = "is conditioned on prompts" if self.model.source == "pipeline" else "has no condition"
+            return f"models.{self.study.model} is of source {self.model.source} and {how}"
+        return "latents.condition is null" if self.latents.condition == "null" else ""
+
+    def _schedule(self) -> int | None:
+        """Return the length of the schedule, None where it is only known once the model is loaded."""
+        model = self.model
+        if model.source in ("diffusers", "pipeline") or (
+            model.source == "custom" and model.schedule.config is not None
+        ):
+            return None
+        return (model.schedule if model.source == "custom" else model.architecture).timesteps
+
     @property
     def model(self) -> DenoiserConfig:
         """The denoiser that is studied."""
@@ -133,3 +166,22 @@ class Config(Section):
     def circuit_samples(self) -> int:
         """The images per domain of attribution patching."""
         return self.circuit.samples or self.ablation.samples
+
+    @property
+    def patching_timesteps(self) -> list[int]:
+        """The timesteps at which heads are patched."""
+        return sorted(self.patching.timesteps or self.ablation_timesteps)
+
+    @property
+    def patching_sources(self) -> list[str]:
+        """What the second pass of activation patching is."""
+        if self.patching.sources is not None:
+            return self.patching.sources
+        own = self.model.source in ("bundled", "train", "untrained") and not self._told_nothing()
+        told = own and set(self.study.domains) <= set(self.model.training.domain_shares)
+        return ["domain"] if told else ["sample"]
+
+    @property
+    def patching_windows(self) -> Windows:
+        """The windows of timesteps of activation patching."""
+        return self.patching.windows or self.ablation.windows

@@ -40,6 +40,18 @@ def other_attribute(passes: Passes, denoiser: Denoiser, attribute: str, value: f
     return replace(passes, condition=Condition(known.domain, values))
 
 
+def flipped_attribute(passes: Passes, denoiser: Denoiser, attribute: str) -> Passes:
+    """Return the same noised images with `attribute` flipped: 0 where its value is at least 0.5, otherwise 1.
+
+    An unknown value counts as absent: it becomes 1. Raises ConfigError as `other_attribute` does.
+    """
+    known = _condition(passes)
+    column = _position(attribute, denoiser.attributes, "attribute")
+    values = known.values.clone()
+    values[:, column] = (~(values[:, column] >= 0.5)).to(values.dtype)
+    return replace(passes, condition=Condition(known.domain, values))
+
+
 def other_domain(passes: Passes, denoiser: Denoiser, domain: str) -> Passes:
     """Return the same noised images said to be of `domain`. Raises ConfigError for one the denoiser does not know."""
     known = _condition(passes)

@@ -119,8 +119,8 @@ def _join_samples(shards: Sequence[xr.Dataset]) -> xr.Dataset:
 
 def _check_controls(data: xr.Dataset) -> None:
     """Raise StoreError where a control changes its heads although its target keeps them: its mean would be a blend."""
-    names, owners = _text(data["target"]), _text(data["control_of"])
-    members = _text(data["members"].transpose("target", "timestep"))
+    names, owners = texts(data["target"]), texts(data["control_of"])
+    members = texts(data["members"].transpose("target", "timestep"))
     rows = {name: row for row, name in enumerate(names)}
     for row in np.flatnonzero(owners != ""):
         pairs = set(zip(members[rows[owners[row]]], members[row], strict=True))
@@ -133,7 +133,7 @@ def _check_controls(data: xr.Dataset) -> None:
 
 def effects_of_group(data: xr.Dataset, domain: str, group: str, *, ablation: AblationConfig, seed: int) -> pd.DataFrame:
     """Return the rows of one domain and group. `data` is what `open_ablation` returns."""
-    is_target = _text(data["control_of"]) == ""
+    is_target = texts(data["control_of"]) == ""
     own, controls = data.isel(target=is_target), data.isel(target=~is_target)
     clean = _with_all(data["mse_clean"].values)  # (sample, column)
     ablated = _samples_first(own["mse_ablated"])  # (sample, target, method, column)
@@ -146,27 +146,27 @@ def effects_of_group(data: xr.Dataset, domain: str, group: str, *, ablation: Abl
         np.abs, ablated - clean[:, None, None, :], permutations=ablation.permutations, seed=seed
     )
     p_zero = np.asarray(permutation_p(observed, null))
-    compared = _against_sets(own, controls, clean) if group == "mechanisms" else _against_others(data, effect.estimate)
-    spread = _control_summary(*compared, confidence=confidence)
+    compared = _against_sets(own, controls, clean) if group == "mechanisms" else against_others(data, effect.estimate)
+    spread = control_summary(*compared, confidence=confidence)
     arrays = {
         "effect_percent": effect.estimate,
         "low": effect.low,
         "high": effect.high,
         "p_zero": p_zero,
-        "p_zero_holm": _corrected(p_zero),
+        "p_zero_holm": corrected(p_zero),
         "shift": shift.estimate,
         "shift_low": shift.low,
         "shift_high": shift.high,
         **spread,
         "p_control_adjusted": (
-            _jointly_corrected(*compared, spread["p_control"])
+            jointly_corrected(*compared, spread["p_control"])
             if group == "mechanisms"
-            else _corrected(spread["p_control"])
+            else corrected(spread["p_control"])
         ),
         "off_distribution": _off_distribution(own),
     }
     labels = pd.MultiIndex.from_product(
-        [_text(own["target"]), _text(own["method"]), [-1, *own["timestep"].values]],
+        [texts(own["target"]), texts(own["method"]), [-1, *own["timestep"].values]],
         names=["target", "method", "timestep"],
     )
     table = pd.DataFrame({name: np.asarray(array).reshape(-1) for name, array in arrays.items()}, index=labels)
@@ -178,7 +178,8 @@ def effects_of_group(data: xr.Dataset, domain: str, group: str, *, ablation: Abl
     return table[COLUMNS]
 
 
-def _text(array: xr.DataArray) -> np.ndarray:
+def texts(array: xr.DataArray) -> np.ndarray:
+    """Return names kept as variable-length strings as NumPy's fixed-length ones, which compare and sort."""
     # NumPy's variable-length strings know no cast to its other ones.
     return np.array(array.values.tolist(), dtype=str)
 
@@ -197,9 +198,9 @@ def _percent(ablated: np.ndarray, clean: np.ndarray) -> np.ndarray:
     return 100 * (ablated / clean - 1)
 
 
-def _against_others(data: xr.Dataset, effect: np.ndarray | float) -> tuple[np.ndarray, list[np.ndarray]]:
+def against_others(data: xr.Dataset, effect: np.ndarray | float) -> tuple[np.ndarray, list[np.ndarray]]:
     """Return the effects (target, method, column) and for each target those of the others of its kind."""
-    effects, kinds = np.asarray(effect), _text(data["kind"])
+    effects, kinds = np.asarray(effect), texts(data["kind"])
     others = [(kinds == kind) & (np.arange(len(kinds)) != row) for row, kind in enumerate(kinds)]
     return effects, [effects[chosen] for chosen in others]
 
@@ -218,11 +219,11 @@ def _against_sets(own: xr.Dataset, controls: xr.Dataset, clean: np.ndarray) -> t
     base = clean[ran].mean(axis=0)
     effects = _percent(_samples_first(own["mse_ablated"])[ran].mean(axis=0), base)
     of_controls = _percent(control[ran].mean(axis=0), base)
-    names = _text(controls["control_of"])
-    return effects, [of_controls[names == name] for name in _text(own["target"])]
+    names = texts(controls["control_of"])
+    return effects, [of_controls[names == name] for name in texts(own["target"])]
 
 
-def _control_summary(effects: np.ndarray, controls: list[np.ndarray], *, confidence: float) -> dict[str, np.ndarray]:
+def control_summary(effects: np.ndarray, controls: list[np.ndarray], *, confidence: float) -> dict[str, np.ndarray]:
     """Return mean, central range, percentile and p of each target among its controls, each (target, method, column).
 
     The range holds `confidence` of the controls. Ties count half in the percentile, and fully in p.
@@ -243,7 +244,7 @@ def _control_summary(effects: np.ndarray, controls: list[np.ndarray], *, confide
     return result
 
 
-def _corrected(p: np.ndarray) -> np.ndarray:
+def corrected(p: np.ndarray) -> np.ndarray:
     """Return Holm's p-values of p (target, method, column): over targets in column 0, over all the rest together."""
     adjusted = np.empty_like(p)
     for method in range(p.shape[1]):
@@ -252,8 +253,13 @@ def _corrected(p: np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def _jointly_corrected(effects: np.ndarray, controls: list[np.ndarray], p: np.ndarray) -> np.ndarray:
-    """Return max-T p-values of p (target, method, column): over targets in column 0, over all the rest together.
+def jointly_corrected(
+    effects: np.ndarray,
+    controls: list[np.ndarray],
+    p: np.ndarray,
+    families: Sequence[slice] = (slice(0, 1), slice(1, None)),
+) -> np.ndarray:
+    """Return max-T p-values of p (target, method, column) over targets, each of `families` of columns by itself.
 
     A target and its controls are put on one scale by the mean and spread of all of them together, in which they are
     exchangeable under the null. The k-th draw of the null is the k-th control of every target.
@@ -274,7 +280,7 @@ def _jointly_corrected(effects: np.ndarray, controls: list[np.ndarray], p: np.nd
         )  # (1 + draw, target, column)
         spread = pools.std(axis=0)
         scaled = (pools - pools.mean(axis=0)) / np.where(spread > 0, spread, 1)
-        for columns in (slice(0, 1), slice(1, None)):
+        for columns in families:
             joint = np.asarray(max_statistic_p(scaled[0][:, columns], scaled[1:][:, :, columns]))
             adjusted[compared, method, columns] = np.maximum(joint, p[compared, method, columns])
     return adjusted
@@ -283,7 +289,7 @@ def _jointly_corrected(effects: np.ndarray, controls: list[np.ndarray], p: np.nd
 def _off_distribution(own: xr.Dataset) -> np.ndarray:
     """Return the mean distance off (target, method, 1 + timestep); "all" is over the timesteps with a head replaced."""
     distance = own["distance_off"].mean("sample").transpose("target", "method", "timestep").values
-    replaced = _text(own["members"].transpose("target", "timestep")) != ""
+    replaced = texts(own["members"].transpose("target", "timestep")) != ""
     total = (distance * replaced[:, None]).sum(axis=-1, keepdims=True)
     average = total / np.maximum(replaced.sum(axis=-1), 1)[:, None, None]
     return np.concatenate([average, distance], axis=-1)

@@ -30,7 +30,7 @@ from diffmech.interventions.heads import HeadIntervention, PatchHead, ReferenceO
 from diffmech.interventions.prefix import SharedPrefix
 from diffmech.interventions.recording import predict, record_heads, repeated
 from diffmech.interventions.replay import Passes
-from diffmech.interventions.targets import Target, check_window, single_heads
+from diffmech.interventions.targets import Target, single_heads
 from diffmech.models.denoiser import Denoiser
 
 Direction = Literal["denoising", "noising"]
@@ -80,19 +80,6 @@ def patch_heads(
     return result
 
 
-def over_windows(grid: xr.Dataset, windows: Sequence[tuple[int, int]], *, timesteps: int) -> xr.Dataset:
-    """Return the means of `grid` over the passes with first <= timestep <= last of each window, as the dim `window`.
-
-    `timesteps` is the length of the schedule. Raises ConfigError for a window that lies outside of it or holds no pass.
-    """
-    means = []
-    for window in windows:
-        check_window(window, timesteps, grid["timestep"].values.tolist())
-        means.append(grid.sel(timestep=slice(*window)).mean("timestep", keep_attrs=True))
-    names = xr.Variable("window", [f"{first}-{last}" for first, last in windows], {"long_name": "window of timesteps"})
-    return xr.concat(means, dim=names) if means else grid
-
-
 @dataclass
 class _Patching:
     """Runs all patched passes of some samples at one timestep, in batches of one fixed size.
@@ -118,8 +105,7 @@ class _Patching:
                 self.denoiser.module, self.sites, lambda n: predict(self.denoiser, repeated(clean, n))
             )
         n = len(clean)
-        tasks = self._tasks(clean.timestep, n)
-        size = min(self.batch_size, max(len(tasks), n))
+        size = min(self.batch_size, max(self._most_tasks(clean.timestep, n), n))
         of = {head.site for target in self.targets for head in target.heads()}
         ends: dict[str, Tensor] = {}
         outputs: dict[str, dict[str, Tensor]] = {}
@@ -127,6 +113,7 @@ class _Patching:
             predicted, kept = record_heads(self.denoiser, self.sites, repeated(passes, size), of=of)
             ends[name] = predicted[:n]
             outputs[name] = {site: written[:n] for site, written in kept.items()}
+        tasks = self._tasks(clean.timestep, n, _equal(outputs["clean"], outputs["counterfactual"]))
         base, end = _flat(ends["clean"]), _flat(ends["counterfactual"])
         result["difference"].values[where, column] = _ratio(_square(end - base), _square(base))
         for name, passes, source in (
@@ -138,7 +125,7 @@ class _Patching:
             start = base if name == "denoising" else end
             cells = [result[measure].values[:, :, self.directions.index(name), where, column] for measure in MEASURES]
             for cell, values in zip(cells, _measured(start, start, base, end), strict=True):
-                cell[...] = values  # targets without a head at this timestep
+                cell[...] = values  # targets without a head at this timestep, or with nothing to bring
             with torch.inference_mode(), self.prefix.recording():
                 predict(self.denoiser, repeated(passes, size))
             reference = ReferenceOutputs(passes.timestep, {}, {}, {source: outputs[source]})
@@ -150,18 +137,22 @@ class _Patching:
                     cell[index] = values
                 yield
 
-    def _tasks(self, timestep: int, n: int) -> list[tuple[int, int, int]]:
-        """Return (target, dose, position of the sample) of every patched pass, neighbours starting at one site."""
+    def _most_tasks(self, timestep: int, n: int) -> int:
+        return n * len(self.doses) * sum(bool(each.heads_at(timestep)) for each in self.targets)
+
+    def _tasks(self, timestep: int, n: int, equal: dict[str, np.ndarray]) -> list[tuple[int, int, int]]:
+        """Return (target, dose, position of the sample) of every patched pass, neighbours starting at one site.
+
+        Left out are passes that patching leaves as they are, because all heads of the target write the same in both.
+        """
         assert self.prefix is not None
         order = {name: position for position, name in enumerate(self.prefix.order)}
-        tasks = [
-            (target, dose, position)
-            for target, heads in enumerate(each.heads_at(timestep) for each in self.targets)
-            if heads
-            for dose in range(len(self.doses))
-            for position in range(n)
-        ]
-        first = [min((order[h.site] for h in each.heads_at(timestep)), default=0) for each in self.targets]
+        tasks, first = [], []
+        for target, heads in enumerate(each.heads_at(timestep) for each in self.targets):
+            first.append(min((order[head.site] for head in heads), default=0))
+            for position in range(n):
+                if not all(equal[head.site][position, head.head] for head in heads):
+                    tasks += [(target, dose, position) for dose in range(len(self.doses))]
         return sorted(tasks, key=lambda task: first[task[0]])
 
     def _patched(
@@ -195,6 +186,11 @@ class _Patching:
             ):
                 patched = predict(self.denoiser, passes.rows(positions))
             yield batch, patched
+
+
+def _equal(clean: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    """Return, by site, which heads write the very same in both passes, (sample, head)."""
+    return {site: (clean[site] == other[site]).flatten(2).all(2).cpu().numpy() for site in clean}
 
 
 def _measured(patched: np.ndarray, start: np.ndarray, base: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, ...]:

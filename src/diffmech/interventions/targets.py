@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from diffmech.attention.sites import AttentionSite, HeadId, resolve_heads
-from diffmech.errors import ConfigError, StoreError
+from diffmech.errors import StoreError
 from diffmech.randomness import generator
 
 Pool = Literal["site", "kind", "any"]
@@ -74,18 +74,6 @@ def layers(sites: Iterable[AttentionSite]) -> list[Target]:
         Target(site.name, tuple(HeadSpan(HeadId(site.name, head), *ALWAYS) for head in range(site.heads)))
         for site in sites
     ]
-
-
-def check_window(window: tuple[int, int], timesteps: int, passes: Iterable[int]) -> None:
-    """Raise ConfigError unless the window first <= t <= last lies in a schedule of `timesteps` and holds a pass."""
-    first, last = window
-    if not 0 <= first <= last < timesteps:
-        raise ConfigError(
-            f"the window {first} to {last} is outside the schedule; give first <= last within 0 to {timesteps - 1}"
-        )
-    passes = sorted(passes)
-    if not any(first <= timestep <= last for timestep in passes):
-        raise ConfigError(f"the window {first} to {last} holds none of the timesteps {passes}; widen it")
 
 
 def mechanisms(heads_csv: Path | str, sites: Sequence[AttentionSite]) -> list[Target]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from diffmech.config.load import validate
+from diffmech.config.patching import source_file
 from diffmech.config.section import Section
 from diffmech.workflow.fingerprints import fingerprint, module_file
 from diffmech.workflow.own_code import code_digest, find_code
@@ -21,6 +22,7 @@ LATENTS = "results/latents/{model}/{dataset}/{block}/{shard}.zarr.zip"
 ATTENTION = "results/attention/{model}/{dataset}/{block}/{shard}.zarr.zip"
 ABLATION = "results/ablation/{model}/{dataset}/{group}/{block}/{shard}.zarr.zip"
 REFERENCE = "results/ablation/{model}/{block}.reference.zarr.zip"
+PATCHING = "results/patching/{model}/{dataset}/{source}.zarr.zip"
 
 # Modules that `diffmech.models.load` finds by name, by the source of the denoiser: no import leads to them.
 LOADERS = {
@@ -218,6 +220,44 @@ class Study:
             for block in self.ablation_blocks
             for shard in self.ablation_shards
         ]
+
+    @property
+    def patching_sources(self) -> dict[str, str]:
+        """What the second pass of activation patching is, by its name in paths."""
+        return {source_file(source): source for source in self.config.patching_sources}
+
+    def patching_latents(self, dataset: str, source: str) -> list[str]:
+        """Return the latents between whose passes heads are patched; other samples are paired with as many more."""
+        samples = self.config.patching.samples * (2 if source == "sample" else 1)
+        blocks = [block for block in self.blocks if set(self.config.patching_timesteps) & set(self.blocks[block])]
+        return [path for block in blocks for path in self.latents_of_block(dataset, block, samples)]
+
+    def patching_names(self) -> dict[str, dict[str, str]]:
+        """Return, per domain and source, the name under which `patching_effects` gets the store."""
+        sources = list(self.patching_sources)
+        return {domain: {s: f"{domain}_{index}" for index, s in enumerate(sources)} for domain in self.domains}
+
+    def named_patching(self) -> dict[str, str]:
+        """Return all patching stores by the names of `patching_names`."""
+        return {
+            name: PATCHING.format(model=self.model, dataset=self.domains[domain], source=source)
+            for domain, sources in self.patching_names().items()
+            for source, name in sources.items()
+        }
+
+    @property
+    def patching_windows(self) -> Any:
+        """The windows of activation patching, in plain values."""
+        windows = self.config.patching_windows
+        return windows if isinstance(windows, str) else [list(window) for window in windows]
+
+    def phases(self, windows: Any) -> list[str]:
+        """Return the table of phases where the windows of timesteps are the phases."""
+        return [f"results/mechanisms/{self.model}/phases.csv"] if windows == "phases" else []
+
+    def other_domain(self, dataset: str) -> str:
+        """Return the domain of the study that `dataset` does not stand for."""
+        return next(domain for domain, name in self.domains.items() if name != dataset)
 
     def ablation_names(self) -> dict[str, dict[str, str]]:
         """Return, per domain and group, the name under which `ablation_effects` gets the stores."""

@@ -12,10 +12,11 @@ from diffmech.errors import ConfigError
 from diffmech.interventions.counterfactuals import other_attribute, other_domain, other_sample
 from diffmech.interventions.engine import AblationPlan
 from diffmech.interventions.heads import PatchHead, ReferenceOutputs
-from diffmech.interventions.patching import over_windows, patch_heads
+from diffmech.interventions.patching import patch_heads
 from diffmech.interventions.recording import predict, record_heads
 from diffmech.interventions.replay import Passes
 from diffmech.interventions.targets import ALWAYS, HeadSpan, Target, single_heads
+from diffmech.interventions.windows import over_windows
 from diffmech.models.denoiser import Condition, Denoiser
 from diffmech.models.prompted import PromptCondition, PromptedDenoiser
 from diffmech.testing import tiny_model

@@ -1,0 +1,115 @@
+"""When a head matters, and what it carries of the difference between two inputs."""
+
+
+rule windows:
+    """The effects of heads per window of timesteps: of ablation, and of activation patching."""
+    input:
+        f"results/ablation/{study.model}/windows.csv",
+        f"results/patching/{study.model}/effects.csv",
+        f"results/patching/{study.model}/doses.csv",
+
+
+rule ablation_windows:
+    """Turn ablations into effects per window of timesteps; nothing is run again."""
+    input:
+        **study.named_ablations(),
+        phases=study.phases(study.config.ablation.windows),
+        model="results/models/{model}/model.json",
+    output:
+        "results/ablation/{model}/windows.csv",
+    log:
+        "results/logs/ablation_windows/{model}.log",
+    benchmark:
+        "results/benchmarks/ablation_windows/{model}.tsv"
+    conda:
+        "../envs/diffmech.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+    params:
+        settings=study.settings(
+            ablation=[
+                "methods",
+                "windows",
+                "draws",
+                "permutations",
+                "confidence",
+                "alpha",
+            ]
+        ),
+        names=study.ablation_names(),
+        seed=study.seed,
+        code=study.code("ablation_windows"),
+    message:
+        "Testing the ablation effects in {wildcards.model} per window of timesteps"
+    script:
+        "../workflow_scripts/ablation_windows.py"
+
+
+rule patch_heads:
+    """Patch every head between the passes of one data set and their counterfactuals."""
+    input:
+        latents=lambda wildcards: study.patching_latents(wildcards.dataset, wildcards.source),
+        model="results/models/{model}/model.json",
+    output:
+        PATCHING,
+    log:
+        "results/logs/patch_heads/{model}/{dataset}/{source}.log",
+    benchmark:
+        "results/benchmarks/patch_heads/{model}/{dataset}/{source}.tsv"
+    wildcard_constraints:
+        source=either(list(study.patching_sources)),
+    conda:
+        "../envs/diffmech.yaml"
+    threads: study.threads
+    resources:
+        gpu=study.gpus,
+        mem_mb=4000,
+    params:
+        settings=study.settings(
+            patching=[
+                "groups",
+                "heads",
+                "samples",
+                "doses",
+                "dose_targets",
+                "directions",
+            ]
+        ),
+        source=lambda wildcards: study.patching_sources[wildcards.source],
+        contrast=lambda wildcards: study.other_domain(wildcards.dataset),
+        timesteps=study.config.patching_timesteps,
+        code=study.denoising_code("patch_heads"),
+    message:
+        "Patching the heads of {wildcards.model} on {wildcards.dataset}, from {wildcards.source}"
+    script:
+        "../workflow_scripts/patch_heads.py"
+
+
+rule patching_effects:
+    """Turn patched passes into shares of the difference per window and dose, with intervals, nulls and controls."""
+    input:
+        **study.named_patching(),
+        phases=study.phases(study.patching_windows),
+    output:
+        effects="results/patching/{model}/effects.csv",
+        doses="results/patching/{model}/doses.csv",
+    log:
+        "results/logs/patching_effects/{model}.log",
+    benchmark:
+        "results/benchmarks/patching_effects/{model}.tsv"
+    conda:
+        "../envs/diffmech.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+    params:
+        settings=study.settings(patching=["draws", "permutations", "confidence", "alpha"]),
+        windows=study.patching_windows,
+        names=study.patching_names(),
+        seed=study.seed,
+        code=study.code("patching_effects"),
+    message:
+        "Testing what heads carry in {wildcards.model}"
+    script:
+        "../workflow_scripts/patching_effects.py"

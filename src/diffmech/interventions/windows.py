@@ -1,0 +1,186 @@
+"""Windows of timesteps, and what an ablation costs within each: when does a head matter?
+
+A window is the timesteps first <= t <= last. The effect in a window is 100 (mean mse_ablated / mean mse_clean - 1) with
+means over its passes, from the same stored passes as the effects per timestep: nothing is run again. Intervals, nulls
+and matched controls are those of the table of effects, corrected over targets x windows. `p_zero_max` corrects p_zero
+over the same family by the maximum statistic (Westfall & Young 1993) instead of Holm's bound, which no p-value of a few
+thousand permutations passes where there are hundreds of tests; its statistic is |mean| / root mean square of the paired
+differences, a monotone function of Student's t whose denominator no change of sign alters. The definitions are ours.
+"""
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from diffmech.artifacts import read_json, write_csv
+from diffmech.config.analysis import AblationConfig
+from diffmech.config.patching import Windows
+from diffmech.errors import ConfigError, StoreError
+from diffmech.interventions.effects import COLUMNS as EFFECT_COLUMNS
+from diffmech.interventions.effects import effects_of_group, open_ablation, texts
+from diffmech.statistics.permutation import max_statistic_p, sign_flip_permutation
+
+Window = tuple[int, int]
+
+_SPAN = ["window", "window_first", "window_last", "timesteps"]
+COLUMNS = [
+    *[part for column in EFFECT_COLUMNS for part in (_SPAN if column == "timestep" else [column])],
+    "p_zero_max",
+]
+
+
+def ablation_windows(
+    stores: Mapping[str, Mapping[str, Sequence[Path | str]]],
+    model_json: Path | str,
+    phases_csv: Path | str | None,
+    output_csv: Path | str,
+    *,
+    ablation: AblationConfig,
+    seed: int,
+) -> None:
+    """Write the table of effects per window from the ablation stores of each domain and group (all shards and blocks).
+
+    `phases_csv` is only read for the windows `phases`. Rows are sorted by domain, group, target, method and window.
+    Raises StoreError where a store or table is missing or they do not belong together, ConfigError for a window that
+    lies outside the schedule or holds no pass.
+    """
+    schedule = schedule_length(model_json)
+    tables = []
+    for domain, groups in sorted(stores.items()):
+        for group, paths in sorted(groups.items()):
+            data = open_ablation(paths)
+            windows = resolve_windows(ablation.windows, data["timestep"].values, schedule, phases_csv)
+            tables.append(windows_of_group(data, domain, group, windows, ablation=ablation, seed=seed))
+    write_csv(output_csv, pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS))
+
+
+def windows_of_group(
+    data: xr.Dataset, domain: str, group: str, windows: Sequence[Window], *, ablation: AblationConfig, seed: int
+) -> pd.DataFrame:
+    """Return the rows of one domain and group. `data` is what `open_ablation` returns, `windows` have passes in it."""
+    within = _ablated_within(data, windows)
+    table = effects_of_group(within, domain, group, ablation=ablation, seed=seed)
+    # Their "all" is the mean of the windows, not of the timesteps; the table of effects has the latter.
+    table = table[table["timestep"] != "all"].assign(timestep=lambda rows: rows["timestep"].astype(int))
+    table = table.sort_values(["target", "method", "timestep"], kind="stable", ignore_index=True)
+    held = [int(((first <= data["timestep"]) & (data["timestep"] <= last)).sum()) for first, last in windows]
+    spans = [(window_name(window), *window, count) for window, count in zip(windows, held, strict=True)]
+    for position, column in enumerate(_SPAN):
+        table[column] = [spans[number][position] for number in table["timestep"]]
+    own = within.isel(target=texts(within["control_of"]) == "").sortby("target")
+    ablated = own["mse_ablated"].transpose("sample", "target", "method", "timestep")
+    p = np.stack(
+        [
+            sign_flip_max_p(
+                (ablated.isel(method=m) - own["mse_clean"]).transpose("sample", "target", "timestep").values,
+                permutations=ablation.permutations,
+                seed=seed,
+            )
+            for m in np.argsort(texts(own["method"]), kind="stable")
+        ],
+        axis=1,
+    )  # (target, method, window): both names in the order of the rows
+    return table.assign(p_zero_max=p.ravel())[COLUMNS]
+
+
+def resolve_windows(
+    windows: Windows, passes: Iterable[int], schedule: int, phases_csv: Path | str | None = None
+) -> list[Window]:
+    """Return the windows meant by `windows`, ascending, of a `schedule` of so many timesteps.
+
+    Phases and thirds that hold none of the timesteps `passes` are left out. Raises ConfigError for a window named by
+    its ends that holds none or lies outside the schedule, and StoreError where phases are asked for and cannot be read.
+    """
+    passes = sorted(int(timestep) for timestep in passes)
+    if windows == "phases":
+        found = _phases(phases_csv)
+    elif windows == "thirds":
+        edges = [round(part * schedule / 3) for part in range(4)]
+        found = [(first, following - 1) for first, following in itertools.pairwise(edges)]
+    else:
+        for window in windows:
+            check_window(window, schedule, passes)
+        return sorted(windows)
+    return [(first, last) for first, last in found if any(first <= timestep <= last for timestep in passes)]
+
+
+def check_window(window: Window, timesteps: int, passes: Iterable[int]) -> None:
+    """Raise ConfigError unless the window first <= t <= last lies in a schedule of `timesteps` and holds a pass."""
+    first, last = window
+    if not 0 <= first <= last < timesteps:
+        raise ConfigError(
+            f"the window {first} to {last} is outside the schedule; give first <= last within 0 to {timesteps - 1}"
+        )
+    passes = sorted(passes)
+    if not any(first <= timestep <= last for timestep in passes):
+        raise ConfigError(f"the window {first} to {last} holds none of the timesteps {passes}; widen it")
+
+
+def over_windows(grid: xr.Dataset, windows: Sequence[Window], *, timesteps: int) -> xr.Dataset:
+    """Return the means of `grid` over the passes with first <= timestep <= last of each window, as the dim `window`.
+
+    `timesteps` is the length of the schedule. Raises ConfigError for a window that lies outside of it or holds no pass.
+    """
+    means = []
+    for window in windows:
+        check_window(window, timesteps, grid["timestep"].values.tolist())
+        means.append(grid.sel(timestep=slice(*window)).mean("timestep", keep_attrs=True))
+    names = xr.Variable("window", [window_name(window) for window in windows], {"long_name": "window of timesteps"})
+    return xr.concat(means, dim=names) if means else grid
+
+
+def window_name(window: Window) -> str:
+    """Return the name of a window in tables: `320-720`."""
+    return f"{window[0]}-{window[1]}"
+
+
+def schedule_length(model_json: Path | str) -> int:
+    """Return how many timesteps the schedule of a model has. Raises StoreError for a pointer that does not say."""
+    pointer = read_json(model_json)
+    if "timesteps" not in pointer:
+        raise StoreError(f"{model_json}: does not say how many timesteps it has; delete it to have it made anew")
+    return int(pointer["timesteps"])
+
+
+def sign_flip_max_p(differences: np.ndarray, *, permutations: int, seed: int) -> np.ndarray:
+    """Return the p-values of mean paired differences (sample, ...), corrected over all of (...) by max-T.
+
+    Tests without any difference get 1. Source: Fisher's randomisation test with Westfall & Young 1993; the statistic
+    |mean| / root mean square is ours.
+    """
+    size = np.sqrt(np.square(differences).mean(axis=0))
+    scaled = np.divide(differences, size, out=np.zeros(differences.shape), where=size > 0)
+    observed, null = sign_flip_permutation(np.abs, scaled, permutations=permutations, seed=seed)
+    return np.asarray(max_statistic_p(observed, null))
+
+
+def _phases(phases_csv: Path | str | None) -> list[Window]:
+    try:
+        table = pd.read_csv(str(phases_csv))
+        spans = table[["phase_first", "phase_last"]].drop_duplicates()
+    except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError, KeyError) as error:
+        raise StoreError(f"{phases_csv}: the phases cannot be read ({error}); let the workflow find them") from error
+    return sorted((int(first), int(last)) for first, last in spans.itertuples(index=False))
+
+
+def _ablated_within(data: xr.Dataset, windows: Sequence[Window]) -> xr.Dataset:
+    """Return ablations with their means over each window in place of timesteps, numbered from 0.
+
+    The distance off is the mean over the timesteps of a window at which a head was replaced.
+    """
+    replaced = xr.DataArray(texts(data["members"].transpose("target", "timestep")) != "", dims=("target", "timestep"))
+    parts = []
+    for first, last in windows:
+        inside = ((first <= data["timestep"]) & (data["timestep"] <= last)).values
+        part, there = data.isel(timestep=inside), replaced.isel(timestep=inside)
+        mean = part[["mse_ablated", "mse_clean", "shift"]].astype(np.float64).mean("timestep", skipna=False)
+        distance = part["distance_off"].where(there, 0).sum("timestep") / np.maximum(there.sum("timestep"), 1)
+        members = np.where(there.any("timestep"), "replaced", "").astype(np.dtypes.StringDType())
+        parts.append(mean.assign(distance_off=distance, members=("target", members)))
+    joined = xr.concat(parts, dim=xr.Variable("timestep", np.arange(len(windows))))
+    joined = joined.transpose(..., "sample", "timestep", missing_dims="ignore")
+    return joined.assign(data.drop_dims("timestep").data_vars).assign_attrs(data.attrs)
