@@ -2,8 +2,8 @@
 
 An untrained U-Net of `--layers` attention layers is captured, and four and sixteen times as many samples, timesteps or
 layers. Printed is what is added to the process once the model is loaded, and for scale the bytes written. What is held
-of statistics, and of chunks that wait to be written, is bounded (64 MiB each), so that the memory levels off while what
-is written goes on growing.
+of statistics (8 MiB) and of chunks that wait to be written (64 MiB) is bounded, so that the memory levels off while
+what is written goes on growing.
 
 Run: python benchmarks/capture_memory.py
 """

@@ -220,7 +220,7 @@ def observe_chunks(
         for rows in cuts(chunk, runtime.batch_size)
     ]
     batches = Batches(runtime.batch_size)
-    parts: list[Results] = []
+    held: Results = {}
 
     def run(column: int, start: int, branch: int, x_t: np.ndarray, noise: np.ndarray | None, rows: slice) -> Results:
         some = slice(rows.start - start, rows.stop - start)
@@ -234,11 +234,17 @@ def observe_chunks(
         if rows.start == chunk.start:  # a chunk of latents is read once, not once per batch
             x_t = latents.x_t[chunk, column].values
             noise = None if latents.noise is None else latents.noise[chunk, column].values
-        parts += batches.run(rows, partial(run, column, chunk.start, branch, x_t, noise))
+        done = rows.start - chunk.start
+        for part in batches.run(rows, partial(run, column, chunk.start, branch, x_t, noise)):
+            for key, values in part.items():
+                if done == 0:
+                    held[key] = np.empty((chunk.stop - chunk.start, *values.shape[1:]), values.dtype)
+                held[key][done : done + len(values)] = values
+            done += len(part[LOSS_KEY])
         if rows.stop == chunk.stop:
             region: Region = (*keeper.before, chunk, column)
-            yield region, {key: np.concatenate([part.pop(key) for part in parts]) for key in list(parts[0])}
-            parts = []
+            yield region, held
+            held = {}
 
 
 def cuts(rows: slice, length: int) -> list[slice]:

@@ -30,7 +30,11 @@ Axes = Mapping[str, Sequence[int] | Sequence[str]]
 CHUNK_BYTES = 8 * 2**20
 
 # The statistics of all sites of a chunk are held until it is whole: deep models get shorter chunks.
-HELD_BYTES = 16 * 2**20
+HELD_BYTES = 8 * 2**20
+
+# A chunk is also the longest batch, so very deep models may hold more, until it has this many samples.
+FEW_SAMPLES = 16
+MOST_HELD_BYTES = 64 * 2**20
 
 # Less for factors: a map is computed from a whole chunk of each of its two factors.
 FACTOR_CHUNK_BYTES = 2**20
@@ -198,7 +202,8 @@ class Prompted:
 def samples_per_chunk(sites: Iterable[SiteLayout], samples: int) -> int:
     """Return how many samples of one timestep make a chunk of the largest quantity, or are held of all quantities."""
     sizes = [_bytes(site, variable) for site in sites for variable in site.variables.values()]
-    return max(1, min(samples, CHUNK_BYTES // max(sizes), HELD_BYTES // sum(sizes)))
+    held = max(HELD_BYTES // sum(sizes), min(FEW_SAMPLES, MOST_HELD_BYTES // sum(sizes)))
+    return max(1, min(samples, CHUNK_BYTES // max(sizes), held))
 
 
 def create_attention_store(

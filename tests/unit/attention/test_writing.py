@@ -104,6 +104,8 @@ def test_an_error_of_the_computation_drops_what_waits() -> None:
     with pytest.raises(ValueError, match="not finite"), writing() as write:
         for index in range(50):
             write(array, (index,), block(index))
+        while array.thread is None:  # the thread has begun with the first
+            time.sleep(0.001)
         threading.Timer(0.05, gate.set).start()
         raise ValueError("not finite")
     assert len(array.written) <= 1
