@@ -1,0 +1,69 @@
+"""Faithfulness of kept heads: its two fixed points, its undefined case, and intervals of functions of means."""
+
+import numpy as np
+import pytest
+
+from diffmech.circuits.faithfulness import (
+    contribution_interval,
+    drops,
+    faithfulness,
+    faithfulness_interval,
+    mean_faithfulness,
+    needless,
+)
+
+SETTINGS = {"draws": 500, "confidence": 0.9, "seed": 3}
+
+
+def test_no_heads_are_0_all_heads_are_1_and_harmful_heads_can_push_a_set_beyond() -> None:
+    nothing, everything = 0.3, 0.1
+    assert faithfulness(nothing, nothing, everything) == 0
+    assert faithfulness(everything, nothing, everything) == 1
+    assert faithfulness(0.15, nothing, everything) == pytest.approx(0.75)
+    assert faithfulness(0.05, nothing, everything) == pytest.approx(1.25)
+
+
+def test_where_heads_do_not_help_faithfulness_means_nothing() -> None:
+    assert np.isnan(faithfulness(0.2, 0.1, 0.1))
+    assert np.isnan(faithfulness(0.2, 0.1, 0.3))
+    both = faithfulness(np.array([0.2, 0.2]), np.array([0.3, 0.1]), np.array([0.1, 0.3]))
+    np.testing.assert_allclose(both, [0.5, np.nan])
+
+
+def test_an_interval_resamples_images_of_all_three_losses_together() -> None:
+    source = np.random.default_rng(0)
+    nothing = source.uniform(0.5, 1, 12)
+    everything = nothing * source.uniform(0.2, 0.4, 12)
+    # half of what each image's heads contribute, exactly
+    half = (nothing + everything) / 2
+    interval = faithfulness_interval(np.stack([half, nothing, everything]), nothing, everything, **SETTINGS)
+    for end in (interval.estimate, interval.low, interval.high):
+        np.testing.assert_allclose(end, [0.5, 0, 1], atol=1e-12)
+    assert interval.estimate[1] == 0
+    assert interval.estimate[2] == 1
+
+
+def test_the_contribution_is_the_rise_of_the_loss_without_heads() -> None:
+    found = contribution_interval(np.array([0.2, 0.4]), np.array([0.1, 0.1]), **SETTINGS)
+    assert found.estimate == pytest.approx(200)
+    assert found.low >= 100 - 1e-9
+    assert found.high <= 300 + 1e-9
+
+
+def test_a_drop_is_what_faithfulness_loses_over_all_timesteps_and_at_each() -> None:
+    # two images, two timesteps; heads are worth 0.6 and 0.1 of everything at both
+    nothing, everything = np.full((2, 2), 1.0), np.full((2, 2), 0.0)
+    circuit = np.full((2, 2), 0.2)
+    without = np.stack([circuit + 0.6, circuit + 0.1])
+    found = drops(without, circuit, nothing, everything, **SETTINGS)
+    np.testing.assert_allclose(found.estimate, [[0.6] * 3, [0.1] * 3])
+    np.testing.assert_allclose(found.low, found.high)
+
+
+def test_a_head_whose_drop_may_be_0_or_is_not_known_is_not_needed() -> None:
+    assert needless([0.1, 0.0, -0.2, np.nan]).tolist() == [False, True, True, True]
+
+
+def test_means_run_over_images_and_timesteps() -> None:
+    nothing, everything = np.array([[1.0, 3.0]]), np.array([[0.0, 0.0]])
+    np.testing.assert_allclose(mean_faithfulness(np.array([[[1.0, 0.0]]]), nothing, everything), [0.75])
