@@ -123,6 +123,22 @@ def write_csv(path: Path | str, frame: "pd.DataFrame") -> None:
         frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
 
 
+def read_csv(path: Path | str, columns: Iterable[str]) -> "pd.DataFrame":
+    """Read a table; StoreError names the file where it is missing or broken, or lacks one of `columns`."""
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path)
+    except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise StoreError(f"{path}: cannot be read as a table ({error}); let the workflow make it anew") from error
+    if missing := [column for column in columns if column not in table]:
+        raise StoreError(
+            f"{path}: lacks the columns {', '.join(missing)}; it has {', '.join(map(str, table))}; delete it to have "
+            "it made anew"
+        )
+    return table
+
+
 def write_json(path: Path | str, content: Any) -> None:
     """Write JSON with sorted keys."""
     with atomic_path(path) as temporary:
