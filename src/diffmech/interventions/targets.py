@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 
+from diffmech.artifacts import read_csv
 from diffmech.attention.sites import AttentionSite, HeadId, resolve_heads
-from diffmech.errors import StoreError
 from diffmech.randomness import generator
 
 Pool = Literal["site", "kind", "any"]
@@ -82,15 +81,7 @@ def mechanisms(heads_csv: Path | str, sites: Sequence[AttentionSite]) -> list[Ta
     The table has the columns head, phase_first, phase_last and mechanism. Raises StoreError when it is missing or has
     other columns and ConfigError, with the nearest names, for a head that the model lacks.
     """
-    columns = ["head", "phase_first", "phase_last", "mechanism"]
-    try:
-        table = pd.read_csv(heads_csv)
-    except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise StoreError(f"{heads_csv}: cannot be read as a table ({error}); let the workflow make it anew") from error
-    if missing := [column for column in columns if column not in table]:
-        raise StoreError(
-            f"{heads_csv}: lacks the columns {missing}, it has {list(table)}; let the workflow make it anew"
-        )
+    table = read_csv(heads_csv, ["head", "phase_first", "phase_last", "mechanism"])
     resolve_heads(table["head"], sites)
     targets = []
     for name, rows in table.dropna(subset=["mechanism"]).groupby("mechanism", sort=True):
