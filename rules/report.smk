@@ -17,6 +17,8 @@ CHARTS = {
     "ablation_heads": "5 Ablation",
     "ablation_map": "5 Ablation",
     "ablation_methods": "5 Ablation",
+    "resampling_attributes": "5 Ablation",
+    "resampling_measures": "5 Ablation",
     "complexity_ratio": "6 Complexity",
 }
 
@@ -31,6 +33,8 @@ TABLES = {
     "clusters": f"results/mechanisms/{study.model}/clusters.csv",
     "mechanisms": f"results/mechanisms/{study.model}/heads.csv",
     "effects": f"results/ablation/{study.model}/effects.csv",
+    "resampling": f"results/resampling/{study.model}/effects.csv",
+    "resampled": f"results/resampling/{study.model}/examples.zarr.zip",
     "complexity": f"results/complexity/{study.model}.csv",
     "references": os.path.relpath(Path(workflow.basedir) / "resources" / "references.yaml"),
 }

@@ -14,7 +14,9 @@ import yaml
 ROOT = Path(__file__).parents[2]
 COPIED = ["Snakefile", "config.yaml", "rules", "workflow_scripts", "src", "profiles", "envs", "resources"]
 # Rules without a script.
-TARGETS = {"all", "models", "attention", "entropy", "mechanisms", "ablation", "circuit", "windows", "report"}
+TARGETS = {
+    *("all", "models", "attention", "entropy", "mechanisms", "ablation", "circuit", "windows", "resampling", "report"),
+}
 CPU = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
 
 

@@ -12,6 +12,8 @@ ENTROPY = {"attention_entropy tiny", "entropy_divergence tiny"}
 CLUSTERS = {"cluster_heads tiny", "label_mechanisms tiny"}
 MECHANISMS = {"head_features tiny", "find_phases tiny", *CLUSTERS}
 EFFECTS = {"ablation_effects tiny", "circuit_complexity tiny"}
+RESAMPLED = {"resample_images tiny synthetic 0", "resample_images tiny synthetic 1"}
+RESAMPLING = RESAMPLED | {"resampling_effects tiny"}
 DATASETS = ("lfw_subset", "synthetic_faces")
 BLOCKS = ("t0000-0049", "t0050-0099")
 SHARDS = ("s00000000-00000007", "s00000008-00000015")
@@ -50,8 +52,9 @@ EVERYTHING_ELSE = (
     | references()
     | ablations()
     | EFFECTS
+    | RESAMPLING
     | REPORT
-    | {"compare_domains"}
+    | {"compare_domains", "train_judge tiny"}
 )
 
 EDITS = [
@@ -74,6 +77,7 @@ EDITS = [
         | ablations(blocks=BLOCKS[1:])
         | ablations(groups=("mechanisms",))
         | EFFECTS
+        | RESAMPLING
         | REPORT,
         id="one more timestep: its block, then aggregates",
     ),
@@ -85,13 +89,14 @@ EDITS = [
         | MECHANISMS
         | ablations(groups=("mechanisms",))
         | EFFECTS
+        | RESAMPLING
         | REPORT,
         id="more samples: new shards, then aggregates",
     ),
     pytest.param({"entropy": {"permutations": 150}}, ENTROPY | REPORT, id="entropy"),
     pytest.param(
         {"mechanisms": {"clusters": 3}},
-        CLUSTERS | ablations(groups=("mechanisms",)) | {"ablation_effects tiny"} | REPORT,
+        CLUSTERS | ablations(groups=("mechanisms",)) | {"ablation_effects tiny"} | RESAMPLING | REPORT,
         id="mechanisms: from there down (ablations as far as heads.csv changes)",
     ),
     pytest.param({"ablation": {"methods": ["zero"]}}, ablations() | EFFECTS | REPORT, id="ablation"),
@@ -99,6 +104,17 @@ EDITS = [
         {"ablation": {"controls": 21}},
         ablations(groups=("mechanisms",)) | {"ablation_effects tiny"} | REPORT,
         id="controls of mechanisms",
+    ),
+    pytest.param({"resampling": {"seed": 1}}, RESAMPLING | REPORT, id="other images sampled again"),
+    pytest.param(
+        {"resampling": {"examples": 1, "draws": 150}},
+        {"resampling_effects tiny"} | REPORT,
+        id="what is measured of images that are there",
+    ),
+    pytest.param(
+        {"recognition": {"epochs": 2}},
+        {"train_judge tiny", "resampling_effects tiny"} | REPORT,
+        id="the judge, and what it judges",
     ),
     pytest.param({"complexity": {"draws": 150}}, {"circuit_complexity tiny"} | REPORT, id="complexity"),
     pytest.param({"sampling": {"guidance": 2.0}}, {"generate_gallery tiny"} | REPORT, id="sampling"),
@@ -116,7 +132,8 @@ def test_equal_heads_repeat_no_ablation(finished):
     try:
         assert (finished.folder / "results/mechanisms/tiny/heads.csv").read_bytes() == before
         assert done >= CLUSTERS
-        assert not {job for job in done if job.startswith(("ablate_heads", "capture_attention", "make_latents"))}
+        costly = ("ablate_heads", "capture_attention", "make_latents", "resample_images")
+        assert not {job for job in done if job.startswith(costly)}
     finally:
         finished.run()
     assert finished.planned() == set()

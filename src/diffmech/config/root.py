@@ -14,6 +14,7 @@ from diffmech.config.circuit import CircuitConfig
 from diffmech.config.images import AnyDataset, ImagesConfig
 from diffmech.config.models import DenoiserConfig, RecognitionConfig, SamplingConfig
 from diffmech.config.patching import PatchingConfig, Windows, attribute_of, check_windows
+from diffmech.config.resampling import ResamplingConfig
 from diffmech.config.section import Section
 from diffmech.config.study import CaptureConfig, LatentsConfig, StudyConfig, UntrainedConfig
 
@@ -35,6 +36,7 @@ class Config(Section):
     ablation: AblationConfig = Field(AblationConfig(), description="Ablations and their controls.")
     circuit: CircuitConfig = Field(CircuitConfig(), description="Attribution patching of the heads.")
     patching: PatchingConfig = Field(PatchingConfig(), description="Activation patching between two inputs.")
+    resampling: ResamplingConfig = Field(ResamplingConfig(), description="What removed heads do to whole images.")
     complexity: ComplexityConfig = Field(ComplexityConfig(), description="Circuit complexity.")
     report: ReportConfig = Field(ReportConfig(), description="The page at the end.")
     runtime: RuntimeConfig = Field(RuntimeConfig(), description="Performance only; never recomputes anything.")
@@ -129,6 +131,22 @@ class Config(Section):
         if self.latents.kind == "noised":
             for key, passes in (("ablation", self.ablation_timesteps), ("patching", self.patching_timesteps)):
                 check_windows(getattr(self, key).windows, f"{key}.windows", passes, self._schedule())
+        return self
+
+    @model_validator(mode="after")
+    def _resampling_fits(self) -> "Config":
+        for index, domain in enumerate(self.resampling.domains or []):
+            if domain not in self.study.domains:
+                raise ValueError(
+                    f"resampling.domains[{index}]: {domain!r} is not a domain of the study, which has "
+                    f"{sorted(self.study.domains)}"
+                )
+        for index, name in enumerate(self.resampling.attributes or []):
+            if name not in self.recognition.attributes:
+                raise ValueError(
+                    f"resampling.attributes[{index}]: {name!r} is not in recognition.attributes "
+                    f"{self.recognition.attributes}, which the judge is trained on"
+                )
         return self
 
     def _told_nothing(self) -> str:

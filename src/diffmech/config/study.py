@@ -6,6 +6,7 @@ from pydantic import Field, WithJsonSchema, field_validator, model_validator
 
 from diffmech.config.section import Count, Section, Seed
 
+LABELLED = "synthetic"  # the domain whose attributes are known; the last one where no domain has this name
 _NAMES_OR_NULL = {"type": "object", "additionalProperties": {"anyOf": [{"type": "string"}, {"type": "null"}]}}
 
 

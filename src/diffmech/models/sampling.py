@@ -16,14 +16,13 @@ from torch import Tensor
 from diffmech.artifacts import progress, provenance, write_store
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.models import SamplingConfig
+from diffmech.config.study import LABELLED
 from diffmech.data.synthetic_faces import NAMES, sample_attributes
 from diffmech.errors import ConfigError
 from diffmech.models.denoiser import Condition, Denoiser
 from diffmech.models.load import load_denoiser
 from diffmech.models.prompted import PromptedDenoiser
 from diffmech.randomness import generator
-
-LABELLED = "synthetic"  # the domain whose attributes are known; the last one where no domain has this name
 
 
 def sample_images(
@@ -66,7 +65,7 @@ def ddim(denoiser: Denoiser, steps: int) -> DDIMScheduler:
 def ddim_step(scheduler: DDIMScheduler, predicted: Tensor, t: int, x_t: Tensor) -> Tensor:
     """Return the less noisy images that follow `x_t` at timestep `t`, given the predicted noise."""
     # The direction to the noise is taken anew from the clipped image: guidance drives images beyond [-1, 1].
-    previous: Tensor = scheduler.step(predicted, t, x_t, use_clipped_model_output=True).prev_sample
+    previous: Tensor = scheduler.step(predicted, t, x_t, use_clipped_model_output=True, return_dict=False)[0]
     return previous
 
 
@@ -112,6 +111,17 @@ def drawn_condition(
     return Condition(torch.full((n,), index, dtype=torch.long), torch.from_numpy(values))
 
 
+def domain_condition(denoiser: Denoiser, domain: str, n: int, seed: int) -> Condition:
+    """Return the condition of `n` images of `domain`: attributes drawn in the labelled one, unknown in the others.
+
+    A denoiser that does not know the domain is told nothing.
+    """
+    drawn = drawn_condition(denoiser, n, seed, domain=domain)
+    if not denoiser.conditional or domain not in denoiser.domains:
+        return drawn.null_like()
+    return drawn if domain == labelled_domain(denoiser) else Condition(drawn.domain, drawn.values * torch.nan)
+
+
 def labelled_domain(denoiser: Denoiser) -> str | None:
     """Return the domain whose attributes the denoiser knows, None for a network without domains."""
     if not denoiser.domains:
@@ -130,10 +140,8 @@ def gallery_rows(denoiser: Denoiser, sampling: SamplingConfig) -> dict[str, Cond
         return {"unconditional": Condition.null(n, 0)}
     labelled = labelled_domain(denoiser)
     rows = {}
-    for index, domain in enumerate(denoiser.domains):
-        drawn = drawn_condition(denoiser, n, seed, domain=domain)
-        unknown = Condition(torch.full((n,), index, dtype=torch.long), torch.full_like(drawn.values, torch.nan))
-        rows[domain] = drawn if domain == labelled else unknown
+    for domain in denoiser.domains:
+        rows[domain] = domain_condition(denoiser, domain, n, seed)
     prefix = f"{labelled}, " if labelled else ""
     for attribute in sampling.attributes:
         if attribute in denoiser.attributes:

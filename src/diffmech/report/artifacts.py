@@ -16,7 +16,11 @@ from diffmech.artifacts import read_json
 from diffmech.errors import StoreError
 from diffmech.interventions.measures import DENOISING_LOSS, OUTPUT_SHIFT
 
-TABLES = ("entropy", "divergence", "phases", "clusters", "mechanisms", "effects", "complexity", "references")
+TABLES = (
+    *("entropy", "divergence", "phases", "clusters", "mechanisms", "effects", "resampling", "complexity"),
+    "references",
+)
+STORES = ("comparison", "model", "heldout", "gallery", "resampled")
 STAGES = {"down": 0, "mid": 1, "up": 2}
 
 
@@ -36,6 +40,8 @@ class ReportInputs:
     clusters: str
     mechanisms: str
     effects: str
+    resampling: str
+    resampled: str
     complexity: str
     references: str
     benchmarks: str | None = None
@@ -43,7 +49,7 @@ class ReportInputs:
 
 def inputs_of_job(files: Any, domains: Sequence[str]) -> ReportInputs:
     """Return the paths of a rule's input, which names tables as `ReportInputs` does and lists stores by domain."""
-    named = {name: str(getattr(files, name)) for name in ("comparison", "model", "heldout", "gallery", *TABLES)}
+    named = {name: str(getattr(files, name)) for name in (*STORES, *TABLES)}
     stores = (list(files.attention_first), list(files.attention_second))
     return ReportInputs(
         datasets=dict(zip(domains, map(str, files.datasets), strict=True)),
@@ -69,6 +75,7 @@ class Tables:
     clusters: pd.DataFrame
     mechanisms: pd.DataFrame
     effects: pd.DataFrame
+    resampling: pd.DataFrame
     complexity: pd.DataFrame
     references: dict[str, Any]
     history: pd.DataFrame | None
@@ -94,6 +101,10 @@ REQUIRED = {
         "domain group target method timestep effect_percent low high p_zero p_zero_holm shift shift_low "
         "shift_high control_mean control_low control_high control_percentile p_control p_control_adjusted "
         "off_distribution heads n measure"
+    ),
+    "resampling": (
+        "domain group target window measure clean effect low high p_zero p_zero_holm control_mean control_low "
+        "control_high p_control p_control_adjusted flipped heads controls n"
     ),
     "complexity": "variant ratio low high p",
     "history": "step loss learning_rate seconds",
@@ -122,6 +133,7 @@ def read_tables(inputs: ReportInputs) -> Tables:
         clusters=read_table(inputs.clusters, "clusters"),
         mechanisms=read_table(inputs.mechanisms, "mechanisms"),
         effects=effects,
+        resampling=read_table(inputs.resampling, "resampling"),
         complexity=read_table(inputs.complexity, "complexity"),
         references=read_references(inputs.references),
         history=beside_weights(inputs, model, "history"),

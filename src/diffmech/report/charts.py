@@ -7,7 +7,7 @@ from typing import Any
 
 from diffmech.artifacts import atomic_path
 from diffmech.config.analysis import AblationConfig
-from diffmech.report import charts_ablation, charts_attention, charts_mechanisms, charts_model
+from diffmech.report import charts_ablation, charts_attention, charts_mechanisms, charts_model, charts_resampling
 from diffmech.report.artifacts import ReportInputs, Tables, read_tables
 from diffmech.report.drawing import specification, write_text
 from diffmech.report.findings import mechanism_names, published
@@ -30,6 +30,12 @@ CHARTS: dict[str, Drawer] = {
     "ablation_heads": lambda t, a: _forest(t, a, "heads"),
     "ablation_map": lambda t, a: charts_ablation.ablation_map(t.effects, a.methods[0], t.heads, t.domains, a.alpha),
     "ablation_methods": lambda t, _: charts_ablation.ablation_methods(t.effects, t.domains, mechanism_names(t)),
+    "resampling_attributes": lambda t, a: charts_resampling.resampling_attributes(
+        t.resampling, a.alpha, mechanism_names(t)
+    ),
+    "resampling_measures": lambda t, a: charts_resampling.resampling_measures(
+        t.resampling, a.alpha, mechanism_names(t)
+    ),
     "complexity_ratio": lambda t, _: charts_ablation.complexity_ratio(
         t.complexity, published(t.references, "complexity_ratio"), t.domains
     ),

@@ -25,6 +25,9 @@ from diffmech.models.sampling import generate_gallery
 from diffmech.report.artifacts import ReportInputs
 from diffmech.report.charts import CHARTS, draw_charts
 from diffmech.report.page import write_report
+from diffmech.resampling.effects import resampling_effects
+from diffmech.resampling.images import resample_images
+from diffmech.workflow.resamplings import RESAMPLED, named_resampled, resampled_names
 from diffmech.workflow.study import ABLATION, ATTENTION, GENERATED, LATENTS, REFERENCE, Study
 
 
@@ -104,6 +107,8 @@ def _analyse(study: Study, folder: Path, model_json: Path) -> Path:
             name: results / f"{name}.csv"
             for name in ("entropy", "divergence", "phases", "clusters", "mechanisms", "effects", "complexity")
         },
+        "resampling": results / "resampling.csv",
+        "resampled": results / "resampled.zarr.zip",
         "references": study.root / "resources/references.yaml",
     }
     compare_domains(datasets, tables["comparison"], samples=config.capture.samples)
@@ -160,6 +165,34 @@ def _analyse(study: Study, folder: Path, model_json: Path) -> Path:
         complexity=config.complexity,
         method=config.ablation.methods[0],
         seed=0,
+    )
+    for domain, dataset in study.domains.items():
+        prompts = config.datasets[dataset]
+        assert isinstance(prompts, Prompts)
+        for part in range(config.resampling.parts):
+            resample_images(
+                model_json,
+                tables["mechanisms"],
+                [folder / REFERENCE.format(model=study.model, block=block) for block in study.ablation_blocks],
+                folder / RESAMPLED.format(model=study.model, domain=domain, part=part),
+                domain=domain,
+                part=part,
+                resampling=config.resampling,
+                sampling=config.sampling,
+                seed=0,
+                runtime=runtime,
+                prompts=prompts,
+                size=config.images.size,
+            )
+    named = named_resampled(study)
+    resampling_effects(
+        {domain: [folder / path for path in named[name]] for domain, name in resampled_names(study).items()},
+        tables["resampling"],
+        tables["resampled"],
+        judge=None,
+        resampling=config.resampling,
+        seed=0,
+        runtime=runtime,
     )
     inputs = ReportInputs(
         **{name: str(path) for name, path in tables.items()},

@@ -51,6 +51,17 @@ OVERLAY: dict[str, Any] = {
         "reference_samples": 3,
         "control_samples": 2,
     },
+    "resampling": {
+        "images": 3,
+        "steps": 2,
+        "controls": 1,
+        "control_images": 2,
+        "examples": 2,
+        "draws": 100,
+        "permutations": 100,
+        "distance_draws": 20,
+        "parts": 1,
+    },
     "complexity": {"draws": 100, "permutations": 100},
     "report": {"examples": 1, "gallery": 6},
     "runtime": {"batch_size": 8, "progress": False, "device": "cpu"},
@@ -82,6 +93,12 @@ def test_a_pipeline_goes_through_the_whole_main_job(family: str, kind: str, tmp_
     assert "reads the token drawing" in page
     timesteps = [100, 600] if kind == "noised" else [1, 501]
     assert sorted(heads["timestep"].unique()) == timesteps
+    # whole images: nobody judges their attributes, which the page says, but how far they move is known
+    changed = pd.read_csv(report.parent / "resampling.csv")
+    assert set(changed["domain"]) == {"photo", "drawing"}
+    assert set(changed["measure"]) == {"ssim", "mse"}
+    assert changed.query("measure == 'mse'")["effect"].max() > 0
+    assert "Not measured: attributes" in page
     if kind == "trajectory":
         # nobody knows the noise, so the effect on the loss is the output shift
         ablated = open_store(tmp_path / study.ablations("photos", "heads")[0]).to_dataset()

@@ -3,6 +3,7 @@
 `build_study(folder)` writes every artifact the report reads. With `effect=False` nothing in it beats any null.
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -72,10 +73,12 @@ def build_study(folder: Path, *, effect: bool = True, optional: bool = True) -> 
         "clusters": clusters_table(generator),
         "mechanisms": mechanisms_table(effect, generator),
         "effects": effects_table(effect, generator),
+        "resampling": resampling_table(effect),
         "complexity": complexity_table(effect),
     }
     for name, table in tables.items():
         write_csv(folder / f"{name}.csv", table)
+    write_resampled(folder / "resampled.zarr.zip", list(tables["mechanisms"]["mechanism"].unique()))
     write_benchmarks(folder / "benchmarks")
     return ReportInputs(
         datasets=datasets,
@@ -83,6 +86,7 @@ def build_study(folder: Path, *, effect: bool = True, optional: bool = True) -> 
         model=str(model),
         heldout=str(folder / "models/heldout.csv"),
         gallery=str(folder / "models/gallery.zarr.zip"),
+        resampled=str(folder / "resampled.zarr.zip"),
         attention=attention,
         references=str(ROOT / "resources" / "references.yaml"),
         benchmarks=str(folder / "benchmarks"),
@@ -353,3 +357,65 @@ def write_benchmarks(folder: Path) -> None:
         path = folder / f"{name}.tsv"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"s\th:m:s\tmax_rss\n{seconds}\t0:00:42\t812.5\n", encoding="utf-8")
+
+
+def resampling_table(effect: bool) -> pd.DataFrame:
+    """Return a mechanism without which images lose their glasses, where there are effects, and an idle one."""
+    rows = []
+    for position, mechanism in enumerate(["cross-1", "self-1"]):
+        strong = effect and position == 0
+        for measure, value, clean in (
+            ("ssim", 0.6 if strong else 0.98, 1.0),
+            ("mse", 0.1 if strong else 0.001, 0.0),
+            ("attribute:glasses", -0.2 if strong else 0.001, 0.5),
+            ("asked:glasses", -0.4 if strong else 0.001, 0.95),
+            ("fd", 30.0 if strong else 0.1, 200.0),
+            ("kid", 0.5 if strong else 0.0, 0.2),
+        ):
+            paired = measure in ("ssim", "mse")
+            p = np.nan if paired else 0.002 if strong else 0.6
+            rows.append(
+                {
+                    "domain": "synthetic",
+                    "group": "mechanisms",
+                    "target": mechanism,
+                    "window": "all",
+                    "measure": measure,
+                    "clean": clean,
+                    "effect": value,
+                    "low": value - 0.05,
+                    "high": value + 0.05,
+                    "p_zero": p,
+                    "p_zero_holm": p if np.isnan(p) else min(1.0, 4 * p),
+                    "control_mean": 0.01,
+                    "control_low": 0.0,
+                    "control_high": 0.02,
+                    "p_control": 0.04 if strong else 0.5,
+                    "p_control_adjusted": 0.045 if strong else 1.0,
+                    "flipped": 0.3 if strong and not paired else 0.0,
+                    "heads": 4,
+                    "controls": 20,
+                    "n": 16,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def write_resampled(path: Path, mechanisms: list[str]) -> None:
+    """Write three images with nothing removed and without each mechanism."""
+    targets = ["clean", *sorted(mechanisms)]
+    images = np.random.default_rng(1).uniform(-1, 1, (len(targets), 3, 1, 32, 32)).astype(np.float32)
+    text = np.dtypes.StringDType()
+    store = xr.Dataset(
+        {"image": (("row", "index", "channel", "y", "x"), images)},
+        coords={
+            "domain": ("row", np.array(["synthetic"] * len(targets), dtype=text)),
+            "target": ("row", np.array(targets, dtype=text)),
+        },
+        attrs={
+            "absent": json.dumps([]),
+            "judge": json.dumps("the trained judge"),
+            "accuracy": json.dumps({"glasses": 0.97}),
+        },
+    )
+    write_store(path, store)

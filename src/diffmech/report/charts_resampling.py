@@ -1,0 +1,168 @@
+"""Charts of what removed heads do to whole images: attributes that go, and how far images move, beside controls."""
+
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from diffmech.report.artifacts import largest, records
+from diffmech.report.drawing import absent, finish, row_height, table
+
+NOTHING = "No image was sampled with heads removed."
+QUESTIONS = {"asked": "shown as asked for", "attribute": "shown at all"}
+MEASURES = {"ssim": "likeness to the clean image (SSIM)", "fd": "Fréchet distance, excess"}
+NOT_BEATEN = "controls not beaten or not run"
+CLAIMS = ("more than its controls", "not zero", "not distinguishable from zero")
+
+
+def whole_mechanisms(resampling: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
+    """Return the rows of mechanisms removed throughout sampling, with a readable name and the kind of measure."""
+    chosen = (resampling["group"] == "mechanisms") & (resampling["window"] == "all")
+    frame = resampling[chosen].copy()
+    frame["name"] = frame["target"].map(lambda target: names.get(target, target))
+    parts = frame["measure"].str.split(":", n=1, expand=True).reindex(columns=[0, 1])
+    return frame.assign(kind=parts[0], attribute=parts[1])
+
+
+def claim(row: Any, alpha: float) -> str:
+    """Return what may be said of one change after correction."""
+    if row.p_zero_holm < alpha:
+        return CLAIMS[0] if row.p_control_adjusted < alpha else CLAIMS[1]
+    return CLAIMS[2]
+
+
+def resampling_attributes(resampling: pd.DataFrame, alpha: float, names: dict[str, str]) -> Any:
+    """How much surer or less sure the judge is of each attribute when a mechanism is removed."""
+    frame = whole_mechanisms(resampling, names)
+    frame = frame[frame["kind"].isin(QUESTIONS)]
+    if frame.empty:
+        return absent(NOTHING if resampling.empty else "Nothing judged attributes of the sampled images.")
+    shown = "asked" if (frame["kind"] == "asked").any() else "attribute"
+    frame = frame[frame["kind"] == shown].assign(points=lambda rows: 100 * rows["effect"])
+    frame["claim"] = [claim(row, alpha) for row in records(frame)]
+    frame["mark"] = frame["claim"].map({CLAIMS[0]: "◆", CLAIMS[1]: "●", CLAIMS[2]: ""})
+    columns = [
+        *["domain", "name", "attribute", "points", "low", "high", "p_zero_holm", "control_mean", "control_low"],
+        *["control_high", "p_control_adjusted", "clean", "flipped", "n", "claim", "mark"],
+    ]
+    bound = max(float(frame["points"].abs().max()), 1.0)
+    order = list(frame.groupby("name")["points"].apply(lambda v: v.abs().max()).sort_values(ascending=False).index)
+    x = alt.X(
+        "attribute:N", title=None, sort=None, axis=alt.Axis(labelAngle=0, ticks=False, domain=False, orient="top")
+    )
+    y = alt.Y("name:N", sort=order, title=None, axis=alt.Axis(labelLimit=170, ticks=False, domain=False))
+    cells = (
+        alt.Chart()
+        .mark_rect()
+        .encode(
+            x=x,
+            y=y,
+            color=alt.Color(
+                "points:Q",
+                title=f"change in how surely it is {QUESTIONS[shown]}, percentage points",
+                scale=alt.Scale(domain=[-bound, bound], domainMid=0, interpolate="rgb"),
+            ),
+            tooltip=[
+                alt.Tooltip("name:N", title="removed"),
+                "attribute:N",
+                "domain:N",
+                alt.Tooltip("points:Q", title="change, points", format=".3g"),
+                alt.Tooltip("low:Q", title="from (of 1)", format=".3g"),
+                alt.Tooltip("high:Q", title="to (of 1)", format=".3g"),
+                alt.Tooltip("clean:Q", title="clean images (of 1)", format=".3g"),
+                alt.Tooltip("flipped:Q", title="share of verdicts that flipped", format=".2f"),
+                alt.Tooltip("p_zero_holm:Q", title="p against no change (Holm)", format=".3g"),
+                alt.Tooltip("control_mean:Q", title="matched controls (of 1)", format=".3g"),
+                alt.Tooltip("p_control_adjusted:Q", title="p against controls (corrected)", format=".3g"),
+                alt.Tooltip("n:Q", title="images"),
+                "claim:N",
+            ],
+        )
+    )
+    marks = alt.Chart().mark_text(style="mark-on-heat", fontSize=12, stroke=None).encode(x=x, y=y, text="mark:N")
+    layers = alt.layer(cells, marks)
+    top = largest(frame, "points")
+    description = (
+        f"Heat map of {frame['name'].nunique()} mechanisms by {frame['attribute'].nunique()} attributes: how removing a"
+        f" mechanism changes how surely an attribute is {QUESTIONS[shown]}. The largest change is {top['points']:.3g}"
+        f" percentage points, {top['attribute']} without {top['name']};"
+        f" {int((frame['claim'] != CLAIMS[2]).sum())} of {len(frame)} changes differ from zero after correction."
+    )
+    height = max(60.0, 1.6 * row_height(len(order)) * len(order))
+    if frame["domain"].nunique() == 1:
+        return finish(layers.properties(data=table(frame[columns])), description, height=height)
+    panel = layers.properties(width=300, height=height)
+    return finish(
+        panel.facet(facet=alt.Facet("domain:N", title=None), columns=2, data=table(frame[columns])),
+        description,
+        panels=2,
+    )
+
+
+def resampling_measures(resampling: pd.DataFrame, alpha: float, names: dict[str, str]) -> Any:
+    """How far images move from the clean ones when a mechanism is removed, beside its matched controls."""
+    frame = whole_mechanisms(resampling, names)
+    frame = frame[frame["kind"].isin(MEASURES)]
+    if frame.empty:
+        return absent(NOTHING)
+    several = frame["domain"].nunique() > 1
+    frame["panel"] = frame["kind"].map(MEASURES)
+    if several:
+        frame["panel"] = frame["domain"] + ": " + frame["panel"]
+    frame["beaten"] = (frame["p_control_adjusted"] < alpha).map({True: CLAIMS[0], False: NOT_BEATEN})
+    order = list(frame[frame["kind"] == "ssim"].groupby("name")["effect"].mean().sort_values().index)
+    columns = [
+        *["panel", "domain", "name", "measure", "effect", "low", "high", "clean", "control_mean", "control_low"],
+        *["control_high", "p_control_adjusted", "n", "beaten"],
+    ]
+    y = alt.Y("name:N", sort=order, title=None, axis=alt.Axis(labelLimit=170))
+    x = alt.X("effect:Q", title=None, scale=alt.Scale(zero=False))
+    band = (
+        alt.Chart()
+        .mark_bar(style="null-band", height={"band": 0.8})
+        .encode(y=y, x=alt.X("control_low:Q", title=None), x2="control_high:Q")
+        .transform_filter("isValid(datum.control_low)")
+    )
+    bars = alt.Chart().mark_rule(strokeWidth=2).encode(y=y, x="low:Q", x2="high:Q")
+    points = (
+        alt.Chart()
+        .mark_point(filled=True, size=65, opacity=1)
+        .encode(
+            y=y,
+            x=x,
+            shape=alt.Shape(
+                "beaten:N",
+                title=None,
+                scale=alt.Scale(domain=[CLAIMS[0], NOT_BEATEN], range=["diamond", "circle"]),
+                legend=alt.Legend(columns=1),
+            ),
+            tooltip=[
+                alt.Tooltip("name:N", title="removed"),
+                alt.Tooltip("panel:N", title="measure"),
+                alt.Tooltip("effect:Q", format=".3g"),
+                alt.Tooltip("low:Q", title="from", format=".3g"),
+                alt.Tooltip("high:Q", title="to", format=".3g"),
+                alt.Tooltip("clean:Q", title="clean images", format=".3g"),
+                alt.Tooltip("control_mean:Q", title="matched controls", format=".3g"),
+                alt.Tooltip("control_low:Q", title="controls from", format=".3g"),
+                alt.Tooltip("control_high:Q", title="controls to", format=".3g"),
+                alt.Tooltip("p_control_adjusted:Q", title="p against controls (corrected)", format=".3g"),
+                alt.Tooltip("n:Q", title="images"),
+            ],
+        )
+    )
+    chart = alt.layer(band, bars, points).properties(width=300, height=max(70, 22 * len(order)))
+    panels = chart.facet(
+        facet=alt.Facet("panel:N", title=None, sort=list(dict.fromkeys(frame["panel"]))),
+        columns=2,
+        data=table(frame[columns]),
+    ).resolve_scale(x="independent")
+    alike = frame[frame["kind"] == "ssim"]
+    lowest = alike.sort_values("effect").iloc[0]
+    return finish(
+        panels,
+        f"Likeness to the clean image, 1 where nothing changed, for {alike['name'].nunique()} removed mechanisms:"
+        f" lowest is {lowest['effect']:.3g} ({lowest['low']:.3g} to {lowest['high']:.3g}) for {lowest['name']}. Beside"
+        " it the excess Fréchet distance to clean images of other seeds, where features were read.",
+        panels=2,
+    )

@@ -1,0 +1,134 @@
+"""The chapter on whole images: the same seeds drawn again with each mechanism removed. Ours."""
+
+import json
+
+import numpy as np
+import pandas as pd
+
+from diffmech.artifacts import open_store
+from diffmech.report import markup
+from diffmech.report.artifacts import records
+from diffmech.report.charts_resampling import CLAIMS, claim, whole_mechanisms
+from diffmech.report.context import Context
+from diffmech.report.findings import mechanism_names
+from diffmech.report.pictures import Picture, colour_pixels, mosaic, picture
+from diffmech.report.wording import count, interval, listed, number, p_value
+
+TILE = 70  # CSS pixels of one image
+
+
+def resampling(context: Context) -> str:
+    """Return pictures with and without each mechanism, the attributes that went with it, and how far images moved."""
+    frame = context.tables.resampling
+    absent = [str(reason) for reason in json.loads(open_store(context.inputs.resampled).attrs["absent"])]
+    reasons = [markup.paragraph(f"Not measured: {reason}.") for reason in absent]
+    if frame.empty:
+        return markup.section("resampling", "What becomes of whole images", *reasons)
+    names, settings = mechanism_names(context.tables), context.config.resampling
+    alpha = context.config.ablation.alpha
+    steps, guidance = settings.steps or context.config.sampling.steps, settings.guidance
+    guided = context.config.sampling.guidance if guidance is None else guidance
+    what = "the mean of what they write over the clean images" if settings.method == "mean" else "nothing"
+    read = (
+        f"The same {settings.images} seeds were sampled again in {steps} steps with guidance {guided:g}, each time with"
+        f" the heads of one mechanism replaced by {what}, at the same step. Beside each stand"
+        f" {count(settings.controls, 'matched random set')} of as many heads."
+    )
+    return markup.section(
+        "resampling",
+        "What becomes of whole images",
+        markup.paragraph(finding_sentence(frame, names, alpha)),
+        markup.paragraph(read),
+        *reasons,
+        "<h3>The same seeds without each mechanism</h3>",
+        pictures(context, names),
+        "<h3>Which attributes go</h3>",
+        context.chart(
+            "resampling_attributes",
+            "How much surer (orange) or less sure (blue) the judge is of each attribute when a mechanism is removed. A"
+            f" dot marks a change that differs from zero, a diamond one that also beats its matched controls (level"
+            f" {alpha:g}, corrected). {judge_sentence(context)}",
+        ),
+        markup.paragraph(power_sentence(settings.controls, alpha), "quiet"),
+        "<h3>How far images move</h3>",
+        context.chart(
+            "resampling_measures",
+            "Left: likeness to the clean image of the same seed, 1 = unchanged. Right: by how much the Fréchet distance"
+            " to clean images of other seeds exceeds that of the clean images themselves; 0 = as good as they. Lines"
+            " are intervals over seeds, grey the range of matched controls; few images make both distances too large.",
+        ),
+    )
+
+
+def finding_sentence(frame: pd.DataFrame, names: dict[str, str], alpha: float) -> str:
+    """Return in one sentence which mechanism carries which attribute, or that none was shown to."""
+    table = whole_mechanisms(frame, names)
+    judged = table[table["kind"] == ("asked" if (table["kind"] == "asked").any() else "attribute")]
+    if judged.empty:
+        lowest = table[table["kind"] == "ssim"].sort_values("effect").iloc[0]
+        return (
+            f"Images change most without {lowest['name']}: their likeness to the clean ones falls to"
+            f" {interval(lowest['effect'], lowest['low'], lowest['high'])}; nothing judged their attributes."
+        )
+    judged = judged.assign(claim=[claim(row, alpha) for row in records(judged)])
+    hits = judged[judged["claim"] != CLAIMS[2]]
+    if hits.empty:
+        return (
+            f"No mechanism was shown to carry an attribute: none of {count(len(judged), 'change')} differs from zero."
+        )
+    top = hits.iloc[int(hits["effect"].abs().to_numpy().argmax())]
+    beaten = hits[hits["claim"] == CLAIMS[0]]
+    change = interval(100 * top["effect"], 100 * top["low"], 100 * top["high"], "percentage points")
+    controls = (
+        f"matched random heads change it by {number(100 * top['control_mean'])},"
+        f" {p_value(top['p_control_adjusted'])} after correction"
+        if pd.notna(top["control_mean"])
+        else "no matched controls were run"
+    )
+    return (
+        f"Without {top['name']}, the judge is {number(abs(100 * top['effect']))} percentage points"
+        f" {'less' if top['effect'] < 0 else 'more'} sure of {top['attribute']} ({change}); {controls}."
+        f" {len(hits)} of {count(len(judged), 'change')} differ from zero, {len(beaten)} of them"
+        f" {'beats' if len(beaten) == 1 else 'beat'} the controls."
+    )
+
+
+def power_sentence(controls: int, alpha: float) -> str:
+    """Return what so many controls can show."""
+    least = 1 / (1 + controls)
+    if controls and least < alpha:
+        return f"With {controls} controls the least p-value against them is {number(least, 2)}."
+    return (
+        f"With {count(controls, 'control')} no p-value against them falls below {number(least, 2)}, so none can be"
+        f" beaten at level {alpha:g}: they show what as many other heads do. Give more in resampling.controls."
+    )
+
+
+def judge_sentence(context: Context) -> str:
+    """Return who judges, and how good the judge is where that is known."""
+    about = {key: json.loads(value) for key, value in open_store(context.inputs.resampled).attrs.items()}
+    accuracy = about.get("accuracy", {})
+    if not accuracy:
+        return f"The judge is {about['judge']}; how often it is right is not known." if "judge" in about else ""
+    right = [f"{name} {number(100 * share, 3)} %" for name, share in accuracy.items()]
+    return f"The judge is a classifier trained on drawn faces; right on faces it never saw: {listed(right)}."
+
+
+def pictures(context: Context, names: dict[str, str]) -> str:
+    """Return one row of images per mechanism, under the clean ones."""
+    data = open_store(context.inputs.resampled).dataset
+    rows = []
+    domains = [str(domain) for domain in data["domain"].values]
+    for index, (domain, target) in enumerate(zip(domains, data["target"].values, strict=True)):
+        label = "nothing removed" if target == "clean" else f"without {names.get(str(target), str(target))}"
+        prefix = f"{domain}: " if len(set(domains)) > 1 else ""
+        rows.append(strip(data["image"].isel(row=index).values, prefix + label))
+    cells = [(markup.escape(row.caption), markup.plain_image(row, markup.width_limit(row, TILE))) for row in rows]
+    body = "".join(f"<div>{label}</div>{image}" for label, image in cells)
+    return f'<div class="gallery">{body}</div>'
+
+
+def strip(images: np.ndarray, label: str) -> Picture:
+    """Return images `(image, channel, y, x)` in [-1, 1] side by side."""
+    tiles = list(colour_pixels(images))
+    return picture(mosaic(tiles, len(tiles)), f"{len(tiles)} generated images, {label}", label, tiles=len(tiles))

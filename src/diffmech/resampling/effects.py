@@ -1,0 +1,337 @@
+"""What removing heads does to whole images, as a table: paired with the clean images, and beside matched controls.
+
+Paired with the clean image of the same seed: structural similarity (Wang et al. 2004), mean squared error, and how much
+surer the judge is of each attribute (`attribute:`), also counted towards what was asked for (`asked:`; below 0, the
+image shows less of it). Of the whole set: Frechet and kernel distance to clean images of other seeds, less those of the
+clean images themselves, which stand in the column `clean`. Intervals are paired bootstraps over seeds with the
+reference held fixed. p against zero: random signs of the paired changes, for distances swaps of clean and ablated
+images; similarity and error can only be on one side of no change, so they have none, and their null are the controls.
+This set of measures is ours.
+"""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+from torch import Tensor
+
+from diffmech.artifacts import progress, provenance, write_csv, write_store
+from diffmech.config.analysis import RuntimeConfig
+from diffmech.config.resampling import ResamplingConfig
+from diffmech.interventions.effects import control_summary, jointly_corrected
+from diffmech.randomness import generator
+from diffmech.resampling.distances import frechet_distances, kernel_distances
+from diffmech.resampling.images import Part, open_parts
+from diffmech.resampling.judging import Panel, open_panel
+from diffmech.resampling.likeness import squared_error, structural_similarity
+from diffmech.resampling.removals import WHOLE
+from diffmech.statistics.bootstrap import bootstrap_mean, resampling_weights
+from diffmech.statistics.multiplicity import holm
+from diffmech.statistics.permutation import permutation_p, sign_flip_permutation
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = [
+    "domain",
+    "group",
+    "target",
+    "window",
+    "measure",
+    "clean",
+    "effect",
+    "low",
+    "high",
+    "p_zero",
+    "p_zero_holm",
+    "control_mean",
+    "control_low",
+    "control_high",
+    "p_control",
+    "p_control_adjusted",
+    "flipped",
+    "heads",
+    "controls",
+    "n",
+]
+DISTANCES = {"fd": frechet_distances, "kid": kernel_distances}
+ATTRIBUTE, ASKED = "attribute:", "asked:"
+TEXT = np.dtypes.StringDType()
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was measured of some images: features `(image, feature)`, probabilities `(image, attribute)`, and, beside
+    the clean images, `ssim` and `mse` `(image,)`."""
+
+    features: np.ndarray
+    probabilities: np.ndarray
+    ssim: np.ndarray
+    mse: np.ndarray
+
+    def first(self, count: int) -> "Seen":
+        """Return what was measured of the first images."""
+        return Seen(self.features[:count], self.probabilities[:count], self.ssim[:count], self.mse[:count])
+
+
+def resampling_effects(
+    stores: Mapping[str, Sequence[Path | str]],
+    output_csv: Path | str,
+    examples: Path | str,
+    *,
+    judge: Path | str | None,
+    resampling: ResamplingConfig,
+    seed: int,
+    runtime: RuntimeConfig,
+    why_none: str = "",
+) -> None:
+    """Write the table of effects from the parts of each domain, and a store of example images for the report.
+
+    Rows are by domain, group, target, window ("all" or first-last timestep) and measure: ssim, mse, fd, kid,
+    attribute:<name>, asked:<name>. What is not measured is left out, and named with its reason in `absent` of the
+    examples and in the log. `why_none` says why there is nothing at all. Raises what reading stores and judges raises.
+    """
+    domains = {name: open_parts(paths) for name, paths in sorted(stores.items()) if paths}
+    absent = [why_none] if why_none else []
+    about: dict[str, object] = {}
+    tables: dict[str, pd.DataFrame] = {}
+    pictures: list[xr.Dataset] = []
+    if domains:
+        panel = open_panel(resampling, judge, device=runtime.device)
+        absent += panel.absent
+        about = {"space": panel.space, "judge": panel.judge, "accuracy": panel.accuracy}
+    for name, parts in domains.items():
+        label = str(parts[0].store.attrs["domain"])
+        if label in tables:
+            absent.append(f"domain {name}: the denoiser knows no domains, so its images are those of {label}")
+            continue
+        tables[label] = domain_effects(parts, panel, label, resampling=resampling, seed=seed, show=runtime.progress)
+        pictures.append(_examples(parts, label, resampling.examples))
+    for reason in absent:
+        logger.warning("not measured: %s", reason)
+    whole = pd.concat(tables.values(), ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS)
+    write_csv(output_csv, whole[COLUMNS])
+    store = xr.concat(pictures, "row") if pictures else xr.Dataset(coords={"row": np.empty(0, np.int64)})
+    store.attrs = {
+        "absent": json.dumps(absent),
+        **{key: json.dumps(value) for key, value in about.items()},
+        "provenance": provenance(rule="resampling_effects", resampling=resampling.canonical(), seed=seed),
+    }
+    write_store(examples, store)
+
+
+def domain_effects(
+    parts: Sequence[Part],
+    panel: Panel,
+    domain: str,
+    *,
+    resampling: ResamplingConfig,
+    seed: int,
+    show: bool = False,
+) -> pd.DataFrame:
+    """Return the rows of one domain, whose removals are spread over `parts`."""
+    measured = _Measured(parts, panel, resampling, seed, show)
+    rows = [row for target in measured.targets for row in measured.rows(target)]
+    table = pd.DataFrame(rows).assign(domain=domain)
+    if table.empty:
+        return pd.DataFrame(columns=COLUMNS)
+    judged = table["measure"].str.startswith((ATTRIBUTE, ASKED))
+    table["p_zero_holm"] = np.nan
+    for family in (judged, *(table["measure"] == name for name in DISTANCES)):
+        table.loc[family, "p_zero_holm"] = holm(table.loc[family, "p_zero"])
+    order = {measure: place for place, measure in enumerate(dict.fromkeys(table["measure"]))}
+    table = table.join(measured.against_controls(list(order)), on=["target", "window", "measure"])
+    table = table.assign(place=table["measure"].map(order))
+    return table.sort_values(["group", "target", "window", "place"], kind="stable", ignore_index=True)[COLUMNS]
+
+
+@dataclass(frozen=True)
+class _Target:
+    name: str
+    group: str
+    window: str
+    heads: int
+    clean: Seen
+    seen: Seen
+
+
+class _Measured:
+    """All images of one domain, looked at once."""
+
+    def __init__(
+        self, parts: Sequence[Part], panel: Panel, resampling: ResamplingConfig, seed: int, show: bool
+    ) -> None:
+        self.panel, self.resampling, self.seed = panel, resampling, seed
+        self.asked = _asked(parts[0].store, panel.attributes)
+        self.targets: list[_Target] = []
+        self.controls: dict[str, list[tuple[Seen, Seen]]] = {}
+        reference = [part.images("others") for part in parts if part.store.sizes["other"]]
+        self.reference = self._features(torch.cat(reference))
+        self.distances = DISTANCES if panel.features is not None else {}
+        names = ("ablated", "matched")
+        work = [(part, name, row) for part in parts for name in names for row in range(len(part.store[name]))]
+        clean: dict[Path, tuple[Tensor, Seen]] = {}
+        for part, name, row in progress(work, "judging images", total=len(work), show=show):
+            if part.path not in clean:
+                images = part.images("clean")
+                clean[part.path] = images, self._see(images, images)
+            images, own = clean[part.path]
+            changed = part.images(name, row)
+            seen = self._see(changed, images[: len(changed)])
+            if name == "matched":
+                self.controls.setdefault(part.texts("control_of")[row], []).append((own.first(len(changed)), seen))
+            else:
+                kept = [part.texts(coordinate)[row] for coordinate in ("target", "group", "window")]
+                self.targets.append(_Target(kept[0], kept[1], kept[2], int(part.store["heads"][row]), own, seen))
+
+    def _features(self, images: Tensor) -> np.ndarray:
+        return np.empty((len(images), 0)) if self.panel.features is None else self.panel.features(images)
+
+    def _see(self, images: Tensor, clean: Tensor) -> Seen:
+        pairs = list(zip(images.numpy(), clean.numpy(), strict=True))
+        return Seen(
+            self._features(images),
+            self.panel.probabilities(images),
+            np.array([structural_similarity(*pair) for pair in pairs]),
+            np.array([squared_error(*pair) for pair in pairs]),
+        )
+
+    def changes(self, clean: Seen, seen: Seen) -> dict[str, np.ndarray]:
+        """Return the paired measures, `(image,)` each."""
+        found = {"ssim": seen.ssim, "mse": seen.mse}
+        change = seen.probabilities - clean.probabilities
+        for column, name in enumerate(self.panel.attributes):
+            found[ATTRIBUTE + name] = change[:, column]
+        for column, name in enumerate(self.panel.attributes):
+            if np.isfinite(self.asked[:, column]).all():
+                found[ASKED + name] = change[:, column] * self.asked[: len(change), column]
+        return found
+
+    def effects(self, clean: Seen, seen: Seen) -> dict[str, float]:
+        """Return every measure of some images, on average."""
+        found = {name: float(values.mean()) for name, values in self.changes(clean, seen).items()}
+        once = np.ones((1, len(clean.ssim)))
+        for name, distances in self.distances.items():
+            ablated, floor = (distances(each.features, self.reference, once)[0] for each in (seen, clean))
+            found[name] = float(ablated - floor)
+        return found
+
+    def rows(self, target: _Target) -> list[dict[str, object]]:
+        """Return the rows of one target, without its controls."""
+        settings, clean, seen = self.resampling, target.clean, target.seen
+        base = {
+            "group": target.group,
+            "target": target.name,
+            "window": target.window,
+            "heads": target.heads,
+            "n": len(seen.ssim),
+            "flipped": np.nan,
+        }
+        rows: list[dict[str, object]] = []
+        for measure, values in self.changes(clean, seen).items():
+            kind, _, name = measure.rpartition(":")
+            found = bootstrap_mean(values, draws=settings.draws, confidence=settings.confidence, seed=self.seed)
+            row = {"clean": {"ssim": 1.0, "mse": 0.0}.get(measure, np.nan), "p_zero": np.nan}
+            if kind:
+                column = self.panel.attributes.index(name)
+                row["p_zero"] = _sign_flip_p(values, settings.permutations, self.seed)
+                towards = self.asked[:, column] if kind + ":" == ASKED else np.ones(len(values))
+                sure = clean.probabilities[:, column]
+                row["clean"] = float(np.where(towards > 0, sure, 1 - sure).mean())
+                row["flipped"] = float(((sure > 0.5) != (seen.probabilities[:, column] > 0.5)).mean())
+            interval = {"effect": found.estimate, "low": found.low, "high": found.high}
+            rows.append({**base, "measure": measure, **interval, **row})
+        return rows + [{**base, "measure": name, **self._distance(name, clean, seen)} for name in self.distances]
+
+    def _distance(self, name: str, clean: Seen, seen: Seen) -> dict[str, float]:
+        """Return excess, interval and p of one distance."""
+        count, draws = len(clean.features), self.resampling.distance_draws
+        counts = np.rint(resampling_weights(count, draws, self.seed) * count)
+        # a resample of one seed alone has no spread
+        counts = np.concatenate([np.ones((1, count)), counts[(counts > 0).sum(axis=1) > 1]])
+        floor, ablated = (DISTANCES[name](each, self.reference, counts) for each in (clean.features, seen.features))
+        tail = (1 - self.resampling.confidence) / 2
+        low, high = np.quantile((ablated - floor)[1:], [tail, 1 - tail])
+        observed = float(ablated[0] - floor[0])
+        swapped = generator(self.seed, "swap", count).integers(0, 2, (draws, count))
+        both = np.concatenate([clean.features, seen.features])
+        first, second = (np.hstack([pick, 1 - pick]) for pick in (swapped, 1 - swapped))
+        distances = DISTANCES[name](both, self.reference, np.concatenate([first, second]))
+        null = np.abs(distances[:draws] - distances[draws:])
+        p = float(permutation_p(np.abs(observed), null))
+        return {"clean": float(floor[0]), "effect": observed, "low": float(low), "high": float(high), "p_zero": p}
+
+    def against_controls(self, measures: Sequence[str]) -> pd.DataFrame:
+        """Return the columns about controls by (target, window, measure), on the images that controls were run on."""
+        tested = [t for t in self.targets if t.window == WHOLE and self.controls.get(t.name)]
+        names = ["control_mean", "control_low", "control_high", "p_control", "p_control_adjusted", "controls"]
+        keys = [(t.name, t.window, measure) for t in tested for measure in measures]
+        index = pd.MultiIndex.from_arrays(
+            list(zip(*keys, strict=True)) or [[]] * 3, names=["target", "window", "measure"]
+        )
+        if not tested:
+            return pd.DataFrame(columns=names, index=index, dtype=float)
+        count = self.resampling.control_images
+
+        def table(pairs: Sequence[tuple[Seen, Seen]]) -> np.ndarray:
+            """Return the effects (set of heads, 1, measure)."""
+            found = [self.effects(clean, seen) for clean, seen in pairs]
+            return np.array([[[one[measure] for measure in measures]] for one in found])
+
+        effects = np.concatenate([table([(t.clean.first(count), t.seen.first(count))]) for t in tested])
+        controls = [table(self.controls[t.name]) for t in tested]
+        spread = control_summary(effects, controls, confidence=self.resampling.confidence)
+        # more of a change: less alike, a larger distance, an attribute that moved either way
+        sign = np.array([-1.0 if measure == "ssim" else 1.0 for measure in measures])
+        two_sided = np.array([":" in measure for measure in measures])
+
+        def change(values: np.ndarray) -> np.ndarray:
+            return np.where(two_sided, np.abs(values), sign * values)
+
+        changes, of_controls = change(effects), [change(values) for values in controls]
+        p = control_summary(changes, of_controls, confidence=self.resampling.confidence)["p_control"]
+        judged = np.flatnonzero(two_sided)
+        families = [slice(k, k + 1) for k in np.flatnonzero(~two_sided)]
+        families += [slice(judged[0], judged[-1] + 1)] if len(judged) else []
+        adjusted = jointly_corrected(changes, of_controls, p, families)
+        arrays = {**{name: spread[name] for name in names[:3]}, "p_control": p, "p_control_adjusted": adjusted}
+        result = pd.DataFrame({name: values.reshape(-1) for name, values in arrays.items()}, index=index)
+        return result.assign(controls=np.repeat([len(values) for values in controls], len(measures)))
+
+
+def _sign_flip_p(values: np.ndarray, permutations: int, seed: int) -> float:
+    observed, null = sign_flip_permutation(np.abs, values, permutations=permutations, seed=seed)
+    return float(permutation_p(observed, null))
+
+
+def _asked(store: xr.Dataset, attributes: Sequence[str]) -> np.ndarray:
+    """Return +1 where an attribute was asked for, -1 where its absence was, NaN where neither, `(image, attribute)`."""
+    asked = np.full((store.sizes["image"], len(attributes)), np.nan)
+    known = [str(name) for name in store["attribute"].values] if "asked" in store else []
+    for column, name in enumerate(attributes):
+        if name in known:
+            values = store["asked"].values[:, known.index(name)]
+            asked[:, column] = np.where(np.isnan(values), np.nan, np.where(values > 0.5, 1.0, -1.0))
+    return asked
+
+
+def _examples(parts: Sequence[Part], domain: str, count: int) -> xr.Dataset:
+    """Return the first images, clean and without each target, as rows of `image` (row, index, channel, y, x)."""
+    rows = [("clean", parts[0].images("clean")[:count])]
+    found = [(name, part, row) for part in parts for row, name in enumerate(part.texts("target"))]
+    for name, part, row in sorted(found, key=lambda item: item[0]):
+        if part.texts("window")[row] == WHOLE:
+            rows.append((name, part.images("ablated", row)[:count]))
+    images = np.stack([images.numpy() for _, images in rows])
+    return xr.Dataset(
+        {"image": (("row", "index", "channel", "y", "x"), images, {"units": "1", "long_name": "generated image"})},
+        coords={
+            "domain": ("row", np.array([domain] * len(rows), dtype=TEXT)),
+            "target": ("row", np.array([name for name, _ in rows], dtype=TEXT)),
+        },
+    )
