@@ -6,7 +6,7 @@ import altair as alt
 import pandas as pd
 
 from diffmech.report.artifacts import largest, records
-from diffmech.report.drawing import absent, finish, row_height, table
+from diffmech.report.drawing import absent, domain_colour, finish, row_height, table
 
 NOTHING = "No image was sampled with heads removed."
 QUESTIONS = {"asked": "shown as asked for", "attribute": "shown at all"}
@@ -24,6 +24,11 @@ def whole_mechanisms(resampling: pd.DataFrame, names: dict[str, str]) -> pd.Data
     return frame.assign(kind=parts[0], attribute=parts[1])
 
 
+def question(frame: pd.DataFrame) -> str:
+    """Return which change of attributes is shown: towards what was asked for, where anything was."""
+    return "asked" if (frame["kind"] == "asked").any() else "attribute"
+
+
 def claim(row: Any, alpha: float) -> str:
     """Return what may be said of one change after correction."""
     if row.p_zero_holm < alpha:
@@ -37,7 +42,7 @@ def resampling_attributes(resampling: pd.DataFrame, alpha: float, names: dict[st
     frame = frame[frame["kind"].isin(QUESTIONS)]
     if frame.empty:
         return absent(NOTHING if resampling.empty else "Nothing judged attributes of the sampled images.")
-    shown = "asked" if (frame["kind"] == "asked").any() else "attribute"
+    shown = question(frame)
     frame = frame[frame["kind"] == shown].assign(points=lambda rows: 100 * rows["effect"])
     frame["claim"] = [claim(row, alpha) for row in records(frame)]
     frame["mark"] = frame["claim"].map({CLAIMS[0]: "◆", CLAIMS[1]: "●", CLAIMS[2]: ""})
@@ -59,7 +64,7 @@ def resampling_attributes(resampling: pd.DataFrame, alpha: float, names: dict[st
             y=y,
             color=alt.Color(
                 "points:Q",
-                title=f"change in how surely it is {QUESTIONS[shown]}, percentage points",
+                title="change, percentage points",
                 scale=alt.Scale(domain=[-bound, bound], domainMid=0, interpolate="rgb"),
             ),
             tooltip=[
@@ -79,7 +84,12 @@ def resampling_attributes(resampling: pd.DataFrame, alpha: float, names: dict[st
             ],
         )
     )
-    marks = alt.Chart().mark_text(style="mark-on-heat", fontSize=12, stroke=None).encode(x=x, y=y, text="mark:N")
+    marks = (
+        alt.Chart()
+        .mark_text(style="mark-on-heat", fontSize=12, stroke=None)
+        .encode(x=x, y=y, text="mark:N")
+        .transform_filter("datum.mark")
+    )
     layers = alt.layer(cells, marks)
     top = largest(frame, "points")
     description = (
@@ -105,9 +115,8 @@ def resampling_measures(resampling: pd.DataFrame, alpha: float, names: dict[str,
     frame = frame[frame["kind"].isin(MEASURES)]
     if frame.empty:
         return absent(NOTHING)
-    several = frame["domain"].nunique() > 1
     frame["panel"] = frame["kind"].map(MEASURES)
-    if several:
+    if frame["domain"].nunique() > 1:
         frame["panel"] = frame["domain"] + ": " + frame["panel"]
     frame["beaten"] = (frame["p_control_adjusted"] < alpha).map({True: CLAIMS[0], False: NOT_BEATEN})
     order = list(frame[frame["kind"] == "ssim"].groupby("name")["effect"].mean().sort_values().index)
@@ -117,19 +126,22 @@ def resampling_measures(resampling: pd.DataFrame, alpha: float, names: dict[str,
     ]
     y = alt.Y("name:N", sort=order, title=None, axis=alt.Axis(labelLimit=170))
     x = alt.X("effect:Q", title=None, scale=alt.Scale(zero=False))
+    domains = tuple(dict.fromkeys(frame["domain"]))
+    colour = domain_colour(domains)
     band = (
         alt.Chart()
         .mark_bar(style="null-band", height={"band": 0.8})
         .encode(y=y, x=alt.X("control_low:Q", title=None), x2="control_high:Q")
         .transform_filter("isValid(datum.control_low)")
     )
-    bars = alt.Chart().mark_rule(strokeWidth=2).encode(y=y, x="low:Q", x2="high:Q")
+    bars = alt.Chart().mark_rule(strokeWidth=2).encode(y=y, x="low:Q", x2="high:Q", color=colour)
     points = (
         alt.Chart()
         .mark_point(filled=True, size=65, opacity=1)
         .encode(
             y=y,
             x=x,
+            color=colour,
             shape=alt.Shape(
                 "beaten:N",
                 title=None,

@@ -8,7 +8,7 @@ import pandas as pd
 from diffmech.artifacts import open_store
 from diffmech.report import markup
 from diffmech.report.artifacts import records
-from diffmech.report.charts_resampling import CLAIMS, claim, whole_mechanisms
+from diffmech.report.charts_resampling import CLAIMS, QUESTIONS, claim, question, whole_mechanisms
 from diffmech.report.context import Context
 from diffmech.report.findings import mechanism_names
 from diffmech.report.pictures import Picture, colour_pixels, mosaic, picture
@@ -25,7 +25,7 @@ def resampling(context: Context) -> str:
     if frame.empty:
         return markup.section("resampling", "What becomes of whole images", *reasons)
     names, settings = mechanism_names(context.tables), context.config.resampling
-    alpha = context.config.ablation.alpha
+    alpha, shown = context.config.ablation.alpha, question(whole_mechanisms(frame, names))
     steps, guidance = settings.steps or context.config.sampling.steps, settings.guidance
     guided = context.config.sampling.guidance if guidance is None else guidance
     what = "the mean of what they write over the clean images" if settings.method == "mean" else "nothing"
@@ -45,15 +45,15 @@ def resampling(context: Context) -> str:
         "<h3>Which attributes go</h3>",
         context.chart(
             "resampling_attributes",
-            "How much surer (orange) or less sure (blue) the judge is of each attribute when a mechanism is removed. A"
-            f" dot marks a change that differs from zero, a diamond one that also beats its matched controls (level"
-            f" {alpha:g}, corrected). {judge_sentence(context)}",
+            f"How much surer (orange) or less sure (blue) the judge is that an attribute is {QUESTIONS[shown]} when a"
+            " mechanism is removed. A dot marks a change that differs from zero, a diamond one that also beats its"
+            f" matched controls (level {alpha:g}, corrected). {judge_sentence(context)}",
         ),
         markup.paragraph(power_sentence(settings.controls, alpha), "quiet"),
         "<h3>How far images move</h3>",
         context.chart(
             "resampling_measures",
-            "Left: likeness to the clean image of the same seed, 1 = unchanged. Right: by how much the Fréchet distance"
+            "Likeness to the clean image of the same seed, 1 = unchanged; and by how much the Fréchet distance"
             " to clean images of other seeds exceeds that of the clean images themselves; 0 = as good as they. Lines"
             " are intervals over seeds, grey the range of matched controls; few images make both distances too large.",
         ),
@@ -63,7 +63,7 @@ def resampling(context: Context) -> str:
 def finding_sentence(frame: pd.DataFrame, names: dict[str, str], alpha: float) -> str:
     """Return in one sentence which mechanism carries which attribute, or that none was shown to."""
     table = whole_mechanisms(frame, names)
-    judged = table[table["kind"] == ("asked" if (table["kind"] == "asked").any() else "attribute")]
+    judged = table[table["kind"] == question(table)]
     if judged.empty:
         lowest = table[table["kind"] == "ssim"].sort_values("effect").iloc[0]
         return (
@@ -78,16 +78,19 @@ def finding_sentence(frame: pd.DataFrame, names: dict[str, str], alpha: float) -
         )
     top = hits.iloc[int(hits["effect"].abs().to_numpy().argmax())]
     beaten = hits[hits["claim"] == CLAIMS[0]]
-    change = interval(100 * top["effect"], 100 * top["low"], 100 * top["high"], "percentage points")
+    sign = 1 if top["effect"] > 0 else -1
+    low, high = sorted((100 * sign * top["low"], 100 * sign * top["high"]))
+    change = interval(100 * sign * top["effect"], low, high, digits=2)
+    shown = " as asked for" if top["kind"] == "asked" else ""
     controls = (
-        f"matched random heads change it by {number(100 * top['control_mean'])},"
+        f"as many matched random heads change that by {number(100 * top['control_mean'], 2)} points,"
         f" {p_value(top['p_control_adjusted'])} after correction"
         if pd.notna(top["control_mean"])
         else "no matched controls were run"
     )
     return (
-        f"Without {top['name']}, the judge is {number(abs(100 * top['effect']))} percentage points"
-        f" {'less' if top['effect'] < 0 else 'more'} sure of {top['attribute']} ({change}); {controls}."
+        f"Without {top['name']}, the judge is {change} percentage points {'more' if sign > 0 else 'less'} sure of"
+        f" {top['attribute']}{shown}; {controls}."
         f" {len(hits)} of {count(len(judged), 'change')} differ from zero, {len(beaten)} of them"
         f" {'beats' if len(beaten) == 1 else 'beat'} the controls."
     )
