@@ -1,10 +1,11 @@
-"""Which heads carry the computation: their effects from gradients, held against exact ablation."""
+"""Which heads carry the computation: their effects from gradients, and the circuit that they form."""
 
 
 rule circuit:
-    """The estimated effects of all heads."""
+    """The estimated effects of all heads, and the circuit of each domain."""
     input:
         f"results/circuit/{study.model}/attribution.csv",
+        study.circuits(),
 
 
 rule attribution_patching:
@@ -41,3 +42,39 @@ rule attribution_patching:
         "Attributing the loss to the heads of {wildcards.model}"
     script:
         "../workflow_scripts/attribution_patching.py"
+
+
+rule discover_circuit:
+    """Find the fewest heads that bring what all heads contribute to one domain, and test them on images unseen."""
+    input:
+        latents=lambda wildcards: study.discovery_latents(wildcards.dataset),
+        model="results/models/{model}/model.json",
+        reference=study.discovery_references(),
+        ablations=lambda wildcards: study.ranked_by(wildcards.dataset),
+    output:
+        summary=CIRCUIT,
+        heads="results/circuit/{model}/{dataset}/heads.csv",
+        curve="results/circuit/{model}/{dataset}/curve.csv",
+        edges="results/circuit/{model}/{dataset}/edges.csv",
+    log:
+        "results/logs/discover_circuit/{model}/{dataset}.log",
+    benchmark:
+        "results/benchmarks/discover_circuit/{model}/{dataset}.tsv"
+    conda:
+        "../envs/diffmech.yaml"
+    threads: study.threads
+    resources:
+        gpu=study.gpus,
+        mem_mb=4000,
+    params:
+        settings=study.settings(discovery=study.config.discovery, circuit=["steps", "path"]),
+        domain=lambda wildcards: study.domain_of(wildcards.dataset),
+        method=study.config.circuit_method,
+        samples=study.config.discovery_samples,
+        timesteps=study.config.discovery_timesteps,
+        seed=study.seed,
+        code=study.denoising_code("discover_circuit"),
+    message:
+        "Finding the circuit of {wildcards.model} on {wildcards.dataset}"
+    script:
+        "../workflow_scripts/discover_circuit.py"

@@ -81,14 +81,14 @@ def discover_circuit(
     """Find the circuit of one domain and write `outputs`: summary (JSON), heads, curve, edges (CSV).
 
     `latents` are the domain's, `ablations` its stores of single heads, which are only read for the ranking "exact".
-    `method` is what replaces heads that are not kept. Raises DataError for fewer than four images, ConfigError or
+    `method` is what replaces heads that are not kept. Raises DataError for fewer than two images, ConfigError or
     StoreError as its parts do.
     """
     denoiser, references = load_denoiser(Path(model_json), device=runtime.device), open_reference(reference)
     files = open_latent_files(latents)
     sites = tapped_sites(denoiser, files)
     ids = files.samples[:samples]
-    if len(ids) < 4:
+    if len(ids) < 2:
         raise DataError(
             f"discovery.samples: the latents of {domain} hold {len(ids)} images; one half chooses a circuit, the other "
             "tests it, so give at least 4"
@@ -145,10 +145,7 @@ def find_and_test(
         "test_samples": tested_on.samples,
         "timesteps": tested_on.timesteps,
     }
-    helps = all((losses[0].mean() > losses[1].mean()) for losses in base.values())
-    # An interval that cannot be had, of fewer than two images, is no evidence either.
-    if not helps or not contributed.low > discovery.contribution:
-        reason = "heads do not help" if not helps or not contributed.estimate > 0 else "heads help too little"
+    if reason := _no_circuit(base["a"], base["b"], contributed, discovery.contribution):
         return CircuitTables(
             {**common, "found": False, "reason": reason, "circuit": [], "size": 0},
             _head_table(test, ranking, order, None, None),
@@ -249,6 +246,15 @@ class _Test:
         tail = (1 - self.discovery.confidence) / 2
         low, high = np.quantile(null, [tail, 1 - tail])
         return {"low": float(low), "high": float(high)}
+
+
+def _no_circuit(first: np.ndarray, second: np.ndarray, contributed: Interval, least: float) -> str:
+    """Return why there is nothing to be explained, empty where there is; losses (nothing or everything, sample, t)."""
+    if min(first.shape[1], second.shape[1]) < 2:
+        return "too few images"
+    if not contributed.estimate > 0 or any(losses[0].mean() <= losses[1].mean() for losses in (first, second)):
+        return "heads do not help"
+    return "" if contributed.low > least else "heads help too little"
 
 
 def _faithfulness(kept: KeptHeads, sets: Sequence[Heads]) -> np.ndarray:

@@ -44,8 +44,8 @@ class DiscoveryConfig(Inference):
     samples: Annotated[int, Field(ge=4)] | None = Field(
         None, description="Images per domain: the first half chooses, the other half tests; null = ablation.samples."
     )
-    timesteps: list[Annotated[int, Field(ge=0)]] | None = Field(
-        None, description="Subset of the timesteps at which heads are ablated; null = all of them."
+    timesteps: Count | None = Field(
+        None, description="How many of the timesteps at which heads are ablated, spread evenly; null = all of them."
     )
     contribution: Annotated[float, Field(ge=0)] = Field(
         5.0,
@@ -59,6 +59,7 @@ class DiscoveryConfig(Inference):
     control_samples: Count | None = Field(
         None, description="Images of the test half on which random circuits run; null = all of it."
     )
+    permutations: Count = Field(2000, description="Random signs of the images behind the p-value of every path.")
     graph_heads: Annotated[int, Field(ge=0)] = Field(
         16, description="Most heads between which paths are measured, those worth most; 0 = no paths."
     )

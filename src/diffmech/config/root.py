@@ -10,7 +10,7 @@ from diffmech.config.analysis import (
     ReportConfig,
     RuntimeConfig,
 )
-from diffmech.config.circuit import CircuitConfig
+from diffmech.config.circuit import CircuitConfig, DiscoveryConfig
 from diffmech.config.images import AnyDataset, ImagesConfig
 from diffmech.config.models import DenoiserConfig, RecognitionConfig, SamplingConfig
 from diffmech.config.patching import PatchingConfig, Windows, attribute_of, check_windows
@@ -35,6 +35,7 @@ class Config(Section):
     mechanisms: MechanismsConfig = Field(MechanismsConfig(), description="Features, clusters and labels of heads.")
     ablation: AblationConfig = Field(AblationConfig(), description="Ablations and their controls.")
     circuit: CircuitConfig = Field(CircuitConfig(), description="Attribution patching of the heads.")
+    discovery: DiscoveryConfig = Field(DiscoveryConfig(), description="The circuit of each domain.")
     patching: PatchingConfig = Field(PatchingConfig(), description="Activation patching between two inputs.")
     resampling: ResamplingConfig = Field(ResamplingConfig(), description="What removed heads do to whole images.")
     complexity: ComplexityConfig = Field(ComplexityConfig(), description="Circuit complexity.")
@@ -165,6 +166,14 @@ class Config(Section):
             return None
         return (model.schedule if model.source == "custom" else model.architecture).timesteps
 
+    @model_validator(mode="after")
+    def _discovery_fits(self) -> "Config":
+        if self.discovery_samples > self.capture.samples:
+            raise ValueError(
+                f"discovery.samples: {self.discovery_samples} is above capture.samples {self.capture.samples}"
+            )
+        return self
+
     @property
     def model(self) -> DenoiserConfig:
         """The denoiser that is studied."""
@@ -184,6 +193,18 @@ class Config(Section):
     def circuit_samples(self) -> int:
         """The images per domain of attribution patching."""
         return self.circuit.samples or self.ablation.samples
+
+    @property
+    def discovery_samples(self) -> int:
+        """The images per domain on which a circuit is chosen and tested."""
+        return self.discovery.samples or self.ablation.samples
+
+    @property
+    def discovery_timesteps(self) -> list[int]:
+        """The timesteps at which a circuit is sought."""
+        known = self.ablation_timesteps
+        count = min(self.discovery.timesteps or len(known), len(known))
+        return [known[(2 * place + 1) * len(known) // (2 * count)] for place in range(count)]
 
     @property
     def patching_timesteps(self) -> list[int]:

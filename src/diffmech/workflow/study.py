@@ -21,6 +21,7 @@ GENERATED = "results/generated/{model}/{dataset}/{shard}.zarr.zip"
 LATENTS = "results/latents/{model}/{dataset}/{block}/{shard}.zarr.zip"
 ATTENTION = "results/attention/{model}/{dataset}/{block}/{shard}.zarr.zip"
 ABLATION = "results/ablation/{model}/{dataset}/{group}/{block}/{shard}.zarr.zip"
+CIRCUIT = "results/circuit/{model}/{dataset}/circuit.json"
 REFERENCE = "results/ablation/{model}/{block}.reference.zarr.zip"
 PATCHING = "results/patching/{model}/{dataset}/{source}.zarr.zip"
 
@@ -154,6 +155,25 @@ class Study:
         """Return the latents of the images and timesteps whose effects are attributed to heads."""
         samples = self.config.circuit_samples
         return [path for block in self.ablation_blocks for path in self.latents_of_block(dataset, block, samples)]
+
+    def discovery_latents(self, dataset: str) -> list[str]:
+        """Return the latents of the images and timesteps on which the circuit of `dataset` is sought."""
+        samples = self.config.discovery_samples
+        blocks = [block for block, steps in self.blocks.items() if set(steps) & set(self.config.discovery_timesteps)]
+        return [path for block in blocks for path in self.latents_of_block(dataset, block, samples)]
+
+    def discovery_references(self) -> list[str]:
+        """Return the reference outputs of the timesteps at which a circuit is sought."""
+        blocks = [block for block, steps in self.blocks.items() if set(steps) & set(self.config.discovery_timesteps)]
+        return [REFERENCE.format(model=self.model, block=block) for block in blocks]
+
+    def ranked_by(self, dataset: str) -> list[str]:
+        """Return the ablations that rank the heads of a circuit, none where gradients do."""
+        return self.ablations(dataset, "heads") if self.config.discovery.ranking == "exact" else []
+
+    def circuits(self) -> list[str]:
+        """Return the circuits, in the order of the domains."""
+        return [CIRCUIT.format(model=self.model, dataset=dataset) for dataset in self.datasets]
 
     def attention(self, dataset: str) -> list[str]:
         """Return all attention stores of `dataset`."""

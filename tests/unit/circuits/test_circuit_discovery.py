@@ -149,8 +149,10 @@ def test_the_artifacts_hold_what_was_found(planted, tmp_path) -> None:
     assert summary["circuit"][0] == str(planted.named("local")[0])
     for name, columns in (("heads", HEAD_COLUMNS), ("curve", CURVE_COLUMNS), ("edges", EDGE_COLUMNS)):
         assert pd.read_csv(outputs[name]).columns.tolist() == columns
-    with pytest.raises(DataError, match=r"hold 3 images.*give at least 4"):
-        discover(3)
+    discover(3)
+    assert json.loads(outputs["summary"].read_text())["reason"] == "too few images"
+    with pytest.raises(DataError, match=r"hold 1 images.*give at least 4"):
+        discover(1)
 
 
 def test_ranking_by_attribution_agrees_with_exact_effects_and_exact_ones_need_their_images(
