@@ -10,7 +10,9 @@ window of timesteps, and images sampled again with the mechanism removed. The ve
 - `no effect found`: nothing can be told from zero.
 
 `window` is the one with the largest effect among those whose own effect can be told from zero, empty where there is
-none. `attribute` is the one that changed most among those that changed at all, corrected over mechanisms x attributes.
+none. `attributes` are those that changed at all, corrected over mechanisms x attributes, and `attribute` the one that
+changed most. `attribute_measure` says how: `asked`, by how much less (or more) sure the judge is of what the image was
+asked to show, or `attribute`, of the attribute itself.
 """
 
 from pathlib import Path
@@ -46,6 +48,7 @@ COLUMNS = [
     "window_p_control_adjusted",
     "attributes",
     "attribute",
+    "attribute_measure",
     "attribute_change",
     "attribute_low",
     "attribute_high",
@@ -55,7 +58,7 @@ COLUMNS = [
     "attribute_p_control_adjusted",
     "attributes_of",
 ]
-ATTRIBUTE = "attribute:"
+JUDGED = ("asked:", "attribute:")
 WHOLE = "all"
 
 _TARGET = ("domain", "group", "target")
@@ -150,21 +153,22 @@ def _strongest_attribute(changes: pd.DataFrame, domain: str, alpha: float) -> di
     """Return what changed most in images of `domain`, or, where these were not sampled, of the one that was."""
     own = changes[changes["domain"] == domain]
     changes = own if len(own) else changes
-    judged = changes[changes["measure"].str.startswith(ATTRIBUTE)]
+    judged = changes[changes["measure"].str.startswith(JUDGED)]
     if judged.empty:
         return {"attributes": "not measured", "attribute": "", "attributes_of": ""}
     judged = judged[judged["domain"] == judged["domain"].iloc[0]]
     about = {"attributes_of": judged["domain"].iloc[0]}
     found = judged[judged["p_zero_holm"] < alpha]
     found = found.iloc[np.argsort(-found["effect"].abs().to_numpy(), kind="stable")]
-    names = found["measure"].str.removeprefix(ATTRIBUTE)
+    kinds, names = (found["measure"].str.split(":", n=1).str[part] for part in (0, 1))
     if found.empty:
         return {**about, "attributes": "none", "attribute": ""}
     best = found.iloc[0]
     return {
         **about,
-        "attributes": " ".join(names),
+        "attributes": " ".join(dict.fromkeys(names)),
         "attribute": names.iloc[0],
+        "attribute_measure": kinds.iloc[0],
         "attribute_change": best["effect"],
         "attribute_low": best["low"],
         "attribute_high": best["high"],
