@@ -17,9 +17,13 @@ CHARTS = {
     "ablation_heads": "5 Ablation",
     "ablation_map": "5 Ablation",
     "ablation_methods": "5 Ablation",
+    "windows_map": "5 Ablation",
+    "patching_sufficient": "6 Patching",
+    "patching_necessary": "6 Patching",
+    "patching_doses": "6 Patching",
     "resampling_attributes": "5 Ablation",
     "resampling_measures": "5 Ablation",
-    "complexity_ratio": "6 Complexity",
+    "complexity_ratio": "7 Complexity",
 }
 
 TABLES = {
@@ -33,6 +37,9 @@ TABLES = {
     "clusters": f"results/mechanisms/{study.model}/clusters.csv",
     "mechanisms": f"results/mechanisms/{study.model}/heads.csv",
     "effects": f"results/ablation/{study.model}/effects.csv",
+    "windows": f"results/ablation/{study.model}/windows.csv",
+    "patching": f"results/patching/{study.model}/effects.csv",
+    "doses": f"results/patching/{study.model}/doses.csv",
     "resampling": f"results/resampling/{study.model}/effects.csv",
     "resampled": f"results/resampling/{study.model}/examples.zarr.zip",
     "complexity": f"results/complexity/{study.model}.csv",

@@ -15,6 +15,8 @@ EFFECTS = {"ablation_effects tiny", "circuit_complexity tiny"}
 RESAMPLED = {"resample_images tiny synthetic 0", "resample_images tiny synthetic 1"}
 RESAMPLING = RESAMPLED | {"resampling_effects tiny"}
 DATASETS = ("lfw_subset", "synthetic_faces")
+WINDOWS = {"ablation_windows tiny", "patching_effects tiny"}
+PATCHES = {f"patch_heads tiny {dataset} domain" for dataset in DATASETS}
 BLOCKS = ("t0000-0049", "t0050-0099")
 SHARDS = ("s00000000-00000007", "s00000008-00000015")
 UNTRAINED = {f"capture_untrained tiny {dataset}" for dataset in DATASETS}
@@ -52,6 +54,8 @@ EVERYTHING_ELSE = (
     | references()
     | ablations()
     | EFFECTS
+    | PATCHES
+    | WINDOWS
     | RESAMPLING
     | REPORT
     | {"compare_domains", "train_judge tiny"}
@@ -77,6 +81,8 @@ EDITS = [
         | ablations(blocks=BLOCKS[1:])
         | ablations(groups=("mechanisms",))
         | EFFECTS
+        | PATCHES
+        | WINDOWS
         | RESAMPLING
         | REPORT,
         id="one more timestep: its block, then aggregates",
@@ -89,6 +95,7 @@ EDITS = [
         | MECHANISMS
         | ablations(groups=("mechanisms",))
         | EFFECTS
+        | WINDOWS
         | RESAMPLING
         | REPORT,
         id="more samples: new shards, then aggregates",
@@ -96,15 +103,24 @@ EDITS = [
     pytest.param({"entropy": {"permutations": 150}}, ENTROPY | REPORT, id="entropy"),
     pytest.param(
         {"mechanisms": {"clusters": 3}},
-        CLUSTERS | ablations(groups=("mechanisms",)) | {"ablation_effects tiny"} | RESAMPLING | REPORT,
+        CLUSTERS
+        | ablations(groups=("mechanisms",))
+        | {"ablation_effects tiny", "ablation_windows tiny"}
+        | RESAMPLING
+        | REPORT,
         id="mechanisms: from there down (ablations as far as heads.csv changes)",
     ),
-    pytest.param({"ablation": {"methods": ["zero"]}}, ablations() | EFFECTS | REPORT, id="ablation"),
+    pytest.param(
+        {"ablation": {"methods": ["zero"]}}, ablations() | EFFECTS | {"ablation_windows tiny"} | REPORT, id="ablation"
+    ),
     pytest.param(
         {"ablation": {"controls": 21}},
-        ablations(groups=("mechanisms",)) | {"ablation_effects tiny"} | REPORT,
+        ablations(groups=("mechanisms",)) | {"ablation_effects tiny", "ablation_windows tiny"} | REPORT,
         id="controls of mechanisms",
     ),
+    pytest.param({"ablation": {"windows": "thirds"}}, WINDOWS | REPORT, id="windows"),
+    pytest.param({"patching": {"windows": [[0, 99]]}}, {"patching_effects tiny"} | REPORT, id="windows of patching"),
+    pytest.param({"patching": {"doses": [1.0]}}, PATCHES | {"patching_effects tiny"} | REPORT, id="doses"),
     pytest.param({"resampling": {"seed": 1}}, RESAMPLING | REPORT, id="other images sampled again"),
     pytest.param(
         {"resampling": {"examples": 1, "draws": 150}},

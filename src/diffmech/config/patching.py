@@ -64,7 +64,7 @@ class PatchingConfig(Inference):
         [0.5, 1.0], description="Shares of the output that are replaced; 0 changes nothing, 1 replaces all of it."
     )
     dose_targets: Count | None = Field(
-        8, description="Doses other than 1 are run for so many targets of the largest effect; null = for all."
+        6, description="Doses other than 1 are run for so many targets of the largest effect; null = for all."
     )
     directions: list[Literal["denoising", "noising"]] = Field(
         ["denoising", "noising"],

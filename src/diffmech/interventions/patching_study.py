@@ -27,6 +27,9 @@ from diffmech.interventions.targets import Target, layers, single_heads
 from diffmech.models.denoiser import Condition, Denoiser
 from diffmech.models.load import load_denoiser
 
+# More images per pass do not fit a CPU's caches: measured, 64 take a quarter more time each. Results are the same.
+ROWS_ON_CPU = 16
+
 
 def patch_data_set(
     latents: Sequence[Path | str],
@@ -116,7 +119,7 @@ def patch_pairs(
             targets=chosen,
             doses=doses,
             directions=patching.directions,
-            batch_size=runtime.batch_size,
+            batch_size=min(runtime.batch_size, ROWS_ON_CPU) if denoiser.device.type == "cpu" else runtime.batch_size,
             show_progress=runtime.progress,
         )
 

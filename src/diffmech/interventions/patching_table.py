@@ -7,7 +7,7 @@ share there and are left out. Intervals are percentile bootstraps over images.
 
 - p_zero: two-sided sign-flip permutation test of effect = 0; p_zero_holm is Holm's correction over targets x windows of
   one (domain, source, direction, dose), over targets for "all"; p_zero_max the one by the maximum statistic instead
-  (`windows.sign_flip_max_p`), which few images can pass too.
+  (`windows.sign_flip_max_p`), which few images can pass too; `significant` is below alpha by it.
 - p_control: rank among all other targets of the same kind of attention, as in the table of effects. Random weights
   carry a difference as well: only this tells a head from its like.
 
@@ -38,7 +38,7 @@ COLUMNS = [
     *KEYS,
     *["dose", "window", "window_first", "window_last", "effect", "low", "high", "p_zero", "p_zero_holm", "p_zero_max"],
     *["control_mean", "control_low", "control_high", "control_percentile", "p_control", "p_control_adjusted"],
-    *["off", "difference", "kind", "heads", "n"],
+    *["off", "difference", "kind", "heads", "n", "significant"],
 ]
 DOSE_COLUMNS = [
     *KEYS,
@@ -121,6 +121,7 @@ def effects_of_source(
                 window_last=np.tile([last for _, last in spans], int(ran.sum())),
                 difference=np.tile(spread, int(ran.sum())),
                 n=len(values),
+                significant=rows["p_zero_max"] < patching.alpha,
                 direction=direction,
                 dose=dose,
             )

@@ -5,7 +5,8 @@ means over its passes, from the same stored passes as the effects per timestep: 
 and matched controls are those of the table of effects, corrected over targets x windows. `p_zero_max` corrects p_zero
 over the same family by the maximum statistic (Westfall & Young 1993) instead of Holm's bound, which no p-value of a few
 thousand permutations passes where there are hundreds of tests; its statistic is |mean| / root mean square of the paired
-differences, a monotone function of Student's t whose denominator no change of sign alters. The definitions are ours.
+differences, a monotone function of Student's t whose denominator no change of sign alters. `significant` is below alpha
+by it. The definitions are ours.
 """
 
 import itertools
@@ -30,6 +31,7 @@ _SPAN = ["window", "window_first", "window_last", "timesteps"]
 COLUMNS = [
     *[part for column in EFFECT_COLUMNS for part in (_SPAN if column == "timestep" else [column])],
     "p_zero_max",
+    "significant",
 ]
 
 
@@ -84,7 +86,7 @@ def windows_of_group(
         ],
         axis=1,
     )  # (target, method, window): both names in the order of the rows
-    return table.assign(p_zero_max=p.ravel())[COLUMNS]
+    return table.assign(p_zero_max=p.ravel(), significant=p.ravel() < ablation.alpha)[COLUMNS]
 
 
 def resolve_windows(

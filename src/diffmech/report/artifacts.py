@@ -17,7 +17,8 @@ from diffmech.errors import StoreError
 from diffmech.interventions.measures import DENOISING_LOSS, OUTPUT_SHIFT
 
 TABLES = (
-    *("entropy", "divergence", "phases", "clusters", "mechanisms", "effects", "resampling", "complexity"),
+    *("entropy", "divergence", "phases", "clusters", "mechanisms", "effects", "windows", "patching", "doses"),
+    *("resampling", "complexity"),
     "references",
 )
 STORES = ("comparison", "model", "heldout", "gallery", "resampled")
@@ -40,6 +41,9 @@ class ReportInputs:
     clusters: str
     mechanisms: str
     effects: str
+    windows: str
+    patching: str
+    doses: str
     resampling: str
     resampled: str
     complexity: str
@@ -75,6 +79,9 @@ class Tables:
     clusters: pd.DataFrame
     mechanisms: pd.DataFrame
     effects: pd.DataFrame
+    windows: pd.DataFrame
+    patching: pd.DataFrame
+    doses: pd.DataFrame
     resampling: pd.DataFrame
     complexity: pd.DataFrame
     references: dict[str, Any]
@@ -106,11 +113,22 @@ REQUIRED = {
         "domain group target window measure clean effect low high p_zero p_zero_holm control_mean control_low "
         "control_high p_control p_control_adjusted flipped heads controls n"
     ),
+    "windows": (
+        "domain group target method window window_first window_last timesteps effect_percent low high p_zero_max "
+        "significant control_mean control_percentile p_control_adjusted heads n measure"
+    ),
+    "patching": (
+        "domain source group target direction dose window window_first window_last effect low high p_zero_max "
+        "significant control_percentile p_control_adjusted off difference n"
+    ),
+    "doses": (
+        "domain source group target direction slope departure departure_low departure_high p_linear_max monotone n"
+    ),
     "complexity": "variant ratio low high p",
     "history": "step loss learning_rate seconds",
     "recognition": "attribute heldout_accuracy recognised_share low high n",
 }
-BOOLEAN = {"significant", "beats_untrained", "confirmed", "chosen"}
+BOOLEAN = {"significant", "beats_untrained", "confirmed", "chosen", "monotone"}
 
 
 def read_tables(inputs: ReportInputs) -> Tables:
@@ -133,6 +151,9 @@ def read_tables(inputs: ReportInputs) -> Tables:
         clusters=read_table(inputs.clusters, "clusters"),
         mechanisms=read_table(inputs.mechanisms, "mechanisms"),
         effects=effects,
+        windows=read_table(inputs.windows, "windows"),
+        patching=read_table(inputs.patching, "patching"),
+        doses=read_table(inputs.doses, "doses"),
         resampling=read_table(inputs.resampling, "resampling"),
         complexity=read_table(inputs.complexity, "complexity"),
         references=read_references(inputs.references),

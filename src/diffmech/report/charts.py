@@ -7,7 +7,14 @@ from typing import Any
 
 from diffmech.artifacts import atomic_path
 from diffmech.config.analysis import AblationConfig
-from diffmech.report import charts_ablation, charts_attention, charts_mechanisms, charts_model, charts_resampling
+from diffmech.report import (
+    charts_ablation,
+    charts_attention,
+    charts_mechanisms,
+    charts_model,
+    charts_patching,
+    charts_resampling,
+)
 from diffmech.report.artifacts import ReportInputs, Tables, read_tables
 from diffmech.report.drawing import specification, write_text
 from diffmech.report.findings import mechanism_names, published
@@ -36,6 +43,10 @@ CHARTS: dict[str, Drawer] = {
     "resampling_measures": lambda t, a: charts_resampling.resampling_measures(
         t.resampling, a.alpha, mechanism_names(t)
     ),
+    "windows_map": lambda t, a: charts_patching.windows_map(t.windows, a.methods[0], t.heads, t.domains),
+    "patching_sufficient": lambda t, _: charts_patching.patching_map(t.patching, "denoising", t.heads, t.domains),
+    "patching_necessary": lambda t, _: charts_patching.patching_map(t.patching, "noising", t.heads, t.domains),
+    "patching_doses": lambda t, _: charts_patching.patching_doses(t.patching, t.domains),
     "complexity_ratio": lambda t, _: charts_ablation.complexity_ratio(
         t.complexity, published(t.references, "complexity_ratio"), t.domains
     ),

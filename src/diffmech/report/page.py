@@ -11,7 +11,7 @@ import yaml
 
 from diffmech.artifacts import atomic_path, provenance, read_json
 from diffmech.config.root import Config
-from diffmech.report import markup, sections, sections_resampling, sections_results
+from diffmech.report import markup, sections, sections_patching, sections_resampling, sections_results
 from diffmech.report.artifacts import ReportInputs, Tables, read_tables
 from diffmech.report.context import Context
 from diffmech.report.findings import findings
@@ -33,6 +33,8 @@ CONTENTS = {
     "divergence": "Telling domains apart",
     "mechanisms": "What heads do together",
     "ablation": "Whether it matters",
+    "windows": "When it matters",
+    "patching": "What heads carry",
     "resampling": "Whole images",
     "complexity": "Circuit size",
     "published": "Published figures",
@@ -60,6 +62,8 @@ def write_report(inputs: ReportInputs, charts: Sequence[str], output: Path | str
         sections_results.divergence(context, by_section["divergence"]),
         sections_results.mechanisms(context, by_section["mechanisms"]),
         sections_results.ablation(context, by_section["ablation"]),
+        sections_patching.windows(context),
+        sections_patching.patching(context),
         sections_resampling.resampling(context),
         sections_results.complexity(context, by_section["complexity"]),
         sections_results.published(context),

@@ -12,7 +12,10 @@ from diffmech.data.comparison import compare_domains
 from diffmech.data.store import prepare_dataset
 from diffmech.interventions.ablation import ablate_heads
 from diffmech.interventions.effects import ablation_effects
+from diffmech.interventions.patching_study import patch_data_set
+from diffmech.interventions.patching_table import patching_effects
 from diffmech.interventions.reference import reference_outputs
+from diffmech.interventions.windows import ablation_windows
 from diffmech.mechanisms.clustering import cluster_heads
 from diffmech.mechanisms.complexity import circuit_complexity
 from diffmech.mechanisms.entropy import attention_entropy, entropy_divergence
@@ -28,7 +31,7 @@ from diffmech.report.page import write_report
 from diffmech.resampling.effects import resampling_effects
 from diffmech.resampling.images import resample_images
 from diffmech.workflow.resamplings import RESAMPLED, named_resampled, resampled_names
-from diffmech.workflow.study import ABLATION, ATTENTION, GENERATED, LATENTS, REFERENCE, Study
+from diffmech.workflow.study import ABLATION, ATTENTION, GENERATED, LATENTS, PATCHING, REFERENCE, Study
 
 
 def run_study(study: Study, folder: Path) -> Path:
@@ -107,6 +110,7 @@ def _analyse(study: Study, folder: Path, model_json: Path) -> Path:
             name: results / f"{name}.csv"
             for name in ("entropy", "divergence", "phases", "clusters", "mechanisms", "effects", "complexity")
         },
+        **{name: results / f"{name}.csv" for name in ("windows", "patching", "doses")},
         "resampling": results / "resampling.csv",
         "resampled": results / "resampled.zarr.zip",
         "references": study.root / "resources/references.yaml",
@@ -158,6 +162,30 @@ def _analyse(study: Study, folder: Path, model_json: Path) -> Path:
                         timesteps=study.ablated_in(block),
                     )
     ablation_effects(stores, tables["effects"], ablation=config.ablation, seed=0)
+    ablation_windows(stores, model_json, tables["phases"], tables["windows"], ablation=config.ablation, seed=0)
+    patched: dict[str, dict[str, Path]] = {domain: {} for domain in study.domains}
+    for domain, dataset in study.domains.items():
+        for source in study.patching_sources:
+            patched[domain][source] = folder / PATCHING.format(model=study.model, dataset=dataset, source=source)
+            patch_data_set(
+                [folder / path for path in study.patching_latents(dataset, source)],
+                model_json,
+                patched[domain][source],
+                source=study.patching_sources[source],
+                contrast=study.other_domain(dataset),
+                patching=config.patching,
+                timesteps=config.patching_timesteps,
+                runtime=runtime,
+            )
+    patching_effects(
+        patched,
+        tables["phases"],
+        tables["patching"],
+        tables["doses"],
+        patching=config.patching,
+        windows=config.patching_windows,
+        seed=0,
+    )
     circuit_complexity(
         attention,
         {domain: stores[domain]["heads"] for domain in study.domains},

@@ -51,6 +51,7 @@ OVERLAY: dict[str, Any] = {
         "reference_samples": 3,
         "control_samples": 2,
     },
+    "patching": {"draws": 100, "permutations": 100, "samples": 3, "dose_targets": 2},
     "resampling": {
         "images": 3,
         "steps": 2,
@@ -88,6 +89,10 @@ def test_a_pipeline_goes_through_the_whole_main_job(family: str, kind: str, tmp_
     assert set(heads["domain"]) == {"photo", "drawing"}
     assert heads["entropy"].between(0, heads["h_max"] + 1e-5).all()
     assert set(effects["group"]) == {"heads", "layers", "mechanisms"}
+    patching = pd.read_csv(report.parent / "patching.csv")
+    assert set(patching["source"]) == {"sample"}
+    assert (patching["n"] == 3).all()
+    assert patching["effect"].notna().all()
     # the words of a prompt, each drawn over the image it was asked for
     assert "reads the token photo" in page
     assert "reads the token drawing" in page

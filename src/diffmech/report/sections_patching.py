@@ -1,0 +1,214 @@
+"""When a head matters, and what it carries from one input to another, in charts and plain sentences."""
+
+import pandas as pd
+
+from diffmech.config.patching import attribute_of
+from diffmech.report import markup
+from diffmech.report.artifacts import effect_title, largest, records
+from diffmech.report.charts_patching import FULL_DOSE, between, span
+from diffmech.report.context import Context
+from diffmech.report.findings import mechanism_names
+from diffmech.report.wording import count, interval, listed, number, p_value
+
+SOURCES = {
+    "sample": "another image of the same domain, with its own noise and condition",
+    "domain": "the same noised image, said to be of the other domain",
+}
+ENOUGH = 0.01  # share of the difference below which a departure from a straight line is not worth a word
+
+
+def windows(context: Context) -> str:
+    """Return what removing heads costs in each window of timesteps."""
+    table = context.tables.windows
+    spans = table.drop_duplicates("window").sort_values("window_first")
+    names = listed([span(row.window_first, row.window_last) for row in records(spans)])
+    read = (
+        f"The same removals, split by window of timesteps: {names}. Each column has its own intervals, its own matched"
+        " controls, and a correction over all heads and windows. A dot marks an effect that differs from zero."
+    )
+    return markup.section(
+        "windows",
+        "When it matters",
+        *[markup.paragraph(sentence) for sentence in window_sentences(context)],
+        markup.paragraph(read),
+        context.chart(
+            "windows_map",
+            "Effect of removing each head in each window. The colours end at the 99th percentile.",
+        ),
+    )
+
+
+def window_sentences(context: Context) -> list[str]:
+    """Return what was found per window, of heads and of mechanisms, or that nothing was."""
+    table = context.tables.windows[context.tables.windows["method"] == context.method]
+    title = effect_title(context.tables.windows).removesuffix(", %")
+    sentences = []
+    for domain in context.tables.domains:
+        heads = table[(table["group"] == "heads") & (table["domain"] == domain)]
+        if heads.empty:
+            continue
+        hits = heads[heads["significant"]]
+        top = largest(hits if len(hits) else heads, "effect_percent")
+        strongest = (
+            f"{top['target']} at t {span(top['window_first'], top['window_last'])}, a {title} of"
+            f" {interval(top['effect_percent'], top['low'], top['high'], '%')}"
+        )
+        if hits.empty:
+            sentences.append(
+                f"On {domain} images no head has an effect in any window that can be told from zero after correction;"
+                f" the largest estimate is {strongest}."
+            )
+            continue
+        by_window = [
+            f"{part['target'].nunique()} at t {span(part['window_first'].iloc[0], part['window_last'].iloc[0])}"
+            for _, part in hits.sort_values("window_first").groupby("window", sort=False)
+        ]
+        sentences.append(
+            f"On {domain} images {count(hits['target'].nunique(), 'head')} of {heads['target'].nunique()}"
+            f" {'has' if hits['target'].nunique() == 1 else 'have'} an effect in some window"
+            f" ({listed(by_window)}); the largest is {strongest}{_rank(top['control_percentile'])}."
+        )
+    return [*sentences, *mechanism_sentences(context, table)]
+
+
+def mechanism_sentences(context: Context, table: pd.DataFrame) -> list[str]:
+    """Return in which windows mechanisms cost more than matched random heads, or that none does."""
+    groups = table[(table["group"] == "mechanisms") & table["p_control_adjusted"].notna()]
+    if groups.empty:
+        return []
+    names = mechanism_names(context.tables)
+    alpha = context.config.ablation.alpha
+    hits = groups[groups["significant"] & (groups["p_control_adjusted"] < alpha) & (groups["effect_percent"] > 0)]
+    told = [
+        f"{names.get(row.target, row.target)} on {row.domain} images at t {span(row.window_first, row.window_last)}"
+        f" ({interval(row.effect_percent, row.low, row.high, '%')}; controls {number(row.control_mean)} %)"
+        for row in records(hits.sort_values("effect_percent", ascending=False))
+    ]
+    if told:
+        return [f"Mechanisms that cost more than their matched controls in a window: {'; '.join(told)}."]
+    close = groups.sort_values(["p_control_adjusted", "control_percentile"]).iloc[0]
+    return [
+        f"No mechanism costs more than its matched controls in any window ({len(groups)} tested). Closest is"
+        f" {names.get(close['target'], close['target'])} on {close['domain']} images at t"
+        f" {span(close['window_first'], close['window_last'])}, {p_value(close['p_control_adjusted'])} after"
+        " correction."
+    ]
+
+
+def patching(context: Context) -> str:
+    """Return what each head carries of the difference between two inputs."""
+    table = context.tables.patching
+    if table.empty:
+        return markup.section("patching", "What heads carry", markup.paragraph("No head was patched."))
+    sources = listed([source_words(source) for source in dict.fromkeys(table["source"])])
+    read = (
+        "Two passes that differ in one thing give two predictions, and a difference between them. Here the second pass"
+        f" is {sources}. One head at a time writes in one pass what it wrote in the other, and the charts show how far"
+        " the prediction goes along that difference. Brought: put into the first pass, 100 % means that this head"
+        " alone is sufficient. Taken away: put back into the second, 100 % means that it is necessary. The two"
+        " disagree where heads stand in for each other."
+    )
+    caution = (
+        "A dot marks a share that differs from zero after correction. Random weights carry a difference as well, so a"
+        " dot is a fact about the network and no sign of training; the comparison is with the other heads of its kind."
+    )
+    return markup.section(
+        "patching",
+        "What heads carry from one input to another",
+        *[markup.paragraph(sentence) for sentence in patching_sentences(context)],
+        markup.paragraph(read),
+        markup.paragraph(caution),
+        "<h3>Sufficient alone?</h3>",
+        context.chart(
+            "patching_sufficient",
+            "Share of the difference that a single head brings into the first pass, by window of timesteps.",
+        ),
+        "<h3>Necessary?</h3>",
+        context.chart(
+            "patching_necessary",
+            "Share of the difference that is gone from the second pass when a single head is taken out of it.",
+        ),
+        "<h3>Is half of it worth half?</h3>",
+        markup.paragraph(dose_sentence(context)),
+        context.chart(
+            "patching_doses",
+            "Share moved by part of a head's output, for the heads that move most, over all timesteps. Dashed: what it"
+            " would be if the rest of the network were linear.",
+        ),
+    )
+
+
+def source_words(source: str) -> str:
+    """Return what the second pass is."""
+    attribute = attribute_of(source)
+    return SOURCES[source] if attribute is None else f"the same noised image with {attribute} flipped"
+
+
+def patching_sentences(context: Context) -> list[str]:
+    """Return, for each domain and source, which heads bring and take away a share, or that none does."""
+    table = context.tables.patching
+    full = table[(table["group"] == "heads") & (table["dose"] == FULL_DOSE) & (table["window"] != "all")]
+    sentences = []
+    for (domain, source), part in full.groupby(["domain", "source"], sort=False):
+        passes = between(str(domain), str(source), context.tables.domains)
+        if not (part["n"] > 0).any():
+            sentences.append(f"{passes.capitalize()}: the two predictions never differ, so there is nothing to carry.")
+            continue
+        parts = []
+        for direction, verb in (("denoising", "brings"), ("noising", "takes away")):
+            rows = part[part["direction"] == direction]
+            if len(rows):
+                parts.append(_strongest_sentence(rows, verb))
+        apart = number(100 * float(part["difference"].mean()) ** 0.5, 2)
+        about = f"{count(int(part['n'].max()), 'image')}; the predictions differ by {apart} % of their size"
+        sentences.append(f"{passes[0].upper()}{passes[1:]} ({about}): {' '.join(parts)}")
+    return sentences
+
+
+def _strongest_sentence(rows: pd.DataFrame, verb: str) -> str:
+    heads, hits = rows["target"].nunique(), rows[rows["significant"]]
+    top = largest(hits if len(hits) else rows, "effect")
+    share = interval(100 * top["effect"], 100 * top["low"], 100 * top["high"], "%")
+    what = f"{top['target']}, {share} at t {span(top['window_first'], top['window_last'])}"
+    if hits.empty:
+        return f"no head {verb} a share of the difference that can be told from zero; the largest estimate is {what}."
+    single = hits["target"].nunique()
+    plural = {"brings": "bring", "takes away": "take away"}[verb]
+    return (
+        f"{single} of {heads} heads {verb if single == 1 else plural} a share of the difference that can be told from"
+        f" zero, most of all {what}{_rank(top['control_percentile'])}."
+    )
+
+
+def _rank(percentile: float) -> str:
+    """Return how an effect compares with those of the other heads of its kind, empty where that is not known."""
+    if pd.isna(percentile):
+        return ""
+    others = "all" if percentile == 100 else f"{number(percentile, 3)} % of the"
+    return f", more than {others} other heads of its kind"
+
+
+def dose_sentence(context: Context) -> str:
+    """Return whether the dose-responses are straight and monotone."""
+    table = context.tables.doses
+    if table.empty:
+        return "Only the whole output was replaced, so there is no dose-response."
+    heads = table["target"].nunique()
+    bent = table[(table["p_linear_max"] < context.config.patching.alpha) & (table["departure"].abs() > ENOUGH)]
+    backward = table.loc[~table["monotone"], "target"].nunique()
+    order = "All rise or fall steadily with the dose" if not backward else f"{count(backward, 'curve')} turn back"
+    if bent.empty:
+        largest_one = table.iloc[int(table["departure"].abs().to_numpy().argmax())]
+        return (
+            f"For the {heads} heads that move most, part of the output moves as large a part of the share, to within"
+            f" {number(100 * abs(largest_one['departure']), 2)} % of the difference. {order}."
+        )
+    most = bent.iloc[int(bent["departure"].abs().to_numpy().argmax())]
+    way = "more" if most["departure"] > 0 else "less"
+    share = [100 * float(most[name]) for name in ("departure", "departure_low", "departure_high")]
+    departure = interval(share[0], share[1], share[2], "%", 2)
+    return (
+        f"{bent['target'].nunique()} of {heads} heads depart from a straight line, most of all {most['target']}"
+        f" ({'brought' if most['direction'] == 'denoising' else 'taken away'}, {most['domain']} images): part of its"
+        f" output moves {way} than its part, by {departure} of the difference. {order}."
+    )
