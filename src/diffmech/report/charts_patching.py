@@ -11,7 +11,7 @@ from diffmech.report.drawing import absent, finish, head_axis, row_height, table
 
 CURVES = 5  # heads whose dose-response is drawn
 FULL_DOSE = 1.0
-DIRECTIONS = {"denoising": "brought (sufficient?)", "noising": "taken away (necessary?)"}
+DIRECTIONS = {"denoising": "brought", "noising": "taken away"}
 
 
 def windows_map(windows: pd.DataFrame, method: str, heads: tuple[str, ...], domains: tuple[str, ...]) -> Any:
@@ -48,7 +48,7 @@ def patching_map(patching: pd.DataFrame, direction: str, heads: tuple[str, ...],
     frame = frame.rename(columns={"target": "head"}).assign(value=100 * frame["effect"], panel=panels(frame, domains))
     frame["low"], frame["high"] = 100 * frame["low"], 100 * frame["high"]
     top = largest(frame, "value")
-    what = DIRECTIONS[direction].split(" (")[0]
+    what = DIRECTIONS[direction]
     return _map(
         frame,
         heads,
@@ -85,7 +85,7 @@ def patching_doses(patching: pd.DataFrame, domains: tuple[str, ...]) -> Any:
         frame[column] *= 100
     frame["straight"] = frame["dose"].isin([0.0, FULL_DOSE])
     order = [head for head in strongest if head in set(frame["target"])]
-    colour = alt.Color("target:N", title="head", scale=alt.Scale(domain=order), legend=alt.Legend(columns=3))
+    colour = alt.Color("target:N", title="head", scale=alt.Scale(domain=order))
     x = alt.X("dose:Q", title="share of the head's output that is replaced", axis=alt.Axis(format="%", grid=False))
     y = alt.Y("effect:Q", title="share of the difference moved, %")
     lines = alt.Chart().mark_line(strokeWidth=2).encode(x=x, y=y, color=colour)

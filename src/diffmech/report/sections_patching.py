@@ -66,7 +66,7 @@ def window_sentences(context: Context) -> list[str]:
         sentences.append(
             f"On {domain} images {count(hits['target'].nunique(), 'head')} of {heads['target'].nunique()}"
             f" {'has' if hits['target'].nunique() == 1 else 'have'} an effect in some window"
-            f" ({listed(by_window)}); the largest is {strongest}{_rank(top['control_percentile'])}."
+            f" ({listed(by_window)}); the largest of these is {strongest}{_rank(top['control_percentile'])}."
         )
     return [*sentences, *mechanism_sentences(context, table)]
 
@@ -115,8 +115,8 @@ def patching(context: Context) -> str:
     return markup.section(
         "patching",
         "What heads carry from one input to another",
-        *[markup.paragraph(sentence) for sentence in patching_sentences(context)],
         markup.paragraph(read),
+        *[markup.paragraph(sentence) for sentence in patching_sentences(context)],
         markup.paragraph(caution),
         "<h3>Sufficient alone?</h3>",
         context.chart(
