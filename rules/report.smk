@@ -23,7 +23,10 @@ CHARTS = {
     "patching_doses": "6 Patching",
     "resampling_attributes": "5 Ablation",
     "resampling_measures": "5 Ablation",
-    "complexity_ratio": "7 Complexity",
+    "circuit_curve": "7 Circuit",
+    "circuit_graph": "7 Circuit",
+    "circuit_timesteps": "7 Circuit",
+    "complexity_ratio": "8 Complexity",
 }
 
 TABLES = {
@@ -58,6 +61,7 @@ rule draw_charts:
     input:
         **TABLES,
         datasets=study.dataset_stores(),
+        circuits=study.circuits(),
         attention_first=study.attention(study.datasets[0]),
         attention_second=study.attention(study.datasets[1]),
     output:
@@ -95,6 +99,7 @@ rule write_report:
     input:
         **TABLES,
         datasets=study.dataset_stores(),
+        circuits=study.circuits(),
         attention_first=study.attention(study.datasets[0]),
         attention_second=study.attention(study.datasets[1]),
         charts=rules.draw_charts.output.specs,

@@ -52,7 +52,7 @@ class DiscoveryConfig(Inference):
         description="Percent by which the loss must at least rise without any head for there to be a circuit (lower "
         "end of the interval); heads of random weights reach about 1.",
     )
-    random_circuits: Annotated[int, Field(ge=20)] = Field(20, description="Random circuits of the same size.")
+    random_circuits: Annotated[int, Field(ge=20)] = Field(100, description="Random circuits of the same size.")
     random_elsewhere: Annotated[int, Field(ge=0)] = Field(
         5, description="Random circuits at half and at twice the size; 0 = none."
     )

@@ -22,6 +22,7 @@ TABLES = (
     "references",
 )
 STORES = ("comparison", "model", "heldout", "gallery", "resampled")
+CIRCUIT_TABLES = ("heads", "curve", "edges")
 STAGES = {"down": 0, "mid": 1, "up": 2}
 
 
@@ -44,6 +45,7 @@ class ReportInputs:
     windows: str
     patching: str
     doses: str
+    circuits: dict[str, str]
     resampling: str
     resampled: str
     complexity: str
@@ -58,9 +60,30 @@ def inputs_of_job(files: Any, domains: Sequence[str]) -> ReportInputs:
     return ReportInputs(
         datasets=dict(zip(domains, map(str, files.datasets), strict=True)),
         attention=dict(zip(domains, stores, strict=True)),
+        circuits=dict(zip(domains, map(str, files.circuits), strict=True)),
         benchmarks="results/benchmarks",
         **named,
     )
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """The circuit of one domain: its summary, and the tables of its heads, of faithfulness by size and of its paths."""
+
+    summary: dict[str, Any]
+    heads: pd.DataFrame
+    curve: pd.DataFrame
+    edges: pd.DataFrame
+
+    @property
+    def found(self) -> bool:
+        """Whether there is one."""
+        return bool(self.summary["found"])
+
+    @property
+    def members(self) -> list[str]:
+        """Its heads, those worth most first."""
+        return list(self.summary["circuit"])
 
 
 @dataclass(frozen=True)
@@ -82,6 +105,7 @@ class Tables:
     windows: pd.DataFrame
     patching: pd.DataFrame
     doses: pd.DataFrame
+    circuits: dict[str, Circuit]
     resampling: pd.DataFrame
     complexity: pd.DataFrame
     references: dict[str, Any]
@@ -124,11 +148,14 @@ REQUIRED = {
     "doses": (
         "domain source group target direction slope departure departure_low departure_high p_linear_max monotone n"
     ),
+    "circuit_heads": "head site kind rank effect in_circuit timestep drop low high needed",
+    "circuit_curve": "size circuit faithfulness low high random_mean random_low random_high random_circuits",
+    "circuit_edges": "sender receiver path effect_percent low high p p_holm significant n",
     "complexity": "variant ratio low high p",
     "history": "step loss learning_rate seconds",
     "recognition": "attribute heldout_accuracy recognised_share low high n",
 }
-BOOLEAN = {"significant", "beats_untrained", "confirmed", "chosen", "monotone"}
+BOOLEAN = {"significant", "beats_untrained", "confirmed", "chosen", "monotone", "in_circuit", "needed", "circuit"}
 
 
 def read_tables(inputs: ReportInputs) -> Tables:
@@ -154,12 +181,20 @@ def read_tables(inputs: ReportInputs) -> Tables:
         windows=read_table(inputs.windows, "windows"),
         patching=read_table(inputs.patching, "patching"),
         doses=read_table(inputs.doses, "doses"),
+        circuits={domain: read_circuit(path) for domain, path in inputs.circuits.items()},
         resampling=read_table(inputs.resampling, "resampling"),
         complexity=read_table(inputs.complexity, "complexity"),
         references=read_references(inputs.references),
         history=beside_weights(inputs, model, "history"),
         recognition=beside_weights(inputs, model, "recognition"),
     )
+
+
+def read_circuit(path: str | Path) -> Circuit:
+    """Read the circuit whose summary is `path`; its tables stand beside it."""
+    tables = {name: read_table(Path(path).parent / f"{name}.csv", f"circuit_{name}") for name in CIRCUIT_TABLES}
+    tables["heads"]["timestep"] = tables["heads"]["timestep"].astype(str).str.removesuffix(".0")
+    return Circuit(read_json(path), **tables)
 
 
 def read_table(path: str | Path, name: str) -> pd.DataFrame:

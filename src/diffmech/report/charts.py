@@ -10,6 +10,7 @@ from diffmech.config.analysis import AblationConfig
 from diffmech.report import (
     charts_ablation,
     charts_attention,
+    charts_circuit,
     charts_mechanisms,
     charts_model,
     charts_patching,
@@ -17,7 +18,7 @@ from diffmech.report import (
 )
 from diffmech.report.artifacts import ReportInputs, Tables, read_tables
 from diffmech.report.drawing import specification, write_text
-from diffmech.report.findings import mechanism_names, published
+from diffmech.report.findings import head_labels, mechanism_names, published
 
 Drawer = Callable[[Tables, AblationConfig], Any]
 
@@ -47,6 +48,9 @@ CHARTS: dict[str, Drawer] = {
     "patching_sufficient": lambda t, _: charts_patching.patching_map(t.patching, "denoising", t.heads, t.domains),
     "patching_necessary": lambda t, _: charts_patching.patching_map(t.patching, "noising", t.heads, t.domains),
     "patching_doses": lambda t, _: charts_patching.patching_doses(t.patching, t.domains),
+    "circuit_curve": lambda t, _: charts_circuit.circuit_curve(t.circuits),
+    "circuit_graph": lambda t, _: charts_circuit.circuit_graph(t.circuits, t.sites, head_labels(t)),
+    "circuit_timesteps": lambda t, _: charts_circuit.circuit_timesteps(t.circuits),
     "complexity_ratio": lambda t, _: charts_ablation.complexity_ratio(
         t.complexity, published(t.references, "complexity_ratio"), t.domains
     ),

@@ -236,6 +236,12 @@ def mechanism_names(tables: Tables) -> dict[str, str]:
     return {row.mechanism: f"{row.label} ({row.mechanism})" for row in records(rows)}
 
 
+def head_labels(tables: Tables) -> dict[str, str]:
+    """Return the label of each head that has one: the first that any of its phases earns."""
+    named = tables.mechanisms[tables.mechanisms["label"] != "unassigned"].drop_duplicates("head")
+    return {row.head: row.label for row in records(named)}
+
+
 def published(references: dict[str, Any], key: str) -> dict[str, Any]:
     """Return the published figure `key`; StoreError if the references lack it."""
     for entry in references["published"]:

@@ -11,7 +11,7 @@ import yaml
 
 from diffmech.artifacts import atomic_path, provenance, read_json
 from diffmech.config.root import Config
-from diffmech.report import markup, sections, sections_patching, sections_resampling, sections_results
+from diffmech.report import markup, sections, sections_circuit, sections_patching, sections_resampling, sections_results
 from diffmech.report.artifacts import ReportInputs, Tables, read_tables
 from diffmech.report.context import Context
 from diffmech.report.findings import findings
@@ -24,6 +24,7 @@ POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline' 'unsafe-eval'; "
     "base-uri 'none'; form-action 'none'"
 )
+AFTER_ABLATION = 3  # where the answer on circuits stands among all answers
 CONTENTS = {
     "answers": "What was found",
     "run": "What was run",
@@ -36,6 +37,7 @@ CONTENTS = {
     "windows": "When it matters",
     "patching": "What heads carry",
     "resampling": "Whole images",
+    "circuit": "The circuit",
     "complexity": "Circuit size",
     "published": "Published figures",
     "settings": "Settings, how to repeat",
@@ -52,6 +54,7 @@ def write_report(inputs: ReportInputs, charts: Sequence[str], output: Path | str
         inputs, tables, config, {Path(path).name.removesuffix(".vl.json"): read_json(path) for path in charts}
     )
     found = findings(tables, config)
+    found.insert(AFTER_ABLATION, sections_circuit.circuit_finding(tables, config))
     by_section = {finding.section: finding for finding in found}
     parts = [
         sections.answers(context, found),
@@ -65,6 +68,7 @@ def write_report(inputs: ReportInputs, charts: Sequence[str], output: Path | str
         sections_patching.windows(context),
         sections_patching.patching(context),
         sections_resampling.resampling(context),
+        sections_circuit.circuit(context, by_section["circuit"]),
         sections_results.complexity(context, by_section["complexity"]),
         sections_results.published(context),
         settings(context),

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import xarray as xr
+from small_circuits import write_circuits
 
 from diffmech.artifacts import building_store, write_csv, write_json, write_store
 from diffmech.attention.layout import Kept, SiteLayout, create_attention_store
@@ -82,6 +83,7 @@ def build_study(folder: Path, *, effect: bool = True, optional: bool = True) -> 
     for name, table in tables.items():
         write_csv(folder / f"{name}.csv", table)
     write_resampled(folder / "resampled.zarr.zip", list(tables["mechanisms"]["mechanism"].unique()))
+    circuits = write_circuits(folder / "circuits", DOMAINS, found=effect)
     write_benchmarks(folder / "benchmarks")
     return ReportInputs(
         datasets=datasets,
@@ -91,6 +93,7 @@ def build_study(folder: Path, *, effect: bool = True, optional: bool = True) -> 
         gallery=str(folder / "models/gallery.zarr.zip"),
         resampled=str(folder / "resampled.zarr.zip"),
         attention=attention,
+        circuits=circuits,
         references=str(ROOT / "resources" / "references.yaml"),
         benchmarks=str(folder / "benchmarks"),
         **{name: str(folder / f"{name}.csv") for name in tables},
