@@ -31,5 +31,6 @@ localrules:
     ablation,
     circuit,
     windows,
+    account,
     planted,
     plan,

@@ -45,6 +45,7 @@ TABLES = {
     "doses": f"results/patching/{study.model}/doses.csv",
     "resampling": f"results/resampling/{study.model}/effects.csv",
     "resampled": f"results/resampling/{study.model}/examples.zarr.zip",
+    "account": f"results/account/{study.model}.csv",
     "complexity": f"results/complexity/{study.model}.csv",
     "references": os.path.relpath(Path(workflow.basedir) / "resources" / "references.yaml"),
 }

@@ -12,13 +12,13 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from diffmech.artifacts import read_json
+from diffmech.artifacts import read_csv, read_json
 from diffmech.errors import StoreError
 from diffmech.interventions.measures import DENOISING_LOSS, OUTPUT_SHIFT
 
 TABLES = (
     *("entropy", "divergence", "phases", "clusters", "mechanisms", "effects", "windows", "patching", "doses"),
-    *("resampling", "complexity"),
+    *("resampling", "account", "complexity"),
     "references",
 )
 STORES = ("comparison", "model", "heldout", "gallery", "resampled")
@@ -48,6 +48,7 @@ class ReportInputs:
     circuits: dict[str, str]
     resampling: str
     resampled: str
+    account: str
     complexity: str
     references: str
     benchmarks: str | None = None
@@ -107,6 +108,7 @@ class Tables:
     doses: pd.DataFrame
     circuits: dict[str, Circuit]
     resampling: pd.DataFrame
+    account: pd.DataFrame
     complexity: pd.DataFrame
     references: dict[str, Any]
     history: pd.DataFrame | None
@@ -136,6 +138,12 @@ REQUIRED = {
     "resampling": (
         "domain group target window measure clean effect low high p_zero p_zero_holm control_mean control_low "
         "control_high p_control p_control_adjusted flipped heads controls n"
+    ),
+    "account": (
+        "mechanism label domain heads verdict effect_percent low high p_zero_holm control_mean control_low "
+        "control_high p_control_adjusted window window_effect window_low window_high attributes attribute "
+        "attribute_measure attribute_change attribute_low attribute_high attribute_p_holm attribute_control_low "
+        "attribute_control_high attributes_of"
     ),
     "windows": (
         "domain group target method window window_first window_last timesteps effect_percent low high p_zero_max "
@@ -183,6 +191,7 @@ def read_tables(inputs: ReportInputs) -> Tables:
         doses=read_table(inputs.doses, "doses"),
         circuits={domain: read_circuit(path) for domain, path in inputs.circuits.items()},
         resampling=read_table(inputs.resampling, "resampling"),
+        account=read_table(inputs.account, "account"),
         complexity=read_table(inputs.complexity, "complexity"),
         references=read_references(inputs.references),
         history=beside_weights(inputs, model, "history"),
@@ -199,16 +208,7 @@ def read_circuit(path: str | Path) -> Circuit:
 
 def read_table(path: str | Path, name: str) -> pd.DataFrame:
     """Read the table `name`; StoreError if the file or one of its columns is missing."""
-    try:
-        frame = pd.read_csv(path)
-    except (OSError, pd.errors.EmptyDataError, pd.errors.ParserError) as error:
-        raise StoreError(f"{path}: cannot be read as a table ({error}); let the workflow make it anew") from error
-    missing = [column for column in REQUIRED[name].split() if column not in frame.columns]
-    if missing:
-        raise StoreError(
-            f"{path}: lacks the columns {', '.join(missing)}; it has {', '.join(frame.columns)}; delete it to have it"
-            " made anew"
-        )
+    frame = read_csv(path, REQUIRED[name].split())
     for column in BOOLEAN & set(frame.columns):
         frame[column] = frame[column].astype(str).str.lower().isin(["true", "1", "1.0"])
     return frame

@@ -11,7 +11,15 @@ import yaml
 
 from diffmech.artifacts import atomic_path, provenance, read_json
 from diffmech.config.root import Config
-from diffmech.report import markup, sections, sections_circuit, sections_patching, sections_resampling, sections_results
+from diffmech.report import (
+    markup,
+    sections,
+    sections_account,
+    sections_circuit,
+    sections_patching,
+    sections_resampling,
+    sections_results,
+)
 from diffmech.report.artifacts import ReportInputs, Tables, read_tables
 from diffmech.report.context import Context
 from diffmech.report.findings import findings
@@ -27,6 +35,7 @@ POLICY = (
 AFTER_ABLATION = 3  # where the answer on circuits stands among all answers
 CONTENTS = {
     "answers": "What was found",
+    "account": "Each mechanism",
     "run": "What was run",
     "domains": "The two domains",
     "denoiser": "The denoiser",
@@ -58,6 +67,7 @@ def write_report(inputs: ReportInputs, charts: Sequence[str], output: Path | str
     by_section = {finding.section: finding for finding in found}
     parts = [
         sections.answers(context, found),
+        sections_account.account(context),
         sections.what_was_run(context),
         sections.domains(context),
         sections.denoiser(context),

@@ -19,6 +19,7 @@ from diffmech.config.load import validate
 from diffmech.config.root import Config
 from diffmech.data.comparison import compare_domains
 from diffmech.data.store import prepare_dataset
+from diffmech.mechanisms.account import account
 from diffmech.report.artifacts import ReportInputs
 
 ROOT = Path(__file__).parents[3]
@@ -80,6 +81,8 @@ def build_study(folder: Path, *, effect: bool = True, optional: bool = True) -> 
         "resampling": resampling_table(effect),
         "complexity": complexity_table(effect),
     }
+    told = (tables[name] for name in ("mechanisms", "effects", "windows", "resampling"))
+    tables["account"] = account(*told, method="mean", alpha=0.05)
     for name, table in tables.items():
         write_csv(folder / f"{name}.csv", table)
     write_resampled(folder / "resampled.zarr.zip", list(tables["mechanisms"]["mechanism"].unique()))

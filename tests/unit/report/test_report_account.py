@@ -1,0 +1,35 @@
+"""The table of mechanisms says of each what its studies show."""
+
+import pandas as pd
+from small_study import study_config
+
+from diffmech.report.context import Context
+from diffmech.report.sections_account import account
+
+
+def section_of(study, table=None) -> str:
+    tables = study[2] if table is None else type(study[2])(**{**vars(study[2]), "account": table})
+    return account(Context(study[1], tables, study_config(), {})).replace("\u00a0", " ").replace("&nbsp;", " ")
+
+
+def test_a_causal_mechanism_is_named_with_its_window_and_attribute(found):
+    page = section_of(found)
+    assert "can be called causal on at least one kind of image" in page
+    assert "Removing 1 of them changes at least one judged attribute of sampled synthetic images." in page
+    assert "glasses as asked for −0.40 (−0.45 to −0.35), p = 0.008; matched heads 0 to 0.020" in page
+    assert "620–820" in page
+
+
+def test_where_nothing_is_found_no_mechanism_is_called_causal(null):
+    page = section_of(null)
+    assert "No mechanisms of" in page
+    assert "<td>causal</td>" not in page
+    assert "Removing none of them changes a judged attribute of sampled synthetic images." in page
+    assert "at no window alone" in page
+
+
+def test_what_was_not_measured_is_not_said_to_be_nothing(found):
+    blind = found[2].account.assign(attributes="not measured", attribute_change=float("nan"))
+    assert "Attributes were not measured: no classifier judges what these images show." in section_of(found, blind)
+    empty = pd.DataFrame(columns=found[2].account.columns)
+    assert "No mechanism was ablated (ablation.groups)" in section_of(found, empty)
