@@ -11,8 +11,9 @@ window of timesteps, and images sampled again with the mechanism removed. The ve
 
 `window` is the one with the largest effect among those whose own effect can be told from zero, empty where there is
 none. `attributes` are those that changed at all, corrected over mechanisms x attributes, and `attribute` the one that
-changed most. `attribute_measure` says how: `asked`, by how much less (or more) sure the judge is of what the image was
-asked to show, or `attribute`, of the attribute itself.
+changed most; `not measured` where images of the domain were not sampled, or nobody judges them. `attribute_measure`
+says how: `asked`, by how much more or less sure the judge is of what the image was asked to show, or `attribute`, of
+the attribute itself.
 """
 
 from pathlib import Path
@@ -56,10 +57,10 @@ COLUMNS = [
     "attribute_control_low",
     "attribute_control_high",
     "attribute_p_control_adjusted",
-    "attributes_of",
 ]
 JUDGED = ("asked:", "attribute:")
 WHOLE = "all"
+UNKNOWN = "not measured"
 
 _TARGET = ("domain", "group", "target")
 _EFFECT = COLUMNS[5:13]
@@ -150,22 +151,17 @@ def _strongest_window(windows: pd.DataFrame, alpha: float) -> dict[str, object]:
 
 
 def _strongest_attribute(changes: pd.DataFrame, domain: str, alpha: float) -> dict[str, object]:
-    """Return what changed most in images of `domain`, or, where these were not sampled, of the one that was."""
-    own = changes[changes["domain"] == domain]
-    changes = own if len(own) else changes
-    judged = changes[changes["measure"].str.startswith(JUDGED)]
+    """Return what changed most in sampled images of `domain`."""
+    judged = changes[(changes["domain"] == domain) & changes["measure"].str.startswith(JUDGED)]
     if judged.empty:
-        return {"attributes": "not measured", "attribute": "", "attributes_of": ""}
-    judged = judged[judged["domain"] == judged["domain"].iloc[0]]
-    about = {"attributes_of": judged["domain"].iloc[0]}
+        return {"attributes": UNKNOWN, "attribute": ""}
     found = judged[judged["p_zero_holm"] < alpha]
     found = found.iloc[np.argsort(-found["effect"].abs().to_numpy(), kind="stable")]
     kinds, names = (found["measure"].str.split(":", n=1).str[part] for part in (0, 1))
     if found.empty:
-        return {**about, "attributes": "none", "attribute": ""}
+        return {"attributes": "none", "attribute": ""}
     best = found.iloc[0]
     return {
-        **about,
         "attributes": " ".join(dict.fromkeys(names)),
         "attribute": names.iloc[0],
         "attribute_measure": kinds.iloc[0],

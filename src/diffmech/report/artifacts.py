@@ -143,7 +143,7 @@ REQUIRED = {
         "mechanism label domain heads verdict effect_percent low high p_zero_holm control_mean control_low "
         "control_high p_control_adjusted window window_effect window_low window_high attributes attribute "
         "attribute_measure attribute_change attribute_low attribute_high attribute_p_holm attribute_control_low "
-        "attribute_control_high attributes_of"
+        "attribute_control_high"
     ),
     "windows": (
         "domain group target method window window_first window_last timesteps effect_percent low high p_zero_max "

@@ -87,15 +87,15 @@ def test_attributes_are_those_that_changed_whatever_the_sign_strongest_first() -
         change("self-2", "attribute:hat", 0.5, 0.9),
     ]
     effects = [effect("self-1", 9, 0.01, 0.01, domain) for domain in ("real", "synthetic")]
-    table = told([*effects, effect("self-2", 9, 0.01, 0.01)], [], changes)
-    assert table["attributes"].tolist() == ["hat glasses", "hat glasses", "none"]
-    assert table["attributes_of"].tolist() == ["synthetic"] * 3  # only these images were sampled
-    assert table.loc[0, ["attribute", "attribute_measure", "attribute_change"]].tolist() == ["hat", "attribute", -0.5]
+    table = told([*effects, effect("self-2", 9, 0.01, 0.01, "synthetic")], [], changes)
+    # only synthetic images were sampled
+    assert table["attributes"].tolist() == ["not measured", "hat glasses", "none"]
+    assert table.loc[1, ["attribute", "attribute_measure", "attribute_change"]].tolist() == ["hat", "attribute", -0.5]
 
 
 def test_an_attribute_may_be_lost_only_where_it_was_asked_for() -> None:
     changes = [change("self-1", "attribute:hat", 0.01, 0.8), change("self-1", "asked:hat", -0.4, 0.01)]
-    table = told([effect("self-1", 9, 0.01, 0.01)], [], changes)
+    table = told([effect("self-1", 9, 0.01, 0.01, "synthetic")], [], changes)
     assert table.loc[0, ["attributes", "attribute_measure", "attribute_change"]].tolist() == ["hat", "asked", -0.4]
 
 
