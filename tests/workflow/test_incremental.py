@@ -17,6 +17,7 @@ RESAMPLING = RESAMPLED | {"resampling_effects tiny"}
 DATASETS = ("lfw_subset", "synthetic_faces")
 WINDOWS = {"ablation_windows tiny", "patching_effects tiny"}
 PATCHES = {f"patch_heads tiny {dataset} domain" for dataset in DATASETS}
+CIRCUITS = {f"discover_circuit tiny {dataset}" for dataset in DATASETS}
 BLOCKS = ("t0000-0049", "t0050-0099")
 SHARDS = ("s00000000-00000007", "s00000008-00000015")
 UNTRAINED = {f"capture_untrained tiny {dataset}" for dataset in DATASETS}
@@ -54,6 +55,7 @@ EVERYTHING_ELSE = (
     | references()
     | ablations()
     | EFFECTS
+    | CIRCUITS
     | PATCHES
     | WINDOWS
     | RESAMPLING
@@ -81,6 +83,7 @@ EDITS = [
         | ablations(blocks=BLOCKS[1:])
         | ablations(groups=("mechanisms",))
         | EFFECTS
+        | CIRCUITS
         | PATCHES
         | WINDOWS
         | RESAMPLING
@@ -111,7 +114,9 @@ EDITS = [
         id="mechanisms: from there down (ablations as far as heads.csv changes)",
     ),
     pytest.param(
-        {"ablation": {"methods": ["zero"]}}, ablations() | EFFECTS | {"ablation_windows tiny"} | REPORT, id="ablation"
+        {"ablation": {"methods": ["zero"]}},
+        ablations() | EFFECTS | CIRCUITS | {"ablation_windows tiny"} | REPORT,
+        id="ablation",
     ),
     pytest.param(
         {"ablation": {"controls": 21}},
@@ -119,6 +124,8 @@ EDITS = [
         id="controls of mechanisms",
     ),
     pytest.param({"ablation": {"windows": "thirds"}}, WINDOWS | REPORT, id="windows"),
+    pytest.param({"discovery": {"faithfulness": 0.8}}, CIRCUITS | REPORT, id="circuits"),
+    pytest.param({"circuit": {"draws": 150}}, set(), id="attribution, which no report asks for"),
     pytest.param({"patching": {"windows": [[0, 99]]}}, {"patching_effects tiny"} | REPORT, id="windows of patching"),
     pytest.param({"patching": {"doses": [1.0]}}, PATCHES | {"patching_effects tiny"} | REPORT, id="doses"),
     pytest.param({"resampling": {"seed": 1}}, RESAMPLING | REPORT, id="other images sampled again"),

@@ -7,6 +7,7 @@ import pandas as pd
 from diffmech.attention.capture import capture_attention
 from diffmech.attention.generated import generate_images, generated_latents
 from diffmech.attention.untrained import capture_untrained
+from diffmech.circuits.discovery import discover_circuit
 from diffmech.config.images import Prompts
 from diffmech.data.comparison import compare_domains
 from diffmech.data.store import prepare_dataset
@@ -16,6 +17,7 @@ from diffmech.interventions.patching_study import patch_data_set
 from diffmech.interventions.patching_table import patching_effects
 from diffmech.interventions.reference import reference_outputs
 from diffmech.interventions.windows import ablation_windows
+from diffmech.mechanisms.account import mechanism_account
 from diffmech.mechanisms.clustering import cluster_heads
 from diffmech.mechanisms.complexity import circuit_complexity
 from diffmech.mechanisms.entropy import attention_entropy, entropy_divergence
@@ -31,7 +33,7 @@ from diffmech.report.page import write_report
 from diffmech.resampling.effects import resampling_effects
 from diffmech.resampling.images import resample_images
 from diffmech.workflow.resamplings import RESAMPLED, named_resampled, resampled_names
-from diffmech.workflow.study import ABLATION, ATTENTION, GENERATED, LATENTS, PATCHING, REFERENCE, Study
+from diffmech.workflow.study import ABLATION, ATTENTION, CIRCUIT, GENERATED, LATENTS, PATCHING, REFERENCE, Study
 
 
 def run_study(study: Study, folder: Path) -> Path:
@@ -113,6 +115,7 @@ def _analyse(study: Study, folder: Path, model_json: Path) -> Path:
         **{name: results / f"{name}.csv" for name in ("windows", "patching", "doses")},
         "resampling": results / "resampling.csv",
         "resampled": results / "resampled.zarr.zip",
+        "account": results / "account.csv",
         "references": study.root / "resources/references.yaml",
     }
     compare_domains(datasets, tables["comparison"], samples=config.capture.samples)
@@ -163,6 +166,26 @@ def _analyse(study: Study, folder: Path, model_json: Path) -> Path:
                     )
     ablation_effects(stores, tables["effects"], ablation=config.ablation, seed=0)
     ablation_windows(stores, model_json, tables["phases"], tables["windows"], ablation=config.ablation, seed=0)
+    circuits = {
+        domain: folder / CIRCUIT.format(model=study.model, dataset=dataset) for domain, dataset in study.domains.items()
+    }
+    for domain, dataset in study.domains.items():
+        beside = {name: circuits[domain].parent / f"{name}.csv" for name in ("heads", "curve", "edges")}
+        discover_circuit(
+            [folder / path for path in study.discovery_latents(dataset)],
+            model_json,
+            [folder / path for path in study.discovery_references()],
+            [folder / path for path in study.ranked_by(dataset)],
+            {"summary": circuits[domain], **beside},
+            domain=domain,
+            discovery=config.discovery,
+            circuit=config.circuit,
+            method=config.circuit_method,
+            samples=config.discovery_samples,
+            timesteps=config.discovery_timesteps,
+            seed=0,
+            runtime=runtime,
+        )
     patched: dict[str, dict[str, Path]] = {domain: {} for domain in study.domains}
     for domain, dataset in study.domains.items():
         for source in study.patching_sources:
@@ -222,10 +245,13 @@ def _analyse(study: Study, folder: Path, model_json: Path) -> Path:
         seed=0,
         runtime=runtime,
     )
+    told = (tables[name] for name in ("mechanisms", "effects", "windows", "resampling", "account"))
+    mechanism_account(*told, method=config.ablation.methods[0], alpha=config.ablation.alpha)
     inputs = ReportInputs(
         **{name: str(path) for name, path in tables.items()},
         datasets={domain: str(path) for domain, path in datasets.items()},
         attention={domain: [str(path) for path in paths] for domain, paths in attention.items()},
+        circuits={domain: str(path) for domain, path in circuits.items()},
         benchmarks=None,
     )
     draw_charts(inputs, results / "charts", ablation=config.ablation)

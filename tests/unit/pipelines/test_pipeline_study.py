@@ -10,7 +10,7 @@ import yaml
 from in_process import run_study
 from tiny_pipelines import PIPELINES
 
-from diffmech.artifacts import open_store
+from diffmech.artifacts import open_store, read_json
 from diffmech.config.load import merge
 from diffmech.workflow.study import Study
 
@@ -50,6 +50,17 @@ OVERLAY: dict[str, Any] = {
         "shard_size": 4,
         "reference_samples": 3,
         "control_samples": 2,
+    },
+    "discovery": {
+        "samples": 6,
+        "timesteps": None,
+        "contribution": 0,
+        "random_circuits": 20,
+        "random_elsewhere": 2,
+        "control_samples": 2,
+        "graph_heads": 3,
+        "draws": 100,
+        "permutations": 100,
     },
     "patching": {"draws": 100, "permutations": 100, "samples": 3, "dose_targets": 2},
     "resampling": {
@@ -104,6 +115,12 @@ def test_a_pipeline_goes_through_the_whole_main_job(family: str, kind: str, tmp_
     assert set(changed["measure"]) == {"ssim", "mse"}
     assert changed.query("measure == 'mse'")["effect"].max() > 0
     assert "Not measured: attributes" in page
+    circuit = read_json(tmp_path / study.circuits()[0])
+    assert circuit["domain"] == "photo"
+    assert circuit["measure"] == ("output shift" if kind == "trajectory" else "denoising loss")
+    # random weights: replaced heads shift any output, but only by chance do they lower a loss
+    assert kind == "noised" or circuit["found"]
+    assert ("this is the share of the output shift" in page) == (kind == "trajectory")
     if kind == "trajectory":
         # nobody knows the noise, so the effect on the loss is the output shift
         ablated = open_store(tmp_path / study.ablations("photos", "heads")[0]).to_dataset()
