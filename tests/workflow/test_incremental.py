@@ -12,6 +12,7 @@ ENTROPY = {"attention_entropy tiny", "entropy_divergence tiny"}
 CLUSTERS = {"cluster_heads tiny", "label_mechanisms tiny"}
 MECHANISMS = {"head_features tiny", "find_phases tiny", *CLUSTERS}
 EFFECTS = {"ablation_effects tiny", "circuit_complexity tiny"}
+ACCOUNT = {"mechanism_account tiny"}
 RESAMPLED = {"resample_images tiny synthetic 0", "resample_images tiny synthetic 1"}
 RESAMPLING = RESAMPLED | {"resampling_effects tiny"}
 DATASETS = ("lfw_subset", "synthetic_faces")
@@ -59,6 +60,7 @@ EVERYTHING_ELSE = (
     | PATCHES
     | WINDOWS
     | RESAMPLING
+    | ACCOUNT
     | REPORT
     | {"compare_domains", "train_judge tiny"}
 )
@@ -87,6 +89,7 @@ EDITS = [
         | PATCHES
         | WINDOWS
         | RESAMPLING
+        | ACCOUNT
         | REPORT,
         id="one more timestep: its block, then aggregates",
     ),
@@ -100,6 +103,7 @@ EDITS = [
         | EFFECTS
         | WINDOWS
         | RESAMPLING
+        | ACCOUNT
         | REPORT,
         id="more samples: new shards, then aggregates",
     ),
@@ -110,33 +114,34 @@ EDITS = [
         | ablations(groups=("mechanisms",))
         | {"ablation_effects tiny", "ablation_windows tiny"}
         | RESAMPLING
+        | ACCOUNT
         | REPORT,
         id="mechanisms: from there down (ablations as far as heads.csv changes)",
     ),
     pytest.param(
         {"ablation": {"methods": ["zero"]}},
-        ablations() | EFFECTS | CIRCUITS | {"ablation_windows tiny"} | REPORT,
+        ablations() | EFFECTS | CIRCUITS | {"ablation_windows tiny"} | ACCOUNT | REPORT,
         id="ablation",
     ),
     pytest.param(
         {"ablation": {"controls": 21}},
-        ablations(groups=("mechanisms",)) | {"ablation_effects tiny", "ablation_windows tiny"} | REPORT,
+        ablations(groups=("mechanisms",)) | {"ablation_effects tiny", "ablation_windows tiny"} | ACCOUNT | REPORT,
         id="controls of mechanisms",
     ),
-    pytest.param({"ablation": {"windows": "thirds"}}, WINDOWS | REPORT, id="windows"),
+    pytest.param({"ablation": {"windows": "thirds"}}, WINDOWS | ACCOUNT | REPORT, id="windows"),
     pytest.param({"discovery": {"faithfulness": 0.8}}, CIRCUITS | REPORT, id="circuits"),
-    pytest.param({"circuit": {"draws": 150}}, set(), id="attribution, which no report asks for"),
+    pytest.param({"circuit": {"draws": 150}}, REPORT, id="attribution: only the page, which prints all settings"),
     pytest.param({"patching": {"windows": [[0, 99]]}}, {"patching_effects tiny"} | REPORT, id="windows of patching"),
     pytest.param({"patching": {"doses": [1.0]}}, PATCHES | {"patching_effects tiny"} | REPORT, id="doses"),
-    pytest.param({"resampling": {"seed": 1}}, RESAMPLING | REPORT, id="other images sampled again"),
+    pytest.param({"resampling": {"seed": 1}}, RESAMPLING | ACCOUNT | REPORT, id="other images sampled again"),
     pytest.param(
         {"resampling": {"examples": 1, "draws": 150}},
-        {"resampling_effects tiny"} | REPORT,
+        {"resampling_effects tiny"} | ACCOUNT | REPORT,
         id="what is measured of images that are there",
     ),
     pytest.param(
         {"recognition": {"epochs": 2}},
-        {"train_judge tiny", "resampling_effects tiny"} | REPORT,
+        {"train_judge tiny", "resampling_effects tiny"} | ACCOUNT | REPORT,
         id="the judge, and what it judges",
     ),
     pytest.param({"complexity": {"draws": 150}}, {"circuit_complexity tiny"} | REPORT, id="complexity"),
