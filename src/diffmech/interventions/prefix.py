@@ -1,18 +1,23 @@
 """What an ablated pass shares with the clean one: everything before the first replaced head.
 
-A head at one site cannot change what was computed before that site ran. So the clean pass keeps the outputs of the
-modules that had finished by then, and ablated passes on the same images start from those, which saves about half of the
-work at the sites of a U-Net's way up. Which modules these are is learned from two small trial passes, for any
+A replaced head cannot change what was computed before its site, nor the attention of its site itself: it stands in for
+the output of that. So the clean pass keeps the outputs of the modules that had finished by the time that the site
+attends, and what the attention returned; ablated passes on the same images start from those, which saves about half of
+the work at the sites of a U-Net's way up. Which modules these are is learned from two small trial passes, for any
 architecture: a module is reused only if it runs once and returns tensors with one row per image. Exact; ours.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from diffmech.attention.sites import AttentionSite
 
@@ -29,34 +34,49 @@ class SharedPrefix:
     def __init__(self, model: nn.Module, sites: Sequence[AttentionSite], run: Callable[[int], Any]) -> None:
         self._model = model
         self._modules = {path: module for path, module in model.named_modules() if path}
-        entered, left, calls, batched = self._trial(run)
-        running = [site for site in sites if calls[site.module_path]]
-        self.order = [site.name for site in sorted(running, key=lambda site: entered[site.module_path])]
+        self._sites = {site.name: self._modules[site.module_path] for site in sites}
+        trials = [self._trial(run, images) for images in TRIALS]
+        last = trials[-1]
+        running = [site for site in sites if last.calls[site.module_path]]
+        self.order = [site.name for site in sorted(running, key=lambda site: last.entered[site.module_path])]
         self._skipped: dict[str, list[str]] = {}
+        # A site that runs more than once has no single moment before which nothing can have changed.
+        once = [site for site in running if last.calls[site.module_path] == 1]
+        self._attending = {site.name for site in once if all(site.name in trial.attended for trial in trials)}
         for site in running:
+            moment = last.attended[site.name] if site.name in self._attending else last.entered[site.module_path]
             skipped: list[str] = []
-            # A site that runs more than once has no single moment before which nothing can have changed.
-            for path in self._modules if calls[site.module_path] == 1 else ():
-                finished = calls[path] == 1 and path in batched and left[path] < entered[site.module_path]
-                if finished and not any(path.startswith(f"{parent}.") for parent in skipped):
+            for path in self._modules if site in once else ():
+                finished = last.calls[path] == 1 and last.left[path] < moment
+                reusable = finished and all(path in trial.batched for trial in trials)
+                if reusable and not any(path.startswith(f"{parent}.") for parent in skipped):
                     skipped.append(path)
             self._skipped[site.name] = skipped
         self._outputs: dict[str, Any] = {}
+        self._attention: dict[str, Tensor] = {}
 
     @contextmanager
     def recording(self) -> Iterator[None]:
         """Keep the outputs of the pass that runs inside this context, in place of those kept before."""
-        self._outputs = {}
+        self._outputs, self._attention = {}, {}
+
+        def keep(site: str, attend: Callable[[], Tensor]) -> Tensor:
+            output = attend()
+            if site in self._attending:
+                self._attention[site] = output.clone()
+            return output
+
         with ExitStack() as hooks:
             for path in {path for skipped in self._skipped.values() for path in skipped}:
                 hooks.callback(self._modules[path].register_forward_hook(self._keep(path)).remove)
+            hooks.enter_context(_AttentionCalls(self._sites, keep))
             yield
 
     @contextmanager
     def replaying(self, site: str | None, rows: Tensor) -> Iterator[None]:
         """Reuse what ran before `site` in the recorded pass; image k of the batch is recorded image `rows[k]`.
 
-        `site` None reuses nothing.
+        `site` None reuses nothing. A tap must be opened inside of this context, to see the attention that is reused.
         """
         with ExitStack() as restore:
             for path in self._skipped[site] if site else ():
@@ -64,6 +84,10 @@ class SharedPrefix:
                 own = vars(module).get("forward")
                 module.forward = _returning(output, rows)
                 restore.callback(_restore_forward, module, own)
+            if site in self._attending:
+                attention = self._attention[site]
+                known = {site: self._sites[site]}
+                restore.enter_context(_AttentionCalls(known, lambda site, attend: attention[rows]))
             yield
 
     def _keep(self, path: str) -> Callable[..., None]:
@@ -73,36 +97,85 @@ class SharedPrefix:
 
         return keep
 
-    def _trial(self, run: Callable[[int], Any]) -> tuple[dict[str, int], dict[str, int], Counter[str], set[str]]:
-        """Return when each module was entered and left, how often it ran, and which return one row per image."""
-        entered: dict[str, int] = {}
-        left: dict[str, int] = {}
-        calls: Counter[str] = Counter()
-        batched = set(self._modules)
-        for images in TRIALS:
-            entered, left, calls, clock = {}, {}, Counter(), iter(range(10**9))
+    def _trial(self, run: Callable[[int], Any], images: int) -> "_Trial":
+        """Run one pass of so many `images` and return what happened when."""
+        trial, clock = _Trial(set(self._modules)), count()
 
-            def enter(path: str) -> Callable[..., None]:
-                def hook(module: nn.Module, inputs: Any) -> None:
-                    entered[path] = next(clock)  # noqa: B023 (removed before the next trial)
-                    calls[path] += 1  # noqa: B023
+        def enter(path: str) -> Callable[..., None]:
+            def hook(module: nn.Module, inputs: Any) -> None:
+                trial.entered[path] = next(clock)
+                trial.calls[path] += 1
 
-                return hook
+            return hook
 
-            def leave(path: str, images: int = images) -> Callable[..., None]:
-                def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-                    left[path] = next(clock)  # noqa: B023
-                    if not _has_rows(output, images):
-                        batched.discard(path)
+        def leave(path: str) -> Callable[..., None]:
+            def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+                trial.left[path] = next(clock)
+                if not _has_rows(output, images):
+                    trial.batched.discard(path)
 
-                return hook
+            return hook
 
-            with torch.inference_mode(), ExitStack() as hooks:
-                for path, module in self._modules.items():
-                    hooks.callback(module.register_forward_pre_hook(enter(path)).remove)
-                    hooks.callback(module.register_forward_hook(leave(path)).remove)
-                run(images)
-        return entered, left, calls, batched
+        again: set[str] = set()
+
+        def note(site: str, attend: Callable[[], Tensor]) -> Tensor:
+            output = attend()
+            # Of several calls, guests of a tap see the first only, and those in between may come before it.
+            if site in trial.attended or not _has_rows(output, images):
+                again.add(site)
+            trial.attended[site] = next(clock)
+            return output
+
+        with torch.inference_mode(), ExitStack() as hooks:
+            for path, module in self._modules.items():
+                hooks.callback(module.register_forward_pre_hook(enter(path)).remove)
+                hooks.callback(module.register_forward_hook(leave(path)).remove)
+            hooks.enter_context(_AttentionCalls(self._sites, note))
+            run(images)
+        for site in again:
+            del trial.attended[site]
+        return trial
+
+
+@dataclass
+class _Trial:
+    """When each module was entered and left, how often it ran, which return one row per image, when sites attended."""
+
+    batched: set[str]
+    entered: dict[str, int] = field(default_factory=dict)
+    left: dict[str, int] = field(default_factory=dict)
+    calls: Counter[str] = field(default_factory=Counter)
+    attended: dict[str, int] = field(default_factory=dict)
+
+
+class _AttentionCalls(TorchFunctionMode):
+    """Lets `answer` give the result of each attention call that one of `sites` makes; the call itself is its option."""
+
+    def __init__(self, sites: Mapping[str, nn.Module], answer: Callable[[str, Callable[[], Tensor]], Tensor]) -> None:
+        super().__init__()
+        self._sites, self._answer = sites, answer
+        self._running: list[str] = []
+        self._hooks = ExitStack()
+
+    def __enter__(self) -> "_AttentionCalls":
+        for site, module in self._sites.items():
+            enter = module.register_forward_pre_hook(lambda module, inputs, site=site: self._running.append(site))
+            self._hooks.callback(enter.remove)
+            leave = module.register_forward_hook(lambda *given: self._running.pop() and None, always_call=True)
+            self._hooks.callback(leave.remove)
+        super().__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)
+        self._hooks.close()
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is functional.scaled_dot_product_attention and self._running:
+            return self._answer(self._running[-1], lambda: func(*args, **(kwargs or {})))
+        return func(*args, **(kwargs or {}))
 
 
 def _returning(output: Any, rows: Tensor) -> Callable[..., Any]:

@@ -15,6 +15,7 @@ from typing import Any, TextIO, TypeVar
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.section import Section
 from diffmech.errors import DiffmechError
+from diffmech.workflow.memory import reuse_freed_memory
 
 SectionType = TypeVar("SectionType", bound=Section)
 
@@ -58,6 +59,7 @@ class _Tee:
 def session(snakemake: Any) -> Iterator[Job]:
     """Run the body of a rule script: log to the rule's log file, limit threads, turn known errors into one line."""
     runtime = RuntimeConfig.restore(snakemake.config.get("runtime") or {})
+    reuse_freed_memory()
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(max(1, snakemake.threads))
     # Progress must not fill the log of a job that nobody watches; the environment variable is tqdm's own.
     if not runtime.progress or not sys.stderr.isatty():

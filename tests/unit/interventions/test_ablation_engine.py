@@ -4,12 +4,14 @@ import pytest
 import torch
 from random_denoisers import tiny_denoiser
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
-from diffmech.attention.sites import AttentionSite, HeadId
+from diffmech.attention.sites import AttentionSite, HeadId, find_sites
 from diffmech.attention.tap import AttentionCall, AttentionTap
 from diffmech.errors import ConfigError
 from diffmech.interventions.engine import AblationPlan
 from diffmech.interventions.heads import HeadIntervention, ReferenceOutputs, UniformAttention, ZeroHead, replace_heads
+from diffmech.interventions.memory_format import channels_last
 from diffmech.interventions.prefix import SharedPrefix
 from diffmech.models.denoiser import Condition, Denoiser
 
@@ -161,6 +163,79 @@ def test_a_pass_that_starts_at_its_first_site_equals_the_whole_pass(
     # The first residual layer feeds every site, and so is never run again.
     assert "down_blocks.0.resnets.0.conv1" not in ran
     assert all("forward" not in vars(module) for module in denoiser.module.modules())
+
+
+@pytest.mark.parametrize("position", range(6))
+def test_the_attention_of_the_first_site_is_not_computed_again(
+    denoiser: Denoiser, sites: list[AttentionSite], position: int
+) -> None:
+    prefix = SharedPrefix(denoiser.module, sites, lambda n: denoiser.predict_noise(images(n), 300, condition(n)))
+    with torch.no_grad(), prefix.recording():
+        denoiser.predict_noise(images(4), 300, condition(4))
+    site = next(site for site in sites if site.name == prefix.order[position])
+    projections = [denoiser.module.get_submodule(f"{site.module_path}.{name}") for name in ("to_q", "to_k", "to_v")]
+    seen: list[AttentionCall] = []
+    rows = torch.tensor([2, 0, 2, 3])
+    with AttentionCounter() as counter, prefix.replaying(site.name, rows), torch.no_grad():
+        with AttentionTap(denoiser.module, observers=[seen.append], sites=sites):
+            denoiser.predict_noise(images(4)[rows], 300, condition(4).rows(rows))
+        assert all("forward" in vars(projection) for projection in projections)
+    later = prefix.order[position + 1 :]
+    assert counter.calls == len(later)
+    # observers see the reused attention as any other
+    assert [call.site.name for call in seen] == [site.name, *later]
+
+
+class AttentionCounter(TorchFunctionMode):
+    """Counts the attention that is computed."""
+
+    calls = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.calls += func is torch.nn.functional.scaled_dot_product_attention
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_site_that_attends_twice_is_run_again() -> None:
+    """Its second attention may depend on its first, which is what is replaced."""
+
+    class Twice(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.heads = 2
+            self.to_q = torch.nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            for _ in range(2):
+                q = self.to_q(x).unflatten(-1, (2, 2)).transpose(1, 2)
+                x = torch.nn.functional.scaled_dot_product_attention(q, q, q).transpose(1, 2).flatten(2)
+            return x
+
+    model = torch.nn.ModuleDict({"first": torch.nn.Linear(4, 4), "attn1": Twice()})
+    sites = find_sites(model)
+
+    def run(x: Tensor) -> Tensor:
+        found: Tensor = model["attn1"](model["first"](x))
+        return found
+
+    prefix = SharedPrefix(model, sites, lambda n: run(torch.ones(n, 3, 4)))
+    x = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), prefix.recording():
+        clean = run(x)
+    with torch.no_grad(), AttentionCounter() as counter, prefix.replaying(sites[0].name, torch.arange(2)):
+        assert torch.equal(run(torch.zeros_like(x)), clean)
+    assert counter.calls == 2
+
+
+def test_weights_lie_channels_last_for_a_while_only(denoiser: Denoiser) -> None:
+    convolution = denoiser.module.get_submodule("down_blocks.0.resnets.0.conv1")
+    before, pointers = denoiser.predict_noise(images(3), 300, condition(3)), convolution.weight.data_ptr()
+    with channels_last(denoiser.module):
+        assert convolution.weight.is_contiguous(memory_format=torch.channels_last)
+        within = denoiser.predict_noise(images(3), 300, condition(3))
+    torch.testing.assert_close(within, before, atol=1e-6, rtol=1e-5)
+    assert convolution.weight.data_ptr() == pointers
+    assert torch.equal(denoiser.predict_noise(images(3), 300, condition(3)), before)
 
 
 def ablated_again(

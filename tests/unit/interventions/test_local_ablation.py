@@ -165,6 +165,33 @@ def test_reusing_what_ran_before_the_first_head_changes_no_result(
     np.testing.assert_allclose(fast["shift"], slow["shift"], rtol=1e-4, atol=1e-9)
 
 
+def test_the_clean_pass_of_a_batch_is_computed_once_for_all_its_ablations(
+    latents: dict[str, list[Path]],
+    denoiser: Denoiser,
+    sites: list[AttentionSite],
+    ablation: AblationConfig,
+    reference: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows: list[int] = []
+    predict = Denoiser.predict_noise
+
+    def counted(self: Denoiser, x_t: torch.Tensor, *given: object) -> torch.Tensor:
+        rows.append(len(x_t))
+        return predict(self, x_t, *given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Denoiser, "predict_noise", counted)
+    runtime = RUNTIME.model_copy(update={"batch_size": 8})
+    targets = [Target(str(HeadId(sites[0].name, h)), (HeadSpan(HeadId(sites[0].name, h), 0, 999),)) for h in range(8)]
+    ablate_targets(
+        denoiser, sites, open_latent_files(latents["real"]), open_reference(reference), targets,
+        samples=[0, 1, 2, 3], timesteps=[100, 700], ablation=ablation.model_copy(update={"methods": ["zero", "mean"]}),
+        seed=0, runtime=runtime,
+    )  # fmt: skip
+    # two trials of two and three images; then at each of two timesteps a clean pass, and 8 heads x 2 methods x 4 images
+    assert rows == [2, 3] + 2 * (1 + 8 * 2 * 4 // 8) * [8]
+
+
 def test_heads_that_nothing_reads_have_exactly_no_effect(
     latents: dict[str, list[Path]], sites: list[AttentionSite], ablation: AblationConfig
 ) -> None:
