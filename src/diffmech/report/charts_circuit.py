@@ -12,6 +12,7 @@ from diffmech.report.theme import LABELS
 
 NONE = "No domain has a circuit: heads do not lower the loss by enough to be explained."
 OUTPUT = "output"
+SHARE = "share of what all heads contribute"
 # Sites beside which those without a head of any circuit are still shown.
 MOST_SITES = 16
 # Paths that are not significant are drawn, faintly, where they are so before correction.
@@ -31,26 +32,26 @@ def circuit_curve(circuits: Mapping[str, Circuit]) -> Any:
     found = {domain: each.summary for domain, each in circuits.items() if each.found}
     frame = pd.concat(frames).assign(target=lambda rows: [found[domain]["target"] for domain in rows["domain"]])
     x = alt.X("size:Q", title="heads kept", scale=alt.Scale(type="sqrt", nice=False), axis=alt.Axis(grid=False))
-    y = alt.Y("faithfulness:Q", title="share of what all heads contribute", axis=alt.Axis(format="%"))
-    band = alt.Chart().mark_area(opacity=0.2).encode(x=x, y=alt.Y("low:Q", title=None), y2="high:Q")
+    y = alt.Y("faithfulness:Q", title=SHARE, axis=alt.Axis(format="%"))
+    band = alt.Chart().mark_area(opacity=0.2).encode(x=x, y=alt.Y("low:Q", title=SHARE), y2="high:Q")
     line = alt.Chart().mark_line(point=alt.OverlayMarkDef(size=30)).encode(x=x, y=y, tooltip=_curve_tooltip())
     drawn = (
         alt.Chart()
         .mark_rule(style="null-band", strokeWidth=9, opacity=0.9)
-        .encode(x=x, y=alt.Y("random_low:Q", title=None), y2="random_high:Q", tooltip=_curve_tooltip())
+        .encode(x=x, y=alt.Y("random_low:Q", title=SHARE), y2="random_high:Q", tooltip=_curve_tooltip())
         .transform_filter("isValid(datum.random_mean)")
     )
     mean = (
         alt.Chart()
         .mark_tick(style="null-line", thickness=2, size=14, orient="horizontal")
-        .encode(x=x, y=alt.Y("random_mean:Q", title=None))
+        .encode(x=x, y=alt.Y("random_mean:Q", title=SHARE))
         .transform_filter("isValid(datum.random_mean)")
     )
-    wanted = alt.Chart().mark_rule(style="reference").encode(y=alt.Y("target:Q", title=None))
+    wanted = alt.Chart().mark_rule(style="reference").encode(y=alt.Y("target:Q", title=SHARE))
     chosen = (
         alt.Chart()
         .mark_point(shape="diamond", filled=True, size=150, opacity=1)
-        .encode(x=x, y=alt.Y("faithfulness:Q", title=None), tooltip=_curve_tooltip())
+        .encode(x=x, y=alt.Y("faithfulness:Q", title=SHARE), tooltip=_curve_tooltip())
         .transform_filter("datum.circuit")
     )
     layers = alt.layer(band, drawn, mean, wanted, line, chosen).properties(width=290, height=240)
@@ -195,7 +196,12 @@ def _paths(domain: str, circuit: Circuit) -> pd.DataFrame:
         rows.append(
             {"domain": domain, "what": "path", "head": edge.sender, "receiver": edge.receiver}
             | where
-            | {"to_site": there[0], "to_slot": there[1], "size": abs(edge.effect_percent), "sign": sign}
+            | {
+                "to_site": there[0],
+                "to_slot": there[1],
+                "size": abs(edge.effect_percent) if edge.significant else 0,
+                "sign": sign,
+            }
             | {"effect_percent": edge.effect_percent, "low": edge.low, "high": edge.high, "p_holm": edge.p_holm}
             | {"significant": bool(edge.significant)}
         )

@@ -50,7 +50,8 @@ def circuit_finding(tables: Tables, config: Config) -> Finding:
         answer = f"Not fewer than chance would do: {sizes} images, but random sets of that size do as well."
         return Finding(question, "not found", answer, tuple(details), "circuit")
     scope = "" if len(beaten) == len(circuits) else f", on {listed(beaten)} images"
-    return Finding(question, "found", f"{sizes} images; more than random sets do{scope}.", tuple(details), "circuit")
+    answer = f"{sizes} images. They carry more than random sets of their size{scope}."
+    return Finding(question, "found", answer, tuple(details), "circuit")
 
 
 def circuit(context: Context, finding: Finding) -> str:
@@ -101,9 +102,12 @@ def _carried(domain: str, circuit: Circuit) -> str:
     )
     random = summary["random"]
     if random["count"]:
+        # Random sets may have run on a part of the images only.
+        same = "" if random["samples"] == len(summary["test_samples"]) else f" on {count(random['samples'], 'image')}"
+        share = number(100 * random["faithfulness_of_circuit"])
         text += (
-            f"; random sets of that size {_share({'estimate': random['mean'], **random})},"
-            f" {p_value(random['p'])} against {count(random['count'], 'set')}"
+            f"; {count(random['count'], 'random set')} of that size {_share({'estimate': random['mean'], **random})}"
+            f"{same and f'{same}, where the circuit carries {share} %'} ({p_value(random['p'])})"
         )
     return f"{text}. All other heads together still bring {_share(summary['completeness'])}."
 
