@@ -50,7 +50,7 @@ class DiscoveryConfig(Inference):
     contribution: Annotated[float, Field(ge=0)] = Field(
         5.0,
         description="Percent by which the loss must at least rise without any head for there to be a circuit (lower "
-        "end of the interval); heads of random weights reach about 1.",
+        "end of the interval); heads of random weights reach about 2.",
     )
     random_circuits: Annotated[int, Field(ge=20)] = Field(100, description="Random circuits of the same size.")
     random_elsewhere: Annotated[int, Field(ge=0)] = Field(
