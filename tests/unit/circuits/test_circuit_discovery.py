@@ -16,7 +16,9 @@ from diffmech.config.circuit import CircuitConfig, DiscoveryConfig
 from diffmech.errors import DataError, StoreError
 from diffmech.interventions.ablation import ablate_heads
 
-SETTINGS = DiscoveryConfig(faithfulness=0.99, draws=200, permutations=1000, graph_heads=3, alpha=0.1)
+SETTINGS = DiscoveryConfig(
+    faithfulness=0.99, random_circuits=20, draws=200, permutations=1000, graph_heads=3, alpha=0.1
+)
 
 
 @pytest.fixture(scope="module")
