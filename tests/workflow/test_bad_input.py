@@ -28,6 +28,7 @@ def folder_study(path) -> dict:
         "capture": {"samples": 6, "shard_size": 6},
         "untrained": {"samples": 4},
         "ablation": {"samples": 4, "shard_size": 4, "reference_samples": 4},
+        "discovery": {"samples": 6},
     }
 
 
