@@ -37,6 +37,7 @@ from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.circuit import CircuitConfig, DiscoveryConfig
 from diffmech.errors import DataError
 from diffmech.interventions.measures import DENOISING_LOSS, OUTPUT_SHIFT
+from diffmech.interventions.memory_format import channels_last
 from diffmech.interventions.reference import open_reference, tapped_sites
 from diffmech.interventions.replay import open_latent_files
 from diffmech.interventions.targets import Heads
@@ -108,7 +109,8 @@ def discover_circuit(
         for half in (ids[: len(ids) // 2], ids[len(ids) // 2 :])
     )
     ranking = rank_heads(first, ablations, ranking=discovery.ranking, circuit=circuit, seed=seed)
-    tables = find_and_test(first, second, ranking, discovery=discovery, seed=seed)
+    with channels_last(denoiser.module):
+        tables = find_and_test(first, second, ranking, discovery=discovery, seed=seed)
     summary = {
         "domain": domain,
         "method": method,

@@ -81,7 +81,7 @@ def circuit_edges(kept: KeptHeads, heads: Sequence[HeadId], *, discovery: Discov
 
 def _changes(kept: KeptHeads, heads: Sequence[HeadId]) -> tuple[dict[tuple[str, str, str], np.ndarray], np.ndarray]:
     """Return by (sender, receiver, path) the change of the loss (sample,), and the clean loss (sample,)."""
-    size = kept.runtime.batch_size
+    size = kept.batch_size
     positions = list(range(len(kept.samples)))
     chunks = [positions[start : start + size] for start in positions[::size]]
     parts: list[list[dict[tuple[str, str, str], np.ndarray]]] = []

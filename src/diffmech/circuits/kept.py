@@ -18,6 +18,7 @@ from diffmech.artifacts import progress
 from diffmech.attention.sites import AttentionSite, HeadId
 from diffmech.attention.tap import AttentionTap
 from diffmech.config.analysis import RuntimeConfig
+from diffmech.interventions.ablation import ROWS_ON_CPU
 from diffmech.interventions.engine import AblationPlan
 from diffmech.interventions.heads import HeadIntervention, ReferenceOutputs, replace_heads
 from diffmech.interventions.recording import predict
@@ -49,6 +50,8 @@ class KeptHeads:
     ) -> None:
         self.denoiser, self.sites, self.files, self.references = denoiser, list(sites), files, references
         self.samples, self.timesteps, self.method, self.runtime = list(samples), list(timesteps), method, runtime
+        on_cpu = denoiser.device.type == "cpu"
+        self.batch_size = min(runtime.batch_size, ROWS_ON_CPU) if on_cpu else runtime.batch_size
         self.heads = [HeadId(site.name, head) for site in sites for head in range(site.heads)]
         self.everything: Heads = frozenset(self.heads)
         self._sources = [references.resample_source(i, seed) if method == "resample" else 0 for i in self.samples]
@@ -76,7 +79,7 @@ class KeptHeads:
         if missing:
             found = np.full((len(missing), len(self.samples), len(self.timesteps)), np.nan)
             rows = len(missing) * len(self.samples)
-            batches = math.ceil(rows / self.runtime.batch_size)
+            batches = math.ceil(rows / self.batch_size)
             total = len(self.timesteps) * batches
             for _ in progress(self._run(missing, found), what, total=total, show=self.runtime.progress):
                 pass
@@ -105,7 +108,7 @@ class KeptHeads:
     def clean(self, timestep: int) -> Tensor:
         """Return the clean predictions of all samples at `timestep`."""
         if timestep not in self._clean:
-            passes, size = self.passes(timestep), self.runtime.batch_size
+            passes, size = self.passes(timestep), self.batch_size
             rows = torch.arange(len(passes), device=passes.x_t.device).split(size)
             with torch.inference_mode():
                 self._clean[timestep] = torch.cat([predict(self.denoiser, passes.rows(some)) for some in rows])
@@ -114,7 +117,7 @@ class KeptHeads:
     def _run(self, sets: Sequence[Heads], found: np.ndarray) -> Iterator[None]:
         rows = [(index, sample) for index in range(len(sets)) for sample in range(len(self.samples))]
         # Equal batches: kernels round a little differently for each size.
-        size = math.ceil(len(rows) / math.ceil(len(rows) / self.runtime.batch_size))
+        size = math.ceil(len(rows) / math.ceil(len(rows) / self.batch_size))
         ablated = [[head for head in self.heads if head not in kept] for kept in sets]
         per_sample = self.method == "resample"
         cache: dict[tuple[int, int], tuple[HeadIntervention, ...]] = {}
