@@ -1,16 +1,21 @@
-"""Attribution patching against exact ablation of every head of the bundled model, on the very same passes.
+"""Exact ablation of every head of the bundled model, and attribution patching of the very same passes.
 
-Run: python benchmarks/attribution.py [images] [timesteps] [threads]. Prints the seconds of each way, how many times
-faster than exact ablation it is in CPU time, and its correlations with it: of mean effects of heads and timesteps, as
-heads are ranked by, and of single passes. Exact ablation is that of the rule: one clean pass, ablations in batches that
-share their prefixes. Images are drawn faces. Times are sums over timesteps, and the ways take turns at each of them,
-because machines are shared.
+Run: python benchmarks/attribution.py [images=256] [timesteps=10] [processes=2] [method=mean]. Each process has one
+thread and its share of the images, as the jobs of the workflow do. Prints minutes, seconds of CPU time, what share of
+exact ablation's each way needs, and its correlations with it: of mean effects of heads and timesteps, as heads are
+ranked by, and of single passes. Exact ablation is that of the rule: one clean pass per image and timestep, ablations in
+batches that share their prefixes. Images are drawn faces. The ways take turns at each timestep, all processes at the
+same one, because machines are shared.
 """
 
+import multiprocessing
+import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import numpy as np
@@ -18,112 +23,155 @@ import torch
 import xarray as xr
 
 from diffmech.attention.latents import make_latents
-from diffmech.attention.sites import AttentionSite, HeadId
-from diffmech.config.analysis import AblationConfig
+from diffmech.attention.sites import HeadId
+from diffmech.config.analysis import AblationConfig, RuntimeConfig
 from diffmech.config.load import read_config
 from diffmech.data.store import prepare_dataset
 from diffmech.interventions.agreement import COEFFICIENTS, agreement, estimate_effects, exact_effects
 from diffmech.interventions.attribution import Along
 from diffmech.interventions.reference import ReferenceStore, collect_reference, tapped_sites
-from diffmech.interventions.replay import LatentFiles, open_latent_files
-from diffmech.models.denoiser import Denoiser
+from diffmech.interventions.replay import open_latent_files
 from diffmech.models.importing import import_denoiser
 from diffmech.models.load import load_denoiser
+from diffmech.workflow.memory import reuse_freed_memory
 
 ROOT = Path(__file__).parents[1]
+RUNTIME = RuntimeConfig(progress=False, device="cpu")
 TIMESTEPS = [20, 120, 220, 320, 420, 520, 620, 720, 820, 920]
-METHODS = ("mean", "resample")
 EXACT = "exact ablation"
-WAYS: dict[str, tuple[int, Along]] = {
-    "attribution patching": (0, "site"),
-    "integrated, joint, 1 step": (1, "joint"),
-    "integrated, joint, 4 steps": (4, "joint"),
-    "integrated, by site, 1 step": (1, "site"),
-    "integrated, by site, 4 steps": (4, "site"),
+
+
+@dataclass(frozen=True)
+class Way:
+    """How `estimate_effects` is called."""
+
+    steps: int = 0
+    path: Along = "site"
+    probes: int = 0
+
+
+WAYS = {
+    "gradient": Way(),
+    "gradient and curvature, 1 probe": Way(probes=1),
+    "integrated, joint, 1 step": Way(1, "joint"),
+    "integrated, by site, 1 step": Way(1),
 }
+MOST_MINUTES, LARGEST_SHARE = 8, 1 / 10
 
 
-def prepare(folder: Path, images: int, timesteps: list[int]) -> tuple[Denoiser, LatentFiles]:
-    """Return the bundled denoiser and noised drawn faces."""
+@dataclass(frozen=True)
+class Spent:
+    """Seconds of a way, by the clock and of CPU time, and the effects (sample, timestep, head) it found."""
+
+    wall: float
+    busy: float
+    effects: np.ndarray
+
+
+def prepare(folder: Path, images: int, timesteps: list[int]) -> None:
+    """Write the pointer of the bundled denoiser and noised drawn faces."""
     config = read_config(ROOT / "config.yaml")
-    model, store, latents = folder / "model.json", folder / "images.zarr.zip", folder / "latents.zarr.zip"
+    model, store = folder / "model.json", folder / "images.zarr.zip"
     import_denoiser(config.model, model, root=ROOT, images=config.images)
     faces = config.datasets["synthetic_faces"].model_copy(update={"count": images})
-    prepare_dataset(faces, config.images, store, name="synthetic_faces", runtime=config.runtime)
+    prepare_dataset(faces, config.images, store, name="synthetic_faces", runtime=RUNTIME)
     make_latents(
         store,
         model,
-        latents,
+        folder / "latents.zarr.zip",
         domain="synthetic",
         timesteps=timesteps,
         sample_ids=range(images),
         latents=config.latents,
     )
-    return load_denoiser(model, device="cpu"), open_latent_files([latents])
 
 
-def compare(denoiser: Denoiser, files: LatentFiles, sites: list[AttentionSite], method: str) -> None:
-    """Print one line per way."""
-    config = read_config(ROOT / "config.yaml")
-    runtime = config.runtime.model_copy(update={"progress": False})
+def work(folder: Path, number: int, processes: int, method: str, together: Barrier) -> dict[str, Spent]:
+    """Run all ways on every so many-th image and return what they took and found."""
+    reuse_freed_memory()
+    torch.set_num_threads(1)
+    denoiser, files = (
+        load_denoiser(folder / "model.json", device="cpu"),
+        open_latent_files([folder / "latents.zarr.zip"]),
+    )
+    sites, samples = tapped_sites(denoiser, files), files.samples[number::processes]
     ablation = AblationConfig()
-    tree = collect_reference({"synthetic": files}, denoiser, ablation=ablation, runtime=runtime)
+    tree = collect_reference({"synthetic": files}, denoiser, ablation=ablation, runtime=RUNTIME)
     rows = tuple(("synthetic", sample) for sample in files.samples[: ablation.reference_samples])
-    references = ReferenceStore(dict.fromkeys(files.timesteps, tree), rows)
+    given = denoiser, sites, files, ReferenceStore(dict.fromkeys(files.timesteps, tree), rows)
     heads = [HeadId(site.name, head) for site in sites for head in range(site.heads)]
 
     def exact(timestep: int) -> xr.DataArray:
-        return exact_effects(
-            denoiser, sites, files, references, heads, files.samples, [timestep], method=method, seed=0, runtime=runtime
-        )
+        return exact_effects(*given, heads, samples, [timestep], method=method, seed=0, runtime=RUNTIME)
 
-    def estimated(steps: int, path: Along) -> Callable[[int], xr.DataArray]:
+    def estimated(way: Way) -> Callable[[int], xr.DataArray]:
         return lambda timestep: estimate_effects(
-            denoiser,
-            sites,
-            files,
-            references,
-            samples=files.samples,
+            *given,
+            samples=samples,
             timesteps=[timestep],
             method=method,
-            steps=steps,
-            path=path,
+            steps=way.steps,
+            path=way.path,
+            probes=way.probes,
             seed=0,
-            runtime=runtime,
+            runtime=RUNTIME,
         )
 
-    runs = {EXACT: exact} | {way: estimated(*options) for way, options in WAYS.items()}
-    wall, busy = dict.fromkeys(runs, 0.0), dict.fromkeys(runs, 0.0)
-    found: dict[str, list[np.ndarray]] = {way: [] for way in runs}
+    runs = {EXACT: exact} | {name: estimated(way) for name, way in WAYS.items()}
+    found: dict[str, list[Spent]] = {name: [] for name in runs}
     for timestep in files.timesteps:
-        for way, run in runs.items():
+        for name, run in runs.items():
+            together.wait()
             start = time.perf_counter(), time.process_time()
-            effects = run(timestep)
-            wall[way] += time.perf_counter() - start[0]
-            busy[way] += time.process_time() - start[1]
-            found[way].append(effects.transpose("sample", "timestep", "head").values)
-    truth = np.concatenate(found[EXACT], axis=1)
-    for way in runs:
-        coefficients = agreement(np.concatenate(found[way], axis=1), truth)
-        numbers = "".join(f"{coefficients[name]:>18.3f}" for name in COEFFICIENTS)
-        times = f"{wall[way]:>9.1f}{busy[way]:>9.1f}{busy[EXACT] / busy[way]:>14.2f}"
-        print(f"{method:<10}{way:<30}{times}{numbers}", flush=True)
+            effects = run(timestep).transpose("sample", "timestep", "head").values
+            found[name].append(Spent(time.perf_counter() - start[0], time.process_time() - start[1], effects))
+        if number == 0:
+            print(f"timestep {timestep}: exact {found[EXACT][-1].wall:.1f} s", file=sys.stderr, flush=True)
+    return {
+        name: Spent(
+            sum(each.wall for each in parts),
+            sum(each.busy for each in parts),
+            np.concatenate([each.effects for each in parts], axis=1),
+        )
+        for name, parts in found.items()
+    }
+
+
+def joined(parts: Sequence[Spent]) -> Spent:
+    """Return what processes side by side took and found together."""
+    effects = np.concatenate([part.effects for part in parts])
+    return Spent(max(part.wall for part in parts), sum(part.busy for part in parts), effects)
 
 
 def main() -> None:
-    images, count, threads = (int(text) for text in sys.argv[1:] + ["256", "10", "2"][len(sys.argv) - 1 :])
-    torch.set_num_threads(threads)
+    images, count, processes = (int(text) for text in sys.argv[1:4] + ["256", "10", "2"][len(sys.argv[1:4]) :])
+    method = sys.argv[4] if len(sys.argv) > 4 else "mean"
     timesteps = [TIMESTEPS[k * len(TIMESTEPS) // count] for k in range(count)]
-    with tempfile.TemporaryDirectory() as folder:
-        denoiser, files = prepare(Path(folder), images, timesteps)
-        sites = tapped_sites(denoiser, files)
-        heads = sum(site.heads for site in sites)
-        print(f"{heads} heads x {len(timesteps)} timesteps x {images} images, {torch.get_num_threads()} threads")
-        print(
-            f"{'method':<10}{'way':<30}{'seconds':>9}{'times faster':>14}" + "".join(f"{n:>18}" for n in COEFFICIENTS)
-        )
-        for method in METHODS:
-            compare(denoiser, files, sites, method)
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as name, context.Manager() as manager, context.Pool(processes) as pool:
+        prepare(Path(name), images, timesteps)
+        together = manager.Barrier(processes)
+        tasks = [(Path(name), number, processes, method, together) for number in range(processes)]
+        found = pool.starmap(work, tasks, chunksize=1)
+    ways = {name: joined([part[name] for part in found]) for name in found[0]}
+    exact = ways[EXACT]
+    heads = exact.effects.shape[2]
+    load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
+    print(
+        f"{heads} heads x {count} timesteps x {images} images, {method} ablation, {processes} processes of one thread"
+    )
+    print(f"load over the last 1, 5, 15 minutes: {load}")
+    print(f"{'way':<34}{'minutes':>9}{'CPU s':>9}{'share':>8}" + "".join(f"{n:>18}" for n in COEFFICIENTS))
+    for name, way in ways.items():
+        coefficients = agreement(way.effects, exact.effects)
+        numbers = "".join(f"{coefficients[name]:>18.3f}" for name in COEFFICIENTS)
+        share = f"1/{exact.busy / way.busy:.1f}"
+        print(f"{name:<34}{way.wall / 60:>9.2f}{way.busy:>9.1f}{share:>8}{numbers}")
+    print(f"exact: {1000 * exact.busy / exact.effects.size:.2f} ms of CPU time per ablated pass; ", end="")
+    print(f"{exact.busy / 60 / processes:.2f} minutes if each process had a core of its own")
+    print(f"{exact.wall / 60 <= MOST_MINUTES!s:<6} exact ablation takes at most {MOST_MINUTES} minutes")
+    for name in WAYS:
+        print(f"{ways[name].busy <= LARGEST_SHARE * exact.busy!s:<6} at most 1/10 of that: {name}")
 
 
 if __name__ == "__main__":

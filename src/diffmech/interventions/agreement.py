@@ -16,8 +16,9 @@ from diffmech.artifacts import progress
 from diffmech.attention.sites import AttentionSite, HeadId, head_ids, resolve_heads
 from diffmech.config.analysis import AblationConfig, RuntimeConfig
 from diffmech.errors import ConfigError
-from diffmech.interventions.ablation import ablate_targets
+from diffmech.interventions.ablation import ROWS_ON_CPU, ablate_targets
 from diffmech.interventions.attribution import Along, attribute_heads
+from diffmech.interventions.memory_format import channels_last
 from diffmech.interventions.reference import ReferenceStore
 from diffmech.interventions.replay import LatentFiles
 from diffmech.interventions.targets import single_heads
@@ -44,6 +45,7 @@ def attribution_patching(
     method: str,
     steps: int = 0,
     path: Along = "site",
+    probes: int = 0,
     exact: xr.DataArray | None = None,
     exact_heads: int = 8,
     seed: int,
@@ -65,6 +67,7 @@ def attribution_patching(
         method=method,
         steps=steps,
         path=path,
+        probes=probes,
         seed=seed,
         runtime=runtime,
     )
@@ -79,7 +82,7 @@ def attribution_patching(
     result = xr.Dataset({"estimate": estimate, "exact": known})
     for name, what in COEFFICIENTS.items():
         result[name] = ((), found[name], {"units": "1", "long_name": what})
-    return result.assign_attrs(method=method, steps=steps, path=path if steps else "")
+    return result.assign_attrs(method=method, steps=steps, path=path if steps else "", probes=probes)
 
 
 def estimate_effects(
@@ -93,6 +96,7 @@ def estimate_effects(
     method: str,
     steps: int = 0,
     path: Along = "site",
+    probes: int = 0,
     seed: int,
     runtime: RuntimeConfig,
 ) -> xr.DataArray:
@@ -100,7 +104,8 @@ def estimate_effects(
     names = [name for site in sites for name in head_ids(site)]
     values = np.full((len(samples), len(timesteps), len(names)), np.nan)
     sources = [references.resample_source(sample, seed) if method == "resample" else 0 for sample in samples]
-    chunks = [slice(i, i + runtime.batch_size) for i in range(0, len(samples), runtime.batch_size)]
+    size = min(runtime.batch_size, ROWS_ON_CPU) if denoiser.device.type == "cpu" else runtime.batch_size
+    chunks = [slice(i, i + size) for i in range(0, len(samples), size)]
 
     def run() -> Iterator[None]:
         for column, timestep in enumerate(timesteps):
@@ -116,14 +121,17 @@ def estimate_effects(
                     sources=sources[chunk],
                     steps=steps,
                     path=path,
+                    probes=probes,
+                    seed=seed,
                 )
                 joined = torch.cat([found[site.name] for site in sites], dim=1)
                 values[chunk, column] = joined.double().cpu().numpy()
                 yield
 
     total = len(timesteps) * len(chunks)
-    for _ in progress(run(), "attribution patching", total=total, show=runtime.progress):
-        pass
+    with channels_last(denoiser.module):
+        for _ in progress(run(), "attribution patching", total=total, show=runtime.progress):
+            pass
     return xr.DataArray(
         values,
         dims=DIMS,

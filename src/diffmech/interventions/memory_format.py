@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @contextmanager
@@ -17,8 +17,15 @@ def channels_last(model: nn.Module) -> Iterator[None]:
     before = {weight: weight.data for weight in model.parameters() if weight.dim() == 4 and weight.device.type == "cpu"}
     try:
         for weight, data in before.items():
-            weight.data = data.contiguous(memory_format=torch.channels_last)
+            weight.data = _last(data)
         yield
     finally:
         for weight, data in before.items():
             weight.data = data
+
+
+def _last(weight: Tensor) -> Tensor:
+    _, channels, height, width = weight.shape
+    if channels == 1:  # lies both ways; the strides tell torch which one is meant
+        return weight.contiguous().as_strided(weight.shape, (height * width, 1, width, 1))
+    return weight.contiguous(memory_format=torch.channels_last)

@@ -152,11 +152,42 @@ def test_in_a_linear_network_a_linear_loss_is_attributed_exactly() -> None:
             torch.testing.assert_close(found[site.name][:, head], exact, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("known_noise", [True, False])
+def test_in_a_linear_network_slope_and_curvature_are_the_whole_change_of_the_loss(known_noise: bool) -> None:
+    """The mean over 500 draws of random signs is within five of its standard errors, each at most sqrt(2 / 500)."""
+    denoiser, passes = linear_denoiser(), some_passes(shape=(1, 4, 4))
+    sites = find_sites(denoiser.module)
+    clean = predict(denoiser, passes)
+    target = passes.noise if known_noise else clean
+    assert target is not None
+    given = passes if known_noise else replace(passes, noise=None)
+    found = attribute_heads(denoiser, sites, given, method="zero", probes=500)
+    loss = denoising_loss(target)
+    for site in sites:
+        for head in range(2):
+            plan = AblationPlan([[ZeroHead(HeadId(site.name, head))]] * 3, sites)
+            with torch.no_grad(), AttentionTap(denoiser.module, interventions=[plan], sites=sites):
+                ablated = predict(denoiser, passes)
+            curvature = (ablated - clean).square().mean((1, 2, 3))
+            exact = loss(ablated) - loss(clean)
+            assert ((found[site.name][:, head] - exact).abs() < 5 * np.sqrt(2 / 500) * curvature).all()
+
+
+def test_the_signs_of_probes_belong_to_samples_not_to_batches(sites: list[AttentionSite]) -> None:
+    denoiser, passes = double_denoiser(), some_passes()
+    together = attribute_heads(denoiser, sites, passes, method="zero", probes=2)
+    alone = attribute_heads(denoiser, sites, passes.rows(torch.tensor([1])), method="zero", probes=2)
+    other = attribute_heads(denoiser, sites, passes, method="zero", probes=2, seed=1)
+    for site in sites:
+        torch.testing.assert_close(together[site.name][1:2], alone[site.name])
+        assert not torch.allclose(together[site.name], other[site.name])
+
+
 def test_a_dead_head_is_attributed_exactly_nothing(sites: list[AttentionSite]) -> None:
     deaf = double_denoiser()
     deaf.module.get_submodule(sites[0].module_path).to_out[0].weight[:, 2:4] = 0
-    for steps in (0, 2):
-        found = attribute_heads(deaf, sites, some_passes(), method="zero", steps=steps)[sites[0].name]
+    for steps, probes in ((0, 0), (2, 0), (0, 1)):
+        found = attribute_heads(deaf, sites, some_passes(), method="zero", steps=steps, probes=probes)[sites[0].name]
         assert (found[:, 1] == 0).all()
         assert (found[:, 0] != 0).all()
 
@@ -288,6 +319,9 @@ def test_what_cannot_be_attributed_is_refused(
         attribute_heads(denoiser, sites, passes, method="scale")
     with pytest.raises(ConfigError, match="found -1 along 'site'"):
         attribute_heads(denoiser, sites, passes, method="zero", steps=-1)
+    for wrong in ({"probes": -1}, {"probes": 1, "steps": 1}, {"probes": 1, "loss": denoising_loss(passes.x_t)}):
+        with pytest.raises(ConfigError, match=r"probes, found -?1, are for the curvature"):
+            attribute_heads(denoiser, sites, passes, method="zero", **wrong)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="resample needs the row of its source for each sample"):
         attribute_heads(denoiser, sites, passes, method="resample")
     store = ablate_targets(
