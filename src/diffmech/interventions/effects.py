@@ -1,7 +1,7 @@
 """How much each ablation hurts: per target, method, domain and timestep, with intervals, two nulls and corrections.
 
 effect_percent = 100 (mean mse_ablated / mean mse_clean - 1): by how much the denoising loss rises. The means are over
-samples, and over timesteps too in the rows "all". Intervals are percentile bootstraps over samples, ablated and clean
+samples, and over timesteps too in the rows "all". Intervals are studentised bootstraps over samples, ablated and clean
 in step. Two questions are asked of every effect, and they differ:
 
 - is there any? p_zero: two-sided sign-flip permutation test of the mean paired difference mse_ablated - mse_clean

@@ -3,7 +3,7 @@
 `effect` is the share of the difference that patching moves: brought into the first pass (denoising, 1 = the head is
 sufficient) or taken out of the second (noising, 1 = it is necessary); 0 = nothing. It is a mean over images, after one
 over the timesteps of a window; "all" is over all of them. Images whose two passes do not differ at a timestep have no
-share there and are left out. Intervals are percentile bootstraps over images.
+share there and are left out. Intervals are studentised bootstraps over images.
 
 - p_zero: two-sided sign-flip permutation test of effect = 0; p_zero_holm is Holm's correction over targets x windows of
   one (domain, source, direction, dose), over targets for "all"; p_zero_max the one by the maximum statistic instead
