@@ -32,7 +32,10 @@ rule planted_recovery:
         gpu=study.gpus,
         mem_mb=4000,
     params:
-        settings=study.settings(ablation=["methods", "window", "timesteps", "permutations", "alpha", "control_samples"]),
+        settings=study.settings(
+            ablation=["methods", "window", "timesteps", "permutations", "alpha", "control_samples"],
+            untrained=study.config.untrained,
+        ),
         symmetric=study.symmetric_domains(),
         seed=study.seed,
         code=study.denoising_code("planted_recovery"),

@@ -4,6 +4,7 @@ from diffmech.workflow.session import session
 
 with session(snakemake) as job:
     from diffmech.config.analysis import AblationConfig
+    from diffmech.config.study import UntrainedConfig
     from diffmech.planted.recovery import recover
 
     recover(
@@ -17,6 +18,7 @@ with session(snakemake) as job:
         summary_output=job.output.summary,
         symmetric=job.params.symmetric,
         ablation=job.section(AblationConfig, "ablation"),
+        untrained=job.section(UntrainedConfig, "untrained"),
         seed=job.params.seed,
         runtime=job.runtime,
     )

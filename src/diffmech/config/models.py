@@ -105,6 +105,8 @@ PlantedRole = Literal[
     "pair_second",
     "dead_local",
     "dead_sink",
+    "writer",
+    "reader",
 ]
 PLANTED_ROLES: tuple[PlantedRole, ...] = get_args(PlantedRole)
 
@@ -132,6 +134,16 @@ class PlantedCircuit(Section):
         repeated = next((role for role in roles if roles.count(role) > 1), None)
         if repeated is not None:
             raise ValueError(f"layers name {repeated!r} {roles.count(repeated)} times; give each role to one head")
+        return self
+
+    @model_validator(mode="after")
+    def _chain_whole(self) -> "PlantedCircuit":
+        layer_of = {role: number for number, layer in enumerate(self.layers) for role in layer}
+        if {"writer", "reader"} & set(layer_of):
+            if not layer_of.get("writer", len(self.layers)) < layer_of.get("reader", -1):
+                raise ValueError("layers must name writer before reader, in an earlier layer, or neither of them")
+            if "sink" in layer_of:
+                raise ValueError("layers name sink and writer, who would tell the same; leave one of them out")
         return self
 
 

@@ -71,7 +71,8 @@ def load_planted(
     target, folder = resolve_device(device), model_json.resolve().parent
     file = folder / WEIGHTS
     with seeded(0 if untrained_seed is None else untrained_seed):
-        network = PlantedDenoiser(int(pointer["sample_shape"][-1]), pointer["heads"], list(LEVELS))
+        relay = "writer" in pointer["roles"].values()
+        network = PlantedDenoiser(int(pointer["sample_shape"][-1]), pointer["heads"], list(LEVELS), relay=relay)
     if untrained_seed is None:
         if not file.is_file():
             raise ModelError(f"{file}: is gone; delete {model_json} and let the workflow make it anew")

@@ -16,9 +16,14 @@ from diffmech.planted.images import CODES, templates
 
 FEATURES = ("pixel", "detail", "blob", "edge", "texture")
 POSITION = ("y", "x", "yy", "xx", "one")
-# What heads write to; both heads of the pair write to one channel.
-WRITTEN = tuple(dict.fromkeys("pair" if role.startswith("pair") else role for role in PLANTED_ROLES))
+# What heads write to; both heads of the pair write to one channel, and a reader to that of the sink.
+CHAIN = ("writer", "reader")
+WRITTEN = tuple(
+    dict.fromkeys("pair" if role.startswith("pair") else role for role in PLANTED_ROLES if role not in CHAIN)
+)
 CHANNELS = FEATURES + POSITION + WRITTEN
+# What a writer writes to and only a reader reads; there in networks that have these two.
+RELAY = "relay"
 # What is read out times 1 everywhere; codes are read out times their template.
 DIRECT = ("detail", "local", "mirror", "uniform", "global")
 READ = DIRECT + CODES
@@ -54,8 +59,8 @@ class PlantedAttention(nn.Module):
 class PlantedDenoiser(nn.Module):
     """Predicts the clean image from x_t, in images of `size` pixels, by layers of so many `heads`.
 
-    `levels` are the timesteps at which the readout has gains of its own; between them they are interpolated. All
-    weights are random until they are set.
+    `levels` are the timesteps at which the readout has gains of its own; between them they are interpolated. `relay`
+    adds the channel between a writer and a reader. All weights are random until they are set.
     """
 
     stem: Tensor
@@ -63,10 +68,12 @@ class PlantedDenoiser(nn.Module):
     maps: Tensor
     levels: Tensor
 
-    def __init__(self, size: int, heads: list[int], levels: list[int]) -> None:
+    def __init__(self, size: int, heads: list[int], levels: list[int], *, relay: bool = False) -> None:
         super().__init__()
         self.size = size
-        self.blocks = nn.ModuleList(nn.ModuleDict({"attn": PlantedAttention(count, len(CHANNELS))}) for count in heads)
+        self.channels = (*CHANNELS, RELAY) if relay else CHANNELS
+        width = len(self.channels)
+        self.blocks = nn.ModuleList(nn.ModuleDict({"attn": PlantedAttention(count, width)}) for count in heads)
         self.gain = nn.Parameter(torch.randn(len(levels), len(READ)) / len(READ))
         self.offset = nn.Parameter(torch.randn(len(levels), len(OFFSETS)) / len(OFFSETS))
         self.register_buffer("levels", torch.tensor(levels, dtype=torch.float32), persistent=False)
@@ -90,7 +97,8 @@ class PlantedDenoiser(nn.Module):
     def tokens(self, x_t: Tensor) -> Tensor:
         """Return the residual stream after the last layer, (sample, token, channel)."""
         n, place = len(x_t), self.fixed.expand(len(x_t), -1, -1)
-        x = torch.cat([stem_features(x_t), place, x_t.new_zeros(n, place.shape[1], len(WRITTEN))], dim=-1)
+        read = torch.cat([stem_features(x_t), place], dim=-1)
+        x = torch.cat([read, x_t.new_zeros(n, place.shape[1], len(self.channels) - read.shape[-1])], dim=-1)
         for block in self.blocks:
             x = x + block.get_submodule("attn")(x)
         return x

@@ -1,12 +1,18 @@
 """What an analysis found of a planted denoiser: which names and which effects are right, and which pair is redundant.
 
-A name counts where a mechanism has one and its head confirms it; it is right where it is the planted one. An effect
-counts where replacing the head alone raises the denoising loss significantly (p_zero_holm below alpha, first method of
-ablation, over all timesteps). Every pair of heads is ablated together on the images of the controls: the interaction is
-mse_both - mse_first - mse_second + mse_clean, tested by random signs of its paired values and corrected by Holm over
-pairs. An effect alone is no finding: heads of random weights change a loss a little too, down or up. A pair is called
-redundant where the interaction is significant and the single effects, summed, are less than a quarter of the joint
-effect: each alone can do without the other. Ours.
+A name counts where a mechanism has one and its head confirms it; it is right where it is the planted one.
+
+An effect counts where replacing the head alone raises the denoising loss, by two criteria. It is there: p_zero_holm
+below alpha (first method of ablation, over all timesteps). And it is not what random weights show: they are no circuit,
+yet replacing a head of theirs changes a loss by some tenths of a percent too, which enough images make significant. So
+the effect is ranked among the largest effects that untrained twins have, of any head in any domain (`p_untrained`, at
+most alpha; Westfall & Young 1993). An untrained study is exchangeable with its twins, so the chance that anything at
+all counts as an effect of it is at most alpha.
+
+Every pair of heads is ablated together on the images of the controls: the interaction is mse_both - mse_first -
+mse_second + mse_clean, tested by random signs of its paired values and corrected by Holm over pairs. A pair is called
+redundant where the interaction is significant, the single effects, summed, are less than a quarter of the joint effect
+(each alone can do without the other), and the joint effect exceeds every effect of a head of the twins. Ours.
 """
 
 import itertools
@@ -19,6 +25,7 @@ import pandas as pd
 from diffmech.artifacts import read_json, write_csv
 from diffmech.attention.sites import HeadId, resolve_heads
 from diffmech.config.analysis import AblationConfig, RuntimeConfig
+from diffmech.config.study import UntrainedConfig
 from diffmech.errors import ModelError
 from diffmech.interventions.ablation import ablate_targets
 from diffmech.interventions.reference import open_reference, tapped_sites
@@ -27,6 +34,7 @@ from diffmech.interventions.targets import ALWAYS, HeadSpan, Target, single_head
 from diffmech.mechanisms.labels import UNASSIGNED
 from diffmech.models.load import load_denoiser
 from diffmech.planted.roles import PAIR, ROLES
+from diffmech.planted.untrained import largest_untrained_effects
 from diffmech.statistics.multiplicity import holm
 from diffmech.statistics.permutation import permutation_p, sign_flip_permutation
 
@@ -47,6 +55,7 @@ def recover(
     summary_output: Path | str,
     symmetric: Mapping[str, bool],
     ablation: AblationConfig,
+    untrained: UntrainedConfig,
     seed: int,
     runtime: RuntimeConfig,
 ) -> None:
@@ -54,18 +63,22 @@ def recover(
 
     `latents` are keyed by domain, `symmetric` says of which domains the fine structure is mirrored. Columns of
     `heads_output`: domain, head, role, planted_label, label (unassigned where not confirmed), label_right, causal,
-    effect_percent, low, high, p_zero_holm, significant, effect_right. Of `pairs_output`: domain, first, second,
-    planted, effect_first, effect_second, effect_both, interaction (percent of the clean loss), p_holm, redundant. Of
-    `summary_output`: what (label, effect, mechanism, redundant pair), planted, found, right, precision, recall.
+    effect_percent, low, high, p_zero_holm, p_untrained, significant, effect_right. Of `pairs_output`: domain, first,
+    second, planted, effect_first, effect_second, effect_both, interaction (percent of the clean loss), p_holm,
+    redundant. Of `summary_output`: what (label, effect, mechanism, redundant pair), planted, found, right, precision,
+    recall.
     Raises ModelError where `model_json` is no planted model.
     """
     pointer = read_json(Path(model_json))
     if "roles" not in pointer:
         raise ModelError(f"{model_json}: is of kind {pointer.get('kind')!r}, not planted, so nothing is known to find")
     roles: dict[str, str] = pointer["roles"]
+    largest = largest_untrained_effects(
+        model_json, latents, ablation=ablation, untrained=untrained, seed=seed, runtime=runtime
+    )
     heads = pd.concat(
         [
-            recovered_heads(domain, roles, heads_csv, effects_csv, is_symmetric, ablation)
+            recovered_heads(domain, roles, heads_csv, effects_csv, is_symmetric, largest, ablation)
             for domain, is_symmetric in symmetric.items()
         ],
         ignore_index=True,
@@ -77,6 +90,7 @@ def recover(
         ],
         ignore_index=True,
     )
+    pairs["redundant"] &= pairs["effect_both"] > largest.max()
     write_csv(heads_output, heads)
     write_csv(pairs_output, pairs)
     write_csv(summary_output, summarise(heads, pairs))
@@ -88,9 +102,13 @@ def recovered_heads(
     heads_csv: Path | str,
     effects_csv: Path | str,
     symmetric: bool,
+    largest: np.ndarray,
     ablation: AblationConfig,
 ) -> pd.DataFrame:
-    """Return the rows of `heads_output` of one domain. A head that phases name differently has its first name."""
+    """Return the rows of `heads_output` of one domain. A head that phases name differently has its first name.
+
+    `largest` are the largest effects of untrained twins.
+    """
     names = pd.read_csv(heads_csv).drop_duplicates("head").set_index("head")
     effects = pd.read_csv(effects_csv, dtype={"timestep": str})
     chosen = (effects["domain"] == domain) & (effects["group"] == "heads") & (effects["timestep"] == "all")
@@ -100,7 +118,9 @@ def recovered_heads(
         role, effect = ROLES[name], effects.loc[head]  # type: ignore[index]
         label = names.loc[head, "label"] if names.loc[head, "confirmed"] else UNASSIGNED
         causal = role.causal and (symmetric or not role.symmetric_only)
-        significant = bool(effect["p_zero_holm"] < ablation.alpha and effect["effect_percent"] > 0)
+        raised = effect["p_zero_holm"] < ablation.alpha and effect["effect_percent"] > 0
+        p_untrained = permutation_p(effect["effect_percent"], largest)
+        significant = bool(raised and p_untrained <= ablation.alpha)
         rows.append(
             {
                 "domain": domain,
@@ -111,6 +131,7 @@ def recovered_heads(
                 "label_right": label == role.label,
                 "causal": causal,
                 **{column: effect[column] for column in ("effect_percent", "low", "high", "p_zero_holm")},
+                "p_untrained": p_untrained,
                 "significant": significant,
                 "effect_right": significant == causal,
             }

@@ -15,6 +15,8 @@ key is a quadratic form of query and key features, so that softmax gives the att
 | positional | the same of rows alone | detail | a template, by the height of the ridge |
 | pair_first, pair_second | the same of columns, one each | detail | a template, by its sign |
 | dead_local, dead_sink | as local and sink | the same | nothing: the output weights are exactly 0 |
+| writer | as sink | blob | nothing but to the reader, in a channel that nobody else reads |
+| reader, in a later layer | 0 | what the writer wrote | what sink tells of, in its place |
 
 The readout of what they write, a gain per channel and timestep, is the least-squares fit to the clean image over drawn
 images of both variants, since how much of each reading is worth depends on the noise.
@@ -29,7 +31,7 @@ from torch import Tensor
 from diffmech.config.models import PLANTED_ROLES, PlantedCircuit, PlantedRole
 from diffmech.models.architecture import seeded
 from diffmech.planted.images import draw_images, places
-from diffmech.planted.network import CHANNELS, HEAD_WIDTH, OFFSETS, READ, PlantedAttention, PlantedDenoiser
+from diffmech.planted.network import HEAD_WIDTH, OFFSETS, READ, RELAY, PlantedAttention, PlantedDenoiser
 from diffmech.randomness import generator
 
 # Widths of attention in pixels, strength of the far preference per square image side, sharpness per unit of a feature.
@@ -71,6 +73,8 @@ ROLES: dict[PlantedRole, Role] = {
     "pair_second": Role("positional", causal=False),
     "dead_local": Role("local", causal=False),
     "dead_sink": Role("sink", causal=False),
+    "writer": Role("sink"),
+    "reader": Role("unassigned"),
 }
 assert set(ROLES) == set(PLANTED_ROLES)
 PAIR: tuple[PlantedRole, PlantedRole] = ("pair_first", "pair_second")
@@ -89,12 +93,14 @@ def build_network(circuit: PlantedCircuit, size: int, alphas_cumprod: Tensor) ->
     """
     layers = shuffled_layers(circuit)
     with seeded(circuit.seed):
-        network = PlantedDenoiser(size, [len(layer) for layer in layers], list(LEVELS)).eval().requires_grad_(False)
+        relay = any("writer" in layer for layer in layers)
+        network = PlantedDenoiser(size, [len(layer) for layer in layers], list(LEVELS), relay=relay)
+        network.eval().requires_grad_(False)
     random = generator(circuit.seed, "planted", "weights")
     for layer, block in zip(layers, network.blocks, strict=True):
         attention = block.get_submodule("attn")
         assert isinstance(attention, PlantedAttention)
-        _set_heads(attention, layer, size)
+        _set_heads(attention, layer, size, network.channels)
         for projection in (attention.to_q, attention.to_k):
             error = 1 + circuit.weight_noise * random.standard_normal(projection.weight.shape)
             projection.weight.mul_(torch.tensor(error, dtype=projection.weight.dtype))
@@ -102,7 +108,7 @@ def build_network(circuit: PlantedCircuit, size: int, alphas_cumprod: Tensor) ->
     return network
 
 
-def _set_heads(attention: PlantedAttention, roles: list[PlantedRole], size: int) -> None:
+def _set_heads(attention: PlantedAttention, roles: list[PlantedRole], size: int, channels: tuple[str, ...]) -> None:
     for projection in (attention.to_q, attention.to_k, attention.to_v, attention.to_out):
         projection.weight.zero_()
     for head, role in enumerate(roles):
@@ -112,10 +118,10 @@ def _set_heads(attention: PlantedAttention, roles: list[PlantedRole], size: int)
             # attention divides scores by the root of the width
             for linear, form, scale in ((attention.to_q, query, HEAD_WIDTH**0.5), (attention.to_k, key, 1.0)):
                 for channel, factor in form.items():
-                    linear.weight[first + dimension, CHANNELS.index(channel)] = scale * factor
-        attention.to_v.weight[first, CHANNELS.index(read)] = 1
+                    linear.weight[first + dimension, channels.index(channel)] = scale * factor
+        attention.to_v.weight[first, channels.index(read)] = 1
         if write is not None:
-            attention.to_out.weight[CHANNELS.index(write), first] = PAIR_GAIN if write == "pair" else 1
+            attention.to_out.weight[channels.index(write), first] = PAIR_GAIN if write == "pair" else 1
 
 
 # A linear form over channels; a score is a sum of products of one of the query and one of the key.
@@ -135,6 +141,10 @@ def _plan(role: PlantedRole, size: int) -> tuple[list[tuple[Form, Form]], str, s
         return _square(FAR), "pixel", written
     if kind == "uniform":
         return [], "pixel", written
+    if kind == "reader":
+        return [], RELAY, "sink"
+    if kind == "writer":
+        return _plan("sink", size)[0], "blob", RELAY
     if kind in FEATURE_OF:
         feature = FEATURE_OF[kind]
         return [({"one": FEATURE_SHARPNESS[feature]}, {feature: 1.0})], feature, written

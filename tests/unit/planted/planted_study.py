@@ -100,6 +100,7 @@ def run_planted(study: Study, folder: Path, model_json: Path | None = None) -> P
         summary_output=folder / "summary.csv",
         symmetric=study.symmetric_domains(),
         ablation=config.ablation,
+        untrained=config.untrained,
         seed=study.seed,
         runtime=runtime,
     )

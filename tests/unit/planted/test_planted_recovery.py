@@ -33,7 +33,7 @@ def test_dead_heads_change_nothing_at_all_though_they_attend(seed, studied):
     heads = pd.read_csv(folder / "recovery.csv")
     dead = heads[heads["role"].str.startswith("dead")]
     assert (dead["effect_percent"] == 0).all()
-    assert (dead["p_zero_holm"] == 1).all()
+    assert (dead[["p_zero_holm", "p_untrained"]] == 1).all(axis=None)
     assert (dead["label"] != "unassigned").all()
     for domain in ("symmetric", "asymmetric"):
         ablated = open_store(folder / f"{domain}.heads.zarr.zip").to_dataset()
@@ -76,6 +76,7 @@ def test_of_an_untrained_model_nothing_is_named(tmp_path):
     summary = pd.read_csv(tmp_path / "summary.csv").set_index("what")
     assert summary.loc["label", "found"] == 0
     assert summary.loc["mechanism", "found"] == 0
+    assert summary.loc["effect", "found"] == 0
     assert summary.loc["redundant pair", "found"] == 0
 
 
@@ -124,6 +125,7 @@ def test_recovery_of_a_model_that_was_not_planted_is_refused(tmp_path):
             summary_output=tmp_path / "c",
             symmetric={},
             ablation=planted_study(0).config.ablation,
+            untrained=planted_study(0).config.untrained,
             seed=0,
             runtime=planted_study(0).config.runtime,
         )
