@@ -15,7 +15,7 @@ from diffmech.planted.images import draw_images
 from diffmech.planted.network import PlantedDenoiser
 from diffmech.planted.roles import build_network, shuffled_layers
 
-SIZE, TIMESTEP, IMAGES = 20, 60, 24
+SIZE, TIMESTEP, IMAGES = 20, 60, 6
 CHAINED = PlantedCircuit(
     layers=[
         ["edge", "texture", "semantic", "writer", "local", "dead_sink"],
@@ -79,7 +79,7 @@ def test_of_all_paths_only_that_from_writer_to_reader_carries_anything(denoiser:
     }
     assert edges == {("writer", "reader")}
     writer = found["writer"]
-    assert writer.total.mean() > 0.001
+    assert writer.total.abs().max() > 0.01
     torch.testing.assert_close(writer.mediated.sum(0), writer.total, rtol=1e-4, atol=1e-6)
     assert writer.direct.abs().max() < 1e-6
     # what others tell reaches the output by itself
