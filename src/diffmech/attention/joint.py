@@ -5,8 +5,7 @@ output over all keys; distance and the spatial masses over image keys, where the
 sqrt(sum_ij p_ij |x_i - x_j|^2 / sum_ij p_ij) and masses are absolute shares of the image queries' attention. Beside
 them, with m_i the attention of query i to the keys of a part: part_mass = mean_i m_i, and part_entropy =
 sum_i m_i H_i / sum_i m_i with H_i the entropy of query i's attention renormalised within the part. Since
-m_i H_i = -sum_j p_ij ln p_ij + m_i ln m_i, both come from sums over the part and from the log-sum-exp over its keys
-alone. The definitions are ours.
+m_i H_i = -sum_j p_ij ln p_ij + m_i ln m_i, both are sums over the part. The definitions are ours.
 """
 
 from collections.abc import Sequence
@@ -15,12 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffmech.attention.kernels import logsumexp_scores, same_kernel_with_lse
 from diffmech.attention.ranges import TokenRanges
 from diffmech.attention.sums import Grid, Part, Sums
-
-# Below this mean mass, errors of 1e-5 in the mass of the other keys would show in the fourth digit of the entropy.
-LEAST_REST = 0.3
 
 
 @dataclass(frozen=True)
@@ -43,34 +38,11 @@ def joint_parts(ranges: TokenRanges, grid: Grid) -> list[Part]:
     return [Part(image, image, grid), Part(image, text), Part(text, image), Part(text, text)]
 
 
-def mass_entropies(query: Tensor, key: Tensor, scale: float, lse: Tensor, parts: Sequence[Part]) -> list[Tensor]:
-    """Return sum_i m_i ln m_i (sample, head) of the four `parts`, from the log-sum-exp over a part's keys alone.
-
-    Most of the work would be image to image, whose mass is one less that to text. This difference is taken where it
-    has all its digits, that is where images attend to images; not on a GPU, which a look at the masses would stall.
-    """
-
-    def log_mass(part: Part) -> Tensor:
-        rows, within = query[:, :, part.query], key[:, :, part.key]
-        fused = same_kernel_with_lse(rows, within, within, scale)
-        found = logsumexp_scores(rows, within, scale) if fused is None else fused[1]
-        return found.to(lse.dtype) - lse[:, :, part.query]
-
-    within_image, *others = parts
-    logs = [log_mass(part) for part in others]
-    rest = (-torch.expm1(logs[0])).clamp_min(torch.finfo(lse.dtype).tiny)
-    told = lse.device.type == "cpu" and bool((rest.mean(-1) > LEAST_REST).all())
-    logs.insert(0, rest.log() if told else log_mass(within_image))
-    return [(found.exp() * found).sum(-1) for found in logs]
-
-
-def joint_statistics(
-    sums: Sequence[Sums], masses: Sequence[Tensor], parts: Sequence[Part], keys: int
-) -> JointStatistics:
-    """Return what only joint attention has; `masses` are the sums of m_i ln m_i of the four `parts`."""
+def joint_statistics(sums: Sequence[Sums], parts: Sequence[Part], keys: int) -> JointStatistics:
+    """Return what only joint attention has from the sums of the four `parts`."""
     queries = [part.query.stop - part.query.start for part in parts]
     mass = torch.stack([part.received.sum(-1) for part in sums], -1)
-    entropy = torch.stack([part.entropy + extra for part, extra in zip(sums, masses, strict=True)], -1)
+    entropy = torch.stack([part.entropy + part.log_mass for part in sums if part.log_mass is not None], -1)
     tiny = torch.finfo(mass.dtype).tiny
     return JointStatistics(
         part_mass=mass / mass.new_tensor(queries),

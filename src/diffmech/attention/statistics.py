@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from diffmech.attention.joint import joined_received, joint_parts, joint_statistics, mass_entropies
+from diffmech.attention.joint import joined_received, joint_parts, joint_statistics
 from diffmech.attention.kernels import logsumexp_scores
 from diffmech.attention.ranges import TokenRanges
 from diffmech.attention.sums import (
@@ -29,8 +29,8 @@ from diffmech.attention.sums import (
 from diffmech.attention.tap import AttentionCall
 from diffmech.errors import ModelError
 
-# Copies of queries and keys that are held at a time, 8 MiB each in float32.
-COPIED_ELEMENTS = 2**21
+# Copies of queries and keys that are held at a time, 4 MiB each in float32.
+COPIED_ELEMENTS = 2**20
 
 Method = Literal["auto", "fused", "blocked"]
 
@@ -108,17 +108,19 @@ def attention_statistics(
     if method == "auto":  # blocks beat the flipped call on every CPU tried (benchmarks/attention_statistics.py)
         method = "blocked" if lse.device.type == "cpu" else "fused"
     summed = fused_sums if method == "fused" else blocked_sums
-    # A few heads at a time: of long sequences, copies of all queries and keys would be most of the memory.
-    tokens = max(call.query.shape[-2], call.key.shape[-2])
-    at_once = max(1, COPIED_ELEMENTS // (len(call.query) * tokens * (call.query.shape[-1] + 1)))
-    pieces = []
-    for start in range(0, call.query.shape[1], at_once):
-        heads = slice(start, start + at_once)
-        log_query, log_key = log_factors(call.query[:, heads], call.key[:, heads], call.scale, lse[:, heads], dtype)
-        pieces.append([summed(log_query[:, :, part.query], log_key[:, :, part.key], part.grid) for part in parts])
-    sums = [joined_sums(found) for found in zip(*pieces, strict=True)]
-    masses = mass_entropies(call.query, call.key, call.scale, lse, parts) if len(parts) > 1 else []
-    return _statistics(call, parts, sums, masses)
+    # A few heads at a time, in turns of equal size: of long sequences, copies of all queries and keys would be most of
+    # the memory.
+    heads, tokens = call.query.shape[1], max(call.query.shape[-2], call.key.shape[-2])
+    copied = len(call.query) * heads * tokens * (call.query.shape[-1] + 1)
+    at_once = math.ceil(heads / math.ceil(copied / COPIED_ELEMENTS))
+    pieces, whole = [], len(parts) == 1
+    for start in range(0, heads, at_once):
+        some = slice(start, start + at_once)
+        log_query, log_key = log_factors(call.query[:, some], call.key[:, some], call.scale, lse[:, some], dtype)
+        pieces.append(
+            [summed(log_query[:, :, part.query], log_key[:, :, part.key], part.grid, whole) for part in parts]
+        )
+    return _statistics(call, parts, [joined_sums(found) for found in zip(*pieces, strict=True)])
 
 
 @torch.no_grad()
@@ -130,8 +132,8 @@ def tiled_statistics(
     Queries that a mask leaves without any key attend nowhere. Raises ModelError as `attention_statistics` does.
     """
     parts = _parts(call, grid, ranges, torch.promote_types(call.query.dtype, torch.float32))
-    sums, masses = tiled_sums(call.query, call.key, call.scale, call.attn_mask, call.is_causal, parts)
-    return _statistics(call, parts, sums, masses)
+    sums = tiled_sums(call.query, call.key, call.scale, call.attn_mask, call.is_causal, parts)
+    return _statistics(call, parts, sums)
 
 
 def _parts(call: AttentionCall, grid: GridSize | None, ranges: TokenRanges | None, dtype: torch.dtype) -> list[Part]:
@@ -162,9 +164,7 @@ def _parts(call: AttentionCall, grid: GridSize | None, ranges: TokenRanges | Non
     return [Part(*everything, placed)] if ranges is None or kind != "joint" else joint_parts(ranges, placed)
 
 
-def _statistics(
-    call: AttentionCall, parts: Sequence[Part], sums: Sequence[Sums], masses: Sequence[Tensor]
-) -> AttentionStatistics:
+def _statistics(call: AttentionCall, parts: Sequence[Part], sums: Sequence[Sums]) -> AttentionStatistics:
     """Turn sums into averages: over all queries, or over the image's in joint attention, whose parts come first."""
     joint = len(parts) > 1
     rows, keys = parts[0].query, call.key.shape[-2]
@@ -180,7 +180,7 @@ def _statistics(
         distance = (sums[0].square / weight).clamp_min(0).sqrt()
         mass = sums[0].places / queries
     output = call.output[:, :, rows].to(entropy.dtype)
-    only_joint = joint_statistics(sums, masses, parts, keys) if joint else None
+    only_joint = joint_statistics(sums, parts, keys) if joint else None
     return AttentionStatistics(
         entropy=entropy,
         position_information=-torch.xlogy(share, share).sum(-1) - entropy,

@@ -45,8 +45,13 @@ class Grid:
 
     def squares(self, rows: slice) -> Tensor:
         """Return the squared distance (query, token) of some queries to all tokens, in image sides squared."""
-        y, x = ((axis[rows, None] - axis).square() for axis in self.coordinates.T)
-        return y + x
+        frames, height, width = self.size
+        y, x = self.coordinates[rows].unsqueeze(-1).unbind(1)
+        # Along each axis first: only their sum is as large as a block of probabilities.
+        down = (y - self.coordinates[: height * width : width, 0]).square()
+        across = (x - self.coordinates[:width, 1]).square()
+        of_a_frame = down.unsqueeze(-1) + across.unsqueeze(-2)
+        return of_a_frame.unsqueeze(1).expand(-1, frames, -1, -1).flatten(1)
 
 
 @dataclass(frozen=True)
@@ -64,13 +69,15 @@ class Sums:
 
     received: (sample, head, key), sum_i p_ij. entropy: -sum_ij p_ij ln p_ij, nats. square: sum_ij p_ij |x_i - x_j|^2.
     places: (sample, head, 3), sum_i of p_ij at the query's own position, over the 3 x 3 positions around it (fewer at
-    the border) and at its left-right mirror image.
+    the border) and at its left-right mirror image. log_mass: sum_i m_i ln m_i, with m_i the attention of query i to the
+    keys of this part; None where these are all keys, and m_i is one.
     """
 
     received: Tensor
     entropy: Tensor
-    square: Tensor | None
-    places: Tensor | None
+    square: Tensor | None = None
+    places: Tensor | None = None
+    log_mass: Tensor | None = None
 
 
 def joined_sums(pieces: Sequence[Sums]) -> Sums:
@@ -83,7 +90,8 @@ def joined_sums(pieces: Sequence[Sums]) -> Sums:
         return torch.cat(present, 1) if present else None
 
     received, entropy = (torch.cat(values, 1) for values in ([p.received for p in pieces], [p.entropy for p in pieces]))
-    return Sums(received, entropy, join([p.square for p in pieces]), join([p.places for p in pieces]))
+    square, places = join([p.square for p in pieces]), join([p.places for p in pieces])
+    return Sums(received, entropy, square, places, join([p.log_mass for p in pieces]))
 
 
 @lru_cache(maxsize=64)
@@ -112,8 +120,11 @@ def log_factors(query: Tensor, key: Tensor, scale: float, lse: Tensor, dtype: to
     return log_query, torch.cat([key.to(dtype), ones], -1)
 
 
-def blocked_sums(log_query: Tensor, log_key: Tensor, grid: Grid | None) -> Sums:
-    """Return the sums over all given queries and keys from blocks of probabilities that fit a core's cache."""
+def blocked_sums(log_query: Tensor, log_key: Tensor, grid: Grid | None, whole: bool = True) -> Sums:
+    """Return the sums over all given queries and keys from blocks of probabilities that fit a core's cache.
+
+    `whole` says that there are no other keys, so that each query's probabilities sum to one.
+    """
     heads = log_query.shape[:2]
     # In powers of two: on a CPU torch's exp2 is four times as fast as its exp, and as exact.
     rows_of, keys_of = log_query.flatten(0, 1) / math.log(2), log_key.flatten(0, 1).transpose(1, 2)
@@ -121,10 +132,8 @@ def blocked_sums(log_query: Tensor, log_key: Tensor, grid: Grid | None) -> Sums:
     tile = min(queries, max(1, TILE_ELEMENTS // keys))
     group = min(count, max(1, TILE_ELEMENTS // (tile * keys)))
     buffers = [rows_of.new_empty(group * tile * keys) for _ in range(2)]
-    received, entropy = rows_of.new_zeros(count, keys), rows_of.new_zeros(count)
-    square, entries = (
-        (None, None) if grid is None else (entropy.clone(), entropy.new_zeros(count, len(NEIGHBOURHOOD) + 1))
-    )
+    received, entropy, log_mass = rows_of.new_zeros(count, keys), rows_of.new_zeros(count), rows_of.new_zeros(count)
+    square, entries = entropy.clone(), entropy.new_zeros(count, len(NEIGHBOURHOOD) + 1)
     for first in range(0, queries, tile):
         rows = slice(first, min(first + tile, queries))
         squares = None if grid is None else grid.squares(rows).flatten()
@@ -135,24 +144,35 @@ def blocked_sums(log_query: Tensor, log_key: Tensor, grid: Grid | None) -> Sums:
             torch.bmm(rows_of[some, rows], keys_of[some], out=log_p)
             torch.exp2(log_p, out=p)
             received[some].add_(p.sum(1))
-            if grid is not None and squares is not None and square is not None and entries is not None:
+            if not whole:
+                mass = p.sum(2)
+                log_mass[some].add_(torch.xlogy(mass, mass).sum(1))
+            if grid is not None and squares is not None:
                 found = p.gather(-1, grid.partners[rows].expand(shape[0], -1, -1))
                 entries[some].add_((found * grid.present[rows]).sum(1))
                 square[some].add_(p.flatten(1) @ squares)
             entropy[some].sub_(log_p.mul_(p).sum((1, 2)), alpha=math.log(2))
-    if square is None or entries is None:
-        return Sums(received.unflatten(0, heads), entropy.unflatten(0, heads), None, None)
-    places = _places(entries).unflatten(0, heads)
-    return Sums(received.unflatten(0, heads), entropy.unflatten(0, heads), square.unflatten(0, heads), places)
+
+    placed = grid is not None
+    return Sums(
+        received.unflatten(0, heads),
+        entropy.unflatten(0, heads),
+        square=square.unflatten(0, heads) if placed else None,
+        places=_places(entries).unflatten(0, heads) if placed else None,
+        log_mass=None if whole else log_mass.unflatten(0, heads),
+    )
 
 
-def fused_sums(log_query: Tensor, log_key: Tensor, grid: Grid | None) -> Sums:
-    """Return what `blocked_sums` does by one flipped fused call, whose extra memory grows with the tokens alone."""
+def fused_sums(log_query: Tensor, log_key: Tensor, grid: Grid | None, whole: bool = True) -> Sums:
+    """Return what `blocked_sums` does by one flipped fused call, whose extra memory grows with the tokens alone.
+
+    The masses of a part that is not `whole` are the log-sum-exp of a second call.
+    """
     channels = log_key.shape[-1]
     moments, log_received = _moments(log_query, log_key, grid)
     received = log_received.exp()
     moments *= received.unsqueeze(-1)
-    square, places = None, None
+    square, places, log_mass = None, None, None
     if grid is not None:
         products = (moments[..., channels : channels + 2] * grid.coordinates).sum((-1, -2))
         second = moments[..., channels + 2].sum(-1)
@@ -161,7 +181,11 @@ def fused_sums(log_query: Tensor, log_key: Tensor, grid: Grid | None) -> Sums:
     del moments
     if grid is not None:
         places = _near_places(log_query, log_key, grid.size)
-    return Sums(received, entropy, square, places)
+    if not whole:
+        query, key = (_padded(tensor, channels) for tensor in (log_query, log_key))
+        log_masses = attention_with_lse(query, key, key, scale=1.0)[1]
+        log_mass = (log_masses.exp() * log_masses).sum(-1)
+    return Sums(received, entropy, square, places, log_mass)
 
 
 def _moments(log_query: Tensor, log_key: Tensor, grid: Grid | None) -> tuple[Tensor, Tensor]:
@@ -171,10 +195,14 @@ def _moments(log_query: Tensor, log_key: Tensor, grid: Grid | None) -> tuple[Ten
         beside = torch.cat([grid.coordinates, grid.coordinates.square().sum(-1, keepdim=True)], -1)
     channels = log_key.shape[-1]
     used = channels + beside.shape[-1]
-    width = -(-used // 8) * 8  # kernels want one number of channels for all three, best a multiple of 8
-    beside = functional.pad(beside, (0, width - used)).expand(*log_query.shape[:2], -1, -1)
-    query, key = (functional.pad(tensor, (0, width - channels)) for tensor in (log_key, log_query))
+    query, key = (_padded(tensor, used) for tensor in (log_key, log_query))
+    beside = functional.pad(beside, (0, query.shape[-1] - used)).expand(*log_query.shape[:2], -1, -1)
     return attention_with_lse(query, key, torch.cat([log_query, beside], -1), scale=1.0)
+
+
+def _padded(tensor: Tensor, used: int) -> Tensor:
+    """Return `tensor` with zeros up to a multiple of eight channels, as kernels want it, that is at least `used`."""
+    return functional.pad(tensor, (0, -(-used // 8) * 8 - tensor.shape[-1]))
 
 
 def _near_places(log_query: Tensor, log_key: Tensor, size: tuple[int, int, int]) -> Tensor:
@@ -207,10 +235,9 @@ def tiled_sums(
     attn_mask: Tensor | None,
     is_causal: bool,
     parts: Sequence[Part],
-) -> tuple[list[Sums], list[Tensor]]:
+) -> list[Sums]:
     """Return the sums of every part from explicit probabilities of a few queries at a time, by their definitions.
 
-    The second list holds sum_i m_i ln m_i (sample, head), where m_i is the attention of query i to the part's keys.
     Queries that a mask leaves without any key attend nowhere.
     """
     dtype = torch.promote_types(query.dtype, torch.float32)
@@ -222,13 +249,13 @@ def tiled_sums(
             entropy=zeros.clone(),
             square=None if part.grid is None else zeros.clone(),
             places=None if part.grid is None else zeros.new_zeros(*zeros.shape, 3),
+            log_mass=None if len(parts) == 1 else zeros.clone(),
         )
         for part in parts
     ]
-    masses = [zeros.clone() for _ in parts]
     for rows, scores in score_tiles(query, key, scale, attn_mask, is_causal):
         log_p_of_all = scores.log_softmax(-1).nan_to_num(nan=lowest, neginf=lowest)  # finite, so that 0 ln 0 = 0
-        for part, sums, mass in zip(parts, found, masses, strict=True):
+        for part, sums in zip(parts, found, strict=True):
             first, last, _ = part.query.indices(query.shape[-2])
             start, stop = max(rows.start, first), min(rows.stop, last)
             if start >= stop:
@@ -237,11 +264,12 @@ def tiled_sums(
             p = log_p.exp()
             sums.received.add_(p.sum(-2))
             sums.entropy.sub_((p * log_p).sum((-1, -2)))
-            share = p.sum(-1)
-            mass.add_(torch.xlogy(share, share).sum(-1))
+            if sums.log_mass is not None:
+                mass = p.sum(-1)
+                sums.log_mass.add_(torch.xlogy(mass, mass).sum(-1))
             if part.grid is not None and sums.square is not None and sums.places is not None:
                 inside = slice(start - first, stop - first)
                 sums.square.add_(p.flatten(2) @ part.grid.squares(inside).flatten())
                 entries = p.gather(-1, part.grid.partners[inside].expand(*zeros.shape, -1, -1))
                 sums.places.add_(_places((entries * part.grid.present[inside]).sum(-2)))
-    return found, masses
+    return found
