@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves
 from ways import STORE, WAYS, Prepared, attention_bytes, reference_entropies
 
 from diffmech.machine import peak_memory
+from diffmech.workflow.memory import reuse_freed_memory
 
 CONTEXT = multiprocessing.get_context("forkserver")
 PRELOADED = [
@@ -165,6 +166,7 @@ def _wait(settings: Settings) -> None:
 
 
 def _subject(index: int, settings: Settings) -> Subject:
+    reuse_freed_memory()  # as every job of the workflow
     torch.set_num_threads(settings.threads)
     return make(ROWS[index], quick=settings.quick, device=settings.device)
 
