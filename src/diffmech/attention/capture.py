@@ -9,7 +9,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,17 +24,10 @@ from diffmech.attention.batches import Batches
 from diffmech.attention.budget import require_disk, require_memory, store_contents
 from diffmech.attention.compression import choose_codecs
 from diffmech.attention.keeping import FirstChunks, PassKeeper, choose_kept
-from diffmech.attention.layout import (
-    JOINT_VARIABLES,
-    VARIABLES,
-    Kept,
-    SiteLayout,
-    create_attention_store,
-    samples_per_chunk,
-)
+from diffmech.attention.layout import LOSS, Kept, SiteLayout, create_attention_store, samples_per_chunk
 from diffmech.attention.passes import Latents, open_latents
 from diffmech.attention.sites import head_ids
-from diffmech.attention.statistics import AttentionStatistics, StatisticsObserver
+from diffmech.attention.statistics import AttentionStatistics, attention_statistics
 from diffmech.attention.tap import AttentionCall, AttentionTap, check_tappable
 from diffmech.attention.text_tokens import token_ranges
 from diffmech.attention.writing import writing
@@ -127,7 +119,8 @@ def observe_passes(
     with writing() as write:
         keeper = PassKeeper(arrays, kept, passes.timesteps.tolist(), write)
         with observing(denoiser, layouts, keeper) as observe:
-            for region, results in observe_chunks(observe, passes, group, runtime, denoiser.device, keeper):
+            chunks = observe_chunks(observe, layouts, passes, group, runtime, denoiser.device, keeper)
+            for region, results in chunks:
                 for key in list(results):
                     write(arrays[key], region, results.pop(key))  # the queue alone holds it from here on
 
@@ -172,41 +165,88 @@ def survey_sites(denoiser: Denoiser, latents: Latents, *observers: Any) -> list[
     return list(layouts.values())
 
 
-Observe = Callable[[Tensor, Tensor | None, int, Conditioning], Results]
+# (results to fill, x_t, noise, timestep, condition)
+Observe = Callable[[Results, Tensor, Tensor | None, int, Conditioning], None]
+
+
+def empty_results(layouts: Sequence[SiteLayout], samples: int) -> Results:
+    """Return the arrays that passes of `samples` samples fill."""
+    results = {LOSS_KEY: np.empty(samples, LOSS.dtype)}
+    for site in layouts:
+        for name, variable in site.variables.items():
+            shape = samples, *(site.sizes[dim] for dim in variable.dims)
+            results[site.name, name] = np.empty(shape, variable.dtype)
+    return results
 
 
 @contextmanager
 def observing(denoiser: Denoiser, layouts: list[SiteLayout], *observers: Any) -> Iterator[Observe]:
-    """Yield a function (x_t, noise, timestep, condition) -> statistics and loss (sample, ...) of one forward pass.
+    """Yield a function that fills results with the statistics and the loss (sample, ...) of one forward pass.
 
     On a sampling trajectory there is no noise to compare with, and the loss is NaN.
     """
-    statistics = StatisticsObserver(
-        {layout.name: layout.grid for layout in layouts},
-        {layout.name: layout.ranges for layout in layouts if layout.ranges is not None},
-    )
+    statistics = _Collector(layouts)
 
-    def observe(x_t: Tensor, noise: Tensor | None, timestep: int, condition: Conditioning) -> Results:
-        try:
-            prediction = denoiser.predict_noise(x_t, timestep, condition)
-            size = (prediction if noise is None else prediction - noise).square().flatten(1).mean(1)
-            # Only now does anything leave the device: a copy per site would stall it in the middle of the pass.
-            results = {LOSS_KEY: size.float().cpu().numpy()}
-            for site, found in statistics.results.items():
-                results |= {(site, name): values for name, values in _arrays(found).items()}
-        finally:  # also where memory ran out in the middle of the pass
-            statistics.results.clear()
+    def observe(results: Results, x_t: Tensor, noise: Tensor | None, timestep: int, condition: Conditioning) -> None:
+        statistics.begin(results)
+        prediction = denoiser.predict_noise(x_t, timestep, condition)
+        size = (prediction if noise is None else prediction - noise).square().flatten(1).mean(1)
+        results[LOSS_KEY][:] = size.float().cpu().numpy()
+        statistics.end()
         _check_finite(results, timestep)
         if noise is None:
             results[LOSS_KEY][:] = np.nan
-        return results
 
     with torch.no_grad(), AttentionTap(denoiser.module, [statistics, *observers]):
         yield observe
 
 
+class _Collector:
+    """Observer that fills the results of a pass with the statistics of every site.
+
+    On a CPU at once: small arrays that are made between the large ones of a pass, and outlive them, would tear the heap
+    to pieces. What a GPU found is copied when the pass has ended, since a copy per site would stall it.
+    """
+
+    needs_lse = True
+
+    def __init__(self, layouts: Sequence[SiteLayout]) -> None:
+        self.layouts = {layout.name: layout for layout in layouts}
+        self.results: Results = {}
+        self.waiting: dict[str, AttentionStatistics] = {}
+
+    def begin(self, results: Results) -> None:
+        """Fill `results` from now on."""
+        self.waiting.clear()  # of a pass that broke off
+        self.results = results
+
+    def observe(self, call: AttentionCall) -> None:
+        layout = self.layouts[call.site.name]
+        found = attention_statistics(call, layout.grid, ranges=layout.ranges)
+        if call.query.device.type == "cpu":
+            self._fill(layout, found)
+        else:
+            self.waiting[layout.name] = found
+
+    def end(self) -> None:
+        """Fill in what waits on the device."""
+        for name, found in self.waiting.items():
+            self._fill(self.layouts[name], found)
+        self.waiting.clear()
+
+    def _fill(self, layout: SiteLayout, found: AttentionStatistics) -> None:
+        for name in layout.variables:
+            self.results[layout.name, name][:] = getattr(found, name).float().cpu().numpy()
+
+
 def observe_chunks(
-    observe: Observe, latents: Latents, group: int, runtime: RuntimeConfig, device: torch.device, keeper: PassKeeper
+    observe: Observe,
+    layouts: list[SiteLayout],
+    latents: Latents,
+    group: int,
+    runtime: RuntimeConfig,
+    device: torch.device,
+    keeper: PassKeeper,
 ) -> Iterator[tuple[Region, Results]]:
     """Yield the region of the store and the results of each chunk: `group` samples at one timestep, run in batches.
 
@@ -222,29 +262,24 @@ def observe_chunks(
     batches = Batches(runtime.batch_size)
     held: Results = {}
 
-    def run(column: int, start: int, branch: int, x_t: np.ndarray, noise: np.ndarray | None, rows: slice) -> Results:
+    def run(column: int, start: int, branch: int, x_t: np.ndarray, noise: np.ndarray | None, rows: slice) -> None:
         some = slice(rows.start - start, rows.stop - start)
         keeper.before, keeper.row, keeper.column = (branch,) if latents.guidance else (), rows.start, column
         noised = torch.from_numpy(x_t[some]).to(device)
         added = None if noise is None else torch.from_numpy(noise[some]).to(device)
         condition = latents.condition(rows, column, device, branch)
-        return observe(noised, added, int(latents.timesteps[column]), condition)
+        results = {key: values[some] for key, values in held.items()}
+        observe(results, noised, added, int(latents.timesteps[column]), condition)
 
     for column, chunk, branch, rows in progress(steps, "capture (batches)", total=len(steps), show=runtime.progress):
         if rows.start == chunk.start:  # a chunk of latents is read once, not once per batch
             x_t = latents.x_t[chunk, column].values
             noise = None if latents.noise is None else latents.noise[chunk, column].values
-        done = rows.start - chunk.start
-        for part in batches.run(rows, partial(run, column, chunk.start, branch, x_t, noise)):
-            for key, values in part.items():
-                if done == 0:
-                    held[key] = np.empty((chunk.stop - chunk.start, *values.shape[1:]), values.dtype)
-                held[key][done : done + len(values)] = values
-            done += len(part[LOSS_KEY])
+            held = empty_results(layouts, chunk.stop - chunk.start)
+        batches.run(rows, partial(run, column, chunk.start, branch, x_t, noise))
         if rows.stop == chunk.stop:
             region: Region = (*keeper.before, chunk, column)
             yield region, held
-            held = {}
 
 
 def cuts(rows: slice, length: int) -> list[slice]:
@@ -274,16 +309,6 @@ def store_attrs(rule: str, latents: Latents, model_json: Path | str, **parameter
             inputs={"latents": digest, "model": model["sha256"]},
             latents=json.loads(latents.attrs["provenance"]),
         ),
-    }
-
-
-def _arrays(statistics: AttentionStatistics) -> dict[str, np.ndarray]:
-    """Return the quantities that a site has, in the dtype they are stored in."""
-    present = {field.name: getattr(statistics, field.name) for field in fields(statistics)}
-    return {
-        name: values.float().cpu().numpy().astype((VARIABLES | JOINT_VARIABLES)[name].dtype)
-        for name, values in present.items()
-        if values is not None
     }
 
 

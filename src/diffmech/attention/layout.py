@@ -206,6 +206,12 @@ def samples_per_chunk(sites: Iterable[SiteLayout], samples: int) -> int:
     return max(1, min(samples, CHUNK_BYTES // max(sizes), held))
 
 
+def timesteps_per_chunk(sites: Iterable[SiteLayout], samples: int, timesteps: int) -> int:
+    """Return how many timesteps of so many samples are held of all quantities, where chunks have several."""
+    size = sum(_bytes(site, variable) for site in sites for variable in site.variables.values())
+    return max(1, min(timesteps, HELD_BYTES // (samples * size)))
+
+
 def create_attention_store(
     store: Path | ArchivingStore,
     sites: Sequence[SiteLayout],

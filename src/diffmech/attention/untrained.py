@@ -7,6 +7,7 @@ randomisation test of Adebayo et al. 2018; ranking a head among twins is ours.
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,16 @@ import zarr
 from diffmech.artifacts import building_store, progress
 from diffmech.attention.archive import archiving, write_region
 from diffmech.attention.batches import Batches
-from diffmech.attention.capture import Observe, Results, observing, store_attrs, survey_sites
-from diffmech.attention.layout import create_attention_store
+from diffmech.attention.capture import (
+    Observe,
+    Results,
+    cuts,
+    empty_results,
+    observing,
+    store_attrs,
+    survey_sites,
+)
+from diffmech.attention.layout import create_attention_store, samples_per_chunk, timesteps_per_chunk
 from diffmech.attention.passes import Latents, join_given, open_latents
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.study import UntrainedConfig
@@ -44,37 +53,43 @@ def capture_untrained(
     passes = first_samples([open_latents(path) for path in latents], untrained.samples)
     samples, timesteps = passes.samples.tolist(), passes.timesteps.tolist()
     axes = {"twin": list(range(untrained.seeds)), "sample": samples, "timestep": timesteps}
-    # A twin is written at once: it is small, and a chunk per timestep would make thousands of tiny ones.
-    chunks = {"twin": 1, "sample": max(1, len(samples)), "timestep": len(timesteps)}
     attrs = store_attrs("capture_untrained", passes, model_json, untrained=untrained.canonical())
     x_t = torch.from_numpy(passes.x_t.values)
     noise = None if passes.noise is None else torch.from_numpy(passes.noise.values)
     with building_store(output) as directory, archiving(directory) as store:
         if not samples:
-            create_attention_store(store, [], axes=axes, chunks=chunks, attrs=attrs)
+            create_attention_store(store, [], axes=axes, chunks=dict.fromkeys(axes, 1), attrs=attrs)
             return
         arrays: dict[tuple[str, str], zarr.Array] = {}
         batches = Batches(runtime.batch_size)
 
-        def run(denoiser: Denoiser, observe: Observe, column: int, rows: slice) -> Results:
+        def run(denoiser: Denoiser, observe: Observe, results: Results, column: int, start: int, rows: slice) -> None:
             added = None if noise is None else noise[rows, column].to(denoiser.device)
             condition = passes.condition(rows, column, denoiser.device)
-            return observe(x_t[rows, column].to(denoiser.device), added, timesteps[column], condition)
+            some = {key: values[rows.start - start : rows.stop - start] for key, values in results.items()}
+            observe(some, x_t[rows, column].to(denoiser.device), added, timesteps[column], condition)
 
         for twin in progress(axes["twin"], "untrained twins", total=untrained.seeds, show=runtime.progress):
             denoiser = load_denoiser(Path(model_json), device=runtime.device, untrained_seed=twin)
             layouts = survey_sites(denoiser, passes)
+            # Several timesteps make a chunk where they are small: a chunk each would make thousands of tiny ones.
+            group = samples_per_chunk(layouts, len(samples))
+            columns = timesteps_per_chunk(layouts, group, len(timesteps))
             if not arrays:
+                chunks = {"twin": 1, "sample": group, "timestep": columns}
                 arrays = create_attention_store(
                     store, layouts, axes=axes, chunks=chunks, prompts=passes.prompts, attrs=attrs
                 )
-            columns: list[Results] = []
             with observing(denoiser, layouts) as observe:
-                for column in range(len(timesteps)):
-                    parts = batches.run(slice(0, len(samples)), partial(run, denoiser, observe, column))
-                    columns.append({key: np.concatenate([part[key] for part in parts]) for key in parts[0]})
-            for key, array in arrays.items():
-                write_region(array, (twin,), np.stack([column[key] for column in columns], axis=1))
+                for rows, steps in product(
+                    cuts(slice(0, len(samples)), group), cuts(slice(0, len(timesteps)), columns)
+                ):
+                    found = [empty_results(layouts, rows.stop - rows.start) for _ in range(steps.start, steps.stop)]
+                    for results, column in zip(found, range(steps.start, steps.stop), strict=True):
+                        for some in cuts(rows, runtime.batch_size):
+                            batches.run(some, partial(run, denoiser, observe, results, column, rows.start))
+                    for key, array in arrays.items():
+                        write_region(array, (twin, rows, steps), np.stack([results[key] for results in found], axis=1))
 
 
 def first_samples(latents: Sequence[Latents], count: int) -> Latents:

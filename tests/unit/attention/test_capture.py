@@ -14,7 +14,7 @@ import torch
 import xarray as xr
 from conftest import RUNTIME, Capture
 
-from diffmech.attention.capture import capture_attention, observing, survey_sites
+from diffmech.attention.capture import capture_attention, empty_results, observing, survey_sites
 from diffmech.attention.keeping import attention_maps
 from diffmech.attention.passes import open_latents
 from diffmech.attention.sites import AttentionSite
@@ -45,7 +45,7 @@ def test_observing_leaves_the_prediction_bit_identical(latents: MakeLatents, mod
         layouts = survey_sites(denoiser, passes)
         predictions.clear()
         with observing(denoiser, layouts) as observe:
-            observe(x_t, torch.zeros_like(x_t), 100, condition)
+            observe(empty_results(layouts, len(x_t)), x_t, torch.zeros_like(x_t), 100, condition)
     assert len(predictions) == 1
     assert torch.equal(predictions[0], plain)
 
