@@ -2,7 +2,7 @@
 
 An untrained U-Net of `--layers` attention layers is captured, and four and sixteen times as many samples, timesteps or
 layers. Printed is what is added to a process that ran the model once unobserved, and for scale the bytes written. Held
-are at most 8 MiB of statistics and 64 MiB of chunks that wait to be written, so that the memory levels off while
+are at most 8 MiB of statistics and 32 MiB of chunks that wait to be written, so that the memory levels off while
 what is written goes on growing.
 
 Run: python benchmarks/capture_memory.py
