@@ -2,8 +2,8 @@
 
 A denoising pass frees and allocates the same tens of megabytes for every layer. The C library of Linux gives arrays of
 this size back at once, and every page of the next one costs a page fault: a sixth to a fifth of the time of a pass of
-the bundled model on a CPU (measured), on virtual machines more. It also gives every thread a heap of its own, and each would
-keep what compressing chunks once took there.
+the bundled model on a CPU (measured), on virtual machines more. It also gives every thread a heap of its own, and each
+would keep what compressing chunks once took there.
 """
 
 import ctypes
