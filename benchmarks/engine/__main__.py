@@ -3,7 +3,8 @@
 Run: python benchmarks/engine [--quick] [--threads N] [--rows small flux]. Prints one table and how the engine's claims
 fare. Time is the median, over interleaved rounds, of the ratio to the plain forward of the same round (smallest and
 largest in brackets), since machines are shared; memory is the peak of a fresh process beyond that of the plain
-forward; the error is that of entropy against float64. docs/benchmarks.md says what each way is.
+forward. Our ways run under the allocator settings of our jobs, the others under the default ones, each beside a plain
+forward of the same. The error is that of entropy against float64. docs/benchmarks.md says what each way is.
 """
 
 import argparse
@@ -15,9 +16,8 @@ from pathlib import Path
 import diffusers
 import torch
 from claims import claims
-from measuring import Alone, Settings, Times, alone, apart, bandwidth, reference, times
+from measuring import LINES, Alone, Settings, Times, alone, apart, bandwidth, plain_of, reference, times
 from rows import ROWS
-from ways import WAYS
 
 FOOTNOTES = "abcdefghijklmnop"
 
@@ -43,7 +43,7 @@ def main() -> None:
         tokens = row.quick_tokens if settings.quick else row.tokens
         print(f"{row.name}, {tokens} tokens ({row.about})", flush=True)
         expected = apart(reference, index, settings)
-        ways = {name: apart(alone, index, name, settings, expected) for name in WAYS}
+        ways = {name: apart(alone, index, name, settings, expected) for name in LINES}
         seconds = apart(times, index, [name for name, way in ways.items() if not way.reason], settings)
         for name, way in ways.items():
             for text in filter(None, (way.reason, way.note)):
@@ -65,10 +65,10 @@ def _way(name: str, mark: str, ways: dict[str, Alone], seconds: dict[str, Times]
     way, label = ways[name], f"{name} [{mark}]" if mark else name
     if way.reason:
         return _line(label, *["-"] * 6, fastest and "-")
-    mine, plain = seconds[name].seconds, seconds["plain forward"].seconds
+    mine, plain = seconds[name].seconds, seconds[plain_of(name)].seconds
     ratios = [one / other for one, other in zip(mine, plain, strict=True)]
-    is_plain = name == "plain forward"
-    extra = (way.peak - ways["plain forward"].peak) / 1e6
+    is_plain = name == plain_of(name)
+    extra = (way.peak - ways[plain_of(name)].peak) / 1e6
     used = None
     if fastest:
         # Of what the way adds: queries and keys read once, and what it leaves written once.

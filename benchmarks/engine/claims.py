@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Mapping
 
-from measuring import WITHOUT_MAPS, Alone, Times
+from measuring import WITHOUT_MAPS, Alone, Times, plain_of
 from rows import Row
 
 
@@ -13,7 +13,7 @@ def claims(
     """Return (claim, what was measured, whether it holds) for one row; only claims that are made of such a row."""
     found = []
     if row.tokens == 256:
-        value = _ratio(times, "our statistics", "plain forward")
+        value = _to_plain(times, "our statistics")
         found.append(("statistics take at most 1.25 x the plain forward", f"{value:.2f} x", value <= 1.25))
         maps, factors = (_bytes(alone[name], ".self/") for name in ("our maps", "our factors"))
         value = maps / factors
@@ -38,18 +38,22 @@ def claims(
 
 
 def _ratio(times: Mapping[str, Times], slow: str, fast: str) -> float:
-    pairs = zip(times[slow].seconds, times[fast].seconds, strict=True)
-    return statistics.median(one / other for one, other in pairs)
+    """Return how many times slower a way is; each is taken relative to the plain forward under its own allocator."""
+    return _to_plain(times, slow) / _to_plain(times, fast)
 
 
 def _added(times: Mapping[str, Times], slow: str, fast: str) -> float:
     """Return how many times more the slow way adds to the plain forward."""
-    plain, *others = (statistics.median(times[name].seconds) for name in ("plain forward", slow, fast))
-    return (others[0] - plain) / max(others[1] - plain, 1e-9)
+    return (_to_plain(times, slow) - 1) / max(_to_plain(times, fast) - 1, 1e-9)
+
+
+def _to_plain(times: Mapping[str, Times], name: str) -> float:
+    pairs = zip(times[name].seconds, times[plain_of(name)].seconds, strict=True)
+    return statistics.median(one / other for one, other in pairs)
 
 
 def _extra(alone: Mapping[str, Alone], name: str) -> int:
-    return alone[name].peak - alone["plain forward"].peak
+    return alone[name].peak - alone[plain_of(name)].peak
 
 
 def _bytes(found: Alone, kind: str) -> int:

@@ -36,6 +36,9 @@ PRELOADED = [
 # Ways of ours that claim never to hold an array as large as a map.
 WITHOUT_MAPS = ("our statistics", "our factors")
 
+# In the order of the table; the plain forward is run with the allocator of our jobs and with the default one.
+PLAIN, OTHERS_PLAIN = "plain forward", "plain forward, default allocator"
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -89,12 +92,12 @@ def reference(index: int, settings: Settings) -> dict[str, list[float]]:
 
 def alone(index: int, name: str, settings: Settings, expected: dict[str, list[float]]) -> Alone:
     """Run one way once and tell what it took."""
-    subject = _subject(index, settings)
+    subject = _subject(index, settings, reuse=plain_of(name) == PLAIN)
     found = Alone()
     with torch.no_grad(), tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         try:
-            prepared = WAYS[name](subject)
+            prepared = _way(name)(subject)
             prepared.run(folder)
         except Exception as error:  # a way that cannot do a row is a result
             return Alone(reason=f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}")
@@ -120,18 +123,34 @@ def alone(index: int, name: str, settings: Settings, expected: dict[str, list[fl
 
 
 def times(index: int, names: list[str], settings: Settings) -> dict[str, Times]:
-    """Run the ways in turn, `settings.rounds` times after one plain forward, each into an empty folder."""
+    """Run the ways in turn, `settings.rounds` times after one plain forward, each into an empty folder.
+
+    Two processes take turns: one for our ways, with the allocator of our jobs, one for the others, with the default
+    one. Each has a plain forward of its own, `plain_of`.
+    """
+    groups = [[name for name in names if plain_of(name) == plain] for plain in (PLAIN, OTHERS_PLAIN)]
     found = {name: Times() for name in names}
-    with torch.no_grad():
-        shared = _subject(index, settings)
-        # nnsight rewrites the forwards of a model for good: it has its own.
-        ways = {name: WAYS[name](_subject(index, settings) if name == "nnsight" else shared) for name in names}
-        shared.forward()
-        for name in names * settings.rounds:
-            seconds, saving = _timed(ways[name], settings)
-            found[name].seconds.append(seconds)
-            found[name].saving.append(saving)
+    CONTEXT.set_forkserver_preload(PRELOADED)
+    with ProcessPoolExecutor(1, mp_context=CONTEXT) as first, ProcessPoolExecutor(1, mp_context=CONTEXT) as second:
+        turns = list(zip((first, second), groups, strict=True))
+        for pool, group in turns:
+            pool.submit(_prepare, index, group, settings).result()
+        for _ in range(settings.rounds):
+            for pool, group in turns:
+                for name in group:
+                    seconds, saving = pool.submit(_timed, name, settings).result()
+                    found[name].seconds.append(seconds)
+                    found[name].saving.append(saving)
     return found
+
+
+def plain_of(name: str) -> str:
+    """Return the name of the plain forward that ran beside a way, under the same allocator."""
+    return PLAIN if name == PLAIN or name.startswith("our ") else OTHERS_PLAIN
+
+
+def _way(name: str) -> Callable[[Subject], Prepared]:
+    return WAYS[PLAIN if name == OTHERS_PLAIN else name]
 
 
 def bandwidth() -> float:
@@ -148,12 +167,29 @@ def bandwidth() -> float:
     return 2 * source.nbytes / best
 
 
-def _timed(way: Prepared, settings: Settings) -> tuple[float, float]:
+LINES = [name for name in WAYS if plain_of(name) == PLAIN]
+LINES += [OTHERS_PLAIN, *(name for name in WAYS if name not in LINES)]
+
+_prepared: dict[str, Prepared] = {}  # of a process that times ways
+
+
+def _prepare(index: int, names: list[str], settings: Settings) -> None:
+    reuse = plain_of(names[0]) == PLAIN
+    with torch.no_grad():
+        shared = _subject(index, settings, reuse=reuse)
+        for name in names:
+            # nnsight rewrites the forwards of a model for good: it has its own.
+            _prepared[name] = _way(name)(_subject(index, settings) if name == "nnsight" else shared)
+        shared.forward()
+
+
+@torch.no_grad()
+def _timed(name: str, settings: Settings) -> tuple[float, float]:
     folder = Path(tempfile.mkdtemp())
     try:
         _wait(settings)
         start = time.perf_counter()
-        saving = way.run(folder)
+        saving = _prepared[name].run(folder)
         _wait(settings)
         return time.perf_counter() - start, saving
     finally:
@@ -165,8 +201,9 @@ def _wait(settings: Settings) -> None:
         torch.cuda.synchronize()
 
 
-def _subject(index: int, settings: Settings) -> Subject:
-    reuse_freed_memory()  # as every job of the workflow
+def _subject(index: int, settings: Settings, *, reuse: bool = False) -> Subject:
+    if reuse:  # as every job of the workflow
+        reuse_freed_memory()
     torch.set_num_threads(settings.threads)
     return make(ROWS[index], quick=settings.quick, device=settings.device)
 
