@@ -188,11 +188,14 @@ def observing(denoiser: Denoiser, layouts: list[SiteLayout], *observers: Any) ->
     statistics = _Collector(layouts)
 
     def observe(results: Results, x_t: Tensor, noise: Tensor | None, timestep: int, condition: Conditioning) -> None:
-        statistics.begin(results)
-        prediction = denoiser.predict_noise(x_t, timestep, condition)
-        size = (prediction if noise is None else prediction - noise).square().flatten(1).mean(1)
-        results[LOSS_KEY][:] = size.float().cpu().numpy()
-        statistics.end()
+        statistics.results = results
+        try:
+            prediction = denoiser.predict_noise(x_t, timestep, condition)
+            size = (prediction if noise is None else prediction - noise).square().flatten(1).mean(1)
+            results[LOSS_KEY][:] = size.float().cpu().numpy()
+            statistics.finish()
+        finally:  # also where memory ran out in the middle of the pass
+            statistics.waiting.clear()
         _check_finite(results, timestep)
         if noise is None:
             results[LOSS_KEY][:] = np.nan
@@ -202,7 +205,7 @@ def observing(denoiser: Denoiser, layouts: list[SiteLayout], *observers: Any) ->
 
 
 class _Collector:
-    """Observer that fills the results of a pass with the statistics of every site.
+    """Observer that fills `results` with the statistics of every site of the running pass.
 
     On a CPU at once: small arrays that are made between the large ones of a pass, and outlive them, would tear the heap
     to pieces. What a GPU found is copied when the pass has ended, since a copy per site would stall it.
@@ -215,11 +218,6 @@ class _Collector:
         self.results: Results = {}
         self.waiting: dict[str, AttentionStatistics] = {}
 
-    def begin(self, results: Results) -> None:
-        """Fill `results` from now on."""
-        self.waiting.clear()  # of a pass that broke off
-        self.results = results
-
     def observe(self, call: AttentionCall) -> None:
         layout = self.layouts[call.site.name]
         found = attention_statistics(call, layout.grid, ranges=layout.ranges)
@@ -228,11 +226,10 @@ class _Collector:
         else:
             self.waiting[layout.name] = found
 
-    def end(self) -> None:
+    def finish(self) -> None:
         """Fill in what waits on the device."""
         for name, found in self.waiting.items():
             self._fill(self.layouts[name], found)
-        self.waiting.clear()
 
     def _fill(self, layout: SiteLayout, found: AttentionStatistics) -> None:
         for name in layout.variables:
