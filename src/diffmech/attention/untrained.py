@@ -86,8 +86,7 @@ def capture_untrained(
                 ):
                     found = [empty_results(layouts, rows.stop - rows.start) for _ in range(steps.start, steps.stop)]
                     for results, column in zip(found, range(steps.start, steps.stop), strict=True):
-                        for some in cuts(rows, runtime.batch_size):
-                            batches.run(some, partial(run, denoiser, observe, results, column, rows.start))
+                        batches.run(rows, partial(run, denoiser, observe, results, column, rows.start))
                     for key, array in arrays.items():
                         write_region(array, (twin, rows, steps), np.stack([results[key] for results in found], axis=1))
 
