@@ -27,7 +27,7 @@ from diffmech.attention.keeping import FirstChunks, PassKeeper, choose_kept
 from diffmech.attention.layout import LOSS, Kept, SiteLayout, create_attention_store, samples_per_chunk
 from diffmech.attention.passes import Latents, open_latents
 from diffmech.attention.sites import head_ids
-from diffmech.attention.statistics import AttentionStatistics, attention_statistics
+from diffmech.attention.statistics import StatisticsObserver
 from diffmech.attention.tap import AttentionCall, AttentionTap, check_tappable
 from diffmech.attention.text_tokens import token_ranges
 from diffmech.attention.writing import writing
@@ -188,14 +188,14 @@ def observing(denoiser: Denoiser, layouts: list[SiteLayout], *observers: Any) ->
     statistics = _Collector(layouts)
 
     def observe(results: Results, x_t: Tensor, noise: Tensor | None, timestep: int, condition: Conditioning) -> None:
-        statistics.results = results
+        statistics.filled = results
         try:
             prediction = denoiser.predict_noise(x_t, timestep, condition)
             size = (prediction if noise is None else prediction - noise).square().flatten(1).mean(1)
             results[LOSS_KEY][:] = size.float().cpu().numpy()
-            statistics.finish()
+            statistics.fill()
         finally:  # also where memory ran out in the middle of the pass
-            statistics.waiting.clear()
+            statistics.results.clear()
         _check_finite(results, timestep)
         if noise is None:
             results[LOSS_KEY][:] = np.nan
@@ -204,36 +204,32 @@ def observing(denoiser: Denoiser, layouts: list[SiteLayout], *observers: Any) ->
         yield observe
 
 
-class _Collector:
-    """Observer that fills `results` with the statistics of every site of the running pass.
+class _Collector(StatisticsObserver):
+    """Observer that fills `filled` with the statistics of every site of the running pass.
 
     On a CPU at once: small arrays that are made between the large ones of a pass, and outlive them, would tear the heap
     to pieces. What a GPU found is copied when the pass has ended, since a copy per site would stall it.
     """
 
-    needs_lse = True
-
     def __init__(self, layouts: Sequence[SiteLayout]) -> None:
-        self.layouts = {layout.name: layout for layout in layouts}
-        self.results: Results = {}
-        self.waiting: dict[str, AttentionStatistics] = {}
+        super().__init__(
+            {layout.name: layout.grid for layout in layouts},
+            {layout.name: layout.ranges for layout in layouts if layout.ranges is not None},
+        )
+        self.variables = {layout.name: tuple(layout.variables) for layout in layouts}
+        self.filled: Results = {}
 
     def observe(self, call: AttentionCall) -> None:
-        layout = self.layouts[call.site.name]
-        found = attention_statistics(call, layout.grid, ranges=layout.ranges)
+        super().observe(call)
         if call.query.device.type == "cpu":
-            self._fill(layout, found)
-        else:
-            self.waiting[layout.name] = found
+            self.fill()
 
-    def finish(self) -> None:
-        """Fill in what waits on the device."""
-        for name, found in self.waiting.items():
-            self._fill(self.layouts[name], found)
-
-    def _fill(self, layout: SiteLayout, found: AttentionStatistics) -> None:
-        for name in layout.variables:
-            self.results[layout.name, name][:] = getattr(found, name).float().cpu().numpy()
+    def fill(self) -> None:
+        """Move what was found into `filled`."""
+        while self.results:
+            site, found = self.results.popitem()
+            for name in self.variables[site]:
+                self.filled[site, name][:] = getattr(found, name).float().cpu().numpy()
 
 
 def observe_chunks(
