@@ -5,9 +5,10 @@ nothing as large as a map is ever made. `attention.factors` turns factors into m
 """
 
 import difflib
+import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from diffmech.attention.kernels import TILE_ELEMENTS, score_tiles
 from diffmech.attention.layout import CHUNK_BYTES, Kept, SiteLayout
+from diffmech.attention.sums import log_factors
 from diffmech.attention.tap import AttentionCall
 from diffmech.attention.writing import Region
 from diffmech.config.study import CaptureConfig, KeptPasses
@@ -78,6 +80,8 @@ class PassKeeper:
     one chunk at a time are made: on large images those of a whole batch would not fit anywhere.
     """
 
+    needs_lse = True
+
     def __init__(
         self,
         arrays: Mapping[tuple[str, str], zarr.Array],
@@ -117,7 +121,7 @@ class PassKeeper:
             return
         step = self.arrays[call.site.name, variable].chunks[len(self.before)]
         borders = [self.row, *range((self.row // step + 1) * step, stop, step), stop]
-        yield from pairwise(borders)
+        yield from itertools.pairwise(borders)
 
 
 class FirstChunks:
@@ -152,39 +156,47 @@ def attention_maps(call: AttentionCall, samples: slice = slice(None)) -> Tensor:
 
 def map_blocks(call: AttentionCall, samples: slice, heads: slice, length: int) -> Iterator[tuple[slice, Tensor]]:
     """Yield blocks of `length` queries (the last may be shorter) and their maps (sample, head, query, key), float16."""
-    query, key, mask = call.query[samples, heads], _keys_of_all_heads(call)[samples, heads], _mask(call, samples)
+    queries = call.query.shape[2]
+    for start in range(0, queries, length):
+        rows = slice(start, min(start + length, queries))
+        yield rows, _maps_of(call, samples, heads, rows)
+
+
+def _maps_of(call: AttentionCall, samples: slice, heads: slice, rows: slice) -> Tensor:
+    """Return the maps (sample, head, query, key) of some queries, float16, from tiles that stay in a core's cache."""
+    query, key = call.query[samples, heads, rows], _keys_of_all_heads(call)[samples, heads]
+    maps = query.new_empty((*query.shape[:3], key.shape[2]), dtype=torch.float16)
+    mask = _mask(call, samples)
+    if call.lse is not None and mask is None and not call.is_causal:
+        dtype = torch.promote_types(query.dtype, torch.float32)
+        log_query, log_key = log_factors(query, key, call.scale, call.lse[samples, heads, rows], dtype)
+        _fill_probabilities(maps.flatten(0, 1), log_query.flatten(0, 1), log_key.flatten(0, 1))
+        return maps
     if mask is not None:
-        mask = mask.expand(len(query), call.query.shape[1], query.shape[2], key.shape[2])[:, heads]
-    if length >= query.shape[2]:
-        yield slice(0, query.shape[2]), _whole_maps(call, query, key, mask)
-        return
-    queries, block, done = query.shape[2], query.new_empty(0), 0
-    for rows, scores in score_tiles(query, key, call.scale, mask, call.is_causal):
-        maps, start = scores.softmax(-1), rows.start
-        while start < rows.stop:
-            if start == done:
-                size = min(length, queries - done)
-                block = maps.new_empty((*query.shape[:2], size, key.shape[2]), dtype=torch.float16)
-            stop = min(rows.stop, done + block.shape[2])
-            block[:, :, start - done : stop - done] = maps[:, :, start - rows.start : stop - rows.start]
-            start = stop
-            if stop == done + block.shape[2]:
-                yield slice(done, stop), block
-                done = stop
-
-
-def _whole_maps(call: AttentionCall, query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
-    """Return all maps (sample, head, query, key), computed a few heads at a time, whose scores stay in the cache."""
-    samples, heads, queries, keys = *query.shape[:3], key.shape[2]
-    maps = query.new_empty((samples, heads, queries, keys), dtype=torch.float16)
-    group = max(1, TILE_ELEMENTS // (queries * keys))
-    for sample in range(samples):
-        for head in range(0, heads, group):
-            some = slice(sample, sample + 1), slice(head, head + group)
-            part = None if mask is None else mask[some]
-            for rows, scores in score_tiles(query[some], key[some], call.scale, part, call.is_causal):
-                maps[some][:, :, rows] = scores.softmax(-1)
+        mask = mask.expand(len(query), *call.query.shape[1:3], key.shape[2])[:, heads, rows]
+    group = max(1, TILE_ELEMENTS // (query.shape[2] * key.shape[2]))
+    for sample, head in itertools.product(range(len(query)), range(0, query.shape[1], group)):
+        some = slice(sample, sample + 1), slice(head, head + group)
+        part = None if mask is None else mask[some]
+        for tile, scores in score_tiles(query[some], key[some], call.scale, part, call.is_causal, rows.start):
+            maps[some][:, :, tile] = scores.softmax(-1)
     return maps
+
+
+def _fill_probabilities(maps: Tensor, log_query: Tensor, log_key: Tensor) -> None:
+    """Fill `maps` (row, query, key) with the probabilities whose logarithm is `log_query` @ `log_key`^T."""
+    # In powers of two: on a CPU torch's exp2 is four times as fast as its exp, and as exact.
+    log_query, log_key = log_query / math.log(2), log_key.transpose(1, 2)
+    count, queries, keys = maps.shape
+    tile = min(queries, max(1, TILE_ELEMENTS // keys))
+    group = min(count, max(1, TILE_ELEMENTS // (tile * keys)))
+    buffer = log_query.new_empty(group * tile * keys)
+    for start, first in itertools.product(range(0, count, group), range(0, queries, tile)):
+        some, rows = slice(start, min(start + group, count)), slice(first, min(first + tile, queries))
+        shape = some.stop - start, rows.stop - first, keys
+        log_p = buffer[: math.prod(shape)].view(shape)
+        torch.bmm(log_query[some, rows], log_key[some], out=log_p)
+        maps[some, rows] = log_p.exp2_()
 
 
 def attention_factors(call: AttentionCall, samples: slice = slice(None), *, masked: bool = False) -> dict[str, Tensor]:

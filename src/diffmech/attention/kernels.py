@@ -106,8 +106,12 @@ def score_tiles(
     scale: float | None = None,
     attn_mask: Tensor | None = None,
     is_causal: bool = False,
+    first: int = 0,
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Yield a slice of query positions and their scores (sample, head, tile, key), in float32 or float64."""
+    """Yield a slice of queries and their scores (sample, head, tile, key), in float32 or float64.
+
+    `first` is the position of the first query, which a causal mask needs.
+    """
     dtype = torch.promote_types(query.dtype, torch.float32)
     batch, heads, queries, channels = query.shape
     keys = key.shape[-2]
@@ -121,7 +125,7 @@ def score_tiles(
         rows = slice(start, min(start + tile, queries))
         scores = scaled[:, :, rows] @ transposed
         if is_causal:  # aligned at the first query and the first key, as scaled_dot_product_attention has it
-            positions = torch.arange(start, rows.stop, device=query.device)
+            positions = first + torch.arange(start, rows.stop, device=query.device)
             future = torch.arange(keys, device=query.device) > positions[:, None]
             scores.masked_fill_(future, -math.inf)
         if mask is not None:

@@ -44,10 +44,13 @@ def kept_sites(**passes: object) -> list[str]:
     return [site for site, _ in choose_kept(config, LAYOUTS, [4, 5, 6], {100: 100})]
 
 
-def call_of(queries: int, keys: int, *, causal: bool = False, mask: torch.Tensor | None = None) -> AttentionCall:
+def call_of(
+    queries: int, keys: int, *, causal: bool = False, mask: torch.Tensor | None = None, lse: bool = False
+) -> AttentionCall:
     rng = torch.Generator().manual_seed(0)
     query, key = torch.randn(2, 3, queries, 8, generator=rng), torch.randn(2, 3, keys, 8, generator=rng)
-    return AttentionCall(AttentionSite("mid.0.self", "mid", "self", 3), query, key, key, query, None, 0.4, mask, causal)
+    sums = (0.4 * query @ key.mT).logsumexp(-1) if lse else None
+    return AttentionCall(AttentionSite("mid.0.self", "mid", "self", 3), query, key, key, query, sums, 0.4, mask, causal)
 
 
 def test_everything_is_kept_unless_narrowed() -> None:
@@ -110,15 +113,23 @@ def test_a_capture_holds_what_was_asked_for_and_nothing_else(
 
 
 @pytest.mark.parametrize("length", [1, 7, 64, 100])
-@pytest.mark.parametrize("way", ["plain", "causal", "masked"])
-def test_maps_in_blocks_of_queries_are_the_maps(length: int, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("diffmech.attention.kernels.TILE_ELEMENTS", 1000)
+@pytest.mark.parametrize("way", ["plain", "with lse", "causal", "masked"])
+def test_maps_in_blocks_of_queries_are_the_softmax(length: int, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("kernels", "keeping"):
+        monkeypatch.setattr(f"diffmech.attention.{module}.TILE_ELEMENTS", 1000)
     mask = torch.randn(2, 3, 64, 20, generator=torch.Generator().manual_seed(1)) if way == "masked" else None
-    call = call_of(64, 20, causal=way == "causal", mask=mask)
-    whole = attention_maps(call)
+    call = call_of(64, 20, causal=way == "causal", mask=mask, lse=way == "with lse")
+    scores = 0.4 * call.query.double() @ call.key.double().mT
+    if mask is not None:
+        scores += mask
+    if call.is_causal:
+        scores.masked_fill_(torch.ones(64, 20).tril().logical_not(), -torch.inf)
+    expected = scores.softmax(-1)
+    torch.testing.assert_close(attention_maps(call).double(), expected, rtol=1e-3, atol=1e-7)
     blocks = list(map_blocks(call, slice(1, 2), slice(1, 3), length))
     assert [rows.stop - rows.start for rows, _ in blocks[:-1]] == [min(length, 64)] * (len(blocks) - 1)
-    torch.testing.assert_close(torch.cat([maps for _, maps in blocks], 2), whole[1:2, 1:3])
+    found = torch.cat([maps for _, maps in blocks], 2)
+    torch.testing.assert_close(found.double(), expected[1:2, 1:3], rtol=1e-3, atol=1e-7)
 
 
 def test_no_array_of_queries_by_keys_exists_while_factors_are_made() -> None:
