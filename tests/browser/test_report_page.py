@@ -8,10 +8,8 @@ import shutil
 import subprocess
 
 import pytest
-from small_study import build_study, study_config
 
-from diffmech.report.charts import CHARTS, draw_charts
-from diffmech.report.page import write_report
+from diffmech.report.charts import CHARTS
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 pytestmark = [
@@ -68,19 +66,13 @@ addEventListener('message', event => {{ document.body.dataset.answer = event.dat
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    """Return the path of the page, with the questions appended."""
-    folder = tmp_path_factory.mktemp("page")
-    inputs, config = build_study(folder), study_config()
-    draw_charts(inputs, folder / "charts", ablation=config.ablation)
-    charts = [str(folder / "charts" / f"{name}.vl.json") for name in CHARTS]
-    path = folder / "report.html"
-    write_report(inputs, charts, path, config=config)
-    text = path.read_text().replace(
-        '<script type="application/json" id="themes">', QUESTIONS + '<script type="application/json" id="themes">'
-    )
-    path.write_text(text)
-    return path
+def page(found):
+    """Return the path of the page with the questions in it."""
+    folder = found[0]
+    asking = folder / "asking.html"
+    themes = '<script type="application/json" id="themes">'
+    asking.write_text((folder / "report.html").read_text().replace(themes, QUESTIONS + themes))
+    return asking
 
 
 def opened(page, tmp_path, width, *, dark=False):

@@ -62,6 +62,10 @@ class Project:
         jobs = set(self.job_list.read_text().splitlines()) if self.job_list.exists() else set()
         return jobs - TARGETS
 
+    def copy(self, folder: Path) -> "Project":
+        """Copy the project with all its results, which then need not be brought back."""
+        return Project(shutil.copytree(self.folder, folder))
+
     def files(self) -> dict[str, tuple[int, int]]:
         """Return size and modification time of every result (not of logs and benchmarks)."""
         return {

@@ -1,7 +1,5 @@
 """An edit reruns what depends on it, and nothing else."""
 
-import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -157,8 +155,7 @@ def test_an_edit_of_the_config_reruns_its_cone(finished, edit, jobs):
 
 
 def test_equal_heads_repeat_no_ablation(finished, tmp_path):
-    # In a copy, which needs not be brought back.
-    project = replace(finished, folder=Path(shutil.copytree(finished.folder, tmp_path / "copy")))
+    project = finished.copy(tmp_path / "copy")
     before = (project.folder / "results/mechanisms/tiny/heads.csv").read_bytes()
     assert project.planned() == set()
     done = project.run(edit={"mechanisms": {"cluster_range": [2, 4]}})

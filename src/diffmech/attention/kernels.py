@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# One tile of scores: 4 MiB of float32, which the cores share. Smaller tiles fit their caches better but cost more calls:
-# of 2^16 to 2^20 elements this is the fastest on one and two cores, a tenth to a quarter over 2^18.
+# One tile of scores: 4 MiB of float32, which the cores share. Smaller tiles fit their caches better but cost more
+# calls: of 2^16 to 2^20 elements this is the fastest on one and two cores, a tenth to a quarter over 2^18.
 TILE_ELEMENTS = 2**20
 
 FLASH, EFFICIENT = 1, 2  # torch.nn.attention.SDPBackend; as integers because `_fused_sdp_choice` returns integers

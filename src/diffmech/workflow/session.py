@@ -1,6 +1,7 @@
 """What surrounds one job: its log, its threads, its settings, and one clear line when the user can mend the cause."""
 
 import contextlib
+import gc
 import logging
 import os
 import sys
@@ -60,6 +61,8 @@ def session(snakemake: Any) -> Iterator[Job]:
     """Run the body of a rule script: log to the rule's log file, limit threads, turn known errors into one line."""
     runtime = RuntimeConfig.restore(snakemake.config.get("runtime") or {})
     reuse_freed_memory()
+    # Importing makes a million objects and no garbage; looking through them would be a tenth of a short job.
+    gc.set_threshold(20_000)
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(max(1, snakemake.threads))
     # Progress must not fill the log of a job that nobody watches; the environment variable is tqdm's own.
     if not runtime.progress or not sys.stderr.isatty():

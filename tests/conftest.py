@@ -1,14 +1,20 @@
-"""Two small studies: one in which everything is found, and one of random weights in which nothing is."""
+"""The two invented studies of the tests of report and page, built once by the worker that runs all these tests."""
+
+import sys
+from pathlib import Path
 
 import pytest
-from small_study import build_study, study_config
 
-from diffmech.report.artifacts import read_tables
-from diffmech.report.charts import CHARTS, draw_charts
-from diffmech.report.page import write_report
+sys.path.insert(0, str(Path(__file__).parent / "unit" / "report"))
 
 
 def _written(folder, **kinds):
+    from small_study import build_study, study_config
+
+    from diffmech.report.artifacts import read_tables
+    from diffmech.report.charts import CHARTS, draw_charts
+    from diffmech.report.page import write_report
+
     inputs = build_study(folder, **kinds)
     config = study_config("bundled" if kinds.get("effect", True) else "untrained")
     draw_charts(inputs, folder / "charts", ablation=config.ablation)
@@ -19,7 +25,7 @@ def _written(folder, **kinds):
 
 @pytest.fixture(scope="session")
 def found(tmp_path_factory):
-    """(folder, inputs, tables) of the study with effects."""
+    """(folder, inputs, tables) of the study with effects; its page is `folder`/report.html."""
     return _written(tmp_path_factory.mktemp("found"))
 
 
@@ -27,3 +33,9 @@ def found(tmp_path_factory):
 def null(tmp_path_factory):
     """(folder, inputs, tables) of the study of random weights, without history and recognition."""
     return _written(tmp_path_factory.mktemp("null"), effect=False, optional=False)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.parent.name in ("report", "browser"):
+            item.add_marker(pytest.mark.xdist_group("report"))
