@@ -28,14 +28,14 @@ def network(circuit) -> PlantedDenoiser:
 @pytest.fixture(scope="session")
 def studied(tmp_path_factory) -> Callable[[int], Path]:
     """Return a function that runs the planted study of a seed, once."""
-    from planted_study import ONE_METHOD, planted_study, run_planted
+    from planted_study import SHORTER, planted_study, run_planted
 
     done: dict[int, Path] = {}
 
     def run(seed: int) -> Path:
         if seed not in done:
             torch.set_num_threads(1)
-            study = planted_study(seed, ONE_METHOD)
+            study = planted_study(seed, SHORTER)
             done[seed] = run_planted(study, tmp_path_factory.mktemp(f"planted{seed}"))
         return done[seed]
 

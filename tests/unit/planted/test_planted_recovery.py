@@ -16,7 +16,7 @@ from diffmech.planted.recovery import recover, summarise
 
 # One worker runs the studies, which all tests share.
 pytestmark = pytest.mark.xdist_group("planted")
-SEEDS = (0,)  # of ten, benchmarks/planted.py tells
+SEEDS = (0, 1)  # of ten, benchmarks/planted.py tells
 each_seed = pytest.mark.parametrize("seed", SEEDS)
 
 
