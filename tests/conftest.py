@@ -35,6 +35,7 @@ def null(tmp_path_factory):
     return _written(tmp_path_factory.mktemp("null"), effect=False, optional=False)
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups after it
 def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.parent.name in ("report", "browser"):

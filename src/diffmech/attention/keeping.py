@@ -6,7 +6,6 @@ nothing as large as a map is ever made. `attention.factors` turns factors into m
 
 import difflib
 import itertools
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from diffmech.attention.kernels import TILE_ELEMENTS, score_tiles
 from diffmech.attention.layout import CHUNK_BYTES, Kept, SiteLayout
-from diffmech.attention.sums import log_factors
+from diffmech.attention.sums import log_factors, probability_tiles
 from diffmech.attention.tap import AttentionCall
 from diffmech.attention.writing import Region
 from diffmech.config.study import CaptureConfig, KeptPasses
@@ -163,14 +162,15 @@ def map_blocks(call: AttentionCall, samples: slice, heads: slice, length: int) -
 
 
 def _maps_of(call: AttentionCall, samples: slice, heads: slice, rows: slice) -> Tensor:
-    """Return the maps (sample, head, query, key) of some queries, float16, from tiles that stay in a core's cache."""
+    """Return the maps (sample, head, query, key) of some queries, float16, from tiles that stay in the caches."""
     query, key = call.query[samples, heads, rows], _keys_of_all_heads(call)[samples, heads]
     maps = query.new_empty((*query.shape[:3], key.shape[2]), dtype=torch.float16)
     mask = _mask(call, samples)
     if call.lse is not None and mask is None and not call.is_causal:
         dtype = torch.promote_types(query.dtype, torch.float32)
         log_query, log_key = log_factors(query, key, call.scale, call.lse[samples, heads, rows], dtype)
-        _fill_probabilities(maps.flatten(0, 1), log_query.flatten(0, 1), log_key.flatten(0, 1))
+        for some, tile, _, p in probability_tiles(log_query.flatten(0, 1), log_key.flatten(0, 1)):
+            maps.flatten(0, 1)[some, tile] = p
         return maps
     if mask is not None:
         mask = mask.expand(len(query), *call.query.shape[1:3], key.shape[2])[:, heads, rows]
@@ -181,22 +181,6 @@ def _maps_of(call: AttentionCall, samples: slice, heads: slice, rows: slice) -> 
         for tile, scores in score_tiles(query[some], key[some], call.scale, part, call.is_causal, rows.start):
             maps[some][:, :, tile] = scores.softmax(-1)
     return maps
-
-
-def _fill_probabilities(maps: Tensor, log_query: Tensor, log_key: Tensor) -> None:
-    """Fill `maps` (row, query, key) with the probabilities whose logarithm is `log_query` @ `log_key`^T."""
-    # In powers of two: on a CPU torch's exp2 is four times as fast as its exp, and as exact.
-    log_query, log_key = log_query / math.log(2), log_key.transpose(1, 2)
-    count, queries, keys = maps.shape
-    tile = min(queries, max(1, TILE_ELEMENTS // keys))
-    group = min(count, max(1, TILE_ELEMENTS // (tile * keys)))
-    buffer = log_query.new_empty(group * tile * keys)
-    for start, first in itertools.product(range(0, count, group), range(0, queries, tile)):
-        some, rows = slice(start, min(start + group, count)), slice(first, min(first + tile, queries))
-        shape = some.stop - start, rows.stop - first, keys
-        log_p = buffer[: math.prod(shape)].view(shape)
-        torch.bmm(log_query[some, rows], log_key[some], out=log_p)
-        maps[some, rows] = log_p.exp2_()
 
 
 def attention_factors(call: AttentionCall, samples: slice = slice(None), *, masked: bool = False) -> dict[str, Tensor]:

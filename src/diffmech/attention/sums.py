@@ -4,7 +4,7 @@ Append one channel to the scaled query, a_i = [scale q_i, -lse_i], and to the ke
 ln p_ij for any subset of queries and keys. With x_i the position of query i, zero at the image centre, two ways give
 the sums:
 
-- blocked: blocks of ln p and p that stay in a core's cache are reduced as they come;
+- blocked: blocks of ln p and p that stay in the caches are reduced as they come;
 - fused: the key-wise moments sum_i p_ij [a_i, x_i, |x_i|^2] come from one flipped fused attention call (queries b, keys
   a; its log-sum-exp is ln sum_i p_ij), and hold every sum: -sum p ln p = -sum_j b_j.(sum_i p_ij a_i), and
   sum p |x_i - x_j|^2 = sum_j (C_j |x_j|^2 - 2 x_j.(sum_i p_ij x_i) + sum_i p_ij |x_i|^2).
@@ -16,7 +16,7 @@ digits), and kernels want a multiple of eight channels, so that they cost nothin
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -120,38 +120,50 @@ def log_factors(query: Tensor, key: Tensor, scale: float, lse: Tensor, dtype: to
     return log_query, torch.cat([key.to(dtype), ones], -1)
 
 
+def probability_tiles(log_query: Tensor, log_key: Tensor) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
+    """Yield tiles of probabilities: which rows, which of their queries, log2 p and p (row, query, key).
+
+    Rows are heads of samples: `log_query` is (row, query, channel), `log_key` (row, key, channel). The next tile takes
+    the place of the last one.
+    """
+    # In powers of two: on a CPU torch's exp2 is four times as fast as its exp, and as exact.
+    query, key = log_query / math.log(2), log_key.transpose(1, 2)
+    count, queries, keys = len(query), query.shape[1], key.shape[2]
+    tile = min(queries, max(1, TILE_ELEMENTS // keys))
+    group = min(count, max(1, TILE_ELEMENTS // (tile * keys)))
+    buffers = [query.new_empty(group * tile * keys) for _ in range(2)]
+    for first in range(0, queries, tile):
+        some = slice(first, min(first + tile, queries))
+        for start in range(0, count, group):
+            rows = slice(start, min(start + group, count))
+            shape = (rows.stop - start, some.stop - first, keys)
+            log_p, p = (buffer[: math.prod(shape)].view(shape) for buffer in buffers)
+            torch.bmm(query[rows, some], key[rows], out=log_p)
+            torch.exp2(log_p, out=p)
+            yield rows, some, log_p, p
+
+
 def blocked_sums(log_query: Tensor, log_key: Tensor, grid: Grid | None, whole: bool = True) -> Sums:
-    """Return the sums over all given queries and keys from blocks of probabilities that fit a core's cache.
+    """Return the sums over all given queries and keys from tiles of probabilities that stay in the caches.
 
     `whole` says that there are no other keys, so that each query's probabilities sum to one.
     """
-    heads = log_query.shape[:2]
-    # In powers of two: on a CPU torch's exp2 is four times as fast as its exp, and as exact.
-    rows_of, keys_of = log_query.flatten(0, 1) / math.log(2), log_key.flatten(0, 1).transpose(1, 2)
-    count, queries, keys = len(rows_of), rows_of.shape[1], keys_of.shape[2]
-    tile = min(queries, max(1, TILE_ELEMENTS // keys))
-    group = min(count, max(1, TILE_ELEMENTS // (tile * keys)))
-    buffers = [rows_of.new_empty(group * tile * keys) for _ in range(2)]
-    received, entropy, log_mass = rows_of.new_zeros(count, keys), rows_of.new_zeros(count), rows_of.new_zeros(count)
+    heads, count, keys = log_query.shape[:2], math.prod(log_query.shape[:2]), log_key.shape[2]
+    received, entropy, log_mass = (log_query.new_zeros(count, *shape) for shape in ([keys], [], []))
     square, entries = entropy.clone(), entropy.new_zeros(count, len(NEIGHBOURHOOD) + 1)
-    for first in range(0, queries, tile):
-        rows = slice(first, min(first + tile, queries))
-        squares = None if grid is None else grid.squares(rows).flatten()
-        for start in range(0, count, group):
-            some = slice(start, min(start + group, count))
-            shape = (some.stop - start, rows.stop - first, keys)
-            log_p, p = (buffer[: math.prod(shape)].view(shape) for buffer in buffers)
-            torch.bmm(rows_of[some, rows], keys_of[some], out=log_p)
-            torch.exp2(log_p, out=p)
-            received[some].add_(p.sum(1))
-            if not whole:
-                mass = p.sum(2)
-                log_mass[some].add_(torch.xlogy(mass, mass).sum(1))
-            if grid is not None and squares is not None:
-                found = p.gather(-1, grid.partners[rows].expand(shape[0], -1, -1))
-                entries[some].add_((found * grid.present[rows]).sum(1))
-                square[some].add_(p.flatten(1) @ squares)
-            entropy[some].sub_(log_p.mul_(p).sum((1, 2)), alpha=math.log(2))
+    squares = None
+    for rows, some, log_p, p in probability_tiles(log_query.flatten(0, 1), log_key.flatten(0, 1)):
+        received[rows].add_(p.sum(1))
+        if not whole:
+            mass = p.sum(2)
+            log_mass[rows].add_(torch.xlogy(mass, mass).sum(1))
+        if grid is not None:
+            if rows.start == 0 or squares is None:  # other queries than before
+                squares = grid.squares(some).flatten()
+            found = p.gather(-1, grid.partners[some].expand(len(p), -1, -1))
+            entries[rows].add_((found * grid.present[some]).sum(1))
+            square[rows].add_(p.flatten(1) @ squares)
+        entropy[rows].sub_(log_p.mul_(p).sum((1, 2)), alpha=math.log(2))
 
     placed = grid is not None
     return Sums(

@@ -115,7 +115,7 @@ def test_a_capture_holds_what_was_asked_for_and_nothing_else(
 @pytest.mark.parametrize("length", [1, 7, 64, 100])
 @pytest.mark.parametrize("way", ["plain", "with lse", "causal", "masked"])
 def test_maps_in_blocks_of_queries_are_the_softmax(length: int, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("kernels", "keeping"):
+    for module in ("kernels", "keeping", "sums"):
         monkeypatch.setattr(f"diffmech.attention.{module}.TILE_ELEMENTS", 1000)
     mask = torch.randn(2, 3, 64, 20, generator=torch.Generator().manual_seed(1)) if way == "masked" else None
     call = call_of(64, 20, causal=way == "causal", mask=mask, lse=way == "with lse")
