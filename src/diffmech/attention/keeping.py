@@ -169,8 +169,8 @@ def _maps_of(call: AttentionCall, samples: slice, heads: slice, rows: slice) -> 
     if call.lse is not None and mask is None and not call.is_causal:
         dtype = torch.promote_types(query.dtype, torch.float32)
         log_query, log_key = log_factors(query, key, call.scale, call.lse[samples, heads, rows], dtype)
-        for some, tile, _, p in probability_tiles(log_query.flatten(0, 1), log_key.flatten(0, 1)):
-            maps.flatten(0, 1)[some, tile] = p
+        for which, queries, _, p in probability_tiles(log_query.flatten(0, 1), log_key.flatten(0, 1)):
+            maps.flatten(0, 1)[which, queries] = p
         return maps
     if mask is not None:
         mask = mask.expand(len(query), *call.query.shape[1:3], key.shape[2])[:, heads, rows]
