@@ -4,6 +4,15 @@ CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+DEVELOPING := $(VENV)/.developing
+
+# Compiled afterwards, by all cores; pip would take one, and where PYTHONDONTWRITEBYTECODE is set jobs would compile anew.
+define install
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "diffmech needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '$(1)'
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true  # a file that is not for this Python
+endef
 
 .PHONY: run plan test lint docs matrix benchmark clean
 
@@ -14,32 +23,34 @@ run: $(INSTALLED)  ## the study of config.yaml, up to results/report.html
 plan: $(INSTALLED)  ## what that study will take on this machine: disk, memory, time
 	$(BIN)/snakemake --cores $(CORES) --quiet all $(ARGS) -- plan
 
-test: $(INSTALLED)  ## all tests
+test: $(DEVELOPING)  ## all tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup $(ARGS)  # one thread each: workers that compete for cores are slow
 
-lint: $(INSTALLED)  ## style, types, workflow lint
+lint: $(DEVELOPING)  ## style, types, workflow lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/mypy
 	$(BIN)/snakemake --lint
 
-docs: $(INSTALLED)  ## regenerate docs/config.md and resources/config.schema.json
+docs: $(DEVELOPING)  ## regenerate docs/config.md and resources/config.schema.json
 	$(BIN)/python -m diffmech.config.documentation
 
-matrix: $(INSTALLED)  ## contract tests with the oldest, the pinned and the newest diffusers
+matrix: $(DEVELOPING)  ## contract tests with the oldest, the pinned and the newest diffusers
 	.ci/matrix $(ARGS)
 
-benchmark: $(INSTALLED)  ## what seeing attention costs, beside other tools
+benchmark: $(DEVELOPING)  ## what seeing attention costs, beside other tools
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,benchmarks]'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps attention-map-diffusers
 	$(BIN)/python benchmarks/engine $(ARGS)
 
 $(INSTALLED): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "diffmech needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(call install,.)
 	@touch $@
+
+$(DEVELOPING): pyproject.toml constraints.txt
+	$(call install,.[dev])
+	@touch $(INSTALLED) $@
 
 clean:  ## remove the environment and all results
 	rm -rf $(VENV) results .snakemake
