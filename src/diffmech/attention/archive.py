@@ -40,22 +40,25 @@ class ArchivingStore(WrapperStore[MemoryStore]):
         self.archive = archive
         self.straight = False
         self._parts = LocalStore(directory)
+        self._in_parts: set[str] = set()
         self._appending = threading.Lock()
 
     async def set(self, key: str, value: Buffer) -> None:
         """Store `value` under `key`."""
         if self.straight:
             await asyncio.to_thread(self._append, key, value)
-        elif len(value) < SMALL:
+        elif len(value) < SMALL and key not in self._in_parts:
             await super().set(key, value)
         else:
             await super().delete(key)
             await self._parts.set(key, value)
+            self._in_parts.add(key)
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """Return what memory or the directory has under `key`."""
-        value = await super().get(key, prototype, byte_range)
-        return await self._parts.get(key, prototype, byte_range) if value is None else value
+        # Only what is there is looked up on the disk: creating an array asks for much that is not.
+        store = self._parts if key in self._in_parts else self._store
+        return await store.get(key, prototype, byte_range)
 
     def small(self) -> dict[str, Buffer]:
         """Return what waits in memory, in order of the keys."""

@@ -6,7 +6,9 @@ held in memory, which thus depends neither on the number of samples nor on that 
 """
 
 import hashlib
+import itertools
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -26,6 +28,7 @@ from diffmech.attention.compression import choose_codecs
 from diffmech.attention.keeping import FirstChunks, PassKeeper, choose_kept
 from diffmech.attention.layout import LOSS, Kept, SiteLayout, create_attention_store, samples_per_chunk
 from diffmech.attention.passes import Latents, open_latents
+from diffmech.attention.scratch import scratch
 from diffmech.attention.sites import head_ids
 from diffmech.attention.statistics import StatisticsObserver
 from diffmech.attention.tap import AttentionCall, AttentionTap, check_tappable
@@ -40,6 +43,9 @@ from diffmech.models.load import load_denoiser
 # Results of some passes by (site, variable), each (sample, ...); the loss by this key.
 Results = dict[tuple[str, str], np.ndarray]
 LOSS_KEY = ("", "loss")
+
+# Results start at multiples of a cache line.
+ALIGNMENT = 64
 
 INHERITED_ATTRS = ("model_sha256", "dataset", "domain", "domain_note", "condition", "seed")
 
@@ -170,13 +176,22 @@ Observe = Callable[[Results, Tensor, Tensor | None, int, Conditioning], None]
 
 
 def empty_results(layouts: Sequence[SiteLayout], samples: int) -> Results:
-    """Return the arrays that passes of `samples` samples fill."""
-    results = {LOSS_KEY: np.empty(samples, LOSS.dtype)}
+    """Return the arrays that passes of `samples` samples fill: parts of one block.
+
+    Hundreds of small arrays that outlive a pass would tear the heap on which the next one wants its large ones.
+    """
+    kinds: dict[tuple[str, str], tuple[tuple[int, ...], np.dtype]] = {LOSS_KEY: ((samples,), np.dtype(LOSS.dtype))}
     for site in layouts:
         for name, variable in site.variables.items():
             shape = samples, *(site.sizes[dim] for dim in variable.dims)
-            results[site.name, name] = np.empty(shape, variable.dtype)
-    return results
+            kinds[site.name, name] = shape, np.dtype(variable.dtype)
+    lengths = [math.prod(shape) * dtype.itemsize for shape, dtype in kinds.values()]
+    ends = list(itertools.accumulate(-(-length // ALIGNMENT) * ALIGNMENT for length in lengths))
+    block = scratch([ends[-1]], torch.uint8, torch.device("cpu")).numpy()
+    return {
+        key: np.ndarray(shape, dtype, block, start)
+        for (key, (shape, dtype)), start in zip(kinds.items(), [0, *ends], strict=False)
+    }
 
 
 @contextmanager

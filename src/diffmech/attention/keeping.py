@@ -16,6 +16,7 @@ from torch import Tensor
 
 from diffmech.attention.kernels import TILE_ELEMENTS, score_tiles
 from diffmech.attention.layout import CHUNK_BYTES, Kept, SiteLayout
+from diffmech.attention.scratch import scratch
 from diffmech.attention.sums import log_factors, probability_tiles
 from diffmech.attention.tap import AttentionCall
 from diffmech.attention.writing import Region
@@ -164,7 +165,7 @@ def map_blocks(call: AttentionCall, samples: slice, heads: slice, length: int) -
 def _maps_of(call: AttentionCall, samples: slice, heads: slice, rows: slice) -> Tensor:
     """Return the maps (sample, head, query, key) of some queries, float16, from tiles that stay in the caches."""
     query, key = call.query[samples, heads, rows], _keys_of_all_heads(call)[samples, heads]
-    maps = query.new_empty((*query.shape[:3], key.shape[2]), dtype=torch.float16)
+    maps = scratch((*query.shape[:3], key.shape[2]), torch.float16, query.device)
     mask = _mask(call, samples)
     if call.lse is not None and mask is None and not call.is_causal:
         dtype = torch.promote_types(query.dtype, torch.float32)

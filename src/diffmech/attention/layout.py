@@ -30,7 +30,7 @@ Axes = Mapping[str, Sequence[int] | Sequence[str]]
 CHUNK_BYTES = 8 * 2**20
 
 # The statistics of all sites of a chunk are held until it is whole: deep models get shorter chunks.
-HELD_BYTES = 8 * 2**20
+HELD_BYTES = 2 * 2**20
 
 # A chunk is also the longest batch, so very deep models may hold more, until it has this many samples.
 FEW_SAMPLES = 16
@@ -203,7 +203,16 @@ def samples_per_chunk(sites: Iterable[SiteLayout], samples: int) -> int:
     """Return how many samples of one timestep make a chunk of the largest quantity, or are held of all quantities."""
     sizes = [_bytes(site, variable) for site in sites for variable in site.variables.values()]
     held = max(HELD_BYTES // sum(sizes), min(FEW_SAMPLES, MOST_HELD_BYTES // sum(sizes)))
-    return max(1, min(samples, CHUNK_BYTES // max(sizes), held))
+    return _aligned(min(CHUNK_BYTES // max(sizes), held), samples)
+
+
+def _aligned(fit: int, samples: int) -> int:
+    """Return the length of chunks of which `fit` samples fit into one: all `samples`, or a power of two.
+
+    Then the shorter of two quantities' chunks, and mostly a batch too, ends where the longer one does, and chunks are
+    written whole.
+    """
+    return max(1, samples if fit >= samples else 2 ** (max(1, fit).bit_length() - 1))
 
 
 def timesteps_per_chunk(sites: Iterable[SiteLayout], samples: int, timesteps: int) -> int:
@@ -270,7 +279,7 @@ def _leading(axes: Axes, dim: str, kept: Kept) -> Axes:
 def _create_maps(group: zarr.Group, site: SiteLayout, kept: Kept, axes: Axes, codecs: Mapping[str, str]) -> zarr.Array:
     leading = _leading(axes, "kept_sample", kept)
     per_sample = _bytes(site, MAPS)
-    lengths = dict.fromkeys(leading, 1) | {"kept_sample": max(1, min(len(kept.samples), CHUNK_BYTES // per_sample))}
+    lengths = dict.fromkeys(leading, 1) | {"kept_sample": _aligned(CHUNK_BYTES // per_sample, len(kept.samples))}
     # Maps of one sample and all heads can be hundreds of MB; then a chunk is a single head, or some of its queries.
     if per_sample > 2 * CHUNK_BYTES:
         lengths["head"] = 1
@@ -286,7 +295,7 @@ def _create_factors(
     largest = max(_bytes(site, variable) for variable in site.factors.values())
     leading = _leading(axes, "factor_sample", kept)
     lengths = dict.fromkeys(leading, 1)
-    lengths["factor_sample"] = max(1, min(len(kept.samples), FACTOR_CHUNK_BYTES // largest))
+    lengths["factor_sample"] = _aligned(FACTOR_CHUNK_BYTES // largest, len(kept.samples))
     about = {"kept_timesteps": list(kept.timesteps), "causal": site.causal}
     return {
         (site.name, name): _create(group, name, variable, leading, lengths, site.sizes, codecs.get(name), **about)

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffmech.attention.kernels import TILE_ELEMENTS, attention_with_lse, score_tiles
+from diffmech.attention.scratch import scratch
 
 # Columns of `Grid.partners`: the query itself, its eight neighbours, and last (added there) its mirrored position.
 NEIGHBOURHOOD = [(0, 0)] + [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
@@ -131,7 +132,8 @@ def probability_tiles(log_query: Tensor, log_key: Tensor) -> Iterator[tuple[slic
     count, queries, keys = len(query), query.shape[1], key.shape[2]
     tile = min(queries, max(1, TILE_ELEMENTS // keys))
     group = min(count, max(1, TILE_ELEMENTS // (tile * keys)))
-    buffers = [query.new_empty(group * tile * keys) for _ in range(2)]
+    largest = max(TILE_ELEMENTS, group * tile * keys)  # all sites share blocks of one length
+    buffers = [scratch([largest], query.dtype, query.device) for _ in range(2)]
     for first in range(0, queries, tile):
         some = slice(first, min(first + tile, queries))
         for start in range(0, count, group):

@@ -15,7 +15,7 @@ import numpy as np
 from diffmech.attention.archive import Region, write_region
 
 # Enough for one whole chunk of several quantities and a few of maps.
-QUEUE_BYTES = 32 * 2**20
+QUEUE_BYTES = 16 * 2**20
 
 
 class _Writer(threading.Thread):

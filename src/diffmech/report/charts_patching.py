@@ -32,10 +32,12 @@ def windows_map(windows: pd.DataFrame, method: str, heads: tuple[str, ...], doma
             alt.Tooltip("control_percentile:Q", title="larger than so many % of other heads", format=".3g"),
             alt.Tooltip("timesteps:Q", title="timesteps in the window"),
         ],
-        description=f"Heat map of the effect of removing each of {frame['head'].nunique()} heads in each of"
-        f" {frame['window'].nunique()} windows of timesteps, per domain. The largest is {top['value']:.3g} % for"
-        f" {top['head']} at timesteps {top['window']} of {top['domain']} images; {int(frame['significant'].sum())} of"
-        f" {len(frame)} cells differ from zero after correction.",
+        description=(
+            f"Heat map of the effect of removing each of {frame['head'].nunique()} heads in each of"
+            f" {frame['window'].nunique()} windows of timesteps, per domain. The largest is {top['value']:.3g} % for"
+            f" {top['head']} at timesteps {top['window']} of {top['domain']} images; {int(frame['significant'].sum())}"
+            f" of {len(frame)} cells differ from zero after correction."
+        ),
     )
 
 
@@ -58,10 +60,12 @@ def patching_map(patching: pd.DataFrame, direction: str, heads: tuple[str, ...],
             alt.Tooltip("control_percentile:Q", title="larger than so many % of other heads", format=".3g"),
             alt.Tooltip("off:Q", title="moved elsewhere, over the difference", format=".3g"),
         ],
-        description=f"Heat map of the share of the difference between two inputs that each of {frame['head'].nunique()}"
-        f" heads has {what} when it alone is patched, by window of timesteps. The largest is {top['value']:.3g} % for"
-        f" {top['head']} at timesteps {top['window']} ({top['panel']}); {int(frame['significant'].sum())} of"
-        f" {len(frame)} cells differ from zero after correction.",
+        description=(
+            f"Heat map of the share of the difference between two inputs that each of {frame['head'].nunique()} heads"
+            f" has {what} when it alone is patched, by window of timesteps. The largest is {top['value']:.3g} % for"
+            f" {top['head']} at timesteps {top['window']} ({top['panel']}); {int(frame['significant'].sum())} of"
+            f" {len(frame)} cells differ from zero after correction."
+        ),
     )
 
 

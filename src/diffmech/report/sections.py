@@ -126,8 +126,10 @@ def steps_sentence(config: Config) -> str:
         first += (
             "All attention heads of its denoiser are observed on the very inputs it had on the way."
             if config.latents.kind == "trajectory"
-            else "Every generated image is noised anew to each timestep, and all attention heads of the denoiser are"
-            " observed on it, with the image's prompt."
+            else (
+                "Every generated image is noised anew to each timestep, and all attention heads of the denoiser are"
+                " observed on it, with the image's prompt."
+            )
         )
     if config.latents.kind == "trajectory":
         last = last.replace(

@@ -129,11 +129,11 @@ def test_two_shards_together_equal_one(latents: MakeLatents, capture: Capture) -
 def test_small_chunks_change_nothing(latents: MakeLatents, capture: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     path = latents()
     one = open_attention(capture(path))
-    # Three samples per chunk, and chunks of one sample, head and few queries for maps: no chunk is a batch any more.
-    monkeypatch.setattr("diffmech.attention.layout.CHUNK_BYTES", 3 * 4 * 64 * 2)
-    other = open_attention(capture(path, "small", batch_size=2))
-    assert other["down1.0.self"]["entropy"].chunks[0] == (3, 3)
-    assert other["down1.0.self"]["maps"].data.chunksize == (1, 1, 1, 12, 64)
+    # Five samples fit into a chunk, which has four; for maps one sample, head and few queries: no chunk is a batch.
+    monkeypatch.setattr("diffmech.attention.layout.CHUNK_BYTES", 5 * 4 * 64 * 2)
+    other = open_attention(capture(path, "small", batch_size=3))
+    assert other["down1.0.self"]["entropy"].chunks[0] == (4, 2)
+    assert other["down1.0.self"]["maps"].data.chunksize == (1, 1, 1, 20, 64)
     _assert_same(one, other, 1e-5)
 
 

@@ -168,6 +168,20 @@ def test_deep_models_get_shorter_chunks_so_that_no_more_is_held() -> None:
     assert deep * 140 * per_sample <= 64 * 2**20
 
 
+@pytest.mark.parametrize(("side", "heads"), [(8, 3), (8, 8), (16, 5), (32, 12)])
+def test_chunks_of_maps_end_where_those_of_statistics_do(tmp_path: Path, side: int, heads: int) -> None:
+    site, samples = layout("mid.0.self", side, heads=heads), 10_000
+    whole = samples_per_chunk([site], samples)
+    kept = {("mid.0.self", "maps"): Kept(range(samples), [0])}
+    axes = {"sample": range(samples), "timestep": [0]}
+    arrays = create_attention_store(
+        tmp_path / "a", [site], axes=axes, chunks={"sample": whole, "timestep": 1}, kept=kept, attrs={}
+    )
+    step = arrays["mid.0.self", "maps"].chunks[0]
+    assert whole % step == 0
+    assert 1 <= step < whole < samples
+
+
 def test_further_leading_axes_stay_in_front(tmp_path: Path) -> None:
     site, path = layout("mid.0.self", 4, heads=3), tmp_path / "a.zarr.zip"
     axes = {"guidance": ["conditional", "unconditional"], "sample": [3, 4], "timestep": [100]}

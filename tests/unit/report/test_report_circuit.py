@@ -19,17 +19,20 @@ def rows(chart):
 def test_a_circuit_is_told_with_its_size_its_share_and_random_sets(found):
     finding = circuit_finding(found[2], study_config())
     assert finding.verdict == "found"
-    assert finding.answer == (
-        "6 of 48 heads on real and 6 of 48 heads on synthetic images. They carry more than random sets of their size."
+    assert (
+        finding.answer
+        == "6 of 48 heads on real and 6 of 48 heads on synthetic images. They carry more than random sets of their"
+        " size."
     )
-    assert finding.details[0] == (
-        "On real images 6 of 48 heads carry 91.0 % (85.0 to 96.0) of what attention contributes; 100 random sets of"
+    assert (
+        finding.details[0]
+        == "On real images 6 of 48 heads carry 91.0 % (85.0 to 96.0) of what attention contributes; 100 random sets of"
         " that size 34.0 % (10.0 to 60.0) (p\u00a0=\u00a00.0099). All other heads together still bring"
         " 20.0 % (10.0 to 30.0)."
     )
     for each in found[2].circuits.values():
         each.summary["random"]["samples"] = 2
-    (part, *_) = circuit_finding(found[2], study_config()).details
+    part, *_ = circuit_finding(found[2], study_config()).details
     for each in found[2].circuits.values():
         each.summary["random"]["samples"] = 4
     assert "size 34.0 % (10.0 to 60.0) on 2 images, where the circuit carries 90.0 % (p" in part

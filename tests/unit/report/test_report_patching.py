@@ -46,8 +46,9 @@ def test_passes_that_never_differ_have_nothing_to_carry(found):
     tables = found[2]
     same = tables.patching.assign(n=0)
     context = Context(found[1], type(tables)(**{**vars(tables), "patching": same}), study_config(), {})
-    assert patching_sentences(context)[0] == (
-        "Real, said to be synthetic: the two predictions never differ, so there is nothing to carry."
+    assert (
+        patching_sentences(context)[0]
+        == "Real, said to be synthetic: the two predictions never differ, so there is nothing to carry."
     )
     chart = charts_patching.patching_map(same, "denoising", tables.heads, tables.domains)
     assert "the two passes never differed" in specification(chart)["description"]

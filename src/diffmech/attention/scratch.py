@@ -1,0 +1,48 @@
+"""Memory for large arrays that come and go with every pass, each on pages of its own. Ours.
+
+A heap puts what a model holds through a pass into the gaps that larger arrays leave behind; the next of those arrays
+then finds no gap, and the heap grows with layers and passes although no more is held. Here the next array of about the
+same size takes over the pages of the last one.
+"""
+
+import math
+import mmap
+import weakref
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# Smaller ones do little harm to a heap.
+SMALLEST = 2**19
+
+# Spare pages beyond this are given back to the system before new ones are asked for.
+MOST_SPARE = 32 * 2**20
+
+_PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_ANONYMOUS") else {}
+
+# By length, a power of two: of a longer block than an array needs, the rest is never touched and takes no memory. Lists
+# are appended to by whichever thread drops the last reference to an array.
+_spare: dict[int, list[mmap.mmap]] = {}
+
+
+def scratch(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return an uninitialised tensor; if it is large and on the CPU, on pages that are used again when it is gone."""
+    size = math.prod(shape) * dtype.itemsize
+    if device.type != "cpu" or size < SMALLEST:
+        return torch.empty(*shape, dtype=dtype, device=device)
+    length = 2 ** (size - 1).bit_length()
+    spare = _spare.setdefault(length, [])
+    if not spare and spare_bytes() > MOST_SPARE:
+        for blocks in _spare.values():
+            blocks.clear()
+    block = spare.pop() if spare else mmap.mmap(-1, length, **_PRIVATE)
+    memory = np.frombuffer(block, np.uint8, size)
+    weakref.finalize(memory, spare.append, block)
+    return torch.frombuffer(memory, dtype=dtype).view(*shape)
+
+
+def spare_bytes() -> int:
+    """Return the length of all blocks that wait to be used again."""
+    return sum(length * len(blocks) for length, blocks in _spare.items())
