@@ -14,11 +14,8 @@ import numpy as np
 import zarr
 
 from diffmech.attention.archive import ArchivingStore
-from diffmech.attention.compression import CODECS, COMPRESSOR
+from diffmech.attention.hierarchy import Hierarchy
 from diffmech.attention.ranges import PARTS, TokenRanges
-
-# Files of chunks lie side by side: a directory per dimension would cost more than writing them does.
-FLAT: dict[str, Any] = {"name": "default", "separator": "."}
 
 # Dimension (or dimensions), values, attributes.
 Coordinate = tuple[str | tuple[str, ...], np.ndarray, dict[str, Any]]
@@ -32,7 +29,8 @@ CHUNK_BYTES = 8 * 2**20
 # The statistics of all sites of a chunk are held until it is whole: deep models get shorter chunks.
 HELD_BYTES = 2 * 2**20
 
-# A chunk is also the longest batch, so very deep models may hold more, until it has this many samples.
+# A chunk is also the longest batch, so very deep models may hold more, until it has this many samples. Chunks of maps
+# and factors, which are written batch by batch, are no longer.
 FEW_SAMPLES = 16
 MOST_HELD_BYTES = 64 * 2**20
 
@@ -241,14 +239,14 @@ def create_attention_store(
     """
     codecs = {name: choice["codec"] for name, choice in (compression or {}).items()}
     about_all = {**attrs, "sites": [site.name for site in sites], "compression": dict(compression or {})}
-    root = zarr.create_group(store, zarr_format=3, attributes=about_all)
+    hierarchy = Hierarchy()
+    hierarchy.group("", about_all | ({} if prompts is None else {"coordinates": "prompt"}))
     for name, values in axes.items():
-        _write_coordinate(root, name, _ids(name, values))
+        _add_coordinate(hierarchy, name, _ids(name, values))
     if prompts is not None:
         about_prompts = {"long_name": "what the image was asked to show"}
-        _write_coordinate(root, "prompt", ("sample", _text(prompts.prompts), about_prompts))
-        root.attrs["coordinates"] = "prompt"
-    arrays = {("", "loss"): _create(root, "loss", LOSS, axes, chunks, {})}
+        _add_coordinate(hierarchy, "prompt", ("sample", _text(prompts.prompts), about_prompts))
+    _add(hierarchy, "loss", LOSS, axes, chunks, {})
     for site in sites:
         maps, factors = ((kept or {}).get((site.name, what)) for what in ("maps", "factors"))
         coords = site.coords()
@@ -259,16 +257,18 @@ def create_attention_store(
                 coords[dim] = _ids(dim, some.samples)
         about = {"kind": site.kind, "n_keys": site.keys, "h_max": math.log(site.keys), "grid": list(site.grid)}
         beside = " ".join(sorted(name for name, coordinate in coords.items() if name != coordinate[0]))
-        group = root.create_group(site.name, attributes={**about, "coordinates": beside})
+        hierarchy.group(site.name, {**about, "coordinates": beside})
         for name, coordinate in coords.items():
-            _write_coordinate(group, name, coordinate)
+            _add_coordinate(hierarchy, f"{site.name}/{name}", coordinate)
         for name, variable in site.variables.items():
-            arrays[site.name, name] = _create(group, name, variable, axes, chunks, site.sizes)
+            _add(hierarchy, f"{site.name}/{name}", variable, axes, chunks, site.sizes)
         if maps is not None:
-            arrays[site.name, "maps"] = _create_maps(group, site, maps, axes, codecs)
+            _add_maps(hierarchy, site, maps, axes, codecs)
         if factors is not None:
-            arrays |= _create_factors(group, site, factors, axes, codecs)
-    return arrays
+            _add_factors(hierarchy, site, factors, axes, codecs)
+    arrays = hierarchy.create(store)
+    paths = (path for path in hierarchy.nodes if path in arrays and path not in hierarchy.coordinates)
+    return {(path.rpartition("/")[0], path.rpartition("/")[2]): arrays[path] for path in paths}
 
 
 def _leading(axes: Axes, dim: str, kept: Kept) -> Axes:
@@ -276,31 +276,33 @@ def _leading(axes: Axes, dim: str, kept: Kept) -> Axes:
     return {dim if name == "sample" else name: kept.samples if name == "sample" else axes[name] for name in axes}
 
 
-def _create_maps(group: zarr.Group, site: SiteLayout, kept: Kept, axes: Axes, codecs: Mapping[str, str]) -> zarr.Array:
+def _kept_per_chunk(fit: int, kept: Kept) -> int:
+    """Return the samples of a chunk of maps or factors: no more than most batches, so that one writes it whole."""
+    return min(_aligned(fit, len(kept.samples)), FEW_SAMPLES)
+
+
+def _add_maps(hierarchy: Hierarchy, site: SiteLayout, kept: Kept, axes: Axes, codecs: Mapping[str, str]) -> None:
     leading = _leading(axes, "kept_sample", kept)
     per_sample = _bytes(site, MAPS)
-    lengths = dict.fromkeys(leading, 1) | {"kept_sample": _aligned(CHUNK_BYTES // per_sample, len(kept.samples))}
+    lengths = dict.fromkeys(leading, 1) | {"kept_sample": _kept_per_chunk(CHUNK_BYTES // per_sample, kept)}
     # Maps of one sample and all heads can be hundreds of MB; then a chunk is a single head, or some of its queries.
     if per_sample > 2 * CHUNK_BYTES:
         lengths["head"] = 1
         if per_sample > 2 * CHUNK_BYTES * len(site.heads):
             lengths["query"] = max(1, CHUNK_BYTES * len(site.heads) * site.queries // per_sample)
     about = {"kept_timesteps": list(kept.timesteps)}
-    return _create(group, "maps", MAPS, leading, lengths, site.sizes, codecs.get("maps"), **about)
+    _add(hierarchy, f"{site.name}/maps", MAPS, leading, lengths, site.sizes, codecs.get("maps"), **about)
 
 
-def _create_factors(
-    group: zarr.Group, site: SiteLayout, kept: Kept, axes: Axes, codecs: Mapping[str, str]
-) -> dict[tuple[str, str], zarr.Array]:
+def _add_factors(hierarchy: Hierarchy, site: SiteLayout, kept: Kept, axes: Axes, codecs: Mapping[str, str]) -> None:
     largest = max(_bytes(site, variable) for variable in site.factors.values())
     leading = _leading(axes, "factor_sample", kept)
     lengths = dict.fromkeys(leading, 1)
-    lengths["factor_sample"] = _aligned(FACTOR_CHUNK_BYTES // largest, len(kept.samples))
+    lengths["factor_sample"] = _kept_per_chunk(FACTOR_CHUNK_BYTES // largest, kept)
     about = {"kept_timesteps": list(kept.timesteps), "causal": site.causal}
-    return {
-        (site.name, name): _create(group, name, variable, leading, lengths, site.sizes, codecs.get(name), **about)
-        for name, variable in site.factors.items()
-    }
+    for name, variable in site.factors.items():
+        path = f"{site.name}/{name}"
+        _add(hierarchy, path, variable, leading, lengths, site.sizes, codecs.get(name), **about)
 
 
 def _text(values: Sequence[str]) -> np.ndarray:
@@ -317,44 +319,22 @@ def _bytes(site: SiteLayout, variable: Variable) -> int:
     return math.prod(site.sizes[dim] for dim in variable.dims) * np.dtype(variable.dtype).itemsize
 
 
-def _create(
-    group: zarr.Group,
-    name: str,
+def _add(
+    hierarchy: Hierarchy,
+    path: str,
     variable: Variable,
     axes: Axes,
     chunks: Mapping[str, int],
     sizes: Mapping[str, int],
     codec: str | None = None,
     **about: Any,
-) -> zarr.Array:
-    """Create an empty array (axes..., dims of `variable`); dimensions that `chunks` does not name are not cut."""
-    shape = {dim: len(values) for dim, values in axes.items()} | {dim: sizes[dim] for dim in variable.dims}
-    return group.create_array(
-        name,
-        shape=tuple(shape.values()),
-        chunks=tuple(max(1, chunks.get(dim, length)) for dim, length in shape.items()),
-        dtype=variable.dtype,
-        dimension_names=list(shape),
-        attributes={"units": variable.units, "long_name": variable.long_name, **about},
-        compressors=COMPRESSOR if codec is None else CODECS[codec],
-        chunk_key_encoding=FLAT,
-        fill_value=np.nan,
-        # Looking for chunks that are NaN throughout would cost more than compressing and writing them.
-        config={"write_empty_chunks": True},
-    )
+) -> None:
+    """Add an empty array (axes..., dims of `variable`); dimensions that `chunks` does not name are not cut."""
+    lengths = {dim: len(values) for dim, values in axes.items()} | {dim: sizes[dim] for dim in variable.dims}
+    attributes = {"units": variable.units, "long_name": variable.long_name, **about}
+    hierarchy.empty(path, lengths, chunks, variable.dtype, attributes, codec)
 
 
-def _write_coordinate(group: zarr.Group, name: str, coordinate: Coordinate) -> None:
+def _add_coordinate(hierarchy: Hierarchy, path: str, coordinate: Coordinate) -> None:
     dim, values, attributes = coordinate
-    array = group.create_array(
-        name,
-        shape=values.shape,
-        chunks=tuple(max(1, length) for length in values.shape),
-        dtype=str if values.dtype.kind == "T" else values.dtype,
-        dimension_names=[dim] if isinstance(dim, str) else list(dim),
-        attributes=attributes,
-        compressors=COMPRESSOR,
-        chunk_key_encoding=FLAT,
-    )
-    if len(values):
-        array[:] = values
+    hierarchy.coordinate(path, [dim] if isinstance(dim, str) else dim, values, attributes)
