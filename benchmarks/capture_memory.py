@@ -2,8 +2,7 @@
 
 An untrained U-Net of `--layers` attention layers is captured, and four and sixteen times as many samples, timesteps or
 layers. Printed is what is added to a process that ran the model once unobserved, and for scale the bytes written. Held
-are at most 8 MiB of statistics and 32 MiB of chunks that wait to be written, so that the memory levels off while
-what is written goes on growing.
+are at most 2 MiB of statistics, or those of 16 images if that is more, and 16 MiB that wait to be written.
 
 Run: python benchmarks/capture_memory.py
 """

@@ -22,7 +22,7 @@ from diffmech.config.analysis import AblationConfig, RuntimeConfig
 from diffmech.config.study import CaptureConfig, UntrainedConfig
 
 # What a job takes before it does anything, with torch and diffusers and without: measured, one core.
-JOB_SECONDS = 7.0
+JOB_SECONDS = 6.0
 LIGHT_JOB_SECONDS = 1.5
 
 # Maps or factors of so many samples are planned for where none are configured.

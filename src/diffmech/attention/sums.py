@@ -128,19 +128,19 @@ def probability_tiles(log_query: Tensor, log_key: Tensor) -> Iterator[tuple[slic
     the place of the last one.
     """
     # In powers of two: on a CPU torch's exp2 is four times as fast as its exp, and as exact.
-    query, key = log_query / math.log(2), log_key.transpose(1, 2)
-    count, queries, keys = len(query), query.shape[1], key.shape[2]
+    to_log2, key = 1 / math.log(2), log_key.transpose(1, 2)
+    count, queries, keys = len(log_query), log_query.shape[1], key.shape[2]
     tile = min(queries, max(1, TILE_ELEMENTS // keys))
     group = min(count, max(1, TILE_ELEMENTS // (tile * keys)))
     largest = max(TILE_ELEMENTS, group * tile * keys)  # all sites share blocks of one length
-    buffers = [scratch([largest], query.dtype, query.device) for _ in range(2)]
+    buffers = [scratch([largest], log_query.dtype, log_query.device) for _ in range(2)]
     for first in range(0, queries, tile):
         some = slice(first, min(first + tile, queries))
         for start in range(0, count, group):
             rows = slice(start, min(start + group, count))
             shape = (rows.stop - start, some.stop - first, keys)
             log_p, p = (buffer[: math.prod(shape)].view(shape) for buffer in buffers)
-            torch.bmm(query[rows, some], key[rows], out=log_p)
+            torch.bmm(log_query[rows, some] * to_log2, key[rows], out=log_p)
             torch.exp2(log_p, out=p)
             yield rows, some, log_p, p
 
