@@ -54,6 +54,19 @@ def test_small_parts_wait_in_memory(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(tmp_path / "a.zarr.zip"), values)
 
 
+def test_a_part_that_becomes_small_again_stands_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr.zip"
+    with building_store(path) as directory, archiving(directory) as store:
+        group = zarr.create_group(store)
+        array = group.create_array("x", shape=(2, LARGE), chunks=(2, LARGE), dtype="u1", dimension_names=["a", "b"])
+        noise = np.random.default_rng(0).integers(0, 256, LARGE, np.uint8)
+        for values in (noise, np.ones_like(noise)):  # the second compresses to nearly nothing
+            write_region(array, (slice(0, 1),), values[None])
+    names = zipfile.ZipFile(path).namelist()
+    assert len(names) == len(set(names))
+    np.testing.assert_array_equal(read(path), [np.ones(LARGE), np.zeros(LARGE)])
+
+
 def test_a_pass_that_is_repeated_in_smaller_batches_leaves_each_chunk_once(tmp_path: Path) -> None:
     width, path = LARGE // 8, tmp_path / "a.zarr.zip"
     values = np.random.default_rng(0).standard_normal((4, width)).astype(np.float32)
