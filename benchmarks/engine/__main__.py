@@ -15,7 +15,7 @@ from pathlib import Path
 import diffusers
 import torch
 from claims import claims
-from measuring import LINES, Alone, Settings, Times, alone, apart, bandwidth, plain_of, reference, times
+from measuring import LINES, Alone, Settings, Times, all_of, apart, bandwidth, extra_memory, plain_of, reference, times
 from rows import ROWS
 
 FOOTNOTES = "abcdefghijklmnop"
@@ -42,7 +42,7 @@ def main() -> None:
         tokens = row.quick_tokens if settings.quick else row.tokens
         print(f"{row.name}, {tokens} tokens ({row.about})", flush=True)
         expected = apart(reference, index, settings)
-        ways = {name: apart(alone, index, name, settings, expected) for name in LINES}
+        ways = {name: all_of(index, name, settings, expected) for name in LINES}
         seconds = apart(times, index, [name for name, way in ways.items() if not way.reason], settings)
         for name, way in ways.items():
             for text in filter(None, (way.reason, way.note)):
@@ -67,7 +67,7 @@ def _way(name: str, mark: str, ways: dict[str, Alone], seconds: dict[str, Times]
     mine, plain = seconds[name], seconds[plain_of(name)]
     ratios = [one / other for one, other in zip(mine.seconds, plain.seconds, strict=True)]
     is_plain = name == plain_of(name)
-    extra = (way.peak - ways[plain_of(name)].peak) / 1e6
+    extra = extra_memory(ways, name) / 1e6
     used = None
     if fastest:
         # Of what the way adds: queries and keys read once, and what it leaves written once.

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from measuring import WITHOUT_MAPS, Alone, Times, plain_of
+from measuring import WITHOUT_MAPS, Alone, Times, extra_memory, plain_of
 from rows import Row
 
 
@@ -21,7 +21,7 @@ def claims(
     if row.tokens == 4096:
         for naive in ("naive", "naive statistics"):
             found.append(_faster(times, "our statistics", "statistics are", naive, 4))
-        added = _extra(alone, "our statistics") / _extra(alone, "naive")
+        added = extra_memory(alone, "our statistics") / extra_memory(alone, "naive")
         claim = "statistics take at most 1/20 of the naive way's extra memory"
         found.append((claim, f"1/{1 / added:.0f}" if added > 0 else "none at all", added <= 1 / 20))
         for name in WITHOUT_MAPS:
@@ -42,10 +42,6 @@ def _faster(times: Mapping[str, Times], ours: str, are: str, naive: str, least: 
 def _to_plain(times: Mapping[str, Times], name: str) -> float:
     """Return how many plain forwards under its own allocator a way takes."""
     return times[name].fastest / times[plain_of(name)].fastest
-
-
-def _extra(alone: Mapping[str, Alone], name: str) -> int:
-    return alone[name].peak - alone[plain_of(name)].peak
 
 
 def _bytes(found: Alone, kind: str) -> int:

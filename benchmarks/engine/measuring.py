@@ -1,14 +1,16 @@
-"""Measuring ways: interleaved rounds in one process for time, a fresh process per way and row for memory.
+"""Measuring ways: interleaved rounds in one process for time, fresh processes per way and row for memory.
 
 Fresh processes are forked from a server that has imported everything and computed nothing, so that their peaks differ
 by the way alone.
 """
 
 import multiprocessing
+import random
 import shutil
+import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +38,9 @@ PRELOADED = [
 # Ways of ours that claim never to hold an array as large as a map.
 WITHOUT_MAPS = ("our statistics", "our factors")
 
+# Heaps that memory is measured on, and runs on each: a second pass finds the gaps that the first has left.
+HEAPS, RUNS = 5, 2
+
 # In the order of the table; the plain forward is run with the allocator of our jobs and with the default one.
 PLAIN, OTHERS_PLAIN = "plain forward", "plain forward, default allocator"
 
@@ -52,13 +57,14 @@ class Settings:
 
 @dataclass
 class Alone:
-    """What a fresh process found of one way: bytes, nats, and the elements of the largest tensor where that is asked.
+    """What fresh processes found of one way: bytes, nats, and the elements of the largest tensor where that is asked.
 
-    `moved` are the bytes that must at least be read and left, known on CUDA. `parts` are bytes on disk by array of the
-    store. `reason` says why the way could not be run.
+    `peaks` are of memory, on each of `HEAPS` heaps or on the first alone. `moved` are the bytes that must at least be
+    read and left, known on CUDA. `parts` are bytes on disk by array of the store. `reason` says why the way could not
+    be run.
     """
 
-    peak: int = 0
+    peaks: list[int] = field(default_factory=list)
     disk: int = 0
     moved: int = 0
     error: float | None = None
@@ -95,8 +101,43 @@ def reference(index: int, settings: Settings) -> dict[str, list[float]]:
     return {site: values.tolist() for site, values in found.items()}
 
 
+def all_of(index: int, name: str, settings: Settings, expected: dict[str, list[float]]) -> Alone:
+    """Return all that fresh processes find of one way but its times."""
+    found: Alone = apart(alone, index, name, settings, expected)
+    if not found.reason:
+        # Others keep what they see, hundreds of megabytes, beside which a heap's gaps do not matter.
+        heaps = HEAPS if plain_of(name) == PLAIN and settings.device == "cpu" and not settings.quick else 1
+        found.peaks = [apart(peak, index, name, settings, heap) for heap in range(heaps)]
+    return found
+
+
+def peak(index: int, name: str, settings: Settings, heap: int) -> int:
+    """Return the peak memory in bytes of a process that prepares a way and runs it a few times.
+
+    How many gaps a heap has, and whether the model's next array fits one, is chance. Each `heap` above zero begins with
+    other gaps, between small arrays that stay and are not counted.
+    """
+    subject = _subject(index, settings, reuse=plain_of(name) == PLAIN)
+    chance = random.Random(heap)
+    held = [torch.ones(2 ** chance.randint(10, 18)) for _ in range(40 if heap else 0)]
+    held = chance.sample(held, len(held) // 2)
+    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+        prepared = _way(name)(subject)
+        for _ in range(RUNS):
+            prepared.run(Path(folder))
+    if settings.device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return peak_memory() - sum(array.nbytes for array in held)
+
+
+def extra_memory(found: Mapping[str, Alone], name: str) -> float:
+    """Return the bytes that a way takes beyond the plain forward under its allocator, in the median of their heaps."""
+    pairs = zip(found[name].peaks, found[plain_of(name)].peaks, strict=True)
+    return statistics.median(mine - plain for mine, plain in pairs)
+
+
 def alone(index: int, name: str, settings: Settings, expected: dict[str, list[float]]) -> Alone:
-    """Run one way once and tell what it took."""
+    """Run one way once and tell what it left, in memory and on disk."""
     subject = _subject(index, settings, reuse=plain_of(name) == PLAIN)
     found = Alone()
     with torch.no_grad(), tempfile.TemporaryDirectory() as temporary:
@@ -106,7 +147,6 @@ def alone(index: int, name: str, settings: Settings, expected: dict[str, list[fl
             prepared.run(folder)
         except Exception as error:  # a way that cannot do a row is a result
             return Alone(reason=f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}")
-        found.peak = torch.cuda.max_memory_allocated() if settings.device == "cuda" else peak_memory()
         found.note = prepared.note
         prepared.write(folder)
         found.disk = sum(file.stat().st_size for file in folder.iterdir())
