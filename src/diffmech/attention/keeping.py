@@ -17,7 +17,7 @@ from torch import Tensor
 from diffmech.attention.kernels import TILE_ELEMENTS, score_tiles
 from diffmech.attention.layout import CHUNK_BYTES, Kept, SiteLayout
 from diffmech.attention.scratch import scratch
-from diffmech.attention.sums import log_factors, probability_tiles
+from diffmech.attention.sums import probability_tiles
 from diffmech.attention.tap import AttentionCall
 from diffmech.attention.writing import Region
 from diffmech.config.study import CaptureConfig, KeptPasses
@@ -168,9 +168,9 @@ def _maps_of(call: AttentionCall, samples: slice, heads: slice, rows: slice) -> 
     maps = scratch((*query.shape[:3], key.shape[2]), torch.float16, query.device)
     mask = _mask(call, samples)
     if call.lse is not None and mask is None and not call.is_causal:
-        dtype = torch.promote_types(query.dtype, torch.float32)
-        log_query, log_key = log_factors(query, key, call.scale, call.lse[samples, heads, rows], dtype)
-        for which, queries, _, p in probability_tiles(log_query.flatten(0, 1), log_key.flatten(0, 1)):
+        lse = call.lse[samples, heads, rows].to(torch.promote_types(query.dtype, torch.float32))
+        tiles = probability_tiles(query.flatten(0, 1), key.flatten(0, 1), call.scale, lse.flatten(0, 1))
+        for which, queries, _, p in tiles:
             maps.flatten(0, 1)[which, queries] = p
         return maps
     if mask is not None:

@@ -6,7 +6,7 @@ Masked and causal calls go through `tiled_statistics`, which follows the definit
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,7 +22,6 @@ from diffmech.attention.sums import (
     blocked_sums,
     fused_sums,
     joined_sums,
-    log_factors,
     make_grid,
     tiled_sums,
 )
@@ -107,20 +106,25 @@ def attention_statistics(
     lse = logsumexp_scores(call.query, call.key, call.scale) if call.lse is None else call.lse.to(dtype)
     if method == "auto":  # blocks beat the flipped call on every CPU tried (benchmarks/attention_statistics.py)
         method = "blocked" if lse.device.type == "cpu" else "fused"
-    summed = fused_sums if method == "fused" else blocked_sums
-    # A few heads at a time, in turns of equal size: of long sequences, copies of all queries and keys would be most of
-    # the memory.
-    heads, tokens = call.query.shape[1], max(call.query.shape[-2], call.key.shape[-2])
-    copied = len(call.query) * heads * tokens * (call.query.shape[-1] + 1)
-    at_once = math.ceil(heads / math.ceil(copied / COPIED_ELEMENTS))
-    pieces, whole = [], len(parts) == 1
-    for start in range(0, heads, at_once):
-        some = slice(start, start + at_once)
-        log_query, log_key = log_factors(call.query[:, some], call.key[:, some], call.scale, lse[:, some], dtype)
-        pieces.append(
-            [summed(log_query[:, :, part.query], log_key[:, :, part.key], part.grid, whole) for part in parts]
-        )
-    return _statistics(call, parts, [joined_sums(found) for found in zip(*pieces, strict=True)])
+    # A few at a time, in turns of equal size: of long sequences, copies of all queries and keys would be most of the
+    # memory. Fused calls append a channel to those of a few heads; blocks copy nothing of a single sample.
+    summed, axis = (fused_sums, 1) if method == "fused" else (blocked_sums, 0)
+    copied = math.prod(lse.shape[:2]) * max(lse.shape[2], call.key.shape[2]) * (call.query.shape[3] + 1)
+    at_once = math.ceil(lse.shape[axis] / math.ceil(copied / COPIED_ELEMENTS))
+    turns = zip(*(tensor.split(at_once, axis) for tensor in (call.query, call.key, lse)), strict=True)
+    pieces = [_part_sums(summed, parts, turn, call.scale) for turn in turns]
+    return _statistics(call, parts, [joined_sums(found, axis) for found in zip(*pieces, strict=True)])
+
+
+def _part_sums(
+    summed: Callable[..., Sums], parts: Sequence[Part], tensors: tuple[Tensor, Tensor, Tensor], scale: float
+) -> list[Sums]:
+    """Return what `summed` gives for every part of the query, key and log-sum-exp of some samples or heads."""
+    query, key, lse = tensors
+    return [
+        summed(query[:, :, p.query], key[:, :, p.key], scale, lse[:, :, p.query], p.grid, whole=len(parts) == 1)
+        for p in parts
+    ]
 
 
 @torch.no_grad()

@@ -1,17 +1,17 @@
 """Sums of attention over the queries and keys of one part of a call, without ever holding the query x key map. Ours.
 
-Append one channel to the scaled query, a_i = [scale q_i, -lse_i], and to the key, b_j = [k_j, 1]; then a_i.b_j is
-ln p_ij for any subset of queries and keys. With x_i the position of query i, zero at the image centre, two ways give
-the sums:
+ln p_ij = scale q_i.k_j - lse_i for any subset of queries and keys. With x_i the position of query i, zero at the image
+centre, two ways give the sums:
 
 - blocked: blocks of ln p and p that stay in the caches are reduced as they come;
-- fused: the key-wise moments sum_i p_ij [a_i, x_i, |x_i|^2] come from one flipped fused attention call (queries b, keys
-  a; its log-sum-exp is ln sum_i p_ij), and hold every sum: -sum p ln p = -sum_j b_j.(sum_i p_ij a_i), and
-  sum p |x_i - x_j|^2 = sum_j (C_j |x_j|^2 - 2 x_j.(sum_i p_ij x_i) + sum_i p_ij |x_i|^2).
+- fused: append one channel to the scaled query, a_i = [scale q_i, -lse_i], and to the key, b_j = [k_j, 1], so that
+  ln p_ij = a_i.b_j. The key-wise moments sum_i p_ij [a_i, x_i, |x_i|^2] come from one flipped fused attention call
+  (queries b, keys a; its log-sum-exp is ln sum_i p_ij), and hold every sum: -sum p ln p = -sum_j b_j.(sum_i p_ij a_i),
+  and sum p |x_i - x_j|^2 = sum_j (C_j |x_j|^2 - 2 x_j.(sum_i p_ij x_i) + sum_i p_ij |x_i|^2).
 
-Rows of p sum to one, so sum_ij p_ij lse_i and sum_ij p_ij |x_i|^2 are known beforehand. They are carried along all the
-same: their rounding errors cancel those of the other terms (sharp heads have |lse| of some hundreds, and would lose two
-digits), and kernels want a multiple of eight channels, so that they cost nothing.
+Rows of p sum to one, so sum_ij p_ij lse_i and sum_ij p_ij |x_i|^2 are known beforehand. Fused moments carry them along
+all the same: their rounding errors cancel those of the other terms (sharp heads have |lse| of some hundreds, and would
+lose two digits), and kernels want a multiple of eight channels, so that they cost nothing.
 `tiled_sums` follows the definitions literally, respects masks, and is the independent check.
 """
 
@@ -81,16 +81,18 @@ class Sums:
     log_mass: Tensor | None = None
 
 
-def joined_sums(pieces: Sequence[Sums]) -> Sums:
-    """Return the sums of all heads from those of some heads each, in order."""
+def joined_sums(pieces: Sequence[Sums], axis: int) -> Sums:
+    """Return the sums of all samples (`axis` 0) or heads (1) from those of some each, in order."""
     if len(pieces) == 1:
         return pieces[0]
 
     def join(values: Sequence[Tensor | None]) -> Tensor | None:
         present = [value for value in values if value is not None]
-        return torch.cat(present, 1) if present else None
+        return torch.cat(present, axis) if present else None
 
-    received, entropy = (torch.cat(values, 1) for values in ([p.received for p in pieces], [p.entropy for p in pieces]))
+    received, entropy = (
+        torch.cat(values, axis) for values in ([p.received for p in pieces], [p.entropy for p in pieces])
+    )
     square, places = join([p.square for p in pieces]), join([p.places for p in pieces])
     return Sums(received, entropy, square, places, join([p.log_mass for p in pieces]))
 
@@ -114,47 +116,52 @@ def make_grid(frames: int, height: int, width: int, device: torch.device, dtype:
     return Grid(size, coordinates.to(dtype), torch.stack(partners, -1), torch.stack(present, -1))
 
 
-def log_factors(query: Tensor, key: Tensor, scale: float, lse: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def log_factors(query: Tensor, key: Tensor, scale: float, lse: Tensor) -> tuple[Tensor, Tensor]:
     """Return a (sample, head, query, channel + 1) and b (sample, head, key, channel + 1) with a_i.b_j = ln p_ij."""
-    log_query = torch.cat([query.to(dtype) * scale, -lse.to(dtype).unsqueeze(-1)], -1)
-    ones = torch.ones((), dtype=dtype, device=key.device).expand(*key.shape[:-1], 1)
-    return log_query, torch.cat([key.to(dtype), ones], -1)
+    log_query = torch.cat([query.to(lse.dtype) * scale, -lse.unsqueeze(-1)], -1)
+    ones = lse.new_ones(()).expand(*key.shape[:-1], 1)
+    return log_query, torch.cat([key.to(lse.dtype), ones], -1)
 
 
-def probability_tiles(log_query: Tensor, log_key: Tensor) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
+def probability_tiles(
+    query: Tensor, key: Tensor, scale: float, lse: Tensor
+) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
     """Yield tiles of probabilities: which rows, which of their queries, log2 p and p (row, query, key).
 
-    Rows are heads of samples: `log_query` is (row, query, channel), `log_key` (row, key, channel). The next tile takes
-    the place of the last one.
+    Rows are heads of samples: `query` is (row, query, channel), `key` (row, key, channel), `lse` (row, query) in nats
+    and of the type of the probabilities. The next tile takes the place of the last one.
     """
     # In powers of two: on a CPU torch's exp2 is four times as fast as its exp, and as exact.
-    to_log2, key = 1 / math.log(2), log_key.transpose(1, 2)
-    count, queries, keys = len(log_query), log_query.shape[1], key.shape[2]
+    to_log2, turned = 1 / math.log(2), key.to(lse.dtype).transpose(1, 2)
+    count, queries, keys = *lse.shape, key.shape[1]
     tile = min(queries, max(1, TILE_ELEMENTS // keys))
     group = min(count, max(1, TILE_ELEMENTS // (tile * keys)))
     largest = max(TILE_ELEMENTS, group * tile * keys)  # all sites share blocks of one length
-    buffers = [scratch([largest], log_query.dtype, log_query.device) for _ in range(2)]
+    buffers = [scratch([largest], lse.dtype, lse.device) for _ in range(2)]
     for first in range(0, queries, tile):
         some = slice(first, min(first + tile, queries))
         for start in range(0, count, group):
             rows = slice(start, min(start + group, count))
             shape = (rows.stop - start, some.stop - first, keys)
             log_p, p = (buffer[: math.prod(shape)].view(shape) for buffer in buffers)
-            torch.bmm(log_query[rows, some] * to_log2, key[rows], out=log_p)
+            offset = lse[rows, some].unsqueeze(-1) * -to_log2
+            torch.baddbmm(offset, query[rows, some].to(lse.dtype), turned[rows], alpha=scale * to_log2, out=log_p)
             torch.exp2(log_p, out=p)
             yield rows, some, log_p, p
 
 
-def blocked_sums(log_query: Tensor, log_key: Tensor, grid: Grid | None, whole: bool = True) -> Sums:
+def blocked_sums(query: Tensor, key: Tensor, scale: float, lse: Tensor, grid: Grid | None, whole: bool = True) -> Sums:
     """Return the sums over all given queries and keys from tiles of probabilities that stay in the caches.
 
-    `whole` says that there are no other keys, so that each query's probabilities sum to one.
+    `query` is (sample, head, query, channel), `key` (sample, head, key, channel), `lse` (sample, head, query) in nats
+    and of the type to compute in. `whole` says that there are no other keys, so that each query's probabilities sum
+    to one.
     """
-    heads, count, keys = log_query.shape[:2], math.prod(log_query.shape[:2]), log_key.shape[2]
-    received, entropy, log_mass = (log_query.new_zeros(count, *shape) for shape in ([keys], [], []))
+    heads, count, keys = lse.shape[:2], math.prod(lse.shape[:2]), key.shape[2]
+    received, entropy, log_mass = (lse.new_zeros(count, *shape) for shape in ([keys], [], []))
     square, entries = entropy.clone(), entropy.new_zeros(count, len(NEIGHBOURHOOD) + 1)
     squares = None
-    for rows, some, log_p, p in probability_tiles(log_query.flatten(0, 1), log_key.flatten(0, 1)):
+    for rows, some, log_p, p in probability_tiles(query.flatten(0, 1), key.flatten(0, 1), scale, lse.flatten(0, 1)):
         received[rows].add_(p.sum(1))
         if not whole:
             mass = p.sum(2)
@@ -177,11 +184,12 @@ def blocked_sums(log_query: Tensor, log_key: Tensor, grid: Grid | None, whole: b
     )
 
 
-def fused_sums(log_query: Tensor, log_key: Tensor, grid: Grid | None, whole: bool = True) -> Sums:
+def fused_sums(query: Tensor, key: Tensor, scale: float, lse: Tensor, grid: Grid | None, whole: bool = True) -> Sums:
     """Return what `blocked_sums` does by one flipped fused call, whose extra memory grows with the tokens alone.
 
     The masses of a part that is not `whole` are the log-sum-exp of a second call.
     """
+    log_query, log_key = log_factors(query, key, scale, lse)
     channels = log_key.shape[-1]
     moments, log_received = _moments(log_query, log_key, grid)
     received = log_received.exp()
@@ -196,8 +204,8 @@ def fused_sums(log_query: Tensor, log_key: Tensor, grid: Grid | None, whole: boo
     if grid is not None:
         places = _near_places(log_query, log_key, grid.size)
     if not whole:
-        query, key = (_padded(tensor, channels) for tensor in (log_query, log_key))
-        log_masses = attention_with_lse(query, key, key, scale=1.0)[1]
+        padded_query, padded_key = (_padded(tensor, channels) for tensor in (log_query, log_key))
+        log_masses = attention_with_lse(padded_query, padded_key, padded_key, scale=1.0)[1]
         log_mass = (log_masses.exp() * log_masses).sum(-1)
     return Sums(received, entropy, square, places, log_mass)
 

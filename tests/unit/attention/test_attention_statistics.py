@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from typing import Any
+from unittest.mock import Mock
 
 import diffusers
 import pytest
@@ -10,7 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from diffmech.attention import statistics
 from diffmech.attention.kernels import TILE_ELEMENTS, attention_with_lse
 from diffmech.attention.sites import AttentionSite
 from diffmech.attention.statistics import (
@@ -189,6 +192,17 @@ def test_half_precision_inputs_are_reduced_in_float32(way, dtype, tolerance):
     torch.testing.assert_close(found.output_norm.double(), expected.output_norm, atol=tolerance, rtol=tolerance)
 
 
+@pytest.mark.parametrize("method", ["fused", "blocked"])
+def test_turns_over_samples_or_heads_give_what_one_turn_gives(method, monkeypatch):
+    call = random_call(64, sharpness=2.0)  # 2 samples of 3 heads, 9 numbers a token with the appended channel
+    together = attention_statistics(call, method=method)
+    summed = Mock(side_effect=getattr(statistics, f"{method}_sums"))
+    monkeypatch.setattr(statistics, f"{method}_sums", summed)
+    monkeypatch.setattr(statistics, "COPIED_ELEMENTS", 3 * 64 * 9)
+    assert_same(attention_statistics(call, method=method), together, 1e-6)
+    assert summed.call_count == 2
+
+
 def test_the_lse_is_summed_where_the_call_brings_none():
     call = random_call(64)
     assert_same(attention_statistics(dataclasses.replace(call, lse=None)), attention_statistics(call), 1e-5)
@@ -223,6 +237,31 @@ def test_joint_attention_and_a_wrong_grid_are_errors_that_name_the_site():
         attention_statistics(call, (4, 4))
     with pytest.raises(ModelError, match=r"mid.0.self has 15 queries .* a square grid"):
         attention_statistics(random_call(15))
+
+
+def test_blocks_copy_neither_queries_nor_keys_of_a_single_sample():
+    batch = random_call(1024, channels=64)
+    call = make_call(batch.query[:1], batch.key[:1], batch.value[:1])
+    assert not call.query.is_contiguous()  # heads lie beside each other, as projections give them
+    with Storages() as storages:
+        attention_statistics(call, method="blocked")
+    assert call.query.numel() not in storages.elements
+
+
+class Storages(TorchDispatchMode):
+    """Remembers the numbers of elements of all tensors that operators allocated."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        known = {leaf.untyped_storage().data_ptr() for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor) and leaf.untyped_storage().data_ptr() not in known:
+                self.elements.add(leaf.numel())
+        return result
 
 
 class LargestTensor(TorchDispatchMode):
