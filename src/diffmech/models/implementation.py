@@ -263,7 +263,7 @@ def _code(implementation: str, root: Path) -> OwnCode:
         target = implementation.rpartition(":")[0]
         what = "no such file" if target.endswith(".py") else "no such module can be imported"
         raise ModelError(
-            f"models: implementation {implementation!r}: {what} (looked from {Path.cwd()} and {root}); "
+            f"models: implementation {implementation!r}: {what} (looked from {Path.cwd()} and {root.resolve()}); "
             "give path/to/file.py:Class"
         )
     return code
@@ -273,7 +273,9 @@ def _file(name: str, key: str, root: Path) -> Path:
     for path in (Path(name).expanduser(), root / name):
         if path.is_file():
             return path.resolve()
-    raise ModelError(f"models: {key} {name!r}: no such file (looked from {Path.cwd()} and {root}); check the path")
+    raise ModelError(
+        f"models: {key} {name!r}: no such file (looked from {Path.cwd()} and {root.resolve()}); check the path"
+    )
 
 
 def _run(code: OwnCode) -> ModuleType:

@@ -231,14 +231,15 @@ def denoiser(context: Context) -> str:
     ]
     parts.append("<h3>Does it denoise images that it never saw?</h3>")
     parts.append(markup.paragraph(gap_sentence(tables.heldout)))
-    parts.append(
-        context.chart(
-            "heldout_loss",
-            "Denoising loss per timestep on images used for training (solid) and images kept out of it"
-            f" (dashed), with {number(100 * context.config.entropy.confidence, 2)} % intervals over images. A gap"
-            " between solid and dashed is memorisation.",
+    if len(tables.heldout):
+        parts.append(
+            context.chart(
+                "heldout_loss",
+                "Denoising loss per timestep on images used for training (solid) and images kept out of it"
+                f" (dashed), with {number(100 * context.config.entropy.confidence, 2)} % intervals over images. A gap"
+                " between solid and dashed is memorisation.",
+            )
         )
-    )
     parts.append("<h3>How it was trained</h3>")
     if tables.history is None:
         parts.append(markup.paragraph("No training history lies beside the weights, so none is shown."))

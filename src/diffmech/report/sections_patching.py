@@ -42,6 +42,7 @@ def window_sentences(context: Context) -> list[str]:
     """Return what was found per window, of heads and of mechanisms, or that nothing was."""
     table = context.tables.windows[context.tables.windows["method"] == context.method]
     title = effect_title(context.tables.windows).removesuffix(", %")
+    article = "an" if title[0] in "aeiou" else "a"
     sentences = []
     for domain in context.tables.domains:
         heads = table[(table["group"] == "heads") & (table["domain"] == domain)]
@@ -50,7 +51,7 @@ def window_sentences(context: Context) -> list[str]:
         hits = heads[heads["significant"]]
         top = largest(hits if len(hits) else heads, "effect_percent")
         strongest = (
-            f"{top['target']} at t {span(top['window_first'], top['window_last'])}, a {title} of"
+            f"{top['target']} at t {span(top['window_first'], top['window_last'])}, {article} {title} of"
             f" {interval(top['effect_percent'], top['low'], top['high'], '%')}"
         )
         if hits.empty:
@@ -154,11 +155,12 @@ def patching_sentences(context: Context) -> list[str]:
         if not (part["n"] > 0).any():
             sentences.append(f"{passes.capitalize()}: the two predictions never differ, so there is nothing to carry.")
             continue
-        parts = []
+        parts: list[str] = []
         for direction, verb in (("denoising", "brings"), ("noising", "takes away")):
             rows = part[part["direction"] == direction]
             if len(rows):
-                parts.append(_strongest_sentence(rows, verb))
+                found = _strongest_sentence(rows, verb)
+                parts.append(f"{found[0].upper()}{found[1:]}" if parts else found)
         apart = number(100 * float(part["difference"].mean()) ** 0.5, 2)
         about = f"{count(int(part['n'].max()), 'image')}; the predictions differ by {apart} % of their size"
         sentences.append(f"{passes[0].upper()}{passes[1:]} ({about}): {' '.join(parts)}")
@@ -196,7 +198,11 @@ def dose_sentence(context: Context) -> str:
     heads = table["target"].nunique()
     bent = table[(table["p_linear_max"] < context.config.patching.alpha) & (table["departure"].abs() > ENOUGH)]
     backward = table.loc[~table["monotone"], "target"].nunique()
-    order = "All rise or fall steadily with the dose" if not backward else f"{count(backward, 'curve')} turn back"
+    order = (
+        "All rise or fall steadily with the dose"
+        if not backward
+        else f"{count(backward, 'curve turns', 'curves turn')} back"
+    )
     if bent.empty:
         largest_one = table.iloc[int(table["departure"].abs().to_numpy().argmax())]
         return (

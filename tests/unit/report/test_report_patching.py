@@ -38,7 +38,7 @@ def test_where_nothing_is_found_the_page_says_so(null):
     assert windows[-1].startswith("No mechanism costs more than its matched controls in any window (8 tested).")
     for sentence in patching_sentences(context_of(null)):
         assert "no head brings a share of the difference that can be told from zero" in sentence
-        assert "no head takes away a share" in sentence
+        assert ". No head takes away a share" in sentence
     assert "moves as large a part of the share" in dose_sentence(context_of(null))
 
 
