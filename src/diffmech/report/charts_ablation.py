@@ -6,7 +6,20 @@ import altair as alt
 import pandas as pd
 
 from diffmech.report.artifacts import effect_title, largest, records
-from diffmech.report.drawing import absent, domain_colour, finish, head_axis, row_height, table
+from diffmech.report.drawing import (
+    absent,
+    control_band,
+    domain_colour,
+    dots,
+    finish,
+    from_to,
+    head_axis,
+    in_panels,
+    row_height,
+    signed_cells,
+    table,
+    with_intervals,
+)
 from diffmech.report.wording import VARIANTS
 
 TOP_HEADS = 12
@@ -32,50 +45,36 @@ def ablation_forest(
     ]
     y = alt.Y("name:N", sort=rows, title=None, axis=alt.Axis(labelLimit=190))
     offset = alt.YOffset("domain:N", sort=list(domains))
-    band = (
-        alt.Chart()
-        .mark_bar(style="null-band", height={"band": 0.9})
-        .encode(y=y, yOffset=offset, x=alt.X("control_low:Q", title=effect_title(effects)), x2="control_high:Q")
-        .transform_filter("isValid(datum.control_low)")
-    )
+    band = control_band(y, effect_title(effects), 0.9, offset)
     zero = alt.Chart().mark_rule(style="zero").encode(x=alt.XDatum(0))
-    bars = (
-        alt.Chart()
-        .mark_rule(strokeWidth=2)
-        .encode(y=y, yOffset=offset, x="low:Q", x2="high:Q", color=domain_colour(domains))
+    intervals = with_intervals(
+        alt.X("effect_percent:Q", title=effect_title(effects)),
+        y,
+        offset=offset,
+        colour=domain_colour(domains),
+        size=75,
+        shape=alt.Shape(
+            "verdict:N",
+            title=None,
+            scale=alt.Scale(domain=list(VERDICTS), range=["diamond", "circle", "cross"]),
+            legend=alt.Legend(values=[v for v in VERDICTS if v in set(frame["verdict"])], columns=1),
+        ),
+        tooltip=[
+            alt.Tooltip("name:N", title="removed"),
+            "domain:N",
+            alt.Tooltip("effect_percent:Q", title="effect, %", format=".3g"),
+            *from_to(),
+            alt.Tooltip("p_zero_holm:Q", title="p against no effect (Holm)", format=".3g"),
+            alt.Tooltip("control_mean:Q", title="matched controls, %", format=".3g"),
+            alt.Tooltip("control_low:Q", title="controls from", format=".3g"),
+            alt.Tooltip("control_high:Q", title="controls to", format=".3g"),
+            alt.Tooltip("p_control_adjusted:Q", title="p against controls (corrected)", format=".3g"),
+            alt.Tooltip("off_distribution:Q", title="off-distribution distance", format=".3g"),
+            alt.Tooltip("heads:Q", title="heads removed"),
+            alt.Tooltip("n:Q", title="images"),
+        ],
     )
-    points = (
-        alt.Chart()
-        .mark_point(filled=True, size=75, opacity=1)
-        .encode(
-            y=y,
-            yOffset=offset,
-            x=alt.X("effect_percent:Q", title=effect_title(effects)),
-            color=domain_colour(domains),
-            shape=alt.Shape(
-                "verdict:N",
-                title=None,
-                scale=alt.Scale(domain=list(VERDICTS), range=["diamond", "circle", "cross"]),
-                legend=alt.Legend(values=[v for v in VERDICTS if v in set(frame["verdict"])], columns=1),
-            ),
-            tooltip=[
-                alt.Tooltip("name:N", title="removed"),
-                "domain:N",
-                alt.Tooltip("effect_percent:Q", title="effect, %", format=".3g"),
-                alt.Tooltip("low:Q", title="from", format=".3g"),
-                alt.Tooltip("high:Q", title="to", format=".3g"),
-                alt.Tooltip("p_zero_holm:Q", title="p against no effect (Holm)", format=".3g"),
-                alt.Tooltip("control_mean:Q", title="matched controls, %", format=".3g"),
-                alt.Tooltip("control_low:Q", title="controls from", format=".3g"),
-                alt.Tooltip("control_high:Q", title="controls to", format=".3g"),
-                alt.Tooltip("p_control_adjusted:Q", title="p against controls (corrected)", format=".3g"),
-                alt.Tooltip("off_distribution:Q", title="off-distribution distance", format=".3g"),
-                alt.Tooltip("heads:Q", title="heads removed"),
-                alt.Tooltip("n:Q", title="images"),
-            ],
-        )
-    )
-    chart = alt.layer(band, zero, bars, points, data=table(frame[columns]))
+    chart = alt.layer(band, zero, *intervals, data=table(frame[columns]))
     top = largest(frame, "effect_percent")
     return finish(
         chart,
@@ -110,36 +109,18 @@ def ablation_map(
     bound = max(float(frame["effect_percent"].abs().quantile(0.99)), 1e-6)
     x = alt.X("timestep:O", title="timestep", axis=alt.Axis(labelAngle=0, labelOverlap=True, ticks=False))
     y = head_axis(heads)
-    cells = (
-        alt.Chart()
-        .mark_rect()
-        .encode(
-            x=x,
-            y=y,
-            color=alt.Color(
-                "effect_percent:Q",
-                title=effect_title(effects),
-                scale=alt.Scale(domain=[-bound, bound], domainMid=0, clamp=True, interpolate="rgb"),
-            ),
-            tooltip=[
-                "head:N",
-                "domain:N",
-                "timestep:Q",
-                alt.Tooltip("effect_percent:Q", title="effect, %", format=".3g"),
-                alt.Tooltip("low:Q", title="from", format=".3g"),
-                alt.Tooltip("high:Q", title="to", format=".3g"),
-                alt.Tooltip("p_zero_holm:Q", title="p (Holm)", format=".3g"),
-            ],
-        )
-    )
-    dots = (
-        alt.Chart()
-        .mark_point(style="mark-on-heat", filled=True, size=14, opacity=1, strokeWidth=0.5)
-        .encode(x=x, y=y)
-        .transform_filter("datum.significant")
-    )
-    chart = alt.layer(cells, dots).properties(width=300, height=row_height(len(heads)) * len(heads))
-    facets = chart.facet(facet=alt.Facet("domain:N", sort=list(domains), title=None), columns=2, data=table(frame))
+    tooltip = [
+        "head:N",
+        "domain:N",
+        "timestep:Q",
+        alt.Tooltip("effect_percent:Q", title="effect, %", format=".3g"),
+        *from_to(),
+        alt.Tooltip("p_zero_holm:Q", title="p (Holm)", format=".3g"),
+    ]
+    cells = signed_cells(x, y, "effect_percent", effect_title(effects), bound, tooltip, clamp=True)
+    chart = alt.layer(cells, dots(x, y, "significant"))
+    chart = chart.properties(width=300, height=row_height(len(heads)) * len(heads))
+    facets = in_panels(chart, "domain", frame, domains)
     return finish(
         facets,
         f"Heat map of the effect of removing each of {len(heads)} heads at each timestep, per domain, from "
@@ -161,32 +142,26 @@ def ablation_methods(effects: pd.DataFrame, domains: tuple[str, ...], names: dic
     y = alt.Y("name:N", sort=order, title=None, axis=alt.Axis(labelLimit=190))
     colour = alt.Color("method:N", title="replaced by", scale=alt.Scale(domain=methods))
     offset = alt.YOffset("method:N", sort=methods)
-    bars = alt.Chart().mark_rule(strokeWidth=1.5).encode(y=y, yOffset=offset, x="low:Q", x2="high:Q", color=colour)
-    points = (
-        alt.Chart()
-        .mark_point(filled=True, size=45, opacity=1)
-        .encode(
-            y=y,
-            yOffset=offset,
-            x=alt.X("effect_percent:Q", title=effect_title(effects)),
-            color=colour,
-            shape=alt.Shape("method:N", title="replaced by", scale=alt.Scale(domain=methods)),
-            tooltip=[
-                alt.Tooltip("name:N", title="removed"),
-                "domain:N",
-                "method:N",
-                alt.Tooltip("effect_percent:Q", title="effect, %", format=".3g"),
-                alt.Tooltip("low:Q", title="from", format=".3g"),
-                alt.Tooltip("high:Q", title="to", format=".3g"),
-                alt.Tooltip("off_distribution:Q", title="off-distribution distance", format=".3g"),
-            ],
-        )
+    intervals = with_intervals(
+        alt.X("effect_percent:Q", title=effect_title(effects)),
+        y,
+        offset=offset,
+        colour=colour,
+        size=45,
+        width=1.5,
+        shape=alt.Shape("method:N", title="replaced by", scale=alt.Scale(domain=methods)),
+        tooltip=[
+            alt.Tooltip("name:N", title="removed"),
+            "domain:N",
+            "method:N",
+            alt.Tooltip("effect_percent:Q", title="effect, %", format=".3g"),
+            *from_to(),
+            alt.Tooltip("off_distribution:Q", title="off-distribution distance", format=".3g"),
+        ],
     )
     columns = ["name", "domain", "method", "effect_percent", "low", "high", "off_distribution"]
-    chart = alt.layer(bars, points).properties(width=300, height=max(60, 40 * len(order)))
-    facets = chart.facet(
-        facet=alt.Facet("domain:N", sort=list(domains), title=None), columns=2, data=table(frame[columns])
-    )
+    chart = alt.layer(*intervals).properties(width=300, height=max(60, 40 * len(order)))
+    facets = in_panels(chart, "domain", frame[columns], domains)
     return finish(facets, f"Effects of removing {groups[0]} by {', '.join(methods)}, per domain.", panels=2)
 
 
@@ -202,25 +177,20 @@ def complexity_ratio(complexity: pd.DataFrame, published: dict[str, Any], domain
     colour = alt.Color("origin:N", title=None, scale=alt.Scale(domain=["measured here", "published"]))
     x = alt.X("ratio:Q", title=f"ratio {domains[0]} / {domains[1]}", scale=alt.Scale(zero=False, padding=20))
     one = alt.Chart().mark_rule(style="reference").encode(x=alt.XDatum(1))
-    bars = alt.Chart().mark_rule(strokeWidth=2).encode(y=y, x="low:Q", x2="high:Q", color=colour)
-    points = (
-        alt.Chart()
-        .mark_point(filled=True, size=80, opacity=1)
-        .encode(
-            y=y,
-            x=x,
-            color=colour,
-            shape=alt.Shape("origin:N", title=None, scale=alt.Scale(domain=["measured here", "published"])),
-            tooltip=[
-                alt.Tooltip("name:N", title="variant"),
-                alt.Tooltip("ratio:Q", format=".4g"),
-                alt.Tooltip("low:Q", title="from", format=".4g"),
-                alt.Tooltip("high:Q", title="to", format=".4g"),
-                alt.Tooltip("p:Q", format=".3g"),
-            ],
-        )
+    intervals = with_intervals(
+        x,
+        y,
+        colour=colour,
+        size=80,
+        shape=alt.Shape("origin:N", title=None, scale=alt.Scale(domain=["measured here", "published"])),
+        tooltip=[
+            alt.Tooltip("name:N", title="variant"),
+            alt.Tooltip("ratio:Q", format=".4g"),
+            *from_to(".4g"),
+            alt.Tooltip("p:Q", format=".3g"),
+        ],
     )
     listed = "; ".join(f"{row.name} {row.ratio:.3f} ({row.low:.3f} to {row.high:.3f})" for row in records(frame))
     return finish(
-        alt.layer(one, bars, points, data=table(frame)), f"Complexity ratios: {listed}.", height=36 * len(frame)
+        alt.layer(one, *intervals, data=table(frame)), f"Complexity ratios: {listed}.", height=36 * len(frame)
     )

@@ -3,7 +3,16 @@
 import altair as alt
 import pandas as pd
 
-from diffmech.report.drawing import domain_colour, finish, head_axis, row_height, table, timestep_axis
+from diffmech.report.drawing import (
+    domain_colour,
+    finish,
+    from_to,
+    head_axis,
+    in_panels,
+    row_height,
+    table,
+    timestep_axis,
+)
 
 NULL_PANEL = "untrained copies"
 KINDS = {
@@ -41,8 +50,7 @@ def entropy_map(entropy: pd.DataFrame, heads: tuple[str, ...], domains: tuple[st
                 "head:N",
                 "timestep:Q",
                 alt.Tooltip("entropy:Q", title="entropy, nats", format=".4g"),
-                alt.Tooltip("low:Q", title="from", format=".4g"),
-                alt.Tooltip("high:Q", title="to", format=".4g"),
+                *from_to(".4g"),
                 alt.Tooltip("h_max:Q", title="most possible, ln(keys)", format=".4g"),
                 alt.Tooltip("normalised:Q", title="share of the most possible", format=".3f"),
                 alt.Tooltip("effective_keys:Q", title="effective keys", format=".4g"),
@@ -53,7 +61,7 @@ def entropy_map(entropy: pd.DataFrame, heads: tuple[str, ...], domains: tuple[st
         .properties(width=220, height=row_height(len(heads)) * len(heads))
     )
     panels = [*domains, NULL_PANEL]
-    facets = chart.facet(facet=alt.Facet("panel:N", sort=panels, title=None), columns=3, data=table(frame))
+    facets = in_panels(chart, "panel", frame, panels, columns=3)
     low, high = entropy["normalised"].min(), entropy["normalised"].max()
     return finish(
         facets,
@@ -95,7 +103,7 @@ def entropy_layers(entropy: pd.DataFrame, sites: tuple[str, ...], domains: tuple
         )
     )
     chart = alt.layer(band, lines).properties(width=220, height=130)
-    facets = chart.facet(facet=alt.Facet("site:N", sort=list(sites), title=None), columns=3, data=table(frame))
+    facets = in_panels(chart, "site", frame, sites, columns=3)
     return finish(
         facets,
         f"Lines of mean normalised entropy over timesteps for the layers {', '.join(sites)}, one line per domain; "
@@ -136,8 +144,7 @@ def entropy_divergence(divergence: pd.DataFrame) -> alt.FacetChart:
                 alt.Tooltip("kind:N", title="attention"),
                 "timestep:Q",
                 alt.Tooltip("divergence:Q", format=".4g"),
-                alt.Tooltip("low:Q", title="from", format=".4g"),
-                alt.Tooltip("high:Q", title="to", format=".4g"),
+                *from_to(".4g"),
                 alt.Tooltip("floor:Q", title="mean of shuffled labels", format=".4g"),
                 alt.Tooltip("floor_high:Q", title="95 % of shuffled labels", format=".4g"),
                 alt.Tooltip("p_holm:Q", title="p (Holm)", format=".3g"),
@@ -147,7 +154,7 @@ def entropy_divergence(divergence: pd.DataFrame) -> alt.FacetChart:
         )
     )
     chart = alt.layer(band, floor, line, bars, untrained, points).properties(width=220, height=220)
-    facets = chart.facet(facet=alt.Facet("panel:N", sort=kinds, title=None), columns=3, data=table(frame))
+    facets = in_panels(chart, "panel", frame, kinds, columns=3)
     every = frame[frame["panel"] == kinds[0]]
     return finish(
         facets,

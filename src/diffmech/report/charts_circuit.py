@@ -7,7 +7,7 @@ import altair as alt
 import pandas as pd
 
 from diffmech.report.artifacts import Circuit, largest, records
-from diffmech.report.drawing import absent, finish, table
+from diffmech.report.drawing import absent, dots, finish, from_to, in_panels, signed_cells
 from diffmech.report.theme import LABELS
 
 NONE = "No domain has a circuit: heads do not lower the loss by enough to be explained."
@@ -55,7 +55,7 @@ def circuit_curve(circuits: Mapping[str, Circuit]) -> Any:
         .transform_filter("datum.circuit")
     )
     layers = alt.layer(band, drawn, mean, wanted, line, chosen).properties(width=290, height=240)
-    chart = layers.facet(facet=alt.Facet("domain:N", sort=list(circuits), title=None), columns=2, data=table(frame))
+    chart = in_panels(layers, "domain", frame, list(circuits))
     told = "; ".join(
         f"{domain}: {summary['size']} of {summary['heads']} heads reach {summary['faithfulness']['estimate']:.0%}"
         for domain, summary in found.items()
@@ -67,8 +67,7 @@ def _curve_tooltip() -> list[Any]:
     return [
         alt.Tooltip("size:Q", title="heads kept"),
         alt.Tooltip("faithfulness:Q", title="share", format=".1%"),
-        alt.Tooltip("low:Q", title="from", format=".1%"),
-        alt.Tooltip("high:Q", title="to", format=".1%"),
+        *from_to(".1%"),
         alt.Tooltip("random_mean:Q", title="random sets, mean", format=".1%"),
         alt.Tooltip("random_low:Q", title="random sets from", format=".1%"),
         alt.Tooltip("random_high:Q", title="random sets to", format=".1%"),
@@ -128,8 +127,7 @@ def circuit_graph(circuits: Mapping[str, Circuit], sites: tuple[str, ...], label
                 alt.Tooltip("head:N", title="from"),
                 alt.Tooltip("receiver:N", title="to"),
                 alt.Tooltip("effect_percent:Q", title="effect, % of the loss", format=".3g"),
-                alt.Tooltip("low:Q", title="from", format=".3g"),
-                alt.Tooltip("high:Q", title="to", format=".3g"),
+                *from_to(),
                 alt.Tooltip("p_holm:Q", title="p (Holm)", format=".3g"),
             ],
         )
@@ -152,8 +150,7 @@ def circuit_graph(circuits: Mapping[str, Circuit], sites: tuple[str, ...], label
                 "head:N",
                 alt.Tooltip("label:N", title="mechanism"),
                 alt.Tooltip("drop:Q", title="share lost without it", format=".1%"),
-                alt.Tooltip("low:Q", title="from", format=".1%"),
-                alt.Tooltip("high:Q", title="to", format=".1%"),
+                *from_to(".1%"),
             ],
         )
         .transform_filter("datum.what === 'circuit'")
@@ -161,7 +158,7 @@ def circuit_graph(circuits: Mapping[str, Circuit], sites: tuple[str, ...], label
     layers = [others, *([lines] if len(paths) else []), inside]
     chart = alt.layer(*layers).properties(width=290, height=max(120, 30 * len(slots)))
     frame = pd.concat([nodes, paths])
-    chart = chart.facet(facet=alt.Facet("domain:N", sort=list(circuits), title=None), columns=2, data=table(frame))
+    chart = in_panels(chart, "domain", frame, list(circuits))
     sure = int(paths["significant"].astype(bool).sum())
     return finish(
         chart,
@@ -232,40 +229,12 @@ def circuit_timesteps(circuits: Mapping[str, Circuit]) -> Any:
         title=None,
         axis=alt.Axis(ticks=False, domain=False, labelLimit=170),
     )
-    cells = (
-        alt.Chart()
-        .mark_rect()
-        .encode(
-            x=x,
-            y=y,
-            color=alt.Color(
-                "drop:Q",
-                title="share lost without the head",
-                scale=alt.Scale(domain=[-bound, bound], domainMid=0, interpolate="rgb"),
-                legend=alt.Legend(format="%"),
-            ),
-            tooltip=[
-                "head:N",
-                "timestep:Q",
-                alt.Tooltip("drop:Q", title="share lost", format=".1%"),
-                alt.Tooltip("low:Q", title="from", format=".1%"),
-                alt.Tooltip("high:Q", title="to", format=".1%"),
-            ],
-        )
-    )
-    dots = (
-        alt.Chart()
-        .mark_point(style="mark-on-heat", filled=True, size=14, opacity=1, strokeWidth=0.5)
-        .encode(x=x, y=y)
-        .transform_filter("datum.needed")
-    )
+    tooltip = ["head:N", "timestep:Q", alt.Tooltip("drop:Q", title="share lost", format=".1%"), *from_to(".1%")]
+    legend = alt.Legend(format="%")
+    cells = signed_cells(x, y, "drop", "share lost without the head", bound, tooltip, legend=legend)
     most = max(len(each.members) for each in found.values())
-    chart = (
-        alt.layer(cells, dots)
-        .properties(width=200, height=max(60, 15 * most))
-        .facet(facet=alt.Facet("domain:N", sort=list(circuits), title=None), columns=2, data=table(frame))
-        .resolve_scale(y="independent")
-    )
+    chart = alt.layer(cells, dots(x, y, "needed")).properties(width=200, height=max(60, 15 * most))
+    chart = in_panels(chart, "domain", frame, list(circuits)).resolve_scale(y="independent")
     top = largest(frame, "drop")
     return finish(
         chart,

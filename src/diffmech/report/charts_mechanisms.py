@@ -4,7 +4,7 @@ import altair as alt
 import pandas as pd
 
 from diffmech.report.artifacts import records
-from diffmech.report.drawing import finish, head_axis, row_height, table
+from diffmech.report.drawing import finish, head_axis, in_panels, row_height, table
 from diffmech.report.theme import LABELS
 
 MEASURES = {
@@ -39,9 +39,7 @@ def cluster_quality(clusters: pd.DataFrame) -> alt.FacetChart:
         .transform_filter("datum.chosen")
     )
     chart = alt.layer(line, used).properties(width=180, height=150)
-    facets = chart.facet(
-        facet=alt.Facet("measure:N", sort=list(MEASURES.values()), title=None), columns=4, data=table(frame)
-    ).resolve_scale(y="independent")
+    facets = in_panels(chart, "measure", frame, list(MEASURES.values()), columns=4).resolve_scale(y="independent")
     chosen = clusters[clusters["chosen"]]
     named = "; ".join(
         f"{row.kind}: {row.k} clusters in use, silhouette {row.silhouette:.2f}" for row in records(chosen)

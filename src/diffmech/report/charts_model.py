@@ -6,7 +6,16 @@ import altair as alt
 import pandas as pd
 
 from diffmech.report.artifacts import records
-from diffmech.report.drawing import absent, domain_colour, finish, table, timestep_axis, value_scale
+from diffmech.report.drawing import (
+    absent,
+    domain_colour,
+    finish,
+    from_to,
+    table,
+    timestep_axis,
+    value_scale,
+    with_intervals,
+)
 
 
 def power_spectrum(comparison: dict[str, Any], domains: tuple[str, ...]) -> alt.Chart:
@@ -72,8 +81,7 @@ def heldout_loss(heldout: pd.DataFrame, domains: tuple[str, ...]) -> Any:
         "split:N",
         "timestep:Q",
         alt.Tooltip("loss:Q", format=".4g"),
-        alt.Tooltip("low:Q", title="from", format=".4g"),
-        alt.Tooltip("high:Q", title="to", format=".4g"),
+        *from_to(".4g"),
         alt.Tooltip("n:Q", title="images"),
     ]
     line = alt.Chart().mark_line().encode(x=x, y=y, color=domain_colour(domains), strokeDash=split)
@@ -94,26 +102,17 @@ def recognition(table_: pd.DataFrame | None) -> Any:
         return absent("No recognition check was run on this denoiser (target `recognition`).")
     data = table(table_)
     y = alt.Y("attribute:N", title=None, sort=None)
-    bars = (
-        alt.Chart()
-        .mark_rule(strokeWidth=2)
-        .encode(y=y, x="low:Q", x2="high:Q", color=alt.ColorDatum("generated images", title=None))
-    )
-    points = (
-        alt.Chart()
-        .mark_point(filled=True, size=80, opacity=1)
-        .encode(
-            y=y,
-            x=alt.X("recognised_share:Q", title="share", scale=alt.Scale(domain=[0, 1])),
-            color=alt.ColorDatum("generated images", title=None),
-            tooltip=[
-                "attribute:N",
-                alt.Tooltip("recognised_share:Q", format=".3f"),
-                alt.Tooltip("low:Q", title="from", format=".3f"),
-                alt.Tooltip("high:Q", title="to", format=".3f"),
-                alt.Tooltip("heldout_accuracy:Q", title="accuracy on drawn faces", format=".3f"),
-            ],
-        )
+    intervals = with_intervals(
+        alt.X("recognised_share:Q", title="share", scale=alt.Scale(domain=[0, 1])),
+        y,
+        colour=alt.ColorDatum("generated images", title=None),
+        size=80,
+        tooltip=[
+            "attribute:N",
+            alt.Tooltip("recognised_share:Q", format=".3f"),
+            *from_to(".3f"),
+            alt.Tooltip("heldout_accuracy:Q", title="accuracy on drawn faces", format=".3f"),
+        ],
     )
     accuracy = (
         alt.Chart()
@@ -122,7 +121,7 @@ def recognition(table_: pd.DataFrame | None) -> Any:
     )
     chance = alt.Chart().mark_rule(style="reference").encode(x=alt.XDatum(0.5))
     shares = ", ".join(f"{row.attribute} {row.recognised_share:.2f}" for row in records(table_))
-    chart = alt.layer(chance, bars, points, accuracy, data=data)
+    chart = alt.layer(chance, *intervals, accuracy, data=data)
     return finish(
         chart, f"Share of generated images in which the attribute is recognised: {shares}.", height=34 * len(table_)
     )

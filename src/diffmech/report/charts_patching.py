@@ -7,7 +7,16 @@ import pandas as pd
 
 from diffmech.config.patching import attribute_of
 from diffmech.report.artifacts import effect_title, largest, records
-from diffmech.report.drawing import absent, finish, head_axis, row_height, table
+from diffmech.report.drawing import (
+    absent,
+    dots,
+    finish,
+    from_to,
+    head_axis,
+    in_panels,
+    row_height,
+    signed_cells,
+)
 
 CURVES = 5  # heads whose dose-response is drawn
 FULL_DOSE = 1.0
@@ -112,18 +121,13 @@ def patching_doses(patching: pd.DataFrame, domains: tuple[str, ...]) -> Any:
                 alt.Tooltip("panel:N", title="pass"),
                 alt.Tooltip("dose:Q", title="dose"),
                 alt.Tooltip("effect:Q", title="share moved, %", format=".3g"),
-                alt.Tooltip("low:Q", title="from", format=".3g"),
-                alt.Tooltip("high:Q", title="to", format=".3g"),
+                *from_to(),
             ],
         )
     )
     columns = ["target", "panel", "dose", "effect", "low", "high", "straight"]
     chart = alt.layer(straight, lines, bars, points).properties(width=300, height=220)
-    facets = chart.facet(
-        facet=alt.Facet("panel:N", sort=list(dict.fromkeys(frame["panel"])), title=None),
-        columns=2,
-        data=table(frame[columns]),
-    )
+    facets = in_panels(chart, "panel", frame[columns], list(dict.fromkeys(frame["panel"])))
     top = largest(frame, "effect")
     return finish(
         facets,
@@ -160,42 +164,22 @@ def _map(
     frame = frame.assign(when=[span(row.window_first, row.window_last) for row in records(frame)])
     x = alt.X("when:N", sort=labels, title="timesteps (0 = clean image)", axis=alt.Axis(labelAngle=0, ticks=False))
     y = head_axis(shown)
-    cells = (
-        alt.Chart()
-        .mark_rect()
-        .encode(
-            x=x,
-            y=y,
-            color=alt.Color(
-                "value:Q",
-                title=title,
-                scale=alt.Scale(domain=[-bound, bound], domainMid=0, clamp=True, interpolate="rgb"),
-            ),
-            tooltip=[
-                "head:N",
-                alt.Tooltip("panel:N", title="images"),
-                alt.Tooltip("when:N", title="timesteps"),
-                alt.Tooltip("value:Q", title="effect, %", format=".3g"),
-                alt.Tooltip("low:Q", title="from", format=".3g"),
-                alt.Tooltip("high:Q", title="to", format=".3g"),
-                alt.Tooltip("p_zero_max:Q", title="p against no effect (corrected)", format=".3g"),
-                *tooltip,
-                alt.Tooltip("n:Q", title="images"),
-            ],
-        )
-    )
-    dots = (
-        alt.Chart()
-        .mark_point(style="mark-on-heat", filled=True, size=14, opacity=1, strokeWidth=0.5)
-        .encode(x=x, y=y)
-        .transform_filter("datum.significant")
-    )
+    shown_in_tooltip = [
+        "head:N",
+        alt.Tooltip("panel:N", title="images"),
+        alt.Tooltip("when:N", title="timesteps"),
+        alt.Tooltip("value:Q", title="effect, %", format=".3g"),
+        *from_to(),
+        alt.Tooltip("p_zero_max:Q", title="p against no effect (corrected)", format=".3g"),
+        *tooltip,
+        alt.Tooltip("n:Q", title="images"),
+    ]
+    cells = signed_cells(x, y, "value", title, bound, shown_in_tooltip, clamp=True)
     columns = ["head", "panel", "when", "value", "low", "high", "p_zero_max", "significant", "n"]
     columns += [str(each.shorthand).partition(":")[0] for each in tooltip]
-    chart = alt.layer(cells, dots).properties(width=300, height=row_height(len(shown)) * len(shown))
-    facets = chart.facet(
-        facet=alt.Facet("panel:N", sort=order, title=None), columns=2, data=table(frame[list(dict.fromkeys(columns))])
-    )
+    chart = alt.layer(cells, dots(x, y, "significant"))
+    chart = chart.properties(width=300, height=row_height(len(shown)) * len(shown))
+    facets = in_panels(chart, "panel", frame[list(dict.fromkeys(columns))], order)
     return finish(facets, description, panels=2)
 
 

@@ -6,7 +6,18 @@ import altair as alt
 import pandas as pd
 
 from diffmech.report.artifacts import largest, records
-from diffmech.report.drawing import absent, domain_colour, finish, row_height, table
+from diffmech.report.drawing import (
+    absent,
+    control_band,
+    domain_colour,
+    finish,
+    from_to,
+    in_panels,
+    row_height,
+    signed_cells,
+    table,
+    with_intervals,
+)
 
 NOTHING = "No image was sampled with heads removed."
 QUESTIONS = {"asked": "shown as asked for", "attribute": "shown at all"}
@@ -56,34 +67,22 @@ def resampling_attributes(resampling: pd.DataFrame, alpha: float, names: dict[st
         "attribute:N", title=None, sort=None, axis=alt.Axis(labelAngle=0, ticks=False, domain=False, orient="top")
     )
     y = alt.Y("name:N", sort=order, title=None, axis=alt.Axis(labelLimit=170, ticks=False, domain=False))
-    cells = (
-        alt.Chart()
-        .mark_rect()
-        .encode(
-            x=x,
-            y=y,
-            color=alt.Color(
-                "points:Q",
-                title="change, percentage points",
-                scale=alt.Scale(domain=[-bound, bound], domainMid=0, interpolate="rgb"),
-            ),
-            tooltip=[
-                alt.Tooltip("name:N", title="removed"),
-                "attribute:N",
-                "domain:N",
-                alt.Tooltip("points:Q", title="change, points", format=".3g"),
-                alt.Tooltip("low:Q", title="from (of 1)", format=".3g"),
-                alt.Tooltip("high:Q", title="to (of 1)", format=".3g"),
-                alt.Tooltip("clean:Q", title="clean images (of 1)", format=".3g"),
-                alt.Tooltip("flipped:Q", title="share of verdicts that flipped", format=".2f"),
-                alt.Tooltip("p_zero_holm:Q", title="p against no change (Holm)", format=".3g"),
-                alt.Tooltip("control_mean:Q", title="matched controls (of 1)", format=".3g"),
-                alt.Tooltip("p_control_adjusted:Q", title="p against controls (corrected)", format=".3g"),
-                alt.Tooltip("n:Q", title="images"),
-                "claim:N",
-            ],
-        )
-    )
+    tooltip = [
+        alt.Tooltip("name:N", title="removed"),
+        "attribute:N",
+        "domain:N",
+        alt.Tooltip("points:Q", title="change, points", format=".3g"),
+        alt.Tooltip("low:Q", title="from (of 1)", format=".3g"),
+        alt.Tooltip("high:Q", title="to (of 1)", format=".3g"),
+        alt.Tooltip("clean:Q", title="clean images (of 1)", format=".3g"),
+        alt.Tooltip("flipped:Q", title="share of verdicts that flipped", format=".2f"),
+        alt.Tooltip("p_zero_holm:Q", title="p against no change (Holm)", format=".3g"),
+        alt.Tooltip("control_mean:Q", title="matched controls (of 1)", format=".3g"),
+        alt.Tooltip("p_control_adjusted:Q", title="p against controls (corrected)", format=".3g"),
+        alt.Tooltip("n:Q", title="images"),
+        "claim:N",
+    ]
+    cells = signed_cells(x, y, "points", "change, percentage points", bound, tooltip)
     marks = (
         alt.Chart()
         .mark_text(style="mark-on-heat", fontSize=12, stroke=None)
@@ -102,11 +101,7 @@ def resampling_attributes(resampling: pd.DataFrame, alpha: float, names: dict[st
     if frame["domain"].nunique() == 1:
         return finish(layers.properties(data=table(frame[columns])), description, height=height)
     panel = layers.properties(width=300, height=height)
-    return finish(
-        panel.facet(facet=alt.Facet("domain:N", title=None), columns=2, data=table(frame[columns])),
-        description,
-        panels=2,
-    )
+    return finish(in_panels(panel, "domain", frame[columns], None), description, panels=2)
 
 
 def resampling_measures(resampling: pd.DataFrame, alpha: float, names: dict[str, str]) -> Any:
@@ -127,48 +122,34 @@ def resampling_measures(resampling: pd.DataFrame, alpha: float, names: dict[str,
     y = alt.Y("name:N", sort=order, title=None, axis=alt.Axis(labelLimit=170))
     x = alt.X("effect:Q", title=None, scale=alt.Scale(zero=False))
     domains = tuple(dict.fromkeys(frame["domain"]))
-    colour = domain_colour(domains)
-    band = (
-        alt.Chart()
-        .mark_bar(style="null-band", height={"band": 0.8})
-        .encode(y=y, x=alt.X("control_low:Q", title=None), x2="control_high:Q")
-        .transform_filter("isValid(datum.control_low)")
+    band = control_band(y, None, 0.8)
+    intervals = with_intervals(
+        x,
+        y,
+        colour=domain_colour(domains),
+        size=65,
+        shape=alt.Shape(
+            "beaten:N",
+            title=None,
+            scale=alt.Scale(domain=[CLAIMS[0], NOT_BEATEN], range=["diamond", "circle"]),
+            legend=alt.Legend(columns=1),
+        ),
+        tooltip=[
+            alt.Tooltip("name:N", title="removed"),
+            alt.Tooltip("panel:N", title="measure"),
+            alt.Tooltip("effect:Q", format=".3g"),
+            *from_to(),
+            alt.Tooltip("clean:Q", title="clean images", format=".3g"),
+            alt.Tooltip("control_mean:Q", title="matched controls", format=".3g"),
+            alt.Tooltip("control_low:Q", title="controls from", format=".3g"),
+            alt.Tooltip("control_high:Q", title="controls to", format=".3g"),
+            alt.Tooltip("p_control_adjusted:Q", title="p against controls (corrected)", format=".3g"),
+            alt.Tooltip("n:Q", title="images"),
+        ],
     )
-    bars = alt.Chart().mark_rule(strokeWidth=2).encode(y=y, x="low:Q", x2="high:Q", color=colour)
-    points = (
-        alt.Chart()
-        .mark_point(filled=True, size=65, opacity=1)
-        .encode(
-            y=y,
-            x=x,
-            color=colour,
-            shape=alt.Shape(
-                "beaten:N",
-                title=None,
-                scale=alt.Scale(domain=[CLAIMS[0], NOT_BEATEN], range=["diamond", "circle"]),
-                legend=alt.Legend(columns=1),
-            ),
-            tooltip=[
-                alt.Tooltip("name:N", title="removed"),
-                alt.Tooltip("panel:N", title="measure"),
-                alt.Tooltip("effect:Q", format=".3g"),
-                alt.Tooltip("low:Q", title="from", format=".3g"),
-                alt.Tooltip("high:Q", title="to", format=".3g"),
-                alt.Tooltip("clean:Q", title="clean images", format=".3g"),
-                alt.Tooltip("control_mean:Q", title="matched controls", format=".3g"),
-                alt.Tooltip("control_low:Q", title="controls from", format=".3g"),
-                alt.Tooltip("control_high:Q", title="controls to", format=".3g"),
-                alt.Tooltip("p_control_adjusted:Q", title="p against controls (corrected)", format=".3g"),
-                alt.Tooltip("n:Q", title="images"),
-            ],
-        )
-    )
-    chart = alt.layer(band, bars, points).properties(width=300, height=max(70, 22 * len(order)))
-    panels = chart.facet(
-        facet=alt.Facet("panel:N", title=None, sort=list(dict.fromkeys(frame["panel"]))),
-        columns=2,
-        data=table(frame[columns]),
-    ).resolve_scale(x="independent")
+    chart = alt.layer(band, *intervals).properties(width=300, height=max(70, 22 * len(order)))
+    panels = in_panels(chart, "panel", frame[columns], list(dict.fromkeys(frame["panel"])))
+    panels = panels.resolve_scale(x="independent")
     alike = frame[frame["kind"] == "ssim"]
     lowest = alike.sort_values("effect").iloc[0]
     return finish(

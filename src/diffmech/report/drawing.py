@@ -5,6 +5,7 @@ colours, and says in `usermeta` how many columns its panels may take, which the 
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
@@ -73,6 +74,70 @@ def write_text(spec: dict[str, Any]) -> str:
 def domain_colour(domains: tuple[str, ...], title: str | None = None) -> alt.Color:
     """Colour by domain, the same colours in every chart."""
     return alt.Color("domain:N", title=title, sort=list(domains), scale=alt.Scale(domain=list(domains)))
+
+
+def from_to(format_: str = ".3g") -> list[alt.Tooltip]:
+    """Return the lines of a tooltip that give the interval of a value, columns `low` and `high`."""
+    return [alt.Tooltip("low:Q", title="from", format=format_), alt.Tooltip("high:Q", title="to", format=format_)]
+
+
+def with_intervals(
+    x: alt.X,
+    y: alt.Y,
+    *,
+    colour: Any,
+    tooltip: list[Any],
+    size: float,
+    width: float = 2,
+    offset: Any = alt.Undefined,
+    shape: Any = alt.Undefined,
+) -> list[alt.Chart]:
+    """Return two layers, a rule from `low` to `high` and a point at `x`; `offset` sets those of one row apart."""
+    bars = alt.Chart().mark_rule(strokeWidth=width)
+    points = alt.Chart().mark_point(filled=True, size=size, opacity=1)
+    return [
+        bars.encode(y=y, yOffset=offset, x="low:Q", x2="high:Q", color=colour),
+        points.encode(x=x, y=y, yOffset=offset, color=colour, shape=shape, tooltip=tooltip),
+    ]
+
+
+def control_band(y: alt.Y, title: str | None, height: float, offset: Any = alt.Undefined) -> alt.Chart:
+    """Return the layer of grey bars from `control_low` to `control_high`, where there are controls."""
+    bars = alt.Chart().mark_bar(style="null-band", height={"band": height})
+    x = alt.X("control_low:Q", title=title)
+    return bars.encode(y=y, yOffset=offset, x=x, x2="control_high:Q").transform_filter("isValid(datum.control_low)")
+
+
+def signed_cells(
+    x: alt.X,
+    y: alt.Y,
+    value: str,
+    title: str,
+    bound: float,
+    tooltip: list[Any],
+    clamp: Any = alt.Undefined,
+    legend: Any = alt.Undefined,
+) -> alt.Chart:
+    """Return the cells of a heat map of signed values, whose colours end at `bound` either side of zero."""
+    scale = alt.Scale(domain=[-bound, bound], domainMid=0, clamp=clamp, interpolate="rgb")
+    colour = alt.Color(f"{value}:Q", title=title, scale=scale, legend=legend)
+    return alt.Chart().mark_rect().encode(x=x, y=y, color=colour, tooltip=tooltip)
+
+
+def dots(x: alt.X, y: alt.Y, column: str) -> alt.Chart:
+    """Return the dots that mark the cells of a heat map in which `column` is true."""
+    return (
+        alt.Chart()
+        .mark_point(style="mark-on-heat", filled=True, size=14, opacity=1, strokeWidth=0.5)
+        .encode(x=x, y=y)
+        .transform_filter(f"datum.{column}")
+    )
+
+
+def in_panels(chart: Any, column: str, frame: pd.DataFrame, order: Sequence[str] | None, columns: int = 2) -> Any:
+    """Return one panel of `chart` for each value of `column`, in `order`."""
+    facet = alt.Facet(f"{column}:N", title=None, sort=alt.Undefined if order is None else list(order))
+    return chart.facet(facet=facet, columns=columns, data=table(frame))
 
 
 def timestep_axis(title: str = "timestep (0 = clean image, noise grows to the right)") -> alt.X:
