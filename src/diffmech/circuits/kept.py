@@ -18,7 +18,7 @@ from diffmech.artifacts import progress
 from diffmech.attention.sites import AttentionSite, HeadId
 from diffmech.attention.tap import AttentionTap
 from diffmech.config.analysis import RuntimeConfig
-from diffmech.interventions.ablation import ROWS_ON_CPU
+from diffmech.interventions.ablation import rows_at_once
 from diffmech.interventions.engine import AblationPlan
 from diffmech.interventions.heads import HeadIntervention, ReferenceOutputs, replace_heads
 from diffmech.interventions.recording import predict
@@ -50,8 +50,7 @@ class KeptHeads:
     ) -> None:
         self.denoiser, self.sites, self.files, self.references = denoiser, list(sites), files, references
         self.samples, self.timesteps, self.method, self.runtime = list(samples), list(timesteps), method, runtime
-        on_cpu = denoiser.device.type == "cpu"
-        self.batch_size = min(runtime.batch_size, ROWS_ON_CPU) if on_cpu else runtime.batch_size
+        self.batch_size = rows_at_once(denoiser, runtime)
         self.heads = [HeadId(site.name, head) for site in sites for head in range(site.heads)]
         self.everything: Heads = frozenset(self.heads)
         self._sources = [references.resample_source(i, seed) if method == "resample" else 0 for i in self.samples]

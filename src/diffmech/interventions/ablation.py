@@ -41,6 +41,11 @@ MEASURES = {
 ROWS_ON_CPU = 32
 
 
+def rows_at_once(denoiser: Denoiser, runtime: RuntimeConfig, most_on_cpu: int = ROWS_ON_CPU) -> int:
+    """Return the batch size of `runtime`, on a CPU no more than its caches hold. Results are the same for any."""
+    return min(runtime.batch_size, most_on_cpu) if denoiser.device.type == "cpu" else runtime.batch_size
+
+
 def ablate_heads(
     latents: Sequence[Path | str],
     model_json: Path | str,
@@ -134,7 +139,7 @@ def ablate_targets(
     """Return what `ablate_heads` writes. `reuse_prefix` False runs every pass from its start, with equal results."""
     result = _empty_result(sites, targets, samples, timesteps, ablation)
     work = {timestep: _work(targets, timestep, ablation) for timestep in timesteps}
-    size = min(runtime.batch_size, ROWS_ON_CPU) if denoiser.device.type == "cpu" else runtime.batch_size
+    size = rows_at_once(denoiser, runtime)
     chunks = [slice(i, i + size) for i in range(0, len(samples), size)]
     runner = _Runner(denoiser, sites, references, ablation, seed, size, reuse_prefix)
 

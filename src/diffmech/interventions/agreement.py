@@ -16,7 +16,7 @@ from diffmech.artifacts import progress
 from diffmech.attention.sites import AttentionSite, HeadId, head_ids, resolve_heads
 from diffmech.config.analysis import AblationConfig, RuntimeConfig
 from diffmech.errors import ConfigError
-from diffmech.interventions.ablation import ROWS_ON_CPU, ablate_targets
+from diffmech.interventions.ablation import ablate_targets, rows_at_once
 from diffmech.interventions.attribution import Along, attribute_heads
 from diffmech.interventions.memory_format import channels_last
 from diffmech.interventions.reference import ReferenceStore
@@ -104,7 +104,7 @@ def estimate_effects(
     names = [name for site in sites for name in head_ids(site)]
     values = np.full((len(samples), len(timesteps), len(names)), np.nan)
     sources = [references.resample_source(sample, seed) if method == "resample" else 0 for sample in samples]
-    size = min(runtime.batch_size, ROWS_ON_CPU) if denoiser.device.type == "cpu" else runtime.batch_size
+    size = rows_at_once(denoiser, runtime)
     chunks = [slice(i, i + size) for i in range(0, len(samples), size)]
 
     def run() -> Iterator[None]:
