@@ -211,10 +211,11 @@ def dose_sentence(context: Context) -> str:
         )
     most = bent.iloc[int(bent["departure"].abs().to_numpy().argmax())]
     way = "more" if most["departure"] > 0 else "less"
+    single = bent["target"].nunique()
     share = [100 * float(most[name]) for name in ("departure", "departure_low", "departure_high")]
     departure = interval(share[0], share[1], share[2], "%", 2)
     return (
-        f"{bent['target'].nunique()} of {heads} heads depart from a straight line, most of all {most['target']}"
+        f"{single} of {heads} heads {'departs' if single == 1 else 'depart'} from a straight line, most of all {most['target']}"
         f" ({'brought' if most['direction'] == 'denoising' else 'taken away'}, {most['domain']} images): part of its"
         f" output moves {way} than its part, by {departure} of the difference. {order}."
     )

@@ -29,7 +29,7 @@ def test_what_was_found_is_said_with_its_number_window_and_rank(found):
     assert (
         "down1.0.cross.h00, 40.0 % (38.0 to 42.0) at t 20 to 420, more than all other heads of its kind" in patching[0]
     )
-    assert "1 of 8 heads depart from a straight line" in dose_sentence(context_of(found))
+    assert "1 of 8 heads departs from a straight line" in dose_sentence(context_of(found))
 
 
 def test_where_nothing_is_found_the_page_says_so(null):
