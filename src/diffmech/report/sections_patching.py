@@ -215,7 +215,7 @@ def dose_sentence(context: Context) -> str:
     share = [100 * float(most[name]) for name in ("departure", "departure_low", "departure_high")]
     departure = interval(share[0], share[1], share[2], "%", 2)
     return (
-        f"{single} of {heads} heads {'departs' if single == 1 else 'depart'} from a straight line, most of all {most['target']}"
-        f" ({'brought' if most['direction'] == 'denoising' else 'taken away'}, {most['domain']} images): part of its"
+        f"{single} of {heads} heads {'departs' if single == 1 else 'depart'} from a straight line, most of all"
+        f" {most['target']} ({'brought' if most['direction'] == 'denoising' else 'taken away'}, {most['domain']} images): part of its"
         f" output moves {way} than its part, by {departure} of the difference. {order}."
     )
