@@ -211,11 +211,13 @@ def dose_sentence(context: Context) -> str:
         )
     most = bent.iloc[int(bent["departure"].abs().to_numpy().argmax())]
     way = "more" if most["departure"] > 0 else "less"
-    single = bent["target"].nunique()
+    which = bent["target"].nunique()
+    departs = "departs" if which == 1 else "depart"
+    moved = "brought" if most["direction"] == "denoising" else "taken away"
     share = [100 * float(most[name]) for name in ("departure", "departure_low", "departure_high")]
     departure = interval(share[0], share[1], share[2], "%", 2)
     return (
-        f"{single} of {heads} heads {'departs' if single == 1 else 'depart'} from a straight line, most of all"
-        f" {most['target']} ({'brought' if most['direction'] == 'denoising' else 'taken away'}, {most['domain']} images): part of its"
+        f"{which} of {heads} heads {departs} from a straight line, most of all {most['target']} ({moved},"
+        f" {most['domain']} images): part of its"
         f" output moves {way} than its part, by {departure} of the difference. {order}."
     )
