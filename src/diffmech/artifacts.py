@@ -52,9 +52,12 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 def zip_directory(directory: Path, archive: Path) -> None:
     """Append `directory` to `archive`, uncompressed, in sorted order, with fixed time stamps; what it has, it keeps."""
+    files = sorted(file for file in directory.rglob("*") if file.is_file())
+    if not files and archive.is_file():  # not opened for nothing: its whole index would be read back
+        return
     with zipfile.ZipFile(archive, "a", zipfile.ZIP_STORED) as target:
         present = set(target.namelist())
-        for file in sorted(p for p in directory.rglob("*") if p.is_file()):
+        for file in files:
             name = file.relative_to(directory).as_posix()
             if name not in present:
                 with file.open("rb") as source, target.open(archive_entry(name), "w", force_zip64=True) as sink:

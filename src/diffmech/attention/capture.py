@@ -2,13 +2,12 @@
 
 Each (sample, timestep) is one forward pass under `AttentionTap`, with the statistics of `attention.statistics` and the
 denoising loss of Ho et al. 2020 (eq. 14) against the stored noise. At most one chunk (one timestep of some samples) is
-held in memory, which thus depends neither on the number of samples nor on that of timesteps.
+held in memory, and of that only what its later passes are still to fill: memory depends neither on the number of
+samples nor on that of timesteps, nor, where a batch is a chunk, on that of sites.
 """
 
 import hashlib
-import itertools
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -25,10 +24,10 @@ from diffmech.attention.archive import ArchivingStore, Region, archiving
 from diffmech.attention.batches import Batches
 from diffmech.attention.budget import require_disk, require_memory, store_contents
 from diffmech.attention.compression import choose_codecs
-from diffmech.attention.keeping import FirstChunks, PassKeeper, choose_kept
-from diffmech.attention.layout import LOSS, Kept, SiteLayout, create_attention_store, samples_per_chunk
+from diffmech.attention.keeping import FirstChunks, PassKeeper, Write, choose_kept
+from diffmech.attention.layout import Kept, SiteLayout, create_attention_store, samples_per_chunk
 from diffmech.attention.passes import Latents, open_latents
-from diffmech.attention.scratch import scratch
+from diffmech.attention.results import LOSS_KEY, ChunkResults, Key
 from diffmech.attention.sites import head_ids
 from diffmech.attention.statistics import StatisticsObserver
 from diffmech.attention.tap import AttentionCall, AttentionTap, check_tappable
@@ -39,13 +38,6 @@ from diffmech.config.study import CaptureConfig
 from diffmech.errors import ModelError, StoreError
 from diffmech.models.denoiser import Conditioning, Denoiser
 from diffmech.models.load import load_denoiser
-
-# Results of some passes by (site, variable), each (sample, ...); the loss by this key.
-Results = dict[tuple[str, str], np.ndarray]
-LOSS_KEY = ("", "loss")
-
-# Results start at multiples of a cache line.
-ALIGNMENT = 64
 
 INHERITED_ATTRS = ("model_sha256", "dataset", "domain", "domain_note", "condition", "seed")
 
@@ -121,14 +113,10 @@ def observe_passes(
     runtime: RuntimeConfig,
 ) -> None:
     """Run all `passes` and fill the arrays of `lay_out` with what is observed."""
-    group = arrays[LOSS_KEY].chunks[-2]
     with writing() as write:
         keeper = PassKeeper(arrays, kept, passes.timesteps.tolist(), write)
         with observing(denoiser, layouts, keeper) as observe:
-            chunks = observe_chunks(observe, layouts, passes, group, runtime, denoiser.device, keeper)
-            for region, results in chunks:
-                for key in list(results):
-                    write(arrays[key], region, results.pop(key))  # the queue alone holds it from here on
+            _observe_chunks(observe, layouts, passes, arrays, runtime, denoiser.device, keeper, write)
 
 
 def survey_sites(denoiser: Denoiser, latents: Latents, *observers: Any) -> list[SiteLayout]:
@@ -171,56 +159,39 @@ def survey_sites(denoiser: Denoiser, latents: Latents, *observers: Any) -> list[
     return list(layouts.values())
 
 
-# (results to fill, x_t, noise, timestep, condition)
-Observe = Callable[[Results, Tensor, Tensor | None, int, Conditioning], None]
+# Takes a site and what was found there, by variable.
+Fill = Callable[[str, Mapping[str, np.ndarray]], None]
 
-
-def empty_results(layouts: Sequence[SiteLayout], samples: int) -> Results:
-    """Return the arrays that passes of `samples` samples fill: parts of one block.
-
-    Hundreds of small arrays that outlive a pass would tear the heap on which the next one wants its large ones.
-    """
-    kinds: dict[tuple[str, str], tuple[tuple[int, ...], np.dtype]] = {LOSS_KEY: ((samples,), np.dtype(LOSS.dtype))}
-    for site in layouts:
-        for name, variable in site.variables.items():
-            shape = samples, *(site.sizes[dim] for dim in variable.dims)
-            kinds[site.name, name] = shape, np.dtype(variable.dtype)
-    lengths = [math.prod(shape) * dtype.itemsize for shape, dtype in kinds.values()]
-    ends = list(itertools.accumulate(-(-length // ALIGNMENT) * ALIGNMENT for length in lengths))
-    block = scratch([ends[-1]], torch.uint8, torch.device("cpu")).numpy()
-    return {
-        key: np.ndarray(shape, dtype, block, start)
-        for (key, (shape, dtype)), start in zip(kinds.items(), [0, *ends], strict=False)
-    }
+# (what to fill, x_t, noise, timestep, condition)
+Observe = Callable[[Fill, Tensor, Tensor | None, int, Conditioning], None]
 
 
 @contextmanager
 def observing(denoiser: Denoiser, layouts: list[SiteLayout], *observers: Any) -> Iterator[Observe]:
-    """Yield a function that fills results with the statistics and the loss (sample, ...) of one forward pass.
+    """Yield a function that fills in the statistics and the loss (sample, ...) of one forward pass.
 
     On a sampling trajectory there is no noise to compare with, and the loss is NaN.
     """
     statistics = _Collector(layouts)
 
-    def observe(results: Results, x_t: Tensor, noise: Tensor | None, timestep: int, condition: Conditioning) -> None:
-        statistics.filled = results
+    def observe(fill: Fill, x_t: Tensor, noise: Tensor | None, timestep: int, condition: Conditioning) -> None:
+        statistics.begin(fill, timestep)
         try:
             prediction = denoiser.predict_noise(x_t, timestep, condition)
             size = (prediction if noise is None else prediction - noise).square().flatten(1).mean(1)
-            results[LOSS_KEY][:] = size.float().cpu().numpy()
-            statistics.fill()
+            statistics.hand_over()
         finally:  # also where memory ran out in the middle of the pass
             statistics.results.clear()
-        _check_finite(results, timestep)
-        if noise is None:
-            results[LOSS_KEY][:] = np.nan
+        loss = size.float().cpu().numpy()
+        _require_finite(loss, "the predicted noise", timestep)
+        fill(LOSS_KEY[0], {LOSS_KEY[1]: loss if noise is not None else np.full_like(loss, np.nan)})
 
     with torch.no_grad(), AttentionTap(denoiser.module, [statistics, *observers]):
         yield observe
 
 
 class _Collector(StatisticsObserver):
-    """Observer that fills `filled` with the statistics of every site of the running pass.
+    """Observer that hands the statistics of every site of the running pass over.
 
     On a CPU at once: small arrays that are made between the large ones of a pass, and outlive them, would tear the heap
     to pieces. What a GPU found is copied when the pass has ended, since a copy per site would stall it.
@@ -231,44 +202,55 @@ class _Collector(StatisticsObserver):
             {layout.name: layout.grid for layout in layouts},
             {layout.name: layout.ranges for layout in layouts if layout.ranges is not None},
         )
-        self.variables = {layout.name: tuple(layout.variables) for layout in layouts}
-        self.filled: Results = {}
+        self.variables = {layout.name: layout.variables for layout in layouts}
+
+    def begin(self, fill: Fill, timestep: int) -> None:
+        """Hand what is found from here on to `fill`."""
+        self.fill, self.timestep = fill, timestep
 
     def observe(self, call: AttentionCall) -> None:
         super().observe(call)
         if call.query.device.type == "cpu":
-            self.fill()
+            self.hand_over()
 
-    def fill(self) -> None:
-        """Move what was found into `filled`."""
-        while self.results:
-            site, found = self.results.popitem()
-            for name in self.variables[site]:
-                self.filled[site, name][:] = getattr(found, name).float().cpu().numpy()
+    def hand_over(self) -> None:
+        """Hand over what was found, in the order of the sites."""
+        for site in list(self.results):
+            found = self.results.pop(site)
+            values = {
+                name: getattr(found, name).float().cpu().numpy().astype(variable.dtype, copy=False)
+                for name, variable in self.variables[site].items()
+            }
+            for name, array in values.items():
+                _require_finite(array, f"{site}: {name}", self.timestep)
+            self.fill(site, values)
 
 
-def observe_chunks(
+def _observe_chunks(
     observe: Observe,
     layouts: list[SiteLayout],
     latents: Latents,
-    group: int,
+    arrays: Mapping[Key, zarr.Array],
     runtime: RuntimeConfig,
     device: torch.device,
     keeper: PassKeeper,
-) -> Iterator[tuple[Region, Results]]:
-    """Yield the region of the store and the results of each chunk: `group` samples at one timestep, run in batches.
+    write: Write,
+) -> None:
+    """Run every chunk, some samples at one timestep, in batches, and hand what is found to `write`.
 
     With guidance, each chunk is run once per branch. A batch that does not fit into memory is halved, see `Batches`.
     """
     steps = [
         (column, chunk, branch, rows)
         for column in range(len(latents.timesteps))
-        for chunk in cuts(slice(0, len(latents.samples)), group)
+        for chunk in cuts(slice(0, len(latents.samples)), arrays[LOSS_KEY].chunks[-2])
         for branch in range(len(latents.guidance) or 1)
         for rows in cuts(chunk, runtime.batch_size)
     ]
     batches = Batches(runtime.batch_size)
-    held: Results = {}
+
+    def written(region: Region, key: Key, values: np.ndarray) -> None:
+        write(arrays[key], region, values)
 
     def run(column: int, start: int, branch: int, x_t: np.ndarray, noise: np.ndarray | None, rows: slice) -> None:
         some = slice(rows.start - start, rows.stop - start)
@@ -276,18 +258,15 @@ def observe_chunks(
         noised = torch.from_numpy(x_t[some]).to(device)
         added = None if noise is None else torch.from_numpy(noise[some]).to(device)
         condition = latents.condition(rows, column, device, branch)
-        results = {key: values[some] for key, values in held.items()}
-        observe(results, noised, added, int(latents.timesteps[column]), condition)
+        observe(partial(results.fill, (rows,)), noised, added, int(latents.timesteps[column]), condition)
 
     for column, chunk, branch, rows in progress(steps, "capture (batches)", total=len(steps), show=runtime.progress):
         if rows.start == chunk.start:  # a chunk of latents is read once, not once per batch
             x_t = latents.x_t[chunk, column].values
             noise = None if latents.noise is None else latents.noise[chunk, column].values
-            held = empty_results(layouts, chunk.stop - chunk.start)
+            region: Region = (*((branch,) if latents.guidance else ()), chunk, column)
+            results = ChunkResults(layouts, (chunk,), partial(written, region))
         batches.run(rows, partial(run, column, chunk.start, branch, x_t, noise))
-        if rows.stop == chunk.stop:
-            region: Region = (*keeper.before, chunk, column)
-            yield region, held
 
 
 def cuts(rows: slice, length: int) -> list[slice]:
@@ -320,12 +299,10 @@ def store_attrs(rule: str, latents: Latents, model_json: Path | str, **parameter
     }
 
 
-def _check_finite(results: Results, timestep: int) -> None:
-    # Sites come in the order in which they ran and the loss last, so the first one named is where it began.
-    for (site, name), values in sorted(results.items(), key=lambda item: item[0] == LOSS_KEY):
-        if not np.isfinite(values).all():
-            where = f"{site}: {name}" if site else "the predicted noise"
-            raise ModelError(
-                f"{where} is not finite at timestep {timestep}; "
-                "check the model's weights and run it in float32 on images in [-1, 1]"
-            )
+def _require_finite(values: np.ndarray, what: str, timestep: int) -> None:
+    # Sites are asked in the order in which they ran and the loss last, so the first one named is where it began.
+    if not np.isfinite(values).all():
+        raise ModelError(
+            f"{what} is not finite at timestep {timestep}; "
+            "check the model's weights and run it in float32 on images in [-1, 1]"
+        )

@@ -16,19 +16,12 @@ import xarray as xr
 import zarr
 
 from diffmech.artifacts import building_store, progress
-from diffmech.attention.archive import archiving, write_region
+from diffmech.attention.archive import Region, archiving, write_region
 from diffmech.attention.batches import Batches
-from diffmech.attention.capture import (
-    Observe,
-    Results,
-    cuts,
-    empty_results,
-    observing,
-    store_attrs,
-    survey_sites,
-)
+from diffmech.attention.capture import Observe, cuts, observing, store_attrs, survey_sites
 from diffmech.attention.layout import create_attention_store, samples_per_chunk, timesteps_per_chunk
 from diffmech.attention.passes import Latents, join_given, open_latents
+from diffmech.attention.results import ChunkResults, Key
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.study import UntrainedConfig
 from diffmech.errors import StoreError
@@ -63,11 +56,14 @@ def capture_untrained(
         arrays: dict[tuple[str, str], zarr.Array] = {}
         batches = Batches(runtime.batch_size)
 
-        def run(denoiser: Denoiser, observe: Observe, results: Results, column: int, start: int, rows: slice) -> None:
+        def run(denoiser: Denoiser, observe: Observe, results: ChunkResults, column: int, rows: slice) -> None:
             added = None if noise is None else noise[rows, column].to(denoiser.device)
             condition = passes.condition(rows, column, denoiser.device)
-            some = {key: values[rows.start - start : rows.stop - start] for key, values in results.items()}
-            observe(some, x_t[rows, column].to(denoiser.device), added, timesteps[column], condition)
+            noised = x_t[rows, column].to(denoiser.device)
+            observe(partial(results.fill, (rows, column)), noised, added, timesteps[column], condition)
+
+        def written(region: Region, key: Key, values: np.ndarray) -> None:
+            write_region(arrays[key], region, values)
 
         for twin in progress(axes["twin"], "untrained twins", total=untrained.seeds, show=runtime.progress):
             denoiser = load_denoiser(Path(model_json), device=runtime.device, untrained_seed=twin)
@@ -84,11 +80,9 @@ def capture_untrained(
                 for rows, steps in product(
                     cuts(slice(0, len(samples)), group), cuts(slice(0, len(timesteps)), columns)
                 ):
-                    found = [empty_results(layouts, rows.stop - rows.start) for _ in range(steps.start, steps.stop)]
-                    for results, column in zip(found, range(steps.start, steps.stop), strict=True):
-                        batches.run(rows, partial(run, denoiser, observe, results, column, rows.start))
-                    for key, array in arrays.items():
-                        write_region(array, (twin, rows, steps), np.stack([results[key] for results in found], axis=1))
+                    results = ChunkResults(layouts, (rows, steps), partial(written, (twin, rows, steps)))
+                    for column in range(steps.start, steps.stop):
+                        batches.run(rows, partial(run, denoiser, observe, results, column))
 
 
 def first_samples(latents: Sequence[Latents], count: int) -> Latents:

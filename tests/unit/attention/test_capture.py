@@ -14,7 +14,7 @@ import torch
 import xarray as xr
 from conftest import RUNTIME, Capture
 
-from diffmech.attention.capture import capture_attention, empty_results, observing, survey_sites
+from diffmech.attention.capture import capture_attention, observing, survey_sites
 from diffmech.attention.keeping import attention_maps
 from diffmech.attention.passes import open_latents
 from diffmech.attention.sites import AttentionSite
@@ -45,7 +45,7 @@ def test_observing_leaves_the_prediction_bit_identical(latents: MakeLatents, mod
         layouts = survey_sites(denoiser, passes)
         predictions.clear()
         with observing(denoiser, layouts) as observe:
-            observe(empty_results(layouts, len(x_t)), x_t, torch.zeros_like(x_t), 100, condition)
+            observe(lambda site, found: None, x_t, torch.zeros_like(x_t), 100, condition)
     assert len(predictions) == 1
     assert torch.equal(predictions[0], plain)
 
@@ -195,18 +195,16 @@ def test_latents_of_another_model_are_refused(latents: MakeLatents, model_json: 
 def test_a_job_killed_in_the_middle_leaves_no_store(latents: MakeLatents, model_json: Path, tmp_path: Path) -> None:
     path, output = latents(), tmp_path / "out" / "a.zarr.zip"
     program = f"""
-import os, signal
-from pathlib import Path
+import itertools, os, signal
 from diffmech.attention import capture
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.study import CaptureConfig
-chunks = capture.observe_chunks
+chunks, numbers = capture.ChunkResults, itertools.count()
 def killed(*arguments):
-    for number, chunk in enumerate(chunks(*arguments)):
-        if number == 1:
-            os.kill(os.getpid(), signal.SIGKILL)
-        yield chunk
-capture.observe_chunks = killed
+    if next(numbers) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return chunks(*arguments)
+capture.ChunkResults = killed
 runtime = RuntimeConfig(progress=False, device="cpu")
 capture.capture_attention({str(path)!r}, {str(model_json)!r}, {str(output)!r}, capture=CaptureConfig(), runtime=runtime)
 """
