@@ -1,16 +1,16 @@
 """Does a capture need more memory for more samples, timesteps or layers? Peak resident memory of fresh processes.
 
 An untrained U-Net of `--layers` attention layers is captured, and four and sixteen times as many samples, timesteps or
-layers. Printed is what is added to a process that ran the model once unobserved, and for scale the bytes written. Held
-are at most 2 MiB of statistics, or those of 16 images if that is more, and 16 MiB that wait to be written.
+layers. Printed is what is added to a process that runs the same passes of the same model unobserved, in the median of
+several heaps, the least and the most of them, and for scale the bytes written. Among these passes is the one of a
+single sample from which a capture learns shapes: after it, a model's own arrays often take more of a heap.
 
 Run: python benchmarks/capture_memory.py
 """
 
 import argparse
 import json
-import subprocess
-import sys
+import statistics
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,16 +19,19 @@ import diffusers
 import numpy as np
 import torch
 import xarray as xr
-from capture import _peak
+from apart import HEAPS, apart, gaps
 
 from diffmech.artifacts import write_store
-from diffmech.attention.capture import capture_attention
+from diffmech.attention.capture import capture_attention, cuts
 from diffmech.attention.passes import open_latents
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.study import CaptureConfig
+from diffmech.machine import peak_memory
 from diffmech.models.load import load_denoiser
 from diffmech.models.storage import find_layout, write_pointer
 from diffmech.workflow.memory import reuse_freed_memory
+
+MODEL, LATENTS, STORE = "model/model.json", "latents.zarr.zip", "attention.zarr.zip"
 
 
 @dataclass(frozen=True)
@@ -49,47 +52,57 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=16, help="of the latents; keys = side x side")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--keep", choices=["nothing", "maps", "factors"], default="nothing")
-    parser.add_argument("--alone", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.alone:
-        print(json.dumps(_captured(Size(**options.alone), options)))
-        return
     base = Size(options.layers, options.samples, options.timesteps)
     print(f"kept beside statistics: {options.keep}; {options.side**2} keys, batch {options.batch_size}")
-    print(f"{'layers':>8s}{'samples':>9s}{'timesteps':>11s}{'written MB':>12s}{'added peak MB':>15s}")
+    print(f"{'layers':>8s}{'samples':>9s}{'timesteps':>11s}{'written MB':>12s}{'added peak MB':>15s}{'range':>10s}")
     sizes = [base, *(replace(base, **{f: m * getattr(base, f)}) for f in asdict(base) for m in (4, 16))]
     for size in sizes:
-        command = [sys.executable, __file__, "--alone", json.dumps(asdict(size)), "--side", str(options.side)]
-        command += ["--batch-size", str(options.batch_size), "--keep", options.keep]
-        found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-        line = f"{size.layers:8d}{size.samples:9d}{size.timesteps:11d}{found['written']:12.0f}{found['added']:15.0f}"
-        print(line, flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            apart(_prepare, Path(folder), size, options.side)
+            added = [
+                apart(_captured, Path(folder), size, options, heap)
+                - apart(_unobserved, Path(folder), options.batch_size, heap)
+                for heap in range(HEAPS)
+            ]
+            written = (Path(folder) / STORE).stat().st_size
+        line = f"{size.layers:8d}{size.samples:9d}{size.timesteps:11d}{written / 1e6:12.0f}"
+        spread = f"{min(added) / 1e6:.0f}-{max(added) / 1e6:.0f}"
+        print(f"{line}{statistics.median(added) / 1e6:15.0f}{spread:>10s}", flush=True)
 
 
-def _captured(size: Size, options: argparse.Namespace) -> dict[str, float]:
-    """Return the memory, MB, that one capture adds to a process that has the model, and the MB written."""
-    reuse_freed_memory()  # as every job of the workflow
+def _captured(folder: Path, size: Size, options: argparse.Namespace, heap: int) -> int:
+    """Return the peak memory, bytes, of a process that captures all passes."""
+    _as_a_job()
+    kept = {"maps": {"keep_maps": size.samples}, "factors": {"keep_maps": 0, "keep_factors": size.samples}}
+    config = CaptureConfig(shard_size=size.samples, **kept.get(options.keep, {"keep_maps": 0}))
+    runtime = RuntimeConfig(device="cpu", batch_size=options.batch_size, progress=False)
+    with gaps(heap) as held:
+        capture_attention(folder / LATENTS, folder / MODEL, folder / STORE, capture=config, runtime=runtime)
+        return peak_memory() - held
+
+
+def _unobserved(folder: Path, batch: int, heap: int) -> int:
+    """Return the peak memory, bytes, of a process that runs the passes of a capture and nothing else."""
+    _as_a_job()
+    with gaps(heap) as held:
+        denoiser, passes = load_denoiser(folder / MODEL, device="cpu"), open_latents(folder / LATENTS)
+        every = cuts(slice(0, len(passes.samples)), batch)
+        steps = [(0, slice(0, 1)), *((column, rows) for column in range(len(passes.timesteps)) for rows in every)]
+        for column, rows in steps:
+            x_t, condition = passes.x_t[rows, column].values, passes.condition(rows, column, denoiser.device)
+            with torch.no_grad():
+                denoiser.predict_noise(torch.from_numpy(x_t), int(passes.timesteps[column]), condition)
+        return peak_memory() - held
+
+
+def _as_a_job() -> None:
+    reuse_freed_memory()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        model = _write_model(root / "model", size.layers, options.side)
-        latents = _write_latents(root / "latents.zarr.zip", model, size, options.side)
-        _plain_pass(model, latents, options.batch_size)
-        before, output = _peak(), root / "attention.zarr.zip"
-        count = size.samples
-        kept = {"maps": {"keep_maps": count}, "factors": {"keep_maps": 0, "keep_factors": count}}
-        config = CaptureConfig(shard_size=count, **kept.get(options.keep, {"keep_maps": 0}))
-        runtime = RuntimeConfig(device="cpu", batch_size=options.batch_size, progress=False)
-        capture_attention(latents, model, output, capture=config, runtime=runtime)
-        return {"added": _peak() - before, "written": output.stat().st_size / 1e6}
 
 
-def _plain_pass(model: Path, latents: Path, batch: int) -> None:
-    """Run the model once as a capture does, but unobserved."""
-    denoiser, passes = load_denoiser(model, device="cpu"), open_latents(latents)
-    x_t, rows = torch.from_numpy(passes.x_t[:batch, 0].values), slice(0, batch)
-    with torch.no_grad():
-        denoiser.predict_noise(x_t, 0, passes.condition(rows, 0, denoiser.device))
+def _prepare(folder: Path, size: Size, side: int) -> None:
+    _write_latents(folder / LATENTS, _write_model(folder / Path(MODEL).parent, size.layers, side), size, side)
 
 
 def _write_model(directory: Path, layers: int, side: int) -> Path:
@@ -112,7 +125,7 @@ def _write_model(directory: Path, layers: int, side: int) -> Path:
     return directory / "model.json"
 
 
-def _write_latents(path: Path, model: Path, size: Size, side: int) -> Path:
+def _write_latents(path: Path, model: Path, size: Size, side: int) -> None:
     """Write latents of noise, one chunk per timestep."""
     shape = (size.samples, size.timesteps, 1, side, side)
     passes = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
@@ -134,7 +147,6 @@ def _write_latents(path: Path, model: Path, size: Size, side: int) -> Path:
     )
     chunks = {"chunks": (min(64, size.samples), 1, 1, side, side)}
     write_store(path, dataset, encoding={"x_t": chunks, "noise": chunks})
-    return path
 
 
 if __name__ == "__main__":

@@ -1,11 +1,5 @@
-"""Measuring ways: interleaved rounds in one process for time, fresh processes per way and row for memory.
+"""Measuring ways: interleaved rounds in one process for time, fresh processes per way and row for memory."""
 
-Fresh processes are forked from a server that has imported everything and computed nothing, so that their peaks differ
-by the way alone.
-"""
-
-import multiprocessing
-import random
 import shutil
 import statistics
 import tempfile
@@ -18,6 +12,7 @@ from typing import Any
 from zipfile import ZipFile
 
 import torch
+from apart import CONTEXT, HEAPS, apart, gaps
 from rows import ROWS, Subject, make
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -26,20 +21,11 @@ from ways import STORE, WAYS, Prepared, attention_bytes, reference_entropies
 from diffmech.machine import peak_memory
 from diffmech.workflow.memory import reuse_freed_memory
 
-CONTEXT = multiprocessing.get_context("forkserver")
-PRELOADED = [
-    "diffmech.attention.capture",
-    "diffmech.attention.store",
-    "diffusers.models.unets.unet_2d_condition",
-    "diffusers.models.transformers.transformer_flux",
-    "diffusers.models.transformers.transformer_sd3",
-]
-
 # Ways of ours that claim never to hold an array as large as a map.
 WITHOUT_MAPS = ("our statistics", "our factors")
 
-# Heaps that memory is measured on, and runs on each: a second pass finds the gaps that the first has left.
-HEAPS, RUNS = 5, 2
+# Runs on each heap: a second pass finds the gaps that the first has left.
+RUNS = 2
 
 # In the order of the table; the plain forward is run with the allocator of our jobs and with the default one.
 PLAIN, OTHERS_PLAIN = "plain forward", "plain forward, default allocator"
@@ -87,13 +73,6 @@ class Times:
         return min(self.seconds)
 
 
-def apart(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Return what `function` returns in a fresh process."""
-    CONTEXT.set_forkserver_preload(PRELOADED)
-    with ProcessPoolExecutor(1, mp_context=CONTEXT) as pool:
-        return pool.submit(function, *arguments).result()
-
-
 def reference(index: int, settings: Settings) -> dict[str, list[float]]:
     """Return the entropies of a row in float64, by site."""
     with torch.no_grad():
@@ -112,22 +91,13 @@ def all_of(index: int, name: str, settings: Settings, expected: dict[str, list[f
 
 
 def peak(index: int, name: str, settings: Settings, heap: int) -> int:
-    """Return the peak memory in bytes of a process that prepares a way and runs it a few times.
-
-    How many gaps a heap has, and whether the model's next array fits one, is chance. Each `heap` above zero begins with
-    other gaps, between small arrays that stay and are not counted.
-    """
+    """Return the peak memory in bytes of a process that prepares a way and runs it a few times."""
     subject = _subject(index, settings, reuse=plain_of(name) == PLAIN)
-    chance = random.Random(heap)
-    held = [torch.ones(2 ** chance.randint(10, 18)) for _ in range(40 if heap else 0)]
-    held = chance.sample(held, len(held) // 2)
-    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+    with gaps(heap) as held, torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         prepared = _way(name)(subject)
         for _ in range(RUNS):
             prepared.run(Path(folder))
-    if settings.device == "cuda":
-        return torch.cuda.max_memory_allocated()
-    return peak_memory() - sum(array.nbytes for array in held)
+        return torch.cuda.max_memory_allocated() if settings.device == "cuda" else peak_memory() - held
 
 
 def extra_memory(found: Mapping[str, Alone], name: str) -> float:
@@ -175,7 +145,6 @@ def times(index: int, names: list[str], settings: Settings) -> dict[str, Times]:
     """
     groups = [[name for name in names if plain_of(name) == plain] for plain in (PLAIN, OTHERS_PLAIN)]
     found = {name: Times() for name in names}
-    CONTEXT.set_forkserver_preload(PRELOADED)
     with ProcessPoolExecutor(1, mp_context=CONTEXT) as first, ProcessPoolExecutor(1, mp_context=CONTEXT) as second:
         turns = list(zip((first, second), groups, strict=True))
         for pool, group in turns:

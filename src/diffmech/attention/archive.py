@@ -64,6 +64,12 @@ class ArchivingStore(WrapperStore[MemoryStore]):
         """Return what waits in memory, in order of the keys."""
         return dict(sorted(self._store._store_dict.items()))
 
+    def append_small(self) -> None:
+        """Append what waits in memory to the archive: it is final, and of deep models it is megabytes."""
+        for key, value in self.small().items():
+            self._append(key, value)
+        self._store._store_dict.clear()
+
     def _append(self, key: str, value: Buffer) -> None:
         with self._appending:
             if key not in self.archive.NameToInfo:
@@ -74,13 +80,13 @@ class ArchivingStore(WrapperStore[MemoryStore]):
 def archiving(directory: Path) -> Iterator[ArchivingStore]:
     """Yield the store of `directory`, as `artifacts.building_store` gives it, with its archive open.
 
-    What waits in memory is appended at the end; what is in the directory then, `artifacts.zip_directory` appends.
+    What waits in memory is appended at the end if not before; what is in the directory then, `artifacts.zip_directory`
+    appends.
     """
     with zipfile.ZipFile(archive_of(directory), "w", zipfile.ZIP_STORED) as archive:
         store = ArchivingStore(directory, archive)
         yield store
-        for key, value in store.small().items():
-            store._append(key, value)
+        store.append_small()
 
 
 def write_region(array: Any, region: Region, values: np.ndarray) -> None:

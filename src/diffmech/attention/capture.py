@@ -86,6 +86,7 @@ def capture_attention(
         if denoiser.device.type == "cpu":
             itemsize = next(denoiser.module.parameters()).element_size()
             require_memory(layouts, arrays, batch=min(runtime.batch_size, len(passes.samples)), itemsize=itemsize)
+        store.append_small()
         observe_passes(denoiser, layouts, passes, arrays, kept, runtime)
 
 
