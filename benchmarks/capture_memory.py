@@ -12,14 +12,16 @@ import argparse
 import json
 import statistics
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import diffusers
 import numpy as np
 import torch
 import xarray as xr
-from apart import HEAPS, apart, gaps
+from heaps import HEAPS, gaps
 
 from diffmech.artifacts import write_store
 from diffmech.attention.capture import capture_attention, cuts
@@ -59,27 +61,41 @@ def main() -> None:
     sizes = [base, *(replace(base, **{f: m * getattr(base, f)}) for f in asdict(base) for m in (4, 16))]
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
-            apart(_prepare, Path(folder), size, options.side)
-            added = [
-                apart(_captured, Path(folder), size, options, heap)
-                - apart(_unobserved, Path(folder), options.batch_size, heap)
-                for heap in range(HEAPS)
-            ]
-            written = (Path(folder) / STORE).stat().st_size
+            added, written = _measured(Path(folder), size, options)
         line = f"{size.layers:8d}{size.samples:9d}{size.timesteps:11d}{written / 1e6:12.0f}"
         spread = f"{min(added) / 1e6:.0f}-{max(added) / 1e6:.0f}"
         print(f"{line}{statistics.median(added) / 1e6:15.0f}{spread:>10s}", flush=True)
 
 
-def _captured(folder: Path, size: Size, options: argparse.Namespace, heap: int) -> int:
-    """Return the peak memory, bytes, of a process that captures all passes."""
+def _measured(folder: Path, size: Size, options: argparse.Namespace) -> tuple[list[int], int]:
+    """Return the bytes that a capture adds on each of several heaps, and those that it writes."""
+    # Two processes at a time; none is used twice, and none is forked, whose libraries would be there in part.
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        pool.submit(_prepare, folder, size, options.side).result()
+        pairs = [
+            (
+                pool.submit(_captured, folder, size, options, heap),
+                pool.submit(_unobserved, folder, options.batch_size, heap),
+            )
+            for heap in range(HEAPS)
+        ]
+        found = [(*captured.result(), unobserved.result()) for captured, unobserved in pairs]
+    return [captured - unobserved for captured, _, unobserved in found], found[0][1]
+
+
+def _captured(folder: Path, size: Size, options: argparse.Namespace, heap: int) -> tuple[int, int]:
+    """Return the peak memory, bytes, of a process that captures all passes, and the bytes that it wrote."""
     _as_a_job()
     kept = {"maps": {"keep_maps": size.samples}, "factors": {"keep_maps": 0, "keep_factors": size.samples}}
     config = CaptureConfig(shard_size=size.samples, **kept.get(options.keep, {"keep_maps": 0}))
     runtime = RuntimeConfig(device="cpu", batch_size=options.batch_size, progress=False)
     with gaps(heap) as held:
-        capture_attention(folder / LATENTS, folder / MODEL, folder / STORE, capture=config, runtime=runtime)
-        return peak_memory() - held
+        output = folder / f"{heap}-{STORE}"
+        capture_attention(folder / LATENTS, folder / MODEL, output, capture=config, runtime=runtime)
+        peak = peak_memory() - held
+    written = output.stat().st_size
+    output.unlink()
+    return peak, written
 
 
 def _unobserved(folder: Path, batch: int, heap: int) -> int:

@@ -18,9 +18,8 @@ import torch
 
 sys.path.append(str(Path(__file__).parents[1]))  # what benchmarks share
 
-from apart import apart
 from claims import claims
-from measuring import LINES, Alone, Settings, Times, all_of, bandwidth, extra_memory, plain_of, reference, times
+from measuring import LINES, Alone, Settings, Times, all_of, apart, bandwidth, extra_memory, plain_of, reference, times
 from rows import ROWS
 
 FOOTNOTES = "abcdefghijklmnop"

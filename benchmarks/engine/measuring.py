@@ -1,5 +1,10 @@
-"""Measuring ways: interleaved rounds in one process for time, fresh processes per way and row for memory."""
+"""Measuring ways: interleaved rounds in one process for time, fresh processes per way and row for memory.
 
+Fresh processes are forked from a server that has imported everything and computed nothing, so that their peaks differ
+by the way alone.
+"""
+
+import multiprocessing
 import shutil
 import statistics
 import tempfile
@@ -12,7 +17,7 @@ from typing import Any
 from zipfile import ZipFile
 
 import torch
-from apart import CONTEXT, HEAPS, apart, gaps
+from heaps import HEAPS, gaps
 from rows import ROWS, Subject, make
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -20,6 +25,15 @@ from ways import STORE, WAYS, Prepared, attention_bytes, reference_entropies
 
 from diffmech.machine import peak_memory
 from diffmech.workflow.memory import reuse_freed_memory
+
+CONTEXT = multiprocessing.get_context("forkserver")
+PRELOADED = [
+    "diffmech.attention.capture",
+    "diffmech.attention.store",
+    "diffusers.models.unets.unet_2d_condition",
+    "diffusers.models.transformers.transformer_flux",
+    "diffusers.models.transformers.transformer_sd3",
+]
 
 # Ways of ours that claim never to hold an array as large as a map.
 WITHOUT_MAPS = ("our statistics", "our factors")
@@ -71,6 +85,13 @@ class Times:
     def fastest(self) -> float:
         """Seconds of the fastest round: what else runs on a machine only ever adds."""
         return min(self.seconds)
+
+
+def apart(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what `function` returns in a fresh process."""
+    CONTEXT.set_forkserver_preload(PRELOADED)
+    with ProcessPoolExecutor(1, mp_context=CONTEXT) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def reference(index: int, settings: Settings) -> dict[str, list[float]]:
@@ -145,6 +166,7 @@ def times(index: int, names: list[str], settings: Settings) -> dict[str, Times]:
     """
     groups = [[name for name in names if plain_of(name) == plain] for plain in (PLAIN, OTHERS_PLAIN)]
     found = {name: Times() for name in names}
+    CONTEXT.set_forkserver_preload(PRELOADED)
     with ProcessPoolExecutor(1, mp_context=CONTEXT) as first, ProcessPoolExecutor(1, mp_context=CONTEXT) as second:
         turns = list(zip((first, second), groups, strict=True))
         for pool, group in turns:
