@@ -34,6 +34,9 @@ HELD_BYTES = 2 * 2**20
 FEW_SAMPLES = 16
 MOST_HELD_BYTES = 64 * 2**20
 
+# The share of an array of maps or factors that its last chunk may store in vain.
+MOST_PADDING = 1 / 16
+
 # Less for factors: a map is computed from a whole chunk of each of its two factors.
 FACTOR_CHUNK_BYTES = 2**20
 
@@ -277,8 +280,15 @@ def _leading(axes: Axes, dim: str, kept: Kept) -> Axes:
 
 
 def _kept_per_chunk(fit: int, kept: Kept) -> int:
-    """Return the samples of a chunk of maps or factors: no more than most batches, so that one writes it whole."""
-    return min(_aligned(fit, len(kept.samples)), FEW_SAMPLES)
+    """Return the samples of a chunk of maps or factors: no more than most batches, so that one writes it whole.
+
+    Nor so many that the chunks, of which the last is stored in full, are clearly longer than what is kept.
+    """
+    count = len(kept.samples)
+    length = min(_aligned(fit, count), FEW_SAMPLES)
+    while length > 1 and -count % length > MOST_PADDING * count:
+        length //= 2
+    return length
 
 
 def _add_maps(hierarchy: Hierarchy, site: SiteLayout, kept: Kept, axes: Axes, codecs: Mapping[str, str]) -> None:
@@ -289,7 +299,8 @@ def _add_maps(hierarchy: Hierarchy, site: SiteLayout, kept: Kept, axes: Axes, co
     if per_sample > 2 * CHUNK_BYTES:
         lengths["head"] = 1
         if per_sample > 2 * CHUNK_BYTES * len(site.heads):
-            lengths["query"] = max(1, CHUNK_BYTES * len(site.heads) * site.queries // per_sample)
+            pieces = math.ceil(per_sample / (CHUNK_BYTES * len(site.heads)))
+            lengths["query"] = math.ceil(site.queries / pieces)  # of equal length: the last one is stored in full
     about = {"kept_timesteps": list(kept.timesteps)}
     _add(hierarchy, f"{site.name}/maps", MAPS, leading, lengths, site.sizes, codecs.get("maps"), **about)
 

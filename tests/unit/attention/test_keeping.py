@@ -182,6 +182,19 @@ def test_chunks_of_maps_end_where_those_of_statistics_do(tmp_path: Path, side: i
     assert 1 <= step < whole < samples
 
 
+@pytest.mark.parametrize("samples", [1, 7, 17, 20, 33, 100])
+@pytest.mark.parametrize("side", [8, 16, 72])
+def test_chunks_hardly_store_more_than_is_kept(tmp_path: Path, samples: int, side: int) -> None:
+    site = layout("mid.0.self", side, heads=3)
+    kept = {("mid.0.self", what): Kept(range(samples), [0]) for what in ("maps", "factors")}
+    axes = {"sample": range(samples), "timestep": [0]}
+    arrays = create_attention_store(tmp_path / "a", [site], axes=axes, chunks={}, kept=kept, attrs={})
+    for name in ("maps", "query_factor", "key_factor"):
+        array = arrays["mid.0.self", name]
+        stored = array.nchunks * np.prod(array.chunks)
+        assert array.size <= stored <= 1.07 * array.size
+
+
 def test_further_leading_axes_stay_in_front(tmp_path: Path) -> None:
     site, path = layout("mid.0.self", 4, heads=3), tmp_path / "a.zarr.zip"
     axes = {"guidance": ["conditional", "unconditional"], "sample": [3, 4], "timestep": [100]}
