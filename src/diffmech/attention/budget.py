@@ -14,6 +14,7 @@ import zarr
 
 from diffmech.attention.archive import ArchivingStore
 from diffmech.attention.layout import FACTORS, SiteLayout
+from diffmech.attention.results import LOSS_KEY
 from diffmech.errors import ConfigError, StoreError
 from diffmech.machine import free_disk, free_memory
 
@@ -75,10 +76,16 @@ def stored_values(archive: Path, arrays: Arrays) -> dict[str, int]:
     return stored
 
 
-def held_bytes(arrays: Arrays) -> int:
-    """Return the bytes of one chunk of the statistics of all sites, which are held until it is whole."""
-    whole = [array for (_, variable), array in arrays.items() if part_of(variable) == "statistics"]
-    return sum(math.prod(array.chunks) * array.dtype.itemsize for array in whole)
+def held_bytes(arrays: Arrays, batch: int) -> int:
+    """Return the bytes of statistics that are held at a time when passes have `batch` images.
+
+    Where that is a whole chunk, those of one site; otherwise those of all sites wait for the last batch of the chunk.
+    """
+    held: Counter[str] = Counter()
+    for (site, variable), array in arrays.items():
+        if part_of(variable) == "statistics":
+            held[site] += math.prod(array.chunks) * array.dtype.itemsize
+    return max(held.values()) if batch >= arrays[LOSS_KEY].chunks[-2] else held.total()
 
 
 def kept_share(array: zarr.Array) -> float:
@@ -117,10 +124,10 @@ def require_disk(output: Path, contents: Contents, compression: Mapping[str, Map
 def require_memory(layouts: Sequence[SiteLayout], arrays: Arrays, *, batch: int, itemsize: int) -> None:
     """Raise ConfigError where the memory of this machine surely cannot hold passes of `batch` images on the CPU.
 
-    Counted are the queries, keys, values and outputs of the largest site, with entries of `itemsize` bytes, and one
-    chunk of the statistics of all sites: less than any model needs.
+    Counted are the queries, keys, values and outputs of the largest site, with entries of `itemsize` bytes, and the
+    statistics that are held: less than any model needs.
     """
-    held = held_bytes(arrays)
+    held = held_bytes(arrays, batch)
     per_image = max(
         itemsize * len(site.heads) * (site.queries + site.keys) * (site.components + site.channels) for site in layouts
     )

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from diffmech.attention.kernels import TILE_ELEMENTS, score_tiles
 from diffmech.attention.layout import CHUNK_BYTES, Kept, SiteLayout
-from diffmech.attention.scratch import scratch
+from diffmech.attention.scratch import scratch, scratch_parts
 from diffmech.attention.sums import probability_tiles
 from diffmech.attention.tap import AttentionCall
 from diffmech.attention.writing import Region
@@ -191,21 +191,19 @@ def attention_factors(call: AttentionCall, samples: slice = slice(None), *, mask
     factor_scale (sample, head) and key_bias (sample, head, key) float32. Raises ModelError where the mask depends on
     the query, and where there is one although `masked` is False.
     """
-    factors = _factors(call, samples)
     mask = _mask(call, samples)
     if mask is not None:
         _require_key_mask(call.site.name, mask)
         if not masked:
             raise ModelError(f"{call.site.name}: got an attention mask, but had none on the first pass; {_INSTEAD}")
+    factors = _factors(call, samples, masked=masked)
     if masked:
-        bias = call.query.new_zeros(1) if mask is None else _additive(mask[..., :1, :])
-        shape = factors["key_factor"].shape
-        factors["key_bias"] = bias.expand(*shape[:2], 1, shape[2])[..., 0, :].float()
+        factors["key_bias"].copy_(torch.zeros(1) if mask is None else _additive(mask[..., :1, :])[..., 0, :])
     return factors
 
 
-def _factors(call: AttentionCall, samples: slice) -> dict[str, Tensor]:
-    """Return query_factor, key_factor and factor_scale, whatever the mask."""
+def _factors(call: AttentionCall, samples: slice, *, masked: bool = False) -> dict[str, Tensor]:
+    """Return query_factor, key_factor and factor_scale, and if `masked` an empty key_bias."""
     dtype = torch.promote_types(call.query.dtype, torch.float32)
     query, key = call.query[samples].to(dtype), _keys_of_all_heads(call)[samples].to(dtype)
     key = key - key.mean(-2, keepdim=True)
@@ -214,11 +212,17 @@ def _factors(call: AttentionCall, samples: slice) -> dict[str, Tensor]:
         factor.abs().amax((-2, -1), keepdim=True).clamp_min(torch.finfo(torch.float32).tiny) / LARGEST_ENTRY
         for factor in (query, key)
     )
-    return {
-        "query_factor": (query / query_peak).to(torch.float16),
-        "key_factor": (key / key_peak).to(torch.float16),
-        "factor_scale": (call.scale * query_peak * key_peak).flatten(1).float(),
+    shapes = {
+        "query_factor": (query.shape, torch.float16),
+        "key_factor": (key.shape, torch.float16),
+        "factor_scale": (query.shape[:2], torch.float32),
+        **({"key_bias": (key.shape[:3], torch.float32)} if masked else {}),
     }
+    factors = scratch_parts(shapes, query.device)  # they wait for the writer
+    factors["query_factor"].copy_(query / query_peak)
+    factors["key_factor"].copy_(key / key_peak)
+    factors["factor_scale"].copy_((call.scale * query_peak * key_peak).flatten(1))
+    return factors
 
 
 _INSTEAD = "leave the site out of capture.factors_of.sites and keep its maps instead"

@@ -24,9 +24,9 @@ Coordinate = tuple[str | tuple[str, ...], np.ndarray, dict[str, Any]]
 Axes = Mapping[str, Sequence[int] | Sequence[str]]
 
 # A chunk is one timestep of all heads of as many samples as stay below this.
-CHUNK_BYTES = 8 * 2**20
+CHUNK_BYTES = 4 * 2**20
 
-# The statistics of all sites of a chunk are held until it is whole: deep models get shorter chunks.
+# Where batches are shorter, the statistics of all sites wait for the last batch of a chunk: deep models get short ones.
 HELD_BYTES = 2 * 2**20
 
 # A chunk is also the longest batch, so very deep models may hold more, until it has this many samples. Chunks of maps

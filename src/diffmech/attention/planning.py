@@ -73,7 +73,7 @@ def plan_captures(
     contents, held = {}, {}
     for samples, timesteps in jobs:
         contents[samples, timesteps], held[samples, timesteps] = _contents(
-            calibration, samples, timesteps, both, folder, guided=True
+            calibration, samples, timesteps, both, folder, batch=runtime.batch_size, guided=True
         )
     configured = {"statistics", *(["maps"] * bool(capture.keep_maps)), *(["factors"] * bool(capture.keep_factors))}
     estimates = []
@@ -132,7 +132,7 @@ def plan_untrained(
     each = []
     for there in samples:
         count = min(untrained.samples, there)
-        contents, _ = _contents(calibration, count, timesteps, plain, folder, guided=False)
+        contents, _ = _contents(calibration, count, timesteps, plain, folder, batch=1, guided=False)
         values = {name: size * untrained.seeds for name, size in contents.values.items()}
         twins = Contents(values, contents.around)
         passes = count * len(timesteps)
@@ -189,9 +189,10 @@ def _contents(
     capture: CaptureConfig,
     folder: Path,
     *,
+    batch: int,
     guided: bool,
 ) -> tuple[Contents, int]:
-    """Return what the store of a capture holds, and the bytes of one chunk of its statistics."""
+    """Return what the store of a capture holds, and the bytes of statistics that passes of `batch` images hold."""
     example, ids = calibration.example, list(range(samples))
     guidance = {"guidance": list(example.guidance)} if guided and example.guidance else {}
     prompts = example.prompts
@@ -213,4 +214,4 @@ def _contents(
             prompts=prompts,
             attrs={},
         )
-        return store_contents(store, arrays), held_bytes(arrays)
+        return store_contents(store, arrays), held_bytes(arrays, batch)

@@ -5,17 +5,24 @@ then finds no gap, and the heap grows with layers and passes although no more is
 same size takes over the pages of the last one.
 """
 
+import itertools
 import math
 import mmap
 import weakref
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 # Smaller ones do little harm to a heap.
-SMALLEST = 2**19
+SMALLEST = 2**16
+
+# Parts of a block start at multiples of a cache line.
+ALIGNMENT = 64
+
+Name = TypeVar("Name", bound=Hashable)
 
 # Spare pages beyond this are given back to the system before new ones are asked for.
 MOST_SPARE = 32 * 2**20
@@ -41,6 +48,20 @@ def scratch(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> T
     memory = np.frombuffer(block, np.uint8, size)
     weakref.finalize(memory, spare.append, block)
     return torch.frombuffer(memory, dtype=dtype).view(*shape)
+
+
+def scratch_parts(wanted: Mapping[Name, tuple[Sequence[int], torch.dtype]], device: torch.device) -> dict[Name, Tensor]:
+    """Return uninitialised tensors of these shapes and types that share one block; it is free when all are gone.
+
+    For small arrays that are held while a model goes on: each alone would stand in the way on its heap.
+    """
+    lengths = [math.prod(shape) * dtype.itemsize for shape, dtype in wanted.values()]
+    starts = [0, *itertools.accumulate(-(-length // ALIGNMENT) * ALIGNMENT for length in lengths)]
+    block = scratch([starts[-1]], torch.uint8, device)
+    return {
+        name: block[start : start + length].view(dtype).view(*shape)
+        for (name, (shape, dtype)), start, length in zip(wanted.items(), starts, lengths, strict=False)
+    }
 
 
 def spare_bytes() -> int:

@@ -14,8 +14,8 @@ import numpy as np
 
 from diffmech.attention.archive import Region, write_region
 
-# Enough for one whole chunk of several quantities and a few of maps.
-QUEUE_BYTES = 16 * 2**20
+# Enough for a chunk of maps that is being written and one that waits; more were not faster (measured).
+QUEUE_BYTES = 8 * 2**20
 
 
 class _Writer(threading.Thread):

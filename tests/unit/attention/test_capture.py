@@ -5,7 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from diffmech.attention.capture import capture_attention, observing, survey_site
 from diffmech.attention.keeping import attention_maps
 from diffmech.attention.passes import open_latents
 from diffmech.attention.sites import AttentionSite
+from diffmech.attention.statistics import StatisticsObserver
 from diffmech.attention.store import open_attention
 from diffmech.attention.tap import AttentionCall, AttentionTap
 from diffmech.config.study import CaptureConfig
@@ -133,8 +135,33 @@ def test_small_chunks_change_nothing(latents: MakeLatents, capture: Capture, mon
     monkeypatch.setattr("diffmech.attention.layout.CHUNK_BYTES", 5 * 4 * 64 * 2)
     other = open_attention(capture(path, "small", batch_size=3))
     assert other["down1.0.self"]["entropy"].chunks[0] == (4, 2)
-    assert other["down1.0.self"]["maps"].data.chunksize == (1, 1, 1, 20, 64)
+    assert other["down1.0.self"]["maps"].data.chunksize == (1, 1, 1, 16, 64)
     _assert_same(one, other, 1e-5)
+
+
+def test_what_a_site_found_is_written_before_the_next_one_runs(
+    latents: MakeLatents, model_json: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[tuple[str, str]] = []
+
+    @contextmanager
+    def recording() -> Iterator[object]:
+        yield lambda array, region, values: events.append(("write", array.path.rpartition("/")[0]))
+
+    def observe(collector: StatisticsObserver, call: AttentionCall) -> None:
+        events.append(("run", call.site.name))
+        original(collector, call)
+
+    original = StatisticsObserver.observe
+    monkeypatch.setattr("diffmech.attention.capture.writing", recording)
+    monkeypatch.setattr(StatisticsObserver, "observe", observe)
+    runtime = RUNTIME.model_copy(update={"batch_size": 6})
+    path = latents(timesteps=(100,))
+    capture_attention(path, model_json, tmp_path / "a.zarr.zip", capture=CaptureConfig(keep_maps=0), runtime=runtime)
+    sites = [site for event, site in events if event == "run"]
+    assert len(sites) == len(set(sites)) > 1
+    expected = [event for site in sites for event in (("run", site), ("write", site))]
+    assert list(dict.fromkeys(events)) == [*expected, ("write", "")]
 
 
 def test_a_shard_beyond_the_end_of_the_data_set_is_empty(latents: MakeLatents, capture: Capture) -> None:

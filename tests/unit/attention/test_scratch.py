@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diffmech.attention import scratch as module
-from diffmech.attention.scratch import MOST_SPARE, SMALLEST, scratch, spare_bytes
+from diffmech.attention.scratch import MOST_SPARE, SMALLEST, scratch, scratch_parts, spare_bytes
 
 CPU = torch.device("cpu")
 
@@ -51,3 +51,22 @@ def test_spare_pages_are_given_back_before_many_more_are_asked_for() -> None:
     assert spare_bytes() == 0
     del other
     assert spare_bytes() == MOST_SPARE
+
+
+def test_parts_of_a_block_are_apart_and_free_together() -> None:
+    wanted = {
+        "a": ([3, 5], torch.float16),
+        "b": ([SMALLEST], torch.float32),
+        "flags": ([7], torch.bool),
+        "": ([0, 4], torch.float64),
+    }
+    parts = scratch_parts(wanted, CPU)
+    assert {name: (list(part.shape), part.dtype) for name, part in parts.items()} == wanted
+    for value, part in enumerate(parts.values()):
+        part.fill_(value % 2)
+    assert [part.double().mean().item() for part in parts.values() if part.numel()] == [0, 1, 0]
+    address, last = parts["a"].data_ptr(), parts["flags"]
+    del parts, part
+    assert scratch_parts(wanted, CPU)["a"].data_ptr() != address
+    del last
+    assert scratch_parts(wanted, CPU)["a"].data_ptr() == address
