@@ -11,7 +11,6 @@ Run: python benchmarks/capture.py --samples 200 --timesteps 3 --rounds 3
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from diffmech.attention.tap import AttentionCall, AttentionTap
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.models import Architecture
 from diffmech.config.study import CaptureConfig, LatentsConfig
+from diffmech.machine import peak_memory
 from diffmech.models.architecture import build_model, build_scheduler
 from diffmech.models.load import load_denoiser
 from diffmech.models.storage import find_layout, save_denoiser, write_pointer
@@ -161,21 +161,11 @@ def _compare_memory(latents: dict[int, Path], model: Path, options: argparse.Nam
 def _memory_of_one_capture(latents: Path, model: Path, runtime: RuntimeConfig) -> dict[str, float]:
     """Return peak resident memory, MB, once the model is loaded and after a whole capture."""
     load_denoiser(model, device=runtime.device)
-    before = _peak()
+    before = peak_memory() / 1e6
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "attention.zarr.zip"
         capture_attention(latents, model, output, capture=CaptureConfig(keep_maps=0), runtime=runtime)
-    return {"before": before, "peak": _peak()}
-
-
-def _peak() -> float:
-    """Return this process's peak resident memory, MB."""
-    status = Path("/proc/self/status")
-    if status.is_file():  # getrusage would count the parent's peak too, which a child inherits on Linux
-        found = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(found.split()[1]) * 1024 / 1e6
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+    return {"before": before, "peak": peak_memory() / 1e6}
 
 
 def _write_model(directory: Path) -> Path:

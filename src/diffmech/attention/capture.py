@@ -241,11 +241,12 @@ def _observe_chunks(
 
     With guidance, each chunk is run once per branch. A batch that does not fit into memory is halved, see `Batches`.
     """
+    branches: list[tuple[int, ...]] = [(branch,) for branch in range(len(latents.guidance))] or [()]
     steps = [
         (column, chunk, branch, rows)
         for column in range(len(latents.timesteps))
         for chunk in cuts(slice(0, len(latents.samples)), arrays[LOSS_KEY].chunks[-2])
-        for branch in range(len(latents.guidance) or 1)
+        for branch in branches
         for rows in cuts(chunk, runtime.batch_size)
     ]
     batches = Batches(runtime.batch_size)
@@ -253,20 +254,21 @@ def _observe_chunks(
     def written(region: Region, key: Key, values: np.ndarray) -> None:
         write(arrays[key], region, values)
 
-    def run(column: int, start: int, branch: int, x_t: np.ndarray, noise: np.ndarray | None, rows: slice) -> None:
+    def run(
+        column: int, start: int, branch: tuple[int, ...], x_t: np.ndarray, noise: np.ndarray | None, rows: slice
+    ) -> None:
         some = slice(rows.start - start, rows.stop - start)
-        keeper.before, keeper.row, keeper.column = (branch,) if latents.guidance else (), rows.start, column
+        keeper.before, keeper.row, keeper.column = branch, rows.start, column
         noised = torch.from_numpy(x_t[some]).to(device)
         added = None if noise is None else torch.from_numpy(noise[some]).to(device)
-        condition = latents.condition(rows, column, device, branch)
+        condition = latents.condition(rows, column, device, *branch)
         observe(partial(results.fill, (rows,)), noised, added, int(latents.timesteps[column]), condition)
 
     for column, chunk, branch, rows in progress(steps, "capture (batches)", total=len(steps), show=runtime.progress):
         if rows.start == chunk.start:  # a chunk of latents is read once, not once per batch
             x_t = latents.x_t[chunk, column].values
             noise = None if latents.noise is None else latents.noise[chunk, column].values
-            region: Region = (*((branch,) if latents.guidance else ()), chunk, column)
-            results = ChunkResults(layouts, (chunk,), partial(written, region))
+            results = ChunkResults(layouts, (chunk,), partial(written, (*branch, chunk, column)))
         batches.run(rows, partial(run, column, chunk.start, branch, x_t, noise))
 
 
