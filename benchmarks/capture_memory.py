@@ -1,18 +1,22 @@
 """Does a capture need more memory for more samples, timesteps or layers? Peak resident memory of fresh processes.
 
 An untrained U-Net of `--layers` attention layers is captured, and four and sixteen times as many samples, timesteps or
-layers. Printed is what is added to a process that runs the same passes of the same model unobserved, in the median of
-several heaps, the least and the most of them, and for scale the bytes written. Among these passes is the one of a
-single sample from which a capture learns shapes: after it, a model's own arrays often take more of a heap.
+layers. Printed is what is added to a process that runs the same passes of the same model unobserved, among them the
+one of a single sample from which a capture learns shapes. Every array has pages of its own, so that what is held at a
+time counts and nothing else (glibc). With `--heaps` also the median, least and most with the allocator of a job, on
+so many heaps: whether the next array fits a gap there is chance. For scale, the bytes written.
 
 Run: python benchmarks/capture_memory.py
 """
 
 import argparse
+import ctypes
 import json
 import statistics
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,7 +25,7 @@ import diffusers
 import numpy as np
 import torch
 import xarray as xr
-from heaps import HEAPS, gaps
+from heaps import gaps
 
 from diffmech.artifacts import write_store
 from diffmech.attention.capture import capture_attention, cuts
@@ -31,7 +35,10 @@ from diffmech.config.study import CaptureConfig
 from diffmech.machine import peak_memory
 from diffmech.models.load import load_denoiser
 from diffmech.models.storage import find_layout, write_pointer
-from diffmech.workflow.memory import reuse_freed_memory
+from diffmech.workflow.memory import MMAP_THRESHOLD, TRIM_THRESHOLD, reuse_freed_memory
+
+# Arrays from this size on have pages of their own where memory is measured exactly (glibc).
+PAGES_FROM = 2**14
 
 MODEL, LATENTS, STORE = "model/model.json", "latents.zarr.zip", "attention.zarr.zip"
 
@@ -54,21 +61,25 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=16, help="of the latents; keys = side x side")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--keep", choices=["nothing", "maps", "factors"], default="nothing")
+    parser.add_argument("--heaps", type=int, default=0)
     options = parser.parse_args()
     base = Size(options.layers, options.samples, options.timesteps)
     print(f"kept beside statistics: {options.keep}; {options.side**2} keys, batch {options.batch_size}")
-    print(f"{'layers':>8s}{'samples':>9s}{'timesteps':>11s}{'written MB':>12s}{'added peak MB':>15s}{'range':>10s}")
+    heading = f"{'layers':>8s}{'samples':>9s}{'timesteps':>11s}{'written MB':>12s}{'added MB':>10s}"
+    print(heading + (f"{'heaps':>8s}{'range':>9s}" if options.heaps else ""))
     sizes = [base, *(replace(base, **{f: m * getattr(base, f)}) for f in asdict(base) for m in (4, 16))]
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
-            added, written = _measured(Path(folder), size, options)
-        line = f"{size.layers:8d}{size.samples:9d}{size.timesteps:11d}{written / 1e6:12.0f}"
-        spread = f"{min(added) / 1e6:.0f}-{max(added) / 1e6:.0f}"
-        print(f"{line}{statistics.median(added) / 1e6:15.0f}{spread:>10s}", flush=True)
+            held, added, written = _measured(Path(folder), size, options)
+        line = f"{size.layers:8d}{size.samples:9d}{size.timesteps:11d}{written / 1e6:12.0f}{held / 1e6:10.1f}"
+        if added:
+            spread = f"{min(added) / 1e6:.0f}-{max(added) / 1e6:.0f}"
+            line += f"{statistics.median(added) / 1e6:8.0f}{spread:>9s}"
+        print(line, flush=True)
 
 
-def _measured(folder: Path, size: Size, options: argparse.Namespace) -> tuple[list[int], int]:
-    """Return the bytes that a capture adds on each of several heaps, and those that it writes."""
+def _measured(folder: Path, size: Size, options: argparse.Namespace) -> tuple[int, list[int], int]:
+    """Return the bytes that a capture adds, on exact pages and on each heap, and those that it writes."""
     # Two processes at a time; none is used twice, and none is forked, whose libraries would be there in part.
     with ProcessPoolExecutor(2, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         pool.submit(_prepare, folder, size, options.side).result()
@@ -77,31 +88,30 @@ def _measured(folder: Path, size: Size, options: argparse.Namespace) -> tuple[li
                 pool.submit(_captured, folder, size, options, heap),
                 pool.submit(_unobserved, folder, options.batch_size, heap),
             )
-            for heap in range(HEAPS)
+            for heap in (None, *range(options.heaps))
         ]
         found = [(*captured.result(), unobserved.result()) for captured, unobserved in pairs]
-    return [captured - unobserved for captured, _, unobserved in found], found[0][1]
+    held, *added = [captured - unobserved for captured, _, unobserved in found]
+    return held, added, found[0][1]
 
 
-def _captured(folder: Path, size: Size, options: argparse.Namespace, heap: int) -> tuple[int, int]:
+def _captured(folder: Path, size: Size, options: argparse.Namespace, heap: int | None) -> tuple[int, int]:
     """Return the peak memory, bytes, of a process that captures all passes, and the bytes that it wrote."""
-    _as_a_job()
     kept = {"maps": {"keep_maps": size.samples}, "factors": {"keep_maps": 0, "keep_factors": size.samples}}
     config = CaptureConfig(shard_size=size.samples, **kept.get(options.keep, {"keep_maps": 0}))
     runtime = RuntimeConfig(device="cpu", batch_size=options.batch_size, progress=False)
-    with gaps(heap) as held:
-        output = folder / f"{heap}-{STORE}"
+    output = folder / f"{heap}-{STORE}"
+    with _allocator(heap) as between:
         capture_attention(folder / LATENTS, folder / MODEL, output, capture=config, runtime=runtime)
-        peak = peak_memory() - held
+        peak = peak_memory() - between
     written = output.stat().st_size
     output.unlink()
     return peak, written
 
 
-def _unobserved(folder: Path, batch: int, heap: int) -> int:
+def _unobserved(folder: Path, batch: int, heap: int | None) -> int:
     """Return the peak memory, bytes, of a process that runs the passes of a capture and nothing else."""
-    _as_a_job()
-    with gaps(heap) as held:
+    with _allocator(heap) as between:
         denoiser, passes = load_denoiser(folder / MODEL, device="cpu"), open_latents(folder / LATENTS)
         every = cuts(slice(0, len(passes.samples)), batch)
         steps = [(0, slice(0, 1)), *((column, rows) for column in range(len(passes.timesteps)) for rows in every)]
@@ -109,12 +119,22 @@ def _unobserved(folder: Path, batch: int, heap: int) -> int:
             x_t, condition = passes.x_t[rows, column].values, passes.condition(rows, column, denoiser.device)
             with torch.no_grad():
                 denoiser.predict_noise(torch.from_numpy(x_t), int(passes.timesteps[column]), condition)
-        return peak_memory() - held
+        return peak_memory() - between
 
 
-def _as_a_job() -> None:
-    reuse_freed_memory()
+@contextmanager
+def _allocator(heap: int | None) -> Iterator[int]:
+    """Run the body with the allocator of a job on a heap with gaps, or on exact pages; yield the bytes between gaps."""
     torch.set_num_threads(1)
+    if heap is None:
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(MMAP_THRESHOLD, PAGES_FROM)
+        mallopt(TRIM_THRESHOLD, 0)
+        yield 0
+        return
+    reuse_freed_memory()
+    with gaps(heap) as between:
+        yield between
 
 
 def _prepare(folder: Path, size: Size, side: int) -> None:
