@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=16, help="of the latents; keys = side x side")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--keep", choices=["nothing", "maps", "factors"], default="nothing")
-    parser.add_argument("--heaps", type=int, default=0)
+    parser.add_argument("--heaps", type=int, default=0, help="measure on so many heaps too")
     options = parser.parse_args()
     base = Size(options.layers, options.samples, options.timesteps)
     print(f"kept beside statistics: {options.keep}; {options.side**2} keys, batch {options.batch_size}")

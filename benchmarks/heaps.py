@@ -6,9 +6,6 @@ from contextlib import contextmanager
 
 import torch
 
-# How many to measure memory on.
-HEAPS = 5
-
 
 @contextmanager
 def gaps(heap: int) -> Iterator[int]:

@@ -98,7 +98,7 @@ def store_axes(passes: Latents) -> dict[str, Any]:
 
 def lay_out(
     store: Path | ArchivingStore, layouts: Sequence[SiteLayout], axes: Mapping[str, Any], **contents: Any
-) -> dict[tuple[str, str], zarr.Array]:
+) -> dict[Key, zarr.Array]:
     """Lay out the empty store of a capture with these `axes`; for `contents` see `create_attention_store`."""
     group = samples_per_chunk(layouts, len(axes["sample"]))
     chunks = {**dict.fromkeys(axes, 1), "sample": group}
@@ -109,8 +109,8 @@ def observe_passes(
     denoiser: Denoiser,
     layouts: list[SiteLayout],
     passes: Latents,
-    arrays: Mapping[tuple[str, str], zarr.Array],
-    kept: Mapping[tuple[str, str], Kept],
+    arrays: Mapping[Key, zarr.Array],
+    kept: Mapping[Key, Kept],
     runtime: RuntimeConfig,
 ) -> None:
     """Run all `passes` and fill the arrays of `lay_out` with what is observed."""

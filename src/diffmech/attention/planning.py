@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffmech.attention.archive import archiving
-from diffmech.attention.budget import Contents, held_bytes, store_contents
+from diffmech.attention.budget import Arrays, Contents, held_bytes, store_contents
 from diffmech.attention.calibration import Calibration
 from diffmech.attention.capture import lay_out
 from diffmech.attention.keeping import choose_kept
@@ -72,9 +72,9 @@ def plan_captures(
     both = capture.model_copy(update={"keep_maps": counts["maps"], "keep_factors": counts["factors"]})
     contents, held = {}, {}
     for samples, timesteps in jobs:
-        contents[samples, timesteps], held[samples, timesteps] = _contents(
-            calibration, samples, timesteps, both, folder, batch=runtime.batch_size, guided=True
-        )
+        found, arrays = _contents(calibration, samples, timesteps, both, folder, guided=True)
+        contents[samples, timesteps] = found
+        held[samples, timesteps] = held_bytes(arrays, runtime.batch_size)
     configured = {"statistics", *(["maps"] * bool(capture.keep_maps)), *(["factors"] * bool(capture.keep_factors))}
     estimates = []
     for extra in ([], ["maps"], ["factors"], ["maps", "factors"]):
@@ -132,7 +132,7 @@ def plan_untrained(
     each = []
     for there in samples:
         count = min(untrained.samples, there)
-        contents, _ = _contents(calibration, count, timesteps, plain, folder, batch=1, guided=False)
+        contents, _ = _contents(calibration, count, timesteps, plain, folder, guided=False)
         values = {name: size * untrained.seeds for name, size in contents.values.items()}
         twins = Contents(values, contents.around)
         passes = count * len(timesteps)
@@ -189,10 +189,9 @@ def _contents(
     capture: CaptureConfig,
     folder: Path,
     *,
-    batch: int,
     guided: bool,
-) -> tuple[Contents, int]:
-    """Return what the store of a capture holds, and the bytes of statistics that passes of `batch` images hold."""
+) -> tuple[Contents, Arrays]:
+    """Return what the store of a capture holds, and its arrays, which are laid out and gone."""
     example, ids = calibration.example, list(range(samples))
     guidance = {"guidance": list(example.guidance)} if guided and example.guidance else {}
     prompts = example.prompts
@@ -214,4 +213,4 @@ def _contents(
             prompts=prompts,
             attrs={},
         )
-        return store_contents(store, arrays), held_bytes(arrays, batch)
+        return store_contents(store, arrays), arrays

@@ -53,7 +53,7 @@ def capture_untrained(
         if not samples:
             create_attention_store(store, [], axes=axes, chunks=dict.fromkeys(axes, 1), attrs=attrs)
             return
-        arrays: dict[tuple[str, str], zarr.Array] = {}
+        arrays: dict[Key, zarr.Array] = {}
         batches = Batches(runtime.batch_size)
 
         def run(denoiser: Denoiser, observe: Observe, results: ChunkResults, column: int, rows: slice) -> None:

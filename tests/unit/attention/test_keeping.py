@@ -15,6 +15,7 @@ from diffmech.attention.capture import capture_attention
 from diffmech.attention.compression import CODECS, choose_codec
 from diffmech.attention.keeping import attention_factors, attention_maps, choose_kept, map_blocks
 from diffmech.attention.layout import Kept, SiteLayout, create_attention_store, samples_per_chunk
+from diffmech.attention.scratch import ALIGNMENT
 from diffmech.attention.sites import AttentionSite
 from diffmech.attention.store import open_attention
 from diffmech.attention.tap import AttentionCall
@@ -133,19 +134,23 @@ def test_maps_in_blocks_of_queries_are_the_softmax(length: int, way: str, monkey
 
 
 def test_no_array_of_queries_by_keys_exists_while_factors_are_made() -> None:
-    largest = 0
+    largest = raw = 0
 
     class Watch(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-            nonlocal largest
+            nonlocal largest, raw
             out = func(*args, **(kwargs or {}))
-            largest = max(largest, out.nbytes if isinstance(out, torch.Tensor) else 0)
+            if isinstance(out, torch.Tensor) and out.dtype == torch.uint8:
+                raw = max(raw, out.numel())
+            elif isinstance(out, torch.Tensor):
+                largest = max(largest, out.numel())
             return out
 
     call = call_of(256, 256)
     with Watch():
-        attention_factors(call)
-    assert 0 < largest <= 1.1 * call.query.nbytes
+        factors = attention_factors(call)
+    assert 0 < largest <= call.query.numel()
+    assert 0 < raw <= sum(-(-factor.nbytes // ALIGNMENT) * ALIGNMENT for factor in factors.values())
 
 
 def test_large_maps_are_made_and_stored_in_chunks_of_some_queries(tmp_path: Path) -> None:
