@@ -1,10 +1,10 @@
 """What it costs to see attention: our ways and others' beside the plain forward, on four denoisers, in one run.
 
 Run: python benchmarks/engine [--quick] [--threads N] [--rows small flux]. Prints one table and how the engine's claims
-fare. Rounds are interleaved; times are those of the fastest round, since what else runs on a machine only ever adds,
-beside the smallest and largest ratio within a round. Memory is the peak of a fresh process beyond that of the plain
-forward. Our ways run under the allocator settings of our jobs, the others under the default ones, each beside a plain
-forward of the same. The error is that of entropy against float64. docs/benchmarks.md says what each way is.
+fare. A run is a capture of some timesteps, rounds interleave. Times are those of the fastest round, since what else
+runs on a machine only ever adds, beside the smallest and largest ratio within a round. Memory is the peak of a fresh
+process beyond that of the plain forward. All ways run under the allocator settings of our jobs. The error is that of
+entropy against float64. docs/benchmarks.md says what each way is.
 """
 
 import argparse
@@ -19,8 +19,9 @@ import torch
 sys.path.append(str(Path(__file__).parents[1]))  # what benchmarks share
 
 from claims import claims
-from measuring import LINES, Alone, Settings, Times, all_of, apart, bandwidth, extra_memory, plain_of, reference, times
+from measuring import PLAIN, Alone, Settings, Times, all_of, apart, bandwidth, extra_memory, reference, times
 from rows import ROWS
+from ways import WAYS
 
 FOOTNOTES = "abcdefghijklmnop"
 
@@ -29,12 +30,14 @@ def main() -> None:
     """Print the machine, the table, footnotes, and the claims."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true", help="smaller inputs and two rounds, one to two minutes")
-    parser.add_argument("--rounds", type=int, default=None, help="5, or 2 if quick")
+    parser.add_argument("--rounds", type=int, default=None, help="3, or 2 if quick")
+    parser.add_argument("--passes", type=int, default=None, help="timesteps of a capture: 4, or 1 if quick")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rows", nargs="+", default=[""], help="parts of names, e.g. small flux")
     options = parser.parse_args()
-    settings = Settings(options.rounds or (2 if options.quick else 5), options.threads, options.quick, options.device)
+    rounds, passes = options.rounds or (2 if options.quick else 3), options.passes or (1 if options.quick else 4)
+    settings = Settings(rounds, passes, options.threads, options.quick, options.device)
     start, found = time.perf_counter(), []
     notes: dict[str, str] = {}
     print(_machine(settings), flush=True)
@@ -46,7 +49,7 @@ def main() -> None:
         tokens = row.quick_tokens if settings.quick else row.tokens
         print(f"{row.name}, {tokens} tokens ({row.about})", flush=True)
         expected = apart(reference, index, settings)
-        ways = {name: all_of(index, name, settings, expected) for name in LINES}
+        ways = {name: all_of(index, name, settings, expected) for name in WAYS}
         seconds = apart(times, index, [name for name, way in ways.items() if not way.reason], settings)
         for name, way in ways.items():
             for text in filter(None, (way.reason, way.note)):
@@ -68,9 +71,9 @@ def _way(name: str, mark: str, ways: dict[str, Alone], seconds: dict[str, Times]
     way, label = ways[name], f"{name} [{mark}]" if mark else name
     if way.reason:
         return _line(label, *["-"] * 6, fastest and "-")
-    mine, plain = seconds[name], seconds[plain_of(name)]
+    mine, plain = seconds[name], seconds[PLAIN]
     ratios = [one / other for one, other in zip(mine.seconds, plain.seconds, strict=True)]
-    is_plain = name == plain_of(name)
+    is_plain = name == PLAIN
     extra = extra_memory(ways, name) / 1e6
     used = None
     if fastest:
@@ -102,7 +105,7 @@ def _machine(settings: Settings) -> str:
     load = f"load {os.getloadavg()[0]:.1f} before"
     return (
         f"{name}, {len(models)} cores, {settings.threads} threads, torch {torch.__version__}, diffusers "
-        f"{diffusers.__version__}, {settings.rounds} rounds, {load}"
+        f"{diffusers.__version__}, {settings.rounds} rounds of {settings.passes} passes, {load}"
     )
 
 

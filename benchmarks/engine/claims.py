@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from measuring import WITHOUT_MAPS, Alone, Times, extra_memory, plain_of
+from measuring import PLAIN, WITHOUT_MAPS, Alone, Times, extra_memory
 from rows import Row
 
 
@@ -40,8 +40,8 @@ def _faster(times: Mapping[str, Times], ours: str, are: str, naive: str, least: 
 
 
 def _to_plain(times: Mapping[str, Times], name: str) -> float:
-    """Return how many plain forwards under its own allocator a way takes."""
-    return times[name].fastest / times[plain_of(name)].fastest
+    """Return how many plain forwards a way takes."""
+    return times[name].fastest / times[PLAIN].fastest
 
 
 def _bytes(found: Alone, kind: str) -> int:

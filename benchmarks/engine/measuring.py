@@ -41,8 +41,8 @@ WITHOUT_MAPS = ("our statistics", "our factors")
 # Heaps that memory is measured on, and runs on each: a second pass finds the gaps that the first has left.
 HEAPS, RUNS = 5, 2
 
-# In the order of the table; the plain forward is run with the allocator of our jobs and with the default one.
-PLAIN, OTHERS_PLAIN = "plain forward", "plain forward, default allocator"
+# What every way is compared with.
+PLAIN = "plain forward"
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class Settings:
     """How to measure."""
 
     rounds: int
+    passes: int  # timesteps of a capture, by which a time is divided
     threads: int
     quick: bool
     device: str
@@ -76,10 +77,9 @@ class Alone:
 
 @dataclass
 class Times:
-    """Seconds of every round, and how many of them saving took."""
+    """Seconds of one pass, mean over the passes of every round."""
 
     seconds: list[float] = field(default_factory=list)
-    saving: list[float] = field(default_factory=list)
 
     @property
     def fastest(self) -> float:
@@ -106,36 +106,37 @@ def all_of(index: int, name: str, settings: Settings, expected: dict[str, list[f
     found: Alone = apart(alone, index, name, settings, expected)
     if not found.reason:
         # Others keep what they see, hundreds of megabytes, beside which a heap's gaps do not matter.
-        heaps = HEAPS if plain_of(name) == PLAIN and settings.device == "cpu" and not settings.quick else 1
+        ours = name == PLAIN or name.startswith("our ")
+        heaps = HEAPS if ours and settings.device == "cpu" and not settings.quick else 1
         found.peaks = [apart(peak, index, name, settings, heap) for heap in range(heaps)]
     return found
 
 
 def peak(index: int, name: str, settings: Settings, heap: int) -> int:
     """Return the peak memory in bytes of a process that prepares a way and runs it a few times."""
-    subject = _subject(index, settings, reuse=plain_of(name) == PLAIN)
+    subject = _subject(index, settings)
     with gaps(heap) as held, torch.no_grad(), tempfile.TemporaryDirectory() as folder:
-        prepared = _way(name)(subject)
+        prepared = WAYS[name](subject)
         for _ in range(RUNS):
-            prepared.run(Path(folder))
+            prepared.run(Path(folder), 1)
         return torch.cuda.max_memory_allocated() if settings.device == "cuda" else peak_memory() - held
 
 
 def extra_memory(found: Mapping[str, Alone], name: str) -> float:
-    """Return the bytes that a way takes beyond the plain forward under its allocator, in the median of their heaps."""
-    pairs = zip(found[name].peaks, found[plain_of(name)].peaks, strict=True)
+    """Return the bytes that a way takes beyond the plain forward, in the median of the heaps that both ran on."""
+    pairs = zip(found[name].peaks, found[PLAIN].peaks, strict=False)
     return statistics.median(mine - plain for mine, plain in pairs)
 
 
 def alone(index: int, name: str, settings: Settings, expected: dict[str, list[float]]) -> Alone:
     """Run one way once and tell what it left, in memory and on disk."""
-    subject = _subject(index, settings, reuse=plain_of(name) == PLAIN)
+    subject = _subject(index, settings)
     found = Alone()
     with torch.no_grad(), tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         try:
-            prepared = _way(name)(subject)
-            prepared.run(folder)
+            prepared = WAYS[name](subject)
+            prepared.run(folder, 1)
         except Exception as error:  # a way that cannot do a row is a result
             return Alone(reason=f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}")
         found.note = prepared.note
@@ -153,40 +154,21 @@ def alone(index: int, name: str, settings: Settings, expected: dict[str, list[fl
             found.moved = found.disk + attention_bytes(subject)
         if name in WITHOUT_MAPS:
             with _Largest() as largest:
-                prepared.run(folder)
+                prepared.run(folder, 1)
             found.largest = largest.elements
     return found
 
 
 def times(index: int, names: list[str], settings: Settings) -> dict[str, Times]:
-    """Run the ways in turn, `settings.rounds` times after one plain forward, each into an empty folder.
-
-    Two processes take turns: one for our ways, with the allocator of our jobs, one for the others, with the default
-    one. Each has a plain forward of its own, `plain_of`.
-    """
-    groups = [[name for name in names if plain_of(name) == plain] for plain in (PLAIN, OTHERS_PLAIN)]
+    """Run the ways in turn in a process of their own, `settings.rounds` times, each into an empty folder."""
     found = {name: Times() for name in names}
     CONTEXT.set_forkserver_preload(PRELOADED)
-    with ProcessPoolExecutor(1, mp_context=CONTEXT) as first, ProcessPoolExecutor(1, mp_context=CONTEXT) as second:
-        turns = list(zip((first, second), groups, strict=True))
-        for pool, group in turns:
-            pool.submit(_prepare, index, group, settings).result()
+    with ProcessPoolExecutor(1, mp_context=CONTEXT) as pool:
+        pool.submit(_prepare, index, names, settings).result()
         for _ in range(settings.rounds):
-            for pool, group in turns:
-                for name in group:
-                    seconds, saving = pool.submit(_timed, name, settings).result()
-                    found[name].seconds.append(seconds)
-                    found[name].saving.append(saving)
+            for name in names:
+                found[name].seconds.append(pool.submit(_timed, name, settings).result())
     return found
-
-
-def plain_of(name: str) -> str:
-    """Return the name of the plain forward that ran beside a way, under the same allocator."""
-    return PLAIN if name == PLAIN or name.startswith("our ") else OTHERS_PLAIN
-
-
-def _way(name: str) -> Callable[[Subject], Prepared]:
-    return WAYS[PLAIN if name == OTHERS_PLAIN else name]
 
 
 def bandwidth() -> float:
@@ -203,31 +185,27 @@ def bandwidth() -> float:
     return 2 * source.nbytes / best
 
 
-LINES = [name for name in WAYS if plain_of(name) == PLAIN]
-LINES += [OTHERS_PLAIN, *(name for name in WAYS if name not in LINES)]
-
 _prepared: dict[str, Prepared] = {}  # of a process that times ways
 
 
 def _prepare(index: int, names: list[str], settings: Settings) -> None:
-    reuse = plain_of(names[0]) == PLAIN
     with torch.no_grad():
-        shared = _subject(index, settings, reuse=reuse)
+        shared = _subject(index, settings)
         for name in names:
             # nnsight rewrites the forwards of a model for good: it has its own.
-            _prepared[name] = _way(name)(_subject(index, settings) if name == "nnsight" else shared)
+            _prepared[name] = WAYS[name](_subject(index, settings) if name == "nnsight" else shared)
         shared.forward()
 
 
 @torch.no_grad()
-def _timed(name: str, settings: Settings) -> tuple[float, float]:
+def _timed(name: str, settings: Settings) -> float:
     folder = Path(tempfile.mkdtemp())
     try:
         _wait(settings)
         start = time.perf_counter()
-        saving = _prepared[name].run(folder)
+        _prepared[name].run(folder, settings.passes)
         _wait(settings)
-        return time.perf_counter() - start, saving
+        return (time.perf_counter() - start) / settings.passes
     finally:
         shutil.rmtree(folder)
 
@@ -237,9 +215,8 @@ def _wait(settings: Settings) -> None:
         torch.cuda.synchronize()
 
 
-def _subject(index: int, settings: Settings, *, reuse: bool = False) -> Subject:
-    if reuse:  # as every job of the workflow
-        reuse_freed_memory()
+def _subject(index: int, settings: Settings) -> Subject:
+    reuse_freed_memory()  # as every job of the workflow
     torch.set_num_threads(settings.threads)
     return make(ROWS[index], quick=settings.quick, device=settings.device)
 

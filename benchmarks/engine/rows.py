@@ -31,6 +31,11 @@ class Subject:
         output: Tensor = self.model(**self.inputs, return_dict=False)[0]
         return output
 
+    def forwards(self, count: int) -> None:
+        """Run `count` forwards."""
+        for _ in range(count):
+            self.forward()
+
 
 @dataclass(frozen=True)
 class Row:

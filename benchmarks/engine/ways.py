@@ -1,8 +1,7 @@
-"""Ways to see attention, ours and others'. Each is prepared once and then run: a forward, and all that is written."""
+"""Ways to see attention, ours and others'. Each is prepared once and then run: forwards, and all that is written."""
 
 import math
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,12 +33,12 @@ STORE, SAVED = "attention.zarr.zip", "maps.pt"
 
 @dataclass
 class Prepared:
-    """A way on one subject. `run(folder)` returns the seconds that saving after the forward took.
+    """A way on one subject. `run(folder, passes)` runs so many forwards, each another timestep of one capture.
 
     `entropies(folder)` gives, by site, those of the first sample and `CHECKED_HEADS`, from what the last run left.
     """
 
-    run: Callable[[Path], float]
+    run: Callable[[Path, int], None]
     entropies: Callable[[Path], dict[str, Tensor]] = field(default=lambda folder: {})
     write: Callable[[Path], None] = field(default=lambda folder: None)  # what is written outside of the timed run
     note: str = ""
@@ -47,12 +46,7 @@ class Prepared:
 
 def plain(subject: Subject) -> Prepared:
     """The forward alone."""
-
-    def run(folder: Path) -> float:
-        subject.forward()
-        return 0.0
-
-    return Prepared(run)
+    return Prepared(lambda folder, passes: subject.forwards(passes))
 
 
 def statistics(subject: Subject) -> Prepared:
@@ -61,14 +55,13 @@ def statistics(subject: Subject) -> Prepared:
     ranges = {site.name: site.ranges for site in sites if site.ranges is not None}
     observer = StatisticsObserver({site.name: site.grid for site in sites}, ranges)
 
-    def run(folder: Path) -> float:
+    def run(folder: Path, passes: int) -> None:
         with AttentionTap(subject.model, [observer]):
-            subject.forward()
-        return 0.0
+            subject.forwards(passes)
 
     def write(folder: Path) -> None:
         with building_store(folder / STORE) as directory:
-            arrays = lay_out(directory, sites, _axes(subject), attrs={})
+            arrays = lay_out(directory, sites, _axes(subject, 1), attrs={})
             for site, found in observer.results.items():
                 for variable in fields(found):
                     values = getattr(found, variable.name)
@@ -101,13 +94,11 @@ def naive(subject: Subject) -> Prepared:
         kept.append(scores.softmax(-1))
         return kept[-1] @ value
 
-    def run(folder: Path) -> float:
-        kept.clear()
+    def run(folder: Path, passes: int) -> None:
         with patch.object(functional, "scaled_dot_product_attention", attend):
-            subject.forward()
-        seconds = _save(kept, folder)
+            subject.forwards(passes)
+        torch.save(kept, folder / SAVED)
         kept.clear()
-        return seconds
 
     return Prepared(run, _saved(subject))
 
@@ -123,10 +114,9 @@ def naive_statistics(subject: Subject) -> Prepared:
         rows = _image_queries(subject, call.site.kind, p.shape[-2])
         found[call.site.name] = entropies[0, :CHECKED_HEADS, rows].mean(-1).cpu()
 
-    def run(folder: Path) -> float:
+    def run(folder: Path, passes: int) -> None:
         with AttentionTap(subject.model, [observe]):
-            subject.forward()
-        return 0.0
+            subject.forwards(passes)
 
     return Prepared(run, lambda folder: found)
 
@@ -147,16 +137,19 @@ def nnsight(subject: Subject) -> Prepared:
         except Exception as error:
             note = f"cannot look into the fused kernel ({type(error).__name__}: {str(error).strip().splitlines()[-1]})"
 
-    def run(folder: Path) -> float:
-        with wrapped.trace(**subject.inputs):
-            kept = save([])
-            for processor in processors:
-                positional, named = getattr(processor.source, operation).inputs
-                query, key = positional[:2] if positional else (named["query"], named["key"])
-                if is_flux:  # (sample, token, head, channel)
-                    query, key = query.transpose(1, 2), key.transpose(1, 2)
-                kept.append((query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])).softmax(-1))
-        return _save(kept, folder)
+    def run(folder: Path, passes: int) -> None:
+        kept: list[Tensor] = []
+        for _ in range(passes):
+            with wrapped.trace(**subject.inputs):
+                found = save([])
+                for processor in processors:
+                    positional, named = getattr(processor.source, operation).inputs
+                    query, key = positional[:2] if positional else (named["query"], named["key"])
+                    if is_flux:  # (sample, token, head, channel)
+                        query, key = query.transpose(1, 2), key.transpose(1, 2)
+                    found.append((query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])).softmax(-1))
+            kept += found
+        torch.save(kept, folder / SAVED)
 
     return Prepared(run, _saved(subject), note=note)
 
@@ -168,11 +161,12 @@ def map_diffusers(subject: Subject) -> Prepared:
     kind = "unet" if type(subject.model).__name__.startswith("UNet") else "transformer"
     pipeline = SimpleNamespace(**{kind: subject.model})
 
-    def run(folder: Path) -> float:
+    def run(folder: Path, passes: int) -> None:
         exact = {"mode": "exact", "heads": "all", "relations": "all", "allow_large_maps": True}
         with AttentionCapture(pipeline, **exact, max_capture_bytes=None) as capture:
-            subject.forward()
-        return _save([(record.layer_id, record.relation, record.data) for record in capture.records], folder)
+            subject.forwards(passes)
+        kept = [(record.layer_id, record.relation, record.data) for record in capture.records]
+        torch.save(kept, folder / SAVED)
 
     def entropies(folder: Path) -> dict[str, Tensor]:
         found: dict[str, list[Tensor]] = {}
@@ -232,8 +226,8 @@ def _image_queries(subject: Subject, kind: str, queries: int) -> slice:
     return slice(*subject.ranges.image) if kind == "joint" and subject.ranges else slice(0, queries)
 
 
-def _axes(subject: Subject) -> dict[str, Any]:
-    return {"sample": list(range(subject.batch)), "timestep": [500]}
+def _axes(subject: Subject, passes: int) -> dict[str, Any]:
+    return {"sample": list(range(subject.batch)), "timestep": list(range(passes))}
 
 
 def _survey(subject: Subject, *observers: Any) -> list[SiteLayout]:
@@ -269,16 +263,17 @@ def _stored(subject: Subject, what: str) -> Prepared:
     sites = _survey(subject, first)
     compression = choose_codecs(first.samples)
     first.samples.clear()
-    axes = _axes(subject)
-    kept = {(site.name, what): Kept(axes["sample"], axes["timestep"]) for site in sites}
 
-    def run(folder: Path) -> float:
+    def run(folder: Path, passes: int) -> None:
+        axes = _axes(subject, passes)
+        kept = {(site.name, what): Kept(axes["sample"], axes["timestep"]) for site in sites}
         with building_store(folder / STORE) as directory, archiving(directory) as store:
             arrays = lay_out(store, sites, axes, kept=kept, compression=compression, attrs={})
-            with writing() as write, AttentionTap(subject.model, [PassKeeper(arrays, kept, axes["timestep"], write)]):
-                subject.forward()
-            start = time.perf_counter()
-        return time.perf_counter() - start
+            with writing() as write:
+                keeper = PassKeeper(arrays, kept, axes["timestep"], write)
+                with AttentionTap(subject.model, [keeper]):
+                    for keeper.column in range(passes):
+                        subject.forward()
 
     def entropies(folder: Path) -> dict[str, Tensor]:
         tree, found = open_attention(folder / STORE), {}
@@ -289,12 +284,6 @@ def _stored(subject: Subject, what: str) -> Prepared:
         return found
 
     return Prepared(run, entropies)
-
-
-def _save(kept: Iterable[Any], folder: Path) -> float:
-    start = time.perf_counter()
-    torch.save(list(kept), folder / SAVED)
-    return time.perf_counter() - start
 
 
 def _saved(subject: Subject) -> Callable[[Path], dict[str, Tensor]]:
