@@ -24,7 +24,12 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def interval(value: float, low: float, high: float, unit: str = "", digits: int = 3) -> str:
-    """Return an estimate with its interval, e.g. `1.08 (1.07 to 1.09)`, with the unit behind the estimate."""
+    """Return an estimate with its interval, e.g. `1.08 (1.07 to 1.09)`, with the unit behind the estimate.
+
+    A narrow interval gets the digits that tell its ends apart: `1.0002 (1.0001 to 1.0003)`, not `1.00 (1.00 to 1.00)`.
+    """
+    if low < high:
+        digits = next((more for more in range(digits, 9) if number(low, more) != number(high, more)), digits)
     between = "" if unit in ("", "%") else " "
     spaced = f" {unit}" if unit == "%" else f"{between}{unit}"
     return f"{number(value, digits)}{spaced} ({number(low, digits)} to {number(high, digits)})"

@@ -31,6 +31,12 @@ def test_intervals_name_the_unit_once():
     assert interval(25.6, 20, 31, "%") == "25.6 % (20.0 to 31.0)"
 
 
+def test_a_narrow_interval_is_written_with_the_digits_that_tell_its_ends_apart():
+    assert interval(1.00021, 1.00012, 1.0003) == "1.0002 (1.0001 to 1.0003)"
+    assert interval(1.00021, 0.99996, 1.0004) == "1.0002 (0.99996 to 1.0004)"
+    assert interval(2.5, 2.5, 2.5) == "2.50 (2.50 to 2.50)"
+
+
 def test_small_p_values_are_bounds():
     assert p_value(0.0002) == "p\xa0<\xa00.001"
     assert p_value(0.0123) == "p\xa0=\xa00.012"
