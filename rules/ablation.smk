@@ -107,6 +107,7 @@ rule circuit_complexity:
     input:
         attention_first=study.attention(study.datasets[0]),
         attention_second=study.attention(study.datasets[1]),
+        untrained=study.untrained(),
         ablation_first=study.ablations(study.datasets[0], "heads"),
         ablation_second=study.ablations(study.datasets[1], "heads"),
     output:

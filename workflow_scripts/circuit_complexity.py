@@ -9,6 +9,7 @@ with session(snakemake) as job:
     domains, given = job.params.domains, job.input
     circuit_complexity(
         dict(zip(domains, (list(given.attention_first), list(given.attention_second)), strict=True)),
+        dict(zip(domains, given.untrained, strict=True)),
         dict(zip(domains, (list(given.ablation_first), list(given.ablation_second)), strict=True)),
         job.output[0],
         complexity=job.section(ComplexityConfig, "complexity"),

@@ -10,6 +10,8 @@ The measures are ours, and are never mixed; their ratio first / second domain is
   (Chen, Zhang & Zhong 2010); the first 1,000 samples at most.
 Intervals: percentile bootstrap over images, each domain on its own; of activation participation, whose estimate
 resampling would bias, the jackknife of the log ratio. p: permutation of the domain labels, two-sided in the log ratio.
+Untrained twins give ratios too, as their images differ alike; p_untrained is the rank of the model's among them, on the
+images that they saw. They are not ablated, so effective_heads has no such null.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +25,7 @@ from diffmech.artifacts import open_store, write_csv
 from diffmech.attention.store import per_sample
 from diffmech.config.analysis import ComplexityConfig
 from diffmech.errors import StoreError
-from diffmech.mechanisms.captured import open_domains, read, sites_of, timesteps_of
+from diffmech.mechanisms.captured import open_domains, open_untrained, read, sites_of, timesteps_of
 from diffmech.randomness import generator
 from diffmech.statistics.bootstrap import bootstrap_two_groups
 from diffmech.statistics.jackknife import jackknife_interval
@@ -35,6 +37,7 @@ MOST_SAMPLES = 1000
 
 def circuit_complexity(
     attention: Mapping[str, Sequence[Path]],
+    untrained: Mapping[str, Path],
     ablation: Mapping[str, Sequence[Path]],
     output: Path,
     *,
@@ -44,19 +47,48 @@ def circuit_complexity(
 ) -> None:
     """Write the complexity of both domains and its ratio, one row per measure.
 
-    `attention` and `ablation` (group heads) are stores by domain; `method` is the ablation whose output shift counts.
-    Columns: variant, domain_first, first, domain_second, second, ratio, low, high, p, n_first, n_second. Raises
-    StoreError where the stores lack the method, heads, or the heads' outputs.
+    `attention` and `ablation` (group heads) are stores by domain, `untrained` the store of untrained twins of each;
+    `method` is the ablation whose output shift counts. Columns: variant, domain_first, first, domain_second, second,
+    ratio, low, high, p, n_first, n_second, untrained_low, untrained_high (range of the twins' ratios on `untrained_n`
+    images per domain), p_untrained; these are empty where there is no such null. Raises StoreError where the stores
+    lack the method, heads, or the heads' outputs.
     """
     trees = open_domains(attention)
+    twins, seen = open_untrained(untrained, trees)
     shifts = {domain: read_shifts(ablation[domain], method) for domain in trees}
-    keys = {domain: np.exp(per_sample(tree, "entropy").values).mean(axis=(1, 2)) for domain, tree in trees.items()}
+    keys = {domain: _keys(tree, timesteps_of(tree)) for domain, tree in trees.items()}
+    first, second = trees
+    keys_seen = keys[first][seen[first]].mean() / keys[second][seen[second]].mean()
+    twin_keys = {domain: _keys(twin, timesteps_of(trees[domain])).mean(axis=-1) for domain, twin in twins.items()}
+    n = min(len(positions) for positions in seen.values())
+    alike = {domain: positions[:n] for domain, positions in seen.items()}
+    dimensions_seen = _participation_ratios(trees, timesteps_of(trees[first]), alike)[0]
+    twin_dimensions = _participation_ratios(twins, timesteps_of(trees[first]), dict.fromkeys(twins, np.arange(n)))
     rows = [
         compare("effective_heads", shifts, effective_number, complexity, seed),
-        compare("effective_keys", keys, lambda mean: mean, complexity, seed),
-        _activation_participation(trees, complexity, seed),
+        compare("effective_keys", keys, lambda mean: mean, complexity, seed)
+        | against_untrained(keys_seen, twin_keys[first] / twin_keys[second], n),
+        _activation_participation(trees, complexity, seed) | against_untrained(dimensions_seen, twin_dimensions, n),
     ]
-    write_csv(output, pd.DataFrame(rows))
+    write_csv(output, pd.DataFrame(rows).astype({"untrained_n": "Int64"}))
+
+
+def against_untrained(ratio: float, twins: np.ndarray, n: int) -> dict[str, float]:
+    """Return the range of the twins' ratios (twin,) and the rank p-value of the model's among them.
+
+    Ranked by the distance from the median of all, in logarithms, so two-sided. A model that is itself untrained is
+    exchangeable with its twins: its chance of a p at or below alpha is at most alpha. Nothing where a ratio is NaN.
+    """
+    logs = np.log(np.concatenate([[ratio], twins]))
+    if not np.isfinite(logs).all():
+        return {}
+    distance = np.abs(logs - np.median(logs))
+    return {
+        "untrained_low": float(twins.min()),
+        "untrained_high": float(twins.max()),
+        "untrained_n": n,
+        "p_untrained": float(permutation_p(distance[0], distance[1:])),
+    }
 
 
 def effective_number(effects: np.ndarray) -> np.ndarray:
@@ -148,7 +180,7 @@ def _activation_participation(
     timesteps = timesteps_of(trees[first])
     left_out, relabelled = np.zeros((2, 1 + n)), np.zeros((2, 1 + complexity.permutations))
     for timestep in timesteps:
-        outputs = _head_outputs(trees, timestep, n)
+        outputs = _head_outputs(trees, timestep, dict.fromkeys(trees, np.arange(n)))
         gram = outputs @ outputs.T
         for domain, (own, members) in enumerate(((gram[:n, :n], as_first), (gram[n:, n:], 1 - as_first))):
             left_out[domain] += participation(own, without_one) / len(timesteps)
@@ -167,18 +199,41 @@ def _activation_participation(
     return _row("activation_participation", (first, second), both, ends, p, (n, n))
 
 
-def _head_outputs(trees: Mapping[str, xr.DataTree], timestep: int, n: int) -> np.ndarray:
-    """Return the mean outputs of all heads, (2 n samples, head x channel), each head scaled to unit variance."""
+def _keys(tree: xr.DataTree, timesteps: Sequence[int]) -> np.ndarray:
+    """Return the effective keys of every sample, mean over timesteps and heads, ([twin,] sample)."""
+    return np.exp(per_sample(tree, "entropy").sel(timestep=list(timesteps)).values).mean(axis=(-2, -1))
+
+
+def _participation_ratios(
+    trees: Mapping[str, xr.DataTree], timesteps: Sequence[int], samples: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    """Return the ratio of activation participation of each model in `trees`, (twin,), of one that is no twin (1,)."""
+    n = len(next(iter(samples.values())))
+    found = []
+    for timestep in timesteps:
+        outputs = _head_outputs(trees, timestep, samples)
+        of_models = outputs.reshape(-1, *outputs.shape[-2:])
+        found.append([[participation(o @ o.T, np.ones((1, n)))[0] for o in (x[:n], x[n:])] for x in of_models])
+    first, second = np.mean(found, axis=0).T
+    return first / second
+
+
+def _head_outputs(trees: Mapping[str, xr.DataTree], timestep: int, samples: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return the mean outputs of all heads, ([twin,] samples of both domains, head x channel).
+
+    Each head is scaled to unit variance over both domains.
+    """
     columns = []
     for site in sites_of(next(iter(trees.values()))):
         outputs = np.concatenate(
-            [read(tree, site, "output_mean", timestep, samples=np.arange(n)) for tree in trees.values()]
+            [read(tree, site, "output_mean", timestep, samples=samples[domain]) for domain, tree in trees.items()],
+            axis=-3,
         )
-        centred = outputs - outputs.mean(axis=0)
-        spread = np.sqrt((centred**2).mean(axis=0).sum(axis=-1))[None, :, None]
+        centred = outputs - outputs.mean(axis=-3, keepdims=True)
+        spread = np.sqrt((centred**2).mean(axis=-3, keepdims=True).sum(axis=-1, keepdims=True))
         scaled = np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 0)
-        columns.append(scaled.reshape(len(scaled), -1))
-    return np.concatenate(columns, axis=1)
+        columns.append(scaled.reshape(*scaled.shape[:-2], -1))
+    return np.concatenate(columns, axis=-1)
 
 
 def _row(
@@ -201,4 +256,5 @@ def _row(
         "p": p,
         "n_first": sizes[0],
         "n_second": sizes[1],
+        **dict.fromkeys(("untrained_low", "untrained_high", "untrained_n", "p_untrained"), np.nan),
     }

@@ -159,7 +159,7 @@ REQUIRED = {
     "circuit_heads": "head site kind rank effect in_circuit timestep drop low high needed",
     "circuit_curve": "size circuit faithfulness low high random_mean random_low random_high random_circuits",
     "circuit_edges": "sender receiver path effect_percent low high p p_holm significant n",
-    "complexity": "variant ratio low high p",
+    "complexity": "variant ratio low high p untrained_low untrained_high untrained_n p_untrained",
     "history": "step loss learning_rate seconds",
     "recognition": "attribute heldout_accuracy recognised_share low high n",
 }

@@ -166,8 +166,12 @@ def ablation_methods(effects: pd.DataFrame, domains: tuple[str, ...], names: dic
 
 
 def complexity_ratio(complexity: pd.DataFrame, published: dict[str, Any], domains: tuple[str, ...]) -> alt.LayerChart:
-    """Complexity of the first domain relative to the second, in three variants, beside the published ratio."""
-    frame = complexity[["variant", "ratio", "low", "high", "p"]].copy()
+    """Complexity of the first domain relative to the second, in three variants, beside the published ratio.
+
+    The band is the range of the untrained copies, for the measures that they have.
+    """
+    untrained = {"untrained_low": "control_low", "untrained_high": "control_high"}
+    frame = complexity[["variant", "ratio", "low", "high", "p", "p_untrained", *untrained]].rename(columns=untrained)
     frame["name"] = frame["variant"].map(lambda variant: VARIANTS.get(variant, variant))
     frame["origin"] = "measured here"
     low, high = published["interval"]
@@ -188,9 +192,12 @@ def complexity_ratio(complexity: pd.DataFrame, published: dict[str, Any], domain
             alt.Tooltip("ratio:Q", format=".4g"),
             *from_to(".4g"),
             alt.Tooltip("p:Q", format=".3g"),
+            alt.Tooltip("p_untrained:Q", title="p against untrained copies", format=".3g"),
         ],
     )
     listed = "; ".join(f"{row.name} {row.ratio:.3f} ({row.low:.3f} to {row.high:.3f})" for row in records(frame))
     return finish(
-        alt.layer(one, *intervals, data=table(frame)), f"Complexity ratios: {listed}.", height=36 * len(frame)
+        alt.layer(control_band(y, None, 0.9), one, *intervals, data=table(frame)),
+        f"Complexity ratios: {listed}.",
+        height=36 * len(frame),
     )

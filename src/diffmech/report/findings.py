@@ -1,7 +1,8 @@
 """What was found, in plain sentences made from the tables: every claim with its number, and every honest 'no'.
 
 A claim needs both of its nulls: a divergence must beat shuffled domain labels and the untrained copies, a label must
-beat rolled reference maps and the untrained copies, a mechanism matters only beyond its matched controls. Ours.
+beat rolled reference maps and the untrained copies, a mechanism matters only beyond its matched controls, complexity
+differs beyond shuffled labels and, where they have it, the untrained copies. Ours.
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import pandas as pd
 from diffmech.config.root import Config
 from diffmech.errors import StoreError
 from diffmech.report.artifacts import Tables, effect_title, largest, records
-from diffmech.report.wording import VARIANTS, count, interval, listed, number, p_value
+from diffmech.report.wording import VARIANTS, count, interval, limits, listed, number, p_value
 
 Verdict = Literal["found", "not found", "caution"]
 
@@ -40,8 +41,8 @@ def findings(tables: Tables, config: Config) -> list[Finding]:
 
 
 def nothing_found(answers: list[Finding]) -> bool:
-    """Return whether attention, mechanisms and ablations all came out negative."""
-    return all(answer.verdict == "not found" for answer in answers[:3])
+    """Return whether attention, mechanisms and ablations came out negative, and complexity gave no difference."""
+    return all(answer.verdict == "not found" for answer in answers[:3]) and answers[3].verdict != "found"
 
 
 def is_untrained(tables: Tables) -> bool:
@@ -164,15 +165,22 @@ def complexity_finding(tables: Tables, alpha: float) -> Finding:
     first, second = tables.domains
     table = tables.complexity
     quoted = published(tables.references, "complexity_ratio")
-    apart = table[(table["p"] < alpha) & ((table["low"] > 1) | (table["high"] < 1))]
+    differs = (table["p"] < alpha) & ((table["low"] > 1) | (table["high"] < 1))
+    as_untrained = table["p_untrained"] > alpha  # not where there is no such null
+    apart = table[differs & ~as_untrained]
     details = [
         f"{VARIANTS.get(row.variant, row.variant).capitalize()}: {interval(row.ratio, row.low, row.high)},"
-        f" {p_value(row.p)}."
+        f" {p_value(row.p)}{untrained_ratios(row)}."
         for row in records(table)
     ]
+    if (differs & as_untrained).any():
+        names = listed([VARIANTS.get(variant, variant) for variant in table["variant"][differs & as_untrained]])
+        details.append(f"Untrained copies differ as much by {names}: that lies in the images, not in what was learned.")
     details.append(f"Published, by a definition that is not known: {quoted['value']} ± {quoted['error']}.")
-    details.append("Untrained copies are no null here: a ratio can differ because the images do.")
     question = f"Do {first} images need a larger circuit than {second} ones?"
+    if apart.empty and (differs & as_untrained).any():
+        answer = "No: no measure of complexity differs by more than in untrained copies."
+        return Finding(question, "not found", answer, tuple(details), "complexity")
     if apart.empty:
         answer = f"No: none of {count(len(table), 'measure')} of complexity differs from a ratio of 1."
         return Finding(question, "not found", answer, tuple(details), "complexity")
@@ -189,6 +197,14 @@ def complexity_finding(tables: Tables, alpha: float) -> Finding:
         verdict = "caution"
     answer = f"{'Yes' if len(larger) == len(table) else 'In part' if len(larger) else 'No'}: {', '.join(parts)}."
     return Finding(question, verdict, answer, tuple(details), "complexity")
+
+
+def untrained_ratios(row: Any) -> str:
+    """Return, for the end of a sentence, what the untrained copies of a row of the complexity table give."""
+    if pd.isna(row.p_untrained):
+        return "; untrained copies were not ablated" if row.variant == "effective_heads" else ""
+    given = limits(row.untrained_low, row.untrained_high)
+    return f"; untrained copies, on {int(row.untrained_n)} images per domain: {given}"
 
 
 def confounder_finding(tables: Tables) -> Finding:

@@ -245,7 +245,11 @@ def complexity(context: Context, finding: Finding) -> str:
             " many heads the output shifts of ablations spread. Effective keys: how many places a query uses."
             " Activation participation: how many directions head outputs use."
         ),
-        context.chart("complexity_ratio", "Ratio of the domains with intervals; the dotted line is equality."),
+        context.chart(
+            "complexity_ratio",
+            "Ratio of the domains with intervals; the dotted line is equality. Grey: the range of the untrained copies,"
+            " whose ratios are those of the images alone.",
+        ),
     )
 
 

@@ -28,11 +28,23 @@ def interval(value: float, low: float, high: float, unit: str = "", digits: int 
 
     A narrow interval gets the digits that tell its ends apart: `1.0002 (1.0001 to 1.0003)`, not `1.00 (1.00 to 1.00)`.
     """
-    if low < high:
-        digits = next((more for more in range(digits, 9) if number(low, more) != number(high, more)), digits)
     between = "" if unit in ("", "%") else " "
     spaced = f" {unit}" if unit == "%" else f"{between}{unit}"
-    return f"{number(value, digits)}{spaced} ({number(low, digits)} to {number(high, digits)})"
+    digits = digits_apart(low, high, digits)
+    return f"{number(value, digits)}{spaced} ({limits(low, high, digits)})"
+
+
+def limits(low: float, high: float, digits: int = 3) -> str:
+    """Return the ends of a range, `0.1 to 0.3`, with the digits that tell them apart."""
+    digits = digits_apart(low, high, digits)
+    return f"{number(low, digits)} to {number(high, digits)}"
+
+
+def digits_apart(low: float, high: float, digits: int) -> int:
+    """Return how many significant digits tell `low` and `high` apart: `digits` or more, up to 8."""
+    if not low < high:
+        return digits
+    return next((more for more in range(digits, 9) if number(low, more) != number(high, more)), digits)
 
 
 def p_value(p: float) -> str:

@@ -12,7 +12,13 @@ from scipy import stats
 from diffmech.artifacts import write_store
 from diffmech.config.analysis import ComplexityConfig
 from diffmech.errors import StoreError
-from diffmech.mechanisms.complexity import circuit_complexity, compare, effective_number, participation
+from diffmech.mechanisms.complexity import (
+    against_untrained,
+    circuit_complexity,
+    compare,
+    effective_number,
+    participation,
+)
 from diffmech.statistics.jackknife import jackknife_interval
 
 SETTINGS = ComplexityConfig(draws=300, permutations=299)
@@ -57,19 +63,27 @@ def test_of_three_samples_nothing_is_known_of_participation():
     assert np.isnan(participation(np.eye(3), np.ones((1, 3)))).all()
 
 
-def test_effective_keys_of_uniform_attention_are_all_keys_and_ratio_finds_the_sharper_domain(tmp_path):
-    rng = np.random.default_rng(1)
-    attention, ablation = {}, {}
+def write_study(folder, rng, twins_differ):
+    """Attention sharper, and outputs of fewer heads, in the second domain; in untrained twins too, or in none."""
+    attention, untrained, ablation = {}, {}, {}
     for domain, sharpness, active in (("real", 0.0, 4), ("synthetic", 3.0, 2)):
-        p = softmax(sharpness * rng.normal(size=(20, 2, 4, 16, 16)))
-        output = rng.normal(size=(20, 2, 4, 3)) * (np.arange(4)[:, None] < active)
-        site = PlantedSite(p, "self", output)
-        attention[domain] = [write_capture(tmp_path / f"{domain}.zarr.zip", {SITE: site}, timesteps=(1, 2))]
+
+        def site(lead, sharpness, active):
+            p = softmax(sharpness * rng.normal(size=(*lead, 2, 4, 16, 16)))
+            return PlantedSite(p, "self", rng.normal(size=(*lead, 2, 4, 3)) * (np.arange(4)[:, None] < active))
+
+        attention[domain] = [
+            write_capture(folder / f"{domain}.zarr.zip", {SITE: site((20,), sharpness, active)}, timesteps=(1, 2))
+        ]
+        twin = site((19, 8), sharpness, active) if twins_differ else site((19, 8), 0.1, 4)
+        untrained[domain] = write_capture(
+            folder / f"{domain}.twins.zarr.zip", {SITE: twin}, timesteps=(1, 2), twins=True
+        )
         ablation[domain] = []
         for shard in range(2):
             shift = np.ones((4, 1, 10, 2)) * (np.arange(4) < active)[:, None, None, None]
             shift *= rng.uniform(0.9, 1.1, size=shift.shape)
-            ablation[domain].append(tmp_path / f"{domain}{shard}.zarr.zip")
+            ablation[domain].append(folder / f"{domain}{shard}.zarr.zip")
             write_store(
                 ablation[domain][-1],
                 xr.Dataset(
@@ -81,9 +95,14 @@ def test_effective_keys_of_uniform_attention_are_all_keys_and_ratio_finds_the_sh
                     },
                 ),
             )
+    return attention, untrained, ablation
+
+
+def test_effective_keys_of_uniform_attention_are_all_keys_and_ratio_finds_the_sharper_domain(tmp_path):
+    study = write_study(tmp_path, np.random.default_rng(1), twins_differ=False)
     outputs = [tmp_path / "first.csv", tmp_path / "second.csv"]
     for output in outputs:
-        circuit_complexity(attention, ablation, output, complexity=SETTINGS, method="mean", seed=0)
+        circuit_complexity(*study, output, complexity=SETTINGS, method="mean", seed=0)
     assert outputs[0].read_bytes() == outputs[1].read_bytes()
     table = pd.read_csv(outputs[0]).set_index("variant")
     assert table.loc["effective_keys", "first"] == pytest.approx(16, rel=1e-4)
@@ -92,8 +111,34 @@ def test_effective_keys_of_uniform_attention_are_all_keys_and_ratio_finds_the_sh
     assert (table["p"] < 0.01).all()
     assert ((table["low"] < table["ratio"]) & (table["ratio"] < table["high"])).drop("activation_participation").all()
     assert (table["low"] > 1).all()
+    keys = table.loc["effective_keys"]
+    assert (keys["p_untrained"], keys["untrained_n"]) == (pytest.approx(1 / 20), 8)
+    assert 0.99 < keys["untrained_low"] <= keys["untrained_high"] < 1.01
+    assert table.loc["effective_heads", ["untrained_low", "untrained_n", "p_untrained"]].isna().all()
     with pytest.raises(StoreError, match="has no ablation 'zero'; it has \\['mean'\\]"):
-        circuit_complexity(attention, ablation, outputs[0], complexity=SETTINGS, method="zero", seed=0)
+        circuit_complexity(*study, outputs[0], complexity=SETTINGS, method="zero", seed=0)
+
+
+def test_a_ratio_that_untrained_models_show_too_does_not_stand_out_among_them(tmp_path):
+    study = write_study(tmp_path, np.random.default_rng(4), twins_differ=True)
+    circuit_complexity(*study, tmp_path / "c.csv", complexity=SETTINGS, method="mean", seed=0)
+    table = pd.read_csv(tmp_path / "c.csv").set_index("variant").drop("effective_heads")
+    assert (table["p"] < 0.01).all()
+    assert (table["p_untrained"] > 0.05).all()
+    assert ((table["untrained_low"] < table["ratio"]) & (table["ratio"] < table["untrained_high"])).all()
+
+
+def test_an_untrained_model_stands_out_among_its_twins_no_more_often_than_alpha():
+    rng = np.random.default_rng(5)
+    ratios = np.exp(0.3 + rng.gamma(2.0, size=(2000, 20)))
+    found = np.mean(
+        [
+            against_untrained(own, twins, 8)["p_untrained"] <= 0.05
+            for own, twins in zip(ratios[:, 0], ratios[:, 1:], strict=True)
+        ]
+    )
+    assert abs(found - 0.05) < 3 * np.sqrt(0.05 * 0.95 / len(ratios))
+    assert against_untrained(np.nan, np.ones(19), 8) == {}
 
 
 def test_permutation_p_is_uniform_where_the_domains_do_not_differ():

@@ -211,6 +211,7 @@ def _analyse(study: Study, folder: Path, model_json: Path) -> Path:
     )
     circuit_complexity(
         attention,
+        untrained,
         {domain: stores[domain]["heads"] for domain in study.domains},
         tables["complexity"],
         complexity=config.complexity,

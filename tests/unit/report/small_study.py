@@ -419,7 +419,14 @@ def complexity_table(effect: bool) -> pd.DataFrame:
         (name, 10.0 * ratio, 10.0, ratio, ratio - 0.02, ratio + 0.02, 0.001 if abs(ratio - 1) > 0.02 else 0.5)
         for name, ratio in zip(names, ratios, strict=True)
     ]
-    return pd.DataFrame(rows, columns=["variant", *DOMAINS, "ratio", "low", "high", "p"])
+    table = pd.DataFrame(rows, columns=["variant", *DOMAINS, "ratio", "low", "high", "p"])
+    has_null = table["variant"] != "effective_heads"
+    return table.assign(
+        untrained_low=np.where(has_null, 0.98, np.nan),
+        untrained_high=np.where(has_null, 1.01, np.nan),
+        untrained_n=np.where(has_null, 16, np.nan),
+        p_untrained=np.where(has_null, np.where(table["p"] < 0.05, 0.05, 0.6), np.nan),
+    )
 
 
 def write_benchmarks(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from small_study import study_config
 
@@ -69,10 +70,25 @@ def test_complexity_is_answered_measure_by_measure(found, ratios, start, verdict
     table = tables.complexity.assign(ratio=ratios)
     table = table.assign(low=table["ratio"] - 0.02, high=table["ratio"] + 0.02)
     table = table.assign(p=[0.001 if abs(ratio - 1) > 0.02 else 0.5 for ratio in ratios])
+    table = table.assign(p_untrained=[np.nan, 0.05, 0.05])
     finding = answers(replace(tables, complexity=table))["complexity"]
     assert finding.answer.startswith(start)
     assert finding.verdict == verdict
-    assert "1.084 ± 0.008" in finding.details[-2]
+    assert "1.084 ± 0.008" in finding.details[-1]
+
+
+def test_a_ratio_of_untrained_copies_too_is_put_down_to_the_images(found):
+    tables = found[2]
+    table = tables.complexity.assign(ratio=[1.0, 1.00021, 1.0], low=[0.9, 1.00012, 0.9], high=[1.1, 1.0003, 1.1])
+    table = table.assign(p=[0.5, 0.0005, 0.5], p_untrained=[np.nan, 0.1, 0.6])
+    finding = answers(replace(tables, complexity=table))["complexity"]
+    assert finding.verdict == "not found"
+    assert finding.answer == "No: no measure of complexity differs by more than in untrained copies."
+    assert finding.details[0].endswith("; untrained copies were not ablated.")
+    assert "1.0002 (1.0001 to 1.0003), p < 0.001; untrained copies, on 16 images per domain: 0.980 to 1.01." in (
+        finding.details[1].replace("\u00a0", " ")
+    )
+    assert finding.details[3].startswith("Untrained copies differ as much by effective keys: that lies in the images")
 
 
 def test_the_residual_difference_of_the_images_is_always_told(found, null):
