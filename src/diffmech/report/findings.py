@@ -203,7 +203,7 @@ def untrained_ratios(row: Any) -> str:
     """Return, for the end of a sentence, what the untrained copies of a row of the complexity table give."""
     if pd.isna(row.p_untrained):
         return "; untrained copies were not ablated" if row.variant == "effective_heads" else ""
-    given = limits(row.untrained_low, row.untrained_high)
+    given = limits(row.untrained_low, row.untrained_high, 4)
     return f"; untrained copies, on {int(row.untrained_n)} images per domain: {given}"
 
 

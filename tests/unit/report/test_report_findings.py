@@ -85,7 +85,7 @@ def test_a_ratio_of_untrained_copies_too_is_put_down_to_the_images(found):
     assert finding.verdict == "not found"
     assert finding.answer == "No: no measure of complexity differs by more than in untrained copies."
     assert finding.details[0].endswith("; untrained copies were not ablated.")
-    assert "1.0002 (1.0001 to 1.0003), p < 0.001; untrained copies, on 16 images per domain: 0.980 to 1.01." in (
+    assert "1.0002 (1.0001 to 1.0003), p < 0.001; untrained copies, on 16 images per domain: 0.9800 to 1.010." in (
         finding.details[1].replace("\u00a0", " ")
     )
     assert finding.details[3].startswith("Untrained copies differ as much by effective keys: that lies in the images")
