@@ -179,7 +179,8 @@ def complexity_ratio(complexity: pd.DataFrame, published: dict[str, Any], domain
     frame = pd.concat([frame, pd.DataFrame([{**quoted, "origin": "published"}])])
     y = alt.Y("name:N", sort=list(frame["name"]), title=None, axis=alt.Axis(labelLimit=200))
     colour = alt.Color("origin:N", title=None, scale=alt.Scale(domain=["measured here", "published"]))
-    x = alt.X("ratio:Q", title=f"ratio {domains[0]} / {domains[1]}", scale=alt.Scale(zero=False, padding=20))
+    title = f"ratio {domains[0]} / {domains[1]}"
+    x = alt.X("ratio:Q", title=title, scale=alt.Scale(zero=False, padding=20))
     one = alt.Chart().mark_rule(style="reference").encode(x=alt.XDatum(1))
     intervals = with_intervals(
         x,
@@ -197,7 +198,7 @@ def complexity_ratio(complexity: pd.DataFrame, published: dict[str, Any], domain
     )
     listed = "; ".join(f"{row.name} {row.ratio:.3f} ({row.low:.3f} to {row.high:.3f})" for row in records(frame))
     return finish(
-        alt.layer(control_band(y, None, 0.9), one, *intervals, data=table(frame)),
+        alt.layer(control_band(y, title, 0.9), one, *intervals, data=table(frame)),
         f"Complexity ratios: {listed}.",
         height=36 * len(frame),
     )
