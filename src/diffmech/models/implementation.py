@@ -263,8 +263,7 @@ def _code(implementation: str, root: Path) -> OwnCode:
         target = implementation.rpartition(":")[0]
         what = "no such file" if target.endswith(".py") else "no such module can be imported"
         raise ModelError(
-            f"models: implementation {implementation!r}: {what} (looked from {Path.cwd()} and {root.resolve()}); "
-            "give path/to/file.py:Class"
+            f"models: implementation {implementation!r}: {what} ({_looked(root)}); give path/to/file.py:Class"
         )
     return code
 
@@ -273,9 +272,11 @@ def _file(name: str, key: str, root: Path) -> Path:
     for path in (Path(name).expanduser(), root / name):
         if path.is_file():
             return path.resolve()
-    raise ModelError(
-        f"models: {key} {name!r}: no such file (looked from {Path.cwd()} and {root.resolve()}); check the path"
-    )
+    raise ModelError(f"models: {key} {name!r}: no such file ({_looked(root)}); check the path")
+
+
+def _looked(root: Path) -> str:
+    return "looked from " + " and ".join(dict.fromkeys([str(Path.cwd()), str(root.resolve())]))
 
 
 def _run(code: OwnCode) -> ModuleType:
@@ -314,7 +315,10 @@ def _blaming(code: OwnCode) -> Iterator[None]:
         if isinstance(error, SyntaxError) and error.filename in own:
             where = f"{error.filename}, line {error.lineno}"
         reason = " ".join(str(error).split())[:300]
-        raise ModelError(f"{where}: {type(error).__name__}: {reason}; mend it there") from error
+        advice = "mend it there"
+        if isinstance(error, torch.OutOfMemoryError | MemoryError):  # a single image was asked for
+            advice = "study smaller images (images.size), or run on a device with more memory (runtime.device)"
+        raise ModelError(f"{where}: {type(error).__name__}: {reason.rstrip('.')}; {advice}") from error
 
 
 def _names(module: nn.Module, key: str, code: OwnCode) -> tuple[str, ...]:

@@ -56,6 +56,15 @@ class _Tee:
         return self.targets[-1].isatty()
 
 
+class _BesideBars(logging.Handler):
+    """Write warnings on lines of their own, above a progress bar that is on its way."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
 @contextlib.contextmanager
 def session(snakemake: Any) -> Iterator[Job]:
     """Run the body of a rule script: log to the rule's log file, limit threads, turn known errors into one line."""
@@ -71,7 +80,9 @@ def session(snakemake: Any) -> Iterator[Job]:
     log.parent.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     with log.open("w", encoding="utf-8") as file, contextlib.redirect_stderr(_Tee(file, sys.stderr)):
-        logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+        logging.basicConfig(
+            handlers=[_BesideBars()], level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+        )
         try:
             yield Job(
                 input=snakemake.input,

@@ -290,6 +290,8 @@ def test_site_of_a_patch_transformer_is_named_after_its_block(tmp_path: Path) ->
         (("return self.gain * self.layer(x_t)", "return None"), "Linear", "returned a NoneType for images"),
         (("self.layer(x_t)", "self.layer(x_t) / 0"), "Linear", "predicts NaN or infinity"),
         (("self.layer(x_t)", "torch.randn_like(x_t)"), "Linear", "differently each time"),
+        (("return self.gain", "raise torch.OutOfMemoryError('No memory.')\n        return self.gain"),
+         "Linear", r"line \d+: OutOfMemoryError: No memory; study smaller images \(images\.size\)"),
         (("timestep):", "timestep, text):"), "Linear", r"forward is \(x_t, timestep, text\), expected"),
         (("nn.Conv2d(1, 1, 1)", "nn.Identity()"), "Linear", "has no parameters"),
         (("    def forward", "    domains = 'real'\n    def forward"), "Linear", "domains is 'real'; expected a list"),
@@ -350,8 +352,18 @@ def test_weights_that_do_not_fit_are_named(
 )
 def test_files_that_are_not_there_are_named(write: Write, take: Take, keys: dict, message: str) -> None:
     write()
-    with pytest.raises(ModelError, match=message):
+    with pytest.raises(ModelError, match=message) as caught:
         take(DenoiserConfig(source="custom", **keys))
+    places = re.findall(r"looked from (\S+) and (\S+)\)", str(caught.value))
+    assert all(first != second for first, second in places)
+
+
+def test_a_folder_is_named_once_where_it_is_both_that_of_the_study_and_the_current_one(
+    write: Write, take: Take, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match=rf"no such file \(looked from {re.escape(str(tmp_path.resolve()))}\); give"):
+        take(DenoiserConfig(source="custom", implementation="gone.py:Net"))
 
 
 def test_schedule_that_is_no_diffusion_by_betas_is_refused(write: Write, take: Take, tmp_path: Path) -> None:
