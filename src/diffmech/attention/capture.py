@@ -21,7 +21,6 @@ from torch import Tensor
 
 from diffmech.artifacts import building_store, progress, provenance, read_json
 from diffmech.attention.archive import ArchivingStore, Region, archiving
-from diffmech.attention.batches import Batches
 from diffmech.attention.budget import require_disk, require_memory, store_contents
 from diffmech.attention.compression import choose_codecs
 from diffmech.attention.keeping import FirstChunks, PassKeeper, Write, choose_kept
@@ -33,6 +32,7 @@ from diffmech.attention.statistics import StatisticsObserver
 from diffmech.attention.tap import AttentionCall, AttentionTap, check_tappable
 from diffmech.attention.text_tokens import token_ranges
 from diffmech.attention.writing import writing
+from diffmech.batches import Batches
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.study import CaptureConfig
 from diffmech.errors import ModelError, StoreError

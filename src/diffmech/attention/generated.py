@@ -18,6 +18,7 @@ import xarray as xr
 from diffmech.artifacts import open_store, progress, provenance, read_json, write_store
 from diffmech.attention.latents import CHUNK_BYTES, alphas_cumprod
 from diffmech.attention.passes import ROWS, SHARED, TIMESTEP_INPUT, nearest_timesteps
+from diffmech.batches import in_smaller_batches
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.images import Prompts
 from diffmech.config.models import SamplingConfig
@@ -32,6 +33,7 @@ from diffmech.randomness import generator, noise
 TEXT = np.dtypes.StringDType()
 
 
+@in_smaller_batches
 def generate_images(
     model_json: Path | str,
     output: Path | str,

@@ -17,11 +17,11 @@ import zarr
 
 from diffmech.artifacts import building_store, progress
 from diffmech.attention.archive import Region, archiving, write_region
-from diffmech.attention.batches import Batches
 from diffmech.attention.capture import Observe, cuts, observing, store_attrs, survey_sites
 from diffmech.attention.layout import create_attention_store, samples_per_chunk, timesteps_per_chunk
 from diffmech.attention.passes import Latents, join_given, open_latents
 from diffmech.attention.results import ChunkResults, Key
+from diffmech.batches import Batches
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.study import UntrainedConfig
 from diffmech.errors import StoreError

@@ -21,6 +21,7 @@ import pandas as pd
 
 from diffmech.artifacts import write_csv, write_json
 from diffmech.attention.sites import HeadId
+from diffmech.batches import in_smaller_batches
 from diffmech.circuits.controls import possible_circuits, random_circuits
 from diffmech.circuits.edges import EDGE_COLUMNS, circuit_edges
 from diffmech.circuits.faithfulness import (
@@ -63,6 +64,7 @@ class CircuitTables:
     edges: pd.DataFrame
 
 
+@in_smaller_batches
 def discover_circuit(
     latents: Sequence[Path | str],
     model_json: Path | str,

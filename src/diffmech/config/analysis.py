@@ -99,7 +99,7 @@ class RuntimeConfig(Section):
     """How fast, not what: an edit here reruns nothing."""
 
     device: str = Field("auto", description="`auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1`, `mps`.")
-    batch_size: Count = Field(64, description="Images per forward pass.")
+    batch_size: Count = Field(64, description="Images per forward pass; halved where memory runs out.")
     threads: Count = Field(
         1, description="Threads of a job that runs the denoiser; jobs side by side use more cores better than threads."
     )

@@ -18,6 +18,7 @@ from torch import Tensor
 from diffmech.artifacts import progress, provenance, write_store
 from diffmech.attention.sites import AttentionSite, HeadId
 from diffmech.attention.tap import AttentionTap
+from diffmech.batches import in_smaller_batches
 from diffmech.config.analysis import AblationConfig, RuntimeConfig
 from diffmech.errors import ConfigError
 from diffmech.interventions.engine import AblationPlan
@@ -46,6 +47,7 @@ def rows_at_once(denoiser: Denoiser, runtime: RuntimeConfig, most_on_cpu: int = 
     return min(runtime.batch_size, most_on_cpu) if denoiser.device.type == "cpu" else runtime.batch_size
 
 
+@in_smaller_batches
 def ablate_heads(
     latents: Sequence[Path | str],
     model_json: Path | str,

@@ -14,6 +14,7 @@ from scipy.stats import rankdata
 
 from diffmech.artifacts import progress
 from diffmech.attention.sites import AttentionSite, HeadId, head_ids, resolve_heads
+from diffmech.batches import in_smaller_batches
 from diffmech.config.analysis import AblationConfig, RuntimeConfig
 from diffmech.errors import ConfigError
 from diffmech.interventions.ablation import ablate_targets, rows_at_once
@@ -34,6 +35,7 @@ COEFFICIENTS = {
 }
 
 
+@in_smaller_batches
 def attribution_patching(
     denoiser: Denoiser,
     sites: Sequence[AttentionSite],

@@ -15,6 +15,7 @@ import xarray as xr
 
 from diffmech.artifacts import provenance, write_store
 from diffmech.attention.sites import AttentionSite, resolve_heads
+from diffmech.batches import in_smaller_batches
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.patching import PatchingConfig, attribute_of
 from diffmech.errors import ConfigError
@@ -32,6 +33,7 @@ from diffmech.models.load import load_denoiser
 IMAGES_ON_CPU = 16
 
 
+@in_smaller_batches
 def patch_data_set(
     latents: Sequence[Path | str],
     model_json: Path | str,

@@ -18,6 +18,7 @@ from torch import Tensor
 from diffmech.artifacts import open_store, progress, provenance, write_store
 from diffmech.attention.sites import AttentionSite, HeadId, find_sites, head_ids
 from diffmech.attention.tap import AttentionCall, AttentionTap, check_tappable
+from diffmech.batches import in_smaller_batches
 from diffmech.config.analysis import AblationConfig, RuntimeConfig
 from diffmech.errors import ConfigError, StoreError
 from diffmech.interventions.heads import ReferenceOutputs
@@ -48,6 +49,7 @@ def reference_outputs(
     write_store(output, tree, encoding=_one_timestep_chunks(tree))
 
 
+@in_smaller_batches
 def collect_reference(
     sources: Mapping[str, LatentFiles],
     denoiser: Denoiser,

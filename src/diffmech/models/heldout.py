@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 
 from diffmech.artifacts import progress, write_csv
+from diffmech.batches import in_smaller_batches
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.data.store import ImageSet, open_dataset
 from diffmech.errors import ConfigError
@@ -22,6 +23,7 @@ from diffmech.statistics.bootstrap import bootstrap_mean
 MOST_IMAGES = 400
 
 
+@in_smaller_batches
 def heldout_loss(
     model_json: Path,
     datasets: Mapping[str, Path],

@@ -24,6 +24,7 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor, nn
 
 from diffmech.artifacts import provenance, read_json, write_json
+from diffmech.batches import out_of_memory
 from diffmech.config.images import ImagesConfig
 from diffmech.config.models import DenoiserConfig
 from diffmech.errors import DiffmechError, ModelError
@@ -316,7 +317,7 @@ def _blaming(code: OwnCode) -> Iterator[None]:
             where = f"{error.filename}, line {error.lineno}"
         reason = " ".join(str(error).split())[:300]
         advice = "mend it there"
-        if isinstance(error, torch.OutOfMemoryError | MemoryError):  # a single image was asked for
+        if out_of_memory(error):  # a single image was asked for
             advice = "study smaller images (images.size), or run on a device with more memory (runtime.device)"
         raise ModelError(f"{where}: {type(error).__name__}: {reason.rstrip('.')}; {advice}") from error
 

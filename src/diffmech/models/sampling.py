@@ -14,6 +14,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
 
 from diffmech.artifacts import progress, provenance, write_store
+from diffmech.batches import in_smaller_batches
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.models import SamplingConfig
 from diffmech.config.study import LABELLED
@@ -25,6 +26,7 @@ from diffmech.models.prompted import PromptedDenoiser
 from diffmech.randomness import generator
 
 
+@in_smaller_batches
 def sample_images(
     denoiser: Denoiser, condition: Condition | None, *, steps: int, guidance: float, seed: int, runtime: RuntimeConfig
 ) -> Tensor:

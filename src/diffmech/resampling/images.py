@@ -16,6 +16,7 @@ from torch import Tensor
 from diffmech.artifacts import open_store, provenance, write_store
 from diffmech.attention.sites import AttentionSite, find_sites
 from diffmech.attention.tap import check_tappable
+from diffmech.batches import in_smaller_batches
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.images import Prompts
 from diffmech.config.models import SamplingConfig
@@ -34,6 +35,7 @@ UNCONDITIONAL = "unconditional"
 TEXT = np.dtypes.StringDType()
 
 
+@in_smaller_batches
 def resample_images(
     model_json: Path | str,
     heads_csv: Path | str,

@@ -104,7 +104,17 @@ def session(snakemake: Any) -> Iterator[Job]:
                 file=sys.stderr,
             )
             sys.exit(1)
-        except Exception:
+        except Exception as error:
+            from diffmech.batches import out_of_memory
+
+            if out_of_memory(error):
+                reason = " ".join(str(error).split()).rstrip(".")[:200] or type(error).__name__
+                print(
+                    f"diffmech: memory ran out ({reason}); give less to a pass (runtime.batch_size, now"
+                    f" {runtime.batch_size}; in a training its own batch_size), or run fewer jobs at a time",
+                    file=sys.stderr,
+                )
+                sys.exit(1)
             traceback.print_exc(file=file)
             raise
         print(f"finished in {time.perf_counter() - start:.1f} s", file=file)

@@ -304,3 +304,26 @@ def test_latents_are_read_in_the_order_asked_for_across_shards(tmp_path: Path) -
     single = [open_latent_files(stores).read(100, [sample]) for sample in (4, 1, 5)]
     assert passes.samples == (4, 1, 5)
     assert torch.equal(passes.x_t, torch.cat([one.x_t for one in single]))
+
+
+def test_ablations_that_run_out_of_memory_go_on_in_smaller_batches_with_the_same_results(
+    tmp_path: Path,
+    latents: dict[str, list[Path]],
+    model_json: Path,
+    reference: list[Path],
+    ablation: AblationConfig,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = ablate(tmp_path, latents["real"], model_json, reference, ablation=ablation, batch_size=2)
+    predict, refused = Denoiser.predict_noise, []
+
+    def scarce(self: Denoiser, x_t: torch.Tensor, *arguments: object) -> torch.Tensor:
+        if len(x_t) > 3:
+            refused.append(len(x_t))
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return predict(self, x_t, *arguments)
+
+    monkeypatch.setattr(Denoiser, "predict_noise", scarce)
+    again = ablate(tmp_path, latents["real"], model_json, reference, ablation=ablation, batch_size=8)
+    assert refused
+    xr.testing.assert_equal(again, whole)

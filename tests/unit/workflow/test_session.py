@@ -49,6 +49,14 @@ def test_a_full_disk_is_one_line(tmp_path):
     assert (code, log) == (1, "diffmech: results/x.zarr.zip: the disk is full; free space and rerun\n")
 
 
+def test_memory_that_runs_out_is_one_line(tmp_path):
+    code, log, _ = run(tmp_path, "raise MemoryError('Unable to allocate 9. GiB for an array.')\n")
+    assert code == 1
+    assert log.startswith("diffmech: memory ran out (Unable to allocate 9. GiB for an array); give less to a pass")
+    assert "(runtime.batch_size, now 64;" in log
+    assert log.count("\n") == 1
+
+
 def test_a_defect_keeps_its_traceback_in_the_log(tmp_path):
     code, log, _ = run(tmp_path, "raise ZeroDivisionError('ours')\n")
     assert code == 1

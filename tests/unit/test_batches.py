@@ -1,22 +1,14 @@
-"""Where memory runs out, the batch is halved, one line says so, and the results are those of small batches."""
+"""Where memory runs out, the batch is halved, and one line says so."""
 
 import logging
 from collections.abc import Callable
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from conftest import RUNTIME, Capture
 
-from diffmech.attention.batches import Batches
-from diffmech.attention.capture import capture_attention
-from diffmech.attention.store import open_attention
-from diffmech.config.study import CaptureConfig
+from diffmech.batches import Batches, in_smaller_batches
+from diffmech.config.analysis import RuntimeConfig
 from diffmech.errors import ModelError
-from diffmech.models.denoiser import Denoiser
-
-MakeLatents = Callable[..., Path]
 
 
 def fits(most: int, error: Exception) -> Callable[[slice], list[int]]:
@@ -69,24 +61,32 @@ def test_other_errors_are_not_taken_for_full_memory() -> None:
         Batches(4).run(slice(0, 4), fits(1, RuntimeError("mat1 and mat2 shapes cannot be multiplied")))
 
 
-def test_a_capture_that_runs_out_of_memory_gives_the_same_store(
-    latents: MakeLatents, capture: Capture, model_json: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path, output = latents(), tmp_path / "a.zarr.zip"
-    whole = open_attention(capture(path, batch_size=5))
-    predict = Denoiser.predict_noise
+@in_smaller_batches
+def at_once(most: int, tried: list[int], *, runtime: RuntimeConfig) -> int:
+    tried.append(runtime.batch_size)
+    fits(most, torch.OutOfMemoryError("CUDA out of memory."))(slice(0, runtime.batch_size))
+    return runtime.batch_size
 
-    def scarce(self: Denoiser, x_t: torch.Tensor, *arguments: object) -> torch.Tensor:
-        prediction = predict(self, x_t, *arguments)
-        if len(x_t) > 2:  # after the pass: its maps are on their way into the store already
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
-        return prediction
 
-    monkeypatch.setattr(Denoiser, "predict_noise", scarce)
-    runtime = RUNTIME.model_copy(update={"batch_size": 5})
-    capture_attention(path, model_json, output, capture=CaptureConfig(keep_maps=3), runtime=runtime)
-    again = open_attention(output)
-    for name, site in whole.children.items():
-        for variable, values in site.data_vars.items():
-            close = 2e-3 if values.dtype == np.float16 else 1e-5
-            np.testing.assert_allclose(again[name][variable], values, atol=close, rtol=close)
+def test_work_is_repeated_with_half_the_batch_until_it_fits(caplog: pytest.LogCaptureFixture) -> None:
+    tried: list[int] = []
+    with caplog.at_level(logging.WARNING):
+        assert at_once(5, tried, runtime=RuntimeConfig(batch_size=20)) == 5
+    assert tried == [20, 10, 5]
+    assert caplog.records[0].getMessage() == "out of memory with 20 images per pass; going on with 10"
+    with pytest.raises(ModelError, match="does not suffice for one image"):
+        at_once(0, tried, runtime=RuntimeConfig(batch_size=3))
+    assert tried[3:] == [3, 1]
+
+
+def test_a_defect_of_repeatable_work_is_met_once() -> None:
+    calls: list[int] = []
+
+    @in_smaller_batches
+    def broken(*, runtime: RuntimeConfig) -> None:
+        calls.append(runtime.batch_size)
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        broken(runtime=RuntimeConfig())
+    assert len(calls) == 1
