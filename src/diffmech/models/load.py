@@ -118,6 +118,12 @@ def resolve_device(device: str) -> torch.device:
     return chosen
 
 
+def as_dtype(dtype: torch.dtype) -> dict[str, torch.dtype]:
+    """Return the keyword of diffusers' `from_pretrained` for weights in `dtype`: before 0.40 it was `torch_dtype`."""
+    major, minor = map(int, diffusers.__version__.split(".")[:2])
+    return {"dtype" if (major, minor) >= (0, 40) else "torch_dtype": dtype}
+
+
 def count_parameters(denoiser: Denoiser) -> int:
     """Return the number of weights of the network and its tokens."""
     modules = [denoiser.module] + ([denoiser.tokens] if denoiser.tokens is not None else [])
@@ -128,10 +134,10 @@ def _read_weights(module_class: Any, folder: Path) -> Any:
     try:
         module, info = module_class.from_pretrained(
             str(folder),
-            torch_dtype=torch.float32,
             local_files_only=True,
             low_cpu_mem_usage=False,
             output_loading_info=True,
+            **as_dtype(torch.float32),
         )
     except Exception as error:  # diffusers, safetensors and pickle each raise their own
         reason = " ".join(str(error).split())[:300]

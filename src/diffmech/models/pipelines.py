@@ -17,7 +17,7 @@ from diffmech.artifacts import provenance, read_json, write_json
 from diffmech.config.models import DenoiserConfig
 from diffmech.errors import ConfigError, ModelError
 from diffmech.models.architecture import seeded
-from diffmech.models.load import check_unchanged, resolve_device
+from diffmech.models.load import as_dtype, check_unchanged, resolve_device
 from diffmech.models.prompted import DTYPES, PromptedDenoiser, noised_argument
 from diffmech.models.storage import WEIGHT_SUFFIXES, pointed_directory, relative_location
 
@@ -110,7 +110,7 @@ def load_component(
     else:
         try:
             module = network_class.from_pretrained(
-                str(folder), torch_dtype=DTYPES[dtype], local_files_only=True, low_cpu_mem_usage=False
+                str(folder), local_files_only=True, low_cpu_mem_usage=False, **as_dtype(DTYPES[dtype])
             ).to(target)
         except Exception as error:  # diffusers, safetensors and pickle each raise their own
             raise ModelError(
@@ -129,9 +129,9 @@ def load_pipeline(model_json: Path, *, scheduler: str | None, device: str) -> An
     try:
         pipeline = getattr(diffusers, pointer["pipeline"]).from_pretrained(
             str(directory),
-            torch_dtype=DTYPES[pointer["dtype"]],
             local_files_only=True,
             low_cpu_mem_usage=False,
+            **as_dtype(DTYPES[pointer["dtype"]]),
             **_unchecked(directory),
         )
     except Exception as error:
