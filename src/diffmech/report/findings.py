@@ -5,6 +5,7 @@ beat rolled reference maps and the untrained copies, a mechanism matters only be
 differs beyond shuffled labels and, where they have it, the untrained copies. Ours.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -32,10 +33,10 @@ class Finding:
 def findings(tables: Tables, config: Config) -> list[Finding]:
     """Return the answers of the study, in the order in which a reader asks."""
     return [
-        divergence_finding(tables, config.entropy.alpha),
-        mechanism_finding(tables, config.mechanisms.alpha),
+        divergence_finding(tables, config.entropy.alpha, config.untrained.seeds),
+        mechanism_finding(tables, config.mechanisms.alpha, config.untrained.seeds),
         ablation_finding(tables, config.ablation.alpha, config.ablation.methods[0]),
-        complexity_finding(tables, config.complexity.alpha),
+        complexity_finding(tables, config.complexity.alpha, config.untrained.seeds),
         confounder_finding(tables),
     ]
 
@@ -50,7 +51,18 @@ def is_untrained(tables: Tables) -> bool:
     return str(tables.model.get("source", "")) == "untrained"
 
 
-def divergence_finding(tables: Tables, alpha: float) -> Finding:
+def out_of_reach(copies: int, alpha: float) -> str | None:
+    """Return why no rank among so many untrained copies can be at or below `alpha`, None where one can."""
+    if 1 / (copies + 1) <= alpha:
+        return None
+    least, needed = number(1 / (copies + 1), 2), math.ceil(1 / alpha - 1e-9) - 1
+    return (
+        f"It cannot be told: {count(copies, 'untrained copy', 'untrained copies')} allow no p below {least}, and level"
+        f" {alpha:g} takes {needed} (untrained.seeds)."
+    )
+
+
+def divergence_finding(tables: Tables, alpha: float, copies: int) -> Finding:
     """Do heads attend differently to the two domains?"""
     first, second = tables.domains
     table = tables.divergence[tables.divergence["kind"] == "all"].sort_values("timestep")
@@ -59,13 +71,13 @@ def divergence_finding(tables: Tables, alpha: float) -> Finding:
     question = f"Do heads attend differently to {first} and {second} images?"
     span = f"{number(table['divergence'].min())} to {number(table['divergence'].max())} nats"
     shuffled = f"Shuffled domain labels alone give up to {number(table['floor_high'].max())} nats"
-    copies = f"the largest untrained copy gives {number(table['untrained_divergence_max'].max())}"
+    largest_copy = f"the largest untrained copy gives {number(table['untrained_divergence_max'].max())}"
     details = [
         (
             f"Over timesteps the mean absolute entropy difference per head is {span}; it is largest at t = "
             f"{peak['timestep']:g}: {interval(peak['divergence'], peak['low'], peak['high'], 'nats')}."
         ),
-        f"{shuffled}; {copies} nats.",
+        f"{shuffled}; {largest_copy} nats.",
     ]
     if len(hits):
         share = peak["divergence"] / tables.entropy["h_max"].mean()
@@ -73,6 +85,10 @@ def divergence_finding(tables: Tables, alpha: float) -> Finding:
         answer = f"Yes, at {len(hits)} of {len(table)} timesteps the difference beats both nulls."
         return Finding(question, "found", answer, tuple(details), "divergence")
     by_labels = int((table["p_holm"] < alpha).sum())
+    untold = out_of_reach(copies, alpha)
+    if by_labels and untold:
+        details.append(f"At {count(by_labels, 'timestep')} the domains differ more than shuffled labels do.")
+        return Finding(question, "caution", untold, tuple(details), "divergence")
     if by_labels:
         details.append(
             f"At {count(by_labels, 'timestep')} the domains differ more than shuffled labels do, but untrained copies"
@@ -82,7 +98,7 @@ def divergence_finding(tables: Tables, alpha: float) -> Finding:
     return Finding(question, "not found", answer, tuple(details), "divergence")
 
 
-def mechanism_finding(tables: Tables, alpha: float) -> Finding:
+def mechanism_finding(tables: Tables, alpha: float, copies: int) -> Finding:
     """Do heads form mechanisms that can be named?"""
     table = tables.mechanisms
     named = table[table["label"] != "unassigned"]
@@ -110,6 +126,9 @@ def mechanism_finding(tables: Tables, alpha: float) -> Finding:
     if shown:
         answer = f"Yes: {shown} of {total} clusters of heads carry a label that beats both nulls (level {alpha:g})."
         return Finding(question, "found", answer, tuple(details), "mechanisms")
+    untold = out_of_reach(copies, alpha)
+    if untold:
+        return Finding(question, "caution", untold, tuple(details), "mechanisms")
     answer = f"No head specialises measurably: none of {total} clusters earns a label."
     return Finding(question, "not found", answer, tuple(details), "mechanisms")
 
@@ -160,7 +179,7 @@ def ablation_finding(tables: Tables, alpha: float, method: str) -> Finding:
     return Finding(question, "not found", answer, tuple(details), "ablation")
 
 
-def complexity_finding(tables: Tables, alpha: float) -> Finding:
+def complexity_finding(tables: Tables, alpha: float, copies: int) -> Finding:
     """Does the first domain use a larger circuit?"""
     first, second = tables.domains
     table = tables.complexity
@@ -173,11 +192,14 @@ def complexity_finding(tables: Tables, alpha: float) -> Finding:
         f" {p_value(row.p)}{untrained_ratios(row)}."
         for row in records(table)
     ]
-    if (differs & as_untrained).any():
+    untold = out_of_reach(copies, alpha)
+    if (differs & as_untrained).any() and not untold:
         names = listed([VARIANTS.get(variant, variant) for variant in table["variant"][differs & as_untrained]])
         details.append(f"Untrained copies differ as much by {names}: that lies in the images, not in what was learned.")
     details.append(f"Published, by a definition that is not known: {quoted['value']} ± {quoted['error']}.")
     question = f"Do {first} images need a larger circuit than {second} ones?"
+    if apart.empty and (differs & as_untrained).any() and untold:
+        return Finding(question, "caution", untold, tuple(details), "complexity")
     if apart.empty and (differs & as_untrained).any():
         answer = "No: no measure of complexity differs by more than in untrained copies."
         return Finding(question, "not found", answer, tuple(details), "complexity")

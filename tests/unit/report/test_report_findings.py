@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from small_study import study_config
 
-from diffmech.report.findings import findings, is_untrained, measured_counterparts, nothing_found
+from diffmech.config.study import UntrainedConfig
+from diffmech.report.findings import findings, is_untrained, measured_counterparts, nothing_found, out_of_reach
 
 
 def answers(tables):
@@ -111,3 +112,22 @@ def test_published_figures_stand_beside_what_was_measured(found, null):
     assert "most possible 5.545" in measured["entropy_edge"]
     assert measured["ablation_degradation"].endswith("(mean ablation of mechanisms)")
     assert measured_counterparts(null[2], "mean")["entropy_texture"] == "no head earned the label texture"
+
+
+def test_with_too_few_untrained_copies_nothing_is_put_down_to_the_images(found):
+    tables = found[2]
+    assert out_of_reach(19, 0.05) is None
+    assert out_of_reach(99, 0.01) is None
+    few = study_config().model_copy(update={"untrained": UntrainedConfig(seeds=3)})
+    lost = replace(
+        tables,
+        divergence=tables.divergence.assign(significant=False),
+        mechanisms=tables.mechanisms.assign(label="unassigned"),
+        complexity=tables.complexity.assign(p=[0.5, 0.001, 0.001], low=1.1, p_untrained=[np.nan, 0.25, 0.25]),
+    )
+    told = findings(lost, few)
+    reason = "It cannot be told: 3 untrained copies allow no p below 0.25, and level 0.05 takes 19 (untrained.seeds)."
+    for finding in (told[0], told[1], told[3]):
+        assert (finding.verdict, finding.answer) == ("caution", reason)
+        assert not any("in the images" in detail for detail in finding.details)
+    assert not nothing_found(told)
