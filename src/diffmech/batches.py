@@ -55,8 +55,9 @@ def in_smaller_batches(function: Callable[Given, Result]) -> Callable[Given, Res
     @wraps(function)
     def run(*arguments: Given.args, **keywords: Given.kwargs) -> Result:
         while True:
-            runtime = keywords["runtime"]
-            assert isinstance(runtime, RuntimeConfig)
+            runtime = keywords.get("runtime")
+            if not isinstance(runtime, RuntimeConfig):
+                return function(*arguments, **keywords)  # which says what is missing
             try:
                 return function(*arguments, **keywords)
             except (RuntimeError, MemoryError) as error:

@@ -90,3 +90,8 @@ def test_a_defect_of_repeatable_work_is_met_once() -> None:
     with pytest.raises(RuntimeError, match="shapes"):
         broken(runtime=RuntimeConfig())
     assert len(calls) == 1
+
+
+def test_a_missing_runtime_is_told_as_python_does() -> None:
+    with pytest.raises(TypeError, match="runtime"):
+        at_once(1, [])  # type: ignore[call-arg]
