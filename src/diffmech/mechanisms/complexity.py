@@ -180,8 +180,7 @@ def _activation_participation(
     timesteps = timesteps_of(trees[first])
     left_out, relabelled = np.zeros((2, 1 + n)), np.zeros((2, 1 + complexity.permutations))
     for timestep in timesteps:
-        outputs = _head_outputs(trees, timestep, dict.fromkeys(trees, np.arange(n)))
-        gram = outputs @ outputs.T
+        gram = _head_products(trees, timestep, dict.fromkeys(trees, np.arange(n)))
         for domain, (own, members) in enumerate(((gram[:n, :n], as_first), (gram[n:, n:], 1 - as_first))):
             left_out[domain] += participation(own, without_one) / len(timesteps)
             relabelled[domain] += participation(gram, members) / len(timesteps)
@@ -209,21 +208,22 @@ def _participation_ratios(
 ) -> np.ndarray:
     """Return the ratio of activation participation of each model in `trees`, (twin,), of one that is no twin (1,)."""
     n = len(next(iter(samples.values())))
+    everyone = np.ones((1, n))
     found = []
     for timestep in timesteps:
-        outputs = _head_outputs(trees, timestep, samples)
-        of_models = outputs.reshape(-1, *outputs.shape[-2:])
-        found.append([[participation(o @ o.T, np.ones((1, n)))[0] for o in (x[:n], x[n:])] for x in of_models])
+        grams = _head_products(trees, timestep, samples).reshape(-1, 2 * n, 2 * n)
+        found.append([[participation(own, everyone)[0] for own in (g[:n, :n], g[n:, n:])] for g in grams])
     first, second = np.mean(found, axis=0).T
     return first / second
 
 
-def _head_outputs(trees: Mapping[str, xr.DataTree], timestep: int, samples: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return the mean outputs of all heads, ([twin,] samples of both domains, head x channel).
+def _head_products(trees: Mapping[str, xr.DataTree], timestep: int, samples: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return the inner products of the mean outputs of all heads between samples, ([twin,] sample, sample).
 
-    Each head is scaled to unit variance over both domains.
+    The samples are those of both domains; each head is scaled to unit variance over them. One site at a time, so that
+    memory does not grow with their number.
     """
-    columns = []
+    products: np.ndarray | float = 0.0
     for site in sites_of(next(iter(trees.values()))):
         outputs = np.concatenate(
             [read(tree, site, "output_mean", timestep, samples=samples[domain]) for domain, tree in trees.items()],
@@ -232,8 +232,9 @@ def _head_outputs(trees: Mapping[str, xr.DataTree], timestep: int, samples: Mapp
         centred = outputs - outputs.mean(axis=-3, keepdims=True)
         spread = np.sqrt((centred**2).mean(axis=-3, keepdims=True).sum(axis=-1, keepdims=True))
         scaled = np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 0)
-        columns.append(scaled.reshape(*scaled.shape[:-2], -1))
-    return np.concatenate(columns, axis=-1)
+        flat = scaled.reshape(*scaled.shape[:-2], -1)
+        products = products + (flat @ flat.swapaxes(-1, -2)).astype(np.float64)
+    return np.asarray(products)
 
 
 def _row(
