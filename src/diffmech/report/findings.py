@@ -127,7 +127,7 @@ def mechanism_finding(tables: Tables, alpha: float, copies: int) -> Finding:
         answer = f"Yes: {shown} of {total} clusters of heads carry a label that beats both nulls (level {alpha:g})."
         return Finding(question, "found", answer, tuple(details), "mechanisms")
     untold = out_of_reach(copies, alpha)
-    if untold:
+    if untold and (table["p_holm"] < alpha).any():
         return Finding(question, "caution", untold, tuple(details), "mechanisms")
     answer = f"No head specialises measurably: none of {total} clusters earns a label."
     return Finding(question, "not found", answer, tuple(details), "mechanisms")
@@ -185,46 +185,52 @@ def complexity_finding(tables: Tables, alpha: float, copies: int) -> Finding:
     table = tables.complexity
     quoted = published(tables.references, "complexity_ratio")
     differs = (table["p"] < alpha) & ((table["low"] > 1) | (table["high"] < 1))
-    as_untrained = table["p_untrained"] > alpha  # not where there is no such null
+    as_untrained = differs & (table["p_untrained"] > alpha)  # not where there is no such null
     apart = table[differs & ~as_untrained]
+    larger, smaller = apart[apart["ratio"] > 1], apart[apart["ratio"] < 1]
     details = [
         f"{VARIANTS.get(row.variant, row.variant).capitalize()}: {interval(row.ratio, row.low, row.high)},"
         f" {p_value(row.p)}{untrained_ratios(row)}."
         for row in records(table)
     ]
-    untold = out_of_reach(copies, alpha)
-    if (differs & as_untrained).any() and not untold:
-        names = listed([VARIANTS.get(variant, variant) for variant in table["variant"][differs & as_untrained]])
-        details.append(f"Untrained copies differ as much by {names}: that lies in the images, not in what was learned.")
-    details.append(f"Published, by a definition that is not known: {quoted['value']} ± {quoted['error']}.")
-    question = f"Do {first} images need a larger circuit than {second} ones?"
-    if apart.empty and (differs & as_untrained).any() and untold:
-        return Finding(question, "caution", untold, tuple(details), "complexity")
-    if apart.empty and (differs & as_untrained).any():
-        answer = "No: no measure of complexity differs by more than in untrained copies."
-        return Finding(question, "not found", answer, tuple(details), "complexity")
-    if apart.empty:
-        answer = f"No: none of {count(len(table), 'measure')} of complexity differs from a ratio of 1."
-        return Finding(question, "not found", answer, tuple(details), "complexity")
-    larger, smaller = apart[apart["ratio"] > 1], apart[apart["ratio"] < 1]
-    parts = []
-    if len(larger):
-        parts.append(f"larger by {listed([VARIANTS.get(v, v) for v in larger['variant']])}")
-    if len(smaller):
-        parts.append(f"smaller by {listed([VARIANTS.get(v, v) for v in smaller['variant']])}")
-    if len(apart) < len(table):
-        parts.append("no different otherwise")
     verdict: Verdict = "found" if len(larger) else "not found"
-    if is_untrained(tables):
+    untold = out_of_reach(copies, alpha)
+    if len(apart):
+        parts = [f"larger by {measures(larger)}"] if len(larger) else []
+        parts += [f"smaller by {measures(smaller)}"] if len(smaller) else []
+        parts += ["not shown to differ otherwise"] if len(apart) < len(table) else []
+        answer = f"{'Yes' if len(larger) == len(table) else 'In part' if len(larger) else 'No'}: {', '.join(parts)}."
+    elif as_untrained.any() and untold:
+        answer, verdict = untold, "caution"
+    elif as_untrained.any():
+        answer = "No: no measure of complexity differs by more than in untrained copies."
+    else:
+        answer = f"No: none of {count(len(table), 'measure')} of complexity differs from a ratio of 1."
+    if as_untrained.any() and not untold:
+        details.append(
+            f"Untrained copies differ as much by {measures(table[as_untrained])}: that lies in the images, not in what"
+            " was learned."
+        )
+    elif as_untrained.any() and answer != untold:
+        by = measures(table[as_untrained])
+        details.append(f"By {by} the domains differ more than shuffled labels do. {untold}")
+    details.append(f"Published, by a definition that is not known: {quoted['value']} ± {quoted['error']}.")
+    if len(apart) and is_untrained(tables):
         verdict = "caution"
-    answer = f"{'Yes' if len(larger) == len(table) else 'In part' if len(larger) else 'No'}: {', '.join(parts)}."
+    question = f"Do {first} images need a larger circuit than {second} ones?"
     return Finding(question, verdict, answer, tuple(details), "complexity")
+
+
+def measures(rows: pd.DataFrame) -> str:
+    """Return the names of the measures in rows of the complexity table, as a list in a sentence."""
+    return listed([VARIANTS.get(variant, variant) for variant in rows["variant"]])
 
 
 def untrained_ratios(row: Any) -> str:
     """Return, for the end of a sentence, what the untrained copies of a row of the complexity table give."""
     if pd.isna(row.p_untrained):
-        return "; untrained copies were not ablated" if row.variant == "effective_heads" else ""
+        why = "were not ablated" if row.variant == "effective_heads" else "saw too few images to compare"
+        return f"; untrained copies {why}"
     given = limits(row.untrained_low, row.untrained_high, 4)
     return f"; untrained copies, on {int(row.untrained_n)} images per domain: {given}"
 

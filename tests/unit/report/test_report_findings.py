@@ -131,3 +131,24 @@ def test_with_too_few_untrained_copies_nothing_is_put_down_to_the_images(found):
         assert (finding.verdict, finding.answer) == ("caution", reason)
         assert not any("in the images" in detail for detail in finding.details)
     assert not nothing_found(told)
+
+
+def test_what_untrained_copies_cannot_tell_does_not_hide_what_has_no_such_null(found):
+    table = found[2].complexity.assign(p=0.001, low=1.1, ratio=1.2, p_untrained=[np.nan, 0.25, np.nan])
+    few = study_config().model_copy(update={"untrained": UntrainedConfig(seeds=3)})
+    finding = findings(replace(found[2], complexity=table), few)[3]
+    assert finding.verdict == "found"
+    assert finding.answer == (
+        "In part: larger by effective heads and activation participation, not shown to differ otherwise."
+    )
+    assert finding.details[2].endswith("; untrained copies saw too few images to compare.")
+    assert finding.details[3].startswith(
+        "By effective keys the domains differ more than shuffled labels do. It cannot be told: 3 untrained copies"
+    )
+
+
+def test_preferences_that_rolled_maps_have_too_need_no_more_untrained_copies(found):
+    tables = found[2]
+    few = study_config().model_copy(update={"untrained": UntrainedConfig(seeds=3)})
+    lost = replace(tables, mechanisms=tables.mechanisms.assign(label="unassigned", p_holm=0.5))
+    assert findings(lost, few)[1].verdict == "not found"
