@@ -16,18 +16,26 @@ from diffmech.errors import StoreError
 from diffmech.report.artifacts import Tables, effect_title, largest, records
 from diffmech.report.wording import VARIANTS, count, interval, limits, listed, number, p_value
 
-Verdict = Literal["found", "not found", "caution"]
+# "cannot be told": no outcome could have been called found; what it would take is said. "no fair control": nothing to
+# compare with. "caution": no question of found or not.
+Verdict = Literal["found", "not found", "cannot be told", "no fair control", "caution"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One answer: the question, the verdict, a headline and the sentences behind it; `section` is its anchor."""
+    """One answer: the question, the verdict, a headline and the sentences behind it; `section` is its anchor.
+
+    `family` names the tests over which "found" is corrected; `sight` says what could have been seen: the smallest
+    effect that is found four times in five, or why nothing could be.
+    """
 
     question: str
     verdict: Verdict
     answer: str
     details: tuple[str, ...]
     section: str
+    family: str = ""
+    sight: str = ""
 
 
 def findings(tables: Tables, config: Config) -> list[Finding]:

@@ -14,7 +14,14 @@ def escape(text: str) -> str:
     return html.escape(text, quote=True).replace(" %", "&nbsp;%")
 
 
-TAGS = {"found": "Found", "not found": "Not found", "caution": "Keep in mind"}
+# What stands above an answer, and the class of its card.
+TAGS = {
+    "found": ("Found", "found"),
+    "not found": ("Not found", "absent"),
+    "cannot be told": ("Cannot be told", "untold"),
+    "no fair control": ("No fair control", "untold"),
+    "caution": ("Keep in mind", "caution"),
+}
 
 
 def paragraph(text: str, kind: str = "") -> str:
@@ -91,10 +98,11 @@ def plain_image(shown: Picture, attributes: str = "") -> str:
 def finding(answer: Finding) -> str:
     """Return one finding as a card."""
     details = "".join(f"<li>{escape(detail)}</li>" for detail in answer.details)
+    tag, kind = TAGS[answer.verdict]
+    notes = "".join(f'<p class="quiet">{escape(note)}</p>' for note in (answer.family, answer.sight) if note)
     return (
-        f'<article class="finding {answer.verdict.split()[0] if answer.verdict != "not found" else "absent"}">'
-        f'<div class="tag">{TAGS[answer.verdict]}</div><h3>{escape(answer.question)}</h3>'
-        f'<p class="answer">{escape(answer.answer)}</p><ul>{details}</ul>'
+        f'<article class="finding {kind}"><div class="tag">{tag}</div><h3>{escape(answer.question)}</h3>'
+        f'<p class="answer">{escape(answer.answer)}</p><ul>{details}</ul>{notes}'
         f'<p class="quiet"><a href="#{answer.section}">The evidence</a></p></article>'
     )
 
