@@ -2,8 +2,9 @@
 
 At each timestep the clean denoiser runs on the first `reference_samples` images of each domain. The mean is over those
 images at the same timestep and query position; the bank keeps them one by one. `norm` is |o_h|, the Euclidean norm over
-channels, averaged over images and queries: controls are matched by it. Mean and resample ablation as in Wang et al.
-2023; the bank of fixed images is ours, so that results depend neither on the batch nor on the shard.
+channels, averaged over images and queries; `displacement` is how far each method of ablation moves the output, per
+domain (module `displacement`). Mean and resample ablation as in Wang et al. 2023; the bank of fixed images is ours, so
+that results depend neither on the batch nor on the shard.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,8 @@ from diffmech.attention.tap import AttentionCall, AttentionTap, check_tappable
 from diffmech.batches import in_smaller_batches
 from diffmech.config.analysis import AblationConfig, RuntimeConfig
 from diffmech.errors import ConfigError, StoreError
-from diffmech.interventions.heads import ReferenceOutputs
+from diffmech.interventions.displacement import METHODS, displacements
+from diffmech.interventions.heads import HeadPairs, ReferenceOutputs, UniformAttention
 from diffmech.interventions.replay import LatentFiles, open_latent_files
 from diffmech.models.denoiser import Denoiser
 from diffmech.models.load import load_denoiser
@@ -39,9 +41,9 @@ def reference_outputs(
 ) -> None:
     """Write mean, bank and norm of every head at `timesteps` (all by default) of `latents` (domain -> latents stores).
 
-    One group per site: mean (timestep, head, query, channel), norm (timestep, head), bank (reference, timestep, head,
-    query, channel). Reference rows are the first `reference_samples` images of each domain. Raises StoreError for
-    unreadable latents and ModelError for attention that cannot be reached.
+    One group per site: mean (timestep, head, query, channel), norm (timestep, head), displacement (method, domain,
+    timestep, head), bank (reference, timestep, head, query, channel). Reference rows are the first `reference_samples`
+    images of each domain. Raises StoreError for unreadable latents and ModelError for attention that cannot be reached.
     """
     denoiser = load_denoiser(Path(model_json), device=runtime.device)
     sources = {domain: open_latent_files(paths) for domain, paths in latents.items()}
@@ -64,22 +66,25 @@ def collect_reference(
     every = {timestep for source in sources.values() for timestep in source.timesteps}
     timesteps = sorted(every if timesteps is None else next(iter(sources.values())).nearest(timesteps))
     outputs: dict[str, list[np.ndarray]] = {site.name: [] for site in sites}
+    distances: dict[str, list[np.ndarray]] = {site.name: [] for site in sites}
     for timestep in progress(timesteps, "reference outputs", show=runtime.progress):
-        at_timestep: dict[str, list[np.ndarray]] = {site.name: [] for site in sites}
+        at_timestep: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {site.name: [] for site in sites}
         for source in sources.values():
             ids = source.samples[: ablation.reference_samples]
             for start in range(0, len(ids), runtime.batch_size):
-                for name, array in _clean_outputs(
+                for name, seen in _clean_outputs(
                     denoiser, sites, source, timestep, ids[start : start + runtime.batch_size]
                 ).items():
-                    at_timestep[name].append(array)
-        for name, arrays in at_timestep.items():
-            outputs[name].append(np.concatenate(arrays))
+                    at_timestep[name].append(seen)
+        for name, batches in at_timestep.items():
+            outputs[name].append(np.concatenate([output for output, _ in batches]))
+            distances[name].append(np.concatenate([distance for _, distance in batches]))
     groups = {"/": _root(rows, timesteps, ablation)}
     for site in sites:
         # (reference, timestep, head, query, channel)
         bank = np.stack(outputs.pop(site.name), axis=1)
-        groups[site.name] = _site_group(site, bank)
+        moved = displacements(bank, np.stack(distances[site.name], axis=1), [domain for domain, _ in rows])
+        groups[site.name] = _site_group(site, bank, moved)
     return xr.DataTree.from_dict(groups)
 
 
@@ -112,6 +117,28 @@ class ReferenceStore:
             for head, norm in enumerate(self._group(timestep, site)["norm"].values)
         }
 
+    def displacements(
+        self, method: str, timestep: int, sites: Sequence[AttentionSite], domain: str | None = None
+    ) -> dict[HeadId, float]:
+        """Return how far `method` moves the output of every head of `sites` at `timestep`, of the images of `domain`.
+
+        Without a domain it is the root mean square over all. Raises StoreError for what the store lacks.
+        """
+        found = {}
+        for site in sites:
+            group = self._group(timestep, site)
+            known = {name: [str(each) for each in group[name].values] for name in ("method", "domain")}
+            for name, wanted in (("method", method), ("domain", domain)):
+                if wanted is not None and wanted not in known[name]:
+                    raise StoreError(
+                        f"the reference outputs hold no {name} {wanted}, only {', '.join(known[name])}; make them anew"
+                    )
+            moved = group["displacement"].transpose("method", "domain", "head").values[known["method"].index(method)]
+            moved = moved if domain is None else moved[[known["domain"].index(domain)]]
+            for head, distance in enumerate(np.sqrt(np.square(moved, dtype=np.float64).mean(axis=0))):
+                found[HeadId(site.name, head)] = float(distance)
+        return found
+
     def resample_source(self, sample: int, seed: int) -> int:
         """Return the bank row that image `sample` is resampled from: always another image with other noise.
 
@@ -142,9 +169,8 @@ def open_reference(paths: Sequence[Path | str]) -> ReferenceStore:
     for path in paths:
         tree = open_store(path)
         root = tree.to_dataset()
-        found = tuple(
-            (str(d), int(i)) for d, i in zip(root["domain"].values, root["reference_sample"].values, strict=True)
-        )
+        images = zip(root["reference_domain"].values, root["reference_sample"].values, strict=True)
+        found = tuple((str(domain), int(sample)) for domain, sample in images)
         if rows and found != rows:
             raise StoreError(f"{path}: its reference images differ from those of {paths[0]}; make both anew")
         rows = found
@@ -168,11 +194,21 @@ def tapped_sites(denoiser: Denoiser, *files: LatentFiles) -> list[AttentionSite]
 
 def _clean_outputs(
     denoiser: Denoiser, sites: Sequence[AttentionSite], source: LatentFiles, timestep: int, ids: Sequence[int]
-) -> dict[str, np.ndarray]:
-    seen: dict[str, np.ndarray] = {}
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return, by site, the outputs (sample, head, query, channel) and their mean squared distance from uniform ones.
+
+    The latter is over queries, (sample, head).
+    """
+    seen: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     def keep(call: AttentionCall) -> None:
-        seen[call.site.name] = call.output.float().cpu().numpy()
+        heads = torch.arange(call.output.shape[1], device=call.output.device)
+        distances = []
+        for row, output in enumerate(call.output.float()):  # image by image, since masks may be large
+            rows = torch.full_like(heads, row)
+            uniform = UniformAttention.replacement(call, HeadPairs(rows, heads, rows), None)
+            distances.append((output - uniform.float()).square().sum(-1).mean(-1))
+        seen[call.site.name] = call.output.float().cpu().numpy(), torch.stack(distances).cpu().numpy()
 
     passes = source.read(timestep, ids, denoiser.device)
     with torch.inference_mode(), AttentionTap(denoiser.module, observers=[keep], sites=sites):
@@ -181,23 +217,29 @@ def _clean_outputs(
 
 
 def _root(rows: list[tuple[str, int]], timesteps: list[int], ablation: AblationConfig) -> xr.Dataset:
+    text = np.dtypes.StringDType()
     return xr.Dataset(
         {
-            "domain": ("reference", np.array([domain for domain, _ in rows], dtype=np.dtypes.StringDType())),
+            "reference_domain": ("reference", np.array([domain for domain, _ in rows], dtype=text)),
             "reference_sample": ("reference", np.array([sample for _, sample in rows], dtype=np.int64)),
         },
-        coords={"timestep": np.array(timesteps, dtype=np.int64)},
+        coords={
+            "timestep": np.array(timesteps, dtype=np.int64),
+            "method": np.array(METHODS, dtype=text),
+            "domain": np.array(list(dict.fromkeys(domain for domain, _ in rows)), dtype=text),
+        },
         attrs={"provenance": provenance(rule="reference_outputs", reference_samples=ablation.reference_samples)},
     )
 
 
-def _site_group(site: AttentionSite, bank: np.ndarray) -> xr.Dataset:
+def _site_group(site: AttentionSite, bank: np.ndarray, moved: np.ndarray) -> xr.Dataset:
     dims = ("timestep", "head", "query", "channel")
     norm = np.linalg.norm(bank, axis=-1).mean(axis=(0, 3), dtype=np.float64)
     group = xr.Dataset(
         {
             "mean": (dims, bank.mean(axis=0, dtype=np.float64).astype(np.float32)),
             "norm": (dims[:2], norm.astype(np.float32)),
+            "displacement": (("method", "domain", *dims[:2]), moved.astype(np.float32)),
             "bank": (("reference", *dims), bank),
         },
         coords={"head": np.array(head_ids(site), dtype=np.dtypes.StringDType())},
@@ -205,6 +247,7 @@ def _site_group(site: AttentionSite, bank: np.ndarray) -> xr.Dataset:
     )
     group["mean"].attrs = {"units": "1", "long_name": "mean head output over the reference images"}
     group["norm"].attrs = {"units": "1", "long_name": "mean norm of the head output"}
+    group["displacement"].attrs = {"units": "1", "long_name": "root mean square distance of output and replacement"}
     group["bank"].attrs = {"units": "1", "long_name": "head output of each reference image"}
     return group
 

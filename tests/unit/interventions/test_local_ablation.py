@@ -327,3 +327,42 @@ def test_ablations_that_run_out_of_memory_go_on_in_smaller_batches_with_the_same
     again = ablate(tmp_path, latents["real"], model_json, reference, ablation=ablation, batch_size=8)
     assert refused
     xr.testing.assert_equal(again, whole)
+
+
+def test_displacement_is_the_distance_to_what_each_method_puts_in_place(
+    reference: list[Path], latents: dict[str, list[Path]], sites: list[AttentionSite], denoiser: Denoiser
+) -> None:
+    """Image by image: no image is part of its own mean or its own donor; root mean square over images and queries."""
+    store = open_reference(reference)
+    site, timestep = sites[0], 700
+    bank = torch.from_numpy(store.trees[timestep][site.name]["bank"].sel(timestep=timestep).values).double()
+    domains = np.array([domain for domain, _ in store.rows])
+    expected: dict[tuple[str, str], list[float]] = {}
+    for domain in ("real", "synthetic"):
+        own = [int(row) for row in np.flatnonzero(domains == domain)]
+        replaced: dict[str, list[tuple[int, torch.Tensor]]] = {
+            "zero": [(row, torch.zeros_like(bank[row])) for row in own],
+            "mean": [(row, bank[[other for other in own if other != row]].mean(0)) for row in own],
+            "mean_pooled": [(row, bank[[other for other in range(len(bank)) if other != row]].mean(0)) for row in own],
+            "resample": [(row, bank[other]) for row in own for other in own if other != row],
+        }
+        for method, pairs in replaced.items():
+            squares = torch.stack([(bank[row] - instead).square().sum(-1).mean(-1) for row, instead in pairs]).mean(0)
+            expected[method, domain] = squares.sqrt().tolist()
+    for (method, domain), sizes in expected.items():
+        found = store.displacements(method, timestep, [site], domain)
+        assert [found[HeadId(site.name, head)] for head in range(site.heads)] == pytest.approx(sizes, rel=1e-5)
+    both = store.displacements("mean", timestep, [site])[HeadId(site.name, 2)]
+    assert both == pytest.approx(
+        np.sqrt((expected["mean", "real"][2] ** 2 + expected["mean", "synthetic"][2] ** 2) / 2)
+    )
+    passes = open_latent_files(latents["real"]).read(timestep, [0, 1, 2, 3])
+    with torch.no_grad():
+        plan = AblationPlan([replace_heads("uniform", [HeadId(site.name, 1)])] * 4, sites)
+        with AttentionTap(denoiser.module, interventions=[plan], sites=sites):
+            denoiser.predict_noise(passes.x_t, timestep, passes.condition)
+    moved = plan.distance_off() * bank[:4, 1].square().sum((1, 2)).sqrt()
+    rms = float((moved.square().mean() / bank.shape[2]).sqrt())
+    assert store.displacements("uniform", timestep, [site], "real")[HeadId(site.name, 1)] == pytest.approx(rms)
+    with pytest.raises(StoreError, match="no domain painted, only real, synthetic"):
+        store.displacements("mean", timestep, [site], "painted")
