@@ -14,7 +14,7 @@ from diffmech.circuits.kept import KeptHeads
 from diffmech.config.circuit import CircuitConfig
 from diffmech.errors import StoreError
 from diffmech.interventions.agreement import changes_of_loss, estimate_effects
-from diffmech.interventions.effects import open_ablation
+from diffmech.interventions.stores import open_ablation
 
 
 def rank_heads(

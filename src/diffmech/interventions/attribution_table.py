@@ -16,10 +16,10 @@ from diffmech.artifacts import write_csv, write_json
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.circuit import CircuitConfig
 from diffmech.interventions.agreement import agreement, attribution_patching, changes_of_loss
-from diffmech.interventions.effects import open_ablation
 from diffmech.interventions.measures import DENOISING_LOSS, OUTPUT_SHIFT
 from diffmech.interventions.reference import open_reference, tapped_sites
 from diffmech.interventions.replay import open_latent_files
+from diffmech.interventions.stores import open_ablation
 from diffmech.models.load import load_denoiser
 from diffmech.statistics.bootstrap import bootstrap_mean
 

@@ -26,7 +26,8 @@ import xarray as xr
 
 from diffmech.artifacts import open_store, write_csv
 from diffmech.config.patching import PatchingConfig, Windows
-from diffmech.interventions.effects import against_others, control_summary, corrected, texts
+from diffmech.interventions.effects import against_others, control_summary, corrected
+from diffmech.interventions.stores import texts
 from diffmech.interventions.windows import Window, over_windows, resolve_windows, sign_flip_max_p, window_name
 from diffmech.statistics.bootstrap import bootstrap_mean
 from diffmech.statistics.permutation import permutation_p, sign_flip_permutation

@@ -22,7 +22,8 @@ from diffmech.config.analysis import AblationConfig
 from diffmech.config.patching import Windows
 from diffmech.errors import ConfigError, StoreError
 from diffmech.interventions.effects import COLUMNS as EFFECT_COLUMNS
-from diffmech.interventions.effects import effects_of_group, open_ablation, texts
+from diffmech.interventions.effects import effects_of_group
+from diffmech.interventions.stores import open_ablation, texts
 from diffmech.statistics.permutation import max_statistic_p, sign_flip_permutation
 
 Window = tuple[int, int]

@@ -2,7 +2,8 @@
 
 The measures are ours, and are never mixed; their ratio first / second domain is the counterpart of the published ratio
 (arXiv 2506.17237), whose formula is not known:
-- effective_heads: (sum e_h)^2 / sum e_h^2 with e_h the mean output shift when head h is ablated: n for n equal heads;
+- effective_heads: (sum e_h)^2 / sum e_h^2 with e_h the output shift when head h is ablated, mean over all timesteps
+  and images: n for n equal heads;
 - effective_keys: mean exp(H) over samples, timesteps and heads, H the attention entropy in nats;
 - activation_participation: (tr C)^2 / tr C^2 with C the covariance over samples of all heads' mean outputs, each head
   scaled to unit variance over both domains; the number of dimensions the outputs spread over, mean over timesteps. The
@@ -21,10 +22,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from diffmech.artifacts import open_store, write_csv
+from diffmech.artifacts import write_csv
 from diffmech.attention.store import per_sample
 from diffmech.config.analysis import ComplexityConfig
 from diffmech.errors import StoreError
+from diffmech.interventions.stores import open_ablation, texts
 from diffmech.mechanisms.captured import open_domains, open_untrained, read, sites_of, timesteps_of
 from diffmech.randomness import generator
 from diffmech.statistics.bootstrap import bootstrap_two_groups
@@ -151,19 +153,17 @@ def participation(gram: np.ndarray, members: np.ndarray) -> np.ndarray:
         return np.where(square > 0, trace**2 / square, np.nan)
 
 
-def read_shifts(stores: Sequence[Path], method: str) -> np.ndarray:
-    """Return the output shift of every ablated head, mean over timesteps, (sample, head)."""
-    parts = []
-    for path in stores:
-        store = open_store(path).to_dataset()
-        methods = [str(name) for name in store["method"].values]
-        if method not in methods:
-            raise StoreError(f"{path}: has no ablation {method!r}; it has {methods}, give one of these")
-        shift = store["shift"].isel(method=methods.index(method)).mean("timestep")
-        parts.append(shift.transpose("sample", "target").load())
-    if not parts:
-        raise StoreError("no ablation store was given; ablate heads first")
-    return np.asarray(xr.concat(parts, "sample", join="exact").values, dtype=np.float64)
+def read_shifts(stores: Sequence[Path | str], method: str) -> np.ndarray:
+    """Return the output shift of every ablated head, mean over all timesteps of an image, (sample, head).
+
+    `stores` are those of one domain, all shards and blocks. Raises StoreError where they lack the method.
+    """
+    data = open_ablation(stores)
+    methods = texts(data["method"]).tolist()
+    if method not in methods:
+        raise StoreError(f"{stores[0]}: has no ablation {method!r}; it has {methods}, give one of these")
+    shift = data["shift"].isel(method=methods.index(method)).transpose("sample", "target", "timestep")
+    return np.asarray(shift.values, dtype=np.float64).mean(axis=-1)
 
 
 def _activation_participation(

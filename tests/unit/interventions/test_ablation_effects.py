@@ -13,9 +13,10 @@ from diffmech.attention.sites import HeadId, find_sites
 from diffmech.config.analysis import AblationConfig
 from diffmech.errors import StoreError
 from diffmech.interventions.ablation import ablate_targets
-from diffmech.interventions.effects import COLUMNS, ablation_effects, effects_of_group, open_ablation
+from diffmech.interventions.effects import COLUMNS, ablation_effects, effects_of_group
 from diffmech.interventions.reference import ReferenceStore, collect_reference
 from diffmech.interventions.replay import open_latent_files
+from diffmech.interventions.stores import open_ablation
 from diffmech.interventions.targets import HeadSpan, Target, matched_controls
 from diffmech.statistics.multiplicity import holm
 
@@ -248,3 +249,14 @@ def test_random_sets_of_untrained_heads_rarely_beat_their_controls(latents: dict
         assert table["p_control"].between(1 / 61, 1).all()
         significant += (table["p_control_adjusted"] < config.alpha).tolist()
     assert np.mean(significant) <= config.alpha
+
+
+def test_a_store_given_twice_is_refused(tmp_path: Path) -> None:
+    """Its images, or its timesteps, would count twice."""
+    first, overlap = tmp_path / "first.zarr.zip", tmp_path / "overlap.zarr.zip"
+    write_store(first, store({"a": 5.0}))
+    write_store(overlap, store({"a": 5.0}).isel(timestep=[0]))
+    with pytest.raises(StoreError, match="hold the same sample; give each store once"):
+        open_ablation([first, first])
+    with pytest.raises(StoreError, match="hold the same timestep; give each store once"):
+        open_ablation([first, overlap])

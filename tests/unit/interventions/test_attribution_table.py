@@ -16,9 +16,9 @@ from diffmech.errors import ConfigError
 from diffmech.interventions.ablation import ablate_heads
 from diffmech.interventions.agreement import attribution_patching, changes_of_loss
 from diffmech.interventions.attribution_table import COLUMNS, attribution_table
-from diffmech.interventions.effects import open_ablation
 from diffmech.interventions.reference import open_reference, reference_outputs
 from diffmech.interventions.replay import open_latent_files
+from diffmech.interventions.stores import open_ablation
 from diffmech.models.denoiser import Denoiser
 
 

@@ -1,6 +1,6 @@
 """Circuit complexity: closed forms, and no difference where the domains do not differ."""
 
-from itertools import permutations
+from itertools import pairwise, permutations
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ from diffmech.mechanisms.complexity import (
     compare,
     effective_number,
     participation,
+    read_shifts,
 )
 from diffmech.statistics.jackknife import jackknife_interval
 
@@ -63,6 +64,68 @@ def test_of_three_samples_nothing_is_known_of_participation():
     assert np.isnan(participation(np.eye(3), np.ones((1, 3)))).all()
 
 
+def write_ablation(folder, shift, block_sizes=(3, 1), shards=2):
+    """Write output shifts (target, method, sample, timestep) as jobs do: unequal blocks of timesteps x shards."""
+    targets, methods, samples, timesteps = shift.shape
+    assert sum(block_sizes) == timesteps
+    ends = np.cumsum((0, *block_sizes))
+    text = np.dtypes.StringDType()
+    paths = []
+    for block, (first, last) in enumerate(pairwise(ends)):
+        for shard, ids in enumerate(np.array_split(np.arange(samples), shards)):
+            paths.append(folder / f"{block}-{shard}.zarr.zip")
+            dims = ("target", "method", "sample", "timestep")
+            write_store(
+                paths[-1],
+                xr.Dataset(
+                    {
+                        "shift": (dims, shift[:, :, ids, first:last]),
+                        "control_of": ("target", np.full(targets, "", dtype=text)),
+                        "members": (("target", "timestep"), np.full((targets, last - first), "x", dtype=text)),
+                    },
+                    coords={
+                        "method": np.array(["mean"][:methods], dtype=text),
+                        "target": np.array([f"{SITE}.h{index:02d}" for index in range(targets)], dtype=text),
+                        "sample": ids,
+                        "timestep": np.arange(first, last),
+                    },
+                ),
+            )
+    return paths
+
+
+def test_an_image_counts_once_however_its_timesteps_are_cut_into_blocks(tmp_path):
+    """Two heads, one that matters at the three timesteps of one block, one at the single timestep of the next."""
+    shift = np.zeros((2, 1, 6, 4))
+    shift[0, ..., :3] = 1
+    shift[1, ..., 3:] = 1
+    for name, cut in (("one", (4,)), ("unequal", (3, 1)), ("each", (1, 1, 1, 1))):
+        shifts = read_shifts(write_ablation(tmp_path / name, shift, cut), "mean")
+        assert shifts.shape == (6, 2)
+        assert effective_number(shifts.mean(axis=0)) == pytest.approx(1.6)
+
+
+def test_heads_count_alike_in_two_domains_that_do_not_differ_no_more_often_than_alpha(tmp_path):
+    """600 studies of 16 images in two blocks: a rate of twice the nominal one would pass with a chance of 3 %."""
+    rng, studies, heads, images = np.random.default_rng(7), 600, 6, 16
+    sizes = np.tile(1 / np.arange(1, 1 + heads), studies)[:, None, None, None]
+    shifts = {}
+    for domain in ("real", "synthetic"):
+        of_image = rng.gamma(1.0, size=(studies * heads, 1, images, 1))  # alike at all timesteps of an image
+        shift = sizes * of_image * rng.uniform(0.8, 1.2, size=(studies * heads, 1, images, 4))
+        paths = write_ablation(tmp_path / domain, shift)
+        shifts[domain] = read_shifts(paths, "mean").reshape(-1, studies, heads)
+    few = ComplexityConfig(draws=199, permutations=199)
+    rows = [
+        compare("x", {domain: of[:, study] for domain, of in shifts.items()}, effective_number, few, study)
+        for study in range(studies)
+    ]
+    error = np.sqrt(0.05 * 0.95 / studies)
+    assert np.mean([row["p"] <= 0.05 for row in rows]) < 0.05 + 3 * error
+    assert np.mean([row["low"] <= 1 <= row["high"] for row in rows]) > 0.95 - 4 * error  # percentiles of 16 fall short
+    assert {row["n_first"] for row in rows} == {images}
+
+
 def write_study(folder, rng, twins_differ):
     """Attention sharper, and outputs of fewer heads, in the second domain; in untrained twins too, or in none."""
     attention, untrained, ablation = {}, {}, {}
@@ -79,22 +142,9 @@ def write_study(folder, rng, twins_differ):
         untrained[domain] = write_capture(
             folder / f"{domain}.twins.zarr.zip", {SITE: twin}, timesteps=(1, 2), twins=True
         )
-        ablation[domain] = []
-        for shard in range(2):
-            shift = np.ones((4, 1, 10, 2)) * (np.arange(4) < active)[:, None, None, None]
-            shift *= rng.uniform(0.9, 1.1, size=shift.shape)
-            ablation[domain].append(folder / f"{domain}{shard}.zarr.zip")
-            write_store(
-                ablation[domain][-1],
-                xr.Dataset(
-                    {"shift": (("target", "method", "sample", "timestep"), shift)},
-                    coords={
-                        "method": ["mean"],
-                        "target": [f"{SITE}.h{index:02d}" for index in range(4)],
-                        "sample": np.arange(10) + 10 * shard,
-                    },
-                ),
-            )
+        shift = np.ones((4, 1, 20, 4)) * (np.arange(4) < active)[:, None, None, None]
+        shift *= rng.uniform(0.9, 1.1, size=shift.shape)
+        ablation[domain] = write_ablation(folder / f"{domain}.ablation", shift)
     return attention, untrained, ablation
 
 
@@ -107,6 +157,7 @@ def test_effective_keys_of_uniform_attention_are_all_keys_and_ratio_finds_the_sh
     table = pd.read_csv(outputs[0]).set_index("variant")
     assert table.loc["effective_keys", "first"] == pytest.approx(16, rel=1e-4)
     assert table.loc["effective_heads", "first"] == pytest.approx(4, rel=0.01)
+    assert table.loc["effective_heads", ["n_first", "n_second"]].tolist() == [20, 20]
     assert table.loc["effective_heads", "ratio"] == pytest.approx(2, rel=0.02)
     assert (table["p"] < 0.01).all()
     assert ((table["low"] < table["ratio"]) & (table["ratio"] < table["high"])).drop("activation_participation").all()
