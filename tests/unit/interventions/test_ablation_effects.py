@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from random_denoisers import RUNTIME, tiny_denoiser
+from random_denoisers import REFERENCES, RUNTIME, tiny_denoiser
 
 from diffmech.artifacts import write_store
 from diffmech.attention.sites import HeadId, find_sites
@@ -14,7 +14,7 @@ from diffmech.config.analysis import AblationConfig
 from diffmech.errors import StoreError
 from diffmech.interventions.ablation import ablate_targets
 from diffmech.interventions.effects import COLUMNS, ablation_effects, effects_of_group
-from diffmech.interventions.reference import ReferenceStore, collect_reference
+from diffmech.interventions.reference import collect_reference, store_of
 from diffmech.interventions.replay import open_latent_files
 from diffmech.interventions.stores import open_ablation
 from diffmech.interventions.targets import HeadSpan, Target, matched_controls
@@ -223,11 +223,8 @@ def test_a_control_that_differs_between_blocks_is_an_error(tmp_path: Path) -> No
 
 def test_random_sets_of_untrained_heads_rarely_beat_their_controls(latents: dict[str, list[Path]]) -> None:
     """The family-wise error over many random weights: nothing is special where nothing was learned."""
-    config = AblationConfig(
-        methods=["mean"], samples=6, reference_samples=4, controls=60, control_samples=6, draws=50, permutations=50
-    )
+    config = AblationConfig(methods=["mean"], samples=6, controls=60, control_samples=6, draws=50, permutations=50)
     files = {domain: open_latent_files(stores[:1]) for domain, stores in latents.items()}
-    rows_of_bank = tuple((domain, sample) for domain in latents for sample in range(4))
     significant = []
     for seed in range(8):
         denoiser = tiny_denoiser(seed)
@@ -237,8 +234,8 @@ def test_random_sets_of_untrained_heads_rarely_beat_their_controls(latents: dict
         pool = [HeadId(site.name, head) for site in sites if site.kind == "self" for head in range(site.heads)]
         picks = [[pool[k] for k in rng.permutation(len(pool))[:5]] for _ in range(3)]
         targets = [Target(f"m{k}", tuple(HeadSpan(h, 0, 999) for h in heads)) for k, heads in enumerate(picks)]
-        tree = collect_reference(files, denoiser, ablation=config, runtime=RUNTIME)
-        references = ReferenceStore({100: tree}, rows_of_bank)
+        tree = collect_reference(files, denoiser, reference_ids=REFERENCES, runtime=RUNTIME)
+        references = store_of(tree)
         norms = {100: references.norms(100, sites)}
         controls = [c for t in targets for c in matched_controls(t, sites, norms, count=60, seed=seed)]
         data = ablate_targets(
