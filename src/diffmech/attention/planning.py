@@ -163,7 +163,8 @@ def plan_ablation(
     passes = cells = 0
     for there in samples:
         count, controlled = min(ablation.samples, there), min(ablation.control_samples, there)
-        passes += steps * (count * (len(ablation.groups) + targets * len(ablation.methods)) + controlled * controls)
+        further = (len(ablation.methods) - 1) * min(ablation.method_samples or count, count)
+        passes += steps * (count * (len(ablation.groups) + targets) + further * targets + controlled * controls)
         cells += steps * count * (targets + controls) * len(ablation.methods)
     references = sum(min(ablation.reference_samples, there) for there in samples)
     outputs = sum(len(site.heads) * site.queries * site.channels for site in sites)

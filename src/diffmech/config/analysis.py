@@ -64,6 +64,10 @@ class AblationConfig(Inference):
         "phases", description=f"Windows of timesteps in which effects are also told apart: {ABOUT_WINDOWS}"
     )
     samples: Count = Field(32, description="Images per domain.")
+    method_samples: Annotated[int, Field(ge=2)] | None = Field(
+        None,
+        description="Images per domain on which methods beyond the first are run, which decide nothing; null = all.",
+    )
     shard_size: Count = Field(64, description="Images per job.")
     reference_samples: Annotated[int, Field(ge=2)] = Field(
         16,

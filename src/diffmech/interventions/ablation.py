@@ -3,9 +3,11 @@
 For every image and timestep there is one clean pass, and one pass per target and method. Kept are the two mean squared
 errors of the predicted noise (paired: same image, same noise), the shift of the prediction
 |eps_ablated - eps|^2 / |eps|^2, and how far the replaced outputs lie from what they replace. Controls (matched random
-sets of heads) run with the first method. Mean, zero and resample ablation are usual; this set of measures is ours.
+sets of heads) run with the first method; methods beyond the first, which decide nothing, may run on fewer images. Mean,
+zero and resample ablation are usual; this set of measures is ours.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,8 +71,8 @@ def ablate_heads(
     mechanisms and is only read for them.
     `sample_ids` is the shard (ids that the latents lack are left out); without it, the first `ablation.samples`.
     `timesteps` are by default those of `ablation`, else of the latents. The store has mse_ablated, shift, distance_off
-    (target, method, sample, timestep), NaN where a control was not run, and mse_clean (sample, timestep). Raises
-    ConfigError, StoreError or ModelError, as its parts do.
+    (target, method, sample, timestep), NaN where a control or a method was not run, and mse_clean (sample, timestep).
+    Raises ConfigError, StoreError or ModelError, as its parts do.
     """
     denoiser = load_denoiser(Path(model_json), device=runtime.device)
     files, references = open_latent_files(latents), open_reference(reference)
@@ -167,7 +169,7 @@ class _Work:
     heads: tuple[HeadId, ...]
     method: str
     cells: list[tuple[int, int]] = field(default_factory=list)
-    only_controls: bool = True
+    images: int = 0  # those with smaller ids
 
 
 def _work(targets: Sequence[Target], timestep: int, ablation: AblationConfig) -> list[_Work]:
@@ -179,8 +181,15 @@ def _work(targets: Sequence[Target], timestep: int, ablation: AblationConfig) ->
         for column, method in enumerate(ablation.methods[:1] if target.control_of else ablation.methods):
             item = found.setdefault((heads, method), _Work(tuple(sorted(heads)), method))
             item.cells.append((row, column))
-            item.only_controls &= bool(target.control_of)
+            item.images = max(item.images, _images(target, column, ablation))
     return list(found.values())
+
+
+def _images(target: Target, method: int, ablation: AblationConfig) -> int:
+    """Return below which sample id a target is ablated by the method at position `method`."""
+    if target.control_of:
+        return ablation.control_samples
+    return sys.maxsize if method == 0 or ablation.method_samples is None else ablation.method_samples
 
 
 @dataclass
@@ -261,7 +270,7 @@ class _Runner:
             for index, item in enumerate(work)
             if item.heads
             for position, sample in enumerate(samples)
-            if not item.only_controls or sample < self.ablation.control_samples
+            if sample < item.images
         ]
 
     def _source(self, sample: int) -> int:

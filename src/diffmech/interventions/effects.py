@@ -1,7 +1,11 @@
 """How much each ablation hurts: per target, method, domain and timestep, with intervals, two nulls and corrections.
 
 effect_percent = 100 (mean mse_ablated / mean mse_clean - 1): by how much the denoising loss rises. The means are over
-samples, and over timesteps too in the rows "all". Intervals are studentised bootstraps over samples, ablated and clean
+samples, and over timesteps too in the rows "all": there a timestep counts as much as its share of the clean loss, which
+is `weight` (percent) in its own row, so that low noise, where the loss is large, decides. Beside it effect_mean is the
+mean over timesteps of their effects in percent, each counting alike; it is empty in the rows of single timesteps. A
+method other than the first may have run on fewer images: each row has its own n, and takes its clean losses from the
+same images. Intervals are studentised bootstraps over samples, ablated and clean
 in step. Two questions are asked of every effect, and they differ:
 
 - is there any? p_zero: two-sided sign-flip permutation test of the mean paired difference mse_ablated - mse_clean
@@ -25,11 +29,12 @@ import xarray as xr
 from diffmech.artifacts import write_csv
 from diffmech.config.analysis import AblationConfig
 from diffmech.interventions.measures import DENOISING_LOSS
-from diffmech.interventions.stores import open_ablation, texts
+from diffmech.interventions.stores import open_ablation, ran_on, texts
 from diffmech.statistics.bootstrap import bootstrap_mean, bootstrap_statistic
 from diffmech.statistics.multiplicity import holm
 from diffmech.statistics.permutation import max_statistic_p, permutation_p, sign_flip_permutation
 
+OVER_TIMESTEPS = ["effect_mean", "effect_mean_low", "effect_mean_high", "weight"]
 COLUMNS = [
     "domain",
     "group",
@@ -54,6 +59,7 @@ COLUMNS = [
     "heads",
     "n",
     "measure",
+    *OVER_TIMESTEPS,
 ]
 
 
@@ -81,6 +87,17 @@ def ablation_effects(
 
 def effects_of_group(data: xr.Dataset, domain: str, group: str, *, ablation: AblationConfig, seed: int) -> pd.DataFrame:
     """Return the rows of one domain and group. `data` is what `open_ablation` returns."""
+    tables = [
+        _effects_of_method(data.isel(method=[m], sample=ran_on(data, m)), domain, group, ablation=ablation, seed=seed)
+        for m in range(data.sizes["method"])
+    ]
+    return pd.concat(tables).sort_values(["target", "method"], kind="stable", ignore_index=True)
+
+
+def _effects_of_method(
+    data: xr.Dataset, domain: str, group: str, *, ablation: AblationConfig, seed: int
+) -> pd.DataFrame:
+    """Return the rows of the one method of `data`, which ran on all of its samples."""
     is_target = texts(data["control_of"]) == ""
     own, controls = data.isel(target=is_target), data.isel(target=~is_target)
     clean = _with_all(data["mse_clean"].values)  # (sample, column)
@@ -88,6 +105,14 @@ def effects_of_group(data: xr.Dataset, domain: str, group: str, *, ablation: Abl
     draws, confidence = ablation.draws, ablation.confidence
     effect = bootstrap_statistic(
         _percent, ablated, clean[:, None, None, :], draws=draws, confidence=confidence, seed=seed
+    )
+    relative = bootstrap_statistic(
+        lambda own, base: _percent(own, base).mean(axis=-1),
+        ablated[..., 1:],
+        clean[:, None, None, 1:],
+        draws=draws,
+        confidence=confidence,
+        seed=seed,
     )
     shift = bootstrap_mean(_samples_first(own["shift"]), draws=draws, confidence=confidence, seed=seed)
     observed, null = sign_flip_permutation(
@@ -112,6 +137,10 @@ def effects_of_group(data: xr.Dataset, domain: str, group: str, *, ablation: Abl
             else corrected(spread["p_control"])
         ),
         "off_distribution": _off_distribution(own),
+        "effect_mean": _only_all(relative.estimate, effect.estimate),
+        "effect_mean_low": _only_all(relative.low, effect.estimate),
+        "effect_mean_high": _only_all(relative.high, effect.estimate),
+        "weight": _weights(clean, effect.estimate),
     }
     labels = pd.MultiIndex.from_product(
         [texts(own["target"]), texts(own["method"]), [-1, *own["timestep"].values]],
@@ -134,6 +163,17 @@ def _with_all(values: np.ndarray) -> np.ndarray:
 def _samples_first(array: xr.DataArray) -> np.ndarray:
     """Return (sample, target, method, 1 + timestep)."""
     return _with_all(array.transpose("sample", "target", "method", "timestep").values.astype(np.float64))
+
+
+def _only_all(values: np.ndarray | float, like: np.ndarray | float) -> np.ndarray:
+    """Return `values` (target, method) in the column "all" of an array like `like`, NaN in the others."""
+    return np.concatenate([np.asarray(values)[..., None], np.full_like(np.asarray(like)[..., 1:], np.nan)], axis=-1)
+
+
+def _weights(clean: np.ndarray, like: np.ndarray | float) -> np.ndarray:
+    """Return what share of the clean loss (sample, 1 + timestep) falls on each timestep, in percent; 100 for "all"."""
+    losses = clean[:, 1:].mean(axis=0)
+    return np.broadcast_to(100 * np.concatenate([[1.0], losses / losses.sum()]), np.shape(like))
 
 
 def _percent(ablated: np.ndarray, clean: np.ndarray) -> np.ndarray:

@@ -75,6 +75,17 @@ def _check_controls(data: xr.Dataset) -> None:
             )
 
 
+def ran_on(data: xr.Dataset, method: int) -> np.ndarray:
+    """Return on which samples the targets were ablated by the method at position `method`, (sample,) bool.
+
+    Of all targets and timesteps: a target without heads at a timestep has the clean loss there, on samples that did not
+    run too.
+    """
+    own = data["mse_ablated"].isel(target=texts(data["control_of"]) == "", method=method)
+    ran: np.ndarray = np.isfinite(own.transpose("sample", "target", "timestep").values).all(axis=(1, 2))
+    return ran
+
+
 def texts(array: xr.DataArray) -> np.ndarray:
     """Return names kept as variable-length strings as NumPy's fixed-length ones, which compare and sort."""
     # NumPy's variable-length strings know no cast to its other ones.

@@ -1,11 +1,12 @@
 """Windows of timesteps, and what an ablation costs within each: when does a head matter?
 
 A window is the timesteps first <= t <= last. The effect in a window is 100 (mean mse_ablated / mean mse_clean - 1) with
-means over its passes, from the same stored passes as the effects per timestep: nothing is run again. Intervals, nulls
-and matched controls are those of the table of effects, corrected over targets x windows. `p_zero_max` corrects p_zero
-over the same family by the maximum statistic (Westfall & Young 1993) instead of Holm's bound, which no p-value of a few
-thousand permutations passes where there are hundreds of tests; its statistic is |mean| / root mean square of the paired
-differences, a monotone function of Student's t whose denominator no change of sign alters. `significant` is below alpha
+means over its passes, so that a timestep counts as much as its share of the window's clean loss, from the same stored
+passes as the effects per timestep: nothing is run again. Intervals, nulls and matched controls are those of the table
+of effects, corrected over targets x windows. `p_zero_max` corrects p_zero over the same family by the maximum statistic
+(Westfall & Young 1993) instead of Holm's bound, which no p-value of a few thousand permutations passes where there are
+hundreds of tests; its statistic is |mean| / root mean square of the paired differences, a monotone function of
+Student's t whose denominator no change of sign alters. `significant` is below alpha
 by it. The definitions are ours.
 """
 
@@ -22,15 +23,20 @@ from diffmech.config.analysis import AblationConfig
 from diffmech.config.patching import Windows
 from diffmech.errors import ConfigError, StoreError
 from diffmech.interventions.effects import COLUMNS as EFFECT_COLUMNS
-from diffmech.interventions.effects import effects_of_group
-from diffmech.interventions.stores import open_ablation, texts
+from diffmech.interventions.effects import OVER_TIMESTEPS, effects_of_group
+from diffmech.interventions.stores import open_ablation, ran_on, texts
 from diffmech.statistics.permutation import max_statistic_p, sign_flip_permutation
 
 Window = tuple[int, int]
 
 _SPAN = ["window", "window_first", "window_last", "timesteps"]
 COLUMNS = [
-    *[part for column in EFFECT_COLUMNS for part in (_SPAN if column == "timestep" else [column])],
+    *[
+        part
+        for column in EFFECT_COLUMNS
+        if column not in OVER_TIMESTEPS
+        for part in (_SPAN if column == "timestep" else [column])
+    ],
     "p_zero_max",
     "significant",
 ]
@@ -79,7 +85,10 @@ def windows_of_group(
     p = np.stack(
         [
             sign_flip_max_p(
-                (ablated.isel(method=m) - own["mse_clean"]).transpose("sample", "target", "timestep").values,
+                (ablated.isel(method=m) - own["mse_clean"])
+                .isel(sample=ran_on(own, m))
+                .transpose("sample", "target", "timestep")
+                .values,
                 permutations=ablation.permutations,
                 seed=seed,
             )

@@ -133,7 +133,7 @@ REQUIRED = {
     "effects": (
         "domain group target method timestep effect_percent low high p_zero p_zero_holm shift shift_low "
         "shift_high control_mean control_low control_high control_percentile p_control p_control_adjusted "
-        "off_distribution heads n measure"
+        "off_distribution heads n measure effect_mean effect_mean_low effect_mean_high weight"
     ),
     "resampling": (
         "domain group target window measure clean effect low high p_zero p_zero_holm control_mean control_low "

@@ -42,6 +42,7 @@ def ablation_forest(
     columns = [
         *["name", "target", "domain", "effect_percent", "low", "high", "p_zero_holm", "control_mean", "control_low"],
         *["control_high", "p_control_adjusted", "off_distribution", "heads", "n", "verdict"],
+        *["effect_mean", "effect_mean_low", "effect_mean_high"],
     ]
     y = alt.Y("name:N", sort=rows, title=None, axis=alt.Axis(labelLimit=190))
     offset = alt.YOffset("domain:N", sort=list(domains))
@@ -64,6 +65,9 @@ def ablation_forest(
             "domain:N",
             alt.Tooltip("effect_percent:Q", title="effect, %", format=".3g"),
             *from_to(),
+            alt.Tooltip("effect_mean:Q", title="mean of the timesteps' effects, %", format=".3g"),
+            alt.Tooltip("effect_mean_low:Q", title="mean from", format=".3g"),
+            alt.Tooltip("effect_mean_high:Q", title="mean to", format=".3g"),
             alt.Tooltip("p_zero_holm:Q", title="p against no effect (Holm)", format=".3g"),
             alt.Tooltip("control_mean:Q", title="matched controls, %", format=".3g"),
             alt.Tooltip("control_low:Q", title="controls from", format=".3g"),
@@ -157,9 +161,10 @@ def ablation_methods(effects: pd.DataFrame, domains: tuple[str, ...], names: dic
             alt.Tooltip("effect_percent:Q", title="effect, %", format=".3g"),
             *from_to(),
             alt.Tooltip("off_distribution:Q", title="off-distribution distance", format=".3g"),
+            alt.Tooltip("n:Q", title="images"),
         ],
     )
-    columns = ["name", "domain", "method", "effect_percent", "low", "high", "off_distribution"]
+    columns = ["name", "domain", "method", "effect_percent", "low", "high", "off_distribution", "n"]
     chart = alt.layer(*intervals).properties(width=300, height=max(60, 40 * len(order)))
     facets = in_panels(chart, "domain", frame[columns], domains)
     return finish(facets, f"Effects of removing {groups[0]} by {', '.join(methods)}, per domain.", panels=2)

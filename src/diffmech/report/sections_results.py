@@ -7,6 +7,7 @@ from diffmech.report.artifacts import effect_title
 from diffmech.report.context import Context
 from diffmech.report.findings import Finding, measured_counterparts, mechanism_names
 from diffmech.report.pictures import Example, mechanism_examples
+from diffmech.report.weights import about_weights
 from diffmech.report.wording import count, listed, number, p_value
 
 TILE = 92  # CSS pixels of one example image
@@ -208,6 +209,7 @@ def ablation(context: Context, finding: Finding) -> str:
         "Whether it matters",
         markup.paragraph(finding.answer),
         markup.paragraph(read),
+        markup.paragraph(about_weights(context.tables.effects, context.method, mechanism_names(context.tables))),
         "<h3>Mechanisms</h3>",
         context.chart("ablation_mechanisms", "Effect of removing each mechanism, beside its matched controls."),
         "<h3>Layers</h3>",
@@ -229,7 +231,8 @@ def ablation(context: Context, finding: Finding) -> str:
         markup.paragraph(far),
         context.chart(
             "ablation_methods",
-            "The same removals by every method. Where methods disagree, part of the effect belongs to the method.",
+            "The same removals by every method. Where methods disagree, part of the effect belongs to the method."
+            " Methods beyond the first may have run on fewer images; point at an effect for their number.",
         ),
     )
 

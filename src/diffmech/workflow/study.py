@@ -206,7 +206,7 @@ class Study:
 
     def ablation_settings(self, group: str) -> dict[str, Any]:
         """Return the settings one ablation job depends on; only mechanisms have controls of their own."""
-        keys = ["methods", "window", "reference_samples"]
+        keys = ["methods", "window", "reference_samples", "method_samples"]
         if group == "mechanisms":
             keys += ["controls", "control_samples"]
         return self.settings(ablation=keys)

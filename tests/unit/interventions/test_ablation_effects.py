@@ -257,3 +257,66 @@ def test_a_store_given_twice_is_refused(tmp_path: Path) -> None:
         open_ablation([first, first])
     with pytest.raises(StoreError, match="hold the same timestep; give each store once"):
         open_ablation([first, overlap])
+
+
+def unequal_losses() -> xr.Dataset:
+    """Clean losses of 20 at t = 100 and of 1 at t = 700; a raises the first by 1 % and the second by 50 %."""
+    data = store({"a": 0.0})
+    clean = np.random.default_rng(0).uniform(0.9, 1.1, (24, 1)) * [20.0, 1.0]
+    data["mse_clean"].values[:] = clean
+    data["mse_ablated"].values[0, 0] = clean * [1.01, 1.5]
+    return data
+
+
+def test_the_weights_of_timesteps_are_their_shares_of_the_clean_loss() -> None:
+    table = effects_of_group(unequal_losses(), "real", "layers", ablation=CONFIG, seed=0)
+    share = dict(zip(table["timestep"], table["weight"] / 100, strict=True))
+    assert share["all"] == 1
+    assert share["100"] == pytest.approx(20 / 21, rel=0.02)
+    row = rows(table).loc["a"]
+    assert row["effect_percent"] == pytest.approx(share["100"] * 1 + share["700"] * 50)
+    assert row["effect_percent"] < 4
+
+
+def test_beside_the_pooled_effect_stands_the_mean_over_timesteps_that_counts_each_alike() -> None:
+    data = unequal_losses()
+    noise = np.random.default_rng(1).normal(size=24)
+    noise = (noise - noise.mean()) / noise.std(ddof=1)
+    data["mse_ablated"].values[0, 0, :, 1] += 0.1 * noise
+    table = effects_of_group(data, "real", "layers", ablation=CONFIG, seed=0)
+    row = rows(table).loc["a"]
+    means = data.mean("sample")
+    percent = 100 * (means["mse_ablated"].values[0, 0] / means["mse_clean"].values - 1)
+    assert row["effect_mean"] == pytest.approx(percent.mean())
+    assert row["effect_mean"] == pytest.approx(25.5, rel=0.1)
+    # 10 % of the second loss over the root of 24 images, halved by the other timestep, 2.07 errors to either side
+    assert row["effect_mean_high"] - row["effect_mean_low"] == pytest.approx(2 * 2.07 * 10 / np.sqrt(24) / 2, rel=0.25)
+    assert row["effect_mean_low"] < row["effect_mean"] < row["effect_mean_high"]
+    assert (
+        table.loc[table["timestep"] != "all", ["effect_mean", "effect_mean_low", "effect_mean_high"]].isna().all(None)
+    )
+
+
+def test_a_method_that_ran_on_fewer_images_says_its_own_n_and_takes_their_clean_losses() -> None:
+    first, second = store({"a": 10.0, "b": 2.0}), store({"a": 30.0, "b": 4.0})
+    data = xr.concat([first, second], "method", data_vars="minimal", coords="minimal", compat="override")
+    data = data.assign_coords(method=np.array(["mean", "zero"], dtype=np.dtypes.StringDType()))
+    for name in ("mse_ablated", "shift", "distance_off"):
+        data[name] = data[name].transpose("target", "method", "sample", "timestep").copy()
+        data[name].values[:, 1, 5:] = np.nan
+    data["mse_clean"].values[5:] *= 100  # of images that the second method did not see
+    data["mse_ablated"].values[:, 0, 5:] *= 100
+    table = effects_of_group(data, "real", "layers", ablation=CONFIG, seed=0)
+    assert table.groupby("method")["n"].unique().map(list).to_dict() == {"mean": [24], "zero": [5]}
+    assert table["effect_percent"].notna().all()
+    assert table[["low", "high", "p_zero", "effect_mean"]][table["timestep"] == "all"].notna().all(axis=None)
+    part = second.isel(sample=slice(5))
+    expected = effects_of_group(
+        part.assign_coords(method=np.array(["zero"], dtype=np.dtypes.StringDType())), "real", "layers", ablation=CONFIG,
+        seed=0,
+    )  # fmt: skip
+    found = table[table["method"] == "zero"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(found, expected)
+    assert list(zip(table["target"], table["method"], strict=True)) == sorted(
+        zip(table["target"], table["method"], strict=True)
+    )

@@ -308,6 +308,28 @@ def test_a_shard_without_images_gives_a_store_without_samples(
     assert data.sizes["sample"] == 0
 
 
+def test_methods_beyond_the_first_run_on_fewer_images(
+    tmp_path: Path, latents: dict[str, list[Path]], model_json: Path, reference: list[Path]
+) -> None:
+    """The same ones in any shard, with the same results; at a timestep without heads there is nothing to run."""
+    some = AblationConfig(methods=["mean", "zero"], samples=6, method_samples=2)
+    every = some.model_copy(update={"method_samples": None})
+    data = ablate(tmp_path, latents["real"], model_json, reference, ablation=some)
+    whole = ablate(tmp_path, latents["real"], model_json, reference, ablation=every)
+    late = ablate(tmp_path, latents["real"], model_json, reference, ablation=some, sample_ids=[3, 4])
+    for name in ("mse_ablated", "shift", "distance_off"):
+        np.testing.assert_allclose(data[name].isel(method=0), whole[name].isel(method=0), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            data[name].isel(method=1, sample=slice(2)),
+            whole[name].isel(method=1, sample=slice(2)),
+            rtol=1e-5,
+            atol=1e-6,
+        )
+        assert data[name].isel(method=1, sample=slice(2, None)).isnull().all()
+        assert late[name].isel(method=1).isnull().all()
+        assert late[name].isel(method=0).notnull().all()
+
+
 def test_latents_are_read_in_the_order_asked_for_across_shards(tmp_path: Path) -> None:
     stores = [write_latents(tmp_path / f"{k}.zarr.zip", 0, [100], range(3 * k, 3 * k + 3)) for k in range(2)]
     passes = open_latent_files(stores).read(100, [4, 1, 5])

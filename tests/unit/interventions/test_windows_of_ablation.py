@@ -52,6 +52,21 @@ def table_of(data: xr.Dataset, group: str = "heads", config: AblationConfig = CO
     return windows_of_group(data, "real", group, WINDOWS, ablation=config, seed=0).set_index(["target", "window"])
 
 
+def test_a_method_that_ran_on_fewer_images_has_its_windows_from_these() -> None:
+    whole = ablated(np.array([[0.1, 0.3, 0, 0], [0, 0, 0.05, 0.02]]))
+    text = np.dtypes.StringDType()
+    second = whole.assign_coords(method=np.array(["zero"], dtype=text))
+    data = xr.concat([whole, second], "method", data_vars="minimal", coords="minimal", compat="override")
+    data = data.transpose("target", "method", "sample", "timestep", ...)
+    data["mse_ablated"] = data["mse_ablated"].where((data["method"] == "mean") | (data["sample"] < 9))
+    table = windows_of_group(data, "real", "heads", WINDOWS, ablation=CONFIG, seed=0)
+    found = table[table["method"] == "zero"].reset_index(drop=True)
+    expected = windows_of_group(second.isel(sample=slice(9)), "real", "heads", WINDOWS, ablation=CONFIG, seed=0)
+    assert set(found["n"]) == {9}
+    pd.testing.assert_frame_equal(found, expected)
+    assert set(table.loc[table["method"] == "mean", "n"]) == {16}
+
+
 def test_the_effect_in_a_window_is_the_change_of_the_mean_loss_over_its_passes() -> None:
     rises = np.array([[0.1, 0.3, 0, 0], [0, 0, 0.05, 0.02]])
     data = ablated(rises)

@@ -313,6 +313,7 @@ def effects_table(effect: bool, generator: np.random.Generator) -> pd.DataFrame:
         "heads": [f"{site}.h{head:02d}" for site, _ in sites() for head in range(HEADS)],
     }
     size = {"mechanisms": 3.0, "layers": 9.0, "heads": 0.4}
+    per_timestep = (np.nan, np.nan, np.nan, 100 / len(TIMESTEPS))
     rows = []
     for domain in DOMAINS:
         for group, names in targets.items():
@@ -340,11 +341,12 @@ def effects_table(effect: bool, generator: np.random.Generator) -> pd.DataFrame:
                             + (value / 100, value / 120, value / 80)
                             + (control if controlled else (np.nan,) * 6)
                             + (0.4 + 0.2 * rank, {"mechanisms": 6, "layers": 8, "heads": 1}[group], 8, "denoising loss")
+                            + ((1.1 * value, 0.8 * value, 1.4 * value, 100.0) if timestep == "all" else per_timestep)
                         )
     columns = (
         "domain group target method timestep effect_percent low high p_zero p_zero_holm shift shift_low shift_high "
         "control_mean control_low control_high control_percentile p_control p_control_adjusted off_distribution "
-        "heads n measure"
+        "heads n measure effect_mean effect_mean_low effect_mean_high weight"
     )
     return pd.DataFrame(rows, columns=columns.split())
 
