@@ -18,6 +18,7 @@ from diffmech.models.checkpoint import FILE
 from diffmech.models.load import load_denoiser
 from diffmech.models.train import Run, averaging_decay, learning_rate, train_denoiser
 from diffmech.models.training_set import TrainingSet, attribute_values, is_held_out
+from diffmech.testing import assert_same_up_to_rounding
 
 
 def changed(config: DenoiserConfig, **training: object) -> DenoiserConfig:
@@ -133,7 +134,7 @@ def test_what_is_saved_are_the_averaged_weights(
         average = [decay * a + (1 - decay) * w.detach().double() for a, w in zip(average, run.weights, strict=True)]
     saved = [p for m in parts(trained) for p in m.parameters()]
     for expected, found in zip(average, saved, strict=True):
-        torch.testing.assert_close(found.double(), expected, atol=1e-6, rtol=1e-5)
+        assert_same_up_to_rounding(found, expected)
 
 
 def test_averaging_forgets_the_start_early_and_reaches_its_decay() -> None:
