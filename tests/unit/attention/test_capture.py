@@ -90,6 +90,7 @@ def test_stored_maps_are_the_softmax_of_the_models_own_scores(
 
 def test_entropy_of_the_stored_maps_is_the_stored_entropy(latents: MakeLatents, capture: Capture) -> None:
     tree = open_attention(capture(latents()))
+    assert len(tree.children) > 1
     for site in tree.children.values():
         p = site["maps"].values.astype(np.float64)
         entropy = -(p * np.log(np.where(p > 0, p, 1))).sum(-1).mean(-1)
@@ -99,6 +100,7 @@ def test_entropy_of_the_stored_maps_is_the_stored_entropy(latents: MakeLatents, 
 
 def test_received_attention_is_the_mean_column_of_the_maps(latents: MakeLatents, capture: Capture) -> None:
     tree = open_attention(capture(latents()))
+    assert len(tree.children) > 1
     for site in tree.children.values():
         columns = site["maps"].values.astype(np.float64).mean(-2) * site.attrs["n_keys"]
         assert_same_up_to_rounding(columns, site["received"][:3], dtype="float16", roundings=2)

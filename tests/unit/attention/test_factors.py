@@ -186,6 +186,7 @@ def test_stored_maps_go_before_computed_ones_and_factors_fill_the_rest(
     stored = open_attention(keep(path, model_json, tmp_path, maps=4))
     computed = open_attention(keep(path, model_json, tmp_path, factors=4))
     both = open_attention(keep(path, model_json, tmp_path, maps=2, factors=4))
+    assert list(both.children) == list(stored.children) != []
     for name, site in both.children.items():
         assert site["kept_sample"].values.tolist() == [0, 1, 2, 3]
         np.testing.assert_array_equal(site["maps"][:2], stored[name]["maps"][:2])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import _get_current_function_mode_stack
 
-from diffmech.attention.sites import AttentionSite
+from diffmech.attention.sites import AttentionSite, find_sites
 from diffmech.attention.statistics import StatisticsObserver
 from diffmech.attention.tap import AttentionCall, AttentionTap, check_tappable
 from diffmech.errors import ModelError
@@ -195,6 +195,7 @@ def test_observed_calls_hold_the_softmax_attention_and_its_lse(build):
     recorder = Recorder(needs_lse=True)
     with AttentionTap(model.eval(), [recorder]):
         evaluate(model, inputs)
+    assert {call.site.name for call in recorder.calls} == {site.name for site in find_sites(model)} != set()
     for call in recorder.calls:
         scores = call.scale * call.query.double() @ call.key.double().transpose(-1, -2)
         if call.attn_mask is not None:
