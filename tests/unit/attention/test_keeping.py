@@ -127,6 +127,7 @@ def test_maps_in_blocks_of_queries_are_the_softmax(length: int, way: str, monkey
     if call.is_causal:
         scores.masked_fill_(torch.ones(64, 20).tril().logical_not(), -torch.inf)
     expected = scores.softmax(-1)
+    # One rounding to float16, whose smallest number is 6e-8.
     torch.testing.assert_close(attention_maps(call).double(), expected, rtol=1e-3, atol=1e-7)
     blocks = list(map_blocks(call, slice(1, 2), slice(1, 3), length))
     assert [rows.stop - rows.start for rows, _ in blocks[:-1]] == [min(length, 64)] * (len(blocks) - 1)
