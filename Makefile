@@ -1,6 +1,8 @@
 # `make run` and `make test` do all the set-up a fresh machine needs: Python 3.11 or newer and make.
 PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
+# Of each test worker: workers that compete for cores are slow.
+THREADS ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -14,7 +16,7 @@ define install
 	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true  # a file that is not for this Python
 endef
 
-.PHONY: run plan test lint docs matrix benchmark clean
+.PHONY: run plan test settings lint docs matrix benchmark clean
 
 run: $(INSTALLED)  ## the study of config.yaml, up to results/report.html
 	$(BIN)/snakemake --cores $(CORES) $(ARGS)
@@ -24,7 +26,10 @@ plan: $(INSTALLED)  ## what that study will take on this machine: disk, memory, 
 	$(BIN)/snakemake --cores $(CORES) --quiet all $(ARGS) -- plan
 
 test: $(DEVELOPING)  ## all tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup $(ARGS)  # one thread each: workers that compete for cores are slow
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
+
+settings:  ## all tests with each Python, vector width and number of threads, with oneDNN and without
+	.ci/settings $(ARGS)
 
 lint: $(DEVELOPING)  ## style, types, workflow lint
 	$(BIN)/ruff check .

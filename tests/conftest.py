@@ -1,5 +1,10 @@
-"""The two invented studies of the tests of report and page, built once by the worker that runs all these tests."""
+"""The two invented studies of the tests of report and page, built once by the worker that runs all these tests.
 
+`DIFFMECH_TEST_ONEDNN=0` runs the tests with torch's own kernels, as on a machine that oneDNN does not serve (`make
+settings`). Jobs that a test starts as a process of their own keep oneDNN: torch has no variable for it.
+"""
+
+import os
 import sys
 from pathlib import Path
 
@@ -21,6 +26,13 @@ def _written(folder, **kinds):
     charts = [str(folder / "charts" / f"{name}.vl.json") for name in CHARTS]
     write_report(inputs, charts, folder / "report.html", config=config)
     return folder, inputs, read_tables(inputs)
+
+
+def pytest_configure() -> None:
+    if os.environ.get("DIFFMECH_TEST_ONEDNN") == "0":
+        import torch
+
+        torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
 
 
 @pytest.fixture(scope="session")

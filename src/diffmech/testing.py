@@ -5,13 +5,17 @@ whatever holds for the class is tried: which attention there is, how its tokens 
 
     model = tiny_model("flux")
     output = evaluate(model, example_inputs(model, batch=2))
+
+`assert_same_up_to_rounding` compares what two ways of one computation give, with a tolerance that holds on any machine.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 import diffusers
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from diffmech.attention.sites import find_sites
@@ -26,6 +30,14 @@ TEXT_TOKENS = 7
 # Rows and columns of Flux's packed latents, and frames, rows and columns of Wan's latents, in patches.
 FLUX_GRID = (6, 4)
 WAN_GRID = (2, 4, 3)
+
+# What two orders of the same sums may differ by after a whole network, in roundings of the largest value. Vector width,
+# threads, oneDNN and batch size choose the order. A sum of n products differs by some sqrt(n) roundings: twenty layers
+# of up to a hundred products add up to 200. A wrong head, sample or timestep changes values by ten thousand and more.
+ROUNDINGS_OF_A_NETWORK = 256
+
+# The same after several passes in a row: a sampler, a gradient, a training.
+ROUNDINGS_OF_MANY_PASSES = 1024
 
 # Random projections make attention almost uniform; louder queries make its statistics worth comparing.
 LOUDNESS = 4.0
@@ -169,6 +181,37 @@ def evaluate(model: nn.Module, inputs: Inputs) -> Tensor:
     return output
 
 
+def assert_same_up_to_rounding(
+    found: ArrayLike,
+    expected: ArrayLike,
+    *,
+    roundings: float = ROUNDINGS_OF_A_NETWORK,
+    scale: float | None = None,
+    dtype: str = "float32",
+) -> None:
+    """Raise AssertionError where `found` differs from `expected` by more than `roundings` roundings.
+
+    One rounding is the machine epsilon of `dtype`, in which the less exact of the two was computed or is stored, times
+    `scale`: the largest finite magnitude among the expected values, as a sum's error follows the size of its terms and
+    not of its result. For differences of larger values (effects on a loss, of two entropies) `scale` is the size of
+    those. What is not finite must stand in the same places, and shapes must be equal.
+    """
+    ours, theirs = (_float64(values) for values in (found, expected))
+    assert ours.shape == theirs.shape, f"shapes differ: {ours.shape} and {theirs.shape}"
+    finite = np.isfinite(theirs)
+    np.testing.assert_array_equal(np.where(finite, 0, ours), np.where(finite, 0, theirs))
+    if scale is None:
+        scale = float(np.abs(theirs[finite]).max(initial=0))
+    unit = float(torch.finfo(getattr(torch, dtype)).eps) * scale
+    difference = np.where(finite, np.abs(ours - np.where(finite, theirs, 0)), 0)
+    most = difference.max(initial=0)
+    place = np.argwhere(~(difference < most))[:1].tolist()
+    assert most <= roundings * unit, (  # not "fail if more": NaN fails
+        f"differs by {most:.3g} at {place}: {most / unit if unit else np.inf:.3g} roundings of {scale:.3g}, "
+        f"not {roundings:g}"
+    )
+
+
 def example_grid(model: nn.Module) -> tuple[int, ...] | None:
     """Return the grid of image tokens in a transformer's `example_inputs`: (rows, columns), frames first for a video.
 
@@ -184,6 +227,10 @@ def example_grid(model: nn.Module) -> tuple[int, ...] | None:
         return frames, config.sample_height // config.patch_size, config.sample_width // config.patch_size
     rows = config.sample_size // config.patch_size
     return (rows, rows + 2) if kind == "SD3Transformer2DModel" else (rows, rows)
+
+
+def _float64(values: ArrayLike) -> Any:
+    return np.asarray(values.detach().cpu().double() if isinstance(values, Tensor) else values, dtype=np.float64)
 
 
 def _config(model: nn.Module) -> Any:

@@ -21,6 +21,10 @@ from diffmech.models.storage import find_layout, save_denoiser, write_pointer
 SHAPE = (1, 16, 16)
 ARCHITECTURE = Architecture(channels=[8, 16], attention=[False, True], heads=4, norm_groups=4, token_width=16)
 ATTRIBUTES = ["glasses", "smile"]
+# Maps from float16 queries and keys: a score of up to 4 is off by 4 x 2^-11, and so is its probability, relatively.
+MAP_ERROR = 2e-3
+# The entropy of maps in float16: each of some 64 keys adds an error of its own.
+ENTROPY_ERROR = 5e-3
 RUNTIME = RuntimeConfig(progress=False, batch_size=4, device="cpu")
 
 Capture = Callable[..., Path]

@@ -11,6 +11,7 @@ from diffmech.attention.sites import AttentionSite
 from diffmech.attention.statistics import StatisticsObserver
 from diffmech.attention.tap import AttentionCall, AttentionTap, announce, check_tappable
 from diffmech.errors import ModelError
+from diffmech.testing import assert_same_up_to_rounding
 
 SCALE = 0.4
 
@@ -81,7 +82,7 @@ def test_an_announced_call_is_watched_like_any_other_and_changes_nothing():
         assert not tap.unclaimed
         mine, theirs = found.results["layer.self"], expected.results["layer.self"]
         for name in ("entropy", "received", "distance", "output_norm"):
-            torch.testing.assert_close(getattr(mine, name), getattr(theirs, name), atol=1e-5, rtol=1e-5)
+            assert_same_up_to_rounding(getattr(mine, name), getattr(theirs, name))
 
 
 @pytest.mark.parametrize("kind", [HandWritten, Recognised])
@@ -127,7 +128,7 @@ def test_grouped_query_attention_is_announced_with_its_own_number_of_key_heads()
     (call,) = calls
     assert call.key.shape == call.value.shape == (2, 2, 16, 4)
     exact = (SCALE * call.query.double() @ call.key.double().transpose(-1, -2)).softmax(-1) @ call.value.double()
-    torch.testing.assert_close(call.output.double(), exact, atol=1e-5, rtol=1e-5)
+    assert_same_up_to_rounding(call.output, exact)
 
 
 def test_a_second_announcement_of_one_forward_is_counted_as_unclaimed():

@@ -14,6 +14,7 @@ from diffmech.attention.kernels import (
     same_kernel_with_lse,
     score_tiles,
 )
+from diffmech.testing import assert_same_up_to_rounding
 
 
 def tensors(queries: int, keys: int, channels: int = 8, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
@@ -36,8 +37,8 @@ def test_the_output_is_that_of_the_public_function_and_the_lse_is_exact(queries,
         output, lse = attention_with_lse(q, k, v, scale)
         assert torch.equal(output, functional.scaled_dot_product_attention(q, k, v, scale=scale))
         expected = exact_lse(q, k, 1 / math.sqrt(8) if scale is None else scale)
-        torch.testing.assert_close(lse.double(), expected, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(lse, logsumexp_scores(q, k, scale), atol=1e-5, rtol=1e-5)
+        assert_same_up_to_rounding(lse, expected)
+        assert_same_up_to_rounding(lse, logsumexp_scores(q, k, scale))
 
 
 def test_the_private_kernel_is_used_here_and_agrees_with_the_public_fallback(monkeypatch):
@@ -48,7 +49,7 @@ def test_the_private_kernel_is_used_here_and_agrees_with_the_public_fallback(mon
     assert same_kernel_with_lse(q, k, v) is None
     public = attention_with_lse(q, k, v)
     assert torch.equal(fused[0], public[0])
-    torch.testing.assert_close(fused[1], public[1], atol=1e-5, rtol=1e-5)
+    assert_same_up_to_rounding(fused[1], public[1])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
@@ -57,7 +58,7 @@ def test_other_precisions_keep_the_output_and_give_the_lse_in_at_least_float32(d
     output, lse = attention_with_lse(q, k, v)
     assert torch.equal(output, functional.scaled_dot_product_attention(q, k, v))
     assert lse.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
-    torch.testing.assert_close(lse.double(), exact_lse(q, k, 1 / math.sqrt(8)), atol=1e-4, rtol=1e-4)
+    assert_same_up_to_rounding(lse, exact_lse(q, k, 1 / math.sqrt(8)))
 
 
 def test_masks_and_causality_are_respected_with_and_without_the_private_kernel():
@@ -68,8 +69,8 @@ def test_masks_and_causality_are_respected_with_and_without_the_private_kernel()
     for arguments in ({"is_causal": True}, {"attn_mask": bias}, {"attn_mask": allowed}):
         output, lse = attention_with_lse(q, k, v, **arguments)
         assert torch.equal(output, functional.scaled_dot_product_attention(q, k, v, **arguments))
-        torch.testing.assert_close(lse.double(), expected, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(logsumexp_scores(q, k, **arguments).double(), expected, atol=1e-5, rtol=1e-5)
+        assert_same_up_to_rounding(lse, expected)
+        assert_same_up_to_rounding(logsumexp_scores(q, k, **arguments), expected)
 
 
 def test_a_query_that_may_see_no_key_has_an_lse_of_minus_infinity():

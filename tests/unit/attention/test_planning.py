@@ -131,7 +131,9 @@ def test_a_capture_that_surely_fits_is_not_refused(
     capture_attention(latents(), model_json, output, capture=capture, runtime=RUNTIME)
     size = output.stat().st_size
     monkeypatch.setattr(budget, "free_disk", lambda folder: size)
+    output.unlink()
     capture_attention(latents(), model_json, output, capture=capture, runtime=RUNTIME)
+    assert output.stat().st_size == size
 
 
 def test_passes_that_memory_cannot_hold_are_refused_with_the_batch_that_may_fit(

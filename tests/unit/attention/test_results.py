@@ -40,6 +40,7 @@ def test_a_batch_that_is_a_chunk_leaves_nothing_behind() -> None:
         values = found(site, 6)
         results.fill((slice(8, 14),), site.name, values)
         assert written.sites() == SITES[:count]
+        assert len(values) > 1
         for name, expected in values.items():
             np.testing.assert_array_equal(written[site.name, name], expected)
             assert written[site.name, name].dtype == expected.dtype
@@ -89,6 +90,7 @@ def test_timesteps_of_a_chunk_stand_beside_each_other() -> None:
     for column, values in columns.items():
         assert not written
         results.fill((slice(2, 4), column), site.name, values)
+    assert set(written) == {(site.name, name) for name in columns[5]}
     for name, array in ((name, array) for (_, name), array in written.items()):
         np.testing.assert_array_equal(array, np.stack([columns[column][name] for column in range(5, 8)], axis=1))
 

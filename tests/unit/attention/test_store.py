@@ -43,6 +43,7 @@ def test_a_folder_is_all_stores_below_it(shards_and_blocks: list[Path]) -> None:
 
 def test_nothing_is_read_before_it_is_asked_for(shards_and_blocks: list[Path]) -> None:
     tree = open_attention(shards_and_blocks)
+    assert len(tree.children) > 1
     for site in [tree, *tree.children.values()]:
         assert site.data_vars
         for values in site.data_vars.values():

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import _get_current_function_mode_stack
 
-from diffmech.attention.sites import AttentionSite
+from diffmech.attention.sites import AttentionSite, find_sites
 from diffmech.attention.statistics import StatisticsObserver
 from diffmech.attention.tap import AttentionCall, AttentionTap, check_tappable
 from diffmech.errors import ModelError
+from diffmech.testing import ROUNDINGS_OF_MANY_PASSES, assert_same_up_to_rounding
 
 UNET: dict[str, Any] = {
     "sample_size": 16,
@@ -194,13 +195,14 @@ def test_observed_calls_hold_the_softmax_attention_and_its_lse(build):
     recorder = Recorder(needs_lse=True)
     with AttentionTap(model.eval(), [recorder]):
         evaluate(model, inputs)
+    assert {call.site.name for call in recorder.calls} == {site.name for site in find_sites(model)} != set()
     for call in recorder.calls:
         scores = call.scale * call.query.double() @ call.key.double().transpose(-1, -2)
         if call.attn_mask is not None:
             scores = scores + call.attn_mask
         assert call.query.shape[1] == call.site.heads
-        torch.testing.assert_close(scores.softmax(-1) @ call.value.double(), call.output.double(), atol=1e-5, rtol=1e-4)
-        torch.testing.assert_close(scores.logsumexp(-1), call.lse.double(), atol=1e-5, rtol=1e-5)
+        assert_same_up_to_rounding(scores.softmax(-1) @ call.value.double(), call.output)
+        assert_same_up_to_rounding(scores.logsumexp(-1), call.lse)
 
 
 def test_watching_with_gradients_on_changes_neither_output_nor_gradient():
@@ -218,7 +220,7 @@ def test_watching_with_gradients_on_changes_neither_output_nor_gradient():
     with AttentionTap(model, [recorder]):
         tapped = gradient()
     assert torch.equal(plain[0], tapped[0])
-    torch.testing.assert_close(plain[1], tapped[1], rtol=1e-4, atol=1e-5)
+    assert_same_up_to_rounding(plain[1], tapped[1], roundings=ROUNDINGS_OF_MANY_PASSES)
     assert all(call.output.requires_grad and call.lse is not None for call in recorder.calls)
 
 
@@ -268,7 +270,7 @@ def test_replacing_the_output_equals_editing_the_projection_by_hand():
     size = attention.to_out[0].in_features // attention.heads
     with torch.no_grad():
         attention.to_out[0].weight[:, size : 2 * size] = 0
-    torch.testing.assert_close(ablated, evaluate(model, inputs))
+    assert_same_up_to_rounding(ablated, evaluate(model, inputs))
 
 
 def test_interventions_compose_in_order_and_observers_choose_their_side():
@@ -278,7 +280,7 @@ def test_interventions_compose_in_order_and_observers_choose_their_side():
     with AttentionTap(model, [before, after], interventions):
         evaluate(model, inputs)
     for original, final in zip(before.calls, after.calls, strict=True):
-        torch.testing.assert_close(final.output, (original.output + 1) * 2)
+        assert_same_up_to_rounding(final.output, (original.output + 1) * 2, roundings=2)
     with AttentionTap(model, [again := Recorder()]):
         evaluate(model, inputs)
     assert torch.equal(again.calls[0].output, before.calls[0].output)
@@ -429,10 +431,10 @@ def test_statistics_are_exact_whatever_the_attention_function_is_given(configura
     p = scores.softmax(-1)
     found = observer.results["layer.self"]
     entropy = -torch.special.xlogy(p, p).sum(-1).mean(-1)
-    torch.testing.assert_close(found.entropy.double(), entropy, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(found.received.double(), p.mean(-2) * 9, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(found.self_mass.double(), p.diagonal(dim1=-2, dim2=-1).mean(-1), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(plain.double(), torch.einsum("bhij,bjhc->bihc", p, k).flatten(2), atol=1e-5, rtol=1e-4)
+    assert_same_up_to_rounding(found.entropy, entropy)
+    assert_same_up_to_rounding(found.received, p.mean(-2) * 9)
+    assert_same_up_to_rounding(found.self_mass, p.diagonal(dim1=-2, dim2=-1).mean(-1))
+    assert_same_up_to_rounding(plain, torch.einsum("bhij,bjhc->bihc", p, k).flatten(2))
 
 
 def test_linear_attention_is_named_as_such():

@@ -14,6 +14,7 @@ from diffmech.interventions.heads import HeadIntervention, ReferenceOutputs, Uni
 from diffmech.interventions.memory_format import channels_last
 from diffmech.interventions.prefix import SharedPrefix
 from diffmech.models.denoiser import Condition, Denoiser
+from diffmech.testing import assert_same_up_to_rounding
 
 METHODS = ("zero", "mean", "resample", "uniform")
 
@@ -81,8 +82,8 @@ def test_a_batch_of_ablations_equals_them_one_at_a_time(denoiser: Denoiser, site
     together, distance = ablated(denoiser, sites, x_t, rows)
     for row, interventions in enumerate(rows):
         alone, off = ablated(denoiser, sites, x_t[row : row + 1], [interventions], known.rows(slice(row, row + 1)))
-        torch.testing.assert_close(together[row : row + 1], alone, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(distance[row : row + 1], off, atol=1e-5, rtol=1e-5)
+        assert_same_up_to_rounding(together[row : row + 1], alone)
+        assert_same_up_to_rounding(distance[row : row + 1], off)
 
 
 def test_zero_ablation_equals_an_output_projection_that_ignores_the_head(sites: list[AttentionSite]) -> None:
@@ -92,7 +93,7 @@ def test_zero_ablation_equals_an_output_projection_that_ignores_the_head(sites: 
     by_tap, _ = ablated(edited, sites, images(2), [(ZeroHead(HeadId(site.name, 3)),)] * 2)
     module.to_out[0].weight[:, 3 * width : 4 * width] = 0
     by_weights = edited.predict_noise(images(2), 300, condition(2))
-    torch.testing.assert_close(by_tap, by_weights, atol=1e-6, rtol=1e-5)
+    assert_same_up_to_rounding(by_tap, by_weights)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -159,7 +160,7 @@ def test_a_pass_that_starts_at_its_first_site_equals_the_whole_pass(
         replayed, _ = ablated_again(denoiser, sites, x_t[chosen], rows, gathered)
     for handle in handles:
         handle.remove()
-    torch.testing.assert_close(replayed, whole, atol=1e-6, rtol=1e-6)
+    assert_same_up_to_rounding(replayed, whole)
     # The first residual layer feeds every site, and so is never run again.
     assert "down_blocks.0.resnets.0.conv1" not in ran
     assert all("forward" not in vars(module) for module in denoiser.module.modules())
@@ -233,7 +234,7 @@ def test_weights_lie_channels_last_for_a_while_only(denoiser: Denoiser) -> None:
     with channels_last(denoiser.module):
         assert convolution.weight.is_contiguous(memory_format=torch.channels_last)
         within = denoiser.predict_noise(images(3), 300, condition(3))
-    torch.testing.assert_close(within, before, atol=1e-6, rtol=1e-5)
+    assert_same_up_to_rounding(within, before)
     assert convolution.weight.data_ptr() == pointers
     assert torch.equal(denoiser.predict_noise(images(3), 300, condition(3)), before)
 

@@ -40,7 +40,7 @@ from diffmech.interventions.replay import LatentFiles, Passes, open_latent_files
 from diffmech.interventions.targets import single_heads
 from diffmech.models.denoiser import Condition, Denoiser
 from diffmech.models.prompted import PromptCondition, PromptedDenoiser
-from diffmech.testing import tiny_model
+from diffmech.testing import assert_same_up_to_rounding, tiny_model
 
 METHODS = ("zero", "mean", "resample", "uniform", "patch")
 SOURCES = [2, 0, 1]
@@ -179,7 +179,7 @@ def test_the_signs_of_probes_belong_to_samples_not_to_batches(sites: list[Attent
     alone = attribute_heads(denoiser, sites, passes.rows(torch.tensor([1])), method="zero", probes=2)
     other = attribute_heads(denoiser, sites, passes, method="zero", probes=2, seed=1)
     for site in sites:
-        torch.testing.assert_close(together[site.name][1:2], alone[site.name])
+        assert_same_up_to_rounding(together[site.name][1:2], alone[site.name])
         assert not torch.allclose(together[site.name], other[site.name])
 
 
@@ -197,7 +197,7 @@ def test_samples_do_not_see_each_other(sites: list[AttentionSite]) -> None:
     together = attribute_heads(denoiser, sites, passes, method="uniform")
     alone = attribute_heads(denoiser, sites, passes.rows(torch.tensor([1])), method="uniform")
     for site in sites:
-        torch.testing.assert_close(together[site.name][1:2], alone[site.name])
+        assert_same_up_to_rounding(together[site.name][1:2], alone[site.name])
 
 
 def test_watching_for_gradients_leaves_the_model_as_it_was(sites: list[AttentionSite]) -> None:
@@ -249,7 +249,7 @@ def test_estimates_come_with_exact_effects_of_drawn_heads_and_their_correlations
         runtime=RUNTIME,
     )
     every = changes_of_loss(store, method).transpose("sample", "timestep", "head")
-    np.testing.assert_allclose(found["exact"].values[:, :, known], every.values[:, :, known], atol=1e-6)
+    assert_same_up_to_rounding(found["exact"].values[:, :, known], every.values[:, :, known])
     drawn, full = found["estimate"].values[:, :, known], every.values[:, :, known]
     expected = np.corrcoef(drawn.mean(0).ravel(), full.mean(0).ravel())[0, 1]
     assert float(found["pearson"]) == pytest.approx(expected, abs=1e-4)
@@ -344,7 +344,7 @@ def test_what_cannot_be_attributed_is_refused(
 
 def test_losses_are_one_number_per_sample() -> None:
     images = torch.arange(12.0).view(3, 1, 2, 2)
-    torch.testing.assert_close(denoising_loss(torch.zeros(3, 1, 2, 2))(images), images.square().mean((1, 2, 3)))
+    assert_same_up_to_rounding(denoising_loss(torch.zeros(3, 1, 2, 2))(images), images.square().mean((1, 2, 3)))
     loss = progress_towards(images, images + 2)
     torch.testing.assert_close(
         torch.stack([loss(images), loss(images + 2), loss(images + 1)])[:, 0], torch.tensor([0, 1, 0.5])

@@ -17,6 +17,7 @@ from diffmech.interventions.heads import (
     replace_heads,
     to_config,
 )
+from diffmech.testing import assert_same_up_to_rounding
 
 SITE = AttentionSite("mid.0.self", "mid_block.attentions.0", "self", 3)
 HEAD = HeadId("mid.0.self", 1)
@@ -42,8 +43,8 @@ def test_uniform_attention_is_the_mean_of_the_values() -> None:
     call = attention_call()
     found = UniformAttention.replacement(call, PAIRS, None)
     expected = call.value[PAIRS.rows, PAIRS.heads].mean(1, keepdim=True).expand(-1, 4, -1)
-    torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(found, attention_without_choice(call)[PAIRS.rows, PAIRS.heads])
+    assert_same_up_to_rounding(found, expected)
+    assert_same_up_to_rounding(found, attention_without_choice(call)[PAIRS.rows, PAIRS.heads])
 
 
 @pytest.mark.parametrize("kind", ["causal", "boolean", "additive"])
@@ -52,7 +53,7 @@ def test_uniform_attention_covers_only_the_keys_that_may_be_seen(kind: str) -> N
     masks = {"causal": None, "boolean": visible, "additive": torch.zeros(4, 4).masked_fill(~visible, -torch.inf)}
     call = attention_call(masks[kind], is_causal=kind == "causal")
     found = UniformAttention.replacement(call, PAIRS, None)
-    torch.testing.assert_close(found, attention_without_choice(call)[PAIRS.rows, PAIRS.heads])
+    assert_same_up_to_rounding(found, attention_without_choice(call)[PAIRS.rows, PAIRS.heads])
 
 
 def test_mean_and_resample_read_the_right_head_and_reference() -> None:

@@ -27,6 +27,7 @@ from diffmech.interventions.heads import (
 from diffmech.interventions.recording import predict, record_heads
 from diffmech.interventions.replay import Passes
 from diffmech.models.denoiser import Condition, Denoiser
+from diffmech.testing import assert_same_up_to_rounding
 
 
 def passes(n: int, *, seed: int = 0, timestep: int = 300, value: float = 0.3) -> Passes:
@@ -111,9 +112,9 @@ def test_the_distance_off_of_a_patch_grows_in_proportion_to_its_dose(
     reference = recorded(denoiser, sites, {"other": passes(2, seed=5)})
     _, whole = intervened(denoiser, sites, given, [[PatchHead(head, "other")]] * 2, reference)
     _, part = intervened(denoiser, sites, given, [[PatchHead(head, "other", dose)]] * 2, reference)
-    torch.testing.assert_close(part, dose * whole)
+    assert_same_up_to_rounding(part, dose * whole)
     _, less = intervened(denoiser, sites, given, [[ScaleHead(head, dose)]] * 2)
-    torch.testing.assert_close(less, torch.full((2,), dose))
+    assert_same_up_to_rounding(less, torch.full((2,), dose))
 
 
 def test_patching_every_cross_attention_head_from_another_condition_gives_the_output_under_that_condition(
@@ -123,7 +124,7 @@ def test_patching_every_cross_attention_head_from_another_condition_gives_the_ou
     reference = recorded(denoiser, sites, {"other": other})
     heads = [HeadId(site.name, head) for site in sites if site.kind == "cross" for head in range(site.heads)]
     patched, _ = intervened(denoiser, sites, clean, [[PatchHead(head, "other") for head in heads]] * 3, reference)
-    torch.testing.assert_close(patched, predict(denoiser, other), atol=1e-6, rtol=1e-5)
+    assert_same_up_to_rounding(patched, predict(denoiser, other))
     assert not torch.allclose(patched, predict(denoiser, clean), atol=1e-4)
 
 
@@ -148,8 +149,8 @@ def test_rows_may_repeat_samples_and_mix_any_interventions(denoiser: Denoiser, s
     for row, sample in enumerate(samples):
         one = chosen.rows(torch.tensor([row]))
         alone, off = intervened(denoiser, sites, one, [rows[row]], reference, [sample])
-        torch.testing.assert_close(together[row : row + 1], alone, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(distance[row : row + 1], off, atol=1e-5, rtol=1e-5)
+        assert_same_up_to_rounding(together[row : row + 1], alone)
+        assert_same_up_to_rounding(distance[row : row + 1], off)
 
 
 HEAD = HeadId("down1.0.self", 1)

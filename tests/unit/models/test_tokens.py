@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from diffmech.models.tokens import AttributeTokens
+from diffmech.testing import assert_same_up_to_rounding
 
 
 @pytest.fixture
@@ -18,9 +19,9 @@ def test_sequence_is_the_domain_then_one_token_per_attribute(tokens: AttributeTo
 def test_attribute_token_moves_on_a_line_with_its_value(tokens: AttributeTokens) -> None:
     domain = torch.zeros(3, dtype=torch.long)
     low, middle, high = tokens(domain, torch.tensor([[0.0, 0.5], [0.5, 0.5], [1.0, 0.5]]))[:, 1]
-    torch.testing.assert_close(low, tokens.base[0])
-    torch.testing.assert_close(high, tokens.base[0] + tokens.slope[0])
-    torch.testing.assert_close(middle, (low + high) / 2)
+    assert_same_up_to_rounding(low, tokens.base[0])
+    assert_same_up_to_rounding(high, tokens.base[0] + tokens.slope[0])
+    assert_same_up_to_rounding(middle, (low + high) / 2)
 
 
 def test_unknown_value_has_its_own_token_and_leaves_the_others(tokens: AttributeTokens) -> None:

@@ -14,6 +14,7 @@ from diffmech.models.pipelines import SAMPLERS, fitting_scheduler
 from diffmech.models.prompt_tokens import check_lengths, token_strings
 from diffmech.models.prompted import PromptCondition, PromptedDenoiser, flatten, noised_argument, unflatten
 from diffmech.models.recording import Recording, denoiser_of, record_sampling
+from diffmech.testing import assert_same_up_to_rounding
 
 PROMPTS = ["a photo of a face with glasses", "a drawing of a hat"]
 
@@ -65,7 +66,7 @@ def test_a_recorded_pass_repeats_what_the_pipeline_computed(family: str, tmp_pat
             again = denoiser.predict_noise(recording.x_t[step], 0, condition_of(recording, step, branch))
         half = order[branch] if len(recording.branches) == 2 else 0
         theirs = outputs[step][2 * half : 2 * half + 2]
-        torch.testing.assert_close(again, theirs[:, : again.shape[1]], atol=1e-5, rtol=1e-5)
+        assert_same_up_to_rounding(again, theirs[:, : again.shape[1]])
 
 
 @pytest.mark.parametrize("family", ["stable_diffusion", "flux"])
@@ -107,8 +108,8 @@ def test_the_conditional_branch_is_that_of_the_prompt(tmp_path: Path) -> None:
     of_prompt, of_nothing = pipeline.encode_prompt(PROMPTS, "cpu", 1, True, ["", ""])
     assert recording.branches == ("conditional", "unconditional")
     states = recording.rows_of["encoder_hidden_states"]
-    torch.testing.assert_close(states[0], of_prompt)
-    torch.testing.assert_close(states[1], of_nothing)
+    assert_same_up_to_rounding(states[0], of_prompt)
+    assert_same_up_to_rounding(states[1], of_nothing)
 
 
 def test_without_guidance_there_is_one_branch(tmp_path: Path) -> None:
@@ -143,7 +144,7 @@ def test_flow_matching_is_recorded_and_refuses_samplers_with_betas(tmp_path: Pat
 def test_classes_are_given_by_number_or_name(tmp_path: Path) -> None:
     pipeline = PIPELINES["dit"](tmp_path)
     numbered, named = record(pipeline, prompts=["0", "1"]), record(pipeline, prompts=["cat", "hound"])
-    torch.testing.assert_close(numbered.rows_of["class_labels"], named.rows_of["class_labels"])
+    assert_same_up_to_rounding(numbered.rows_of["class_labels"], named.rows_of["class_labels"])
     with pytest.raises(ConfigError, match="'unicorn' is no class of DiTPipeline; give a number below 1000"):
         record(pipeline, prompts=["unicorn", "0"])
 

@@ -45,13 +45,16 @@ def test_packages_stay_empty_so_that_fingerprints_do_not_merge(package):
 
 
 def test_every_rule_tracks_its_code_and_names_its_environment():
+    scripts = set()
     for file in sorted((ROOT / "rules").glob("*.smk")):
         for rule in file.read_text().split("\nrule ")[1:] + file.read_text().split("\ncheckpoint ")[1:]:
             rule = rule.split("\nrule ")[0].split("\ncheckpoint ")[0]
             if "script:" in rule:
                 name = rule.split(":")[0]
+                scripts.add(name)
                 assert f'code=study.code("{name}")' in rule or f'code=study.denoising_code("{name}")' in rule, name
                 assert f'"../workflow_scripts/{name}.py"' in rule, name
                 # A rule without output runs whenever it is asked for, which a benchmark file would prevent.
                 timed = ["benchmark"] if "    output:" in rule else []
                 assert all(f"    {word}:" in rule for word in ("log", *timed, "conda", "threads", "message")), name
+    assert scripts == {path.stem for path in (ROOT / "workflow_scripts").glob("*.py")}
