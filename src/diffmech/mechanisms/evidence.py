@@ -135,7 +135,7 @@ def rank_among_twins(effects: np.ndarray, study: np.ndarray, twins: np.ndarray) 
     centre, spread = twins[:, usable].mean(axis=0), twins[:, usable].std(axis=0)
     own = effects[..., usable]
     over_probes = (beyond >= ((own - centre) / np.maximum(spread, NO_SPREAD))[..., None]).sum(axis=-1)
-    within_probe = (twins[:, usable].T >= own[..., None]).sum(axis=-1)
+    within_probe = (own[..., None] <= twins[:, usable].T).sum(axis=-1)
     p = np.full(effects.shape, np.nan)
     p[..., usable] = (1 + np.maximum(over_probes, within_probe)) / (1 + len(twins))
     return np.where(np.isnan(effects), np.nan, p)
@@ -176,10 +176,10 @@ def head_evidence(store: xr.Dataset, head: str, timesteps: list[int], probe: str
     The p-value is the larger of that against rolled maps, where the probe is a map, and the rank among the twins' heads
     of the same site. The rank is one-sided, of the images that the twins saw.
     """
-    heads = [str(name) for name in store["head"].values]
-    where = {"head": heads.index(head), "timestep": np.isin(store["timestep"].values, timesteps)}
+    row = [str(name) for name in store["head"].values].index(head)
+    where = {"head": row, "timestep": np.isin(store["timestep"].values, timesteps)}
     at = {"probe": [str(name) for name in store["probe"].values].index(probe)}
-    site = np.flatnonzero(store["site"].values == store["site"].values[where["head"]])
+    site = np.flatnonzero(store["site"].values == store["site"].values[row])
     ratio = store["ratio"].isel(where | at).mean("timestep", skipna=False).values
     own = store["excess_seen"].isel(where | at).mean("timestep", skipna=False).values
     twins = store["untrained_excess"].isel(where | at | {"head": site}).mean("timestep", skipna=False)

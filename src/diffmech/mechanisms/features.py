@@ -155,18 +155,22 @@ def _features_of(
 ) -> xr.Dataset:
     """Return everything about one site at one timestep; `quantities` and `of_twins` are those of each study."""
     found = [
-        _features_of_domain(
-            site, of_domain, read(study.attention, site, "received", timestep), study, probes
-        ).assign(untrained_excess=_untrained_excess(site, timestep, study, twins))
+        _features_of_domain(site, of_domain, read(study.attention, site, "received", timestep), study, probes).assign(
+            untrained_excess=_untrained_excess(site, timestep, study, twins)
+        )
         for study, of_domain, twins in zip(studies, quantities, of_twins, strict=True)
     ]
     of_domains = xr.concat(found, xr.Variable("domain", [study.domain for study in studies]))
     features = of_domains["features"].mean("domain", skipna=True)
-    return of_domains.drop_vars("features").assign(
-        features=features.isel(draw=0),
-        features_by_domain=of_domains["features"].isel(draw=0),
-        features_bootstrap=features.isel(draw=slice(1, None)),
-    ).assign_coords(site=("head", [site.name] * len(site.heads)), kind=("head", [site.kind] * len(site.heads)))
+    return (
+        of_domains.drop_vars("features")
+        .assign(
+            features=features.isel(draw=0),
+            features_by_domain=of_domains["features"].isel(draw=0),
+            features_bootstrap=features.isel(draw=slice(1, None)),
+        )
+        .assign_coords(site=("head", [site.name] * len(site.heads)), kind=("head", [site.kind] * len(site.heads)))
+    )
 
 
 def _features_of_domain(

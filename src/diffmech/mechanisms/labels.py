@@ -178,8 +178,7 @@ def _agreed(evidence: Evidence, mechanism: int, judged: list[tuple[int, str, str
     if same and (labels[0] != SEMANTIC or len(set(probes)) == 1):
         return labels[0], ""
     names = [
-        f"{label} ({_short(evidence.probes[probe])})" if label == SEMANTIC else label
-        for probe, label, _ in judged
+        f"{label} ({_short(evidence.probes[probe])})" if label == SEMANTIC else label for probe, label, _ in judged
     ]
     told = ", ".join(f"{label} on {domain}" for domain, label in zip(evidence.domains, names, strict=True))
     for probe, label, _ in judged:

@@ -47,9 +47,9 @@ TINY = 1e-9
 
 @dataclass(frozen=True)
 class Ratios:
-    """Probes of one site and timestep: values (sample, head, probe), scale alike or with one head, valid (sample, probe).
+    """Probes of one site and timestep: values (sample, head, probe) and which are valid (sample, probe).
 
-    `scale` is c = u / (1 - u), which turns ratios into shares of attention beyond chance.
+    `scale` (sample, head or 1, probe) is c = u / (1 - u), which turns ratios into shares of attention beyond chance.
     """
 
     names: tuple[str, ...]
@@ -177,7 +177,7 @@ def content(received: np.ndarray, maps: GridMaps, draws: NullDraws) -> tuple[np.
     null = np.full((count, *observed.shape), np.nan)
     # probes with maps of the same samples share their pairs
     for pattern in dict.fromkeys(map(tuple, maps.valid.T.tolist())):
-        rows, probes = np.flatnonzero(pattern), np.flatnonzero((maps.valid.T == pattern).all(axis=1))
+        rows, probes = np.flatnonzero(pattern), np.flatnonzero((maps.valid.T == np.array(pattern)).all(axis=1))
         n = len(rows)
         if n == 0:
             continue
@@ -251,7 +251,9 @@ def null_p(
 
     greater = tail(above, z)
     p = np.minimum(1, 2 * np.minimum(greater, tail(below, -z))) if two_sided else greater
-    return np.where(np.isnan(observed) | np.isnan(null).any(axis=0), np.nan, np.maximum(p, np.maximum(smallest, SMALLEST_P)))
+    return np.where(
+        np.isnan(observed) | np.isnan(null).any(axis=0), np.nan, np.maximum(p, np.maximum(smallest, SMALLEST_P))
+    )
 
 
 def _masked_mean(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
