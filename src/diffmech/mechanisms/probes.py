@@ -177,7 +177,7 @@ def content(received: np.ndarray, maps: GridMaps, draws: NullDraws) -> tuple[np.
     null = np.full((count, *observed.shape), np.nan)
     # probes with maps of the same samples share their pairs
     for pattern in dict.fromkeys(map(tuple, maps.valid.T.tolist())):
-        rows, probes = np.flatnonzero(pattern), np.flatnonzero((maps.valid.T == np.array(pattern)).all(axis=1))
+        rows, probes = np.flatnonzero(pattern), np.flatnonzero((np.array(pattern) == maps.valid.T).all(axis=1))
         n = len(rows)
         if n == 0:
             continue
