@@ -64,8 +64,9 @@ def label_mechanisms(
     smallest_excess (found beyond the untrained copies four times in five). All but the last also per domain, ending in
     `_first` and `_second`, with the strongest probe of the domain. Of the row's own head in its phase, per domain:
     enrichment_of_head, p_of_head (uncorrected: the larger of its rank among untrained heads of its site and, for a map,
-    that against rolled maps) and confirmed (attracted, and below alpha; with a name in that domain), and confirmed
-    where both domains confirm the name. Raises StoreError where the files do not belong together.
+    that against rolled maps) and confirmed (attracted, and not above alpha; with a name in that domain). The same
+    without ending are those of the domain that says less; confirmed needs a name in both. Raises StoreError where the
+    files do not belong together.
     """
     store = open_store(features).to_dataset().load()
     table = pd.read_csv(members)
@@ -85,8 +86,13 @@ def label_mechanisms(
         ratio, p = np.array(own).T
         labels[f"enrichment_of_head{ending}"], labels[f"p_of_head{ending}"] = ratio, p
         labels[f"confirmed{ending}"] = (labels[f"label{ending}"] != UNASSIGNED) & (ratio > 1) & (p <= mechanisms.alpha)
-    each = labels[[f"confirmed{ending}" for ending in ENDINGS[: len(evidence.domains)]]]
-    labels["confirmed"] = each.all(axis=1) & (labels["label"] != UNASSIGNED)
+    each = {
+        column: labels[[f"{column}{ending}" for ending in ENDINGS[: len(evidence.domains)]]]
+        for column in ("enrichment_of_head", "p_of_head", "confirmed")
+    }
+    labels["enrichment_of_head"] = each["enrichment_of_head"].min(axis=1)
+    labels["p_of_head"] = each["p_of_head"].max(axis=1)
+    labels["confirmed"] = each["confirmed"].all(axis=1) & (labels["label"] != UNASSIGNED)
     labels = labels[[column for column in labels.columns if not column.startswith("candidate")]]
     about = ["head", "site", "kind", "phase", "phase_first", "phase_last", "mechanism"]
     rest = [column for column in table.columns if column not in about]
