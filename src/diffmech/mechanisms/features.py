@@ -1,9 +1,9 @@
 """The store of head features: what each head does at each timestep, with the nulls that later steps need. Ours.
 
 Everything that needs the captured attention is computed here in one pass, one site and timestep at a time; phases,
-clusters and labels then need this small store only. Domains weigh equally in every pooled number. Beside the features
-(`diffmech.mechanisms.descriptors`) stand the probes (`diffmech.mechanisms.probes`) with their null draws, and the
-largest excess of each untrained twin over all heads and timesteps, on the images that the twins saw.
+clusters and labels then need this small store only. Domains weigh equally in the features
+(`diffmech.mechanisms.descriptors`). Beside them stand, per domain, the probes (`diffmech.mechanisms.probes`) with their
+null draws, and the excess of each head of each untrained twin, on the images that the twins saw.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,14 +32,11 @@ from diffmech.mechanisms.probes import (
     TOKEN,
     NullDraws,
     Ratios,
-    content_null,
+    content,
     draw_nulls,
     map_ratios,
-    null_p,
     place_ratios,
-    ratios_on_other_samples,
     rolled_null,
-    sign_null,
 )
 from diffmech.mechanisms.reference_maps import GridMaps, load_reference_maps, shared_parts
 from diffmech.statistics.bootstrap import resampling_weights
@@ -53,15 +50,13 @@ MEANING = {
     "features_by_domain": ("mixed", "features of each domain"),
     "features_bootstrap": ("mixed", "features, mean over domains, of resampled images"),
     "ratio": ("times uniform", "attention on the probe over that of uniform attention"),
-    "ratio_by_domain": ("times uniform", "attention on the probe over that of uniform attention, per domain"),
     "excess": ("1", "share of attention on the probe beyond chance"),
     "excess_seen": ("1", "the same on the images that the untrained twins saw"),
-    "null": ("times uniform", "ratio under rolled maps, or under random signs where the probe has no map"),
-    "p": ("1", "two-sided p-value of the ratio against its null, uncorrected"),
+    "untrained_excess": ("1", "the same of each head of each untrained twin"),
+    "rolled_null": ("times uniform", "ratio on rolled maps"),
     "content": ("times uniform", "ratio on a sample's own map minus that on other samples' maps"),
-    "content_null": ("times uniform", "the same under random signs"),
-    "content_p": ("1", "one-sided p-value of content against its null, uncorrected"),
-    "untrained_excess": ("1", "largest excess of each untrained twin over heads and timesteps"),
+    "content_null": ("times uniform", "the same with the maps dealt out anew among the samples"),
+    "images": ("1", "images with a valid map, of which content can be told"),
 }
 
 
@@ -77,9 +72,10 @@ def head_features(
 ) -> None:
     """Write the store of features, probes and nulls of every head and timestep; all mappings are keyed by domain.
 
-    `latents` give the clean images, `datasets` the part masks. Dimensions are head, timestep, feature, probe (1 under
-    uniform attention), map (the probes that are reference maps), draw (resampled images), null_draw and twin;
-    variables are listed in `MEANING`. Raises StoreError for inputs that do not fit together.
+    `latents` give the clean images, `datasets` the part masks. Dimensions are domain, head, timestep, feature, probe (1
+    under uniform attention), map (the probes that are reference maps), draw (resampled images), null_draw and twin (of
+    an untrained twin, `head` is its head at the same place); variables are listed in `MEANING`. Raises StoreError for
+    inputs that do not fit together.
     """
     trees = open_domains(attention)
     twins, seen = open_untrained(untrained, trees)
@@ -112,27 +108,20 @@ def head_features(
                 draws=draw_nulls(seed, domain, n, mechanisms.rolls, coarsest),
             )
         )
-    of_sites, untrained_excess = [], []
+    of_sites = []
     for site in sites:
         quantities = [read_quantities(study.attention, site) for study in studies]
         of_twins = [read_quantities(study.twins, site) for study in studies]
         at_timesteps = []
         for timestep in timesteps:
-            now = [of_domain[timestep] for of_domain in quantities]
-            at_timesteps.append(_features_of(site, timestep, studies, now, mechanisms.probes))
-            twins_now = [of_domain[timestep] for of_domain in of_twins]
-            untrained_excess.append(_untrained_excess(site, timestep, studies, twins_now))
+            now, twins_now = ([of_domain[timestep] for of_domain in each] for each in (quantities, of_twins))
+            at_timesteps.append(_features_of(site, timestep, studies, now, twins_now, mechanisms.probes))
         of_sites.append(xr.concat(at_timesteps, xr.Variable("timestep", timesteps), **JOIN))
-    store = xr.concat(of_sites, "head", **JOIN).assign(
-        untrained_excess=xr.concat(untrained_excess, "pass", **JOIN).max("pass")
-    )
+    store = xr.concat(of_sites, "head", **JOIN)
     maps_names = next(iter(studies[0].maps.values())).names if grids else ()
     tokens = dict.fromkeys(TOKEN + token for site in sites for token in site.tokens)
     store = store.reindex(probe=[*PLACES, *maps_names, *tokens], map=list(maps_names))
-    store = store.assign(
-        p=_p_values(store["ratio"], store["null"], two_sided=True),
-        content_p=_p_values(store["content"], store["content_null"], two_sided=False),
-    )
+    store["images"] = (("domain", "map"), [_images(study.maps, len(maps_names)) for study in studies])
     for name, (units, long_name) in MEANING.items():
         store[name].attrs = {"units": units, "long_name": long_name}
     store.attrs = {"domains": [study.domain for study in studies], "provenance": provenance(seed=seed)}
@@ -161,25 +150,27 @@ def _features_of(
     timestep: int,
     studies: Sequence[_Study],
     quantities: Sequence[dict[str, np.ndarray]],
+    of_twins: Sequence[dict[str, np.ndarray]],
     probes: Sequence[str],
 ) -> xr.Dataset:
-    """Return everything about one site at one timestep; `quantities` are those of each study."""
+    """Return everything about one site at one timestep; `quantities` and `of_twins` are those of each study."""
     found = [
-        _features_of_domain(site, of_domain, read(study.attention, site, "received", timestep), study, probes)
-        for study, of_domain in zip(studies, quantities, strict=True)
+        _features_of_domain(site, of_domain, read(study.attention, site, "received", timestep), study, probes).assign(
+            untrained_excess=_untrained_excess(site, timestep, study, twins)
+        )
+        for study, of_domain, twins in zip(studies, quantities, of_twins, strict=True)
     ]
     of_domains = xr.concat(found, xr.Variable("domain", [study.domain for study in studies]))
-    pooled = of_domains.mean("domain", skipna=True)
-    features = pooled["features"]
-    return xr.Dataset(
-        {
-            "features": features.isel(draw=0),
-            "features_by_domain": of_domains["features"].isel(draw=0),
-            "features_bootstrap": features.isel(draw=slice(1, None)),
-            "ratio_by_domain": of_domains["ratio"],
-            **pooled.drop_vars("features"),
-        }
-    ).assign_coords(site=("head", [site.name] * len(site.heads)), kind=("head", [site.kind] * len(site.heads)))
+    features = of_domains["features"].mean("domain", skipna=True)
+    return (
+        of_domains.drop_vars("features")
+        .assign(
+            features=features.isel(draw=0),
+            features_by_domain=of_domains["features"].isel(draw=0),
+            features_bootstrap=features.isel(draw=slice(1, None)),
+        )
+        .assign_coords(site=("head", [site.name] * len(site.heads)), kind=("head", [site.kind] * len(site.heads)))
+    )
 
 
 def _features_of_domain(
@@ -191,13 +182,11 @@ def _features_of_domain(
     own = None if maps is None else map_ratios(received, maps)
     features = describe(site, quantities, received, own, study.weights, probes)
     ratios = [places] if own is None else [places, own]
-    nulls = [sign_null(places, study.draws)]
-    heads = len(site.heads)
-    content, null_of_content = np.empty((heads, 0)), np.empty((len(study.draws.signs), heads, 0))
-    if maps is not None and own is not None:
-        nulls.append(rolled_null(received, maps, study.draws))
-        others = ratios_on_other_samples(received, maps, own)
-        content, null_of_content = own.minus(others), content_null(own, others, study.draws)
+    none = np.empty((len(study.draws.rolls), len(site.heads), 0))
+    rolled, observed, dealt = none, none[0], none
+    if maps is not None:
+        rolled = rolled_null(received, maps, study.draws)
+        observed, dealt = content(received, maps, study.draws)
     seen = _ratios(site, {name: values[study.seen] for name, values in quantities.items()}, received[study.seen], study)
     return xr.Dataset(
         {
@@ -205,9 +194,9 @@ def _features_of_domain(
             "ratio": (("head", "probe"), np.concatenate([each.mean() for each in ratios], axis=-1)),
             "excess": (("head", "probe"), np.concatenate([each.excess() for each in ratios], axis=-1)),
             "excess_seen": (("head", "probe"), np.concatenate([each.excess() for each in seen], axis=-1)),
-            "null": (("null_draw", "head", "probe"), np.concatenate(nulls, axis=-1)),
-            "content": (("head", "map"), content),
-            "content_null": (("null_draw", "head", "map"), null_of_content),
+            "rolled_null": (("null_draw", "head", "map"), rolled),
+            "content": (("head", "map"), observed),
+            "content_null": (("null_draw", "head", "map"), dealt),
         },
         coords={
             "head": list(site.heads),
@@ -219,19 +208,20 @@ def _features_of_domain(
 
 
 def _untrained_excess(
-    site: Site, timestep: int, studies: Sequence[_Study], quantities: Sequence[dict[str, np.ndarray]]
-) -> xr.DataArray:
-    """Return the largest excess over the heads of one site, (twin, probe), computed as for the study itself."""
-    of_domains = []
-    for study, of_domain in zip(studies, quantities, strict=True):
-        received = read(study.twins, site, "received", timestep)
-        of_twins = []
-        for twin in range(len(received)):
-            ratios = _ratios(site, {name: values[twin] for name, values in of_domain.items()}, received[twin], study)
-            of_twins.append(np.concatenate([each.excess() for each in ratios], axis=-1))
-        names = [name for each in ratios for name in each.names]
-        of_domains.append(xr.DataArray(np.stack(of_twins), dims=("twin", "head", "probe"), coords={"probe": names}))
-    return xr.concat(of_domains, "domain").mean("domain", skipna=True).max("head")
+    site: Site, timestep: int, study: _Study, quantities: dict[str, np.ndarray]
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """Return the excess of the twins at one site, (twin, head, probe), computed as for the study itself."""
+    received = read(study.twins, site, "received", timestep)
+    of_twins = []
+    for twin in range(len(received)):
+        ratios = _ratios(site, {name: values[twin] for name, values in quantities.items()}, received[twin], study)
+        of_twins.append(np.concatenate([each.excess() for each in ratios], axis=-1))
+    return ("twin", "head", "probe"), np.stack(of_twins)
+
+
+def _images(maps: Mapping[tuple[int, int], GridMaps], probes: int) -> np.ndarray:
+    """Return how many images have a valid map of each probe, on the grid that has fewest."""
+    return np.min([of_grid.valid.sum(axis=0) for of_grid in maps.values()] or [np.zeros(probes, dtype=int)], axis=0)
 
 
 def _ratios(site: Site, quantities: dict[str, np.ndarray], received: np.ndarray, study: _Study) -> list[Ratios]:
@@ -239,12 +229,3 @@ def _ratios(site: Site, quantities: dict[str, np.ndarray], received: np.ndarray,
     groups = study.groups[site.name]
     places = place_ratios(site, quantities, received, None if groups is None else groups[study.seen])
     return [places, map_ratios(received, study.maps[site.grid].select(study.seen))] if site.spatial else [places]
-
-
-def _p_values(observed: xr.DataArray, null: xr.DataArray, *, two_sided: bool) -> xr.DataArray:
-    return xr.apply_ufunc(
-        lambda value, draws: null_p(value, np.moveaxis(draws, -1, 0), two_sided=two_sided),
-        observed,
-        null,
-        input_core_dims=[[], ["null_draw"]],
-    )

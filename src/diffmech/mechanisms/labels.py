@@ -1,38 +1,32 @@
-"""Names for mechanisms: what a cluster of heads attends to, where two nulls agree that it is not chance. Ours.
+"""Names for mechanisms: what a cluster of heads attends to, per domain, and where both domains agree. Ours.
 
-Of the probes that attract a mechanism (`diffmech.mechanisms.probes`) the one with the largest excess, the share of its
-attention beyond chance, names it, provided that
-1. its p-value against rolled maps (random signs for probes without a map) is below alpha after Holm over mechanisms x
-   probes, and
-2. its excess on the images that the untrained twins saw beats the twins, by two ranks: among the twins' maxima over
-   heads and timesteps of this probe; and, standardised, among their maxima over all probes. Each model is standardised
-   by the others, so an untrained study is exchangeable with its twins, and the chance of any name at all is at most
-   alpha. Ours, after Westfall & Young 1993.
+In each domain, of the probes that attract a mechanism (`diffmech.mechanisms.probes`) the one with the largest excess,
+the share of its attention beyond chance, names it, provided that it passes its tests (`diffmech.mechanisms.evidence`):
+beyond untrained copies; and, for a reference map, beyond rolled maps, and beyond the maps of other images. The name of
+the mechanism is the one that it has in both domains, for a part or token the same one; otherwise it is `unassigned`,
+and `reason` says why.
 
-A map that attracts no more than other images' maps do makes the mechanism `positional`: it looks at a place. So is one
-that nothing else names, when its attention keeps to fixed places and varies less between images than between keys.
-Bright places (`intensity`) are shown as a probe but are no mechanism of the taxonomy: where they are strongest, the
-mechanism is `unassigned`, like all that pass no test. Where attention keeps to fixed places and the probe that would
-name it holds less than half of that preference, the name is `positional` too: attention to a row of the image is no
-sink, although one of its keys receives more than chance. `global` means attending farther than uniform attention does;
-uniform attention itself is no specialisation. A cluster can hold a head that does not do what the cluster does: each
-row says whether its own head confirms the name.
+A mechanism is `positional` where its attention keeps to fixed places, beyond untrained copies, and varies less between
+images than between keys, and no other probe that passes holds at least half of that preference: attention to a row of
+the image is no sink, although one of its keys receives more than chance. Bright places (`intensity`) are shown as a
+probe but are no mechanism of the taxonomy: where they are strongest, the mechanism is `unassigned`, like all that pass
+no test. `global` means attending farther than uniform attention does; uniform attention itself is no specialisation. A
+cluster can hold a head that does not do what the cluster does: each row says whether its own head confirms the name.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 
 from diffmech.artifacts import open_store, write_csv
 from diffmech.config.analysis import MechanismsConfig
 from diffmech.errors import StoreError
 from diffmech.mechanisms.clustering import read_phases
-from diffmech.mechanisms.probes import PLACES, TOKEN, null_p
+from diffmech.mechanisms.evidence import Evidence, head_evidence, weigh_evidence
+from diffmech.mechanisms.probes import PLACES, TOKEN
 from diffmech.mechanisms.reference_maps import PART
-from diffmech.statistics.multiplicity import holm
 
 LABELS = {
     "neighbourhood": "local",
@@ -47,24 +41,16 @@ UNASSIGNED, POSITIONAL, SEMANTIC = "unassigned", "positional", "semantic"
 FIXED_PLACES = 0.5
 # A probe names a head that keeps to fixed places only where its excess is at least this share of that of position.
 NAMING_SHARE = 0.5
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What speaks for each probe of each mechanism; arrays (mechanism, probe), NaN where a probe does not apply.
-
-    ratio: attention over that of uniform attention. excess: share of attention beyond chance. p_holm, content_p_holm:
-    corrected p-values. p_untrained: rank among the twins. content_dependence: (mechanism,).
-    """
-
-    mechanisms: tuple[str, ...]
-    probes: tuple[str, ...]
-    ratio: np.ndarray
-    excess: np.ndarray
-    p_holm: np.ndarray
-    content_p_holm: np.ndarray
-    p_untrained: np.ndarray
-    content_dependence: np.ndarray
+# Why a mechanism has no name.
+INTENSITY = "intensity is strongest and names no mechanism"
+NO_EXCESS = "nothing attracts more attention than it would of uniform attention"
+NOT_BEYOND = "not shown to exceed"
+ROLLED, UNTRAINED, OTHERS = "rolled maps", "untrained copies", "the maps of other images"
+DIFFERS, NO_REASON_ALIKE = "no name holds in both domains", "unassigned for different reasons"
+UNTOLD = "cannot be told"
+# The columns of each domain end in these, in the study's order of domains.
+ENDINGS = ("_first", "_second")
+_OF_DOMAIN = ("label", "reason", "probe", "enrichment", "excess", "p_rolled_holm", "p_content_holm", "p_untrained")
 
 
 def label_mechanisms(
@@ -72,10 +58,15 @@ def label_mechanisms(
 ) -> None:
     """Write `members` with the label of each row's mechanism and what speaks for it, sorted by head and phase.
 
-    New columns: label, probe (the strongest; a part or token by its name), enrichment (of the mechanism, times
-    uniform), excess, p_holm, content_p_holm, p_untrained, beats_untrained; and of the row's own head in its phase
-    enrichment_of_head, p_of_head (uncorrected) and confirmed (below alpha). Raises StoreError where the files do not
-    belong together.
+    New columns, of the mechanism: label (the name in both domains); reason (why there is none); probe (the strongest; a
+    part or token by its name), and of that probe, in the domain that says less for it, enrichment (times uniform),
+    excess, p_rolled_holm and p_content_holm (empty of places and tokens, which have no map), p_untrained; and
+    smallest_excess (found beyond the untrained copies four times in five). All but the last also per domain, ending in
+    `_first` and `_second`, with the strongest probe of the domain. Of the row's own head in its phase, per domain:
+    enrichment_of_head, p_of_head (uncorrected: the larger of its rank among untrained heads of its site and, for a map,
+    that against rolled maps) and confirmed (attracted, and not above alpha; with a name in that domain). The same
+    without ending are those of the domain that says less; confirmed needs a name in both. Raises StoreError where the
+    files do not belong together.
     """
     store = open_store(features).to_dataset().load()
     table = pd.read_csv(members)
@@ -84,132 +75,138 @@ def label_mechanisms(
         raise StoreError(
             f"{members}: names heads or phases that {features} and {phases} lack; let the workflow run anew"
         )
-    evidence = weigh_evidence(store, table, spans)
+    evidence = weigh_evidence(store, table, spans, mechanisms.alpha)
     found = name_mechanisms(evidence, mechanisms.alpha).set_index("mechanism")
     labels = found.loc[table["mechanism"]].reset_index(drop=True)
-    of_heads = []
-    own = store[["ratio", "null"]].transpose("null_draw", "probe", "head", "timestep")
-    positions = {name: [str(value) for value in store[name].values] for name in ("probe", "head")}
-    timesteps = store["timestep"].values
-    for head, phase, probe in zip(table["head"], table["phase"], labels["candidate"], strict=True):
-        where = {"probe": positions["probe"].index(probe), "head": positions["head"].index(head)}
-        mean = own.isel(where).isel(timestep=np.isin(timesteps, spans[int(phase)])).mean("timestep")
-        p = null_p(mean["ratio"].values, mean["null"].values, two_sided=True)
-        of_heads.append((float(mean["ratio"]), float(p)))
-    labels["enrichment_of_head"], labels["p_of_head"] = zip(*of_heads, strict=True)
-    attracted = (labels["enrichment_of_head"] > 1) & (labels["p_of_head"] < mechanisms.alpha)
-    labels["confirmed"] = attracted & (labels["label"] != UNASSIGNED)
-    labels = labels.drop(columns="candidate")
+    for index, ending in enumerate(ENDINGS[: len(evidence.domains)]):
+        own = [
+            tuple(values[index] for values in head_evidence(store, head, spans[int(phase)], probe))
+            for head, phase, probe in zip(table["head"], table["phase"], labels[f"candidate{ending}"], strict=True)
+        ]
+        ratio, p = np.array(own).T
+        labels[f"enrichment_of_head{ending}"], labels[f"p_of_head{ending}"] = ratio, p
+        labels[f"confirmed{ending}"] = (labels[f"label{ending}"] != UNASSIGNED) & (ratio > 1) & (p <= mechanisms.alpha)
+    each = {
+        column: labels[[f"{column}{ending}" for ending in ENDINGS[: len(evidence.domains)]]]
+        for column in ("enrichment_of_head", "p_of_head", "confirmed")
+    }
+    labels["enrichment_of_head"] = each["enrichment_of_head"].min(axis=1)
+    labels["p_of_head"] = each["p_of_head"].max(axis=1)
+    labels["confirmed"] = each["confirmed"].all(axis=1) & (labels["label"] != UNASSIGNED)
+    labels = labels[[column for column in labels.columns if not column.startswith("candidate")]]
     about = ["head", "site", "kind", "phase", "phase_first", "phase_last", "mechanism"]
     rest = [column for column in table.columns if column not in about]
     joined = pd.concat([table[about], labels, table[rest]], axis=1)
     write_csv(output, joined.sort_values(["head", "phase"], kind="stable"))
 
 
-def weigh_evidence(store: xr.Dataset, members: pd.DataFrame, spans: dict[int, list[int]]) -> Evidence:
-    """Return the evidence for every probe of every mechanism; a mechanism is the mean over its heads and phases."""
-    names = sorted(set(members["mechanism"]))
-    heads = [str(head) for head in store["head"].values]
-    timesteps = [int(timestep) for timestep in store["timestep"].values]
-    weights = np.zeros((len(names), len(heads), len(timesteps)))
-    for mechanism, rows in members.groupby("mechanism"):
-        for head, phase in zip(rows["head"], rows["phase"], strict=True):
-            inside = np.isin(timesteps, spans[int(phase)])
-            weights[names.index(str(mechanism)), heads.index(head)] += inside / inside.sum() / len(rows)
-
-    def mean(name: str) -> np.ndarray:
-        """Return ([draw,] mechanism, probe); NaN unless all members have the probe."""
-        values = store[name].transpose(..., "head", "timestep").values.astype(np.float64)
-        columns = []
-        for weight in weights:
-            used = weight > 0
-            columns.append(values[..., used] @ weight[used])
-        return np.moveaxis(np.stack(columns, axis=-1), -1, -2)
-
-    probes = tuple(str(probe) for probe in store["probe"].values)
-    p = null_p(mean("ratio"), mean("null"), two_sided=True)
-    content = np.full(p.shape, np.nan)
-    where = [probes.index(str(name)) for name in store["map"].values]
-    content[:, where] = null_p(mean("content"), mean("content_null"), two_sided=False)
-    seen = store["excess_seen"].max(["head", "timestep"]).values.astype(np.float64)
-    twins = store["untrained_excess"].transpose("twin", "probe").values.astype(np.float64)
-    dependence = mean("features")[:, [str(f) for f in store["feature"].values].index("content_dependence")]
-    return Evidence(
-        mechanisms=tuple(names),
-        probes=probes,
-        ratio=mean("ratio"),
-        excess=mean("excess"),
-        p_holm=holm(p),
-        content_p_holm=holm(content),
-        p_untrained=rank_among_twins(mean("excess_seen"), seen, twins),
-        content_dependence=dependence,
-    )
-
-
-def rank_among_twins(effects: np.ndarray, study: np.ndarray, twins: np.ndarray) -> np.ndarray:
-    """Return the larger of two rank p-values of `effects` (mechanism, probe) of a study among its untrained twins.
-
-    `study` (probe) and `twins` (twin, probe) are maxima over heads and timesteps; effects are averages of what `study`
-    is the maximum of. The first rank is within the probe. The second is over all probes: a twin counts against an
-    effect where its largest standardised maximum is at least as large; each model is standardised by the mean and
-    standard deviation of all others, which treats study and twins alike. NaN effects stay NaN.
-    """
-    models = np.concatenate([study[None], twins])
-    usable = np.isfinite(models).all(axis=0)
-    scores = []
-    for index in range(len(models)):
-        others = np.delete(models[:, usable], index, axis=0)
-        values = effects[:, usable] if index == 0 else models[index, usable]
-        scores.append((values - others.mean(axis=0)) / np.maximum(others.std(axis=0), 1e-9))
-    beyond = np.array([score.max(initial=-np.inf) for score in scores[1:]])
-    over_probes = (beyond[:, None, None] >= scores[0]).sum(axis=0)
-    within_probe = (twins[:, None, usable] >= effects[:, usable]).sum(axis=0)
-    p = np.full(effects.shape, np.nan)
-    p[:, usable] = (1 + np.maximum(over_probes, within_probe)) / (1 + len(twins))
-    return np.where(np.isnan(effects), np.nan, p)
-
-
 def name_mechanisms(evidence: Evidence, alpha: float) -> pd.DataFrame:
-    """Return mechanism, label, probe, candidate (the probe's full name) and the evidence for it, per mechanism."""
-    position = evidence.probes.index(PLACES[-1])
+    """Return one row per mechanism: its columns of `label_mechanisms`, and candidate per domain, a probe's full name.
+
+    No model is needed: `evidence` may be made of any arrays. An untrained study, exchangeable with its twins, is given
+    any name in any domain with a chance of at most alpha.
+    """
     rows = []
-    for index, mechanism in enumerate(evidence.mechanisms):
-        strength = np.nan_to_num(evidence.excess[index], nan=-np.inf)
-        beats_untrained = evidence.p_untrained[index] <= alpha
-        passes = (evidence.p_holm[index] < alpha) & beats_untrained & (strength > 0)
-        # position holds every other preference for fixed keys, so it speaks only where nothing else does
-        others = np.where(np.arange(len(strength)) == position, -np.inf, strength)
-        strongest = int(np.where(passes, others, -np.inf).argmax())
-        fixed = passes[position] and evidence.content_dependence[index] < FIXED_PLACES
-        if fixed and strength[strongest] < NAMING_SHARE * strength[position]:
-            strongest, label = position, POSITIONAL
-        elif passes[strongest] and strongest != position:
-            label = _label(evidence.probes[strongest])
-            if evidence.content_p_holm[index, strongest] >= alpha:
-                label = POSITIONAL
-        elif fixed:
-            strongest, label = position, POSITIONAL
-        else:
-            strongest, label = int(others.argmax()), UNASSIGNED
-        candidate = evidence.probes[strongest]
-        rows.append(
-            {
-                "mechanism": mechanism,
-                "label": label,
-                "probe": candidate.removeprefix(PART).removeprefix(TOKEN),
-                "candidate": candidate,
-                "enrichment": evidence.ratio[index, strongest],
-                "excess": evidence.excess[index, strongest],
-                "p_holm": evidence.p_holm[index, strongest],
-                "content_p_holm": evidence.content_p_holm[index, strongest],
-                "p_untrained": evidence.p_untrained[index, strongest],
-                "beats_untrained": bool(beats_untrained[strongest]),
-            }
-        )
+    for mechanism, name in enumerate(evidence.mechanisms):
+        judged = [_judge(evidence, domain, mechanism, alpha) for domain in range(len(evidence.domains))]
+        probes = [probe for probe, _, _ in judged]
+        label, reason = _agreed(evidence, mechanism, judged)
+        # where the domains differ, the probe that holds most in the one where it holds less
+        weakest = np.nan_to_num(evidence.excess[:, mechanism], nan=-np.inf).min(axis=0)
+        shared = probes[0] if len(set(probes)) == 1 else int(weakest.argmax())
+        row: dict[str, Any] = {"mechanism": name, "label": label, "reason": reason}
+        row |= _numbers(evidence, slice(None), mechanism, shared)
+        row["smallest_excess"] = evidence.smallest_excess[shared]
+        for domain, (ending, (probe, of_domain, why)) in enumerate(zip(ENDINGS, judged, strict=False)):
+            there = _numbers(evidence, slice(domain, domain + 1), mechanism, probe)
+            there = {"label": of_domain, "reason": why, **there}
+            row |= {f"{column}{ending}": there[column] for column in _OF_DOMAIN}
+            row[f"candidate{ending}"] = evidence.probes[probe]
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _label(probe: str) -> str:
-    if probe.startswith((PART, TOKEN)):
-        return SEMANTIC
-    return LABELS.get(probe, UNASSIGNED)
+def _judge(evidence: Evidence, domain: int, mechanism: int, alpha: float) -> tuple[int, str, str]:
+    """Return the probe, the label and why there is none, of one mechanism in one domain."""
+    at = (domain, mechanism)
+    strength = np.nan_to_num(evidence.excess[at], nan=-np.inf)
+    # places and tokens have no map, so nothing rolled speaks against them
+    passes = ~(evidence.p_rolled_holm[at] >= alpha) & (evidence.p_untrained[at] <= alpha) & (strength > 0)
+    position = evidence.probes.index(PLACES[-1])
+    # position holds every other preference for fixed keys, so it speaks only where nothing else does
+    others = np.where(np.arange(len(strength)) == position, -np.inf, strength)
+    strongest = int(np.where(passes, others, -np.inf).argmax())
+    named = bool(passes[strongest]) and strongest != position
+    fixed = passes[position] and evidence.content_dependence[at] < FIXED_PLACES
+    place = position, POSITIONAL, ""
+    if fixed and not (named and strength[strongest] >= NAMING_SHARE * strength[position]):
+        return place
+    if not named:
+        strongest = int(others.argmax())
+        return strongest, UNASSIGNED, _why(evidence, at, strongest, alpha)
+    label = LABELS.get(evidence.probes[strongest], UNASSIGNED)
+    if evidence.probes[strongest].startswith((PART, TOKEN)):
+        label = SEMANTIC
+    if label == UNASSIGNED:
+        return strongest, UNASSIGNED, INTENSITY
+    if evidence.p_content_holm[at][strongest] >= alpha:
+        # a place, where it is shown to be one
+        return place if fixed else (strongest, UNASSIGNED, _why_no_content(evidence, domain, strongest, alpha))
+    return strongest, label, ""
+
+
+def _why(evidence: Evidence, at: tuple[int, int], probe: int, alpha: float) -> str:
+    """Return why the strongest probe of a mechanism names nothing."""
+    if evidence.smallest_untrained_p > alpha:
+        least = f"{evidence.smallest_untrained_p:.2g}"
+        return f"{UNTOLD}: {evidence.copies} untrained copies allow no p below {least}"
+    if not evidence.excess[at][probe] > 0:
+        return NO_EXCESS
+    failed = [ROLLED] if evidence.p_rolled_holm[at][probe] >= alpha else []
+    failed += [UNTRAINED] if not evidence.p_untrained[at][probe] <= alpha else []
+    return f"{NOT_BEYOND} {' or '.join(failed)}"
+
+
+def _why_no_content(evidence: Evidence, domain: int, probe: int, alpha: float) -> str:
+    least = evidence.smallest_content_p[domain, probe]
+    if least >= alpha:
+        return f"{UNTOLD}: {evidence.images[domain, probe]} images allow no p of content below {least:.2g}"
+    return f"{NOT_BEYOND} {OTHERS}"
+
+
+def _agreed(evidence: Evidence, mechanism: int, judged: list[tuple[int, str, str]]) -> tuple[str, str]:
+    """Return the label that all domains share, else `unassigned`, and the reason."""
+    probes, labels, reasons = zip(*judged, strict=True)
+    same = len(set(labels)) == 1
+    if same and labels[0] == UNASSIGNED:
+        told = "; ".join(f"{reason} ({domain})" for domain, reason in zip(evidence.domains, reasons, strict=True))
+        return UNASSIGNED, reasons[0] if len(set(reasons)) == 1 else f"{NO_REASON_ALIKE}: {told}"
+    if same and (labels[0] != SEMANTIC or len(set(probes)) == 1):
+        return labels[0], ""
+    names = [
+        f"{label} ({_short(evidence.probes[probe])})" if label == SEMANTIC else label for probe, label, _ in judged
+    ]
+    told = ", ".join(f"{label} on {domain}" for domain, label in zip(evidence.domains, names, strict=True))
+    for probe, label, _ in judged:
+        unmeasured = np.flatnonzero(np.isnan(evidence.excess[:, mechanism, probe]))
+        if label != UNASSIGNED and len(unmeasured):
+            where = " or ".join(evidence.domains[domain] for domain in unmeasured)
+            return UNASSIGNED, f"{UNTOLD}: {told}, where {_short(evidence.probes[probe])} was not measured on {where}"
+    return UNASSIGNED, f"{DIFFERS}: {told}"
+
+
+def _numbers(evidence: Evidence, domains: slice, mechanism: int, probe: int) -> dict[str, Any]:
+    """Return what is said of a probe in the one of `domains` that says less for it; NaN where one has no such probe."""
+    at = (domains, mechanism, probe)
+    return {
+        "probe": _short(evidence.probes[probe]),
+        "enrichment": evidence.ratio[at].min(),
+        "excess": evidence.excess[at].min(),
+        "p_rolled_holm": evidence.p_rolled_holm[at].max(),
+        "p_content_holm": evidence.p_content_holm[at].max(),
+        "p_untrained": evidence.p_untrained[at].max(),
+    }
+
+
+def _short(probe: str) -> str:
+    return probe.removeprefix(PART).removeprefix(TOKEN)

@@ -1,18 +1,25 @@
-"""How much more attention a head gives to something than uniform attention would, and what chance would give. Ours.
+"""How much more attention a head gives to something than chance would, and what chance would give. Ours.
 
 Every probe is a ratio per sample and head, 1 under uniform attention: attention mass on a reference map over the mass
-of uniform attention (enrichment), or the same for the 3 x 3 neighbourhood, the mirror position, a fixed key (sink), a
-token, and for distance (mean square distance over that of uniform attention). c (ratio - 1), with c = u / (1 - u) and
-u the uniform mass, is Cohen's kappa of mass: the share of attention beyond chance, 1 where all attention is on the
-target. It makes probes comparable ("excess").
+of uniform attention (enrichment), or the same for a fixed key (sink) and a token. The 3 x 3 neighbourhood, the mirror
+position and distance (mean square) are set against the same attention without regard to where the query is: what the
+keys receive on the whole, from every query alike. So a head that looks at the middle of the image, or at an object in
+it, is not local, and one that looks at a corner is not far-sighted. c (ratio - 1), with c = u / (1 - u) and u the mass
+by chance, is Cohen's kappa of mass: the share of attention beyond chance, 1 where all attention is on the target. It
+makes probes comparable ("excess").
 
-Nulls, drawn once per sample and shared by all heads, sites, timesteps and probes, so that averages over heads and
+Nulls, drawn once per domain and shared by all heads, sites, timesteps and probes, so that averages over heads and
 timesteps have the averaged draws as their null:
 - reference maps: each sample's map rolled toroidally at random (all rolls by one FFT cross-correlation). Rolls are the
   same fraction of the image on every grid;
-- everything else: each sample's deviation from uniform attention with a random sign (Fisher's randomisation test);
-- content: enrichment on the sample's own map minus that on the other samples' maps, signs at random. A head that likes
-  other images' maps as much as its own looks at a place, not at content.
+- content: enrichment on the sample's own map minus that on the other samples' maps, with the maps dealt out anew among
+  the samples (a permutation test of independence, Pitman 1937). A head that likes other images' maps as much as its own
+  looks at a place, not at content, and what it likes of all maps cancels from the statistic and from every draw alike.
+  Random signs of each sample's difference would not do: they put that back, so that the null of a head with a strong
+  place preference is many times too wide;
+- places and tokens have none here. That attention prefers a place or a token is a fact of the weights which the same
+  images confirm over and over: random signs of its deviation from uniform attention reject for most heads of random
+  weights. What random weights prefer is their null (`diffmech.mechanisms.evidence`).
 """
 
 from dataclasses import dataclass
@@ -27,17 +34,23 @@ from diffmech.randomness import generator
 
 TOKEN = "token:"
 PLACES = ("neighbourhood", "mirror", "distance", "sink", "position")
-# 2^23 float32 are 32 MB: the rolled enrichments that are held at once
+# 2^23 float32 are 32 MB: the rolled enrichments, and those of pairs of samples, that are held at once
 ROLLED_AT_ONCE = 2**23
+PAIRED_AT_ONCE = 2**23
 # With fewer draws than this beyond the observed value, the tail of the null is read off its normal approximation.
 DRAWS_IN_TAIL = 10
 # No p-value is zero, in float32 either.
 SMALLEST_P = float(np.finfo(np.float32).tiny)
+# Below this, a share of attention is none.
+TINY = 1e-9
 
 
 @dataclass(frozen=True)
 class Ratios:
-    """Probes of one site and timestep: values (sample, head, probe), scale and valid (sample, probe)."""
+    """Probes of one site and timestep: values (sample, head, probe) and which are valid (sample, probe).
+
+    `scale` (sample, head or 1, probe) is c = u / (1 - u), which turns ratios into shares of attention beyond chance.
+    """
 
     names: tuple[str, ...]
     values: np.ndarray
@@ -48,44 +61,54 @@ class Ratios:
         """Return the mean ratio over valid samples, (head, probe); NaN without any."""
         return _masked_mean(self.values, self.valid)
 
-    def minus(self, others: np.ndarray) -> np.ndarray:
-        """Return the mean of these ratios minus `others` (sample, head, probe), (head, probe)."""
-        return _masked_mean(self.values - others, self.valid)
-
     def excess(self) -> np.ndarray:
         """Return the mean share of attention beyond chance, (head, probe); NaN without valid samples."""
-        return _masked_mean((self.values - 1) * self.scale[:, None], self.valid)
+        return _masked_mean((self.values - 1) * self.scale, self.valid)
 
 
 @dataclass(frozen=True)
 class NullDraws:
-    """The random signs (draw, sample), and rolls (draw, sample) as fractions (draw, sample, 2) of the image."""
+    """The random orders of samples, and rolls as cells of the `coarsest` grid, both (draw, sample)."""
 
-    signs: np.ndarray
+    orders: np.ndarray
     rolls: np.ndarray
     coarsest: tuple[int, int]
 
 
 def draw_nulls(seed: int, domain: str, samples: int, draws: int, coarsest: tuple[int, int]) -> NullDraws:
     """Return the draws of one domain. `coarsest` is the smallest key grid; its cells are the rolls there are."""
-    signs = generator(seed, "signs", domain).integers(0, 2, size=(draws, samples)) * 2.0 - 1.0
+    unordered = np.broadcast_to(np.arange(samples), (draws, samples))
+    orders = generator(seed, "orders", domain).permuted(unordered, axis=1)
     rolls = generator(seed, "rolls", domain).integers(0, coarsest[0] * coarsest[1], size=(draws, samples))
-    return NullDraws(signs.astype(np.float32), rolls, coarsest)
+    return NullDraws(orders, rolls, coarsest)
 
 
-def uniform_masses(grid: tuple[int, int]) -> dict[str, tuple[float, float]]:
-    """Return, for neighbourhood, mirror and distance, the value under uniform attention and its scale c."""
+def chance_of_relations(grid: tuple[int, int], received: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return the neighbourhood, mirror and square distance of attention that ignores its query, and their scales c.
+
+    `received` (sample, head, key) is what keys receive, of mean 1; values and scales are (sample, head).
+    """
     height, width = grid
     keys = height * width
-    near = (3 * height - 2) / height * (3 * width - 2) / width / keys
+    near, square = [], []
+    for side in grid:
+        index = np.arange(side)
+        near.append(np.minimum(index + 1, side - 1) - np.maximum(index - 1, 0) + 1)
+        square.append(((index[:, None] - index) ** 2).mean(axis=1) / side**2)
+    # of each key: by how many queries' neighbourhood it is, and its mean square distance from all queries
+    neighbourhood = received @ np.outer(*near).ravel() / keys**2
+    distance = received @ np.add.outer(*square).ravel() / keys
     sides = [np.arange(side) / side for side in grid]
-    # squares of the distance between two independent uniform positions, and to the farthest position
-    square = sum((1 - 1 / side**2) / 6 for side in grid)
     farthest = sum(float(np.mean(np.maximum(side, side[::-1]) ** 2)) for side in sides)
+    mirror = np.full(received.shape[:2], 1 / keys)  # each key is the mirror position of one query
+
+    def scale(chance: np.ndarray, most: float) -> np.ndarray:
+        return np.divide(chance, most - chance, out=np.zeros_like(chance), where=most - chance > TINY)
+
     return {
-        "neighbourhood": (near, near / (1 - near) if near < 1 else 0.0),
-        "mirror": (1 / keys, 1 / max(keys - 1, 1)),
-        "distance": (square, square / (farthest - square) if farthest > square else 0.0),
+        "neighbourhood": (neighbourhood, scale(neighbourhood, 1.0)),
+        "mirror": (mirror, scale(mirror, 1.0)),
+        "distance": (distance, scale(distance, farthest)),
     }
 
 
@@ -105,8 +128,7 @@ def place_ratios(
         names = tuple(TOKEN + token for token in site.tokens)
         if groups is not None:
             return _group_ratios(names, received, groups)
-        return Ratios(names, received, np.full((n, keys), 1 / max(keys - 1, 1)), np.ones((n, keys), dtype=bool))
-    uniform = uniform_masses(site.grid)
+        return Ratios(names, received, np.full((n, 1, keys), 1 / max(keys - 1, 1)), np.ones((n, keys), dtype=bool))
     half = np.arange(n) % 2 == 1
     sink, moved = np.empty(received.shape[:2]), np.empty(received.shape[:2])
     for rows in (half, ~half):
@@ -114,16 +136,17 @@ def place_ratios(
         top = others.argmax(axis=-1)
         sink[rows] = received[rows][:, np.arange(len(top)), top]
         moved[rows] = np.einsum("shk,hk->sh", received[rows] - 1, np.sign(others - 1), optimize=True) / (2 * keys)
-    columns = [
-        quantities["neighbourhood_mass"] / uniform["neighbourhood"][0],
-        quantities["mirror_mass"] / uniform["mirror"][0],
-        quantities["distance"] ** 2 / max(uniform["distance"][0], np.finfo(float).tiny),
-        sink,
-        1 + moved,
-    ]
-    scale = [*(uniform[name][1] for name in PLACES[:3]), 1 / max(keys - 1, 1), 1.0]
-    ones = np.ones((n, len(PLACES)), dtype=bool)
-    return Ratios(PLACES, np.stack(columns, axis=-1), np.broadcast_to(scale, ones.shape), ones)
+    chance = chance_of_relations(site.grid, received)
+    relations = {
+        "neighbourhood": quantities["neighbourhood_mass"],
+        "mirror": quantities["mirror_mass"],
+        "distance": quantities["distance"] ** 2,
+    }
+    values = [found / np.maximum(chance[name][0], TINY) for name, found in relations.items()]
+    ones = np.ones_like(sink)
+    scales = [*(chance[name][1] for name in relations), ones / max(keys - 1, 1), ones]
+    valid = np.ones((n, len(PLACES)), dtype=bool)
+    return Ratios(PLACES, np.stack([*values, sink, 1 + moved], axis=-1), np.stack(scales, axis=-1), valid)
 
 
 def _group_ratios(names: tuple[str, ...], received: np.ndarray, groups: np.ndarray) -> Ratios:
@@ -133,39 +156,53 @@ def _group_ratios(names: tuple[str, ...], received: np.ndarray, groups: np.ndarr
     values = np.matmul(received, members) / np.maximum(counts, 1)[:, None]
     share = counts / received.shape[-1]
     scale = np.divide(share, 1 - share, out=np.zeros_like(share), where=share < 1)
-    return Ratios(names, values, scale, (counts > 0) & (share < 1))
+    return Ratios(names, values, scale[:, None], (counts > 0) & (share < 1))
 
 
 def map_ratios(received: np.ndarray, maps: GridMaps) -> Ratios:
     """Return the enrichment of `received` (sample, head, key) on each reference map."""
     values = np.matmul(received, maps.values.transpose(0, 2, 1)) / received.shape[-1]
-    return Ratios(maps.names, values, maps.attainable, maps.valid)
+    return Ratios(maps.names, values, maps.attainable[:, None], maps.valid)
 
 
-def ratios_on_other_samples(received: np.ndarray, maps: GridMaps, own: Ratios) -> np.ndarray:
-    """Return the mean enrichment on all other valid samples' maps, (sample, head, probe); `own` without others."""
-    count = maps.valid.sum(axis=0)
-    total = np.einsum("spk,sp->pk", maps.values, maps.valid.astype(np.float32), optimize=True)
-    on_all = received @ total.T / received.shape[-1]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        others = (on_all - np.where(maps.valid[:, None], own.values, 0)) / (count - 1)
-    return np.where(count > 1, others, own.values)
+def content(received: np.ndarray, maps: GridMaps, draws: NullDraws) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean enrichment on own maps minus that on others', (head, probe), and its null (draw, head, probe).
 
-
-def sign_null(ratios: Ratios, draws: NullDraws) -> np.ndarray:
-    """Return the null of the mean ratio when each sample's deviation from 1 has a random sign, (draw, head, probe)."""
-    return 1 + _signed_means(ratios.values - 1, ratios.valid, draws)
-
-
-def content_null(own: Ratios, others: np.ndarray, draws: NullDraws) -> np.ndarray:
-    """Return the null of the mean of own minus others', (draw, head, probe)."""
-    return _signed_means(own.values - others, own.valid, draws)
+    In a draw each sample has the map of another one, or by chance its own, and the other maps are the rest: with A_ij
+    the enrichment of sample i's attention on sample j's map and S the sum of A over the n pairs of the draw, both are
+    (n S - sum A) / n (n - 1). Samples without a valid map have no part in it. 0 with a single map, NaN without any.
+    """
+    heads, keys, count = received.shape[1], received.shape[2], len(draws.orders)
+    observed = np.full((heads, len(maps.names)), np.nan)
+    null = np.full((count, *observed.shape), np.nan)
+    # probes with maps of the same samples share their pairs
+    for pattern in dict.fromkeys(map(tuple, maps.valid.T.tolist())):
+        rows, probes = np.flatnonzero(pattern), np.flatnonzero((np.array(pattern) == maps.valid.T).all(axis=1))
+        n = len(rows)
+        if n == 0:
+            continue
+        # maps are of mean 1: without it, rounding is that of the differences
+        reference = (maps.values[np.ix_(rows, probes)] - 1).transpose(2, 0, 1).reshape(keys, -1)
+        partners = draws.orders[:, rows].argsort(axis=1)
+        own, every = np.zeros((heads, len(probes))), np.zeros((heads, len(probes)))
+        drawn = np.zeros((heads, count, len(probes)))
+        size = max(1, PAIRED_AT_ONCE // (heads * reference.shape[1]))
+        for start in range(0, n, size):
+            some = rows[start : start + size]
+            pairs = (received[some].reshape(-1, keys) @ reference).reshape(len(some), heads, n, -1) / keys
+            every += pairs.sum(axis=(0, 2))
+            for offset, of_sample in enumerate(pairs):
+                own += of_sample[:, start + offset]
+                drawn += of_sample[:, partners[:, start + offset]]
+        observed[:, probes] = (n * own - every) / (n * max(n - 1, 1))
+        null[:, :, probes] = ((n * drawn - every[:, None]) / (n * max(n - 1, 1))).transpose(1, 0, 2)
+    return observed, null
 
 
 def rolled_null(received: np.ndarray, maps: GridMaps, draws: NullDraws) -> np.ndarray:
     """Return the null of the mean enrichment when each sample's maps are rolled at random, (draw, head, probe)."""
     n, heads, _ = received.shape
-    probes, count = len(maps.names), len(draws.signs)
+    probes, count = len(maps.names), len(draws.rolls)
     height, width = draws.coarsest
     rows = np.round(np.arange(height) * maps.grid[0] / height).astype(int)
     columns = np.round(np.arange(width) * maps.grid[1] / width).astype(int)
@@ -191,12 +228,15 @@ def rolled_null(received: np.ndarray, maps: GridMaps, draws: NullDraws) -> np.nd
         return total.reshape(count, heads, probes) / received.shape[-1] / valid
 
 
-def null_p(observed: np.ndarray, null: np.ndarray, *, two_sided: bool) -> np.ndarray:
+def null_p(
+    observed: np.ndarray, null: np.ndarray, *, two_sided: bool, smallest: np.ndarray | float = SMALLEST_P
+) -> np.ndarray:
     """Return p-values of `observed` (...) against `null` (draw, ...), resolved beyond 1 / draws.
 
     (1 + b) / (1 + B) where at least 10 draws are as extreme, else the normal tail with the null's mean and standard
     deviation: the statistic is a mean over independent samples. Corrections for many tests need the finer tail
-    (as Knijnenburg et al. 2009, with a normal in place of a generalised Pareto tail). Without spread p is 1.
+    (as Knijnenburg et al. 2009, with a normal in place of a generalised Pareto tail), but never one below the
+    `smallest` that all possible draws would give. Without spread p is 1.
     """
     centre, spread = null.mean(axis=0), null.std(axis=0)
     tolerance = 1e-6 * np.maximum(np.abs(centre), 1e-3)
@@ -211,14 +251,9 @@ def null_p(observed: np.ndarray, null: np.ndarray, *, two_sided: bool) -> np.nda
 
     greater = tail(above, z)
     p = np.minimum(1, 2 * np.minimum(greater, tail(below, -z))) if two_sided else greater
-    return np.where(np.isnan(observed) | np.isnan(null).any(axis=0), np.nan, np.maximum(p, SMALLEST_P))
-
-
-def _signed_means(deviations: np.ndarray, valid: np.ndarray, draws: NullDraws) -> np.ndarray:
-    n, heads, probes = deviations.shape
-    masked = np.where(valid[:, None], deviations, 0).reshape(n, -1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (draws.signs @ masked).reshape(-1, heads, probes) / valid.sum(axis=0)
+    return np.where(
+        np.isnan(observed) | np.isnan(null).any(axis=0), np.nan, np.maximum(p, np.maximum(smallest, SMALLEST_P))
+    )
 
 
 def _masked_mean(values: np.ndarray, valid: np.ndarray) -> np.ndarray:

@@ -128,7 +128,9 @@ REQUIRED = {
     "phases": "timestep phase stability",
     "clusters": "kind k chosen silhouette bic ari_sample_bootstrap ari_seeds",
     "mechanisms": (
-        "head site kind phase phase_first phase_last mechanism label probe enrichment p_holm beats_untrained stability"
+        "head site kind phase phase_first phase_last mechanism label reason probe enrichment p_rolled_holm p_untrained "
+        "smallest_excess label_first probe_first enrichment_first label_second probe_second enrichment_second "
+        "confirmed_first confirmed_second confirmed enrichment_of_head stability"
     ),
     "effects": (
         "domain group target method timestep effect_percent low high p_zero p_zero_holm shift shift_low "
@@ -163,7 +165,10 @@ REQUIRED = {
     "history": "step loss learning_rate seconds",
     "recognition": "attribute heldout_accuracy recognised_share low high n",
 }
-BOOLEAN = {"significant", "beats_untrained", "confirmed", "chosen", "monotone", "in_circuit", "needed", "circuit"}
+BOOLEAN = {
+    *("significant", "confirmed", "confirmed_first", "confirmed_second", "chosen", "monotone", "in_circuit", "needed"),
+    "circuit",
+}
 
 
 def read_tables(inputs: ReportInputs) -> Tables:

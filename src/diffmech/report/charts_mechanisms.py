@@ -48,24 +48,19 @@ def cluster_quality(clusters: pd.DataFrame) -> alt.FacetChart:
 
 
 def mechanism_grid(mechanisms: pd.DataFrame, heads: tuple[str, ...]) -> alt.LayerChart:
-    """One cell per head and phase, coloured and lettered by its label."""
-    frame = mechanisms[
-        [
-            "head",
-            "phase",
-            "phase_first",
-            "phase_last",
-            "mechanism",
-            "label",
-            "probe",
-            "enrichment",
-            "p_holm",
-            "stability",
-        ]
-    ].copy()
+    """One cell per head and phase, coloured and lettered by its label; pale where the head does not confirm it."""
+    columns = (
+        "head phase phase_first phase_last mechanism label label_first label_second probe enrichment p_rolled_holm "
+        "p_untrained confirmed stability"
+    )
+    frame = mechanisms[columns.split()].copy()
     frame["when"] = [f"phase {row.phase}: t {row.phase_first:g} to {row.phase_last:g}" for row in records(mechanisms)]
+    doubtful = ~frame["confirmed"] & (frame["label"] != "unassigned")
+    frame["sure"] = ~doubtful
     frame["letters"] = (
-        frame["label"].where(frame["label"] != "unassigned", "–") + " (" + frame["mechanism"].astype(str) + ")"
+        frame["label"].where(frame["label"] != "unassigned", "–")
+        + doubtful.map({True: "?", False: ""})
+        + (" (" + frame["mechanism"].astype(str) + ")")
     )
     present = set(frame["label"])
     labels = [*LABELS, *sorted(present - set(LABELS))]
@@ -85,20 +80,26 @@ def mechanism_grid(mechanisms: pd.DataFrame, heads: tuple[str, ...]) -> alt.Laye
                 scale=alt.Scale(domain=labels),
                 legend=alt.Legend(values=[label for label in labels if label in present]),
             ),
+            opacity=alt.condition("datum.sure", alt.value(1), alt.value(0.35)),
             tooltip=[
                 "head:N",
                 alt.Tooltip("when:N", title="phase"),
                 "mechanism:N",
                 "label:N",
+                alt.Tooltip("label_first:N", title="in the first domain"),
+                alt.Tooltip("label_second:N", title="in the second domain"),
+                alt.Tooltip("confirmed:N", title="confirmed by this head"),
                 alt.Tooltip("probe:N", title="strongest probe"),
                 alt.Tooltip("enrichment:Q", title="its enrichment", format=".3g"),
-                alt.Tooltip("p_holm:Q", title="p (Holm)", format=".3g"),
+                alt.Tooltip("p_rolled_holm:Q", title="p against rolled maps (Holm)", format=".3g"),
+                alt.Tooltip("p_untrained:Q", title="p against untrained copies", format=".3g"),
                 alt.Tooltip("stability:Q", title="stability", format=".2f"),
             ],
         )
     )
     text = alt.Chart().mark_text(style="cell-text").encode(x=x, y=y, text="letters:N")
-    counts = ", ".join(f"{label} {count}" for label, count in frame["label"].value_counts().items())
+    counted = frame["label"].where(frame["sure"], "unconfirmed").value_counts()
+    counts = ", ".join(f"{label} {count}" for label, count in counted.items())
     layers = [cells, text] if row_height(len(shown)) >= 12 else [cells]
     return finish(
         alt.layer(*layers, data=table(frame)),

@@ -1,8 +1,8 @@
 """What was found, in plain sentences made from the tables: every claim with its number, and every honest 'no'.
 
 A claim needs both of its nulls: a divergence must beat shuffled domain labels and the untrained copies, a label must
-beat rolled reference maps and the untrained copies, a mechanism matters only beyond its matched controls, complexity
-differs beyond shuffled labels and, where they have it, the untrained copies. Ours.
+beat the untrained copies and, of a reference map, rolled and other images' maps, a mechanism matters only beyond its
+matched controls, complexity differs beyond shuffled labels and, where they have it, the untrained copies. Ours.
 """
 
 import math
@@ -14,6 +14,14 @@ import pandas as pd
 from diffmech.config.root import Config
 from diffmech.errors import StoreError
 from diffmech.report.artifacts import Tables, effect_title, largest, records
+from diffmech.report.naming import (
+    confirmed_alone,
+    confirmed_labels,
+    heads_per_label,
+    readable_names,
+    reasons,
+    smallest_found,
+)
 from diffmech.report.wording import VARIANTS, count, interval, limits, listed, number, p_value
 
 # "cannot be told": no outcome could have been called found; what it would take is said. "no fair control": nothing to
@@ -107,19 +115,19 @@ def divergence_finding(tables: Tables, alpha: float, copies: int) -> Finding:
 
 
 def mechanism_finding(tables: Tables, alpha: float, copies: int) -> Finding:
-    """Do heads form mechanisms that can be named?"""
+    """Do heads form mechanisms that can be named? A name counts where a head of the mechanism confirms it."""
+    first, second = tables.domains
     table = tables.mechanisms
-    named = table[table["label"] != "unassigned"]
+    named, alone = table[table["confirmed"]], confirmed_alone(table, tables.domains)
     total, shown = table["mechanism"].nunique(), named["mechanism"].nunique()
+    only = alone["mechanism"].nunique()
     ari = tables.clusters.loc[tables.clusters["chosen"], "ari_sample_bootstrap"]
     details = []
-    if len(named):
-        labels = named.groupby("label")["head"].nunique().sort_values(ascending=False)
-        details.append(f"Heads per label: {listed([f'{label} {heads}' for label, heads in labels.items()])}.")
-    details.append(
-        f"{count(total - shown, 'cluster').capitalize()} of {total} stayed unassigned, because "
-        "no preference beat both the rolled reference maps and the untrained copies."
-    )
+    if shown:
+        details.append(f"Heads that confirm each label in both domains: {heads_per_label(named)}.")
+    if only:
+        details.append(f"In one domain alone: {heads_per_label(alone)}.")
+    details.append(reasons(table))
     if len(ari.dropna()):
         details.append(
             f"Clusters recur when images are resampled with an adjusted Rand index of {number(ari.min(), 2)} to "
@@ -130,15 +138,23 @@ def mechanism_finding(tables: Tables, alpha: float, copies: int) -> Finding:
         f"{number(100 * uniform, 2)} % of all head, timestep and domain cells are within 1 % of uniform attention,"
         " where no specialisation can exist."
     )
+    family = (
+        f"All names hold together at level {alpha:g}: by rank among the largest excess of {copies} untrained copies"
+        f" over heads, timesteps, probes and both domains; those of reference maps also by Holm over {total} clusters,"
+        " all maps and both domains, against rolled maps and against the maps of other images."
+    )
     question = "Do heads specialise?"
-    if shown:
-        answer = f"Yes: {shown} of {total} clusters of heads carry a label that beats both nulls (level {alpha:g})."
-        return Finding(question, "found", answer, tuple(details), "mechanisms")
     untold = out_of_reach(copies, alpha)
-    if untold and (table["p_holm"] < alpha).any():
-        return Finding(question, "caution", untold, tuple(details), "mechanisms")
-    answer = f"No head specialises measurably: none of {total} clusters earns a label."
-    return Finding(question, "not found", answer, tuple(details), "mechanisms")
+    if untold:
+        return Finding(question, "cannot be told", untold, tuple(details), "mechanisms", family)
+    sight = smallest_found(table, copies) if shown < total else ""
+    if shown or only:
+        some = f"{shown} of {count(total, 'cluster')} of heads {'carries' if shown == 1 else 'carry'}"
+        apart = f", {only} more in one of them alone" if only else ""
+        answer = f"Yes: {some} a name that holds on {first} and on {second} images{apart}."
+        return Finding(question, "found", answer, tuple(details), "mechanisms", family, sight)
+    answer = f"No specialisation was found: none of {total} clusters earns a name in either domain."
+    return Finding(question, "not found", answer, tuple(details), "mechanisms", family, sight)
 
 
 def ablation_finding(tables: Tables, alpha: float, method: str) -> Finding:
@@ -283,15 +299,13 @@ def gap_sentence(heldout: pd.DataFrame) -> str:
 
 
 def mechanism_names(tables: Tables) -> dict[str, str]:
-    """Return a readable name for every mechanism: its label and its id."""
-    rows = tables.mechanisms.drop_duplicates("mechanism")
-    return {row.mechanism: f"{row.label} ({row.mechanism})" for row in records(rows)}
+    """Return a readable name for every mechanism: its label, or those of single domains, and its id."""
+    return readable_names(tables.mechanisms, tables.domains)
 
 
 def head_labels(tables: Tables) -> dict[str, str]:
-    """Return the label of each head that has one: the first that any of its phases earns."""
-    named = tables.mechanisms[tables.mechanisms["label"] != "unassigned"].drop_duplicates("head")
-    return {row.head: row.label for row in records(named)}
+    """Return the label of each head that confirms one: the first that any of its phases earns."""
+    return confirmed_labels(tables.mechanisms)
 
 
 def published(references: dict[str, Any], key: str) -> dict[str, Any]:
@@ -329,7 +343,7 @@ def measured_counterparts(tables: Tables, method: str) -> dict[str, str]:
 
 
 def _labelled_entropy(tables: Tables, label: str) -> str:
-    cells = tables.mechanisms[tables.mechanisms["label"] == label]
+    cells = tables.mechanisms[(tables.mechanisms["label"] == label) & tables.mechanisms["confirmed"]]
     if cells.empty:
         return f"no head earned the label {label}"
     joined = tables.entropy.merge(cells[["head", "phase_first", "phase_last"]], on="head")

@@ -161,8 +161,9 @@ def mechanism_examples(inputs: ReportInputs, mechanisms: pd.DataFrame, examples:
 
 
 def strongest(rows: pd.DataFrame) -> Any:
-    """Return the row of one mechanism with the highest enrichment (the first head where none has any)."""
-    return rows.sort_values(["enrichment_of_head", "head"], ascending=[False, True], na_position="last").iloc[0]
+    """Return the row of one mechanism with the highest enrichment, of those that confirm its name where any does."""
+    by = ["confirmed", "enrichment_of_head", "head"]
+    return rows.sort_values(by, ascending=[False, False, True], na_position="last").iloc[0]
 
 
 def among_image(node: xr.Dataset) -> xr.Dataset:

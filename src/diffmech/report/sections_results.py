@@ -2,10 +2,12 @@
 
 import pandas as pd
 
+from diffmech.mechanisms.labels import ENDINGS
 from diffmech.report import markup
 from diffmech.report.artifacts import effect_title
 from diffmech.report.context import Context
 from diffmech.report.findings import Finding, measured_counterparts, mechanism_names
+from diffmech.report.naming import name_of, own_probe
 from diffmech.report.pictures import Example, mechanism_examples
 from diffmech.report.weights import about_weights
 from diffmech.report.wording import count, listed, number, p_value
@@ -79,22 +81,23 @@ def divergence(context: Context, finding: Finding) -> str:
 def mechanisms(context: Context, finding: Finding) -> str:
     """Return the mechanisms: table, grid, example attention, quality of the clusters."""
     table = context.tables.mechanisms
+    domains = context.tables.domains
     rows = []
     for mechanism, members in table.groupby("mechanism", sort=True):
         first = members.iloc[0]
-        best = members.sort_values("enrichment", ascending=False).iloc[0]
         heads = sorted(members["head"].unique())
-        phases = listed([f"{phase}" for phase in sorted(members["phase"].unique())])
-        probe = "–" if pd.isna(best["probe"]) else f"{best['probe']}\u00a0{number(best['enrichment'])}×"
+        confirming = members.loc[members["confirmed"], "head"].nunique()
         rows.append(
             [
-                str(first["label"]),
+                name_of(first, domains),
                 str(mechanism),
                 f"{len(heads)}: {short_heads(heads)}",
-                phases,
-                probe,
-                p_value(float(first["p_holm"])),
-                "yes" if members["beats_untrained"].any() else "no",
+                str(confirming),
+                listed([f"{phase}" for phase in sorted(members["phase"].unique())]),
+                *(own_probe(first, ending) for ending in ENDINGS),
+                p_value(float(first["p_rolled_holm"])) if pd.notna(first["p_rolled_holm"]) else "no map",
+                p_value(float(first["p_untrained"])) if pd.notna(first["p_untrained"]) else "–",
+                str(first["reason"]) if pd.notna(first["reason"]) else "",
                 number(float(members["stability"].mean()), 2),
             ]
         )
@@ -102,17 +105,21 @@ def mechanisms(context: Context, finding: Finding) -> str:
         "label",
         "cluster",
         "heads",
+        "confirm it",
         "phases",
-        "strongest probe",
+        *(f"strongest on {domain}" for domain in domains),
         "p, rolled maps",
-        "beats untrained",
+        "p, untrained copies",
+        "why no name in both",
         "stability",
     ]
     read = (
         "Heads are grouped by what they do in each phase of denoising: how far and how sharply they look, how much that"
-        " depends on the image, and what they look at. A group is named after its strongest preference only if that"
-        " preference beats reference maps rolled to other places and every untrained copy. Otherwise it stays"
-        " unassigned."
+        " depends on the image, and what they look at. In each domain, a group is named after its strongest preference"
+        " only if that exceeds what untrained copies prefer, and, where it is for something in the image, what it gives"
+        " to the same maps rolled to other places and to the maps of other images. Its name is the one that holds in"
+        " both domains; p-values are those of the domain that says less. Untrained copies are the only null of places"
+        " and tokens."
     )
     return markup.section(
         "mechanisms",
@@ -123,7 +130,8 @@ def mechanisms(context: Context, finding: Finding) -> str:
         markup.paragraph(phase_sentence(context)),
         context.chart(
             "mechanism_grid",
-            "Every head in every phase, by label; the cluster stands in brackets. A head may change its mechanism.",
+            "Every head in every phase, by label; the cluster stands in brackets. Pale cells with a question mark are"
+            " heads that do not confirm the name of their cluster. A head may change its mechanism.",
         ),
         "<h3>What they look at</h3>",
         examples(context),
@@ -159,8 +167,8 @@ def examples(context: Context) -> str:
     if not found:
         return markup.paragraph("No attention was kept for these mechanisms.")
     lead = markup.paragraph(
-        "The strongest head of each mechanism, drawn over the clean images it saw noised. Dark places are ignored,"
-        " yellow ones attract most attention."
+        "The strongest head of each mechanism, of those that confirm its name where any does, drawn over the clean"
+        " images it saw noised. Dark places are ignored, yellow ones attract most attention."
     )
     return lead + "".join(_example(example, names) for example in found)
 

@@ -8,6 +8,7 @@ from diffmech.artifacts import open_store
 from diffmech.config.analysis import MechanismsConfig
 from diffmech.errors import StoreError
 from diffmech.mechanisms.features import MEANING, head_features
+from diffmech.mechanisms.probes import null_p
 
 
 @pytest.fixture(scope="module")
@@ -16,9 +17,10 @@ def store(planted):
 
 
 def of_head(store, variable, dim, name):
-    """Return {planted head: value at the first timestep} of the self-attention heads."""
+    """Return {planted head: value at the first timestep, in the first domain} of the self-attention heads."""
     names = [str(value) for value in store[dim].values]
-    values = store[variable].transpose(..., dim, "head", "timestep").values[names.index(name), : len(HEADS), 0]
+    values = store[variable].transpose(..., dim, "head", "timestep").values.reshape(-1, *store[variable].shape[-3:])
+    values = values[0, names.index(name), : len(HEADS), 0]
     return dict(zip(HEADS, values, strict=True))
 
 
@@ -45,22 +47,28 @@ def test_only_heads_that_follow_the_image_depend_on_content(store):
 
 
 def test_edge_probe_finds_the_planted_edge_head_and_nothing_for_the_uniform_head(store):
-    p = of_head(store, "p", "probe", "edges")
-    assert p["edge"] < 1e-6
+    at, dims = {"domain": 0, "timestep": 0}, ("null_draw", "head", "map")
+    rolled, dealt = (store[name].isel(at).transpose(*dims).values for name in ("rolled_null", "content_null"))
+    maps = [str(name) for name in store["map"].values]
+    ratio = store["ratio"].isel(at).sel(probe=maps).transpose("head", "probe").values
+    p = null_p(ratio, rolled, two_sided=True)[:, maps.index("edges")]
+    content_p = null_p(store["content"].isel(at).transpose("head", "map").values, dealt, two_sided=False)
+    edge, uniform = HEADS.index("edge"), HEADS.index("uniform")
+    assert p[edge] < 1e-6
     assert of_head(store, "ratio", "probe", "edges")["edge"] > 2
-    assert of_head(store, "content_p", "map", "edges")["edge"] < 0.01
-    assert p["uniform"] > 0.01
+    assert content_p[edge, maps.index("edges")] < 0.001
+    assert p[uniform] > 0.01
     assert of_head(store, "ratio", "probe", "edges")["uniform"] == pytest.approx(1, abs=0.01)
 
 
 def test_parts_are_measured_where_there_are_masks_only(store):
-    ratio = store["ratio_by_domain"].transpose("domain", "probe", "head", "timestep").values
+    ratio = store["ratio"].transpose("domain", "probe", "head", "timestep").values
     part = [str(name) for name in store["probe"].values].index("part:eye")
     assert list(store.attrs["domains"]) == ["real", "synthetic"]
     assert np.isnan(ratio[0, part]).all()
     assert np.isfinite(ratio[1, part, : len(HEADS)]).all()
-    pooled = store["ratio"].transpose("probe", "head", "timestep").values[part, : len(HEADS)]
-    np.testing.assert_allclose(pooled, ratio[1, part, : len(HEADS)])
+    maps = [str(name) for name in store["map"].values]
+    assert list(store["images"].values[:, maps.index("part:eye")]) == [0, 16]
 
 
 def test_domains_weigh_equally_and_resampled_images_scatter_around_the_features(store):
@@ -74,11 +82,22 @@ def test_domains_weigh_equally_and_resampled_images_scatter_around_the_features(
 
 
 def test_cross_attention_has_tokens_and_no_places(store):
-    ratio = store["ratio"].transpose("probe", "head", "timestep").values
+    ratio = store["ratio"].isel(domain=0).transpose("probe", "head", "timestep").values
     names = [str(name) for name in store["probe"].values]
     assert ratio[names.index("token:glasses"), len(HEADS)].min() > 2.5
     assert np.isnan(ratio[names.index("neighbourhood"), len(HEADS) :]).all()
     assert np.isnan(ratio[names.index("token:hat"), : len(HEADS)]).all()
+
+
+def test_each_head_of_each_twin_is_kept_on_the_images_that_the_twins_saw(store):
+    excess = store["untrained_excess"].transpose("twin", "domain", "head", "timestep", "probe")
+    assert excess.shape[:4] == (19, 2, len(HEADS) + 4, 2)
+    sink = [str(name) for name in store["probe"].values].index("sink")
+    values = excess.values[..., : len(HEADS), 0, sink]
+    assert np.isfinite(values).all()
+    # different heads of different models, in each domain the same preferences of their weights
+    assert len(np.unique(values[:, 0])) > 0.9 * values[:, 0].size
+    assert np.corrcoef(values[:, 0].ravel(), values[:, 1].ravel())[0, 1] > 0.9
 
 
 def test_every_variable_has_its_unit_and_meaning(store):

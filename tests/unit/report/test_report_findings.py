@@ -7,7 +7,15 @@ import pytest
 from small_study import study_config
 
 from diffmech.config.study import UntrainedConfig
-from diffmech.report.findings import findings, is_untrained, measured_counterparts, nothing_found, out_of_reach
+from diffmech.report.findings import (
+    findings,
+    head_labels,
+    is_untrained,
+    measured_counterparts,
+    mechanism_names,
+    nothing_found,
+    out_of_reach,
+)
 
 
 def answers(tables):
@@ -29,11 +37,61 @@ def test_a_divergence_that_untrained_copies_reach_too_is_put_down_to_the_images(
     assert "that difference lies in the images, not in what was learned" in " ".join(finding.details)
 
 
-def test_labels_are_counted_in_heads_and_unassigned_clusters_are_told(found):
+def test_labels_are_counted_in_heads_that_confirm_them_and_what_has_none_is_told_why(found):
+    table = found[2].mechanisms
     finding = answers(found[2])["mechanisms"]
-    assert "6 of 8 clusters" in finding.answer
+    assert finding.answer == (
+        "Yes: 6 of 8 clusters of heads carry a name that holds on real and on synthetic images, 1 more in one of them"
+        " alone."
+    )
+    # 12 of cross-attention and 3 of self-attention; of texture, the last head of each site does not do what it should
     assert "semantic 15" in finding.details[0]
-    assert finding.details[1].startswith("2 clusters of 8 stayed unassigned")
+    assert "texture 3" in finding.details[0]
+    assert table.loc[table["label"] == "texture", "head"].nunique() == 6
+    assert finding.details[1] == "In one domain alone: semantic on synthetic 9."
+    assert finding.details[2] == (
+        "2 clusters of 8 carry no name that holds in both domains: no name holds in both domains (1);"
+        " not shown to exceed untrained copies (1)."
+    )
+
+
+def test_true_reasons_are_counted_not_the_nulls_that_were_passed(found):
+    """All p-values pass, but bright places are strongest: the page said that no preference beat both nulls."""
+    tables = found[2]
+    table = tables.mechanisms.assign(label="unassigned", confirmed=False, confirmed_first=False, confirmed_second=False)
+    reason = "intensity is strongest and names no mechanism"
+    table = table.assign(label_first="unassigned", label_second="unassigned", reason=reason, p_rolled_holm=0.001)
+    finding = answers(replace(tables, mechanisms=table))["mechanisms"]
+    assert finding.verdict == "not found"
+    assert finding.details[0] == f"8 clusters of 8 carry no name that holds in both domains: {reason} (8)."
+    assert not any("beat" in detail for detail in finding.details)
+
+
+def test_a_name_that_no_head_confirms_is_none(found):
+    tables = found[2]
+    off = dict.fromkeys(("confirmed", "confirmed_first", "confirmed_second"), False)
+    finding = answers(replace(tables, mechanisms=tables.mechanisms.assign(**off)))["mechanisms"]
+    assert finding.verdict == "not found"
+    assert "named, but none of its heads confirms the name (6)" in finding.details[0]
+    assert head_labels(replace(tables, mechanisms=tables.mechanisms.assign(**off))) == {}
+
+
+def test_a_mechanism_named_in_one_domain_carries_the_domain_with_its_name(found):
+    names = mechanism_names(found[2])
+    assert names["self-1"] == "edge (self-1)"
+    assert names["cross-2"] == "semantic on synthetic (cross-2)"
+    assert names["self-6"] == "unassigned (self-6)"
+
+
+def test_names_say_over_what_they_are_corrected_and_what_would_have_been_found(found, null):
+    finding = answers(null[2])["mechanisms"]
+    assert finding.verdict == "not found"
+    assert "largest excess of 19 untrained copies over heads, timesteps, probes and both domains" in finding.family
+    assert "Holm over 8 clusters, all maps and both domains" in finding.family
+    assert finding.sight == (
+        "Beside 19 untrained copies, an excess of 2.0 % of attention (edges) is found four times in five."
+    )
+    assert "2.0 % of attention (edges) to 14 % (eyes), by probe," in answers(found[2])["mechanisms"].sight
 
 
 def test_a_mechanism_matters_only_beyond_its_matched_controls(found):
@@ -127,8 +185,8 @@ def test_with_too_few_untrained_copies_nothing_is_put_down_to_the_images(found):
     )
     told = findings(lost, few)
     reason = "It cannot be told: 3 untrained copies allow no p below 0.25, and level 0.05 takes 19 (untrained.seeds)."
-    for finding in (told[0], told[1], told[3]):
-        assert (finding.verdict, finding.answer) == ("caution", reason)
+    for finding, verdict in ((told[0], "caution"), (told[1], "cannot be told"), (told[3], "caution")):
+        assert (finding.verdict, finding.answer) == (verdict, reason)
         assert not any("in the images" in detail for detail in finding.details)
     assert not nothing_found(told)
 
@@ -147,8 +205,9 @@ def test_what_untrained_copies_cannot_tell_does_not_hide_what_has_no_such_null(f
     )
 
 
-def test_preferences_that_rolled_maps_have_too_need_no_more_untrained_copies(found):
+def test_with_too_few_copies_no_name_can_be_told_whatever_rolled_maps_say(found):
+    """Places and tokens have no map to roll, so that more copies could have named any cluster."""
     tables = found[2]
     few = study_config().model_copy(update={"untrained": UntrainedConfig(seeds=3)})
-    lost = replace(tables, mechanisms=tables.mechanisms.assign(label="unassigned", p_holm=0.5))
-    assert findings(lost, few)[1].verdict == "not found"
+    lost = replace(tables, mechanisms=tables.mechanisms.assign(label="unassigned", p_rolled_holm=0.5, confirmed=False))
+    assert findings(lost, few)[1].verdict == "cannot be told"
