@@ -13,6 +13,9 @@ from diffmech.report.theme import LABELS
 NONE = "No domain has a circuit: heads do not lower the loss by enough to be explained."
 OUTPUT = "output"
 SHARE = "share of what all heads contribute"
+# Names of the curves, and of the points beside them.
+RANKINGS = {"exact": "effect of each head alone", "attribution": "attribution (gradients)", "chance": "chance"}
+POINTS = {"circuit": "the circuit", "random circuits": "random sets of its size"}
 # Sites beside which those without a head of any circuit are still shown.
 MOST_SITES = 16
 # Paths that are not significant are drawn, faintly, where they are so before correction.
@@ -25,39 +28,52 @@ SIGNS = ("helps", "hurts", "cannot be told from zero")
 
 
 def circuit_curve(circuits: Mapping[str, Circuit]) -> Any:
-    """Faithfulness of the heads kept, by their number, beside random sets and the target; one panel per domain."""
+    """Faithfulness by the number of heads kept for each ranking and for chance, with the circuit and random ones."""
     frames = [each.curve.assign(domain=domain) for domain, each in circuits.items() if each.found]
     if not frames:
         return absent(NONE)
     found = {domain: each.summary for domain, each in circuits.items() if each.found}
     frame = pd.concat(frames).assign(target=lambda rows: [found[domain]["target"] for domain in rows["domain"]])
+    points = frame["ranking"].isin(POINTS)
+    # of two columns, so that curves and points have a legend each
+    frame["kept"] = frame["ranking"].map(RANKINGS)
+    frame["point"] = frame["ranking"].map(POINTS)
+    names = [name for key, name in RANKINGS.items() if key in set(frame.loc[~points, "ranking"])]
     x = alt.X("size:Q", title="heads kept", scale=alt.Scale(type="sqrt", nice=False), axis=alt.Axis(grid=False))
     y = alt.Y("faithfulness:Q", title=SHARE, axis=alt.Axis(format="%"))
-    band = alt.Chart().mark_area(opacity=0.2).encode(x=x, y=alt.Y("low:Q", title=SHARE), y2="high:Q")
-    line = alt.Chart().mark_line(point=alt.OverlayMarkDef(size=30)).encode(x=x, y=y, tooltip=_curve_tooltip())
-    drawn = (
-        alt.Chart()
-        .mark_rule(style="null-band", strokeWidth=9, opacity=0.9)
-        .encode(x=x, y=alt.Y("random_low:Q", title=SHARE), y2="random_high:Q", tooltip=_curve_tooltip())
-        .transform_filter("isValid(datum.random_mean)")
+    low = alt.Y("low:Q", title=SHARE)
+    colour = alt.Color("kept:N", title="heads are kept by", sort=names, scale=alt.Scale(domain=names))
+    dash = alt.StrokeDash(
+        "kept:N",
+        title="heads are kept by",
+        sort=names,
+        scale=alt.Scale(domain=names, range=[[5, 3] if name == RANKINGS["chance"] else [1, 0] for name in names]),
     )
-    mean = (
+    shape = alt.Shape(
+        "point:N", title=None, scale=alt.Scale(domain=list(POINTS.values()), range=["diamond", "triangle-down"])
+    )
+    curves, marked = "isValid(datum.kept)", "isValid(datum.point)"
+    tooltip = _curve_tooltip()
+    band = alt.Chart().mark_area(opacity=0.15).encode(x=x, y=low, y2="high:Q", color=colour).transform_filter(curves)
+    line = (
         alt.Chart()
-        .mark_tick(style="null-line", thickness=2, size=14, orient="horizontal")
-        .encode(x=x, y=alt.Y("random_mean:Q", title=SHARE))
-        .transform_filter("isValid(datum.random_mean)")
+        .mark_line(point=alt.OverlayMarkDef(size=26))
+        .encode(x=x, y=y, color=colour, strokeDash=dash, tooltip=tooltip)
+        .transform_filter(curves)
     )
     wanted = alt.Chart().mark_rule(style="reference").encode(y=alt.Y("target:Q", title=SHARE))
+    spread = alt.Chart().mark_rule(style="zero", strokeWidth=2).encode(x=x, y=low, y2="high:Q").transform_filter(marked)
     chosen = (
         alt.Chart()
-        .mark_point(shape="diamond", filled=True, size=150, opacity=1)
-        .encode(x=x, y=alt.Y("faithfulness:Q", title=SHARE), tooltip=_curve_tooltip())
-        .transform_filter("datum.circuit")
+        .mark_point(style="mark-on-heat", filled=True, size=130, opacity=1)
+        .encode(x=x, y=y, shape=shape, tooltip=tooltip)
+        .transform_filter(marked)
     )
-    layers = alt.layer(band, drawn, mean, wanted, line, chosen).properties(width=290, height=240)
+    layers = alt.layer(band, wanted, line, spread, chosen).properties(width=290, height=260)
     chart = in_panels(layers, "domain", frame, list(circuits))
     told = "; ".join(
-        f"{domain}: {summary['size']} of {summary['heads']} heads reach {summary['faithfulness']['estimate']:.0%}"
+        f"{domain}: the circuit of {summary['size']} of {summary['heads']} heads reaches "
+        f"{summary['faithfulness']['estimate']:.0%}"
         for domain, summary in found.items()
     )
     return finish(chart, f"Share of the contribution of all heads by the number of heads kept. {told}.", panels=2)
@@ -65,13 +81,11 @@ def circuit_curve(circuits: Mapping[str, Circuit]) -> Any:
 
 def _curve_tooltip() -> list[Any]:
     return [
+        alt.Tooltip("ranking:N", title="heads kept by"),
         alt.Tooltip("size:Q", title="heads kept"),
         alt.Tooltip("faithfulness:Q", title="share", format=".1%"),
         *from_to(".1%"),
-        alt.Tooltip("random_mean:Q", title="random sets, mean", format=".1%"),
-        alt.Tooltip("random_low:Q", title="random sets from", format=".1%"),
-        alt.Tooltip("random_high:Q", title="random sets to", format=".1%"),
-        alt.Tooltip("random_circuits:Q", title="random sets"),
+        alt.Tooltip("drawn:Q", title="random draws"),
     ]
 
 
