@@ -10,7 +10,7 @@ from diffmech.report.artifacts import Circuit, largest, records
 from diffmech.report.drawing import absent, dots, finish, from_to, in_panels, signed_cells
 from diffmech.report.theme import LABELS
 
-NONE = "No domain has a circuit: heads do not lower the loss by enough to be explained."
+NONE = "No domain has a circuit to draw: heads are not shown to lower the loss by enough to be explained."
 OUTPUT = "output"
 SHARE = "share of what all heads contribute"
 # Names of the curves, and of the points beside them.
@@ -42,7 +42,8 @@ def circuit_curve(circuits: Mapping[str, Circuit]) -> Any:
     x = alt.X("size:Q", title="heads kept", scale=alt.Scale(type="sqrt", nice=False), axis=alt.Axis(grid=False))
     y = alt.Y("faithfulness:Q", title=SHARE, axis=alt.Axis(format="%"))
     low = alt.Y("low:Q", title=SHARE)
-    colour = alt.Color("kept:N", title="heads are kept by", sort=names, scale=alt.Scale(domain=names))
+    legend = alt.Legend(symbolType="stroke", symbolOpacity=1, symbolStrokeWidth=3)
+    colour = alt.Color("kept:N", title="heads are kept by", sort=names, scale=alt.Scale(domain=names), legend=legend)
     dash = alt.StrokeDash(
         "kept:N",
         title="heads are kept by",
@@ -52,7 +53,7 @@ def circuit_curve(circuits: Mapping[str, Circuit]) -> Any:
     shape = alt.Shape(
         "point:N", title=None, scale=alt.Scale(domain=list(POINTS.values()), range=["diamond", "triangle-down"])
     )
-    curves, marked = "isValid(datum.kept)", "isValid(datum.point)"
+    curves = "isValid(datum.kept)"
     tooltip = _curve_tooltip()
     band = alt.Chart().mark_area(opacity=0.15).encode(x=x, y=low, y2="high:Q", color=colour).transform_filter(curves)
     line = (
@@ -62,15 +63,17 @@ def circuit_curve(circuits: Mapping[str, Circuit]) -> Any:
         .transform_filter(curves)
     )
     wanted = alt.Chart().mark_rule(style="reference").encode(y=alt.Y("target:Q", title=SHARE))
-    spread = alt.Chart().mark_rule(style="zero", strokeWidth=2).encode(x=x, y=low, y2="high:Q").transform_filter(marked)
-    chosen = (
-        alt.Chart()
-        .mark_point(style="mark-on-heat", filled=True, size=130, opacity=1)
-        .encode(x=x, y=y, shape=shape, tooltip=tooltip)
-        .transform_filter(marked)
-    )
-    layers = alt.layer(band, wanted, line, spread, chosen).properties(width=290, height=260)
-    chart = in_panels(layers, "domain", frame, list(circuits))
+    layers = [band, wanted, line]
+    for name, aside in zip(POINTS.values(), (-5, 5), strict=True):  # of one size: side by side, in pixels
+        point = alt.Chart().transform_filter(f"datum.point === '{name}'")
+        layers += [
+            point.mark_rule(style="zero", strokeWidth=2, xOffset=aside).encode(x=x, y=low, y2="high:Q"),
+            point.mark_point(style="mark-on-heat", filled=True, size=130, opacity=1, xOffset=aside).encode(
+                x=x, y=y, shape=shape, tooltip=tooltip
+            ),
+        ]
+    chart = alt.layer(*layers).properties(width=290, height=260)
+    chart = in_panels(chart, "domain", frame, list(circuits))
     told = "; ".join(
         f"{domain}: the circuit of {summary['size']} of {summary['heads']} heads reaches "
         f"{summary['faithfulness']['estimate']:.0%}"

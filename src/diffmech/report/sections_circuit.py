@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from scipy.special import ndtri
 from scipy.stats import hypergeom
 
 from diffmech.circuits.verdict import CircuitVerdict, circuit_verdicts
@@ -12,8 +13,8 @@ from diffmech.report.artifacts import Circuit, Tables, records
 from diffmech.report.charts_circuit import RANKINGS
 from diffmech.report.context import Context
 from diffmech.report.findings import Finding, Verdict, head_labels
-from diffmech.report.wording import count, interval, listed, number, p_value
-from diffmech.statistics.reach import smallest_effect
+from diffmech.report.wording import count, interval, limits, listed, number, p_value
+from diffmech.statistics.reach import smallest_effect, smallest_sign_flip_p, units_needed
 
 WHY_NONE = {
     "heads do not help": "without any head the loss is not shown to rise",
@@ -49,7 +50,7 @@ def circuit_finding(tables: Tables, config: Config) -> Finding:
         for domain, each in circuits.items()
         if not each.found
     ]
-    details += [_carried(domain, circuits[domain]) for domain in judged]
+    details += [_carried(domain, circuits[domain], config.discovery.confidence) for domain in judged]
     details += _shared({domain: circuits[domain] for domain in found})
     if judged:
         details.append(
@@ -73,7 +74,7 @@ def circuit_finding(tables: Tables, config: Config) -> Finding:
         tuple(details),
         "circuit",
         family=_family(judged, alpha),
-        sight=_sight(tables, judged, alpha),
+        sight=_sight(tables, judged, alpha, config.discovery.confidence),
     )
 
 
@@ -93,7 +94,7 @@ def _family(judged: dict[str, CircuitVerdict], alpha: float) -> str:
     )
 
 
-def _sight(tables: Tables, judged: dict[str, CircuitVerdict], alpha: float) -> str:
+def _sight(tables: Tables, judged: dict[str, CircuitVerdict], alpha: float, confidence: float) -> str:
     """Return what could have been seen on the domains on which no circuit was found."""
     parts = []
     for domain, each in judged.items():
@@ -110,7 +111,7 @@ def _sight(tables: Tables, judged: dict[str, CircuitVerdict], alpha: float) -> s
         if circuit.found or circuit.summary["reason"] == "too few images" or ends["low"] is None:
             continue
         n = len(circuit.summary["discovery_samples"]) + len(circuit.summary["test_samples"])
-        error = (ends["high"] - ends["low"]) / (2 * 1.96)
+        error = (ends["high"] - ends["low"]) / (2 * ndtri((1 + confidence) / 2))
         seen = circuit.summary["least_contribution_percent"] + float(smallest_effect(error, n - 1, alpha=alpha))
         parts.append(f"On {domain} images a rise of the loss by {number(seen, 2)} % is seen four times in five.")
     return " ".join(parts)
@@ -171,9 +172,10 @@ def circuit(context: Context, finding: Finding) -> str:
         f" before correction over all paths. Paths were measured between up to {config.discovery.graph_heads} heads,"
         " and are tested against zero only: paths have no matched controls."
     )
+    judged = judged_circuits(context.tables, config.discovery.alpha)
     parts: list[str] = []
     for domain, each in context.tables.circuits.items():
-        parts += _domain(domain, each, context)
+        parts += _domain(domain, each, judged.get(domain), context)
     return markup.section(
         "circuit",
         "The circuit",
@@ -181,10 +183,9 @@ def circuit(context: Context, finding: Finding) -> str:
         markup.paragraph(read),
         context.chart(
             "circuit_curve",
-            "Share by number of heads kept, in three orders: by what each head alone is worth and by its estimate from"
-            " gradients, both on the other half of the images, with intervals over images; and by chance, with the"
-            " range of the random orders. Diamond: the circuit with its interval. Triangle: random sets with as many"
-            " heads of each kind of attention, their mean and range. Dotted: the target.",
+            f"Share by number of heads kept{_rankings(context.tables)}. Diamond: the circuit with its interval."
+            " Triangle: random sets with as many heads of each kind of attention, their mean and range. Dotted: the"
+            " target.",
         ),
         "<h3>Over the layers</h3>",
         markup.paragraph(graph),
@@ -200,7 +201,19 @@ def circuit(context: Context, finding: Finding) -> str:
     )
 
 
-def _carried(domain: str, circuit: Circuit) -> str:
+def _rankings(tables: Tables) -> str:
+    """Return by what the heads of the curves are ordered, as far as there are curves."""
+    areas = [each.summary["areas"] for each in tables.circuits.values() if each.found]
+    names = [RANKINGS[name] for name in RANKINGS if name != "chance" and any(name in each for each in areas)]
+    text = (
+        f", those first that rank first by {listed(names)} on the other half of the images, with intervals over images"
+    )
+    drawn = [each["chance"]["orders"] for each in areas if "chance" in each]
+    chance = f"; and by chance, with the range of {count(max(drawn), 'random order')}" if drawn else ""
+    return f"{text}{chance}" if names else ""
+
+
+def _carried(domain: str, circuit: Circuit, confidence: float) -> str:
     summary, random = circuit.summary, circuit.summary["random"]
     text = (
         f"On {domain} images {summary['size']} of {summary['heads']} heads carry {_share(summary['faithfulness'])} of"
@@ -213,7 +226,8 @@ def _carried(domain: str, circuit: Circuit) -> str:
     return (
         f"{text}; {count(random['count'], 'random set')} of that size, which hold"
         f" {number(100 * random['shared'], 2)} % of its heads on average, {_share(between)} ({p_value(random['p'])})."
-        f" All on the same {count(summary['samples'], 'image')}; p-values before correction."
+        f" All on the same {count(summary['samples'], 'image')}; p-values before correction;"
+        f" in brackets intervals over images, for random sets the middle {number(100 * confidence)} % of them."
     )
 
 
@@ -248,19 +262,12 @@ def _rise(circuit: Circuit) -> str:
     return f" (it changes by {interval(ends['estimate'], ends['low'], ends['high'], '%')})"
 
 
-def _domain(domain: str, circuit: Circuit, context: Context) -> list[str]:
+def _domain(domain: str, circuit: Circuit, judged: CircuitVerdict | None, context: Context) -> list[str]:
     title = f"<h3>Heads of the circuit on {markup.escape(domain)} images</h3>"
     summary = circuit.summary
-    if not circuit.found:
+    if judged is None:
         why = f"There is no circuit on {domain} images: {WHY_NONE[summary['reason']]}{_rise(circuit)}."
         return [title, markup.paragraph(why)]
-    idle = summary["not_needed"]
-    needed = (
-        f"Of {count(len(idle), 'head')}, {listed(idle)}, it is not shown that the share drops without that head alone"
-        " (random signs, corrected over the heads of the circuit)."
-        if idle
-        else "Without any one of them the share surely drops (random signs, corrected over the heads of the circuit)."
-    )
     rest = (
         f"All heads outside the circuit still bring {_share(summary['completeness'])}: near 0 % the circuit would be"
         " all there is; the rest is what other heads can do in its place."
@@ -283,11 +290,13 @@ def _domain(domain: str, circuit: Circuit, context: Context) -> list[str]:
     return [
         title,
         *trajectory,
-        markup.paragraph(needed),
+        markup.paragraph(_outcome(domain, circuit, judged)),
+        markup.paragraph(_needed(summary, context.config.discovery.alpha)),
         markup.paragraph(rest),
         markup.paragraph(_over_subsets(summary)),
         markup.table(columns, rows, caption, columns[2:6]),
         _areas(summary["areas"]),
+        markup.paragraph(_seen_paths(circuit, context.config)),
         markup.folded("Total, direct, mediated and remaining effects", _partition(circuit)),
     ]
 
@@ -310,6 +319,40 @@ def _row(head: str, circuit: Circuit, labels: dict[str, str]) -> list[str]:
     ]
 
 
+def _needed(summary: dict[str, Any], alpha: float) -> str:
+    """Return which heads of the circuit it is not shown to need, alone."""
+    idle, tested = summary["not_needed"], "(random signs, corrected over the heads of the circuit)"
+    if summary["smallest_p_complement"] > alpha:
+        few = count(summary["samples"], "test image")
+        return f"With {few} it cannot be told which heads the share needs: it takes {units_needed(alpha)} or more."
+    if not idle:
+        return f"Without any one of them the share surely drops {tested}."
+    return (
+        f"Of {count(len(idle), 'head')}, {listed(idle)}, it is not shown that the share drops without that head alone"
+        f" {tested}."
+    )
+
+
+def _seen_paths(circuit: Circuit, config: Config) -> str:
+    """Return which paths could have been told from zero."""
+    tested = circuit.edges[circuit.edges["path"].isin(["edge", "direct"])]
+    if tested.empty:
+        return ""
+    images, paths, alpha = int(tested["n"].iloc[0]), len(tested), config.discovery.alpha
+    if paths * smallest_sign_flip_p(images, config.discovery.permutations) > alpha:
+        return (
+            f"No path can be told from zero with {count(images, 'image')} after correction over {count(paths, 'path')}:"
+            f" it takes {units_needed(alpha, paths)} images or more and {math.ceil(2 * paths / alpha)} random signs"
+            " (discovery.permutations), or fewer heads (discovery.graph_heads)."
+        )
+    error = (tested["high"] - tested["low"]) / (2 * ndtri((1 + config.discovery.confidence) / 2))
+    least = smallest_effect(error.to_numpy(), images - 1, alpha=alpha, tests=paths)
+    return (
+        f"A path is found four times in five where it changes the loss by {limits(least.min(), least.max(), 2)} %,"
+        f" depending on how much it differs between images ({count(paths, 'path')}, Holm-corrected)."
+    )
+
+
 def _over_subsets(summary: dict[str, Any]) -> str:
     """Return completeness and minimality over subsets in sentences."""
     found = summary["subsets"]
@@ -325,7 +368,7 @@ def _over_subsets(summary: dict[str, Any]) -> str:
     return f"{text}. " + (
         f"{listed(idle)} {'is' if len(idle) == 1 else 'are'} not shown to be worth anything {settings}."
         if idle
-        else "Every head is worth something in at least one of the settings tried (intervals, not corrected)."
+        else "In its best setting the interval of every head lies above 0 (not corrected over heads)."
     )
 
 
@@ -333,7 +376,8 @@ def _areas(areas: dict[str, dict[str, Any]]) -> str:
     """Return the table of the areas of the curves."""
     columns = ["heads kept by", "area under the curve", "distance from 100 %", "area beyond chance"]
     rows = []
-    for name, each in areas.items():
+    for name in filter(areas.__contains__, RANKINGS):
+        each = areas[name]
         title = f"{RANKINGS[name]}, mean of {count(each['orders'], 'order')}" if "orders" in each else RANKINGS[name]
         beyond = _share(each["beyond_chance"], "points") if "beyond_chance" in each else "–"
         rows.append([title, _share(each["cpr"]), _share(each["cmd"]), beyond])

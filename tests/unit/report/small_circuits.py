@@ -147,12 +147,12 @@ def edges() -> pd.DataFrame:
     """Return the paths between the first three heads: one that helps, one that hurts, one that is nothing."""
     first, second, third = CIRCUIT[:3]
     rows = [
-        [second, first, "edge", 0.8, 0.5, 1.1, 0.0005, 0.003, True, 4],
-        [third, second, "edge", -0.4, -0.6, -0.2, 0.0005, 0.003, True, 4],
-        [third, first, "edge", 0.1, -0.1, 0.3, 0.03, 0.09, False, 4],
+        [second, first, "edge", 0.8, 0.5, 1.1, 0.0005, 0.003, True, 8],
+        [third, second, "edge", -0.4, -0.6, -0.2, 0.0005, 0.003, True, 8],
+        [third, first, "edge", 0.1, -0.1, 0.3, 0.03, 0.09, False, 8],
     ]
     for sender, direct, mediated in ((first, 7.0, 0.0), (second, 5.0, 0.8), (third, 1.0, -0.3)):
-        rows.append([sender, "output", "direct", direct, direct - 1, direct + 1, 0.0005, 0.003, True, 4])
+        rows.append([sender, "output", "direct", direct, direct - 1, direct + 1, 0.0005, 0.003, True, 8])
         for path, value in (("total", direct + mediated + 0.5), ("mediated", mediated), ("residual", 0.5)):
-            rows.append([sender, "output", path, value, value - 0.2, value + 0.2, None, None, False, 4])
+            rows.append([sender, "output", path, value, value - 0.2, value + 0.2, None, None, False, 8])
     return pd.DataFrame(rows, columns=EDGE_COLUMNS)

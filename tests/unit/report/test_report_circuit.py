@@ -52,7 +52,8 @@ def test_a_circuit_is_told_with_its_size_its_share_all_other_heads_and_random_se
         == "On real images 6 of 48 heads carry 91.0 % (86.0 to 96.0) of what attention contributes; all other heads"
         " together 20.0 % (10.0 to 30.0), a difference of 71.0 points (61.0 to 81.0) (p\u00a0=\u00a00.0078); 100 random"
         " sets of that size, which hold 12 % of its heads on average, 34.0 % (10.0 to 60.0) (p\u00a0=\u00a00.0099)."
-        " All on the same 8 images; p-values before correction."
+        " All on the same 8 images; p-values before correction; in brackets intervals over images, for random sets"
+        " the middle 95.0 % of them."
     )
     assert any(
         "6 heads of the real circuit are in the synthetic one too; 0.75 would be" in each for each in finding.details
@@ -170,4 +171,5 @@ def test_the_page_names_heads_that_are_not_needed_and_the_paths_between_heads(fo
     assert f"{CIRCUIT[-1]} is not shown to be worth anything in any of 4 settings tried for each head." in page
     assert f"is without {CIRCUIT[0]} and {CIRCUIT[1]}: 30.0 points (20.0 to 40.0)" in page
     assert "chance, mean of 5 orders" in page
+    assert "A path is found four times in five where it changes the loss by" in page
     assert f"<td>{CIRCUIT[2]}</td>" in page.split('id="circuit"')[1]
