@@ -174,7 +174,7 @@ def find_and_test(
     helps = bool(bounded(*base["b"].mean(axis=2), **test.bootstrap))
     if reason := why_no_circuit(base["a"], base["b"], contributed, discovery.contribution, helps):
         return CircuitTables(
-            {**common, "found": False, "reason": reason, "circuit": [], "size": 0},
+            {**common, "chosen": False, "reason": reason, "circuit": [], "size": 0},
             _head_table(test, ranking, order, None),
             *(pd.DataFrame(columns=columns) for columns in (CURVE_COLUMNS, SUBSET_COLUMNS, EDGE_COLUMNS)),
         )
@@ -191,7 +191,7 @@ def find_and_test(
     return CircuitTables(
         {
             **common,
-            "found": True,
+            "chosen": True,
             "reason": "",
             "circuit": [str(head) for head in found.circuit],
             "size": len(found.circuit),

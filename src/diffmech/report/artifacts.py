@@ -78,9 +78,9 @@ class Circuit:
     edges: pd.DataFrame
 
     @property
-    def found(self) -> bool:
-        """Whether there is one."""
-        return bool(self.summary["found"])
+    def chosen(self) -> bool:
+        """Whether heads were chosen; the verdict on them is another matter."""
+        return bool(self.summary["chosen"])
 
     @property
     def members(self) -> list[str]:

@@ -29,10 +29,10 @@ SIGNS = ("helps", "hurts", "cannot be told from zero")
 
 def circuit_curve(circuits: Mapping[str, Circuit]) -> Any:
     """Faithfulness by the number of heads kept for each ranking and for chance, with the circuit and random ones."""
-    frames = [each.curve.assign(domain=domain) for domain, each in circuits.items() if each.found]
+    frames = [each.curve.assign(domain=domain) for domain, each in circuits.items() if each.chosen]
     if not frames:
         return absent(NONE)
-    found = {domain: each.summary for domain, each in circuits.items() if each.found}
+    found = {domain: each.summary for domain, each in circuits.items() if each.chosen}
     frame = pd.concat(frames).assign(target=lambda rows: [found[domain]["target"] for domain in rows["domain"]])
     points = frame["ranking"].isin(POINTS)
     # of two columns, so that curves and points have a legend each
@@ -94,7 +94,7 @@ def _curve_tooltip() -> list[Any]:
 
 def circuit_graph(circuits: Mapping[str, Circuit], sites: tuple[str, ...], labels: Mapping[str, str]) -> Any:
     """The circuit over the layers: heads by mechanism and worth, and the paths between them; one panel per domain."""
-    found = {domain: each for domain, each in circuits.items() if each.found}
+    found = {domain: each for domain, each in circuits.items() if each.chosen}
     if not found:
         return absent(NONE)
     members = {head for each in found.values() for head in each.members}
@@ -228,7 +228,7 @@ def _slot(head: str) -> str:
 
 def circuit_timesteps(circuits: Mapping[str, Circuit]) -> Any:
     """By how much faithfulness at each timestep drops without each head of the circuit; one panel per domain."""
-    found = {domain: each for domain, each in circuits.items() if each.found}
+    found = {domain: each for domain, each in circuits.items() if each.chosen}
     frames = []
     for domain, each in found.items():
         rows = each.heads[each.heads["in_circuit"] & (each.heads["timestep"] != "all")]

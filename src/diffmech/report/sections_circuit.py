@@ -39,7 +39,7 @@ def circuit_finding(tables: Tables, config: Config) -> Finding:
     verdicts = {domain: each.verdict for domain, each in judged.items()} | {
         domain: "cannot be told" if each.summary["reason"] in UNTOLD else "not found"
         for domain, each in circuits.items()
-        if not each.found
+        if not each.chosen
     }
     found, missing, untold = (
         [domain for domain in circuits if verdicts[domain] == name] for name in ("found", "not found", "cannot be told")
@@ -48,7 +48,7 @@ def circuit_finding(tables: Tables, config: Config) -> Finding:
     details += [
         f"On {domain} images there is no circuit: {WHY_NONE[each.summary['reason']]}{_rise(each)}."
         for domain, each in circuits.items()
-        if not each.found
+        if not each.chosen
     ]
     details += [_carried(domain, circuits[domain], config.discovery.confidence) for domain in judged]
     details += _shared({domain: circuits[domain] for domain in found})
@@ -80,7 +80,7 @@ def circuit_finding(tables: Tables, config: Config) -> Finding:
 
 def judged_circuits(tables: Tables, alpha: float) -> dict[str, CircuitVerdict]:
     """Return the verdict on the circuit of every domain that has one; they are one family."""
-    found = {domain: each.summary for domain, each in tables.circuits.items() if each.found}
+    found = {domain: each.summary for domain, each in tables.circuits.items() if each.chosen}
     return dict(zip(found, circuit_verdicts(list(found.values()), alpha), strict=True))
 
 
@@ -108,7 +108,7 @@ def _sight(tables: Tables, judged: dict[str, CircuitVerdict], alpha: float, conf
             parts.append(_takes(domain, each, summary))
     for domain, circuit in tables.circuits.items():
         ends = circuit.summary["contribution_percent"]
-        if circuit.found or circuit.summary["reason"] == "too few images" or ends["low"] is None:
+        if circuit.chosen or circuit.summary["reason"] == "too few images" or ends["low"] is None:
             continue
         n = len(circuit.summary["discovery_samples"]) + len(circuit.summary["test_samples"])
         error = (ends["high"] - ends["low"]) / (2 * ndtri((1 + confidence) / 2))
@@ -203,7 +203,7 @@ def circuit(context: Context, finding: Finding) -> str:
 
 def _rankings(tables: Tables) -> str:
     """Return by what the heads of the curves are ordered, as far as there are curves."""
-    areas = [each.summary["areas"] for each in tables.circuits.values() if each.found]
+    areas = [each.summary["areas"] for each in tables.circuits.values() if each.chosen]
     names = [RANKINGS[name] for name in RANKINGS if name != "chance" and any(name in each for each in areas)]
     text = (
         f", those first that rank first by {listed(names)} on the other half of the images, with intervals over images"

@@ -176,7 +176,7 @@ def test_batch_size_does_not_matter(planted, halves) -> None:
 def test_an_untrained_denoiser_has_no_circuit(planted, seed: int) -> None:
     halves = planted.halves(untrained_seed=seed)
     tables = find_and_test(*halves, {"exact": dict.fromkeys(halves[0].heads, 0.0)}, discovery=SETTINGS, seed=0)
-    assert not tables.summary["found"]
+    assert not tables.summary["chosen"]
     assert tables.summary["reason"] in ("heads do not help", "heads help too little", "contribution cannot be told")
     assert tables.summary["circuit"] == []
     assert not tables.heads["in_circuit"].any()

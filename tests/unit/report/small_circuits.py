@@ -56,10 +56,10 @@ def summary(domain: str, found: bool) -> dict[str, object]:
         "timesteps": [20, 420],
     }
     if not found:
-        return {**common, "found": False, "reason": "heads help too little", "circuit": [], "size": 0}
+        return {**common, "chosen": False, "reason": "heads help too little", "circuit": [], "size": 0}
     return {
         **common,
-        "found": True,
+        "chosen": True,
         "reason": "",
         "circuit": CIRCUIT,
         "size": len(CIRCUIT),
