@@ -55,6 +55,7 @@ rule discover_circuit:
         summary=CIRCUIT,
         heads="results/circuit/{model}/{dataset}/heads.csv",
         curve="results/circuit/{model}/{dataset}/curve.csv",
+        subsets="results/circuit/{model}/{dataset}/subsets.csv",
         edges="results/circuit/{model}/{dataset}/edges.csv",
     log:
         "results/logs/discover_circuit/{model}/{dataset}.log",

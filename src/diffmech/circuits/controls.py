@@ -1,8 +1,9 @@
 """Random circuits: sets of heads drawn without looking, of the same size as a circuit.
 
 A random circuit has as many heads of each kind of attention (self, cross, joint) as the circuit it stands beside, and
-is never that circuit. Random circuits of equal size: Conmy et al. 2023; drawing per kind is ours, since kinds differ
-in what they can do at all.
+is never that circuit. It may share heads with it: where heads are exchangeable, the circuit is then one draw among
+equals, and its rank is uniform, which it is not among sets of other heads alone. Random circuits of equal size: Conmy
+et al. 2023; drawing per kind is ours, since kinds differ in what they can do at all.
 """
 
 import math
@@ -41,6 +42,11 @@ def random_circuits(circuit: Heads, sites: Sequence[AttentionSite], *, count: in
         if drawn != circuit:
             found[drawn] = None
     return list(found)
+
+
+def overlap(circuit: Heads, drawn: Sequence[Heads]) -> float | None:
+    """Return which share of the heads of `circuit` is in a random one, on average; None where there is none."""
+    return float(np.mean([len(circuit & each) for each in drawn])) / len(circuit) if drawn else None
 
 
 def _pools(circuit: Heads, sites: Sequence[AttentionSite]) -> list[tuple[list[HeadId], int]]:

@@ -8,7 +8,6 @@ differ by is then the output shift alone. Keeping a set and ablating the rest by
 
 import math
 from collections.abc import Iterator, Sequence
-from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -62,16 +61,6 @@ class KeptHeads:
         self._means: dict[int, ReferenceOutputs] = {}
         self._clean: dict[int, Tensor] = {}
         self._known: dict[Heads, np.ndarray] = {}
-
-    def first(self, count: int) -> "KeptHeads":
-        """Return the same on the first `count` samples, knowing what this one knows."""
-        if count >= len(self.samples):
-            return self
-        fewer = copy(self)
-        fewer.samples, fewer._sources = self.samples[:count], self._sources[:count]
-        fewer._passes, fewer._clean = {}, {}
-        fewer._known = {kept: losses[:count] for kept, losses in self._known.items()}
-        return fewer
 
     def losses(self, sets: Sequence[Heads], what: str = "circuits") -> np.ndarray:
         """Return the loss (set, sample, timestep) with only the heads of each set kept; no heads, or all, are sets.

@@ -38,6 +38,8 @@ def rank_heads(
                 "attribution"
             )
     else:
+        # At the clean outputs the output shift has no slope: a step away is the least that tells heads apart.
+        steps = max(circuit.steps, 1) if kept.files.on_trajectory else circuit.steps
         known = estimate_effects(
             kept.denoiser,
             kept.sites,
@@ -46,7 +48,7 @@ def rank_heads(
             samples=kept.samples,
             timesteps=kept.timesteps,
             method=kept.method,
-            steps=circuit.steps,
+            steps=steps,
             path=circuit.path,
             seed=seed,
             runtime=kept.runtime,

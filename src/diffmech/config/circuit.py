@@ -52,14 +52,25 @@ class DiscoveryConfig(Inference):
         description="Percent by which the loss must at least rise without any head for there to be a circuit (lower "
         "end of the interval); heads of random weights reach about 2.",
     )
-    random_circuits: Annotated[int, Field(ge=20)] = Field(100, description="Random circuits of the same size.")
-    random_elsewhere: Annotated[int, Field(ge=0)] = Field(
-        5, description="Random circuits at half and at twice the size; 0 = none."
+    random_circuits: Annotated[int, Field(ge=1)] = Field(
+        100,
+        description="Random circuits of the same size, on the images that test the circuit; with fewer than "
+        "2 / alpha - 1 (39) no p-value survives the correction over two domains.",
     )
-    control_samples: Count | None = Field(
-        None, description="Images of the test half on which random circuits run; null = all of it."
+    random_orders: Annotated[int, Field(ge=0)] = Field(
+        10, description="Orders of the heads drawn without looking, whose curves of faithfulness are those of chance."
     )
-    permutations: Count = Field(2000, description="Random signs of the images behind the p-value of every path.")
+    subset_orders: Annotated[int, Field(ge=0)] = Field(
+        8,
+        description="Orders in which the heads of a circuit are taken out one by one, for minimality and completeness "
+        "over subsets: as many sets as heads for each order.",
+    )
+    greedy_heads: Annotated[int, Field(ge=0)] = Field(
+        3, description="Heads taken out of a circuit one after another so that it is least complete; 0 = none."
+    )
+    permutations: Count = Field(
+        2000, description="Random signs of the images behind every p-value but that of random circuits."
+    )
     graph_heads: Annotated[int, Field(ge=0)] = Field(
         16, description="Most heads between which paths are measured, those worth most; 0 = no paths."
     )

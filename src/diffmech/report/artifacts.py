@@ -22,7 +22,7 @@ TABLES = (
     "references",
 )
 STORES = ("comparison", "model", "heldout", "gallery", "resampled")
-CIRCUIT_TABLES = ("heads", "curve", "edges")
+CIRCUIT_TABLES = ("heads", "curve", "subsets", "edges")
 STAGES = {"down": 0, "mid": 1, "up": 2}
 
 
@@ -69,17 +69,18 @@ def inputs_of_job(files: Any, domains: Sequence[str]) -> ReportInputs:
 
 @dataclass(frozen=True)
 class Circuit:
-    """The circuit of one domain: its summary, and the tables of its heads, of faithfulness by size and of its paths."""
+    """The circuit of one domain: its summary, and the tables of heads, curves by size, subsets and paths."""
 
     summary: dict[str, Any]
     heads: pd.DataFrame
     curve: pd.DataFrame
+    subsets: pd.DataFrame
     edges: pd.DataFrame
 
     @property
-    def found(self) -> bool:
-        """Whether there is one."""
-        return bool(self.summary["found"])
+    def chosen(self) -> bool:
+        """Whether heads were chosen; the verdict on them is another matter."""
+        return bool(self.summary["chosen"])
 
     @property
     def members(self) -> list[str]:
@@ -158,16 +159,19 @@ REQUIRED = {
     "doses": (
         "domain source group target direction slope departure departure_low departure_high p_linear_max monotone n"
     ),
-    "circuit_heads": "head site kind rank effect in_circuit timestep drop low high needed",
-    "circuit_curve": "size circuit faithfulness low high random_mean random_low random_high random_circuits",
+    "circuit_heads": (
+        "head site kind rank effect in_circuit timestep drop low high p_needed needed minimality minimality_low "
+        "minimality_high without"
+    ),
+    "circuit_curve": "ranking size faithfulness low high drawn",
+    "circuit_subsets": "how size removed circuit_without model_without incompleteness low high",
     "circuit_edges": "sender receiver path effect_percent low high p p_holm significant n",
     "complexity": "variant ratio low high p untrained_low untrained_high untrained_n p_untrained",
     "history": "step loss learning_rate seconds",
     "recognition": "attribute heldout_accuracy recognised_share low high n",
 }
 BOOLEAN = {
-    *("significant", "confirmed", "confirmed_first", "confirmed_second", "chosen", "monotone", "in_circuit", "needed"),
-    "circuit",
+    *("significant", "confirmed", "confirmed_first", "confirmed_second", "chosen", "monotone", "in_circuit", "needed")
 }
 
 

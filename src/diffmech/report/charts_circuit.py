@@ -10,9 +10,12 @@ from diffmech.report.artifacts import Circuit, largest, records
 from diffmech.report.drawing import absent, dots, finish, from_to, in_panels, signed_cells
 from diffmech.report.theme import LABELS
 
-NONE = "No domain has a circuit: heads do not lower the loss by enough to be explained."
+NONE = "No domain has a circuit to draw: heads are not shown to lower the loss by enough to be explained."
 OUTPUT = "output"
 SHARE = "share of what all heads contribute"
+# Names of the curves, and of the points beside them.
+RANKINGS = {"exact": "effect of each head alone", "attribution": "attribution (gradients)", "chance": "chance"}
+POINTS = {"circuit": "the circuit", "random circuits": "random sets of its size"}
 # Sites beside which those without a head of any circuit are still shown.
 MOST_SITES = 16
 # Paths that are not significant are drawn, faintly, where they are so before correction.
@@ -25,39 +28,55 @@ SIGNS = ("helps", "hurts", "cannot be told from zero")
 
 
 def circuit_curve(circuits: Mapping[str, Circuit]) -> Any:
-    """Faithfulness of the heads kept, by their number, beside random sets and the target; one panel per domain."""
-    frames = [each.curve.assign(domain=domain) for domain, each in circuits.items() if each.found]
+    """Faithfulness by the number of heads kept for each ranking and for chance, with the circuit and random ones."""
+    frames = [each.curve.assign(domain=domain) for domain, each in circuits.items() if each.chosen]
     if not frames:
         return absent(NONE)
-    found = {domain: each.summary for domain, each in circuits.items() if each.found}
+    found = {domain: each.summary for domain, each in circuits.items() if each.chosen}
     frame = pd.concat(frames).assign(target=lambda rows: [found[domain]["target"] for domain in rows["domain"]])
+    points = frame["ranking"].isin(POINTS)
+    # of two columns, so that curves and points have a legend each
+    frame["kept"] = frame["ranking"].map(RANKINGS)
+    frame["point"] = frame["ranking"].map(POINTS)
+    names = [name for key, name in RANKINGS.items() if key in set(frame.loc[~points, "ranking"])]
     x = alt.X("size:Q", title="heads kept", scale=alt.Scale(type="sqrt", nice=False), axis=alt.Axis(grid=False))
     y = alt.Y("faithfulness:Q", title=SHARE, axis=alt.Axis(format="%"))
-    band = alt.Chart().mark_area(opacity=0.2).encode(x=x, y=alt.Y("low:Q", title=SHARE), y2="high:Q")
-    line = alt.Chart().mark_line(point=alt.OverlayMarkDef(size=30)).encode(x=x, y=y, tooltip=_curve_tooltip())
-    drawn = (
-        alt.Chart()
-        .mark_rule(style="null-band", strokeWidth=9, opacity=0.9)
-        .encode(x=x, y=alt.Y("random_low:Q", title=SHARE), y2="random_high:Q", tooltip=_curve_tooltip())
-        .transform_filter("isValid(datum.random_mean)")
+    low = alt.Y("low:Q", title=SHARE)
+    legend = alt.Legend(symbolType="stroke", symbolOpacity=1, symbolStrokeWidth=3)
+    colour = alt.Color("kept:N", title="heads are kept by", sort=names, scale=alt.Scale(domain=names), legend=legend)
+    dash = alt.StrokeDash(
+        "kept:N",
+        title="heads are kept by",
+        sort=names,
+        scale=alt.Scale(domain=names, range=[[5, 3] if name == RANKINGS["chance"] else [1, 0] for name in names]),
     )
-    mean = (
+    shape = alt.Shape(
+        "point:N", title=None, scale=alt.Scale(domain=list(POINTS.values()), range=["diamond", "triangle-down"])
+    )
+    curves = "isValid(datum.kept)"
+    tooltip = _curve_tooltip()
+    band = alt.Chart().mark_area(opacity=0.15).encode(x=x, y=low, y2="high:Q", color=colour).transform_filter(curves)
+    line = (
         alt.Chart()
-        .mark_tick(style="null-line", thickness=2, size=14, orient="horizontal")
-        .encode(x=x, y=alt.Y("random_mean:Q", title=SHARE))
-        .transform_filter("isValid(datum.random_mean)")
+        .mark_line(point=alt.OverlayMarkDef(size=26))
+        .encode(x=x, y=y, color=colour, strokeDash=dash, tooltip=tooltip)
+        .transform_filter(curves)
     )
     wanted = alt.Chart().mark_rule(style="reference").encode(y=alt.Y("target:Q", title=SHARE))
-    chosen = (
-        alt.Chart()
-        .mark_point(shape="diamond", filled=True, size=150, opacity=1)
-        .encode(x=x, y=alt.Y("faithfulness:Q", title=SHARE), tooltip=_curve_tooltip())
-        .transform_filter("datum.circuit")
-    )
-    layers = alt.layer(band, drawn, mean, wanted, line, chosen).properties(width=290, height=240)
-    chart = in_panels(layers, "domain", frame, list(circuits))
+    layers = [band, wanted, line]
+    for name, aside in zip(POINTS.values(), (-5, 5), strict=True):  # of one size: side by side, in pixels
+        point = alt.Chart().transform_filter(f"datum.point === '{name}'")
+        layers += [
+            point.mark_rule(style="zero", strokeWidth=2, xOffset=aside).encode(x=x, y=low, y2="high:Q"),
+            point.mark_point(style="mark-on-heat", filled=True, size=130, opacity=1, xOffset=aside).encode(
+                x=x, y=y, shape=shape, tooltip=tooltip
+            ),
+        ]
+    chart = alt.layer(*layers).properties(width=290, height=260)
+    chart = in_panels(chart, "domain", frame, list(circuits))
     told = "; ".join(
-        f"{domain}: {summary['size']} of {summary['heads']} heads reach {summary['faithfulness']['estimate']:.0%}"
+        f"{domain}: the circuit of {summary['size']} of {summary['heads']} heads reaches "
+        f"{summary['faithfulness']['estimate']:.0%}"
         for domain, summary in found.items()
     )
     return finish(chart, f"Share of the contribution of all heads by the number of heads kept. {told}.", panels=2)
@@ -65,19 +84,17 @@ def circuit_curve(circuits: Mapping[str, Circuit]) -> Any:
 
 def _curve_tooltip() -> list[Any]:
     return [
+        alt.Tooltip("ranking:N", title="heads kept by"),
         alt.Tooltip("size:Q", title="heads kept"),
         alt.Tooltip("faithfulness:Q", title="share", format=".1%"),
         *from_to(".1%"),
-        alt.Tooltip("random_mean:Q", title="random sets, mean", format=".1%"),
-        alt.Tooltip("random_low:Q", title="random sets from", format=".1%"),
-        alt.Tooltip("random_high:Q", title="random sets to", format=".1%"),
-        alt.Tooltip("random_circuits:Q", title="random sets"),
+        alt.Tooltip("drawn:Q", title="random draws"),
     ]
 
 
 def circuit_graph(circuits: Mapping[str, Circuit], sites: tuple[str, ...], labels: Mapping[str, str]) -> Any:
     """The circuit over the layers: heads by mechanism and worth, and the paths between them; one panel per domain."""
-    found = {domain: each for domain, each in circuits.items() if each.found}
+    found = {domain: each for domain, each in circuits.items() if each.chosen}
     if not found:
         return absent(NONE)
     members = {head for each in found.values() for head in each.members}
@@ -211,7 +228,7 @@ def _slot(head: str) -> str:
 
 def circuit_timesteps(circuits: Mapping[str, Circuit]) -> Any:
     """By how much faithfulness at each timestep drops without each head of the circuit; one panel per domain."""
-    found = {domain: each for domain, each in circuits.items() if each.found}
+    found = {domain: each for domain, each in circuits.items() if each.chosen}
     frames = []
     for domain, each in found.items():
         rows = each.heads[each.heads["in_circuit"] & (each.heads["timestep"] != "all")]

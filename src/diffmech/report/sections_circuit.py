@@ -3,55 +3,157 @@
 import math
 from typing import Any
 
-import numpy as np
+from scipy.special import ndtri
 from scipy.stats import hypergeom
 
+from diffmech.circuits.verdict import CircuitVerdict, circuit_verdicts
 from diffmech.config.root import Config
 from diffmech.report import markup
 from diffmech.report.artifacts import Circuit, Tables, records
+from diffmech.report.charts_circuit import RANKINGS
 from diffmech.report.context import Context
-from diffmech.report.findings import Finding, head_labels
-from diffmech.report.wording import count, interval, listed, number, p_value
-from diffmech.statistics.multiplicity import holm
+from diffmech.report.findings import Finding, Verdict, head_labels
+from diffmech.report.wording import count, interval, limits, listed, number, p_value
+from diffmech.statistics.reach import smallest_effect, smallest_sign_flip_p, units_needed
 
 WHY_NONE = {
-    "heads do not help": "without any head the loss is no higher",
+    "heads do not help": "without any head the loss is not shown to rise",
     "heads help too little": "without any head the loss rises by no more than heads of random weights might",
+    "contribution cannot be told": (
+        "it cannot be told whether the loss rises without any head by more than heads of random weights might"
+    ),
     "too few images": "there are too few images to choose a circuit on one half and test it on the other",
+}
+UNTOLD = ("contribution cannot be told", "too few images")
+SHORT = {
+    "target": "bring surely less than the {target} % aimed at",
+    "complement": "are not shown to carry more than all other heads together",
+    "random": "are not shown to carry more than random sets of their size",
 }
 
 
 def circuit_finding(tables: Tables, config: Config) -> Finding:
     """How few heads carry what attention contributes?"""
     circuits, alpha = tables.circuits, config.discovery.alpha
-    found = {domain: each for domain, each in circuits.items() if each.found}
-    question = "How few heads carry it?"
-    details = [_carried(domain, each) for domain, each in found.items()]
+    judged = judged_circuits(tables, alpha)
+    verdicts = {domain: each.verdict for domain, each in judged.items()} | {
+        domain: "cannot be told" if each.summary["reason"] in UNTOLD else "not found"
+        for domain, each in circuits.items()
+        if not each.chosen
+    }
+    found, missing, untold = (
+        [domain for domain in circuits if verdicts[domain] == name] for name in ("found", "not found", "cannot be told")
+    )
+    details = [_outcome(domain, circuits[domain], judged[domain]) for domain in judged]
     details += [
         f"On {domain} images there is no circuit: {WHY_NONE[each.summary['reason']]}{_rise(each)}."
         for domain, each in circuits.items()
-        if not each.found
+        if not each.chosen
     ]
-    if not found:
-        return Finding(
-            question, "not found", "There is no circuit: heads do not help enough.", tuple(details), "circuit"
+    details += [_carried(domain, circuits[domain], config.discovery.confidence) for domain in judged]
+    details += _shared({domain: circuits[domain] for domain in found})
+    if judged:
+        details.append(
+            f"Heads were chosen on one half of the images to reach {number(100 * config.discovery.faithfulness)} %, and"
+            " judged on the other half: the target is missed where the interval lies below it."
         )
-    p = holm([each.summary["random"].get("p", np.nan) for each in found.values()])
-    beaten = [domain for domain, value in zip(found, p, strict=True) if value < alpha]
-    details += _shared(found)
-    details.append(
-        f"Circuits were chosen on one half of the images to reach {number(100 * config.discovery.faithfulness)} %, and"
-        f" judged on the other half. Level {alpha:g}, Holm-corrected over domains."
+    verdict: Verdict = "found" if found else "cannot be told" if untold else "not found"
+    if found:
+        sizes = [f"{circuits[d].summary['size']} of {circuits[d].summary['heads']} heads on {d} images" for d in found]
+        answer = f"{listed(sizes)}: they carry more than all other heads together, and than random sets of their size."
+    else:
+        answer = ""
+    if missing:
+        answer += f" No circuit is found on {listed(missing)} images."
+    if untold:
+        answer += f" On {listed(untold)} images it cannot be told."
+    return Finding(
+        "How few heads carry it?",
+        verdict,
+        answer.strip(),
+        tuple(details),
+        "circuit",
+        family=_family(judged, alpha),
+        sight=_sight(tables, judged, alpha, config.discovery.confidence),
     )
-    sizes = listed(
-        [f"{each.summary['size']} of {each.summary['heads']} heads on {domain}" for domain, each in found.items()]
+
+
+def judged_circuits(tables: Tables, alpha: float) -> dict[str, CircuitVerdict]:
+    """Return the verdict on the circuit of every domain that has one; they are one family."""
+    found = {domain: each.summary for domain, each in tables.circuits.items() if each.chosen}
+    return dict(zip(found, circuit_verdicts(list(found.values()), alpha), strict=True))
+
+
+def _family(judged: dict[str, CircuitVerdict], alpha: float) -> str:
+    if not judged:
+        return ""
+    corrected = f", Holm-corrected over {len(judged)} domains" if len(judged) > 1 else ""
+    return (
+        "One p-value per domain, the larger of two: random signs of images against all other heads, and the rank among"
+        f" random sets{corrected}; level {alpha:g}. The target must not be missed besides."
     )
-    if not beaten:
-        answer = f"Not fewer than chance would do: {sizes} images, but random sets of that size do as well."
-        return Finding(question, "not found", answer, tuple(details), "circuit")
-    scope = "" if len(beaten) == len(circuits) else f", on {listed(beaten)} images"
-    answer = f"{sizes} images. They carry more than random sets of their size{scope}."
-    return Finding(question, "found", answer, tuple(details), "circuit")
+
+
+def _sight(tables: Tables, judged: dict[str, CircuitVerdict], alpha: float, confidence: float) -> str:
+    """Return what could have been seen on the domains on which no circuit was found."""
+    parts = []
+    for domain, each in judged.items():
+        summary = tables.circuits[domain].summary
+        if each.verdict == "not found":
+            seen = {"all other heads": each.seen_complement, "the mean of random sets": each.seen_random}
+            known = [f"{number(100 * e, 2)} points more than {what}" for what, e in seen.items() if math.isfinite(e)]
+            if known:
+                parts.append(f"On {domain} images heads that carry {listed(known)} are found four times in five.")
+        elif each.verdict == "cannot be told":
+            parts.append(_takes(domain, each, summary))
+    for domain, circuit in tables.circuits.items():
+        ends = circuit.summary["contribution_percent"]
+        if circuit.chosen or circuit.summary["reason"] == "too few images" or ends["low"] is None:
+            continue
+        n = len(circuit.summary["discovery_samples"]) + len(circuit.summary["test_samples"])
+        error = (ends["high"] - ends["low"]) / (2 * ndtri((1 + confidence) / 2))
+        seen = circuit.summary["least_contribution_percent"] + float(smallest_effect(error, n - 1, alpha=alpha))
+        parts.append(f"On {domain} images a rise of the loss by {number(seen, 2)} % is seen four times in five.")
+    return " ".join(parts)
+
+
+def _takes(domain: str, judged: CircuitVerdict, summary: dict[str, Any]) -> str:
+    """Return what it would take for a verdict."""
+    tested, drawn = summary["samples"], summary["random"]["count"]
+    reason = judged.reasons[0]
+    if reason == "images":
+        return (
+            f"On {domain} images p cannot fall to the level with {count(tested, 'test image')}:"
+            f" {judged.images} are needed, {2 * judged.images} images in all (discovery.samples)."
+        )
+    if reason == "circuits":
+        return (
+            f"On {domain} images p cannot fall to the level beside {count(drawn, 'random set')}: {judged.circuits} are"
+            " needed (discovery.random_circuits), as far as so many other sets of that size exist."
+        )
+    return f"On {domain} images it takes more test images than {tested} to tell what all heads contribute from nothing."
+
+
+def _outcome(domain: str, circuit: Circuit, judged: CircuitVerdict) -> str:
+    """Return in one sentence what the verdict on a domain is, and why."""
+    summary = circuit.summary
+    target = number(100 * summary["target"])
+    if judged.verdict == "cannot be told":
+        why = {
+            "contribution": "what all heads contribute to the test images cannot be told from nothing",
+            "images": "there are too few test images for any p-value to reach the level",
+            "circuits": "there are too few random sets for any p-value to reach the level",
+        }[judged.reasons[0]]
+        heads = count(summary["size"], "head")
+        return f"Whether the {heads} chosen on {domain} images are a circuit cannot be told: {why}."
+    if judged.verdict == "not found":
+        short = listed([SHORT[reason].format(target=target) for reason in judged.reasons])
+        return f"The {count(summary['size'], 'head')} chosen on {domain} images {short}."
+    reached = {
+        "reached": f"surely reach the {target} % aimed at",
+        "cannot be told": f"may or may not reach the {target} % aimed at, which lies within the interval",
+    }[summary["target_is"]]
+    return f"The {count(summary['size'], 'head')} found on {domain} images {reached}."
 
 
 def circuit(context: Context, finding: Finding) -> str:
@@ -67,11 +169,13 @@ def circuit(context: Context, finding: Finding) -> str:
         "Filled circles are heads of the circuit: the larger, the more of the share is lost without it. A line is a"
         " path that carries an effect directly from one head to another, or to the output, all other heads held still:"
         " solid where it lowers the loss, dashed where it raises it, dotted where it only seemed to differ from zero"
-        f" before correction over all paths. Paths were measured between up to {config.discovery.graph_heads} heads."
+        f" before correction over all paths. Paths were measured between up to {config.discovery.graph_heads} heads,"
+        " and are tested against zero only: paths have no matched controls."
     )
+    judged = judged_circuits(context.tables, config.discovery.alpha)
     parts: list[str] = []
     for domain, each in context.tables.circuits.items():
-        parts += _domain(domain, each, context)
+        parts += _domain(domain, each, judged.get(domain), context)
     return markup.section(
         "circuit",
         "The circuit",
@@ -79,8 +183,9 @@ def circuit(context: Context, finding: Finding) -> str:
         markup.paragraph(read),
         context.chart(
             "circuit_curve",
-            "Share by number of heads kept, those worth most first, with intervals. Diamond: the circuit. Grey bars:"
-            " random sets with as many heads of each kind of attention; their mean is the dark tick.",
+            f"Share by number of heads kept{_rankings(context.tables)}. Diamond: the circuit with its interval."
+            " Triangle: random sets with as many heads of each kind of attention, their mean and range. Dotted: the"
+            " target.",
         ),
         "<h3>Over the layers</h3>",
         markup.paragraph(graph),
@@ -88,28 +193,42 @@ def circuit(context: Context, finding: Finding) -> str:
         "<h3>When each head is needed</h3>",
         context.chart(
             "circuit_timesteps",
-            "Share lost at each timestep when one head of the circuit is replaced too. Dots: surely more than nothing.",
+            "Share lost at each timestep when one head of the circuit is replaced too. Dots: surely more than nothing"
+            " (random signs, corrected over heads and timesteps). Timesteps at which all heads together do not surely"
+            " help are left out: there is no share of nothing.",
         ),
         *parts,
     )
 
 
-def _carried(domain: str, circuit: Circuit) -> str:
-    summary = circuit.summary
+def _rankings(tables: Tables) -> str:
+    """Return by what the heads of the curves are ordered, as far as there are curves."""
+    areas = [each.summary["areas"] for each in tables.circuits.values() if each.chosen]
+    names = [RANKINGS[name] for name in RANKINGS if name != "chance" and any(name in each for each in areas)]
+    text = (
+        f", those first that rank first by {listed(names)} on the other half of the images, with intervals over images"
+    )
+    drawn = [each["chance"]["orders"] for each in areas if "chance" in each]
+    chance = f"; and by chance, with the range of {count(max(drawn), 'random order')}" if drawn else ""
+    return f"{text}{chance}" if names else ""
+
+
+def _carried(domain: str, circuit: Circuit, confidence: float) -> str:
+    summary, random = circuit.summary, circuit.summary["random"]
     text = (
         f"On {domain} images {summary['size']} of {summary['heads']} heads carry {_share(summary['faithfulness'])} of"
-        " what attention contributes"
+        f" what attention contributes; all other heads together {_share(summary['completeness'])}, a difference of"
+        f" {_share(summary['beyond_complement'], 'points')} ({p_value(summary['p_complement'])})"
     )
-    random = summary["random"]
-    if random["count"]:
-        # Random sets may have run on a part of the images only.
-        same = "" if random["samples"] == len(summary["test_samples"]) else f" on {count(random['samples'], 'image')}"
-        share = number(100 * random["faithfulness_of_circuit"])
-        text += (
-            f"; {count(random['count'], 'random set')} of that size {_share({'estimate': random['mean'], **random})}"
-            f"{same and f'{same}, where the circuit carries {share} %'} ({p_value(random['p'])})"
-        )
-    return f"{text}. All other heads together still bring {_share(summary['completeness'])}."
+    if not random["count"]:
+        return f"{text}; there is no other set of that size."
+    between = {"estimate": random["mean"], **random}
+    return (
+        f"{text}; {count(random['count'], 'random set')} of that size, which hold"
+        f" {number(100 * random['shared'], 2)} % of its heads on average, {_share(between)} ({p_value(random['p'])})."
+        f" All on the same {count(summary['samples'], 'image')}; p-values before correction;"
+        f" in brackets intervals over images, for random sets the middle {number(100 * confidence)} % of them."
+    )
 
 
 def _shared(found: dict[str, Circuit]) -> list[str]:
@@ -127,9 +246,13 @@ def _shared(found: dict[str, Circuit]) -> list[str]:
     ]
 
 
-def _share(ends: dict[str, Any]) -> str:
+def _share(ends: dict[str, Any], unit: str = "%") -> str:
     value, low, high = (100 * (math.nan if ends[name] is None else ends[name]) for name in ("estimate", "low", "high"))
-    return interval(value, low, high, "%")
+    if not math.isfinite(value):
+        return "an unknown share"
+    if not math.isfinite(low) or not math.isfinite(high):
+        return f"about {number(value)} {unit}, which no interval bounds,"
+    return interval(value, low, high, unit)
 
 
 def _rise(circuit: Circuit) -> str:
@@ -139,18 +262,12 @@ def _rise(circuit: Circuit) -> str:
     return f" (it changes by {interval(ends['estimate'], ends['low'], ends['high'], '%')})"
 
 
-def _domain(domain: str, circuit: Circuit, context: Context) -> list[str]:
+def _domain(domain: str, circuit: Circuit, judged: CircuitVerdict | None, context: Context) -> list[str]:
     title = f"<h3>Heads of the circuit on {markup.escape(domain)} images</h3>"
     summary = circuit.summary
-    if not circuit.found:
+    if judged is None:
         why = f"There is no circuit on {domain} images: {WHY_NONE[summary['reason']]}{_rise(circuit)}."
         return [title, markup.paragraph(why)]
-    idle = summary["not_needed"]
-    needed = (
-        f"Without any one of {count(len(idle), 'head')}, {listed(idle)}, the share does not surely drop."
-        if idle
-        else "Without any one of them the share surely drops."
-    )
     rest = (
         f"All heads outside the circuit still bring {_share(summary['completeness'])}: near 0 % the circuit would be"
         " all there is; the rest is what other heads can do in its place."
@@ -160,16 +277,26 @@ def _domain(domain: str, circuit: Circuit, context: Context) -> list[str]:
         if summary["measure"] != "denoising loss"
         else []
     )
-    columns = ["head", "mechanism", "rank alone", "share lost without it", "direct to output", "from heads", "to heads"]
+    columns = [
+        *["head", "mechanism", "rank alone", "share lost without it", "most it is worth", "direct to output"],
+        *["from heads", "to heads"],
+    ]
     labels = head_labels(context.tables)
     rows = [_row(head, circuit, labels) for head in circuit.members]
-    caption = f"{count(len(rows), 'head')} of {summary['heads']}; paths are named where they differ from zero"
+    caption = (
+        f"{count(len(rows), 'head')} of {summary['heads']}; most it is worth: of the subsets of other heads taken out"
+        " before it, the one that made it dearest on the other half; paths are named where they differ from zero"
+    )
     return [
         title,
         *trajectory,
-        markup.paragraph(needed),
+        markup.paragraph(_outcome(domain, circuit, judged)),
+        markup.paragraph(_needed(summary, context.config.discovery.alpha)),
         markup.paragraph(rest),
-        markup.table(columns, rows, caption, columns[2:5]),
+        markup.paragraph(_over_subsets(summary)),
+        markup.table(columns, rows, caption, columns[2:6]),
+        _areas(summary["areas"]),
+        markup.paragraph(_seen_paths(circuit, context.config)),
         markup.folded("Total, direct, mediated and remaining effects", _partition(circuit)),
     ]
 
@@ -185,10 +312,80 @@ def _row(head: str, circuit: Circuit, labels: dict[str, str]) -> list[str]:
         labels.get(head, "unassigned"),
         str(drop.rank),
         share,
+        _share({"estimate": drop.minimality, "low": drop.minimality_low, "high": drop.minimality_high}),
         _effect(next(records(direct))) if len(direct) else "not measured",
         listed(list(paths.loc[paths["receiver"] == head, "sender"])) or "–",
         listed(list(paths.loc[paths["sender"] == head, "receiver"])) or "–",
     ]
+
+
+def _needed(summary: dict[str, Any], alpha: float) -> str:
+    """Return which heads of the circuit it is not shown to need, alone."""
+    idle, tested = summary["not_needed"], "(random signs, corrected over the heads of the circuit)"
+    if summary["smallest_p_complement"] > alpha:
+        few = count(summary["samples"], "test image")
+        return f"With {few} it cannot be told which heads the share needs: it takes {units_needed(alpha)} or more."
+    if not idle:
+        return f"Without any one of them the share surely drops {tested}."
+    return (
+        f"Of {count(len(idle), 'head')}, {listed(idle)}, it is not shown that the share drops without that head alone"
+        f" {tested}."
+    )
+
+
+def _seen_paths(circuit: Circuit, config: Config) -> str:
+    """Return which paths could have been told from zero."""
+    tested = circuit.edges[circuit.edges["path"].isin(["edge", "direct"])]
+    if tested.empty:
+        return ""
+    images, paths, alpha = int(tested["n"].iloc[0]), len(tested), config.discovery.alpha
+    if paths * smallest_sign_flip_p(images, config.discovery.permutations) > alpha:
+        return (
+            f"No path can be told from zero with {count(images, 'image')} after correction over {count(paths, 'path')}:"
+            f" it takes {units_needed(alpha, paths)} images or more and {math.ceil(2 * paths / alpha)} random signs"
+            " (discovery.permutations), or fewer heads (discovery.graph_heads)."
+        )
+    error = (tested["high"] - tested["low"]) / (2 * ndtri((1 + config.discovery.confidence) / 2))
+    least = smallest_effect(error.to_numpy(), images - 1, alpha=alpha, tests=paths)
+    return (
+        f"A path is found four times in five where it changes the loss by {limits(least.min(), least.max(), 2)} %,"
+        f" depending on how much it differs between images ({count(paths, 'path')}, Holm-corrected)."
+    )
+
+
+def _over_subsets(summary: dict[str, Any]) -> str:
+    """Return completeness and minimality over subsets in sentences."""
+    found = summary["subsets"]
+    worst, idle = found["worst"], found["not_minimal"]
+    which = "the whole circuit" if worst["how"] == "whole" else listed(worst["removed"])
+    text = (
+        "Complete would be a circuit that does as all heads do whatever is taken out of both (0 %). The largest"
+        f" difference, by the other half of the images, is without {which}: {_share(worst, 'points')}"
+    )
+    if found["mean"] is not None:
+        text += f"; over {count(found['random'], 'random subset')} it is {_share(found['mean'], 'points')} on average"
+    settings = f"in any of {count(1 + found['orders'], 'setting')} tried for each head"
+    return f"{text}. " + (
+        f"{listed(idle)} {'is' if len(idle) == 1 else 'are'} not shown to be worth anything {settings}."
+        if idle
+        else "In its best setting the interval of every head lies above 0 (not corrected over heads)."
+    )
+
+
+def _areas(areas: dict[str, dict[str, Any]]) -> str:
+    """Return the table of the areas of the curves."""
+    columns = ["heads kept by", "area under the curve", "distance from 100 %", "area beyond chance"]
+    rows = []
+    for name in filter(areas.__contains__, RANKINGS):
+        each = areas[name]
+        title = f"{RANKINGS[name]}, mean of {count(each['orders'], 'order')}" if "orders" in each else RANKINGS[name]
+        beyond = _share(each["beyond_chance"], "points") if "beyond_chance" in each else "–"
+        rows.append([title, _share(each["cpr"]), _share(each["cmd"]), beyond])
+    caption = (
+        "The whole curve in one number: its area (CPR, 100 % = all is there from the first head on) and the area"
+        " between it and 100 % (CMD, 0 % is best), heads counted as a share of all"
+    )
+    return markup.table(columns, rows, caption, columns[1:])
 
 
 def _partition(circuit: Circuit) -> str:

@@ -168,7 +168,7 @@ def _analyse(study: Study, folder: Path, model_json: Path) -> Path:
         domain: folder / CIRCUIT.format(model=study.model, dataset=dataset) for domain, dataset in study.domains.items()
     }
     for domain, dataset in study.domains.items():
-        beside = {name: circuits[domain].parent / f"{name}.csv" for name in ("heads", "curve", "edges")}
+        beside = {name: circuits[domain].parent / f"{name}.csv" for name in ("heads", "curve", "subsets", "edges")}
         discover_circuit(
             [folder / path for path in study.discovery_latents(dataset)],
             model_json,

@@ -56,8 +56,9 @@ OVERLAY: dict[str, Any] = {
         "timesteps": None,
         "contribution": 0,
         "random_circuits": 20,
-        "random_elsewhere": 2,
-        "control_samples": 2,
+        "random_orders": 2,
+        "subset_orders": 1,
+        "greedy_heads": 1,
         "graph_heads": 3,
         "draws": 100,
         "permutations": 100,
@@ -119,7 +120,7 @@ def test_a_pipeline_goes_through_the_whole_main_job(family: str, kind: str, tmp_
     assert circuit["domain"] == "photo"
     assert circuit["measure"] == ("output shift" if kind == "trajectory" else "denoising loss")
     # random weights: replaced heads shift any output, but only by chance do they lower a loss
-    assert kind == "noised" or circuit["found"]
+    assert kind == "noised" or circuit["chosen"]
     assert ("this is the share of the output shift" in page) == (kind == "trajectory")
     if kind == "trajectory":
         # nobody knows the noise, so the effect on the loss is the output shift

@@ -6,8 +6,10 @@ from pathlib import Path
 import pandas as pd
 
 from diffmech.artifacts import write_csv, write_json
-from diffmech.circuits.discovery import CURVE_COLUMNS, HEAD_COLUMNS
+from diffmech.circuits.curves import CURVE_COLUMNS, curve_sizes
+from diffmech.circuits.discovery import HEAD_COLUMNS
 from diffmech.circuits.edges import EDGE_COLUMNS
+from diffmech.circuits.subsets import SUBSET_COLUMNS
 
 SITES = [f"{stage}.{kind}" for stage in ("down1.0", "up1.0", "up1.1") for kind in ("self", "cross")]
 CIRCUIT = [
@@ -29,6 +31,7 @@ def write_circuits(folder: Path, domains: Sequence[str], *, found: bool) -> dict
         write_json(Path(paths[domain]), summary(domain, found))
         write_csv(place / "heads.csv", heads(found))
         write_csv(place / "curve.csv", curve() if found else pd.DataFrame(columns=CURVE_COLUMNS))
+        write_csv(place / "subsets.csv", subsets() if found else pd.DataFrame(columns=SUBSET_COLUMNS))
         write_csv(place / "edges.csv", edges() if found else pd.DataFrame(columns=EDGE_COLUMNS))
     return paths
 
@@ -48,33 +51,59 @@ def summary(domain: str, found: bool) -> dict[str, object]:
         "heads": 48,
         "contribution_percent": contribution,
         "least_contribution_percent": 5.0,
-        "discovery_samples": [0, 1, 2, 3],
-        "test_samples": [4, 5, 6, 7],
+        "discovery_samples": list(range(8)),
+        "test_samples": list(range(8, 16)),
         "timesteps": [20, 420],
     }
     if not found:
-        return {**common, "found": False, "reason": "heads help too little", "circuit": [], "size": 0}
+        return {**common, "chosen": False, "reason": "heads help too little", "circuit": [], "size": 0}
     return {
         **common,
-        "found": True,
+        "chosen": True,
         "reason": "",
         "circuit": CIRCUIT,
         "size": len(CIRCUIT),
-        "faithfulness": {"estimate": 0.91, "low": 0.85, "high": 0.96},
         "discovery_faithfulness": 0.93,
-        "completeness": {"estimate": 0.2, "low": 0.1, "high": 0.3},
         "not_needed": CIRCUIT[-1:],
+        "samples": 8,
+        "bounded": True,
+        "target_is": "cannot be told",
+        "faithfulness": share(0.91, 0.05),
+        "completeness": share(0.2, 0.1),
+        "beyond_complement": share(0.71, 0.1),
+        "p_complement": 2 / 256,
+        "smallest_p_complement": 2 / 256,
+        "error_complement": 0.04,
         "random": {
             "count": 100,
-            "samples": 4,
-            "faithfulness_of_circuit": 0.9,
             "mean": 0.34,
             "low": 0.1,
             "high": 0.6,
+            "sd": 0.12,
             "percentile": 100.0,
             "p": 1 / 101,
+            "smallest_p": 1 / 101,
+            "shared": 0.125,
+        },
+        "subsets": {
+            "random": 6,
+            "greedy": 2,
+            "mean": share(0.15, 0.05),
+            "worst": {**share(0.3, 0.1), "how": "greedy", "removed": CIRCUIT[:2]},
+            "orders": 3,
+            "not_minimal": CIRCUIT[-1:],
+        },
+        "areas": {
+            "exact": {"cpr": share(0.8, 0.1), "cmd": share(0.2, 0.1), "beyond_chance": share(0.15, 0.05)},
+            "attribution": {"cpr": share(0.85, 0.1), "cmd": share(0.16, 0.1), "beyond_chance": share(0.2, 0.05)},
+            "chance": {"cpr": share(0.65, 0.1), "cmd": share(0.35, 0.1), "orders": 5},
         },
     }
+
+
+def share(value: float, half: float) -> dict[str, float]:
+    """Return a share with its interval."""
+    return {"estimate": value, "low": value - half, "high": value + half}
 
 
 def heads(found: bool) -> pd.DataFrame:
@@ -86,37 +115,44 @@ def heads(found: bool) -> pd.DataFrame:
         inside = found and head in CIRCUIT
         for timestep in ("all", "20", "420") if inside else ("all",):
             drop = 0.2 - 0.04 * CIRCUIT.index(head) if inside else None
-            ends = [drop, drop - 0.03, drop + 0.03, drop > 0.03] if drop is not None else [None, None, None, False]
-            rows.append([head, site, site.rpartition(".")[2], rank, 0.01, inside, timestep, *ends])
+            ends = [drop, drop - 0.03, drop + 0.03, 0.01, drop > 0.03] if drop is not None else [None] * 4 + [False]
+            worth = [drop + 0.02, drop - 0.01, drop + 0.05, CIRCUIT[0]] if drop is not None else [None] * 4
+            worth = worth if timestep == "all" else [None] * 4
+            rows.append([head, site, site.rpartition(".")[2], rank, 0.01, inside, timestep, *ends, *worth])
     return pd.DataFrame(rows, columns=HEAD_COLUMNS)
 
 
 def curve() -> pd.DataFrame:
-    """Return the share by size, with random sets at the circuit's."""
+    """Return the share by size for three rankings, the circuit and random sets of its size."""
     rows = [
-        [
-            size,
-            size == 6,
-            share,
-            share - 0.05,
-            share + 0.05,
-            *([0.34, 0.1, 0.6, 100] if size == 6 else [None] * 3 + [0]),
-        ]
-        for size, share in ((0, 0.0), (2, 0.5), (6, 0.91), (16, 0.96), (48, 1.0))
+        [ranking, size, (size / 48) ** power, (size / 48) ** (1.2 * power), (size / 48) ** (0.8 * power), drawn]
+        for ranking, power, drawn in (("exact", 0.3, 0), ("attribution", 0.25, 0), ("chance", 0.7, 5))
+        for size in curve_sizes(48)
     ]
+    rows += [["circuit", 6, 0.91, 0.86, 0.96, 0], ["random circuits", 6, 0.34, 0.1, 0.6, 100]]
     return pd.DataFrame(rows, columns=CURVE_COLUMNS)
+
+
+def subsets() -> pd.DataFrame:
+    """Return one subset of each way in which they are chosen."""
+    rows = [
+        ["whole", 6, " ".join(CIRCUIT), 0.0, 0.2, 0.2, 0.1, 0.3],
+        ["greedy", 2, " ".join(CIRCUIT[:2]), 0.4, 0.7, 0.3, 0.2, 0.4],
+        ["random", 3, " ".join(CIRCUIT[1:4]), 0.5, 0.65, 0.15, 0.1, 0.2],
+    ]
+    return pd.DataFrame(rows, columns=SUBSET_COLUMNS)
 
 
 def edges() -> pd.DataFrame:
     """Return the paths between the first three heads: one that helps, one that hurts, one that is nothing."""
     first, second, third = CIRCUIT[:3]
     rows = [
-        [second, first, "edge", 0.8, 0.5, 1.1, 0.0005, 0.003, True, 4],
-        [third, second, "edge", -0.4, -0.6, -0.2, 0.0005, 0.003, True, 4],
-        [third, first, "edge", 0.1, -0.1, 0.3, 0.03, 0.09, False, 4],
+        [second, first, "edge", 0.8, 0.5, 1.1, 0.0005, 0.003, True, 8],
+        [third, second, "edge", -0.4, -0.6, -0.2, 0.0005, 0.003, True, 8],
+        [third, first, "edge", 0.1, -0.1, 0.3, 0.03, 0.09, False, 8],
     ]
     for sender, direct, mediated in ((first, 7.0, 0.0), (second, 5.0, 0.8), (third, 1.0, -0.3)):
-        rows.append([sender, "output", "direct", direct, direct - 1, direct + 1, 0.0005, 0.003, True, 4])
+        rows.append([sender, "output", "direct", direct, direct - 1, direct + 1, 0.0005, 0.003, True, 8])
         for path, value in (("total", direct + mediated + 0.5), ("mediated", mediated), ("residual", 0.5)):
-            rows.append([sender, "output", path, value, value - 0.2, value + 0.2, None, None, False, 4])
+            rows.append([sender, "output", path, value, value - 0.2, value + 0.2, None, None, False, 8])
     return pd.DataFrame(rows, columns=EDGE_COLUMNS)
