@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 
-from diffmech.report import markup
 from diffmech.report.artifacts import Tables, records
 from diffmech.report.wording import count, interval, limits, listed, number
 
@@ -16,10 +15,9 @@ from diffmech.report.wording import count, interval, limits, listed, number
 # 1 on their own images, and 0.2 to 0.3 away from it with a schedule that is not theirs.
 SLOPE_TOLERANCE = 0.1
 BASELINE = "the best constant multiple of the noised image, which needs no network"
-COLUMNS = ["images", "timestep", "loss", "predicting zero", "best multiple of x_t", "skill", "best factor", "n"]
 NOT_MEASURED = (
-    "Whether this denoiser denoises was not measured: the noise in the images that a pipeline is given on the way is"
-    " not known."
+    "Whether this denoiser denoises was not measured, as it is not of pipelines: on the way of a generated image nobody"
+    " knows the noise."
 )
 
 
@@ -39,7 +37,7 @@ def troubles(tables: Tables) -> list[str]:
         ratio = _most(worse, worse["loss"] / worse["linear"])
         told.append(
             f"This denoiser does not denoise {_places(worse, table)}: its loss is larger than that of {BASELINE}, at"
-            f" worst {number(ratio['loss'] / ratio['linear'], 2)} times as large ({_place(ratio)})."
+            f" worst {number(ratio.loss / ratio.linear, 2)} times as large ({_place(ratio)})."
         )
     if len(unshown):
         least = _most(unshown, -unshown["skill"])
@@ -51,7 +49,7 @@ def troubles(tables: Tables) -> list[str]:
         most = _most(off, (off["slope"] - 1).abs())
         told.append(
             f"Its predictions have the wrong size {_places(off, table)}: multiplied by"
-            f" {interval(most['slope'], most['slope_low'], most['slope_high'])} ({_place(most)}) they would come"
+            f" {interval(most.slope, most.slope_low, most.slope_high)} ({_place(most)}) they would come"
             " closer to the noise. A denoiser that was trained on such images at this level of noise has 1."
         )
     if told and not is_untrained(tables):
@@ -64,7 +62,7 @@ def troubles(tables: Tables) -> list[str]:
 
 
 def summary(tables: Tables) -> str:
-    """Return in one sentence, with its numbers, that the denoiser denoises, or that this was not measured."""
+    """Return with its numbers that the denoiser denoises, or that this was not measured."""
     table = tables.denoising
     if table.empty:
         return NOT_MEASURED
@@ -72,34 +70,14 @@ def summary(tables: Tables) -> str:
     for domain, rows in table.groupby("domain", sort=False):
         least, most = _most(rows, -rows["skill"]), _most(rows, rows["skill"])
         parts.append(
-            f"on {domain} images by {_skill(least)} at t = {least['timestep']:g}, where it is least, to"
-            f" {_skill(most)} at t = {most['timestep']:g} ({count(int(least['n']), 'image')})"
+            f"by {_skill(least)} (t = {least.timestep:g}) to {_skill(most)} (t = {most.timestep:g}) on {domain} images"
         )
-    factors = limits(table["slope"].min(), table["slope"].max())
+    low, high = float(table["slope"].min()), float(table["slope"].max())
     return (
-        f"The denoiser denoises: at each of {count(table['timestep'].nunique(), 'timestep')} its loss is below that of"
-        f" {BASELINE}, {listed(parts)}. The factors that would make its predictions fit best are {factors} (1 = nothing"
-        " to mend)."
+        f"The denoiser denoises: at each of {count(table['timestep'].nunique(), 'timestep')} its loss is surely below"
+        f" that of {BASELINE}, {listed(parts)} ({int(table['n'].max())} of each, at most). Multiplied by"
+        f" {limits(low, high)}, one factor per domain and timestep, its predictions would fit best (1 = as they are)."
     )
-
-
-def table_of_skill(tables: Tables) -> str:
-    """Return loss, baselines, skill and best factor per domain and timestep, folded away."""
-    rows = [
-        [
-            row.domain,
-            f"{row.timestep:g}",
-            number(row.loss),
-            number(row.zero),
-            number(row.linear),
-            interval(100 * row.skill, 100 * row.skill_low, 100 * row.skill_high, "%"),
-            interval(row.slope, row.slope_low, row.slope_high),
-            str(int(row.n)),
-        ]
-        for row in records(tables.denoising)
-    ]
-    caption = "Mean squared error of the predicted noise, skill = 1 − loss / loss of the best multiple of x_t"
-    return markup.folded("Does it denoise? By timestep", markup.table(COLUMNS, rows, caption, COLUMNS[1:]))
 
 
 def gap_sentence(tables: Tables) -> str:
@@ -139,11 +117,11 @@ def _signed(value: float) -> str:
 
 
 def _skill(row: Any) -> str:
-    return interval(100 * row["skill"], 100 * row["skill_low"], 100 * row["skill_high"], "%", 2)
+    return interval(100 * row.skill, 100 * row.skill_low, 100 * row.skill_high, "%", 2)
 
 
 def _place(row: Any) -> str:
-    return f"t = {row['timestep']:g}, {row['domain']} images"
+    return f"t = {row.timestep:g}, {row.domain} images"
 
 
 def _places(rows: pd.DataFrame, table: pd.DataFrame) -> str:

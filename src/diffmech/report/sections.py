@@ -4,16 +4,24 @@ from collections.abc import Mapping
 
 from diffmech.data.store import open_dataset
 from diffmech.report import markup
-from diffmech.report.artifacts import records, weights_directory
+from diffmech.report.artifacts import Tables, records, weights_directory
 from diffmech.report.condition import condition_sentence, guidance_words, is_conditional
 from diffmech.report.context import Context
-from diffmech.report.denoising import gap_sentence, is_untrained, summary, table_of_skill, troubles
+from diffmech.report.denoising import gap_sentence, is_untrained, summary, troubles
 from diffmech.report.findings import Finding, nothing_found
 from diffmech.report.pictures import domain_mosaics, gallery_rows
 from diffmech.report.wording import count, interval, listed, number
 
 TILE = 70  # CSS pixels of one generated image
+PIXELS, SPREAD = "Mean pixel (−1 black, 1 white)", "Contrast (standard deviation within an image)"
+METHODS = {
+    "mean": "their mean over reference images",
+    "zero": "nothing",
+    "resample": "what they write for another image",
+    "uniform": "what uniform attention gives",
+}
 WITHOUT_IMAGE = ("has a row in ", "is a mask without an image")  # how the reasons for such misfits read
+SKILL_COLUMNS = ["images", "timestep", "loss", "predicting zero", "best multiple of x_t", "skill", "best factor", "n"]
 MOST_PROMPTS = 8  # prompts of a domain that are shown
 SOURCES = {
     "untrained": "random weights, the null study",
@@ -53,6 +61,7 @@ def answers(context: Context, found: list[Finding]) -> str:
         "A number in brackets is an interval that comes from resampling images, not pixels. “Found” means that the"
         " result beats every null it was tested against after correction for multiple tests; “not found” that it does"
         " not, which is no proof that there is nothing; “cannot be told” that no outcome could have been called found."
+        " Of many estimates the largest is too large on average."
     )
     return markup.section(
         "answers",
@@ -114,11 +123,11 @@ def ablation_run(context: Context) -> str:
     groups, methods = (list(dict.fromkeys(effects[column])) for column in ("group", "method"))
     steps = ", ".join(f"{timestep:g}" for timestep in context.ablated_timesteps)
     said = (
-        f"{listed(groups)}, replaced by {listed(methods)}, on"
+        f"{listed(groups)}, whose outputs are replaced by {listed([METHODS.get(name, name) for name in methods])}, on"
         f" {listed([f'{int(n)} {domain}' for domain, n in per_domain.items()])} images at t = {steps}"
     )
     asked = config.ablation.controls
-    return said + (f"; {asked} random sets of heads asked for beside each mechanism" if "mechanisms" in groups else "")
+    return said + (f"; up to {asked} random sets of heads beside each mechanism" if "mechanisms" in groups else "")
 
 
 def steps_sentence(context: Context) -> str:
@@ -176,20 +185,18 @@ def domains(context: Context) -> str:
             more = f"; and {len(asked) - MOST_PROMPTS} more" if len(asked) > MOST_PROMPTS else ""
             entries |= {
                 "Prompts": "; ".join(asked[:MOST_PROMPTS]) + more,
-                "Mean": number(after["mean"], 3),
-                "Contrast": number(after["contrast"], 3),
+                PIXELS: number(after["mean"], 3),
+                SPREAD: number(after["contrast"], 3),
             }
         else:
             if matched:
                 entries |= {
-                    "Mean": f"{number(before['mean'], 3)} before, {number(after['mean'], 3)} after matching",
-                    "Contrast": (
-                        f"{number(before['contrast'], 3)} before, {number(after['contrast'], 3)} after matching"
-                    ),
-                    "Clipped": f"{number(100 * entry['clipped_share'], 2)} % of the pixels",
+                    PIXELS: f"{number(before['mean'], 3)} before, {number(after['mean'], 3)} after matching",
+                    SPREAD: (f"{number(before['contrast'], 3)} before, {number(after['contrast'], 3)} after matching"),
+                    "Clipped": f"{number(100 * entry['clipped_share'], 2)} % of the pixels, at black or white",
                 }
             else:
-                entries |= {"Mean": number(after["mean"], 3), "Contrast": number(after["contrast"], 3)}
+                entries |= {PIXELS: number(after["mean"], 3), SPREAD: number(after["contrast"], 3)}
             entries["Left out"] = skipped_sentence(entry["skipped"])
         pair.append(f"<div><h3>{markup.escape(domain)}</h3>{markup.image(mosaic)}{markup.facts(entries)}</div>")
     gap = tables.comparison["spectral_distance"][0]
@@ -267,14 +274,14 @@ def denoiser(context: Context) -> str:
     parts.append("<h3>Does it denoise?</h3>")
     parts.append(markup.paragraph(" ".join(wrong) if wrong else summary(tables)))
     parts += [table_of_skill(tables)] if len(tables.denoising) else []
-    parts.append("<h3>Does it denoise images that it never saw?</h3>")
+    parts.append("<h3>Does it remember what it was trained on?</h3>")
     parts.append(markup.paragraph(gap_sentence(tables)))
     if len(tables.heldout):
         parts.append(
             context.chart(
                 "heldout_loss",
                 "Denoising loss per timestep on images used for training (solid) and images kept out of it"
-                " (dashed), with 95 % intervals over images. A gap between solid and dashed is memorisation.",
+                " (dashed), with 95 % intervals over images. A gap between solid and dashed is a sign of memorisation.",
             )
         )
     parts.append("<h3>How it was trained</h3>")
@@ -299,10 +306,11 @@ def denoiser(context: Context) -> str:
         )
     else:
         lines = [
-            f"{row.attribute} {interval(100 * row.recognised_share, 100 * row.low, 100 * row.high, '%', 2)} images"
+            f"{row.attribute} in {interval(100 * row.recognised_share, 100 * row.low, 100 * row.high, '%', 2)}"
+            f" of {row.n}"
             for row in records(tables.recognition)
         ]
-        parts.append(markup.paragraph("; ".join(lines) + "."))
+        parts.append(markup.paragraph(f"Recognised of the images that were asked for: {'; '.join(lines)}."))
         parts.append(
             context.chart(
                 "recognition",
@@ -312,6 +320,25 @@ def denoiser(context: Context) -> str:
             )
         )
     return markup.section("denoiser", "The denoiser", *parts)
+
+
+def table_of_skill(tables: Tables) -> str:
+    """Return loss, baselines, skill and best factor per domain and timestep, folded away."""
+    rows = [
+        [
+            row.domain,
+            f"{row.timestep:g}",
+            number(row.loss),
+            number(row.zero),
+            number(row.linear),
+            interval(100 * row.skill, 100 * row.skill_low, 100 * row.skill_high, "%"),
+            interval(row.slope, row.slope_low, row.slope_high),
+            str(int(row.n)),
+        ]
+        for row in records(tables.denoising)
+    ]
+    caption = "Mean squared error of the predicted noise, skill = 1 − loss / loss of the best multiple of x_t"
+    return markup.folded("Does it denoise? By timestep", markup.table(SKILL_COLUMNS, rows, caption, SKILL_COLUMNS[1:]))
 
 
 def gallery(context: Context) -> list[str]:

@@ -190,7 +190,7 @@ def _strongest_sentence(rows: pd.DataFrame, verb: str, ran: list[float]) -> str:
     plural = {"brings": "bring", "takes away": "take away"}[verb]
     return (
         f"{single} of {heads} heads {verb if single == 1 else plural} a share of the difference that can be told from"
-        f" zero, the largest of them {what}."
+        f" zero; the largest share is that of {what}."
     )
 
 

@@ -39,7 +39,7 @@ def resampling(context: Context) -> str:
             " mechanism is removed. A dot marks a change that differs from zero, a diamond one that also beats its"
             f" matched controls (level {alpha:g}, corrected). {judge_sentence(context)}",
         ),
-        markup.paragraph(power_sentence(settings.controls, alpha), "quiet"),
+        markup.paragraph(power_sentence(int(frame["controls"].max()), alpha), "quiet"),
     ]
     read = (
         f"The same {int(frame['n'].max())} seeds were sampled again in {steps} steps"

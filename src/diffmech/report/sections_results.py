@@ -20,9 +20,10 @@ def entropy(context: Context) -> str:
         for kind, value in table[["kind", "h_max"]].drop_duplicates().itertuples(index=False)
     }
     read = (
-        "Entropy tells how widely a head looks: 0 when each query looks at a single key, the logarithm of the number of"
-        " keys when it looks everywhere alike. It is divided by that bound here, so that layers can be compared. Where"
-        " a head is as bright in the panel of the untrained copies, its entropy alone is no sign of anything learned."
+        "Entropy tells how widely a head looks, in nats (natural logarithms): 0 when each query looks at a single key,"
+        " the logarithm of the number of keys when it looks everywhere alike. It is divided by that bound here, so that"
+        " layers can be compared. Where a head is as high in the panel of the untrained copies, its entropy alone is no"
+        " sign of anything learned."
     )
     inside = table["entropy"].between(table["untrained_low"], table["untrained_high"]).mean()
     sure = (

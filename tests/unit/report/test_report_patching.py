@@ -26,7 +26,9 @@ def test_what_was_found_is_said_with_its_number_and_timesteps_and_claims_no_rank
     assert patching[0].startswith(
         "Real, said to be synthetic (7 images; the predictions differ by 10 % of their size): 1 of"
     )
-    assert "the largest of them down1.0.cross.h00, 40.0 % (38.0 to 42.0) at t = 20, 220 and 420." in patching[0]
+    assert (
+        "the largest share is that of down1.0.cross.h00, 40.0 % (38.0 to 42.0) at t = 20, 220 and 420." in patching[0]
+    )
     assert "1 of 8 heads departs from a straight line" in dose_sentence(context_of(found))
 
 
