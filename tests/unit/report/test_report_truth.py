@@ -5,6 +5,7 @@ default study; none may be said of another one.
 """
 
 import ast
+import html
 import json
 import re
 from dataclasses import replace
@@ -222,7 +223,8 @@ def first_screen(context: Context, **columns: object) -> str:
     for name, value in columns.items():
         table.loc[table["timestep"] == small_study.TIMESTEPS[-1], name] = value
     changed = replace(context, tables=replace(context.tables, denoising=table))
-    return re.sub(r"<[^>]+>", "", answers(changed, findings(changed.tables, changed.config))).replace("\u00a0", " ")
+    page = answers(changed, findings(changed.tables, changed.config))
+    return html.unescape(re.sub(r"<[^>]+>", "", page)).replace("\u00a0", " ")
 
 
 def test_that_a_denoiser_denoises_is_said_first_with_its_numbers(foreign):
