@@ -64,6 +64,7 @@ OVERLAY: dict[str, Any] = {
     },
     "patching": {"draws": 100, "permutations": 100, "samples": 3, "dose_targets": 2},
     "resampling": {
+        "mean_images": 2,
         "images": 3,
         "steps": 2,
         "controls": 1,
