@@ -12,7 +12,9 @@ from tiny_pipelines import PIPELINES
 
 from diffmech.artifacts import open_store, read_json
 from diffmech.config.load import merge
-from diffmech.workflow.study import Study
+from diffmech.interventions.reference import open_reference
+from diffmech.interventions.stores import open_ablation
+from diffmech.workflow.study import PATCHING, Study
 
 ROOT = Path(__file__).parents[3]
 FACES = ["face", "face with glasses", "face with a hat"]
@@ -89,6 +91,23 @@ def study_of(family: str, folder: Path, **changes: Any) -> Study:
     return Study(merge(merge(merge(base, OVERLAY), located), changes), ROOT)
 
 
+def assert_no_reference_image_was_studied(study: Study, folder: Path) -> None:
+    """Of what was written, by all that ablates, attributes, patches, or finds and tests circuits."""
+    references = open_reference([folder / path for path in study.discovery_references()])
+    assert set(references.rows) == {(d, sample) for d in ("photo", "drawing") for sample in (6, 7)}
+    studied: set[int] = set()
+    for dataset, circuit in zip(study.datasets, study.circuits(), strict=True):
+        for group in study.config.ablation.groups:
+            studied |= set(open_ablation([folder / p for p in study.ablations(dataset, group)])["sample"].values)
+        for source in study.patching_sources:
+            patched = folder / PATCHING.format(model=study.model, dataset=dataset, source=source)
+            ids = open_store(patched).to_dataset()["sample"].values
+            studied |= set(ids) | set(ids + len(ids))  # each is paired with one further on
+        summary = read_json(folder / circuit)
+        studied |= set(summary["discovery_samples"]) | set(summary["test_samples"])
+    assert studied == set(range(6))
+
+
 @pytest.mark.parametrize(("family", "kind"), [("stable_diffusion", "trajectory"), ("stable_diffusion_3", "noised")])
 def test_a_pipeline_goes_through_the_whole_main_job(family: str, kind: str, tmp_path: Path) -> None:
     study = study_of(family, tmp_path, latents={"kind": kind})
@@ -116,6 +135,7 @@ def test_a_pipeline_goes_through_the_whole_main_job(family: str, kind: str, tmp_
     assert set(changed["measure"]) == {"ssim", "mse"}
     assert changed.query("measure == 'mse'")["effect"].max() > 0
     assert "Not measured: attributes" in page
+    assert_no_reference_image_was_studied(study, tmp_path)
     circuit = read_json(tmp_path / study.circuits()[0])
     assert circuit["domain"] == "photo"
     assert circuit["measure"] == ("output shift" if kind == "trajectory" else "denoising loss")
