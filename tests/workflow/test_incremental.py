@@ -124,6 +124,11 @@ EDITS = [
         id="ablation",
     ),
     pytest.param(
+        {"ablation": {"first_reference": 12}},
+        references() | ablations() | EFFECTS | CIRCUITS | {"ablation_windows tiny"} | RESAMPLING | ACCOUNT | REPORT,
+        id="other reference images",
+    ),
+    pytest.param(
         {"ablation": {"controls": 21}},
         ablations(groups=("mechanisms",)) | {"ablation_effects tiny", "ablation_windows tiny"} | ACCOUNT | REPORT,
         id="controls of mechanisms",

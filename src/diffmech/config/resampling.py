@@ -26,8 +26,11 @@ class ResamplingConfig(Section):
     )
     method: Literal["mean", "zero"] = Field(
         "mean",
-        description="What replaces a head's output: its mean over the clean images of these seeds at the same sampling "
+        description="What replaces a head's output: its mean over clean images of other seeds at the same sampling "
         "step and pass of guidance, or zero.",
+    )
+    mean_images: Annotated[int, Field(ge=2)] = Field(
+        8, description="Clean images of further seeds whose head outputs give the mean; they serve for nothing else."
     )
     controls: Annotated[int, Field(ge=0)] = Field(
         6, description="Matched random sets of heads per mechanism; below 20 none can be beaten at level 0.05."

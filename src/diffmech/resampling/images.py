@@ -1,7 +1,8 @@
 """Images sampled again from the same seeds, clean and with heads removed, kept so that any judge can look at them.
 
 Conditions are those of the gallery: drawn attributes in the labelled domain, the domain alone in others, prompts for a
-pipeline. Besides the clean images of the same seeds there are clean images of other seeds, the reference of distances.
+pipeline. Besides the clean images of the same seeds there are clean images of other seeds, the reference of distances,
+and of further ones, from which the means are taken and which are not kept.
 """
 
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ from diffmech.models.load import load_denoiser
 from diffmech.models.sampling import ddim, domain_condition, guided_noise, initial_noise
 from diffmech.randomness import generator
 from diffmech.resampling.removals import Removal, plan_removals
+from diffmech.resampling.steering import MEAN
 from diffmech.resampling.trajectories import Resampled, Task, resample
 
 UNCONDITIONAL = "unconditional"
@@ -64,7 +66,10 @@ def resample_images(
     norm_store = open_reference(reference)
     count = resampling.images
     others = range(count, count + (resampling.reference or count))[part :: resampling.parts]
-    numbers = [*range(count), *others]
+    after = count + (resampling.reference or count)
+    # In front, since they are counted from there; an image that is studied, or compared with, is part of no mean.
+    averaged = resampling.mean_images if resampling.method == MEAN else 0
+    numbers = [*range(after, after + averaged), *range(count), *others]
 
     def planned(sites: Sequence[AttentionSite], timesteps: Sequence[int]) -> list[Removal]:
         norms = {timestep: norm_store.norms(timestep, sites) for timestep in norm_store.timesteps}
@@ -76,7 +81,7 @@ def resample_images(
 
     def tasks_of(removals: Sequence[Removal]) -> list[Task]:
         return [
-            Task(removal, position)
+            Task(removal, averaged + position)
             for removal in removals
             for position in range(resampling.control_images if removal.control_of else count)
         ]
@@ -93,7 +98,7 @@ def resample_images(
             condition,
             tasks_of(removals),
             numbers=numbers,
-            averaged=count,
+            averaged=averaged,
             steps=steps,
             guidance=guidance,
             method=resampling.method,
@@ -102,7 +107,7 @@ def resample_images(
             show=runtime.progress,
         )
         about = {
-            "asked": (("image", "attribute"), condition.values[:count].numpy()),
+            "asked": (("image", "attribute"), condition.values[averaged : averaged + count].numpy()),
             "attribute": np.array(denoiser.attributes, dtype=TEXT),
         }
         label = domain if denoiser.conditional and domain in denoiser.domains else UNCONDITIONAL
@@ -128,14 +133,15 @@ def resample_images(
         images = pipeline.resample(
             sites,
             tasks_of(removals),
-            averaged=count,
+            averaged=averaged,
             method=resampling.method,
             batch_size=runtime.batch_size,
             show=runtime.progress,
         )
-        about = {"prompt": ("image", np.array(asked[:count], dtype=TEXT))}
+        about = {"prompt": ("image", np.array(asked[averaged : averaged + count], dtype=TEXT))}
         label = domain
-    store = stored_images(images, removals, numbers, timesteps, resampling, byte=prompts is not None).assign(about)
+    kept, byte = Resampled(images.clean[averaged:], images.ablated), prompts is not None
+    store = stored_images(kept, removals, numbers[averaged:], timesteps, resampling, byte=byte).assign(about)
     store.attrs = {
         "domain": label,
         "method": resampling.method,

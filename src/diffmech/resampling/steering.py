@@ -1,7 +1,8 @@
 """Heads replaced while images are sampled: other heads at other steps, others for other rows of one batch.
 
-`mean` puts in what a head writes on average over the clean images of the same seeds, at the same sampling step and in
-the same pass of guidance (ours: the mean of a sampling trajectory, not of noised images); `zero` puts in nothing.
+`mean` puts in what a head writes on average over clean images of the same domain and of seeds that nothing else uses,
+at the same sampling step and in the same pass of guidance (ours: the mean of a sampling trajectory, not of noised
+images); `zero` puts in nothing.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Sampling with heads removed: all images step by step side by side, so that the clean ones give the means. DDIM.
+"""Sampling with heads removed: all images step by step side by side, so that clean ones give the means. DDIM.
 
 An image whose heads are first replaced at step k is the clean image up to there, so its passes start at step k. All
 batches have one fixed size, filled up where need be: kernels may round differently for another one, and a dead head

@@ -11,8 +11,10 @@ from tiny_pipelines import PIPELINES
 
 from diffmech.artifacts import open_store, read_json
 from diffmech.config.load import merge
+from diffmech.interventions.reference import open_reference
+from diffmech.interventions.stores import open_ablation
 from diffmech.testing import assert_same_up_to_rounding
-from diffmech.workflow.study import Study
+from diffmech.workflow.study import PATCHING, Study
 
 ROOT = Path(__file__).parents[3]
 FACES = ["face", "face with glasses", "face with a hat"]
@@ -65,6 +67,7 @@ OVERLAY: dict[str, Any] = {
     },
     "patching": {"draws": 100, "permutations": 100, "samples": 3, "dose_targets": 2},
     "resampling": {
+        "mean_images": 2,
         "images": 3,
         "steps": 2,
         "controls": 1,
@@ -87,6 +90,23 @@ def study_of(family: str, folder: Path, **changes: Any) -> Study:
     base = yaml.safe_load((ROOT / "config.yaml").read_text())
     located = {"models": {"tiny": {"location": str(folder / "pipeline")}}}
     return Study(merge(merge(merge(base, OVERLAY), located), changes), ROOT)
+
+
+def assert_no_reference_image_was_studied(study: Study, folder: Path) -> None:
+    """Of what was written, by all that ablates, attributes, patches, or finds and tests circuits."""
+    references = open_reference([folder / path for path in study.discovery_references()])
+    assert set(references.rows) == {(d, sample) for d in ("photo", "drawing") for sample in (6, 7)}
+    studied: set[int] = set()
+    for dataset, circuit in zip(study.datasets, study.circuits(), strict=True):
+        for group in study.config.ablation.groups:
+            studied |= set(open_ablation([folder / p for p in study.ablations(dataset, group)])["sample"].values)
+        for source in study.patching_sources:
+            patched = folder / PATCHING.format(model=study.model, dataset=dataset, source=source)
+            ids = open_store(patched).to_dataset()["sample"].values
+            studied |= set(ids) | set(ids + len(ids))  # each is paired with one further on
+        summary = read_json(folder / circuit)
+        studied |= set(summary["discovery_samples"]) | set(summary["test_samples"])
+    assert studied == set(range(6))
 
 
 @pytest.mark.parametrize(("family", "kind"), [("stable_diffusion", "trajectory"), ("stable_diffusion_3", "noised")])
@@ -116,6 +136,7 @@ def test_a_pipeline_goes_through_the_whole_main_job(family: str, kind: str, tmp_
     assert set(changed["measure"]) == {"ssim", "mse"}
     assert changed.query("measure == 'mse'")["effect"].max() > 0
     assert "Not measured: attributes" in page
+    assert_no_reference_image_was_studied(study, tmp_path)
     circuit = read_json(tmp_path / study.circuits()[0])
     assert circuit["domain"] == "photo"
     assert circuit["measure"] == ("output shift" if kind == "trajectory" else "denoising loss")

@@ -47,9 +47,9 @@ def study_config(source: str = "bundled") -> Config:
             "study": {"name": "small", "model": "faces", "domains": {"real": "lfw", "synthetic": "drawn"}},
             "datasets": {"lfw": {"kind": "lfw_subset", "count": 24}, "drawn": {"kind": "synthetic_faces", "count": 24}},
             "models": {"faces": {"source": source, "location": "faces"}},
-            "capture": {"timesteps": TIMESTEPS, "samples": 8, "keep_maps": 2},
+            "capture": {"timesteps": TIMESTEPS, "samples": 10, "keep_maps": 2},
             "untrained": {"seeds": 19, "samples": 8},
-            "ablation": {"timesteps": TIMESTEPS, "samples": 8},
+            "ablation": {"timesteps": TIMESTEPS, "samples": 8, "reference_samples": 2},
         }
     )
 

@@ -8,13 +8,17 @@ import pytest
 import torch
 from painters import CARRIER, DEAD, HEADS, asked_condition, painter
 
+from diffmech.artifacts import open_store
 from diffmech.attention.sites import HeadId, find_sites
 from diffmech.config.analysis import RuntimeConfig
+from diffmech.config.models import SamplingConfig
 from diffmech.config.resampling import ResamplingConfig
 from diffmech.errors import ConfigError
+from diffmech.interventions.reference import ReferenceStore
 from diffmech.interventions.targets import Heads
 from diffmech.models.denoiser import Condition, Denoiser
 from diffmech.models.sampling import sample_images
+from diffmech.resampling import images
 from diffmech.resampling.removals import WHOLE, Removal, plan_removals
 from diffmech.resampling.trajectories import Resampled, Task, resample
 from diffmech.testing import ROUNDINGS_OF_MANY_PASSES, assert_same_up_to_rounding
@@ -98,6 +102,45 @@ def test_passes_of_guidance_have_means_of_their_own(painted: Denoiser) -> None:
         batch_size=4,
     )
     assert_same_up_to_rounding(found.ablated, found.clean, roundings=ROUNDINGS_OF_MANY_PASSES)
+
+
+def test_the_mean_is_of_seeds_that_nothing_else_uses(
+    painted: Denoiser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an image becomes depends neither on which other images are studied nor on those it is compared with."""
+    monkeypatch.setattr(images, "load_denoiser", lambda *_, **__: painted)
+    monkeypatch.setattr(images, "open_reference", lambda _: ReferenceStore({}, ()))
+    monkeypatch.setattr(images, "schedule_length", lambda _: painted.timesteps)
+
+    def every_third_with_a_square(_: Denoiser, __: str, count: int, ___: int) -> Condition:
+        return Condition(torch.ones(count, dtype=torch.long), (torch.arange(count) % 3 == 0).float()[:, None])
+
+    monkeypatch.setattr(images, "domain_condition", every_third_with_a_square)
+    table, found = heads_table(tmp_path, painted), []
+    for own, compared in ((2, 5), (3, 4), (4, 3)):
+        asked = {"images": own, "reference": compared, "mean_images": 8, "control_images": 2, "controls": 0, "parts": 1}
+        images.resample_images(
+            tmp_path / "model.json",
+            table,
+            [],
+            tmp_path / "images.zarr.zip",
+            domain="synthetic",
+            part=0,
+            resampling=ResamplingConfig.model_validate(asked),
+            sampling=SamplingConfig(steps=STEPS, guidance=1.0),
+            seed=0,
+            runtime=QUIET,
+        )
+        store = open_store(tmp_path / "images.zarr.zip").to_dataset().load()
+        assert store.sizes["image"] == own
+        assert store.sizes["other"] == compared
+        assert len(np.unique(store["clean"].values, axis=0)) == own
+        found.append(store)
+    for name, over in (("clean", "image"), ("ablated", "image"), ("asked", "image")):
+        first, *others = (each[name].isel({over: [0, 1]}).values for each in found)
+        for other in others:
+            np.testing.assert_allclose(other, first, atol=1e-5)
+    assert np.abs(found[0]["ablated"].values - found[0]["clean"].values).max() > 0.1
 
 
 def test_a_late_removal_starts_from_the_clean_image_of_that_step(painted: Denoiser) -> None:
