@@ -113,6 +113,7 @@ def name_mechanisms(evidence: Evidence, alpha: float) -> pd.DataFrame:
         label, reason = _agreed(evidence, mechanism, judged)
         # where the domains differ, the probe that holds most in the one where it holds less
         weakest = np.nan_to_num(evidence.excess[:, mechanism], nan=-np.inf).min(axis=0)
+        weakest[evidence.probes.index(PLACES[-1])] = -np.inf
         shared = probes[0] if len(set(probes)) == 1 else int(weakest.argmax())
         row: dict[str, Any] = {"mechanism": name, "label": label, "reason": reason}
         row |= _numbers(evidence, slice(None), mechanism, shared)
