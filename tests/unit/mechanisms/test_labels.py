@@ -10,7 +10,7 @@ from planted_heads import HEADS, write_planted_study
 from diffmech.errors import StoreError
 from diffmech.mechanisms.clustering import cluster_heads
 from diffmech.mechanisms.evidence import Evidence
-from diffmech.mechanisms.labels import label_mechanisms, name_mechanisms
+from diffmech.mechanisms.labels import label_mechanisms, labels_by_domain, name_mechanisms
 from diffmech.mechanisms.phases import find_phases
 
 NAMES = {
@@ -58,6 +58,16 @@ def test_a_semantic_head_is_named_after_its_part_or_its_token(labelled):
     assert (part["label_second"], part["probe_second"], bool(part["confirmed_second"])) == ("semantic", "eye", True)
     cross = labelled.loc["down1.0.cross.h00"]
     assert (cross["label"], cross["probe"], bool(cross["confirmed"])) == ("semantic", "glasses", True)
+
+
+def test_each_domain_has_its_own_label_which_some_head_must_confirm(labelled):
+    part = labelled.loc[f"{SITE}.h01", "mechanism"]
+    edge = labelled.loc[f"{SITE}.h00", "mechanism"]
+    labels = labels_by_domain(labelled.reset_index())
+    assert (labels[part, "real"], labels[part, "synthetic"]) == ("unassigned", "semantic")
+    assert (labels[edge, "real"], labels[edge, "synthetic"]) == ("edge", "edge")
+    off = labels_by_domain(labelled.assign(confirmed_second=False).reset_index())
+    assert (off[edge, "real"], off[edge, "synthetic"]) == ("edge", "unassigned")
 
 
 def test_what_was_measured_in_one_domain_only_names_nothing_in_both(labelled):
