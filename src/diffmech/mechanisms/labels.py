@@ -46,8 +46,9 @@ INTENSITY = "intensity is strongest and names no mechanism"
 NO_EXCESS = "nothing attracts more attention than it would of uniform attention"
 NOT_BEYOND = "not shown to exceed"
 ROLLED, UNTRAINED, OTHERS = "rolled maps", "untrained copies", "the maps of other images"
-DIFFERS, NO_REASON_ALIKE = "no name holds in both domains", "unassigned for different reasons"
+DIFFERS, NO_REASON_ALIKE = "the two domains share no name", "unassigned for different reasons"
 UNTOLD = "cannot be told"
+UNMEASURED = f"{UNTOLD} of both domains"
 # The columns of each domain end in these, in the study's order of domains.
 ENDINGS = ("_first", "_second")
 _OF_DOMAIN = ("label", "reason", "probe", "enrichment", "excess", "p_rolled_holm", "p_content_holm", "p_untrained")
@@ -208,7 +209,10 @@ def _agreed(evidence: Evidence, mechanism: int, judged: list[tuple[int, str, str
         unmeasured = np.flatnonzero(np.isnan(evidence.excess[:, mechanism, probe]))
         if label != UNASSIGNED and len(unmeasured):
             where = " or ".join(evidence.domains[domain] for domain in unmeasured)
-            return UNASSIGNED, f"{UNTOLD}: {told}, where {_short(evidence.probes[probe])} was not measured on {where}"
+            return (
+                UNASSIGNED,
+                f"{UNMEASURED}: {told}, where {_short(evidence.probes[probe])} was not measured on {where}",
+            )
     return UNASSIGNED, f"{DIFFERS}: {told}"
 
 

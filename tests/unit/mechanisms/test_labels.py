@@ -76,7 +76,8 @@ def test_what_was_measured_in_one_domain_only_names_nothing_in_both(labelled):
     # it looks at a part wherever that is, which is no preference for what is near the query
     assert part["label_first"] == "unassigned"
     assert part["reason"] == (
-        "cannot be told: unassigned on real, semantic (eye) on synthetic, where eye was not measured on real"
+        "cannot be told of both domains: unassigned on real, semantic (eye) on synthetic,"
+        " where eye was not measured on real"
     )
 
 
@@ -221,7 +222,7 @@ def test_a_name_that_holds_in_one_domain_is_that_domains_alone():
     assert (row["label_second"], row["probe_second"]) == ("unassigned", "edges")
     assert (row["label"], row["reason"]) == (
         "unassigned",
-        "no name holds in both domains: semantic (eye) on real, unassigned on synthetic",
+        "the two domains share no name: semantic (eye) on real, unassigned on synthetic",
     )
 
 
@@ -266,7 +267,7 @@ def test_two_parts_share_no_name_and_reasons_that_differ_are_told_by_domain():
     )
     row = name_mechanisms(found, 0.05).iloc[0]
     assert list(row[["label_first", "label_second", "label"]]) == ["semantic", "semantic", "unassigned"]
-    assert row["reason"] == "no name holds in both domains: semantic (eye) on real, semantic (hat) on synthetic"
+    assert row["reason"] == "the two domains share no name: semantic (eye) on real, semantic (hat) on synthetic"
 
 
 def test_members_of_another_run_are_refused(planted, tmp_path):
