@@ -80,8 +80,12 @@ def own_probe(row: pd.Series, ending: str) -> str:
 
 def readable_names(table: pd.DataFrame, domains: Sequence[str]) -> dict[str, str]:
     """Return a readable name for every mechanism: its label, or those of single domains, and its id."""
-    rows = table.drop_duplicates("mechanism")
-    return {row["mechanism"]: f"{name_of(row, domains)} ({row['mechanism']})" for _, row in rows.iterrows()}
+    names = {}
+    for mechanism, rows in table.groupby("mechanism", sort=False):
+        name = name_of(rows.iloc[0], domains)
+        sure = name == UNASSIGNED or rows[[f"confirmed{ending}" for ending in ENDINGS]].to_numpy().any()
+        names[str(mechanism)] = f"{name}{'' if sure else ', unconfirmed'} ({mechanism})"
+    return names
 
 
 def confirmed_labels(table: pd.DataFrame) -> dict[str, str]:

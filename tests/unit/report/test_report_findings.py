@@ -74,6 +74,8 @@ def test_a_name_that_no_head_confirms_is_none(found):
     assert finding.verdict == "not found"
     assert "named, but none of its heads confirms the name (6)" in finding.details[0]
     assert head_labels(replace(tables, mechanisms=tables.mechanisms.assign(**off))) == {}
+    names = mechanism_names(replace(tables, mechanisms=tables.mechanisms.assign(**off)))
+    assert (names["self-1"], names["self-6"]) == ("edge, unconfirmed (self-1)", "unassigned (self-6)")
 
 
 def test_a_mechanism_named_in_one_domain_carries_the_domain_with_its_name(found):
