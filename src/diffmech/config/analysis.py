@@ -30,7 +30,9 @@ class MechanismsConfig(Inference):
     probes: list[Literal["edges", "texture", "intensity", "parts"]] = Field(
         ["edges", "texture", "intensity", "parts"], description="Reference maps that attention is compared with."
     )
-    rolls: Count = Field(500, description="Spatially rolled reference maps behind each enrichment's null.")
+    rolls: Count = Field(
+        500, description="Draws behind each null of reference maps: rolled in space, and dealt out among the images."
+    )
     stability_draws: Count = Field(50, description="Bootstraps behind the adjusted Rand index.")
     phases: PhasesConfig = Field(PhasesConfig(), description="Segmentation of the timesteps.")
     seed: Seed = Field(0, description="Seed of the clustering.")

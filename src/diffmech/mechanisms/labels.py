@@ -46,8 +46,9 @@ INTENSITY = "intensity is strongest and names no mechanism"
 NO_EXCESS = "nothing attracts more attention than it would of uniform attention"
 NOT_BEYOND = "not shown to exceed"
 ROLLED, UNTRAINED, OTHERS = "rolled maps", "untrained copies", "the maps of other images"
-DIFFERS, NO_REASON_ALIKE = "no name holds in both domains", "unassigned for different reasons"
+DIFFERS, NO_REASON_ALIKE = "the two domains share no name", "unassigned for different reasons"
 UNTOLD = "cannot be told"
+UNMEASURED = f"{UNTOLD} of both domains"
 # The columns of each domain end in these, in the study's order of domains.
 ENDINGS = ("_first", "_second")
 _OF_DOMAIN = ("label", "reason", "probe", "enrichment", "excess", "p_rolled_holm", "p_content_holm", "p_untrained")
@@ -62,11 +63,11 @@ def label_mechanisms(
     part or token by its name), and of that probe, in the domain that says less for it, enrichment (times uniform),
     excess, p_rolled_holm and p_content_holm (empty of places and tokens, which have no map), p_untrained; and
     smallest_excess (found beyond the untrained copies four times in five). All but the last also per domain, ending in
-    `_first` and `_second`, with the strongest probe of the domain. Of the row's own head in its phase, per domain:
-    enrichment_of_head, p_of_head (uncorrected: the larger of its rank among untrained heads of its site and, for a map,
-    that against rolled maps) and confirmed (attracted, and not above alpha; with a name in that domain). The same
-    without ending are those of the domain that says less; confirmed needs a name in both. Raises StoreError where the
-    files do not belong together.
+    `_first` and `_second`, with the strongest probe of the domain, which domain_first and domain_second name. Of the
+    row's own head in its phase, per domain: enrichment_of_head, p_of_head (uncorrected: the larger of its rank among
+    untrained heads of its site and, for a map, that against rolled maps) and confirmed (attracted, and not above alpha;
+    with a name in that domain). The same without ending are those of the domain that says less; confirmed needs a name
+    in both. Raises StoreError where the files do not belong together.
     """
     store = open_store(features).to_dataset().load()
     table = pd.read_csv(members)
@@ -113,6 +114,7 @@ def name_mechanisms(evidence: Evidence, alpha: float) -> pd.DataFrame:
         label, reason = _agreed(evidence, mechanism, judged)
         # where the domains differ, the probe that holds most in the one where it holds less
         weakest = np.nan_to_num(evidence.excess[:, mechanism], nan=-np.inf).min(axis=0)
+        weakest[evidence.probes.index(PLACES[-1])] = -np.inf
         shared = probes[0] if len(set(probes)) == 1 else int(weakest.argmax())
         row: dict[str, Any] = {"mechanism": name, "label": label, "reason": reason}
         row |= _numbers(evidence, slice(None), mechanism, shared)
@@ -120,10 +122,26 @@ def name_mechanisms(evidence: Evidence, alpha: float) -> pd.DataFrame:
         for domain, (ending, (probe, of_domain, why)) in enumerate(zip(ENDINGS, judged, strict=False)):
             there = _numbers(evidence, slice(domain, domain + 1), mechanism, probe)
             there = {"label": of_domain, "reason": why, **there}
+            row[f"domain{ending}"] = evidence.domains[domain]
             row |= {f"{column}{ending}": there[column] for column in _OF_DOMAIN}
             row[f"candidate{ending}"] = evidence.probes[probe]
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def labels_by_domain(heads: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """Return the label that each mechanism has in each domain, by (mechanism, domain), of the table `heads`.
+
+    `unassigned` too where none of its heads confirms it there.
+    """
+    found = {}
+    for mechanism, rows in heads.dropna(subset=["mechanism"]).groupby("mechanism"):
+        for ending in ENDINGS:
+            if f"label{ending}" in rows:
+                row = rows.iloc[0]
+                label = row[f"label{ending}"] if rows[f"confirmed{ending}"].any() else UNASSIGNED
+                found[str(mechanism), str(row[f"domain{ending}"])] = str(label)
+    return found
 
 
 def _judge(evidence: Evidence, domain: int, mechanism: int, alpha: float) -> tuple[int, str, str]:
@@ -191,7 +209,10 @@ def _agreed(evidence: Evidence, mechanism: int, judged: list[tuple[int, str, str
         unmeasured = np.flatnonzero(np.isnan(evidence.excess[:, mechanism, probe]))
         if label != UNASSIGNED and len(unmeasured):
             where = " or ".join(evidence.domains[domain] for domain in unmeasured)
-            return UNASSIGNED, f"{UNTOLD}: {told}, where {_short(evidence.probes[probe])} was not measured on {where}"
+            return (
+                UNASSIGNED,
+                f"{UNMEASURED}: {told}, where {_short(evidence.probes[probe])} was not measured on {where}",
+            )
     return UNASSIGNED, f"{DIFFERS}: {told}"
 
 

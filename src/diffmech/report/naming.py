@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from diffmech.mechanisms.labels import DIFFERS, ENDINGS, NO_REASON_ALIKE, UNASSIGNED
+from diffmech.mechanisms.labels import DIFFERS, ENDINGS, NO_REASON_ALIKE, SEMANTIC, UNASSIGNED, UNMEASURED
 from diffmech.report.artifacts import records
 from diffmech.report.wording import count, listed, number
 
@@ -16,7 +16,7 @@ def name_of(row: pd.Series, domains: Sequence[str]) -> str:
     if row["label"] != UNASSIGNED:
         return str(row["label"])
     alone = [
-        f"{row[f'label{ending}']} on {domain}"
+        f"{row[f'label{ending}']}{_what(row, ending)} on {domain}"
         for domain, ending in zip(domains, ENDINGS, strict=True)
         if row[f"label{ending}"] != UNASSIGNED
     ]
@@ -80,8 +80,12 @@ def own_probe(row: pd.Series, ending: str) -> str:
 
 def readable_names(table: pd.DataFrame, domains: Sequence[str]) -> dict[str, str]:
     """Return a readable name for every mechanism: its label, or those of single domains, and its id."""
-    rows = table.drop_duplicates("mechanism")
-    return {row["mechanism"]: f"{name_of(row, domains)} ({row['mechanism']})" for _, row in rows.iterrows()}
+    names = {}
+    for mechanism, rows in table.groupby("mechanism", sort=False):
+        name = name_of(rows.iloc[0], domains)
+        sure = name == UNASSIGNED or rows[[f"confirmed{ending}" for ending in ENDINGS]].to_numpy().any()
+        names[str(mechanism)] = f"{name}{'' if sure else ', unconfirmed'} ({mechanism})"
+    return names
 
 
 def confirmed_labels(table: pd.DataFrame) -> dict[str, str]:
@@ -89,9 +93,13 @@ def confirmed_labels(table: pd.DataFrame) -> dict[str, str]:
     return {row.head: row.label for row in records(table[table["confirmed"]].drop_duplicates("head"))}
 
 
+def _what(row: pd.Series, ending: str) -> str:
+    return f" ({row[f'probe{ending}']})" if row[f"label{ending}"] == SEMANTIC else ""
+
+
 def _short_reason(reason: str) -> str:
     """Return a reason without the names of domains and probes, by which reasons are counted."""
-    for general in (DIFFERS, NO_REASON_ALIKE):
+    for general in (DIFFERS, NO_REASON_ALIKE, UNMEASURED):
         if reason.startswith(general):
             return general
     return reason

@@ -10,7 +10,7 @@ from planted_heads import HEADS, write_planted_study
 from diffmech.errors import StoreError
 from diffmech.mechanisms.clustering import cluster_heads
 from diffmech.mechanisms.evidence import Evidence
-from diffmech.mechanisms.labels import label_mechanisms, name_mechanisms
+from diffmech.mechanisms.labels import label_mechanisms, labels_by_domain, name_mechanisms
 from diffmech.mechanisms.phases import find_phases
 
 NAMES = {
@@ -60,13 +60,24 @@ def test_a_semantic_head_is_named_after_its_part_or_its_token(labelled):
     assert (cross["label"], cross["probe"], bool(cross["confirmed"])) == ("semantic", "glasses", True)
 
 
+def test_each_domain_has_its_own_label_which_some_head_must_confirm(labelled):
+    part = labelled.loc[f"{SITE}.h01", "mechanism"]
+    edge = labelled.loc[f"{SITE}.h00", "mechanism"]
+    labels = labels_by_domain(labelled.reset_index())
+    assert (labels[part, "real"], labels[part, "synthetic"]) == ("unassigned", "semantic")
+    assert (labels[edge, "real"], labels[edge, "synthetic"]) == ("edge", "edge")
+    off = labels_by_domain(labelled.assign(confirmed_second=False).reset_index())
+    assert (off[edge, "real"], off[edge, "synthetic"]) == ("edge", "unassigned")
+
+
 def test_what_was_measured_in_one_domain_only_names_nothing_in_both(labelled):
     part = labelled.loc[f"{SITE}.h01"]
     assert (part["label"], bool(part["confirmed"])) == ("unassigned", False)
     # it looks at a part wherever that is, which is no preference for what is near the query
     assert part["label_first"] == "unassigned"
     assert part["reason"] == (
-        "cannot be told: unassigned on real, semantic (eye) on synthetic, where eye was not measured on real"
+        "cannot be told of both domains: unassigned on real, semantic (eye) on synthetic,"
+        " where eye was not measured on real"
     )
 
 
@@ -211,7 +222,7 @@ def test_a_name_that_holds_in_one_domain_is_that_domains_alone():
     assert (row["label_second"], row["probe_second"]) == ("unassigned", "edges")
     assert (row["label"], row["reason"]) == (
         "unassigned",
-        "no name holds in both domains: semantic (eye) on real, unassigned on synthetic",
+        "the two domains share no name: semantic (eye) on real, unassigned on synthetic",
     )
 
 
@@ -256,7 +267,7 @@ def test_two_parts_share_no_name_and_reasons_that_differ_are_told_by_domain():
     )
     row = name_mechanisms(found, 0.05).iloc[0]
     assert list(row[["label_first", "label_second", "label"]]) == ["semantic", "semantic", "unassigned"]
-    assert row["reason"] == "no name holds in both domains: semantic (eye) on real, semantic (hat) on synthetic"
+    assert row["reason"] == "the two domains share no name: semantic (eye) on real, semantic (hat) on synthetic"
 
 
 def test_members_of_another_run_are_refused(planted, tmp_path):

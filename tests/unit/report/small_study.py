@@ -320,7 +320,7 @@ def mechanisms_table(effect: bool, generator: np.random.Generator) -> pd.DataFra
                     1.1 + 0.2 * (named + 0.1 * head),
                 )
                 confirmed = head != HEADS - 1
-                reason = "no name holds in both domains: unassigned on real, semantic (eyes) on synthetic"
+                reason = "the two domains share no name: unassigned on real, semantic (eyes) on synthetic"
                 rows.append(
                     {
                         "head": f"{site}.h{head:02d}",

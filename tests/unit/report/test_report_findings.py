@@ -53,7 +53,7 @@ def test_labels_are_counted_in_heads_that_confirm_them_and_what_has_none_is_told
     assert table.loc[table["label"] == "texture", "head"].nunique() == 6
     assert finding.details[1] == "In one domain alone: semantic on synthetic 9."
     assert finding.details[2] == (
-        "2 clusters of 8 carry no name that holds in both domains: no name holds in both domains (1);"
+        "2 clusters of 8 carry no name that holds in both domains: the two domains share no name (1);"
         " not shown to exceed untrained copies (1)."
     )
 
@@ -77,12 +77,14 @@ def test_a_name_that_no_head_confirms_is_none(found):
     assert finding.verdict == "not found"
     assert "named, but none of its heads confirms the name (6)" in finding.details[0]
     assert head_labels(replace(tables, mechanisms=tables.mechanisms.assign(**off))) == {}
+    names = mechanism_names(replace(tables, mechanisms=tables.mechanisms.assign(**off)))
+    assert (names["self-1"], names["self-6"]) == ("edge, unconfirmed (self-1)", "unassigned (self-6)")
 
 
 def test_a_mechanism_named_in_one_domain_carries_the_domain_with_its_name(found):
     names = mechanism_names(found[2])
     assert names["self-1"] == "edge (self-1)"
-    assert names["cross-2"] == "semantic on synthetic (cross-2)"
+    assert names["cross-2"] == "semantic (eyes) on synthetic (cross-2)"
     assert names["self-6"] == "unassigned (self-6)"
 
 
