@@ -68,6 +68,7 @@ class DiscoveryConfig(Inference):
     greedy_heads: Annotated[int, Field(ge=0)] = Field(
         3, description="Heads taken out of a circuit one after another so that it is least complete; 0 = none."
     )
+    draws: Count = Field(2000, description="Bootstrap draws over images behind the intervals of paths.")
     permutations: Count = Field(
         2000, description="Random signs of the images behind every p-value but that of random circuits."
     )
