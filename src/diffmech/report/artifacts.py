@@ -168,7 +168,7 @@ REQUIRED = {
     "history": "step loss learning_rate seconds",
     "recognition": "attribute heldout_accuracy recognised_share low high n",
 }
-BOOLEAN = {"significant", "beats_untrained", "confirmed", "chosen", "monotone", "in_circuit", "needed"}
+BOOLEAN = {"significant", "beats_untrained", "confirmed", "chosen", "monotone", "in_circuit", "needed", "circuit"}
 
 
 def read_tables(inputs: ReportInputs) -> Tables:
