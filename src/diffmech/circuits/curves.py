@@ -4,7 +4,8 @@ A curve keeps the first k heads of a ranking, from none to all, at the same size
 ranking: exact effects of single heads, attribution, and chance, which is orders drawn without looking. With F over the
 share k / N of heads, CPR is the area under the curve (higher is better) and CMD that between the curve and 1 (lower is
 better; they differ where F exceeds 1): Mueller et al. 2025 (MIB), there over edges; heads, the sizes and the trapezoids
-between them are ours.
+between them are ours. Both are sums of F, or of |1 - F|, with weights: ratios of means over images, with Fieller's
+intervals, of which those of CMD take it as known on which side of 1 the curve lies.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,15 +15,15 @@ import numpy as np
 import pandas as pd
 
 from diffmech.attention.sites import HeadId
-from diffmech.circuits.faithfulness import faithfulness
+from diffmech.circuits.faithfulness import faithfulness, faithfulness_interval
 from diffmech.circuits.verdict import plain_interval
 from diffmech.interventions.targets import Heads
 from diffmech.randomness import generator
-from diffmech.statistics.bootstrap import bootstrap_statistic
+from diffmech.statistics.bootstrap import Interval
+from diffmech.statistics.ratios import ratio_interval
 
 CURVE_COLUMNS = ["ranking", "size", "faithfulness", "low", "high", "drawn"]
 CHANCE, CIRCUIT, RANDOM = "chance", "circuit", "random circuits"
-AREAS = ("cpr", "cmd")
 
 
 def curve_sizes(total: int) -> list[int]:
@@ -41,15 +42,26 @@ def prefixes(order: Sequence[HeadId]) -> list[Heads]:
     return [frozenset(order[:size]) for size in curve_sizes(len(order))]
 
 
-def areas(curve: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
-    """Return CPR and CMD (..., 2) of faithfulness (..., size) at `sizes`, of which the last is all heads."""
-    share = np.asarray(sizes, dtype=np.float64) / sizes[-1]
-    widths = np.diff(share)
+def trapezoids(sizes: Sequence[int]) -> np.ndarray:
+    """Return the weights (size,) by which values at `sizes` add up to their area over the share of all heads."""
+    widths = np.diff(np.asarray(sizes, dtype=np.float64) / sizes[-1])
+    return (np.append(widths, 0) + np.append(0, widths)) / 2
 
-    def under(values: np.ndarray) -> np.ndarray:
-        return np.asarray(((values[..., 1:] + values[..., :-1]) / 2 * widths).sum(axis=-1))
 
-    return np.stack([under(curve), under(np.abs(1 - curve))], axis=-1)
+def areas(
+    kept: np.ndarray, nothing: np.ndarray, everything: np.ndarray, sizes: Sequence[int], *, confidence: float
+) -> dict[str, Interval]:
+    """Return CPR and CMD, by name, averaged over some curves of losses (curve, size, sample); the others are (sample,).
+
+    Intervals are over images.
+    """
+    weights, explained = trapezoids(sizes), nothing - everything
+    share = np.asarray(faithfulness(kept.mean(axis=2), nothing.mean(), everything.mean()))
+    side = np.where(share > 1, -1.0, 1.0)
+    under = np.einsum("cks,k->s", nothing - kept, weights) / len(kept)
+    beside = np.einsum("cks,ck,k->s", kept - everything, side, weights) / len(kept)
+    cpr, cmd = (ratio_interval(each, explained, confidence=confidence) for each in (under, beside))
+    return {"cpr": cpr, "cmd": Interval(cmd.estimate, np.maximum(cmd.low, 0), cmd.high)}
 
 
 def curve_tables(
@@ -59,9 +71,7 @@ def curve_tables(
     everything: np.ndarray,
     sizes: Sequence[int],
     *,
-    draws: int,
     confidence: float,
-    seed: int,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Return the rows of the curves (CURVE_COLUMNS), and their areas by ranking, as JSON can hold them.
 
@@ -70,40 +80,22 @@ def curve_tables(
     they span; `drawn` is their number, 0 for a ranking. Areas have intervals over images, also those of chance, which
     are means over the orders; `beyond_chance` is by how much the CPR exceeds that mean, in the same images.
     """
-    names = list(curves)
-    stacked = np.stack([*curves.values(), *chance]).transpose(2, 0, 1)  # (sample, curve, size)
-
-    def shares(kept: np.ndarray, none: np.ndarray, full: np.ndarray) -> np.ndarray:
-        return np.asarray(faithfulness(kept, none[:, None, None], full[:, None, None]))
-
-    def sized(kept: np.ndarray, none: np.ndarray, full: np.ndarray) -> np.ndarray:
-        """Return (draw, ranking or chance, CPR, CMD and CPR beyond chance)."""
-        found = areas(shares(kept, none, full), sizes)
-        own = found[:, : len(names)]
-        drawn = found[:, len(names) :].mean(axis=1, keepdims=True) if len(chance) else np.full_like(own[:, :1], 0)
-        every = np.concatenate([own, drawn], axis=1)
-        return np.concatenate([every, every[..., :1] - drawn[..., :1]], axis=-1)
-
-    settings: dict[str, Any] = {"draws": draws, "confidence": confidence, "seed": seed}
-    interval = bootstrap_statistic(shares, stacked[:, : len(names)], nothing, everything, **settings)
-    ends = [np.asarray(end) for end in (interval.estimate, interval.low, interval.high)]
-    rows: list[list[Any]] = [
-        [name, size, *(float(end[row, column]) for end in ends), 0]
-        for row, name in enumerate(names)
-        for column, size in enumerate(sizes)
-    ]
+    rows: list[list[Any]] = []
+    found: dict[str, Any] = {}
+    for name, kept in curves.items():
+        share = faithfulness_interval(kept, nothing, everything, confidence=confidence)
+        ends = [np.asarray(end) for end in (share.estimate, share.low, share.high)]
+        rows += [[name, size, *(float(end[row]) for end in ends), 0] for row, size in enumerate(sizes)]
+        area = areas(kept[None], nothing, everything, sizes, confidence=confidence)
+        found[name] = {key: plain_interval(each) for key, each in area.items()}
+        if len(chance):
+            gained = np.einsum("ks,k->s", chance.mean(axis=0) - kept, trapezoids(sizes))
+            beyond = ratio_interval(gained, nothing - everything, confidence=confidence)
+            found[name]["beyond_chance"] = plain_interval(beyond)
     if len(chance):
         drawn = np.asarray(faithfulness(chance.mean(axis=2), nothing.mean(), everything.mean()))
         bands = (drawn.mean(axis=0), drawn.min(axis=0), drawn.max(axis=0))
-        rows += [
-            [CHANCE, size, *(float(band[column]) for band in bands), len(chance)] for column, size in enumerate(sizes)
-        ]
-    area = bootstrap_statistic(sized, stacked, nothing, everything, **settings)
-    found: dict[str, Any] = {}
-    for row, name in enumerate([*names, CHANCE] if len(chance) else names):
-        found[name] = {key: plain_interval(area, (row, column)) for column, key in enumerate(AREAS)}
-        if name == CHANCE:
-            found[name]["orders"] = len(chance)
-        elif len(chance):
-            found[name]["beyond_chance"] = plain_interval(area, (row, 2))
+        rows += [[CHANCE, size, *(float(band[row]) for band in bands), len(chance)] for row, size in enumerate(sizes)]
+        area = areas(chance, nothing, everything, sizes, confidence=confidence)
+        found[CHANCE] = {key: plain_interval(each) for key, each in area.items()} | {"orders": len(chance)}
     return pd.DataFrame(rows, columns=CURVE_COLUMNS), found

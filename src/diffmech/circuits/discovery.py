@@ -33,7 +33,13 @@ from diffmech.circuits.curves import (
     prefixes,
 )
 from diffmech.circuits.edges import EDGE_COLUMNS, circuit_edges
-from diffmech.circuits.faithfulness import bounded, contribution_interval, drops, mean_faithfulness, surely_needed
+from diffmech.circuits.faithfulness import (
+    contribution_interval,
+    drops,
+    faithfulness_interval,
+    mean_faithfulness,
+    surely_needed,
+)
 from diffmech.circuits.kept import KeptHeads
 from diffmech.circuits.ranking import rank_heads
 from diffmech.circuits.search import Found, find_circuit
@@ -157,7 +163,7 @@ def find_and_test(
     test = _Test(tested_on, discovery, seed)
     base = {name: half.losses([NOTHING, half.everything]) for name, half in (("a", chosen_on), ("b", tested_on))}
     nothing, everything = (np.concatenate([base["a"][row], base["b"][row]]).mean(axis=1) for row in (0, 1))
-    contributed = contribution_interval(nothing, everything, **test.bootstrap)
+    contributed = contribution_interval(nothing, everything, confidence=discovery.confidence)
     ranking = rankings[discovery.ranking]
     order = sorted(ranking, key=lambda head: -ranking[head])
     common = {
@@ -171,8 +177,9 @@ def find_and_test(
         "test_samples": tested_on.samples,
         "timesteps": tested_on.timesteps,
     }
-    helps = bool(bounded(*base["b"].mean(axis=2), **test.bootstrap))
-    if reason := why_no_circuit(base["a"], base["b"], contributed, discovery.contribution, helps):
+    on_test = base["b"].mean(axis=2)
+    helps = np.isfinite(faithfulness_interval(on_test[1:], *on_test, confidence=discovery.confidence).low).all()
+    if reason := why_no_circuit(base["a"], base["b"], contributed, discovery.contribution, bool(helps)):
         return CircuitTables(
             {**common, "chosen": False, "reason": reason, "circuit": [], "size": 0},
             _head_table(test, ranking, order, None),
@@ -216,10 +223,6 @@ class _Test:
     discovery: DiscoveryConfig
     seed: int
 
-    @property
-    def bootstrap(self) -> dict[str, Any]:
-        return {"draws": self.discovery.draws, "confidence": self.discovery.confidence, "seed": self.seed}
-
     def weigh(self, found: Found) -> dict[str, Any]:
         """Return what the verdict weighs; random circuits run on the images of the circuit itself, all of them."""
         count = min(self.discovery.random_circuits, possible_circuits(found.heads, self.kept.sites))
@@ -229,7 +232,8 @@ class _Test:
             self.kept.losses([*fixed, *drawn], "random circuits"),
             target=self.discovery.faithfulness,
             permutations=self.discovery.permutations,
-            **self.bootstrap,
+            confidence=self.discovery.confidence,
+            seed=self.seed,
         )
         weighed["random"]["shared"] = overlap(found.heads, drawn)
         return weighed
@@ -240,7 +244,7 @@ class _Test:
         nothing, everything, circuit, *lost = self.kept.losses([NOTHING, self.kept.everything, found.heads, *without])
         stacked = np.stack(lost)
         p = surely_needed(stacked, circuit, permutations=self.discovery.permutations, seed=self.seed)
-        return drops(stacked, circuit, nothing, everything, **self.bootstrap), p
+        return drops(stacked, circuit, nothing, everything, confidence=self.discovery.confidence), p
 
     def curves(self, rankings: Mapping[str, Mapping[HeadId, float]]) -> tuple[pd.DataFrame, dict[str, Any]]:
         """Return F by the number of heads kept (CURVE_COLUMNS) for every ranking and for chance, and the areas."""
@@ -256,7 +260,7 @@ class _Test:
             nothing,
             everything,
             sizes,
-            **self.bootstrap,
+            confidence=self.discovery.confidence,
         )
 
 

@@ -6,18 +6,17 @@ With L the mean denoising loss over images and timesteps,
 
 0 is as bad as no head at all, 1 the full model; a set can exceed 1 where it leaves out heads that do harm. The
 denominator is what there is to explain; where it is not positive, heads do not help and F means nothing: it is NaN.
-Contribution is that denominator in percent of the full model's loss. Intervals are paired bootstraps over
-images of these functions of means. Where the denominator does not surely differ from 0, no interval bounds a ratio
-(Fieller 1954): F is then not given, at a timestep as overall. After Wang et al. 2023 and Hanna et al. 2024, who compare
+Contribution is that denominator in percent of the full model's loss. All are ratios of means over images, and so are
+their intervals (Fieller 1954): where the denominator does not surely differ from 0, none bounds F, at a timestep as
+overall, and none is given. After Wang et al. 2023 and Hanna et al. 2024, who compare
 task metrics; the form with the denoising loss is ours.
 """
 
-from typing import Any
-
 import numpy as np
 
-from diffmech.statistics.bootstrap import Interval, bootstrap_mean, bootstrap_statistic
+from diffmech.statistics.bootstrap import Interval
 from diffmech.statistics.permutation import max_statistic_p, sign_flip_permutation
+from diffmech.statistics.ratios import ratio_interval
 
 
 def faithfulness(
@@ -38,69 +37,38 @@ def with_all(losses: np.ndarray) -> np.ndarray:
 
 
 def faithfulness_interval(
-    sets: np.ndarray, nothing: np.ndarray, everything: np.ndarray, *, draws: int, confidence: float, seed: int
+    sets: np.ndarray, nothing: np.ndarray, everything: np.ndarray, *, confidence: float
 ) -> Interval:
-    """Return F (set,) with intervals; `sets` is (set, sample), the other two (sample,)."""
-    return bootstrap_statistic(
-        lambda kept, none, full: faithfulness(kept, none[:, None], full[:, None]),
-        sets.T,
-        nothing,
-        everything,
-        draws=draws,
-        confidence=confidence,
-        seed=seed,
-    )
+    """Return F (set, ...) with intervals; `sets` is (set, sample, ...), the other two (sample, ...)."""
+    gained = np.moveaxis(nothing - sets, 0, 1)
+    return ratio_interval(gained, (nothing - everything)[:, None], confidence=confidence)
 
 
-def bounded(
-    nothing: np.ndarray, everything: np.ndarray, *, draws: int, confidence: float, seed: int
-) -> np.ndarray | bool:
-    """Return where heads surely help (...), so that an interval bounds F; losses are (sample, ...).
-
-    False for fewer than two images, of which nothing is sure.
-    """
-    contributed = bootstrap_mean(nothing - everything, draws=draws, confidence=confidence, seed=seed)
-    found = np.asarray(contributed.low) > 0
-    return bool(found) if found.ndim == 0 else found
-
-
-def contribution_interval(
-    nothing: np.ndarray, everything: np.ndarray, *, draws: int, confidence: float, seed: int
+def difference_interval(
+    first: np.ndarray, second: np.ndarray, nothing: np.ndarray, everything: np.ndarray, *, confidence: float
 ) -> Interval:
+    """Return F of the sets `first` less F of `second` (set, ...); both are (set, sample, ...)."""
+    gained = np.moveaxis(second - first, 0, 1)
+    return ratio_interval(gained, (nothing - everything)[:, None], confidence=confidence)
+
+
+def contribution_interval(nothing: np.ndarray, everything: np.ndarray, *, confidence: float) -> Interval:
     """Return by how many percent the loss (sample,) rises when no head is kept, with its interval."""
-    return bootstrap_statistic(
-        lambda none, full: 100 * (none / full - 1), nothing, everything, draws=draws, confidence=confidence, seed=seed
-    )
+    return ratio_interval(100 * (nothing - everything), everything, confidence=confidence)
 
 
 def drops(
-    without: np.ndarray,
-    circuit: np.ndarray,
-    nothing: np.ndarray,
-    everything: np.ndarray,
-    *,
-    draws: int,
-    confidence: float,
-    seed: int,
+    without: np.ndarray, circuit: np.ndarray, nothing: np.ndarray, everything: np.ndarray, *, confidence: float
 ) -> Interval:
     """Return by how much F falls (head, 1 + timestep) when each head alone is taken out of the circuit, with intervals.
 
     `without` is (head, sample, timestep), the others (sample, timestep). The first column is over all timesteps, the
     others hold F of one timestep each, NaN where heads do not surely help at that timestep.
     """
-    settings: dict[str, Any] = {"draws": draws, "confidence": confidence, "seed": seed}
-    nothing, everything = with_all(nothing), with_all(everything)
-    found = bootstrap_statistic(
-        lambda lost, kept, none, full: (
-            faithfulness(kept[:, None], none[:, None], full[:, None]) - faithfulness(lost, none[:, None], full[:, None])
-        ),
-        np.moveaxis(with_all(without), 0, 1),
-        with_all(circuit),
-        nothing,
-        everything,
-        **settings,
+    found = difference_interval(
+        with_all(circuit)[None], with_all(without), with_all(nothing), with_all(everything), confidence=confidence
     )
-    known = np.asarray(bounded(nothing, everything, **settings))
+    known = np.isfinite(found.low)
     return Interval(*(np.where(known, end, np.nan) for end in (found.estimate, found.low, found.high)))
 
 

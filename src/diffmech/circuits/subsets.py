@@ -21,13 +21,14 @@ import numpy as np
 import pandas as pd
 
 from diffmech.attention.sites import HeadId
-from diffmech.circuits.faithfulness import faithfulness, mean_faithfulness
+from diffmech.circuits.faithfulness import difference_interval, faithfulness, mean_faithfulness
 from diffmech.circuits.kept import KeptHeads
 from diffmech.circuits.verdict import plain_interval
 from diffmech.config.circuit import DiscoveryConfig
 from diffmech.interventions.targets import Heads
 from diffmech.randomness import generator
-from diffmech.statistics.bootstrap import bootstrap_statistic
+from diffmech.statistics.bootstrap import Interval
+from diffmech.statistics.ratios import ratio_interval
 
 SUBSET_COLUMNS = ["how", "size", "removed", "circuit_without", "model_without", "incompleteness", "low", "high"]
 MINIMALITY_COLUMNS = ["head", "minimality", "minimality_low", "minimality_high", "without"]
@@ -47,7 +48,6 @@ def over_subsets(
     summary holds the incompleteness of the worst K, its mean over random ones, and the heads that are not surely worth
     anything in any K that was tried.
     """
-    bootstrap: dict[str, Any] = {"draws": discovery.draws, "confidence": discovery.confidence, "seed": seed}
     orders = _orders(circuit, discovery.subset_orders, seed)
     tried: dict[Heads, str] = {frozenset(circuit): "whole"}
     tried |= dict.fromkeys(_greedy(chosen_on, circuit, discovery.greedy_heads), "greedy")
@@ -55,31 +55,29 @@ def over_subsets(
     removed, ways = list(tried), list(tried.values())
     worst = int(np.argmax(_incompleteness(chosen_on, circuit, removed)))
     random = np.array([way == "random" for way in ways])
-    nothing, everything, *losses = _mean_losses(tested_on, [*_without(circuit, removed), *_without(chosen_on, removed)])
-
-    def statistic(circuits: np.ndarray, models: np.ndarray, none: np.ndarray, full: np.ndarray) -> np.ndarray:
-        """Return (draw, 3 x subset and the mean over random ones)."""
-        own, rest = (np.asarray(faithfulness(part, none[:, None], full[:, None])) for part in (circuits, models))
-        apart = np.abs(own - rest)
-        mean = apart[:, random].mean(axis=1, keepdims=True) if random.any() else np.zeros((len(own), 1))
-        return np.concatenate([own, rest, apart, mean], axis=1)
-
-    halves = np.split(np.stack(losses, axis=1), 2, axis=1)
-    interval = bootstrap_statistic(statistic, *halves, nothing, everything, **bootstrap)
-    values, low, high = (np.asarray(end) for end in (interval.estimate, interval.low, interval.high))
-    count = len(tried)
-    rows: list[list[Any]] = []
-    for row, (subset, way) in enumerate(tried.items()):
-        apart = [end[2 * count + row] for end in (values, low, high)]
-        rows.append([way, len(subset), _named(subset, circuit), values[row], values[count + row], *apart])
-    minimality = _minimality(chosen_on, tested_on, circuit, orders, bootstrap)
+    nothing, everything, *losses = _mean_losses(tested_on, [*_without(circuit, removed), *_without(tested_on, removed)])
+    own, rest = np.split(np.stack(losses), 2)
+    share = np.asarray(faithfulness(np.stack(losses).mean(axis=1), nothing.mean(), everything.mean()))
+    # the larger of two shares is the one with the smaller loss, which the means tell
+    side = np.where(share[: len(tried)] >= share[len(tried) :], 1.0, -1.0)[:, None]
+    apart = _apart(side * (rest - own), nothing, everything, discovery.confidence)
+    ends = [np.asarray(end) for end in (apart.estimate, apart.low, apart.high)]
+    rows: list[list[Any]] = [
+        [way, len(subset), _named(subset, circuit), share[row], share[len(tried) + row], *(end[row] for end in ends)]
+        for row, (subset, way) in enumerate(tried.items())
+    ]
+    mean = None
+    if random.any():
+        gained = (side * (rest - own))[random].mean(axis=0, keepdims=True)
+        mean = plain_interval(_apart(gained, nothing, everything, discovery.confidence), 0)
+    minimality = _minimality(chosen_on, tested_on, circuit, orders, discovery.confidence)
     idle = minimality.loc[~(minimality["minimality_low"] > 0), "head"].tolist()
     summary = {
         "random": int(random.sum()),
         "greedy": ways.count("greedy"),
-        "mean": plain_interval(interval, 3 * count) if random.any() else None,
+        "mean": mean,
         "worst": {
-            **plain_interval(interval, 2 * count + worst),
+            **plain_interval(apart, worst),
             "how": ways[worst],
             "removed": _named(removed[worst], circuit).split(),
         },
@@ -134,12 +132,18 @@ def _mean_losses(kept: KeptHeads, sets: Sequence[Heads]) -> np.ndarray:
     return kept.losses([NOTHING, kept.everything, *sets], "subsets").mean(axis=2)
 
 
+def _apart(gained: np.ndarray, nothing: np.ndarray, everything: np.ndarray, confidence: float) -> Interval:
+    """Return incompleteness (subset,) from the gain (subset, sample) of the better one; no end is below 0."""
+    found = ratio_interval(gained.T, (nothing - everything)[:, None], confidence=confidence)
+    return Interval(found.estimate, np.maximum(found.low, 0), found.high)
+
+
 def _minimality(
     chosen_on: KeptHeads,
     tested_on: KeptHeads,
     circuit: Sequence[HeadId],
     orders: Sequence[Sequence[HeadId]],
-    bootstrap: dict[str, Any],
+    confidence: float,
 ) -> pd.DataFrame:
     whole = frozenset(circuit)
     before = {head: [NOTHING, *(frozenset(order[: order.index(head)]) for order in orders)] for head in circuit}
@@ -152,17 +156,8 @@ def _minimality(
     best = [before[head][int(row.argmax())] for head, row in zip(circuit, worth, strict=True)]
     sets = [*(whole - K for K in best), *(whole - K - {head} for head, K in zip(circuit, best, strict=True))]
     none, full, *tested = _mean_losses(tested_on, sets)
-    with_it, without = np.split(np.stack(tested, axis=1), 2, axis=1)
-    interval = bootstrap_statistic(
-        lambda kept, lost, none, full: (
-            faithfulness(kept, none[:, None], full[:, None]) - faithfulness(lost, none[:, None], full[:, None])
-        ),
-        with_it,
-        without,
-        none,
-        full,
-        **bootstrap,
-    )
+    with_it, without = np.split(np.stack(tested), 2)
+    interval = difference_interval(with_it, without, none, full, confidence=confidence)
     return pd.DataFrame(
         {
             "head": list(map(str, circuit)),

@@ -22,8 +22,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from diffmech.circuits.faithfulness import bounded, faithfulness, mean_faithfulness
-from diffmech.statistics.bootstrap import Interval, bootstrap_statistic
+from diffmech.circuits.faithfulness import difference_interval, faithfulness_interval, mean_faithfulness
+from diffmech.statistics.bootstrap import Interval
 from diffmech.statistics.multiplicity import holm
 from diffmech.statistics.permutation import permutation_p, sign_flip_permutation
 from diffmech.statistics.reach import (
@@ -60,7 +60,7 @@ class CircuitVerdict:
 
 
 def weigh_circuit(
-    losses: np.ndarray, *, target: float, draws: int, permutations: int, confidence: float, seed: int
+    losses: np.ndarray, *, target: float, permutations: int, confidence: float, seed: int
 ) -> dict[str, Any]:
     """Return what is known of a circuit from losses (set, sample, timestep) of its test images, as JSON can hold it.
 
@@ -73,23 +73,21 @@ def weigh_circuit(
             "its complement and random circuits"
         )
     nothing, everything, circuit, complement = losses[:FIXED].mean(axis=2)
-    settings: dict[str, Any] = {"draws": draws, "confidence": confidence, "seed": seed}
-    sure = bool(bounded(nothing, everything, **settings))
-    interval = bootstrap_statistic(_shares, circuit, complement, nothing, everything, **settings)
-    if not sure:
-        interval = Interval(interval.estimate, np.full(3, np.nan), np.full(3, np.nan))
+    pair = losses[2:FIXED].mean(axis=2)
+    share = faithfulness_interval(pair, nothing, everything, confidence=confidence)
+    beyond = difference_interval(pair[:1], pair[1:], nothing, everything, confidence=confidence)
     difference, contributed = complement - circuit, float((nothing - everything).mean())
     p, null = sign_flip_permutation(np.abs, difference, permutations=permutations, seed=seed)
     n = len(difference)
     error = difference.std(ddof=1) / np.sqrt(n) / contributed if n > 1 and contributed > 0 else np.nan
     return {
         "samples": n,
-        "bounded": sure,
+        "bounded": bool(np.isfinite(beyond.low)[0]),
         "target": target,
-        "target_is": _target(interval, target),
-        "faithfulness": plain_interval(interval, 0),
-        "completeness": plain_interval(interval, 1),
-        "beyond_complement": plain_interval(interval, 2),
+        "target_is": _target(share, target),
+        "faithfulness": plain_interval(share, 0),
+        "completeness": plain_interval(share, 1),
+        "beyond_complement": plain_interval(beyond, 0),
         "p_complement": float(permutation_p(p, null)) if difference.mean() > 0 else 1.0,
         "smallest_p_complement": smallest_sign_flip_p(n, permutations),
         "error_complement": _plain(error),
@@ -138,7 +136,7 @@ def why_no_circuit(first: np.ndarray, second: np.ndarray, contributed: Interval,
     """
     if min(first.shape[1], second.shape[1]) < 2:
         return "too few images"
-    if not contributed.high > least:
+    if contributed.high <= least:
         return "heads help too little" if contributed.estimate > 0 else "heads do not help"
     helps = all(losses[0].mean() > losses[1].mean() for losses in (first, second))
     return "" if contributed.low > least and helps and sure else "contribution cannot be told"
@@ -166,12 +164,6 @@ def _verdict(
     if p > alpha and not {"complement", "random"} & set(short):
         short.append("complement" if weighed["p_complement"] >= weighed["random"]["p"] else "random")
     return ("not found", tuple(short)) if short else ("found", ())
-
-
-def _shares(circuit: np.ndarray, complement: np.ndarray, nothing: np.ndarray, everything: np.ndarray) -> np.ndarray:
-    """Return F of circuit and complement and their difference, (draw, 3)."""
-    ends = [np.asarray(faithfulness(kept, nothing, everything)) for kept in (circuit, complement)]
-    return np.stack([*ends, ends[0] - ends[1]], axis=-1)
 
 
 def _target(interval: Interval, target: float) -> Target:

@@ -42,7 +42,9 @@ class DiscoveryConfig(Inference):
         "circuit.steps and circuit.path.",
     )
     samples: Annotated[int, Field(ge=4)] | None = Field(
-        None, description="Images per domain: the first half chooses, the other half tests; null = ablation.samples."
+        None,
+        description="Images per domain: the first half chooses, the other half tests; null = ablation.samples. With "
+        "fewer than 14 no p-value survives the correction over two domains at 0.05.",
     )
     timesteps: Count | None = Field(
         None, description="How many of the timesteps at which heads are ablated, spread evenly; null = all of them."
@@ -68,6 +70,7 @@ class DiscoveryConfig(Inference):
     greedy_heads: Annotated[int, Field(ge=0)] = Field(
         3, description="Heads taken out of a circuit one after another so that it is least complete; 0 = none."
     )
+    draws: Count = Field(2000, description="Bootstrap draws over images behind the intervals of paths.")
     permutations: Count = Field(
         2000, description="Random signs of the images behind every p-value but that of random circuits."
     )

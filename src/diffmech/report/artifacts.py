@@ -174,7 +174,8 @@ REQUIRED = {
     "recognition": "attribute heldout_accuracy recognised_share low high n",
 }
 BOOLEAN = {
-    *("significant", "confirmed", "confirmed_first", "confirmed_second", "chosen", "monotone", "in_circuit", "needed")
+    *("significant", "confirmed", "confirmed_first", "confirmed_second", "chosen", "monotone", "in_circuit", "needed"),
+    *("circuit",),
 }
 
 
