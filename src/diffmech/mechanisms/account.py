@@ -5,7 +5,7 @@ window of timesteps, and images sampled again with the mechanism removed. The ve
 
 - `causal`: removing it raises the loss, corrected over mechanisms, by more than equally many matched heads do,
   corrected jointly over mechanisms;
-- `not beyond matched heads`: it raises the loss, but random heads of the same layers and size do so too;
+- `not beyond matched heads`: it raises the loss, but was not shown to by more than matched random heads;
 - `helps when removed`: the loss falls;
 - `no effect found`: nothing can be told from zero.
 

@@ -143,8 +143,8 @@ def settings(context: Context) -> str:
         "Statistics": str(config.study.seed),
         "Noise": str(config.latents.seed),
         "Clusters": str(config.mechanisms.seed),
-        "Gallery": str(config.sampling.seed),
-        "Training": str(config.model.training.seed),
+        **({"Gallery": str(config.sampling.seed)} if config.model.source != "pipeline" else {}),
+        **({"Training": str(config.model.training.seed)} if config.model.source == "train" else {}),
         "Untrained copies": f"0 to {config.untrained.seeds - 1}",
     }
     repeat = (

@@ -300,7 +300,7 @@ def denoiser(context: Context) -> str:
     if tables.recognition is None:
         parts.append(
             markup.paragraph(
-                "No recognition check lies beside the weights, so whether generated images show their attributes was"
+                "No recognition check lies beside the weights, so whether generated images show what was asked for was"
                 " not measured."
             )
         )

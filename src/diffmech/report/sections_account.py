@@ -12,7 +12,7 @@ from diffmech.report.context import Context
 from diffmech.report.wording import count, interval, listed, p_value
 
 READ = (
-    "A mechanism is called causal only if removing it raises the loss, and does so more than equally many random heads"
+    "A mechanism is called causal only if removing it {what}, and does so more than equally many random heads"
     " that match it. When: the timesteps at which it was removed, within the window with the largest effect that can be"
     " told from zero."
 )
@@ -36,7 +36,9 @@ def account(context: Context) -> str:
     caption = f"Effect: {effect_title(context.tables.effects)}, {context.method} ablation"
     judged = bool((table["attributes"] != UNKNOWN).any())
     columns = COLUMNS if judged else COLUMNS[:-1]
-    read = f"{READ}{READ_ATTRIBUTES if judged else ''}{CORRECTED}"
+    shifted = effect_title(context.tables.effects).startswith("output")
+    what = "shifts the output" if shifted else "raises the loss"
+    read = f"{READ.format(what=what)}{READ_ATTRIBUTES if judged else ''}{CORRECTED}"
     parts = [markup.paragraph(_causal_sentence(table)), markup.paragraph(read)]
     ran = context.ablated_timesteps
     if not idle.all():

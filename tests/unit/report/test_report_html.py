@@ -81,7 +81,7 @@ def test_random_weights_are_said_to_have_found_nothing(pages):
 def test_missing_optional_tables_are_said_to_be_missing(pages):
     assert "No training history lies beside the weights" in pages[1].text
     assert "No recognition check lies beside the weights" in pages[1].text
-    assert "glasses 90 % (84 to 95)" in pages[0].text.replace("\xa0", " ")
+    assert "glasses in 90 % (84 to 95) of 64" in pages[0].text.replace("\xa0", " ")
 
 
 def test_figures_of_papers_carry_their_source_and_the_warning_about_uniform_attention(pages):

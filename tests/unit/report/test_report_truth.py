@@ -263,6 +263,8 @@ def test_random_weights_are_said_not_to_denoise_and_to_remember_nothing(null):
     assert said.startswith("This denoiser does not denoise at any of the timesteps studied")
     assert "wrong schedule" not in said  # it is used as it should be
     assert "trained on no image" in gap_sentence(null[2])
+    planted = " ".join(troubles(replace(null[2], model={**null[2].model, "source": "planted"})))
+    assert planted.endswith("It was built by hand so that the work of its heads is known, not to denoise well.")
     own = replace(null[2], model={**null[2].model, "source": "custom", "weights": None})
     assert is_untrained(own)
     assert not is_untrained(replace(own, model={**own.model, "weights": "mine.pt"}))
