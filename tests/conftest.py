@@ -32,7 +32,7 @@ def pytest_configure() -> None:
     if os.environ.get("DIFFMECH_TEST_ONEDNN") == "0":
         import torch
 
-        torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
+        torch.backends.mkldnn.enabled = False
 
 
 @pytest.fixture(scope="session")
