@@ -122,8 +122,8 @@ REQUIRED = {
         "untrained_low untrained_high n"
     ),
     "divergence": (
-        "timestep kind divergence low high floor floor_high p p_holm jensen_shannon "
-        "untrained_divergence_max p_untrained significant"
+        "timestep kind divergence low high floor floor_high p p_holm p_least jensen_shannon "
+        "untrained_divergence_max p_untrained smallest n_first n_second significant"
     ),
     "phases": "timestep phase stability",
     "clusters": "kind k chosen silhouette bic ari_sample_bootstrap ari_seeds",
@@ -151,7 +151,7 @@ REQUIRED = {
     ),
     "patching": (
         "domain source group target direction dose window window_first window_last effect low high p_zero_max "
-        "significant control_percentile p_control_adjusted off difference n"
+        "significant smallest control_percentile p_control_adjusted off difference n"
     ),
     "doses": (
         "domain source group target direction slope departure departure_low departure_high p_linear_max monotone n"
@@ -159,7 +159,10 @@ REQUIRED = {
     "circuit_heads": "head site kind rank effect in_circuit timestep drop low high needed",
     "circuit_curve": "size circuit faithfulness low high random_mean random_low random_high random_circuits",
     "circuit_edges": "sender receiver path effect_percent low high p p_holm significant n",
-    "complexity": "variant ratio low high p untrained_low untrained_high untrained_n p_untrained",
+    "complexity": (
+        "variant ratio low high p p_holm p_least n_first n_second untrained_low untrained_high untrained_n p_untrained "
+        "p_untrained_max smallest_ratio significant"
+    ),
     "history": "step loss learning_rate seconds",
     "recognition": "attribute heldout_accuracy recognised_share low high n",
 }

@@ -171,7 +171,8 @@ def complexity_ratio(complexity: pd.DataFrame, published: dict[str, Any], domain
     The band is the range of the untrained copies, for the measures that they have.
     """
     untrained = {"untrained_low": "control_low", "untrained_high": "control_high"}
-    frame = complexity[["variant", "ratio", "low", "high", "p", "p_untrained", *untrained]].rename(columns=untrained)
+    chosen = ["variant", "ratio", "low", "high", "p_holm", "p_untrained_max", *untrained]
+    frame = complexity[chosen].rename(columns=untrained)
     frame["name"] = frame["variant"].map(lambda variant: VARIANTS.get(variant, variant))
     frame["origin"] = "measured here"
     low, high = published["interval"]
@@ -192,8 +193,8 @@ def complexity_ratio(complexity: pd.DataFrame, published: dict[str, Any], domain
             alt.Tooltip("name:N", title="variant"),
             alt.Tooltip("ratio:Q", format=".4g"),
             *from_to(".4g"),
-            alt.Tooltip("p:Q", format=".3g"),
-            alt.Tooltip("p_untrained:Q", title="p against untrained copies", format=".3g"),
+            alt.Tooltip("p_holm:Q", title="p (Holm)", format=".3g"),
+            alt.Tooltip("p_untrained_max:Q", title="p against untrained copies (corrected)", format=".3g"),
         ],
     )
     listed = "; ".join(f"{row.name} {row.ratio:.3f} ({row.low:.3f} to {row.high:.3f})" for row in records(frame))
