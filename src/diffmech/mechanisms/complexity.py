@@ -1,16 +1,18 @@
-"""How much of the circuit each domain uses: three measures of complexity and their ratio between the domains.
+"""How much of the circuit each domain uses: measures of complexity and their ratio between the domains.
 
 The measures are ours, and are never mixed; their ratio first / second domain is the counterpart of the published ratio
 (arXiv 2506.17237), whose formula is not known:
 - effective_heads: (sum e_h)^2 / sum e_h^2 with e_h the mean output shift when head h is ablated: n for n equal heads;
-- effective_keys: mean exp(H) over samples, timesteps and heads, H the attention entropy in nats;
+- effective_keys_self, _cross, _joint: mean exp(H) / keys over samples, timesteps and the heads of one kind of
+  attention, H the attention entropy in nats: the share of its keys that a query uses. Kinds are not mixed, and a head
+  counts by its share: else those with most keys would be all that counts;
 - activation_participation: (tr C)^2 / tr C^2 with C the covariance over samples of all heads' mean outputs, each head
   scaled to unit variance over both domains; the number of dimensions the outputs spread over, mean over timesteps. The
   covariance of few samples spreads over too few, so tr C^2 is estimated without bias from products of distinct samples
   (Chen, Zhang & Zhong 2010); the first 1,000 samples at most.
 Intervals: percentile bootstrap over images, each domain on its own; of activation participation, whose estimate
 resampling would bias, the jackknife of the log ratio. p: permutation of the domain labels, two-sided in the log ratio;
-p_holm is Holm's correction over the three measures, which share their images. Untrained twins give ratios too, as their
+p_holm is Holm's correction over all measures, which share their images. Untrained twins give ratios too, as their
 images differ alike: p_untrained is the rank of the model's distance from the median ratio among those of the twins, on
 the images that they saw, and p_untrained_max the rank among each twin's largest distance over the measures (max-T,
 Westfall & Young 1993; each measure in units of its mean distance over model and twins). `significant`: the interval
@@ -43,6 +45,7 @@ from diffmech.statistics.reach import POWER, joint_rank_threshold, smallest_effe
 
 # Leaving out one of n samples at a time costs n^3 per timestep: seconds with these, 64 times as much with 4,000.
 MOST_SAMPLES = 1000
+KEYS = "effective_keys_"
 OF_TWINS = ("untrained_low", "untrained_high", "untrained_n", "p_untrained", "p_untrained_max")
 
 
@@ -69,19 +72,25 @@ def circuit_complexity(
     trees = open_domains(attention)
     twins, seen = open_untrained(untrained, trees)
     shifts = {domain: read_shifts(ablation[domain], method) for domain in trees}
-    keys = {domain: _keys(tree, timesteps_of(tree)) for domain, tree in trees.items()}
+    kinds = dict.fromkeys(site.kind for site in sites_of(next(iter(trees.values()))))
+    keys = {
+        f"{KEYS}{kind}": {domain: _share_of_keys(tree, kind, timesteps_of(tree)) for domain, tree in trees.items()}
+        for kind in kinds
+    }
     first, second = trees
     timesteps = timesteps_of(trees[first])
     most = min(MOST_SAMPLES, *(tree.sizes["sample"] for tree in trees.values()))
     products = (_head_products(trees, timestep, dict.fromkeys(trees, np.arange(most))) for timestep in timesteps)
-    twin_keys = {domain: _keys(twin, timesteps_of(trees[domain])).mean(axis=-1) for domain, twin in twins.items()}
     n = min(len(positions) for positions in seen.values())
     alike = {domain: positions[:n] for domain, positions in seen.items()}
-    copies = {
-        "effective_keys": (
-            keys[first][seen[first]].mean() / keys[second][seen[second]].mean(),
-            twin_keys[first] / twin_keys[second],
-        ),
+    copies = {}
+    for variant, own in keys.items():
+        of_twins = [
+            _share_of_keys(twins[domain], variant.removeprefix(KEYS), timesteps).mean(axis=-1) for domain in trees
+        ]
+        ratio = own[first][seen[first]].mean() / own[second][seen[second]].mean()
+        copies[variant] = (ratio, of_twins[0] / of_twins[1])
+    copies |= {
         "activation_participation": (
             _participation_ratios(trees, timesteps, alike)[0],
             _participation_ratios(twins, timesteps, dict.fromkeys(twins, np.arange(n))),
@@ -92,7 +101,7 @@ def circuit_complexity(
 
 def complexity_table(
     shifts: Mapping[str, np.ndarray],
-    keys: Mapping[str, np.ndarray],
+    keys: Mapping[str, Mapping[str, np.ndarray]],
     products: Iterable[np.ndarray],
     copies: Mapping[str, tuple[float, np.ndarray]],
     *,
@@ -102,14 +111,15 @@ def complexity_table(
 ) -> pd.DataFrame:
     """Return the table of `circuit_complexity`, with every decision, from what was measured of each image.
 
-    By domain: `shifts` (sample, head), output shifts of single heads, and `keys` (sample,), effective keys. `products`
+    `shifts` are output shifts of single heads (sample, head) by domain; `keys` effective keys (sample,) by measure (one
+    per kind of attention) and domain. `products`
     (sample, sample), one array per timestep, are inner products of head outputs between as many samples of the first
     domain, then of the second. `copies` gives, by measure, the model's ratio on the `copies_n` images per domain that
     the untrained twins saw, and the twins' ratios (twin,).
     """
     rows = [
         compare("effective_heads", shifts, effective_number, complexity, seed),
-        compare("effective_keys", keys, lambda mean: mean, complexity, seed),
+        *(compare(variant, values, lambda mean: mean, complexity, seed) for variant, values in keys.items()),
         _activation_participation(tuple(shifts), products, complexity, seed),
     ]
     against = against_untrained(copies, copies_n, complexity.alpha)
@@ -307,9 +317,11 @@ def _relabelled(n: int, permutations: int, seed: int) -> np.ndarray:
     return np.concatenate([labels, permuted])
 
 
-def _keys(tree: xr.DataTree, timesteps: Sequence[int]) -> np.ndarray:
-    """Return the effective keys of every sample, mean over timesteps and heads, ([twin,] sample)."""
-    return np.exp(per_sample(tree, "entropy").sel(timestep=list(timesteps)).values).mean(axis=(-2, -1))
+def _share_of_keys(tree: xr.DataTree, kind: str, timesteps: Sequence[int]) -> np.ndarray:
+    """Return exp(H) / keys of every sample, mean over timesteps and the heads of a kind, ([twin,] sample)."""
+    entropy = per_sample(tree, "entropy", kind).sel(timestep=list(timesteps)).values.astype(np.float64)
+    keys = np.concatenate([np.full(len(site.heads), site.keys) for site in sites_of(tree) if site.kind == kind])
+    return np.asarray((np.exp(entropy) / keys).mean(axis=(-2, -1)))
 
 
 def _participation_ratios(

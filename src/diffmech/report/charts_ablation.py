@@ -166,7 +166,7 @@ def ablation_methods(effects: pd.DataFrame, domains: tuple[str, ...], names: dic
 
 
 def complexity_ratio(complexity: pd.DataFrame, published: dict[str, Any], domains: tuple[str, ...]) -> alt.LayerChart:
-    """Complexity of the first domain relative to the second, in three variants, beside the published ratio.
+    """Complexity of the first domain relative to the second, in several variants, beside the published ratio.
 
     The band is the range of the untrained copies, for the measures that they have.
     """
@@ -178,7 +178,7 @@ def complexity_ratio(complexity: pd.DataFrame, published: dict[str, Any], domain
     low, high = published["interval"]
     quoted = {"name": "published (other definition)", "ratio": published["value"], "low": low, "high": high}
     frame = pd.concat([frame, pd.DataFrame([{**quoted, "origin": "published"}])])
-    y = alt.Y("name:N", sort=list(frame["name"]), title=None, axis=alt.Axis(labelLimit=200))
+    y = alt.Y("name:N", sort=list(frame["name"]), title=None, axis=alt.Axis(labelLimit=240))
     colour = alt.Color("origin:N", title=None, scale=alt.Scale(domain=["measured here", "published"]))
     title = f"ratio {domains[0]} / {domains[1]}"
     x = alt.X("ratio:Q", title=title, scale=alt.Scale(zero=False, padding=20))

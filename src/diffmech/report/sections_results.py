@@ -247,9 +247,9 @@ def complexity(context: Context, finding: Finding) -> str:
         "How large a circuit each domain uses",
         markup.paragraph(finding.answer),
         markup.paragraph(
-            "Three measures, none of which is the published one, whose formula is not known. Effective heads: over how"
-            " many heads the output shifts of ablations spread. Effective keys: how many places a query uses."
-            " Activation participation: how many directions head outputs use."
+            "Measures of our own, none of which is the published one, whose formula is not known. Effective heads: over"
+            " how many heads the output shifts of ablations spread. Effective keys: what share of its keys a query"
+            " uses. Activation participation: how many directions head outputs use."
         ),
         context.chart(
             "complexity_ratio",

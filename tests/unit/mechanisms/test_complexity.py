@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from planted_captures import SITE, PlantedSite, softmax, write_capture
+from planted_captures import CROSS, SITE, PlantedSite, softmax, write_capture
 from scipy import stats
 
 from diffmech.artifacts import write_store
@@ -101,20 +101,20 @@ def write_study(folder, rng, twins_differ):
     return attention, untrained, ablation
 
 
-def test_effective_keys_of_uniform_attention_are_all_keys_and_ratio_finds_the_sharper_domain(tmp_path):
+def test_effective_keys_of_uniform_attention_are_all_keys_and_the_ratio_finds_the_sharper_domain(tmp_path):
     study = write_study(tmp_path, np.random.default_rng(1), twins_differ=False)
     outputs = [tmp_path / "first.csv", tmp_path / "second.csv"]
     for output in outputs:
         circuit_complexity(*study, output, complexity=SETTINGS, method="mean", seed=0)
     assert outputs[0].read_bytes() == outputs[1].read_bytes()
     table = pd.read_csv(outputs[0]).set_index("variant")
-    assert table.loc["effective_keys", "first"] == pytest.approx(16, rel=1e-4)
+    assert table.loc["effective_keys_self", "first"] == pytest.approx(1, rel=1e-4)  # of 16 keys
     assert table.loc["effective_heads", "first"] == pytest.approx(4, rel=0.01)
     assert table.loc["effective_heads", "ratio"] == pytest.approx(2, rel=0.02)
     assert (table["p"] < 0.01).all()
     assert ((table["low"] < table["ratio"]) & (table["ratio"] < table["high"])).drop("activation_participation").all()
     assert (table["low"] > 1).all()
-    keys = table.loc["effective_keys"]
+    keys = table.loc["effective_keys_self"]
     assert (keys["p_untrained"], keys["p_untrained_max"], keys["untrained_n"]) == (pytest.approx(1 / 20),) * 2 + (8,)
     # untrained copies are not ablated: a difference by effective heads cannot be told from theirs
     assert (keys["significant"], table.loc["effective_heads", "significant"]) == (True, False)
@@ -165,10 +165,12 @@ def simulated(rng, *, keys=1.0, heads=1.0, images=10, twins=19, scatter=1e-6):
         participation(part, np.ones((1, images)))[0] for part in (gram[:images, :images], gram[images:, images:])
     ]
     copies = {
-        "effective_keys": (found["a"].mean() / found["b"].mean(), ratios[:, 0]),
+        "effective_keys_self": (found["a"].mean() / found["b"].mean(), ratios[:, 0]),
         "activation_participation": (dimensions[0] / dimensions[1], ratios[:, 1]),
     }
-    return complexity_table(shifts, found, [gram], copies, copies_n=images, complexity=FEW, seed=0)
+    return complexity_table(
+        shifts, {"effective_keys_self": found}, [gram], copies, copies_n=images, complexity=FEW, seed=0
+    )
 
 
 def test_the_card_finds_a_difference_in_no_more_studies_than_alpha():
@@ -190,6 +192,36 @@ def test_the_smallest_ratio_is_found_about_four_times_in_five(scatter, monkeypat
     found = [simulated(rng, images=24, keys=least, scatter=scatter)["significant"][1] for _ in range(100)]
     assert 0.65 < np.mean(found) < 0.95
     assert np.isinf(simulated(rng, twins=18)["smallest_ratio"][1])
+
+
+def test_effective_keys_of_each_kind_are_shares_of_the_keys_of_each_head(tmp_path):
+    """Not a mean over heads with 16 and with 3 keys, in which those with 16 are all that counts."""
+    rng, attention, untrained = np.random.default_rng(9), {}, {}
+    for domain, sharpness in (("real", 0.0), ("synthetic", 4.0)):
+
+        def sites(lead, sharpness):
+            return {
+                SITE: PlantedSite(
+                    softmax(0 * rng.normal(size=(*lead, 2, 2, 16, 16))), "self", rng.normal(size=(*lead, 2, 2, 3))
+                ),
+                CROSS: PlantedSite(
+                    softmax(sharpness * rng.normal(size=(*lead, 2, 2, 16, 3))),
+                    "cross",
+                    rng.normal(size=(*lead, 2, 2, 3)),
+                ),
+            }
+
+        attention[domain] = [write_capture(tmp_path / f"{domain}.zarr.zip", sites((8,), sharpness), timesteps=(1, 2))]
+        untrained[domain] = write_capture(
+            tmp_path / f"{domain}.twins.zarr.zip", sites((19, 8), 0.1), timesteps=(1, 2), twins=True
+        )
+    _, _, ablation = write_study(tmp_path / "ablation", rng, twins_differ=False)
+    circuit_complexity(attention, untrained, ablation, tmp_path / "c.csv", complexity=SETTINGS, method="mean", seed=0)
+    table = pd.read_csv(tmp_path / "c.csv").set_index("variant")
+    assert table.loc["effective_keys_self", "ratio"] == pytest.approx(1, abs=1e-5)
+    assert table.loc["effective_keys_cross", "first"] == pytest.approx(1, abs=1e-5)
+    assert table.loc["effective_keys_cross", "ratio"] > 1.5
+    assert table["significant"].to_dict() == dict.fromkeys(table.index, False) | {"effective_keys_cross": True}
 
 
 def test_a_difference_without_untrained_copies_is_never_significant():

@@ -421,7 +421,7 @@ def doses_table(effect: bool) -> pd.DataFrame:
 def complexity_table(effect: bool) -> pd.DataFrame:
     """Return the three ratios; with an effect two of them differ from 1."""
     ratios = (1.12, 1.03, 0.99) if effect else (1.01, 1.0, 0.99)
-    names = ("effective_heads", "effective_keys", "activation_participation")
+    names = ("effective_heads", "effective_keys_self", "activation_participation")
     rows = [
         (name, 10.0 * ratio, 10.0, ratio, ratio - 0.02, ratio + 0.02, 0.001 if abs(ratio - 1) > 0.02 else 0.5)
         for name, ratio in zip(names, ratios, strict=True)

@@ -118,9 +118,17 @@ def with_ratios(tables, ratios, p_holm, p_untrained_max):
 @pytest.mark.parametrize(
     ("ratios", "start", "verdict"),
     [
-        ((1.12, 1.10, 1.2), "Yes: larger by effective keys and activation participation, not shown", "found"),
-        ((1.0, 1.10, 1.0), "In part: larger by effective keys, not shown to differ otherwise.", "found"),
-        ((1.0, 0.8, 1.0), "No: smaller by effective keys", "not found"),
+        (
+            (1.12, 1.10, 1.2),
+            "Yes: larger by effective keys of self-attention and activation participation, not shown",
+            "found",
+        ),
+        (
+            (1.0, 1.10, 1.0),
+            "In part: larger by effective keys of self-attention, not shown to differ otherwise.",
+            "found",
+        ),
+        ((1.0, 0.8, 1.0), "No: smaller by effective keys of self-attention", "not found"),
         ((1.0, 1.0, 1.0), "Not shown: none of 3 measures", "not found"),
         # twins are not ablated: what they would show of effective heads is not known
         ((1.12, 1.0, 1.0), "It cannot be told: the domains differ by effective heads, of which", "cannot be told"),
@@ -134,7 +142,8 @@ def test_complexity_is_answered_measure_by_measure(found, ratios, start, verdict
     assert "1.084 ± 0.008" in finding.details[-1]
     assert finding.family.startswith("Corrected over 3 measures: Holm against shuffled labels")
     assert finding.sight == (
-        "Ratios of 1.02 in effective keys and 1.04 in activation participation would be found four times in five."
+        "Ratios of 1.02 in effective keys of self-attention and 1.04 in activation participation would be found four"
+        " times in five."
     )
 
 
@@ -160,8 +169,8 @@ def test_a_ratio_of_untrained_copies_too_is_put_down_to_nothing(found):
         " 1.010." in finding.details[1].replace("\u00a0", " ")
     )
     assert finding.details[3] == (
-        "By effective keys the domains differ more than shuffled labels do, which cannot be told apart from what"
-        " untrained copies show."
+        "By effective keys of self-attention the domains differ more than shuffled labels do, which cannot be told"
+        " apart from what untrained copies show."
     )
     assert "images, not" not in " ".join(finding.details)
 
@@ -220,7 +229,7 @@ def test_copies_that_saw_too_few_images_are_told(found):
     table = found[2].complexity.assign(p_holm=0.003, low=1.1, ratio=1.2, p_untrained_max=[np.nan, 0.05, np.nan])
     finding = answers(replace(found[2], complexity=table.assign(significant=[False, True, False])))["complexity"]
     assert finding.verdict == "found"
-    assert finding.answer == "Yes: larger by effective keys, not shown to differ otherwise."
+    assert finding.answer == "Yes: larger by effective keys of self-attention, not shown to differ otherwise."
     assert finding.details[2].endswith("; untrained copies saw too few images to compare.")
     assert finding.details[3] == (
         "By effective heads and activation participation the domains differ more than shuffled labels do; whether"
