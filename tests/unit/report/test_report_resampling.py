@@ -18,5 +18,5 @@ def test_what_so_many_images_can_show_is_said(found):
     assert "found four times in five if it holds for 90.3 % of images" in told
     (untold,) = sight_sentences(found[2].resampling.assign(n=8), 0.05)
     assert "It cannot be told" in untold
-    assert "8 images allow no corrected p below 0.063; level 0.05 takes 9 (resampling.images)" in untold
+    assert "8 images allow no corrected p below 0.062; level 0.05 takes 9 (resampling.images)" in untold
     assert sight_sentences(pd.DataFrame({"measure": ["ssim"], "n": [16], "domain": ["real"]}), 0.05) == []
