@@ -112,10 +112,9 @@ def complexity_table(
     """Return the table of `circuit_complexity`, with every decision, from what was measured of each image.
 
     `shifts` are output shifts of single heads (sample, head) by domain; `keys` effective keys (sample,) by measure (one
-    per kind of attention) and domain. `products`
-    (sample, sample), one array per timestep, are inner products of head outputs between as many samples of the first
-    domain, then of the second. `copies` gives, by measure, the model's ratio on the `copies_n` images per domain that
-    the untrained twins saw, and the twins' ratios (twin,).
+    per kind of attention) and domain. `products` (sample, sample), one array per timestep, are inner products of head
+    outputs between as many samples of the first domain, then of the second. `copies` gives, by measure, the model's
+    ratio on the `copies_n` images per domain that the untrained twins saw, and the twins' ratios (twin,).
     """
     rows = [
         compare("effective_heads", shifts, effective_number, complexity, seed),

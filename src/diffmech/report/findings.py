@@ -133,7 +133,8 @@ def divergence_finding(tables: Tables, alpha: float, copies: int, permutations: 
         f"Corrected over {count(tests, 'test')} (timesteps x kinds of attention): Holm against shuffled labels, the"
         " largest value of any of them against untrained copies."
     )
-    sight = untold or (f"Found at least four times in five: differences of {listed(sights)}." if sights else "")
+    # what cannot be told says so in its answer
+    sight = f"Found at least four times in five: differences of {listed(sights)}." if sights and not untold else ""
     return Finding(question, verdict, answer, tuple(details), "divergence", family, sight)
 
 
@@ -285,7 +286,7 @@ def complexity_finding(tables: Tables, alpha: float, copies: int, permutations: 
         f"{number(row.smallest_ratio)} in {VARIANTS.get(row.variant, row.variant)}"
         for row in records(table[has_null & table["smallest_ratio"].map(math.isfinite)])
     ]
-    sight = untold or (f"Ratios of {listed(seen)} would be found four times in five." if seen else "")
+    sight = f"Ratios of {listed(seen)} would be found four times in five." if seen and not untold else ""
     return Finding(question, verdict, answer, tuple(details), "complexity", family, sight)
 
 
