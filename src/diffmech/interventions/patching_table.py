@@ -7,9 +7,11 @@ share there and are left out. Intervals are studentised bootstraps over images.
 
 - p_zero: two-sided sign-flip permutation test of effect = 0; p_zero_holm is Holm's correction over targets x windows of
   one (domain, source, direction, dose), over targets for "all"; p_zero_max the one by the maximum statistic instead
-  (`windows.sign_flip_max_p`), which few images can pass too; `significant` is below alpha by it.
+  (`windows.sign_flip_max_p`), which few images can pass too; `significant` is at most alpha by it. `smallest`: the
+  effect that is found by it with 80 % power.
 - p_control: rank among all other targets of the same kind of attention, as in the table of effects. Random weights
-  carry a difference as well: only this tells a head from its like.
+  carry a difference as well, and only this tells a head from its like; but one of them is always the largest, so a rank
+  by itself is no finding.
 
 Dose-response, over all timesteps: `slope` is the least squares slope through 0, `departure` the mean of effect(d) -
 d effect(1) over doses but 0 and 1: above 0 where part of the output brings more than its share, below 0 where it brings
@@ -19,6 +21,7 @@ direction. All definitions are ours.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,7 +31,14 @@ from diffmech.artifacts import open_store, write_csv
 from diffmech.config.patching import PatchingConfig, Windows
 from diffmech.interventions.effects import against_others, control_summary, corrected
 from diffmech.interventions.stores import texts
-from diffmech.interventions.windows import Window, over_windows, resolve_windows, sign_flip_max_p, window_name
+from diffmech.interventions.windows import (
+    Window,
+    over_windows,
+    resolve_windows,
+    sign_flip_max_p,
+    sign_flip_max_smallest,
+    window_name,
+)
 from diffmech.statistics.bootstrap import bootstrap_mean
 from diffmech.statistics.permutation import permutation_p, sign_flip_permutation
 
@@ -39,7 +49,7 @@ COLUMNS = [
     *KEYS,
     *["dose", "window", "window_first", "window_last", "effect", "low", "high", "p_zero", "p_zero_holm", "p_zero_max"],
     *["control_mean", "control_low", "control_high", "control_percentile", "p_control", "p_control_adjusted"],
-    *["off", "difference", "kind", "heads", "n", "significant"],
+    *["off", "difference", "kind", "heads", "n", "smallest", "significant"],
 ]
 DOSE_COLUMNS = [
     *KEYS,
@@ -122,7 +132,7 @@ def effects_of_source(
                 window_last=np.tile([last for _, last in spans], int(ran.sum())),
                 difference=np.tile(spread, int(ran.sum())),
                 n=len(values),
-                significant=rows["p_zero_max"] < patching.alpha,
+                significant=rows["p_zero_max"] <= patching.alpha,
                 direction=direction,
                 dose=dose,
             )
@@ -204,7 +214,8 @@ def _rows(
     """
     shape = values.shape[1:]
     names = ("effect", "low", "high", "p_zero", "p_zero_holm", "p_zero_max")
-    found = {name: np.full(shape, np.nan) for name in (*names, *CONTROLS, "p_control_adjusted")}
+    found = {name: np.full(shape, np.nan) for name in (*names, "smallest", *CONTROLS, "p_control_adjusted")}
+    test: dict[str, Any] = {"permutations": patching.permutations, "seed": seed}
     if len(values):
         interval = bootstrap_mean(values, draws=patching.draws, confidence=patching.confidence, seed=seed)
         found |= dict(zip(names, map(np.asarray, (interval.estimate, interval.low, interval.high)), strict=False))
@@ -212,9 +223,9 @@ def _rows(
         found["p_zero"] = np.asarray(permutation_p(observed, null))
         found["p_zero_holm"] = corrected(found["p_zero"])
         for column in (slice(0, 1), slice(1, None))[: shape[-1]]:
-            found["p_zero_max"][..., column] = sign_flip_max_p(
-                values[..., column], permutations=patching.permutations, seed=seed
-            )
+            family = values[..., column]
+            found["p_zero_max"][..., column] = sign_flip_max_p(family, **test)
+            found["smallest"][..., column] = sign_flip_max_smallest(family, alpha=patching.alpha, **test)
         if complete:
             compared = against_others(part, interval.estimate)
             found |= control_summary(*compared, confidence=patching.confidence)

@@ -1,26 +1,36 @@
-"""How much of the circuit each domain uses: three measures of complexity and their ratio between the domains.
+"""How much of the circuit each domain uses: measures of complexity and their ratio between the domains.
 
 The measures are ours, and are never mixed; their ratio first / second domain is the counterpart of the published ratio
 (arXiv 2506.17237), whose formula is not known:
 - effective_heads: (sum e_h)^2 / sum e_h^2 with e_h the output shift when head h is ablated, mean over all timesteps
   and images: n for n equal heads;
-- effective_keys: mean exp(H) over samples, timesteps and heads, H the attention entropy in nats;
+- effective_keys_self, _cross, _joint: mean exp(H) / keys over samples, timesteps and the heads of one kind of
+  attention, H the attention entropy in nats: the share of its keys that a query uses. Kinds are not mixed, and a head
+  counts by its share: else those with most keys would be all that counts;
 - activation_participation: (tr C)^2 / tr C^2 with C the covariance over samples of all heads' mean outputs, each head
   scaled to unit variance over both domains; the number of dimensions the outputs spread over, mean over timesteps. The
   covariance of few samples spreads over too few, so tr C^2 is estimated without bias from products of distinct samples
   (Chen, Zhang & Zhong 2010); the first 1,000 samples at most.
 Intervals: percentile bootstrap over images, each domain on its own; of activation participation, whose estimate
-resampling would bias, the jackknife of the log ratio. p: permutation of the domain labels, two-sided in the log ratio.
-Untrained twins give ratios too, as their images differ alike; p_untrained is the rank of the model's among them, on the
-images that they saw. They are not ablated, so effective_heads has no such null.
+resampling would bias, the jackknife of the log ratio. p: permutation of the domain labels, two-sided in the log ratio;
+p_holm is Holm's correction over all measures, which share their images. Untrained twins give ratios too, as their
+images differ alike: p_untrained is the rank of the model's distance from the median ratio among those of the twins, on
+the images that they saw, and p_untrained_max the rank among each twin's largest distance over the measures (max-T,
+Westfall & Young 1993; each measure in units of its mean distance over model and twins). `significant`: the interval
+holds no 1, p_holm and p_untrained_max are at most alpha, and the ratio lies to the same side of 1 and of the twins.
+Twins are not ablated, so effective_heads has no such null and is never significant: whether training made a difference
+by it cannot be told.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from scipy.special import ndtri, stdtrit
 
 from diffmech.artifacts import write_csv
 from diffmech.attention.store import per_sample
@@ -31,10 +41,14 @@ from diffmech.mechanisms.captured import open_domains, open_untrained, read, sit
 from diffmech.randomness import generator
 from diffmech.statistics.bootstrap import bootstrap_two_groups
 from diffmech.statistics.jackknife import jackknife_interval
-from diffmech.statistics.permutation import label_permutation, permutation_p
+from diffmech.statistics.multiplicity import holm
+from diffmech.statistics.permutation import label_permutation, max_statistic_p, permutation_p
+from diffmech.statistics.reach import POWER, joint_rank_threshold, smallest_effect, smallest_label_p
 
 # Leaving out one of n samples at a time costs n^3 per timestep: seconds with these, 64 times as much with 4,000.
 MOST_SAMPLES = 1000
+KEYS = "effective_keys_"
+OF_TWINS = ("untrained_low", "untrained_high", "untrained_n", "p_untrained", "p_untrained_max")
 
 
 def circuit_complexity(
@@ -51,46 +65,145 @@ def circuit_complexity(
 
     `attention` and `ablation` (group heads) are stores by domain, `untrained` the store of untrained twins of each;
     `method` is the ablation whose output shift counts. Columns: variant, domain_first, first, domain_second, second,
-    ratio, low, high, p, n_first, n_second, untrained_low, untrained_high (range of the twins' ratios on `untrained_n`
-    images per domain), p_untrained; these are empty where there is no such null. Raises StoreError where the stores
-    lack the method, heads, or the heads' outputs.
+    ratio, low, high, p, p_holm, p_least (the smallest p_holm that so many images and permutations allow), n_first,
+    n_second, untrained_low, untrained_high (range of the twins' ratios on `untrained_n` images per domain),
+    p_untrained, p_untrained_max, smallest_ratio (found with 80 % power, see `smallest_ratio`), significant; those of
+    twins are empty where there is no such null. Raises StoreError where the stores lack the method, heads, or the
+    heads' outputs.
     """
     trees = open_domains(attention)
     twins, seen = open_untrained(untrained, trees)
     shifts = {domain: read_shifts(ablation[domain], method) for domain in trees}
-    keys = {domain: _keys(tree, timesteps_of(tree)) for domain, tree in trees.items()}
+    kinds = dict.fromkeys(site.kind for site in sites_of(next(iter(trees.values()))))
+    keys = {
+        f"{KEYS}{kind}": {domain: _share_of_keys(tree, kind, timesteps_of(tree)) for domain, tree in trees.items()}
+        for kind in kinds
+    }
     first, second = trees
-    keys_seen = keys[first][seen[first]].mean() / keys[second][seen[second]].mean()
-    twin_keys = {domain: _keys(twin, timesteps_of(trees[domain])).mean(axis=-1) for domain, twin in twins.items()}
+    timesteps = timesteps_of(trees[first])
+    most = min(MOST_SAMPLES, *(tree.sizes["sample"] for tree in trees.values()))
+    products = (_head_products(trees, timestep, dict.fromkeys(trees, np.arange(most))) for timestep in timesteps)
     n = min(len(positions) for positions in seen.values())
     alike = {domain: positions[:n] for domain, positions in seen.items()}
-    dimensions_seen = _participation_ratios(trees, timesteps_of(trees[first]), alike)[0]
-    twin_dimensions = _participation_ratios(twins, timesteps_of(trees[first]), dict.fromkeys(twins, np.arange(n)))
+    copies = {}
+    for variant, own in keys.items():
+        of_twins = [
+            _share_of_keys(twins[domain], variant.removeprefix(KEYS), timesteps).mean(axis=-1) for domain in trees
+        ]
+        ratio = own[first][seen[first]].mean() / own[second][seen[second]].mean()
+        copies[variant] = (ratio, of_twins[0] / of_twins[1])
+    copies |= {
+        "activation_participation": (
+            _participation_ratios(trees, timesteps, alike)[0],
+            _participation_ratios(twins, timesteps, dict.fromkeys(twins, np.arange(n))),
+        ),
+    }
+    write_csv(output, complexity_table(shifts, keys, products, copies, copies_n=n, complexity=complexity, seed=seed))
+
+
+def complexity_table(
+    shifts: Mapping[str, np.ndarray],
+    keys: Mapping[str, Mapping[str, np.ndarray]],
+    products: Iterable[np.ndarray],
+    copies: Mapping[str, tuple[float, np.ndarray]],
+    *,
+    copies_n: int,
+    complexity: ComplexityConfig,
+    seed: int,
+) -> pd.DataFrame:
+    """Return the table of `circuit_complexity`, with every decision, from what was measured of each image.
+
+    `shifts` are output shifts of single heads (sample, head) by domain; `keys` effective keys (sample,) by measure (one
+    per kind of attention) and domain. `products` (sample, sample), one array per timestep, are inner products of head
+    outputs between as many samples of the first domain, then of the second. `copies` gives, by measure, the model's
+    ratio on the `copies_n` images per domain that the untrained twins saw, and the twins' ratios (twin,).
+    """
     rows = [
         compare("effective_heads", shifts, effective_number, complexity, seed),
-        compare("effective_keys", keys, lambda mean: mean, complexity, seed)
-        | against_untrained(keys_seen, twin_keys[first] / twin_keys[second], n),
-        _activation_participation(trees, complexity, seed) | against_untrained(dimensions_seen, twin_dimensions, n),
+        *(compare(variant, values, lambda mean: mean, complexity, seed) for variant, values in keys.items()),
+        _activation_participation(tuple(shifts), products, complexity, seed),
     ]
-    write_csv(output, pd.DataFrame(rows).astype({"untrained_n": "Int64"}))
+    against = against_untrained(copies, copies_n, complexity.alpha)
+    missing = dict.fromkeys(OF_TWINS, np.nan)
+    corrected = np.asarray(holm([row["p"] for row in rows]))
+    for row, p_holm in zip(rows, corrected, strict=True):
+        twins = against.get(str(row["variant"]))
+        least = len(rows) * smallest_label_p(row["n_first"], row["n_second"], complexity.permutations)
+        # to the same side of equality and of the twins
+        apart = (row["low"] > 1 and twins.above) or (row["high"] < 1 and not twins.above) if twins else False
+        row |= {
+            "p_holm": p_holm,
+            "p_least": min(1.0, least),
+            **(twins.columns if twins else missing),
+        }
+        row["smallest_ratio"] = smallest_ratio(row, twins, complexity, len(rows))
+        row["significant"] = apart and max(p_holm, row["p_untrained_max"]) <= complexity.alpha
+    return pd.DataFrame(rows).astype({"untrained_n": "Int64"})
 
 
-def against_untrained(ratio: float, twins: np.ndarray, n: int) -> dict[str, float]:
-    """Return the range of the twins' ratios (twin,) and the rank p-value of the model's among them.
+@dataclass(frozen=True)
+class AgainstUntrained:
+    """Columns of the table about the twins of a measure, and, for the log ratio: the median of model and twins,
+    the distance from it that p_untrained_max at alpha takes, and whether the model's lies above it."""
+
+    columns: dict[str, float]
+    middle: float
+    needed: float
+    above: bool
+
+
+def against_untrained(
+    copies: Mapping[str, tuple[float, np.ndarray]], n: int, alpha: float
+) -> dict[str, AgainstUntrained]:
+    """Return by measure the range of the twins' ratios and the ranks of the model's among them, raw and joint.
 
     Ranked by the distance from the median of all, in logarithms, so two-sided. A model that is itself untrained is
-    exchangeable with its twins: its chance of a p at or below alpha is at most alpha. Nothing where a ratio is NaN.
+    exchangeable with its twins: its chance of any p_untrained_max at or below alpha is at most alpha. Measures of which
+    a ratio is NaN are left out.
     """
-    logs = np.log(np.concatenate([[ratio], twins]))
-    if not np.isfinite(logs).all():
+    logs = {variant: np.log(np.concatenate([[ratio], twins])) for variant, (ratio, twins) in copies.items()}
+    logs = {variant: values for variant, values in logs.items() if np.isfinite(values).all()}
+    if not logs:
         return {}
-    distance = np.abs(logs - np.median(logs))
-    return {
-        "untrained_low": float(twins.min()),
-        "untrained_high": float(twins.max()),
-        "untrained_n": n,
-        "p_untrained": float(permutation_p(distance[0], distance[1:])),
-    }
+    values = np.stack(list(logs.values()), axis=1)  # (model and twins, measure)
+    middle = np.median(values, axis=0)
+    distance = np.abs(values - middle)
+    scale = np.where(distance.any(axis=0), distance.mean(axis=0), 1)
+    scaled = distance / scale
+    p = np.asarray(permutation_p(distance[0], distance[1:]))
+    joint = np.asarray(max_statistic_p(scaled[0], scaled[1:]))
+    needed = joint_rank_threshold(distance[1:], scaled[1:], alpha)
+    found = {}
+    for column, variant in enumerate(logs):
+        columns = {
+            "untrained_low": float(np.exp(values[1:, column].min())),
+            "untrained_high": float(np.exp(values[1:, column].max())),
+            "untrained_n": n,
+            "p_untrained": float(p[column]),
+            "p_untrained_max": float(joint[column]),
+        }
+        above = bool(values[0, column] > middle[column])
+        found[variant] = AgainstUntrained(columns, float(middle[column]), float(needed[column]), above)
+    return found
+
+
+def smallest_ratio(
+    row: Mapping[str, Any], twins: AgainstUntrained | None, complexity: ComplexityConfig, tests: int
+) -> float:
+    """Return the ratio above 1 that is found with 80 % power: told from shuffled labels and, where there are, twins.
+
+    By normal theory, from the width of the interval of the log ratio; on the images that the twins saw it is wider by
+    the root of their number. NaN without an interval, infinite where the twins are too few to tell.
+    """
+    freedom = row["n_first"] + row["n_second"] - 2
+    if not 0 < row["low"] <= row["high"]:
+        return float("nan")
+    error = np.log(row["high"] / row["low"]) / (2 * stdtrit(freedom, (1 + complexity.confidence) / 2))
+    least = float(smallest_effect(error, freedom, alpha=complexity.alpha, tests=tests))
+    if twins:
+        wider = np.sqrt(min(row["n_first"], row["n_second"]) / twins.columns["untrained_n"])
+        least = max(least, twins.middle + twins.needed + ndtri(POWER) * error * wider)
+    return float(np.exp(least))
 
 
 def effective_number(effects: np.ndarray) -> np.ndarray:
@@ -105,7 +218,7 @@ def compare(
     measure: Callable[[np.ndarray], np.ndarray],
     complexity: ComplexityConfig,
     seed: int,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Return the row of a measure that is a function of means over samples of `values` (sample, ...) by domain."""
     (first, a), (second, b) = values.items()
     ratio = bootstrap_two_groups(
@@ -167,23 +280,21 @@ def read_shifts(stores: Sequence[Path | str], method: str) -> np.ndarray:
 
 
 def _activation_participation(
-    trees: Mapping[str, xr.DataTree], complexity: ComplexityConfig, seed: int
-) -> dict[str, object]:
-    first, second = trees
-    n = min(MOST_SAMPLES, *(tree.sizes["sample"] for tree in trees.values()))
-    without_one = np.concatenate([np.ones((1, n)), 1 - np.eye(n)])
-    labels = np.repeat([1.0, 0.0], n)[None]
-    permuted = generator(seed, "activation permutation", n).permuted(
-        np.repeat(labels, complexity.permutations, axis=0), axis=1
-    )
-    as_first = np.concatenate([labels, permuted])
-    timesteps = timesteps_of(trees[first])
-    left_out, relabelled = np.zeros((2, 1 + n)), np.zeros((2, 1 + complexity.permutations))
-    for timestep in timesteps:
-        gram = _head_products(trees, timestep, dict.fromkeys(trees, np.arange(n)))
-        for domain, (own, members) in enumerate(((gram[:n, :n], as_first), (gram[n:, n:], 1 - as_first))):
-            left_out[domain] += participation(own, without_one) / len(timesteps)
-            relabelled[domain] += participation(gram, members) / len(timesteps)
+    domains: tuple[str, ...], products: Iterable[np.ndarray], complexity: ComplexityConfig, seed: int
+) -> dict[str, Any]:
+    left_out: np.ndarray | float = 0.0
+    relabelled: np.ndarray | float = 0.0
+    n = timesteps = 0
+    for gram in products:
+        if not timesteps:
+            n = len(gram) // 2
+            without_one = np.concatenate([np.ones((1, n)), 1 - np.eye(n)])
+            as_first = _relabelled(n, complexity.permutations, seed)
+        timesteps += 1
+        groups = ((gram[:n, :n], as_first), (gram[n:, n:], 1 - as_first))
+        left_out = left_out + np.stack([participation(own, without_one) for own, _ in groups])
+        relabelled = relabelled + np.stack([participation(gram, members) for _, members in groups])
+    left_out, relabelled = np.asarray(left_out) / timesteps, np.asarray(relabelled)
     size = np.abs(np.log(relabelled[0] / relabelled[1]))
     first_left_out, second_left_out = np.log(left_out[:, 1:])
     estimates = left_out[:, 0]
@@ -195,12 +306,21 @@ def _activation_participation(
         ends = (float(np.exp(ratio.low)), float(np.exp(ratio.high)))
     p = float(permutation_p(size[0], size[1:]))
     both = (float(estimates[0]), float(estimates[1]))
-    return _row("activation_participation", (first, second), both, ends, p, (n, n))
+    return _row("activation_participation", domains, both, ends, p, (n, n))
 
 
-def _keys(tree: xr.DataTree, timesteps: Sequence[int]) -> np.ndarray:
-    """Return the effective keys of every sample, mean over timesteps and heads, ([twin,] sample)."""
-    return np.exp(per_sample(tree, "entropy").sel(timestep=list(timesteps)).values).mean(axis=(-2, -1))
+def _relabelled(n: int, permutations: int, seed: int) -> np.ndarray:
+    """Return which samples count as the first domain (permutation, sample), the true labels in the first row."""
+    labels = np.repeat([1.0, 0.0], n)[None]
+    permuted = generator(seed, "activation permutation", n).permuted(np.repeat(labels, permutations, axis=0), axis=1)
+    return np.concatenate([labels, permuted])
+
+
+def _share_of_keys(tree: xr.DataTree, kind: str, timesteps: Sequence[int]) -> np.ndarray:
+    """Return exp(H) / keys of every sample, mean over timesteps and the heads of a kind, ([twin,] sample)."""
+    entropy = per_sample(tree, "entropy", kind).sel(timestep=list(timesteps)).values.astype(np.float64)
+    keys = np.concatenate([np.full(len(site.heads), site.keys) for site in sites_of(tree) if site.kind == kind])
+    return np.asarray((np.exp(entropy) / keys).mean(axis=(-2, -1)))
 
 
 def _participation_ratios(
@@ -239,12 +359,12 @@ def _head_products(trees: Mapping[str, xr.DataTree], timestep: int, samples: Map
 
 def _row(
     variant: str,
-    domains: tuple[str, str],
+    domains: tuple[str, ...],
     estimates: tuple[float, float],
     ends: tuple[float, float],
     p: float,
     sizes: tuple[int, int],
-) -> dict[str, object]:
+) -> dict[str, Any]:
     return {
         "variant": variant,
         "domain_first": domains[0],
@@ -257,5 +377,4 @@ def _row(
         "p": p,
         "n_first": sizes[0],
         "n_second": sizes[1],
-        **dict.fromkeys(("untrained_low", "untrained_high", "untrained_n", "p_untrained"), np.nan),
     }

@@ -1,11 +1,12 @@
 """Attention entropy per head and timestep, and how far it diverges between two domains.
 
 Entropy H_i = -sum_j p_ij ln p_ij in nats, averaged over queries (arXiv 2506.17237 reports such values), always beside
-its bound ln(keys) and the same architecture untrained. The divergence is ours: at each timestep the mean over heads of
-|mean H in one domain - mean H in the other|. The absolute value is biased upwards, so the divergence stands beside
-the floor that permuted domain labels give. Two criteria make a timestep significant: the labels matter more than chance
-(permutation, Holm over timesteps), and the trained model tells the domains apart better than every untrained twin does
-at any timestep on the very same images (rank of the maximum, Westfall & Young 1993).
+its bound ln(keys) and the same architecture untrained. The divergence is ours: at each timestep, for each kind of
+attention by itself since their bounds differ, the mean over heads of |mean H in one domain - mean H in the other|. The
+absolute value is biased upwards, so the divergence stands beside the floor that permuted domain labels give. Two
+criteria make it significant, both corrected over timesteps and kinds: the labels matter more than chance (permutation,
+Holm), and the trained model tells the domains apart better than every untrained twin does in any kind at any timestep
+on the very same images (rank of the maximum, Westfall & Young 1993).
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import xarray as xr
+from scipy.special import ndtri
 
 from diffmech.artifacts import write_csv
 from diffmech.attention.store import per_sample
@@ -27,6 +29,7 @@ from diffmech.statistics.effect_sizes import (
 )
 from diffmech.statistics.multiplicity import holm
 from diffmech.statistics.permutation import label_permutation, max_statistic_p, permutation_p
+from diffmech.statistics.reach import POWER, joint_rank_threshold, smallest_label_p
 
 # The floor of the Jensen-Shannon divergence is only a mean, which this many permutations settle.
 FLOOR_PERMUTATIONS = 100
@@ -80,11 +83,13 @@ def entropy_divergence(
     entropy: EntropyConfig,
     seed: int,
 ) -> None:
-    """Write the divergence between the two domains per timestep, for all heads and for each kind of attention.
+    """Write the divergence between the two domains per timestep and kind of attention.
 
-    Columns: timestep, kind ("all", "self", "cross", "joint"), divergence (nats), low, high, floor, floor_high (mean and
-    95 % quantile under permuted labels), p, p_holm, jensen_shannon (nats, mean over heads), jensen_shannon_floor,
-    untrained_divergence_max (over twins and timesteps, on `untrained_n` images per domain), p_untrained, significant.
+    Columns: timestep, kind ("self", "cross", "joint"), divergence (nats), low, high, floor, floor_high (mean and 95 %
+    quantile under permuted labels), p, p_holm, p_least (the smallest p_holm that so many images and permutations
+    allow), jensen_shannon (nats, mean over heads), jensen_shannon_floor, untrained_divergence_max (over twins and
+    timesteps, on `untrained_n` images per domain), p_untrained, smallest (nats, found with at least 80 % power),
+    n_first, n_second, significant.
 
     The interval contains the true value with at least its confidence, also where that is 0 or many heads do not differ,
     where resampling the divergence itself would miss it (see `divergence_interval`). It can lie below a divergence that
@@ -92,53 +97,81 @@ def entropy_divergence(
     """
     trees = open_domains(attention)
     twins, seen = open_untrained(untrained, trees)
-    first, second = trees
-    timesteps = timesteps_of(trees[first])
-    table_of_heads = head_table(trees[first])
-    kinds = _kinds(table_of_heads["kind"])
+    timesteps = timesteps_of(trees[next(iter(trees))])
+    kinds = head_table(trees[next(iter(trees))])["kind"].to_numpy()
     values = {domain: _entropy(tree) for domain, tree in trees.items()}
-    weights = np.stack([np.isin(table_of_heads["kind"], members) for members in kinds.values()], axis=1).astype(float)
+    copies = {domain: _entropy(twins[domain], timesteps).mean(axis=1) for domain in trees}
+    write_csv(output, divergence_table(values, copies, seen, kinds, timesteps, entropy=entropy, seed=seed))
+
+
+def divergence_table(
+    values: Mapping[str, np.ndarray],
+    copies: Mapping[str, np.ndarray],
+    seen: Mapping[str, np.ndarray],
+    kinds: np.ndarray,
+    timesteps: Sequence[int],
+    *,
+    entropy: EntropyConfig,
+    seed: int,
+) -> pd.DataFrame:
+    """Return the table of `entropy_divergence`, with every decision, from the entropies of the two domains.
+
+    By domain: `values` (sample, timestep, head), means of untrained twins over images `copies` (twin, timestep, head),
+    and which of the samples the twins saw. `kinds` (head,) name the kind of attention of each head.
+    """
+    first, second = values
+    a, b = values[first], values[second]
+    names = [kind for kind in ("self", "cross", "joint") if kind in kinds]
+    weights = np.stack([kinds == kind for kind in names], axis=1).astype(float)
     weights /= weights.sum(axis=0)
 
     def divergence(mean_first: np.ndarray, mean_second: np.ndarray) -> np.ndarray:
         return np.abs(mean_first - mean_second) @ weights  # (draw, timestep, kind)
 
-    a, b = values[first], values[second]
     observed, null = label_permutation(divergence, a, b, permutations=entropy.permutations, seed=seed)
     p = np.asarray(permutation_p(observed, null))
     low, high = divergence_interval(a, b, weights, draws=entropy.draws, confidence=entropy.confidence, seed=seed)
     spread, spread_floor = _jensen_shannon(a, b, weights, seed)
-    twin_means = [_entropy(twins[domain], timesteps).mean(axis=1) for domain in (first, second)]
-    twin_divergence = divergence(twin_means[0], twin_means[1])  # (twin, timestep, kind)
-    on_same_images = divergence(a[seen[first]].mean(axis=0), b[seen[second]].mean(axis=0))
-    beyond_untrained = p_untrained(on_same_images, twin_divergence)
-    rows = []
-    for position, kind in enumerate(kinds):
-        corrected = holm(p[:, position])
-        rows.append(
-            pd.DataFrame(
-                {
-                    "timestep": timesteps,
-                    "kind": kind,
-                    "divergence": np.asarray(observed)[:, position],
-                    "low": low[:, position],
-                    "high": high[:, position],
-                    "floor": null[..., position].mean(axis=0),
-                    "floor_high": np.quantile(null[..., position], 0.95, axis=0),
-                    "p": p[:, position],
-                    "p_holm": corrected,
-                    "jensen_shannon": spread[:, position],
-                    "jensen_shannon_floor": spread_floor[:, position],
-                    "untrained_divergence_max": twin_divergence[..., position].max(),
-                    "p_untrained": beyond_untrained[:, position],
-                    "untrained_n": min(len(positions) for positions in seen.values()),
-                    "significant": (corrected < entropy.alpha) & (beyond_untrained[:, position] <= entropy.alpha),
-                }
-            )
-        )
-    table = pd.concat(rows)
-    order = table["kind"].map({kind: index for index, kind in enumerate(kinds)})
-    write_csv(output, table.assign(order=order).sort_values(["timestep", "order"], kind="stable").drop(columns="order"))
+    of_twins = divergence(copies[first], copies[second])  # (twin, timestep, kind)
+    seen_a, seen_b = a[seen[first]], b[seen[second]]
+    on_same_images = divergence(seen_a.mean(axis=0), seen_b.mean(axis=0))
+    p_twins, needed = against_untrained(on_same_images, of_twins, entropy.alpha)
+    p_holm = holm(p)
+    least = p.size * smallest_label_p(len(a), len(b), entropy.permutations)
+    columns = {
+        "divergence": np.asarray(observed),
+        "low": low,
+        "high": high,
+        "floor": null.mean(axis=0),
+        "floor_high": np.quantile(null, 0.95, axis=0),
+        "p": p,
+        "p_holm": p_holm,
+        "jensen_shannon": spread,
+        "jensen_shannon_floor": spread_floor,
+        "untrained_divergence_max": np.broadcast_to(of_twins.max(axis=(0, 1)), p.shape),
+        "p_untrained": p_twins,
+        "smallest": np.maximum(
+            np.quantile(null, 1 - entropy.alpha / p.size, axis=0, method="higher") + _margin(a, b, weights),
+            needed + _margin(seen_a, seen_b, weights),
+        ),
+        "significant": (p_holm <= entropy.alpha) & (p_twins <= entropy.alpha),
+    }
+    table = pd.DataFrame({"timestep": np.repeat(timesteps, len(names)), "kind": names * len(timesteps)})
+    for name, array in columns.items():
+        table[name] = array.ravel()
+    sizes = {"untrained_n": min(len(seen_a), len(seen_b)), "n_first": len(a), "n_second": len(b)}
+    return table.assign(p_least=min(1.0, least), **sizes).sort_values("timestep", kind="stable", ignore_index=True)
+
+
+def _margin(a: np.ndarray, b: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return by how much a divergence must exceed what it is compared with to do so with 80 % power, (timestep, kind).
+
+    The estimate is on average no less than the divergence, and scatters at most as its heads' differences with their
+    signs do.
+    """
+    sign = np.sign(a.mean(axis=0) - b.mean(axis=0))
+    variances = [((values * sign) @ weights).var(axis=0) / max(len(values) - 1, 1) for values in (a, b)]
+    return np.asarray(ndtri(POWER) * np.sqrt(sum(variances)))
 
 
 def divergence_interval(
@@ -168,25 +201,24 @@ def divergence_interval(
     return np.maximum(0, estimate - high), estimate - low
 
 
-def p_untrained(trained: np.ndarray, twins: np.ndarray) -> np.ndarray:
-    """Return the rank p-value of `trained` `(timestep, kind)` among each twin's maximum over timesteps.
+def against_untrained(trained: np.ndarray, twins: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rank p-values of `trained` `(timestep, kind)` among each twin's maximum, and what `alpha` takes.
 
-    `twins` is `(twin, timestep, kind)`. Where the studied model is itself untrained it is exchangeable with its twins,
-    so the chance of any timestep at or below alpha is at most alpha.
+    `twins` is `(twin, timestep, kind)`; the maximum is over timesteps and kinds, each kind in units of the mean over
+    all models of their largest value of that kind. Where the studied model is itself untrained it is exchangeable with
+    its twins, so the chance of any p at or below alpha is at most alpha. The second result is the divergence of each
+    kind that p at or below `alpha` takes, `(kind,)`.
     """
-    return np.asarray(max_statistic_p(trained, twins, axis=0))
+    largest = np.concatenate([trained[None], twins]).max(axis=1)  # (model, kind)
+    scale = np.where(largest.any(axis=0), largest.mean(axis=0), 1)
+    p = np.asarray(max_statistic_p(trained / scale, twins / scale))
+    return p, joint_rank_threshold(largest[1:], largest[1:] / scale, alpha)
 
 
 def head_table(tree: xr.DataTree) -> pd.DataFrame:
     """Return head, site, kind and h_max (nats) of every head of a capture, in its order."""
     rows = [(head, site.name, site.kind, np.log(site.keys)) for site in sites_of(tree) for head in site.heads]
     return pd.DataFrame(rows, columns=["head", "site", "kind", "h_max"])
-
-
-def _kinds(kinds: pd.Series) -> dict[str, list[str]]:
-    """Return the families of heads that get a divergence of their own."""
-    present = list(dict.fromkeys(kinds))
-    return {"all": present, **{kind: [kind] for kind in ("self", "cross", "joint") if kind in present}}
 
 
 def _entropy(tree: xr.DataTree, timesteps: Sequence[int] | None = None) -> np.ndarray:

@@ -126,8 +126,8 @@ REQUIRED = {
         "untrained_low untrained_high n"
     ),
     "divergence": (
-        "timestep kind divergence low high floor floor_high p p_holm jensen_shannon "
-        "untrained_divergence_max p_untrained significant"
+        "timestep kind divergence low high floor floor_high p p_holm p_least jensen_shannon "
+        "untrained_divergence_max p_untrained smallest n_first n_second significant"
     ),
     "phases": "timestep phase stability",
     "clusters": "kind k chosen silhouette bic ari_sample_bootstrap ari_seeds",
@@ -157,7 +157,7 @@ REQUIRED = {
     ),
     "patching": (
         "domain source group target direction dose window window_first window_last effect low high p_zero_max "
-        "significant control_percentile p_control_adjusted off difference n"
+        "significant smallest control_percentile p_control_adjusted off difference n"
     ),
     "doses": (
         "domain source group target direction slope departure departure_low departure_high p_linear_max monotone n"
@@ -169,7 +169,10 @@ REQUIRED = {
     "circuit_curve": "ranking size faithfulness low high drawn",
     "circuit_subsets": "how size removed circuit_without model_without incompleteness low high",
     "circuit_edges": "sender receiver path effect_percent low high p p_holm significant n",
-    "complexity": "variant ratio low high p untrained_low untrained_high untrained_n p_untrained",
+    "complexity": (
+        "variant ratio low high p p_holm p_least n_first n_second untrained_low untrained_high untrained_n p_untrained "
+        "p_untrained_max smallest_ratio significant"
+    ),
     "history": "step loss learning_rate seconds",
     "recognition": "attribute heldout_accuracy recognised_share low high n",
 }

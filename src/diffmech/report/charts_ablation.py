@@ -171,18 +171,19 @@ def ablation_methods(effects: pd.DataFrame, domains: tuple[str, ...], names: dic
 
 
 def complexity_ratio(complexity: pd.DataFrame, published: dict[str, Any], domains: tuple[str, ...]) -> alt.LayerChart:
-    """Complexity of the first domain relative to the second, in three variants, beside the published ratio.
+    """Complexity of the first domain relative to the second, in several variants, beside the published ratio.
 
     The band is the range of the untrained copies, for the measures that they have.
     """
     untrained = {"untrained_low": "control_low", "untrained_high": "control_high"}
-    frame = complexity[["variant", "ratio", "low", "high", "p", "p_untrained", *untrained]].rename(columns=untrained)
+    chosen = ["variant", "ratio", "low", "high", "p_holm", "p_untrained_max", *untrained]
+    frame = complexity[chosen].rename(columns=untrained)
     frame["name"] = frame["variant"].map(lambda variant: VARIANTS.get(variant, variant))
     frame["origin"] = "measured here"
     low, high = published["interval"]
     quoted = {"name": "published (other definition)", "ratio": published["value"], "low": low, "high": high}
     frame = pd.concat([frame, pd.DataFrame([{**quoted, "origin": "published"}])])
-    y = alt.Y("name:N", sort=list(frame["name"]), title=None, axis=alt.Axis(labelLimit=200))
+    y = alt.Y("name:N", sort=list(frame["name"]), title=None, axis=alt.Axis(labelLimit=240))
     colour = alt.Color("origin:N", title=None, scale=alt.Scale(domain=["measured here", "published"]))
     title = f"ratio {domains[0]} / {domains[1]}"
     x = alt.X("ratio:Q", title=title, scale=alt.Scale(zero=False, padding=20))
@@ -197,8 +198,8 @@ def complexity_ratio(complexity: pd.DataFrame, published: dict[str, Any], domain
             alt.Tooltip("name:N", title="variant"),
             alt.Tooltip("ratio:Q", format=".4g"),
             *from_to(".4g"),
-            alt.Tooltip("p:Q", format=".3g"),
-            alt.Tooltip("p_untrained:Q", title="p against untrained copies", format=".3g"),
+            alt.Tooltip("p_holm:Q", title="p (Holm)", format=".3g"),
+            alt.Tooltip("p_untrained_max:Q", title="p against untrained copies (corrected)", format=".3g"),
         ],
     )
     listed = "; ".join(f"{row.name} {row.ratio:.3f} ({row.low:.3f} to {row.high:.3f})" for row in records(frame))

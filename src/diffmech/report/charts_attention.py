@@ -16,7 +16,6 @@ from diffmech.report.drawing import (
 
 NULL_PANEL = "untrained copies"
 KINDS = {
-    "all": "all heads",
     "self": "self-attention",
     "cross": "cross-attention",
     "joint": "joint attention",
@@ -155,12 +154,14 @@ def entropy_divergence(divergence: pd.DataFrame) -> alt.FacetChart:
     )
     chart = alt.layer(band, floor, line, bars, untrained, points).properties(width=220, height=220)
     facets = in_panels(chart, "panel", frame, kinds, columns=3)
-    every = frame[frame["panel"] == kinds[0]]
+    told = [
+        f"For {kind} it runs from {part['divergence'].min():.3g} to {part['divergence'].max():.3g} nats;"
+        f" {int(part['significant'].sum())} of {len(part)} timesteps beat both nulls."
+        for kind, part in frame.groupby("panel", sort=False)
+    ]
     return finish(
         facets,
-        f"Entropy divergence between the domains per timestep, in panels {', '.join(kinds)}. For {kinds[0]} it runs"
-        f" from {every['divergence'].min():.3g} to {every['divergence'].max():.3g} nats;"
-        f" {int(every['significant'].sum())} of {len(every)} timesteps beat both nulls.",
+        f"Entropy divergence between the domains per timestep, in panels {', '.join(kinds)}. {' '.join(told)}",
         panels=3,
     )
 

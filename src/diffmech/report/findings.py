@@ -14,7 +14,7 @@ import pandas as pd
 from diffmech.config.root import Config
 from diffmech.errors import StoreError
 from diffmech.report.artifacts import Tables, effect_title, largest, records
-from diffmech.report.denoising import gap_sentence, is_untrained
+from diffmech.report.denoising import gap_sentence
 from diffmech.report.naming import (
     confirmed_alone,
     confirmed_labels,
@@ -24,6 +24,7 @@ from diffmech.report.naming import (
     smallest_found,
 )
 from diffmech.report.wording import VARIANTS, count, interval, limits, listed, number, p_value
+from diffmech.statistics.reach import images_needed
 
 # "cannot be told": no outcome could have been called found; what it would take is said. "no fair control": nothing to
 # compare with. "caution": no question of found or not.
@@ -50,10 +51,10 @@ class Finding:
 def findings(tables: Tables, config: Config) -> list[Finding]:
     """Return the answers of the study, in the order in which a reader asks."""
     return [
-        divergence_finding(tables, config.entropy.alpha, config.untrained.seeds),
+        divergence_finding(tables, config.entropy.alpha, config.untrained.seeds, config.entropy.permutations),
         mechanism_finding(tables, config.mechanisms.alpha, config.untrained.seeds),
         ablation_finding(tables, config.ablation.alpha, config.ablation.methods[0]),
-        complexity_finding(tables, config.complexity.alpha, config.untrained.seeds),
+        complexity_finding(tables, config.complexity.alpha, config.untrained.seeds, config.complexity.permutations),
         confounder_finding(tables, config),
     ]
 
@@ -74,40 +75,83 @@ def out_of_reach(copies: int, alpha: float) -> str | None:
     )
 
 
-def divergence_finding(tables: Tables, alpha: float, copies: int) -> Finding:
+def labels_out_of_reach(table: pd.DataFrame, alpha: float, tests: int, permutations: int) -> str | None:
+    """Return why no permutation of domain labels can give a p at or below `alpha` after Holm, None where one can.
+
+    `table` has the columns p_least, n_first and n_second.
+    """
+    least = float(table["p_least"].min())
+    if least <= alpha:
+        return None
+    images, wanted = int(table[["n_first", "n_second"]].to_numpy().max()), images_needed(alpha, tests)
+    needed = [f"{wanted} images per domain (capture.samples)"] if images < wanted else []
+    if tests / (1 + permutations) > alpha:
+        needed.append(f"{math.ceil(tests / alpha):,} permutations")
+    return (
+        f"It cannot be told: {count(images, 'image')} per domain and {permutations:,} permutations over"
+        f" {count(tests, 'test')} allow no p below {number(least, 2)}, and level {alpha:g} takes {listed(needed)}."
+    )
+
+
+def divergence_finding(tables: Tables, alpha: float, copies: int, permutations: int) -> Finding:
     """Do heads attend differently to the two domains?"""
     first, second = tables.domains
-    table = tables.divergence[tables.divergence["kind"] == "all"].sort_values("timestep")
-    hits = table[table["significant"]]
-    peak = largest(table, "divergence")
     question = f"Do heads attend differently to {first} and {second} images?"
-    span = f"{number(table['divergence'].min())} to {number(table['divergence'].max())} nats"
-    shuffled = f"Shuffled domain labels alone give up to {number(table['floor_high'].max())} nats"
-    largest_copy = f"the largest untrained copy gives {number(table['untrained_divergence_max'].max())}"
-    details = [
-        (
-            f"Over timesteps the mean absolute entropy difference per head is {span}; it is largest at t = "
-            f"{peak['timestep']:g}: {interval(peak['divergence'], peak['low'], peak['high'], 'nats')}."
-        ),
-        f"{shuffled}; {largest_copy} nats.",
-    ]
-    if len(hits):
-        share = peak["divergence"] / tables.entropy["h_max"].mean()
-        details.append(f"As a share of the most possible entropy the largest difference is {number(100 * share, 2)} %.")
-        answer = f"Yes, at {len(hits)} of {len(table)} timesteps the difference beats both nulls."
-        return Finding(question, "found", answer, tuple(details), "divergence")
-    by_labels = int((table["p_holm"] < alpha).sum())
-    untold = out_of_reach(copies, alpha)
-    if by_labels and untold:
-        details.append(f"At {count(by_labels, 'timestep')} the domains differ more than shuffled labels do.")
-        return Finding(question, "caution", untold, tuple(details), "divergence")
-    if by_labels:
+    details, found, unlike, sights = [], [], [], []
+    for kind, table in tables.divergence.groupby("kind", sort=False):
+        peak = largest(table, "divergence")
+        name = attention(kind)
+        share = share_of_bound(tables, str(kind), peak["timestep"])
         details.append(
-            f"At {count(by_labels, 'timestep')} the domains differ more than shuffled labels do, but not shown to by"
-            " more than in untrained copies, so that training need not have brought it about."
+            f"{name.capitalize()}: over timesteps the mean absolute entropy difference per head is"
+            f" {number(table['divergence'].min())} to {number(table['divergence'].max())} nats; it is largest at t ="
+            f" {peak['timestep']:g}: {interval(peak['divergence'], peak['low'], peak['high'], 'nats')}, on average"
+            f" {number(100 * share, 2)} % of the most possible entropy of a head. Shuffled domain labels alone give up"
+            f" to {number(table['floor_high'].max())} nats, the largest untrained copy"
+            f" {number(table['untrained_divergence_max'].max())} nats."
         )
-    answer = f"No: at none of {len(table)} timesteps does the difference beat both nulls."
-    return Finding(question, "not found", answer, tuple(details), "divergence")
+        hits = int(table["significant"].sum())
+        if hits:
+            found.append(f"at {hits} of {count(len(table), 'timestep')} of {name}")
+        by_labels = int(((table["p_holm"] <= alpha) & ~table["significant"]).sum())
+        if by_labels:
+            unlike.append(f"at {count(by_labels, 'timestep')} of {name}")
+        if table["smallest"].map(math.isfinite).all():
+            sights.append(f"{number(table['smallest'].max())} nats in {name}")
+    tests, kinds = len(tables.divergence), tables.divergence["kind"].nunique()
+    untold = labels_out_of_reach(tables.divergence, alpha, tests, permutations) or out_of_reach(copies, alpha)
+    if unlike:
+        where = listed(unlike)
+        details.append(
+            f"{where[0].upper()}{where[1:]} the domains differ more than shuffled labels do, which cannot be told apart"
+            " from what untrained copies show."
+        )
+    verdict: Verdict = "found" if found else "cannot be told" if untold else "not found"
+    if found:
+        answer = f"Yes, {listed(found)} the difference beats both nulls."
+    elif untold:
+        answer = untold
+    else:
+        answer = f"Not shown: at none of {count(tests // kinds, 'timestep')} does the difference beat both nulls."
+    family = (
+        f"Corrected over {count(tests, 'test')} (timesteps x kinds of attention): Holm against shuffled labels, the"
+        " largest value of any of them against untrained copies."
+    )
+    # what cannot be told says so in its answer
+    sight = f"Found at least four times in five: differences of {listed(sights)}." if sights and not untold else ""
+    return Finding(question, verdict, answer, tuple(details), "divergence", family, sight)
+
+
+def attention(kind: object) -> str:
+    """Return the name of a kind of attention in a sentence."""
+    return f"{kind} attention" if kind == "joint" else f"{kind}-attention"
+
+
+def share_of_bound(tables: Tables, kind: str, timestep: float) -> float:
+    """Return the mean over the heads of a kind of |difference of entropy| / ln(keys), each head by its own bound."""
+    cells = tables.entropy[(tables.entropy["kind"] == kind) & (tables.entropy["timestep"] == timestep)]
+    shares = cells.pivot(index="head", columns="domain", values="normalised")[list(tables.domains)]
+    return float((shares.iloc[:, 0] - shares.iloc[:, 1]).abs().mean())
 
 
 def mechanism_finding(tables: Tables, alpha: float, copies: int) -> Finding:
@@ -129,10 +173,11 @@ def mechanism_finding(tables: Tables, alpha: float, copies: int) -> Finding:
             f"Clusters recur when images are resampled with an adjusted Rand index of {number(ari.min(), 2)} to "
             f"{number(ari.max(), 2)} (1 = always the same, 0 = chance)."
         )
-    uniform = float((tables.entropy["normalised"] > 0.99).mean())
+    uniform = (tables.entropy["normalised"] > 0.99).groupby(tables.entropy["kind"], sort=False).mean()
+    shares = [f"{number(100 * share, 2)} % of {attention(kind)}" for kind, share in uniform.items()]
     details.append(
-        f"{number(100 * uniform, 2)} % of all head, timestep and domain cells are within 1 % of uniform attention,"
-        " where no specialisation can exist."
+        f"Of all head, timestep and domain cells {listed(shares)} are within 1 % of uniform attention, where no"
+        " specialisation can exist."
     )
     family = (
         f"All names hold together at level {alpha:g}: by rank among the largest excess of {copies} untrained copies"
@@ -199,46 +244,62 @@ def ablation_finding(tables: Tables, alpha: float, method: str) -> Finding:
     return Finding(question, "not found", answer, tuple(details), "ablation")
 
 
-def complexity_finding(tables: Tables, alpha: float, copies: int) -> Finding:
+def complexity_finding(tables: Tables, alpha: float, copies: int, permutations: int) -> Finding:
     """Does the first domain use a larger circuit?"""
     first, second = tables.domains
     table = tables.complexity
     quoted = published(tables.references, "complexity_ratio")
-    differs = (table["p"] < alpha) & ((table["low"] > 1) | (table["high"] < 1))
-    as_untrained = differs & (table["p_untrained"] > alpha)  # not where there is no such null
-    apart = table[differs & ~as_untrained]
-    larger, smaller = apart[apart["ratio"] > 1], apart[apart["ratio"] < 1]
     details = [
         f"{VARIANTS.get(row.variant, row.variant).capitalize()}: {interval(row.ratio, row.low, row.high)},"
-        f" {p_value(row.p)}{untrained_ratios(row)}."
+        f" {p_value(row.p_holm)} after correction{untrained_ratios(row)}."
         for row in records(table)
     ]
+    apart, has_null = table[table["significant"]], table["p_untrained_max"].notna()
+    by_labels = (table["p_holm"] <= alpha) & ~table["significant"]
+    larger, smaller = apart[apart["ratio"] > 1], apart[apart["ratio"] < 1]
     verdict: Verdict = "found" if len(larger) else "not found"
-    untold = out_of_reach(copies, alpha)
+    untold = labels_out_of_reach(table[has_null], alpha, len(table), permutations) if has_null.any() else None
+    untold = untold or out_of_reach(copies, alpha)
     if len(apart):
         parts = [f"larger by {measures(larger)}"] if len(larger) else []
         parts += [f"smaller by {measures(smaller)}"] if len(smaller) else []
         parts += ["not shown to differ otherwise"] if len(apart) < len(table) else []
-        answer = f"{'Yes' if len(larger) == len(table) else 'In part' if len(larger) else 'No'}: {', '.join(parts)}."
-    elif as_untrained.any() and untold:
-        answer, verdict = untold, "caution"
-    elif as_untrained.any():
-        answer = "Not shown: no measure of complexity differs surely by more than in untrained copies."
-    else:
-        answer = f"No: none of {count(len(table), 'measure')} of complexity differs from a ratio of 1."
-    if as_untrained.any() and not untold:
-        details.append(
-            f"By {measures(table[as_untrained])} the domains differ more than shuffled labels do, but not shown to by"
-            " more than in untrained copies, so that training need not have brought it about."
+        answer = (
+            f"{'Yes' if len(larger) == has_null.sum() else 'In part' if len(larger) else 'No'}: {', '.join(parts)}."
         )
-    elif as_untrained.any() and answer != untold:
-        by = measures(table[as_untrained])
-        details.append(f"By {by} the domains differ more than shuffled labels do. {untold}")
+    elif untold:
+        answer, verdict = untold, "cannot be told"
+    elif (by_labels & ~has_null).any():
+        by = measures(table[by_labels & ~has_null])
+        answer = f"It cannot be told: the domains differ by {by}, of which there are no untrained copies."
+        verdict = "cannot be told"
+    else:
+        answer = (
+            f"Not shown: none of {count(len(table), 'measure')} of complexity differs by more than shuffled labels and"
+            " untrained copies do."
+        )
+    if (by_labels & has_null).any():
+        details.append(
+            f"By {measures(table[by_labels & has_null])} the domains differ more than shuffled labels do, which cannot"
+            " be told apart from what untrained copies show."
+        )
+    if (by_labels & ~has_null).any():
+        details.append(
+            f"By {measures(table[by_labels & ~has_null])} the domains differ more than shuffled labels do; whether"
+            " training made that difference cannot be told."
+        )
     details.append(f"Published, by a definition that is not known: {quoted['value']} ± {quoted['error']}.")
-    if len(apart) and is_untrained(tables):
-        verdict = "caution"
     question = f"Do {first} images need a larger circuit than {second} ones?"
-    return Finding(question, verdict, answer, tuple(details), "complexity")
+    family = (
+        f"Corrected over {count(len(table), 'measure')}: Holm against shuffled labels, the largest distance of any of"
+        f" them ({measures(table[has_null])}) against untrained copies."
+    )
+    seen = [
+        f"{number(row.smallest_ratio)} in {VARIANTS.get(row.variant, row.variant)}"
+        for row in records(table[has_null & table["smallest_ratio"].map(math.isfinite)])
+    ]
+    sight = f"Ratios of {listed(seen)} would be found four times in five." if seen and not untold else ""
+    return Finding(question, verdict, answer, tuple(details), "complexity", family, sight)
 
 
 def measures(rows: pd.DataFrame) -> str:
@@ -248,7 +309,7 @@ def measures(rows: pd.DataFrame) -> str:
 
 def untrained_ratios(row: Any) -> str:
     """Return, for the end of a sentence, what the untrained copies of a row of the complexity table give."""
-    if pd.isna(row.p_untrained):
+    if pd.isna(row.p_untrained_max):
         why = "were not ablated" if row.variant == "effective_heads" else "saw too few images to compare"
         return f"; untrained copies {why}"
     given = limits(row.untrained_low, row.untrained_high, 4)
@@ -300,7 +361,7 @@ def published(references: dict[str, Any], key: str) -> dict[str, Any]:
 
 def measured_counterparts(tables: Tables, method: str) -> dict[str, str]:
     """Return, for each published figure, what was measured here, or why nothing was."""
-    divergence = tables.divergence[tables.divergence["kind"] == "all"]["divergence"]
+    divergence = tables.divergence.groupby("kind", sort=False)["divergence"].agg(["min", "max"])
     effects = tables.effects[
         (tables.effects["group"] == "mechanisms")
         & (tables.effects["method"] == method)
@@ -312,7 +373,10 @@ def measured_counterparts(tables: Tables, method: str) -> dict[str, str]:
     ]
     counterparts = {
         "complexity_ratio": "; ".join(ratios),
-        "entropy_divergence": f"{number(divergence.min())} to {number(divergence.max())} nats",
+        "entropy_divergence": "; ".join(
+            f"{attention(kind)} {number(row['min'])} to {number(row['max'])} nats"
+            for kind, row in divergence.iterrows()
+        ),
         "ablation_degradation": (
             f"{number(effects.min())} to {number(effects.max())} % ({method} ablation of mechanisms)"
             if len(effects)
@@ -330,10 +394,13 @@ def _labelled_entropy(tables: Tables, label: str) -> str:
         return f"no head earned the label {label}"
     joined = tables.entropy.merge(cells[["head", "phase_first", "phase_last"]], on="head")
     joined = joined[joined["timestep"].between(joined["phase_first"], joined["phase_last"])]
-    heads = joined["head"].nunique()
-    keys = sorted({round(float(value), 3) for value in joined["h_max"]})
-    most = " or ".join(f"{value:.3f}" for value in keys)
-    return (
-        f"{number(joined['entropy'].mean())} nats, mean over {count(heads, 'head')} "
-        f"({number(joined['entropy'].min())} to {number(joined['entropy'].max())}; most possible {most})"
-    )
+    told = []
+    for kind, part in joined.groupby("kind", sort=False):
+        most = " or ".join(f"{value:.3f}" for value in sorted({round(float(value), 3) for value in part["h_max"]}))
+        told.append(
+            f"{attention(kind)} {number(part['entropy'].mean())} nats, mean over"
+            f" {count(part['head'].nunique(), 'head')} ({number(part['entropy'].min())} to"
+            f" {number(part['entropy'].max())}; most possible {most}; {number(100 * part['normalised'].mean(), 2)} % of"
+            " it on average)"
+        )
+    return "; ".join(told)

@@ -18,7 +18,8 @@ READ = (
 )
 READ_ATTRIBUTES = (
     " Attributes: what changes in images that are sampled again from the same noise without these heads, as"
-    " a change of the probability, by a classifier, of the attribute, or of what was asked for (with it or without it)."
+    " the median change of the probability, by a classifier, of the attribute, or of what was asked for (with it or"
+    " without it)."
 )
 CORRECTED = " All p-values are corrected over mechanisms."
 COLUMNS = ["mechanism", "images", "verdict", "effect of removing it", "matched heads", "when", "attributes that change"]

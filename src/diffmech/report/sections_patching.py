@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from diffmech.config.patching import attribute_of
+from diffmech.config.patching import PatchingConfig, attribute_of
 from diffmech.report import markup
 from diffmech.report.artifacts import effect_title, largest, records
 from diffmech.report.charts_patching import FULL_DOSE, between, span, timesteps_within
@@ -10,6 +10,7 @@ from diffmech.report.condition import is_conditional
 from diffmech.report.context import Context
 from diffmech.report.findings import mechanism_names
 from diffmech.report.wording import count, interval, listed, number, p_value
+from diffmech.statistics.reach import smallest_sign_flip_p, units_needed
 
 ENOUGH = 0.01  # share of the difference below which a departure from a straight line is not worth a word
 
@@ -117,9 +118,12 @@ def patching(context: Context) -> str:
         " head alone is sufficient. Taken away: put back into the second, 100 % means that it is necessary. The two"
         " need not agree, since heads can stand in for each other."
     )
+    alpha = context.config.patching.alpha
     caution = (
-        "A dot marks a share that differs from zero after correction. Random weights carry a difference as well, so a"
-        " dot is a fact about the network and no sign of training."
+        "A dot marks a share that differs from zero, corrected over all heads and windows of one pair of passes and one"
+        f" direction (level {alpha:g} for each of these). Random weights carry a difference as well, so a dot is a fact"
+        " about the network and no sign of training. Where a head stands among the others of its kind is shown in its"
+        " cell; one of them is always the largest, so that is no test."
     )
     return markup.section(
         "patching",
@@ -171,26 +175,46 @@ def patching_sentences(context: Context) -> list[str]:
         for direction, verb in (("denoising", "brings"), ("noising", "takes away")):
             rows = part[part["direction"] == direction]
             if len(rows):
-                found = _strongest_sentence(rows, verb, context.patched_timesteps)
+                found = _strongest_sentence(rows, verb, context.config.patching, context.patched_timesteps)
                 parts.append(f"{found[0].upper()}{found[1:]}" if parts else found)
-        apart = number(100 * float(part["difference"].mean()) ** 0.5, 2)
+        over_all = table[(table["domain"] == domain) & (table["source"] == source) & (table["window"] == "all")]
+        apart = number(100 * float(over_all["difference"].mean()) ** 0.5, 2)
         about = f"{count(int(part['n'].max()), 'image')}; the predictions differ by {apart} % of their size"
         sentences.append(f"{passes[0].upper()}{passes[1:]} ({about}): {' '.join(parts)}")
     return sentences
 
 
-def _strongest_sentence(rows: pd.DataFrame, verb: str, ran: list[float]) -> str:
-    heads, hits = rows["target"].nunique(), rows[rows["significant"]]
+def _strongest_sentence(rows: pd.DataFrame, verb: str, patching: PatchingConfig, ran: list[float]) -> str:
+    heads, hits, images = rows["target"].nunique(), rows[rows["significant"]], int(rows["n"].max())
     top = largest(hits if len(hits) else rows, "effect")
     share = interval(100 * top["effect"], 100 * top["low"], 100 * top["high"], "%")
     what = f"{top['target']}, {share} at {timesteps_within(top['window_first'], top['window_last'], ran)}"
+    untold = untold_by(images, patching)
+    if untold:
+        return f"whether any head {verb} a share cannot be told: {untold}; the largest estimate is {what}."
+    seen = rows["smallest"].median()
     if hits.empty:
-        return f"no head {verb} a share of the difference that can be told from zero; the largest estimate is {what}."
+        sight = f"; of the median head a share of {number(100 * seen, 2)} % would be found four times in five"
+        return (
+            f"no head {verb} a share of the difference that can be told from zero; the largest estimate is {what}"
+            f"{sight if pd.notna(seen) else ''}."
+        )
     single = hits["target"].nunique()
     plural = {"brings": "bring", "takes away": "take away"}[verb]
     return (
         f"{single} of {heads} heads {verb if single == 1 else plural} a share of the difference that can be told from"
-        f" zero; the largest share is that of {what}."
+        f" zero; the largest estimate of these is {what}."
+    )
+
+
+def untold_by(images: int, patching: PatchingConfig) -> str:
+    """Return why random signs of so few images can tell nothing, empty where they can."""
+    least = smallest_sign_flip_p(images, patching.permutations)
+    if least <= patching.alpha:
+        return ""
+    return (
+        f"{count(images, 'image')} allow no p below {number(least, 2)}, and level {patching.alpha:g} takes"
+        f" {units_needed(patching.alpha)} (patching.samples)"
     )
 
 
@@ -199,21 +223,28 @@ def dose_sentence(context: Context) -> str:
     table = context.tables.doses
     if table.empty:
         return "Only the whole output was replaced, so there is no dose-response."
-    heads = table["target"].nunique()
-    bent = table[(table["p_linear_max"] < context.config.patching.alpha) & (table["departure"].abs() > ENOUGH)]
+    heads, patching = table["target"].nunique(), context.config.patching
+    bent = table[(table["p_linear_max"] <= patching.alpha) & (table["departure"].abs() > ENOUGH)]
     backward = table.loc[~table["monotone"], "target"].nunique()
     order = (
-        "All rise or fall steadily with the dose"
+        "All mean curves rise or fall steadily with the dose"
         if not backward
-        else f"{count(backward, 'curve turns', 'curves turn')} back"
+        else f"{count(backward, 'mean curve turns', 'mean curves turn')} back"
     )
-    if bent.empty:
-        far = table.iloc[int(table["departure"].abs().to_numpy().argmax())]
-        value, low, high = (100 * float(far[name]) for name in ("departure", "departure_low", "departure_high"))
+    families = len(table.groupby(["domain", "source", "group", "direction"]))
+    family = (
+        f" Corrected over the heads of one pair of passes and one direction (level {patching.alpha:g} for each of"
+        f" {families})."
+    )
+    untold = untold_by(int(table["n"].max()), patching)
+    if bent.empty or untold:
+        top = table.iloc[int(table["departure"].abs().to_numpy().argmax())]
+        middle, low, high = (100 * float(top[name]) for name in ("departure", "departure_low", "departure_high"))
+        told = f"cannot be told: {untold}" if untold else "was not shown"
         return (
-            f"Of the {heads} heads that move most none was shown to depart from a straight line by more than"
-            f" {number(100 * ENOUGH, 1)} % of the difference; the largest departure is"
-            f" {interval(value, low, high, '%', 2)}, of {far['target']} on {far['domain']} images. {order}."
+            f"That part of the output moves another than its part of the share {told}, for any of the {heads} heads"
+            f" that move most; the largest estimate of such a departure is {interval(middle, low, high, '%', 2)} of the"
+            f" difference. {order}.{family}"
         )
     most = bent.iloc[int(bent["departure"].abs().to_numpy().argmax())]
     way = "more" if most["departure"] > 0 else "less"
@@ -223,7 +254,7 @@ def dose_sentence(context: Context) -> str:
     share = [100 * float(most[name]) for name in ("departure", "departure_low", "departure_high")]
     departure = interval(share[0], share[1], share[2], "%", 2)
     return (
-        f"{which} of {heads} heads {departs} from a straight line, the farthest is {most['target']} ({moved},"
-        f" {most['domain']} images): part of its"
-        f" output moves {way} than its part, by {departure} of the difference. {order}."
+        f"{which} of {heads} heads {departs} from a straight line; the largest estimate is that of {most['target']}"
+        f" ({moved}, {most['domain']} images): part of its output moves {way} than its part, by {departure} of the"
+        f" difference. {order}.{family}"
     )

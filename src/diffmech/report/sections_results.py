@@ -6,7 +6,7 @@ from diffmech.mechanisms.labels import ENDINGS
 from diffmech.report import markup
 from diffmech.report.artifacts import effect_title
 from diffmech.report.context import Context
-from diffmech.report.findings import Finding, measured_counterparts, mechanism_names
+from diffmech.report.findings import Finding, attention, measured_counterparts, mechanism_names
 from diffmech.report.naming import name_of, own_probe
 from diffmech.report.pictures import Example, mechanism_examples
 from diffmech.report.weights import about_weights
@@ -28,10 +28,14 @@ def entropy(context: Context) -> str:
         " layers can be compared. Where a head is as high in the panel of the untrained copies, its entropy alone is no"
         " sign of anything learned."
     )
-    inside = table["entropy"].between(table["untrained_low"], table["untrained_high"]).mean()
+    inside = table["entropy"].between(table["untrained_low"], table["untrained_high"])
+    shares = [
+        f"{number(100 * share, 2)} % of {attention(kind)}"
+        for kind, share in inside.groupby(table["kind"], sort=False).mean().items()
+    ]
     sure = (
-        f"{number(100 * inside, 2)} % of all head, timestep and domain cells lie within the range of the untrained"
-        f" copies. Bounds: {'; '.join(sorted(bounds))}."
+        f"Of all head, timestep and domain cells {listed(shares)} lie within the range of the untrained copies. Bounds:"
+        f" {'; '.join(sorted(bounds))}."
     )
     return markup.section(
         "entropy",
@@ -59,7 +63,7 @@ def divergence(context: Context, finding: Finding) -> str:
         " of these differences. A mean of sizes is never zero, even if the domains do not differ. So the grey area"
         " shows what shuffled domain labels reach in 95 % of cases, the dashed grey line their mean, and the dashed"
         " coloured line the largest value of any untrained copy. A diamond marks a timestep that beats both after"
-        " correction."
+        " correction over timesteps and kinds of attention."
     )
     return markup.section(
         "divergence",
@@ -68,7 +72,7 @@ def divergence(context: Context, finding: Finding) -> str:
         markup.paragraph(read),
         context.chart(
             "entropy_divergence",
-            "Entropy divergence per timestep, over all heads and by kind of attention, with intervals.",
+            "Entropy divergence per timestep, over the heads of each kind of attention, with intervals.",
         ),
         "<h3>Whole distributions</h3>",
         context.chart(
@@ -155,9 +159,11 @@ def phase_sentence(context: Context) -> str:
     ]
     if len(spans) == 1:
         return "The timesteps form one phase: no border is worth its penalty."
+    # the table has a row per timestep: a border counts once, however long the phase that it opens
+    borders = table.drop_duplicates("phase")
     return (
         f"{count(len(spans), 'phase')}: {listed(spans)}. Their borders recur in"
-        f" {number(100 * table['stability'].mean(), 2)} % of resampled image sets, on average."
+        f" {number(100 * borders['stability'].mean(), 2)} % of resampled image sets, on average."
     )
 
 
@@ -253,14 +259,14 @@ def complexity(context: Context, finding: Finding) -> str:
         "How large a circuit each domain uses",
         markup.paragraph(finding.answer),
         markup.paragraph(
-            "Three measures, none of which is the published one, whose formula is not known. Effective heads: over how"
-            " many heads the output shifts of ablations spread. Effective keys: how many places a query uses."
-            " Activation participation: how many directions head outputs use."
+            "Measures of our own, none of which is the published one, whose formula is not known. Effective heads: over"
+            " how many heads the output shifts of ablations spread. Effective keys: what share of its keys a query"
+            " uses. Activation participation: how many directions head outputs use."
         ),
         context.chart(
             "complexity_ratio",
             "Ratio of the domains with intervals; the dotted line is equality. Grey: the range of the untrained copies,"
-            " whose weights are random; where there is none, they were not measured.",
+            " on the same images with random weights; where there is none, they were not measured.",
         ),
     )
 

@@ -4,7 +4,9 @@ import math
 
 VARIANTS = {
     "effective_heads": "effective heads",
-    "effective_keys": "effective keys",
+    "effective_keys_self": "effective keys of self-attention",
+    "effective_keys_cross": "effective keys of cross-attention",
+    "effective_keys_joint": "effective keys of joint attention",
     "activation_participation": "activation participation",
 }
 

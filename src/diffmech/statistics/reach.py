@@ -83,5 +83,37 @@ def smallest_effect_among(draws: int, *, alpha: float, tests: int = 1, power: fl
     return float(brentq(short, 0, FARTHEST, xtol=1e-3)) if short(FARTHEST) > 0 else math.inf
 
 
+def rank_threshold(draws: np.ndarray, alpha: float) -> float:
+    """Return what a value must exceed for its rank among the draws `(draw,)` to give p at or below `alpha`; inf: none.
+
+    For a family of tests on one scale `draws` are the maxima of each draw over them.
+    """
+    allowed = math.floor(alpha * (1 + len(draws)) + 1e-9) - 1
+    return float(np.sort(draws)[-1 - allowed]) if allowed >= 0 else math.inf
+
+
+def joint_rank_threshold(draws: np.ndarray, scaled: np.ndarray, alpha: float) -> np.ndarray:
+    """Return what the value of each test `(test,)` must exceed for its joint rank to give p at or below `alpha`.
+
+    `draws` are `(draw, test)`, at least 0; `scaled` the same over the mean of each test's draws and value. The value is
+    part of that mean: a larger one makes the unit larger, in which the draws of other tests are as far out.
+    """
+    count, needed = 1 + len(draws), []
+    for test in range(draws.shape[1]):
+        own, others = rank_threshold(draws[:, test], alpha), np.delete(scaled, test, axis=1)
+        far = rank_threshold(others.max(axis=1), alpha) if others.shape[1] else 0.0
+        beyond = draws[:, test].sum() * far / (count - far) if far < count else math.inf
+        needed.append(max(own, beyond))
+    return np.array(needed)
+
+
+def images_needed(alpha: float, tests: int = 1) -> int:
+    """Return how many images each of two domains needs so that permuted labels can give p at or below `alpha`.
+
+    After Holm over `tests`; permutations must not be fewer than tests / alpha either.
+    """
+    return next(n for n in range(1, 1000) if tests * 2 / math.comb(2 * n, n) <= alpha)
+
+
 def _smallest(share: float, permutations: int) -> float:
     return (1 + permutations * share) / (1 + permutations)

@@ -14,7 +14,7 @@ _SAMPLED = [
 ]
 JUDGED = [
     *("images", "control_images", "features", "clip", "inception", "attributes", "text_attributes", "examples"),
-    *("draws", "permutations", "confidence", "distance_draws"),
+    *("draws", "confidence", "distance_draws"),
 ]
 PLANTED = (
     "a planted denoiser reads the image from its noisy input by heads that were built for little noise, so it makes no "

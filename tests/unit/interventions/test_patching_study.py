@@ -27,6 +27,7 @@ from diffmech.interventions.patching_table import (
 )
 from diffmech.interventions.replay import Passes, open_latent_files
 from diffmech.interventions.targets import Target, single_heads
+from diffmech.interventions.windows import sign_flip_max_p, sign_flip_max_smallest
 from diffmech.models.denoiser import Condition, Denoiser
 from diffmech.planted.images import draw_images, places
 from diffmech.planted.roles import build_network, shuffled_layers
@@ -148,6 +149,19 @@ def test_p_values_of_patches_that_move_nothing_are_uniform_and_keep_the_family_w
         smallest += table[table["window"] != "all"].groupby("direction")["p_zero_max"].min().tolist()
     assert kstest(p, "uniform").pvalue > 0.01
     assert np.mean(np.array(smallest) <= 0.1) < 0.18  # 0.1 expected, 80 families
+
+
+@pytest.mark.parametrize("images", [7, 16])
+def test_the_smallest_share_is_found_about_four_times_in_five(images: int) -> None:
+    """One of twenty tests has an effect, of the size that its own study says, in sixty studies."""
+    rng, found = np.random.default_rng(images), []
+    for _ in range(60):
+        null = rng.normal(0, 0.1, (images, 20))
+        least = np.median(sign_flip_max_smallest(null, permutations=499, seed=0, alpha=0.05))
+        null[:, 0] += least
+        found.append(sign_flip_max_p(null, permutations=499, seed=0)[0] <= 0.05)
+    assert 0.6 <= np.mean(found) <= 0.97
+    assert np.isinf(sign_flip_max_smallest(null[:5], permutations=499, seed=0, alpha=0.05)).all()
 
 
 def test_a_straight_dose_response_has_its_slope_and_no_departure_a_bent_one_has() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from planted_captures import SITE, PlantedSite, softmax, write_capture
+from planted_captures import CROSS, SITE, PlantedSite, softmax, write_capture
 from scipy import stats
 
 from diffmech.artifacts import write_store
@@ -16,6 +16,7 @@ from diffmech.mechanisms.complexity import (
     against_untrained,
     circuit_complexity,
     compare,
+    complexity_table,
     effective_number,
     participation,
     read_shifts,
@@ -23,6 +24,8 @@ from diffmech.mechanisms.complexity import (
 from diffmech.statistics.jackknife import jackknife_interval
 
 SETTINGS = ComplexityConfig(draws=300, permutations=299)
+FEW = ComplexityConfig(draws=60, permutations=99)
+ALPHA = 0.05
 
 
 def test_equal_effects_count_every_head_and_a_single_effect_counts_one():
@@ -148,22 +151,24 @@ def write_study(folder, rng, twins_differ):
     return attention, untrained, ablation
 
 
-def test_effective_keys_of_uniform_attention_are_all_keys_and_ratio_finds_the_sharper_domain(tmp_path):
+def test_effective_keys_of_uniform_attention_are_all_keys_and_the_ratio_finds_the_sharper_domain(tmp_path):
     study = write_study(tmp_path, np.random.default_rng(1), twins_differ=False)
     outputs = [tmp_path / "first.csv", tmp_path / "second.csv"]
     for output in outputs:
         circuit_complexity(*study, output, complexity=SETTINGS, method="mean", seed=0)
     assert outputs[0].read_bytes() == outputs[1].read_bytes()
     table = pd.read_csv(outputs[0]).set_index("variant")
-    assert table.loc["effective_keys", "first"] == pytest.approx(16, rel=1e-4)
+    assert table.loc["effective_keys_self", "first"] == pytest.approx(1, rel=1e-4)  # of 16 keys
     assert table.loc["effective_heads", "first"] == pytest.approx(4, rel=0.01)
     assert table.loc["effective_heads", ["n_first", "n_second"]].tolist() == [20, 20]
     assert table.loc["effective_heads", "ratio"] == pytest.approx(2, rel=0.02)
     assert (table["p"] < 0.01).all()
     assert ((table["low"] < table["ratio"]) & (table["ratio"] < table["high"])).drop("activation_participation").all()
     assert (table["low"] > 1).all()
-    keys = table.loc["effective_keys"]
-    assert (keys["p_untrained"], keys["untrained_n"]) == (pytest.approx(1 / 20), 8)
+    keys = table.loc["effective_keys_self"]
+    assert (keys["p_untrained"], keys["p_untrained_max"], keys["untrained_n"]) == (pytest.approx(1 / 20),) * 2 + (8,)
+    # untrained copies are not ablated: a difference by effective heads cannot be told from theirs
+    assert (keys["significant"], table.loc["effective_heads", "significant"]) == (True, False)
     assert 0.99 < keys["untrained_low"] <= keys["untrained_high"] < 1.01
     assert table.loc["effective_heads", ["untrained_low", "untrained_n", "p_untrained"]].isna().all()
     with pytest.raises(StoreError, match="has no ablation 'zero'; it has \\['mean'\\]"):
@@ -180,16 +185,101 @@ def test_a_ratio_that_untrained_models_show_too_does_not_stand_out_among_them(tm
 
 
 def test_an_untrained_model_stands_out_among_its_twins_no_more_often_than_alpha():
+    """By any of two measures on scales of their own; 2,000 studies tell 0.05 from 0.1 by ten standard errors."""
     rng = np.random.default_rng(5)
-    ratios = np.exp(0.3 + rng.gamma(2.0, size=(2000, 20)))
-    found = np.mean(
-        [
-            against_untrained(own, twins, 8)["p_untrained"] <= 0.05
-            for own, twins in zip(ratios[:, 0], ratios[:, 1:], strict=True)
-        ]
+    ratios = np.exp(0.3 + rng.gamma(2.0, size=(2000, 20, 2)) * [1, 30])
+    found, apart = [], []
+    for own in ratios:
+        against = against_untrained({name: (own[0, k], own[1:, k]) for k, name in enumerate("ab")}, 8, ALPHA)
+        found.append(min(each.columns["p_untrained_max"] for each in against.values()) <= ALPHA)
+        apart.append(min(each.columns["p_untrained"] for each in against.values()) <= ALPHA)
+    assert abs(np.mean(found) - ALPHA) < 3 * np.sqrt(ALPHA * (1 - ALPHA) / len(ratios))
+    assert np.mean(apart) > 0.08  # where each measure is ranked by itself
+    assert against_untrained({"a": (np.nan, np.ones(19))}, 8, ALPHA) == {}
+
+
+def products(rng, images, dimensions):
+    """Return inner products between images of two domains whose heads' outputs spread over so many dimensions."""
+    x = np.concatenate([rng.normal(size=(images, 40)) * (np.arange(40) < most) for most in dimensions])
+    return x @ x.T
+
+
+def simulated(rng, *, keys=1.0, heads=1.0, images=10, twins=19, scatter=1e-6):
+    """Return the table of one study whose domains differ by these ratios; its twins, always the same, by `scatter`."""
+    effects = rng.gamma(1.0, size=12)
+    shifts = {d: effects * rng.gamma(6.0, 1 / 6, (images, 12)) for d in ("a", "b")}
+    shifts["b"][:, 6:] /= heads
+    found = {d: ratio * rng.gamma(50.0, 0.1, images) for d, ratio in (("a", keys), ("b", 1.0))}
+    ratios = np.exp(scatter * np.random.default_rng(0).normal(size=(twins, 2)))
+    gram = products(rng, images, (20, 20))
+    dimensions = [
+        participation(part, np.ones((1, images)))[0] for part in (gram[:images, :images], gram[images:, images:])
+    ]
+    copies = {
+        "effective_keys_self": (found["a"].mean() / found["b"].mean(), ratios[:, 0]),
+        "activation_participation": (dimensions[0] / dimensions[1], ratios[:, 1]),
+    }
+    return complexity_table(
+        shifts, {"effective_keys_self": found}, [gram], copies, copies_n=images, complexity=FEW, seed=0
     )
-    assert abs(found - 0.05) < 3 * np.sqrt(0.05 * 0.95 / len(ratios))
-    assert against_untrained(np.nan, np.ones(19), 8) == {}
+
+
+def test_the_card_finds_a_difference_in_no_more_studies_than_alpha():
+    """Shuffled labels alone decide: twins hardly scatter. 400 studies tell 0.05 from 0.1 by four standard errors."""
+    rng, studies = np.random.default_rng(6), 400
+    tables = [simulated(rng) for _ in range(studies)]
+    assert all((table["p_untrained_max"].dropna() <= ALPHA).all() for table in tables)
+    # any of three raw p-values, as it once was
+    assert np.mean([(table["p"] <= ALPHA).any() for table in tables]) > 2 * ALPHA
+    found = np.mean([table["significant"].any() for table in tables])
+    assert found <= ALPHA + 2.5 * np.sqrt(ALPHA * (1 - ALPHA) / studies)
+
+
+@pytest.mark.parametrize("scatter", [1e-6, 0.05])  # shuffled labels decide, then the twins
+def test_the_smallest_ratio_is_found_about_four_times_in_five(scatter, monkeypatch):
+    monkeypatch.setitem(globals(), "FEW", ComplexityConfig(draws=300, permutations=299))
+    rng = np.random.default_rng(7)
+    least = np.median([simulated(rng, images=24, scatter=scatter)["smallest_ratio"][1] for _ in range(40)])
+    found = [simulated(rng, images=24, keys=least, scatter=scatter)["significant"][1] for _ in range(100)]
+    assert 0.65 < np.mean(found) < 0.95
+    assert np.isinf(simulated(rng, twins=18)["smallest_ratio"][1])
+
+
+def test_effective_keys_of_each_kind_are_shares_of_the_keys_of_each_head(tmp_path):
+    """Not a mean over heads with 16 and with 3 keys, in which those with 16 are all that counts."""
+    rng, attention, untrained = np.random.default_rng(9), {}, {}
+    for domain, sharpness in (("real", 0.0), ("synthetic", 4.0)):
+
+        def sites(lead, sharpness):
+            return {
+                SITE: PlantedSite(
+                    softmax(0 * rng.normal(size=(*lead, 2, 2, 16, 16))), "self", rng.normal(size=(*lead, 2, 2, 3))
+                ),
+                CROSS: PlantedSite(
+                    softmax(sharpness * rng.normal(size=(*lead, 2, 2, 16, 3))),
+                    "cross",
+                    rng.normal(size=(*lead, 2, 2, 3)),
+                ),
+            }
+
+        attention[domain] = [write_capture(tmp_path / f"{domain}.zarr.zip", sites((8,), sharpness), timesteps=(1, 2))]
+        untrained[domain] = write_capture(
+            tmp_path / f"{domain}.twins.zarr.zip", sites((19, 8), 0.1), timesteps=(1, 2), twins=True
+        )
+    _, _, ablation = write_study(tmp_path / "ablation", rng, twins_differ=False)
+    circuit_complexity(attention, untrained, ablation, tmp_path / "c.csv", complexity=SETTINGS, method="mean", seed=0)
+    table = pd.read_csv(tmp_path / "c.csv").set_index("variant")
+    assert table.loc["effective_keys_self", "ratio"] == pytest.approx(1, abs=1e-5)
+    assert table.loc["effective_keys_cross", "first"] == pytest.approx(1, abs=1e-5)
+    assert table.loc["effective_keys_cross", "ratio"] > 1.5
+    assert table["significant"].to_dict() == dict.fromkeys(table.index, False) | {"effective_keys_cross": True}
+
+
+def test_a_difference_without_untrained_copies_is_never_significant():
+    table = simulated(np.random.default_rng(8), heads=50.0).set_index("variant")
+    assert table.loc["effective_heads", "p_holm"] <= ALPHA
+    assert not table.loc["effective_heads", "significant"]
+    assert not np.isnan(table.loc["effective_heads", "smallest_ratio"])
 
 
 def test_permutation_p_is_uniform_where_the_domains_do_not_differ():

@@ -73,7 +73,7 @@ def test_the_entropy_map_shows_both_domains_and_the_untrained_null(found):
 
 def test_the_divergence_chart_marks_exactly_the_significant_timesteps(found):
     spec = specification(charts_attention.entropy_divergence(found[2].divergence))
-    marked = {row["timestep"] for row in rows(spec) if row["significant"] == "true" and row["kind"] == "all"}
+    marked = {row["timestep"] for row in rows(spec) if row["significant"] == "true" and row["kind"] == "self"}
     assert marked == {"220", "420", "620", "820"}
 
 

@@ -3,9 +3,11 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from small_study import study_config
 
+from diffmech.config.analysis import EntropyConfig
 from diffmech.config.study import UntrainedConfig
 from diffmech.report.findings import (
     findings,
@@ -15,6 +17,7 @@ from diffmech.report.findings import (
     mechanism_names,
     nothing_found,
     out_of_reach,
+    share_of_bound,
 )
 
 
@@ -22,22 +25,60 @@ def answers(tables):
     return {finding.section: finding for finding in findings(tables, study_config())}
 
 
-def test_a_divergence_that_beats_both_nulls_is_reported_with_its_largest_value_and_interval(found):
+def test_a_divergence_that_beats_both_nulls_is_reported_by_kind_of_attention(found):
     finding = answers(found[2])["divergence"]
     assert finding.verdict == "found"
-    assert "at 4 of 5 timesteps" in finding.answer
-    assert "t = 820: 0.0900 nats (0.0765 to 0.103)" in " ".join(finding.details)
+    assert finding.answer == (
+        "Yes, at 4 of 5 timesteps of self-attention and at 4 of 5 timesteps of cross-attention the difference beats"
+        " both nulls."
+    )
+    # never of all heads together: their bounds are ln 256 and ln 5
+    assert "Self-attention: " in finding.details[0]
+    assert "t = 820: 0.0900 nats (0.0765 to 0.103)" in finding.details[0]
+    assert "t = 820: 0.0450 nats (0.038" in finding.details[1]
+    assert "Corrected over 10 tests (timesteps x kinds of attention)" in finding.family
+    assert "0.0250 nats in self-attention" in finding.sight
 
 
-def test_of_a_divergence_that_is_not_shown_to_exceed_untrained_copies_no_cause_is_claimed(found):
+def test_a_share_of_the_bound_is_the_mean_of_the_shares_of_heads(found):
+    """Not a ratio of means over bounds, which differ: within a kind too, where layers have other numbers of keys."""
+    cells = [
+        ("real", "a", "self", 20, 0.5 * np.log(256), np.log(256)),
+        ("synthetic", "a", "self", 20, 0.4 * np.log(256), np.log(256)),
+        ("real", "b", "self", 20, 0.8 * np.log(4), np.log(4)),
+        ("synthetic", "b", "self", 20, 0.5 * np.log(4), np.log(4)),
+        ("real", "c", "cross", 20, 0.3, 1.0),
+        ("synthetic", "c", "cross", 20, 0.1, 1.0),
+    ]
+    table = pd.DataFrame(cells, columns=["domain", "head", "kind", "timestep", "entropy", "h_max"])
+    tables = replace(found[2], entropy=table.assign(normalised=table["entropy"] / table["h_max"]))
+    assert share_of_bound(tables, "self", 20) == pytest.approx((0.1 + 0.3) / 2)
+    assert share_of_bound(tables, "cross", 20) == pytest.approx(0.2)
+
+
+def test_a_divergence_that_untrained_copies_reach_too_is_put_down_to_nothing(found):
+    """Not being told from untrained copies is no evidence that a difference lies in the images."""
     tables = found[2]
     reached = tables.divergence.assign(significant=False, p_untrained=0.8)
     finding = answers(replace(tables, divergence=reached))["divergence"]
     assert finding.verdict == "not found"
-    said = " ".join(finding.details)
-    assert "not shown to by more than in untrained copies" in said
-    assert "lies in the images" not in said
-    assert "differ as much" not in said
+    told = " ".join(finding.details)
+    assert "which cannot be told apart from what untrained copies show" in told
+    assert "At 4 timesteps of self-attention and at 4 timesteps of cross-attention the domains differ more" in told
+    assert "images, not" not in told + finding.answer
+
+
+def test_too_few_images_cannot_tell_whether_domains_differ(found):
+    tables = found[2]
+    few = tables.divergence.assign(significant=False, p=0.1, p_holm=1.0, p_least=0.5, n_first=3, n_second=3)
+    finding = answers(replace(tables, divergence=few))["divergence"]
+    assert finding.verdict == "cannot be told"
+    assert "3 images per domain" in finding.answer
+    assert "level 0.05 takes 6 images per domain (capture.samples)" in finding.answer
+    config = study_config().model_copy(update={"entropy": EntropyConfig(permutations=99)})
+    hasty = tables.divergence.assign(significant=False, p_least=0.1)
+    finding = findings(replace(tables, divergence=hasty), config)[0]
+    assert finding.answer.endswith("level 0.05 takes 200 permutations.")
 
 
 def test_labels_are_counted_in_heads_that_confirm_them_and_what_has_none_is_told_why(found):
@@ -120,40 +161,72 @@ def test_without_ablated_mechanisms_nothing_is_claimed(found):
     assert answers(replace(tables, effects=heads))["ablation"].verdict == "caution"
 
 
+def with_ratios(tables, ratios, p_holm, p_untrained_max):
+    table = tables.complexity.assign(ratio=ratios, p_holm=p_holm, p_untrained_max=p_untrained_max)
+    table = table.assign(low=table["ratio"] - 0.02, high=table["ratio"] + 0.02)
+    apart = (table["low"] > 1) | (table["high"] < 1)
+    significant = apart & (table["p_holm"] <= 0.05) & (table["p_untrained_max"] <= 0.05)
+    return replace(tables, complexity=table.assign(significant=significant))
+
+
 @pytest.mark.parametrize(
     ("ratios", "start", "verdict"),
     [
-        ((1.12, 1.10, 1.2), "Yes:", "found"),
-        ((1.12, 1.0, 1.0), "In part:", "found"),
-        ((0.8, 1.0, 1.0), "No: smaller by effective heads", "not found"),
-        ((1.0, 1.0, 1.0), "No: none of 3 measures", "not found"),
+        (
+            (1.12, 1.10, 1.2),
+            "Yes: larger by effective keys of self-attention and activation participation, not shown",
+            "found",
+        ),
+        (
+            (1.0, 1.10, 1.0),
+            "In part: larger by effective keys of self-attention, not shown to differ otherwise.",
+            "found",
+        ),
+        ((1.0, 0.8, 1.0), "No: smaller by effective keys of self-attention", "not found"),
+        ((1.0, 1.0, 1.0), "Not shown: none of 3 measures", "not found"),
+        # twins are not ablated: what they would show of effective heads is not known
+        ((1.12, 1.0, 1.0), "It cannot be told: the domains differ by effective heads, of which", "cannot be told"),
     ],
 )
 def test_complexity_is_answered_measure_by_measure(found, ratios, start, verdict):
-    tables = found[2]
-    table = tables.complexity.assign(ratio=ratios)
-    table = table.assign(low=table["ratio"] - 0.02, high=table["ratio"] + 0.02)
-    table = table.assign(p=[0.001 if abs(ratio - 1) > 0.02 else 0.5 for ratio in ratios])
-    table = table.assign(p_untrained=[np.nan, 0.05, 0.05])
-    finding = answers(replace(tables, complexity=table))["complexity"]
+    p_holm = [0.003 if abs(ratio - 1) > 0.02 else 0.5 for ratio in ratios]
+    finding = answers(with_ratios(found[2], ratios, p_holm, [np.nan, 0.05, 0.05]))["complexity"]
     assert finding.answer.startswith(start)
     assert finding.verdict == verdict
     assert "1.084 ± 0.008" in finding.details[-1]
+    assert finding.family.startswith("Corrected over 3 measures: Holm against shuffled labels")
+    assert finding.sight == (
+        "Ratios of 1.02 in effective keys of self-attention and 1.04 in activation participation would be found four"
+        " times in five."
+    )
 
 
-def test_of_a_ratio_that_is_not_shown_to_exceed_untrained_copies_no_cause_is_claimed(found):
+def test_one_of_three_raw_p_values_is_no_finding(found):
+    """Any of three at 0.05 was called found: 12.5 % false alarms over the family."""
+    table = found[2].complexity.assign(p=[0.5, 0.03, 0.5], p_holm=[1.0, 0.09, 1.0], significant=False)
+    finding = answers(replace(found[2], complexity=table))["complexity"]
+    assert finding.verdict == "not found"
+    assert not any("differ more than shuffled labels" in detail for detail in finding.details)
+
+
+def test_a_ratio_of_untrained_copies_too_is_put_down_to_nothing(found):
+    """Not being told from untrained copies is no evidence that a difference lies in the images."""
     tables = found[2]
     table = tables.complexity.assign(ratio=[1.0, 1.00021, 1.0], low=[0.9, 1.00012, 0.9], high=[1.1, 1.0003, 1.1])
-    table = table.assign(p=[0.5, 0.0005, 0.5], p_untrained=[np.nan, 0.1, 0.6])
+    table = table.assign(p_holm=[0.5, 0.0005, 0.5], p_untrained_max=[np.nan, 0.1, 0.6], significant=False)
     finding = answers(replace(tables, complexity=table))["complexity"]
     assert finding.verdict == "not found"
-    assert finding.answer == "Not shown: no measure of complexity differs surely by more than in untrained copies."
+    assert finding.answer.endswith("differs by more than shuffled labels and untrained copies do.")
     assert finding.details[0].endswith("; untrained copies were not ablated.")
-    assert "1.0002 (1.0001 to 1.0003), p < 0.001; untrained copies, on 16 images per domain: 0.9800 to 1.010." in (
-        finding.details[1].replace("\u00a0", " ")
+    assert (
+        "1.0002 (1.0001 to 1.0003), p < 0.001 after correction; untrained copies, on 16 images per domain: 0.9800 to"
+        " 1.010." in finding.details[1].replace("\u00a0", " ")
     )
-    assert finding.details[3].startswith("By effective keys the domains differ more than shuffled labels do, but not")
-    assert not any("lies in the images" in detail or "differ as much" in detail for detail in finding.details)
+    assert finding.details[3] == (
+        "By effective keys of self-attention the domains differ more than shuffled labels do, which cannot be told"
+        " apart from what untrained copies show."
+    )
+    assert "images, not" not in " ".join(finding.details)
 
 
 def test_the_residual_difference_of_the_images_is_always_told(found, null):
@@ -176,8 +249,14 @@ def test_an_untrained_study_finds_nothing(null):
 
 def test_published_figures_stand_beside_what_was_measured(found, null):
     measured = measured_counterparts(found[2], "mean")
-    assert measured["entropy_divergence"] == "0.0200 to 0.0900 nats"
+    assert measured["entropy_divergence"] == (
+        "self-attention 0.0200 to 0.0900 nats; cross-attention 0.0100 to 0.0450 nats"
+    )
     assert "most possible 5.545" in measured["entropy_edge"]
+    # two numbers, since the bounds of self- and cross-attention differ: their mean would be a number of neither
+    parts = measured["entropy_semantic"].split("; cross-attention ")
+    assert parts[0].startswith("self-attention ")
+    assert float(parts[1].split()[0]) < np.log(5) < float(parts[0].split()[1])
     assert measured["ablation_degradation"].endswith("(mean ablation of mechanisms)")
     assert measured_counterparts(null[2], "mean")["entropy_texture"] == "no head earned the label texture"
 
@@ -191,27 +270,28 @@ def test_with_too_few_untrained_copies_nothing_is_put_down_to_the_images(found):
         tables,
         divergence=tables.divergence.assign(significant=False),
         mechanisms=tables.mechanisms.assign(label="unassigned"),
-        complexity=tables.complexity.assign(p=[0.5, 0.001, 0.001], low=1.1, p_untrained=[np.nan, 0.25, 0.25]),
+        complexity=tables.complexity.assign(
+            p_holm=[0.5, 0.003, 0.003], low=1.1, p_untrained_max=[np.nan, 0.25, 0.25], significant=False
+        ),
     )
     told = findings(lost, few)
     reason = "It cannot be told: 3 untrained copies allow no p below 0.25, and level 0.05 takes 19 (untrained.seeds)."
-    for finding, verdict in ((told[0], "caution"), (told[1], "cannot be told"), (told[3], "caution")):
-        assert (finding.verdict, finding.answer) == (verdict, reason)
+    for finding in (told[0], told[1], told[3]):
+        assert finding.verdict in ("cannot be told", "caution")
+        assert finding.answer == reason
         assert not any("in the images" in detail for detail in finding.details)
     assert not nothing_found(told)
 
 
-def test_what_untrained_copies_cannot_tell_does_not_hide_what_has_no_such_null(found):
-    table = found[2].complexity.assign(p=0.001, low=1.1, ratio=1.2, p_untrained=[np.nan, 0.25, np.nan])
-    few = study_config().model_copy(update={"untrained": UntrainedConfig(seeds=3)})
-    finding = findings(replace(found[2], complexity=table), few)[3]
+def test_copies_that_saw_too_few_images_are_told(found):
+    table = found[2].complexity.assign(p_holm=0.003, low=1.1, ratio=1.2, p_untrained_max=[np.nan, 0.05, np.nan])
+    finding = answers(replace(found[2], complexity=table.assign(significant=[False, True, False])))["complexity"]
     assert finding.verdict == "found"
-    assert finding.answer == (
-        "In part: larger by effective heads and activation participation, not shown to differ otherwise."
-    )
+    assert finding.answer == "Yes: larger by effective keys of self-attention, not shown to differ otherwise."
     assert finding.details[2].endswith("; untrained copies saw too few images to compare.")
-    assert finding.details[3].startswith(
-        "By effective keys the domains differ more than shuffled labels do. It cannot be told: 3 untrained copies"
+    assert finding.details[3] == (
+        "By effective heads and activation participation the domains differ more than shuffled labels do; whether"
+        " training made that difference cannot be told."
     )
 
 

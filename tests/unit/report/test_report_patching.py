@@ -3,7 +3,9 @@
 import csv
 import io
 import re
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from small_study import study_config
 
@@ -26,10 +28,12 @@ def test_what_was_found_is_said_with_its_number_and_timesteps_and_claims_no_rank
     assert patching[0].startswith(
         "Real, said to be synthetic (7 images; the predictions differ by 10 % of their size): 1 of"
     )
-    assert (
-        "the largest share is that of down1.0.cross.h00, 40.0 % (38.0 to 42.0) at t = 20, 220 and 420." in patching[0]
-    )
+    # it was picked as the largest: that it is more than all others would be no news
+    largest = "the largest estimate of these is down1.0.cross.h00, 40.0 % (38.0 to 42.0) at t = 20, 220 and 420."
+    assert largest in patching[0]
+    assert "more than all other heads" not in " ".join(patching)
     assert "1 of 8 heads departs from a straight line" in dose_sentence(context_of(found))
+    assert "(level 0.05 for each of 4)" in dose_sentence(context_of(found))
 
 
 def test_where_nothing_is_found_the_page_says_so(null):
@@ -41,9 +45,33 @@ def test_where_nothing_is_found_the_page_says_so(null):
     for sentence in patching_sentences(context_of(null)):
         assert "no head brings a share of the difference that can be told from zero" in sentence
         assert ". No head takes away a share" in sentence
-    straight = dose_sentence(context_of(null))
-    assert "none was shown to depart from a straight line by more than 1 % of the difference" in straight
-    assert "the largest departure is 0 % (−1.0 to 1.0)" in straight
+        assert "of the median head a share of 5.0 % would be found four times in five" in sentence
+    # a departure that was not shown is not shown to be none
+    assert "moves another than its part of the share was not shown, for any of the 8 heads" in dose_sentence(
+        context_of(null)
+    )
+
+
+def test_what_few_images_cannot_tell_is_not_said_to_be_nothing(null):
+    tables = null[2]
+    few = replace(tables, patching=tables.patching.assign(n=5), doses=tables.doses.assign(n=5))
+    context = Context(null[1], few, study_config(), {})
+    for sentence in [*patching_sentences(context), dose_sentence(context)]:
+        assert "cannot be told: 5 images allow no p below 0.063, and level 0.05 takes 6 (patching.samples)" in sentence
+        assert "told from zero" not in sentence
+
+
+def test_the_size_of_the_difference_is_that_over_all_timesteps(found):
+    """Not the mean over windows, of which one may hold a single timestep."""
+    tables = found[2]
+    whole = tables.patching["window"] == "all"
+    context = Context(
+        found[1],
+        replace(tables, patching=tables.patching.assign(difference=np.where(whole, 0.04, 0.3))),
+        study_config(),
+        {},
+    )
+    assert "the predictions differ by 20 % of their size" in patching_sentences(context)[0]
 
 
 def test_passes_that_never_differ_have_nothing_to_carry(found):

@@ -6,10 +6,13 @@ import math
 import numpy as np
 import pytest
 
-from diffmech.statistics.permutation import permutation_p, sign_flip_permutation
+from diffmech.statistics.permutation import max_statistic_p, permutation_p, sign_flip_permutation
 from diffmech.statistics.reach import (
     draws_needed,
+    images_needed,
+    joint_rank_threshold,
     power_among,
+    rank_threshold,
     smallest_effect,
     smallest_effect_among,
     smallest_label_p,
@@ -66,3 +69,37 @@ def test_the_smallest_effect_of_a_mean_is_found_four_times_in_five():
     t = values.mean(axis=1) / (values.std(axis=1, ddof=1) / math.sqrt(n))
     assert (np.abs(t) > 2.1314).mean() == pytest.approx(0.8, abs=0.02)
     assert np.isinf(smallest_effect(1.0, 0, alpha=0.05))
+
+
+def test_a_value_beyond_the_threshold_of_its_rank_is_found_and_one_below_is_not():
+    rng = np.random.default_rng(2)
+    for draws, alpha in ((19, 0.05), (59, 0.05), (18, 0.05)):
+        null = rng.gamma(2.0, size=draws)
+        threshold = rank_threshold(null, alpha)
+        if math.isinf(threshold):
+            assert draws == 18
+            continue
+        for value, found in ((threshold * 1.01, True), (threshold * 0.99, False)):
+            assert (permutation_p(value, null) <= alpha) == found
+
+
+def test_a_value_beyond_the_joint_threshold_is_found_and_one_below_is_not():
+    rng = np.random.default_rng(3)
+    for _ in range(50):
+        null = rng.gamma(2.0, size=(19, 2)) * [1, 50]
+        value = np.array([0.0, rng.gamma(2.0) * 50])  # the second test decides nothing here
+
+        def joint_p(first, null=null, value=value):
+            both = np.array([first, value[1]])
+            scale = (null.sum(axis=0) + both) / 20
+            return max_statistic_p(both / scale, null / scale)[0], null / scale
+
+        threshold = joint_rank_threshold(null, joint_p(0.0)[1], 0.05)[0]
+        assert joint_p(threshold * 1.01)[0] <= 0.05 < joint_p(threshold * 0.99)[0]
+
+
+def test_needed_images_are_the_fewest_that_permuted_labels_need():
+    for tests in (1, 3, 20):
+        images = images_needed(0.05, tests)
+        assert tests * smallest_label_p(images, images, 10**9) <= 0.05
+        assert tests * smallest_label_p(images - 1, images - 1, 10**9) > 0.05

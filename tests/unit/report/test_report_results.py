@@ -1,0 +1,40 @@
+"""Averages of the page are over what they are said to be over: borders, and heads of one kind."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from small_study import study_config
+
+from diffmech.report.context import Context
+from diffmech.report.findings import findings
+from diffmech.report.sections_results import entropy, phase_sentence
+
+
+def context_of(study, **tables) -> Context:
+    return Context(study[1], replace(study[2], **tables), study_config(), {"entropy_map": {}, "entropy_layers": {}})
+
+
+def test_a_border_counts_once_however_long_the_phase_that_it_opens(found):
+    """One of 9 timesteps opened by 0.9 and one of 1 by 0.5: 70 % on average, not 86 %."""
+    phases = pd.DataFrame(
+        {
+            "timestep": np.arange(12) * 80,
+            "phase": [1, 1, *[2] * 9, 3],
+            "stability": [np.nan, np.nan, *[0.9] * 9, 0.5],
+        }
+    )
+    assert "Their borders recur in 70 % of resampled image sets, on average." in phase_sentence(
+        context_of(found, phases=phases)
+    )
+
+
+def test_shares_of_cells_are_told_by_kind_of_attention(found):
+    table = found[2].entropy
+    uniform = table.assign(normalised=np.where(table["kind"] == "cross", 1.0, 0.5))
+    told = findings(replace(found[2], entropy=uniform), study_config())[1].details[-1]
+    assert "0 % of self-attention and 100 % of cross-attention are within 1 %" in told
+    inside = table.assign(untrained_low=0.0, untrained_high=np.where(table["kind"] == "cross", 9.0, 0.0))
+    assert "0 % of self-attention and 100 % of cross-attention lie within" in entropy(
+        context_of(found, entropy=inside)
+    ).replace("&nbsp;", " ")
