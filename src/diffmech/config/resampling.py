@@ -60,10 +60,9 @@ class ResamplingConfig(Section):
     )
     parts: Count = Field(2, description="Jobs that share the work on one domain.")
     examples: Annotated[int, Field(ge=1, le=16)] = Field(6, description="Images of each mechanism in the report.")
-    draws: Count = Field(2000, description="Bootstrap draws over seeds behind every interval.")
-    permutations: Count = Field(10000, description="Random signs of the paired changes behind every p-value.")
+    draws: Count = Field(2000, description="Bootstrap draws over seeds behind the intervals of likeness and error.")
     distance_draws: Count = Field(
-        500, description="Bootstrap draws and permutations behind Frechet and kernel distance, which cost more."
+        500, description="Swaps of clean and ablated images behind the p-values of Frechet and kernel distance."
     )
     confidence: Probability = Field(
         0.95, description="Coverage of the intervals. The level of the tests is ablation.alpha."

@@ -48,7 +48,7 @@ def claim(row: Any, alpha: float) -> str:
 
 
 def resampling_attributes(resampling: pd.DataFrame, alpha: float, names: dict[str, str]) -> Any:
-    """How much surer or less sure the judge is of each attribute when a mechanism is removed."""
+    """How much surer or less sure the judge is of each attribute when a mechanism is removed, median over images."""
     frame = whole_mechanisms(resampling, names)
     frame = frame[frame["kind"].isin(QUESTIONS)]
     if frame.empty:
@@ -71,7 +71,7 @@ def resampling_attributes(resampling: pd.DataFrame, alpha: float, names: dict[st
         alt.Tooltip("name:N", title="removed"),
         "attribute:N",
         "domain:N",
-        alt.Tooltip("points:Q", title="change, points", format=".3g"),
+        alt.Tooltip("points:Q", title="median change, points", format=".3g"),
         alt.Tooltip("low:Q", title="from (of 1)", format=".3g"),
         alt.Tooltip("high:Q", title="to (of 1)", format=".3g"),
         alt.Tooltip("clean:Q", title="clean images (of 1)", format=".3g"),
@@ -147,6 +147,7 @@ def resampling_measures(resampling: pd.DataFrame, alpha: float, names: dict[str,
             alt.Tooltip("n:Q", title="images"),
         ],
     )
+    intervals[0] = intervals[0].transform_filter("isValid(datum.low)")  # distances have no interval
     chart = alt.layer(band, *intervals).properties(width=300, height=max(70, 22 * len(order)))
     panels = in_panels(chart, "panel", frame[columns], list(dict.fromkeys(frame["panel"])))
     panels = panels.resolve_scale(x="independent")

@@ -14,7 +14,8 @@ READ = (
     "A mechanism is called causal only if removing it raises the loss, and does so more than equally many heads of the"
     " same layers with outputs of the same size. When: the window of timesteps with the largest effect that can be told"
     " from zero. Attributes: what changes in images that are sampled again from the same noise without these heads, as"
-    " a change of the probability, by a classifier, of the attribute, or of what was asked for (with it or without it)."
+    " the median change of the probability, by a classifier, of the attribute, or of what was asked for (with it or"
+    " without it)."
     " All p-values are corrected over mechanisms."
 )
 COLUMNS = ["mechanism", "images", "verdict", "effect of removing it", "matched heads", "when", "attributes that change"]

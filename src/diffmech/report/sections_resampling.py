@@ -13,6 +13,8 @@ from diffmech.report.context import Context
 from diffmech.report.findings import mechanism_names
 from diffmech.report.pictures import Picture, colour_pixels, mosaic, picture
 from diffmech.report.wording import count, interval, listed, number, p_value
+from diffmech.statistics.median import smallest_share
+from diffmech.statistics.reach import units_needed
 
 TILE = 70  # CSS pixels of one image
 
@@ -46,16 +48,18 @@ def resampling(context: Context) -> str:
         context.chart(
             "resampling_attributes",
             f"How much surer (orange) or less sure (blue) the judge is that an attribute is {QUESTIONS[shown]} when a"
-            " mechanism is removed. A dot marks a change that differs from zero, a diamond one that also beats its"
-            f" matched controls (level {alpha:g}, corrected). {judge_sentence(context)}",
+            " mechanism is removed: the median over images. A dot marks a change that differs from zero, a diamond one"
+            f" that also beats its matched controls (level {alpha:g}, corrected). {judge_sentence(context)}",
         ),
+        *[markup.paragraph(sentence, "quiet") for sentence in sight_sentences(frame, alpha)],
         markup.paragraph(power_sentence(settings.controls, alpha), "quiet"),
         "<h3>How far images move</h3>",
         context.chart(
             "resampling_measures",
             "Likeness to the clean image of the same seed, 1 = unchanged; and by how much the Fréchet distance"
             " to clean images of other seeds exceeds that of the clean images themselves; 0 = as good as they. Lines"
-            " are intervals over seeds, grey the range of matched controls; few images make both distances too large.",
+            " are intervals over seeds; the distance has none, since none holds with few images, which make both"
+            " distances too large. Grey: the range of matched controls.",
         ),
     )
 
@@ -74,7 +78,8 @@ def finding_sentence(frame: pd.DataFrame, names: dict[str, str], alpha: float) -
     hits = judged[judged["claim"] != CLAIMS[2]]
     if hits.empty:
         return (
-            f"No mechanism was shown to carry an attribute: none of {count(len(judged), 'change')} differs from zero."
+            f"No mechanism was shown to carry an attribute: none of {count(len(judged), 'change')} can be told from"
+            " none."
         )
     top = hits.iloc[int(hits["effect"].abs().to_numpy().argmax())]
     beaten = hits[hits["claim"] == CLAIMS[0]]
@@ -83,17 +88,38 @@ def finding_sentence(frame: pd.DataFrame, names: dict[str, str], alpha: float) -
     change = interval(100 * sign * top["effect"], low, high, digits=2)
     shown = " as asked for" if top["kind"] == "asked" else ""
     controls = (
-        f"as many matched random heads change that by {number(100 * top['control_mean'], 2)} points,"
+        f"as many matched random heads change that by {number(100 * top['control_mean'], 2)} points on average,"
         f" {p_value(top['p_control_adjusted'])} after correction"
         if pd.notna(top["control_mean"])
         else "no matched controls were run"
     )
     return (
         f"Without {top['name']}, the judge is {change} percentage points {'more' if sign > 0 else 'less'} sure of"
-        f" {top['attribute']}{shown}; {controls}."
+        f" {top['attribute']}{shown}, in the median of {int(top['n'])} images; {controls}."
         f" {len(hits)} of {count(len(judged), 'change')} differ from zero, {len(beaten)} of them"
         f" {'beats' if len(beaten) == 1 else 'beat'} the controls."
     )
+
+
+def sight_sentences(frame: pd.DataFrame, alpha: float) -> list[str]:
+    """Return over what changes of attributes are corrected, and what so many images can show of one."""
+    judged = frame[frame["measure"].str.startswith(("asked:", "attribute:"))]
+    if judged.empty:
+        return []
+    images, tests = int(judged["n"].min()), int(judged["domain"].value_counts().max())
+    least = min(1.0, tests * 2.0 ** (1 - images))
+    family = (
+        f"Changes are tested by how many images go either way, corrected over all {tests} of a domain (mechanisms,"
+        " windows and attributes, of what was asked for and of the attribute itself)"
+    )
+    if least > alpha:
+        needed = units_needed(alpha, tests)
+        return [
+            f"{family}. It cannot be told whether any attribute changes: {count(images, 'image')} allow no corrected p"
+            f" below {number(least, 2)}; level {alpha:g} takes {needed} (resampling.images)."
+        ]
+    share = number(100 * smallest_share(images, alpha=alpha, tests=tests), 3)
+    return [f"{family}. A change in one direction is found four times in five if it holds for {share} % of images."]
 
 
 def power_sentence(controls: int, alpha: float) -> str:

@@ -12,7 +12,7 @@ JUDGE = "results/judges/{model}.safetensors"
 _SAMPLED = ["images", "reference", "method", "controls", "control_images", "windows", "heads", "parts", "seed"]
 JUDGED = [
     *("images", "control_images", "features", "clip", "inception", "attributes", "text_attributes", "examples"),
-    *("draws", "permutations", "confidence", "distance_draws"),
+    *("draws", "confidence", "distance_draws"),
 ]
 PLANTED = (
     "a planted denoiser reads the image from its noisy input by heads that were built for little noise, so it makes no "

@@ -70,7 +70,6 @@ OVERLAY: dict[str, Any] = {
         "control_images": 2,
         "examples": 2,
         "draws": 100,
-        "permutations": 100,
         "distance_draws": 20,
         "parts": 1,
     },
