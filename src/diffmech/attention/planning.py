@@ -162,8 +162,8 @@ def plan_ablation(
     controls = clusters * ablation.controls if "mechanisms" in ablation.groups else 0
     passes = cells = 0
     for there in samples:
-        count, controlled = min(ablation.samples, there), min(ablation.control_samples, there)
-        passes += steps * (count * (len(ablation.groups) + targets * len(ablation.methods)) + controlled * controls)
+        count = min(ablation.samples, there)
+        passes += steps * count * (len(ablation.groups) + targets * len(ablation.methods) + controls)
         cells += steps * count * (targets + controls) * len(ablation.methods)
     references = sum(min(ablation.reference_samples, there) for there in samples)
     outputs = sum(len(site.heads) * site.queries * site.channels for site in sites)

@@ -204,12 +204,12 @@ class Study:
         """Return the settings one ablation job depends on; only mechanisms have controls of their own."""
         keys = ["methods", "window", "reference_samples"]
         if group == "mechanisms":
-            keys += ["controls", "control_samples"]
+            keys += ["controls", "alpha"]
         return self.settings(ablation=keys)
 
     def paired_latents(self, domain: str) -> list[str]:
-        """Return the latents of `domain` on which pairs of heads are ablated: those of the controls."""
-        samples = self.config.ablation.control_samples
+        """Return the latents of `domain` on which pairs of heads are ablated."""
+        samples = self.config.ablation.pair_samples
         blocks = self.ablation_blocks
         return [path for block in blocks for path in self.latents_of_block(self.domains[domain], block, samples)]
 

@@ -77,12 +77,12 @@ def ablations(
 
 
 def each_timestep(data: xr.Dataset, config: AblationConfig) -> pd.DataFrame:
-    table = effects_of_group(data, "real", "layers", ablation=config, seed=0)
+    table = effects_of_group({"real": data}, "layers", ablation=config, seed=0)
     return table[table["timestep"] != "all"]
 
 
 def each_method(data: xr.Dataset, config: AblationConfig, group: str) -> pd.DataFrame:
-    table = effects_of_group(data, "real", group, ablation=config, seed=0)
+    table = effects_of_group({"real": data}, group, ablation=config, seed=0)
     return table[table["timestep"] == "all"]
 
 
