@@ -29,7 +29,7 @@ from diffmech.config.load import read_config
 from diffmech.data.store import prepare_dataset
 from diffmech.interventions.agreement import COEFFICIENTS, agreement, estimate_effects, exact_effects
 from diffmech.interventions.attribution import Along
-from diffmech.interventions.reference import ReferenceStore, collect_reference, tapped_sites
+from diffmech.interventions.reference import collect_reference, store_of, tapped_sites
 from diffmech.interventions.replay import open_latent_files
 from diffmech.models.importing import import_denoiser
 from diffmech.models.load import load_denoiser
@@ -73,7 +73,7 @@ def prepare(folder: Path, images: int, timesteps: list[int]) -> None:
     config = read_config(ROOT / "config.yaml")
     model, store = folder / "model.json", folder / "images.zarr.zip"
     import_denoiser(config.model, model, root=ROOT, images=config.images)
-    faces = config.datasets["synthetic_faces"].model_copy(update={"count": images})
+    faces = config.datasets["synthetic_faces"].model_copy(update={"count": images + AblationConfig().reference_samples})
     prepare_dataset(faces, config.images, store, name="synthetic_faces", runtime=RUNTIME)
     make_latents(
         store,
@@ -81,7 +81,7 @@ def prepare(folder: Path, images: int, timesteps: list[int]) -> None:
         folder / "latents.zarr.zip",
         domain="synthetic",
         timesteps=timesteps,
-        sample_ids=range(images),
+        sample_ids=range(images + AblationConfig().reference_samples),
         latents=config.latents,
     )
 
@@ -94,11 +94,11 @@ def work(folder: Path, number: int, processes: int, method: str, together: Barri
         load_denoiser(folder / "model.json", device="cpu"),
         open_latent_files([folder / "latents.zarr.zip"]),
     )
-    sites, samples = tapped_sites(denoiser, files), files.samples[number::processes]
-    ablation = AblationConfig()
-    tree = collect_reference({"synthetic": files}, denoiser, ablation=ablation, runtime=RUNTIME)
-    rows = tuple(("synthetic", sample) for sample in files.samples[: ablation.reference_samples])
-    given = denoiser, sites, files, ReferenceStore(dict.fromkeys(files.timesteps, tree), rows)
+    studied = files.samples[: -AblationConfig().reference_samples]
+    sites, samples = tapped_sites(denoiser, files), studied[number::processes]
+    references = files.samples[-AblationConfig().reference_samples :]
+    tree = collect_reference({"synthetic": files}, denoiser, reference_ids=references, runtime=RUNTIME)
+    given = denoiser, sites, files, store_of(tree)
     heads = [HeadId(site.name, head) for site in sites for head in range(site.heads)]
 
     def exact(timestep: int) -> xr.DataArray:

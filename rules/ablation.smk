@@ -11,12 +11,8 @@ rule ablation:
 rule reference_outputs:
     """Keep the clean head outputs of reference images: what mean and resample ablation put in place."""
     input:
-        first=lambda wildcards: study.latents_of_block(
-            study.datasets[0], wildcards.block, study.config.ablation.reference_samples
-        ),
-        second=lambda wildcards: study.latents_of_block(
-            study.datasets[1], wildcards.block, study.config.ablation.reference_samples
-        ),
+        first=lambda wildcards: study.reference_latents(study.datasets[0], wildcards.block),
+        second=lambda wildcards: study.reference_latents(study.datasets[1], wildcards.block),
         model="results/models/{model}/model.json",
     output:
         REFERENCE,
@@ -31,7 +27,7 @@ rule reference_outputs:
         gpu=study.gpus,
         mem_mb=4000,
     params:
-        settings=study.settings(ablation=["reference_samples"]),
+        reference_ids=study.config.reference_ids,
         timesteps=lambda wildcards: study.ablated_in(wildcards.block),
         domains=list(study.domains),
         code=study.denoising_code("reference_outputs"),

@@ -27,8 +27,8 @@ def folder_study(path) -> dict:
         "datasets": {"photos": {"kind": "image_folder", "path": str(path)}},
         "capture": {"samples": 6, "shard_size": 6},
         "untrained": {"samples": 4},
-        "ablation": {"samples": 4, "shard_size": 4, "reference_samples": 4},
-        "discovery": {"samples": 6},
+        "ablation": {"samples": 4, "shard_size": 4, "reference_samples": 2},
+        "discovery": {"samples": 4},
     }
 
 

@@ -167,7 +167,7 @@ def plan_ablation(
         cells += steps * count * (targets + controls) * len(ablation.methods)
     references = sum(min(ablation.reference_samples, there) for there in samples)
     outputs = sum(len(site.heads) * site.queries * site.channels for site in sites)
-    disk = 4 * (3 * cells + steps * outputs * (references + 1))
+    disk = 4 * (3 * cells + steps * outputs * (references + len(samples)))
     seconds = jobs * JOB_SECONDS + (passes + steps * references) * calibration.plain_seconds
     return Estimate("ablations, at most", jobs, disk, disk, seconds, seconds / max(1, jobs))
 

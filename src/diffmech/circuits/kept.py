@@ -9,6 +9,7 @@ differ by is then the output shift alone. Keeping a set and ablating the rest by
 import math
 from collections.abc import Iterator, Sequence
 from copy import copy
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -53,7 +54,10 @@ class KeptHeads:
         self.batch_size = rows_at_once(denoiser, runtime)
         self.heads = [HeadId(site.name, head) for site in sites for head in range(site.heads)]
         self.everything: Heads = frozenset(self.heads)
-        self._sources = [references.resample_source(i, seed) if method == "resample" else 0 for i in self.samples]
+        references.check_apart(samples)
+        self._sources = [
+            references.resample_source(files.domain, i, seed) if method == "resample" else 0 for i in self.samples
+        ]
         self._passes: dict[int, Passes] = {}
         self._means: dict[int, ReferenceOutputs] = {}
         self._clean: dict[int, Tensor] = {}
@@ -95,9 +99,9 @@ class KeptHeads:
         """Return the reference outputs of `timestep`; means stay in memory, banks, which are large, do not."""
         if timestep in self._means:
             return self._means[timestep]
-        outputs = self.references.at(timestep, self.sites, self.denoiser.device)
+        outputs = self.references.at(timestep, self.sites, self.files.domain, self.denoiser.device)
         if self.method != "resample":
-            outputs = self._means[timestep] = ReferenceOutputs(timestep, outputs.mean, {})
+            outputs = self._means[timestep] = replace(outputs, bank={})
         return outputs
 
     def replaced(self, heads: Sequence[HeadId], sample: int) -> tuple[HeadIntervention, ...]:

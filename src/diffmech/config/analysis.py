@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from diffmech.config.patching import ABOUT_WINDOWS, Windows
-from diffmech.config.section import Count, Inference, Section, Seed
+from diffmech.config.section import ABOUT_METHODS, Count, Inference, Method, Section, Seed
 
 
 class EntropyConfig(Inference):
@@ -50,9 +50,10 @@ class AblationConfig(Inference):
     groups: list[Literal["heads", "layers", "mechanisms"]] = Field(
         ["heads", "layers", "mechanisms"], description="What is ablated together."
     )
-    methods: list[Literal["zero", "mean", "resample", "uniform"]] = Field(
+    methods: list[Method] = Field(
         ["mean", "zero", "resample", "uniform"],
-        description="What replaces a head's output. The first is the one that rankings and controls use.",
+        description=f"What replaces a head's output: {ABOUT_METHODS} The first is the one that rankings, tests and "
+        "controls use.",
     )
     timesteps: list[Annotated[int, Field(ge=0)]] | None = Field(
         None, description="Subset of capture.timesteps; null = all of them."
@@ -65,8 +66,15 @@ class AblationConfig(Inference):
     )
     samples: Count = Field(32, description="Images per domain.")
     shard_size: Count = Field(64, description="Images per job.")
-    reference_samples: Count = Field(
-        16, description="Images per domain whose clean head outputs give the mean and the resampled replacement."
+    reference_samples: Annotated[int, Field(ge=2)] = Field(
+        16,
+        description="Reference images per domain: their clean head outputs give the mean and the resampled replacement "
+        "of the images of that domain. They come after all images that are studied, and nothing else uses them.",
+    )
+    first_reference: Annotated[int, Field(ge=0)] | None = Field(
+        None,
+        description="Number of the first reference image, counted from 0; null = right after the studied ones. A fixed "
+        "one lets a study grow without new reference images.",
     )
     controls: Count = Field(
         20,

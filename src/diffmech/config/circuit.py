@@ -4,13 +4,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from diffmech.config.section import Count, Inference, Probability, Section
+from diffmech.config.section import Count, Inference, Method, Probability, Section
 
 
 class CircuitConfig(Section):
     """Attribution patching: the effect of ablating each head, estimated from gradients, beside the exact one."""
 
-    method: Literal["zero", "mean", "resample", "uniform"] | None = Field(
+    method: Method | None = Field(
         None, description="What replaces a head's output, one of ablation.methods; null = the first of them."
     )
     samples: Count | None = Field(None, description="Images per domain; null = ablation.samples.")

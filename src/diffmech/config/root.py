@@ -107,6 +107,7 @@ class Config(Section):
                 f"circuit.method: {self.circuit_method!r} is not in ablation.methods {self.ablation.methods}, "
                 "which gives the exact effects"
             )
+        self._check_references()
         if self.untrained.samples > min(self.capture.samples, self.capture.shard_size):
             raise ValueError(
                 f"untrained.samples: {self.untrained.samples} is above capture.samples {self.capture.samples} "
@@ -173,6 +174,39 @@ class Config(Section):
                 f"discovery.samples: {self.discovery_samples} is above capture.samples {self.capture.samples}"
             )
         return self
+
+    def _check_references(self) -> None:
+        """Raise ValueError unless there are reference images apart from all that are studied."""
+        first, studied = self.reference_ids[0], self.studied_samples
+        if first < studied:
+            raise ValueError(
+                f"ablation.first_reference: {first} is a studied image, of which there are {studied}; give at least "
+                f"{studied}, or null"
+            )
+        if self.reference_ids[-1] >= self.capture.samples:
+            wanted = self.ablation.reference_samples
+            raise ValueError(
+                f"capture.samples: {self.capture.samples} are too few for {wanted} reference images from number "
+                f"{first} on, after {studied} that are studied; give at least {first + wanted}, or lower "
+                "ablation.reference_samples or the samples of ablation, discovery, circuit or patching"
+            )
+
+    @property
+    def studied_samples(self) -> int:
+        """How many first images of each domain are ablated, attributed, patched or used to find and test a circuit."""
+        # `sample` pairs every image with another one.
+        patched = self.patching.samples * (2 if "sample" in self.patching_sources else 1)
+        counts = [self.ablation.samples, self.circuit_samples, self.discovery_samples, patched]
+        if self.model.source == "planted":  # whose pairs of heads are ablated, and whose untrained twins
+            counts += [self.ablation.pair_samples, self.untrained.samples]
+        return max(counts)
+
+    @property
+    def reference_ids(self) -> list[int]:
+        """The images of each domain whose head outputs replace those of the studied ones: none is studied itself."""
+        first = self.ablation.first_reference
+        first = self.studied_samples if first is None else first
+        return list(range(first, first + self.ablation.reference_samples))
 
     @property
     def model(self) -> DenoiserConfig:

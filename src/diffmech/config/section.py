@@ -1,12 +1,17 @@
 """What every section of config.yaml shares: unknown keys are errors, values are frozen, every field is described."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Probability = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
+Method = Literal["zero", "mean", "mean_pooled", "resample", "uniform"]
+ABOUT_METHODS = (
+    "`mean` over the reference images of its domain, `zero`, `resample` = that of a reference image of its domain, "
+    "`uniform` attention, or `mean_pooled` over the reference images of both domains, without the domain's mark."
+)
 
 
 class Section(BaseModel):

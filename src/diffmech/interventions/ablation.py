@@ -141,6 +141,7 @@ def ablate_targets(
     reuse_prefix: bool = True,
 ) -> xr.Dataset:
     """Return what `ablate_heads` writes. `reuse_prefix` False runs every pass from its start, with equal results."""
+    references.check_apart(samples)
     result = _empty_result(sites, targets, samples, timesteps, ablation)
     for column, timestep in enumerate(timesteps):
         moved = references.displacements(ablation.methods[0], timestep, sites)
@@ -149,11 +150,11 @@ def ablate_targets(
     work = {timestep: _work(targets, timestep, ablation) for timestep in timesteps}
     size = rows_at_once(denoiser, runtime)
     chunks = [slice(i, i + size) for i in range(0, len(samples), size)]
-    runner = _Runner(denoiser, sites, references, ablation, seed, size, reuse_prefix)
+    runner = _Runner(denoiser, sites, references, files.domain, ablation, seed, size, reuse_prefix)
 
     def run() -> Iterator[None]:
         for column, timestep in enumerate(timesteps):
-            outputs = references.at(timestep, sites, denoiser.device)
+            outputs = references.at(timestep, sites, files.domain, denoiser.device)
             for chunk in chunks:
                 passes = files.read(timestep, samples[chunk], denoiser.device)
                 yield from runner.run(passes, work[timestep], outputs, result, (chunk, column))
@@ -196,6 +197,7 @@ class _Runner:
     denoiser: Denoiser
     sites: Sequence[AttentionSite]
     references: ReferenceStore
+    domain: str
     ablation: AblationConfig
     seed: int
     batch_size: int
@@ -261,7 +263,9 @@ class _Runner:
         return [(index, position) for index, item in enumerate(work) if item.heads for position in range(samples)]
 
     def _source(self, sample: int) -> int:
-        return self.references.resample_source(sample, self.seed) if "resample" in self.ablation.methods else 0
+        if "resample" not in self.ablation.methods:
+            return 0
+        return self.references.resample_source(self.domain, sample, self.seed)
 
     def _predict(self, passes: Passes) -> Tensor:
         return self.denoiser.predict_noise(passes.x_t, passes.timestep, passes.condition)

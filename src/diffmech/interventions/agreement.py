@@ -105,13 +105,16 @@ def estimate_effects(
     """Return the estimates (sample, timestep, head) alone, for those who correlate them themselves."""
     names = [name for site in sites for name in head_ids(site)]
     values = np.full((len(samples), len(timesteps), len(names)), np.nan)
-    sources = [references.resample_source(sample, seed) if method == "resample" else 0 for sample in samples]
+    references.check_apart(samples)
+    sources = [
+        references.resample_source(files.domain, sample, seed) if method == "resample" else 0 for sample in samples
+    ]
     size = rows_at_once(denoiser, runtime)
     chunks = [slice(i, i + size) for i in range(0, len(samples), size)]
 
     def run() -> Iterator[None]:
         for column, timestep in enumerate(timesteps):
-            outputs = references.at(timestep, sites, denoiser.device)
+            outputs = references.at(timestep, sites, files.domain, denoiser.device)
             for chunk in chunks:
                 passes = files.read(timestep, samples[chunk], denoiser.device)
                 found = attribute_heads(

@@ -34,6 +34,7 @@ from diffmech.interventions.heads import (
     HeadPairs,
     MeanHead,
     PatchHead,
+    PooledMeanHead,
     ReferenceOutputs,
     ResampleHead,
     UniformAttention,
@@ -56,7 +57,8 @@ Loss = Callable[[Tensor], Tensor]
 
 _Replacement = Callable[[AttentionCall, HeadPairs, ReferenceOutputs | None], Tensor]
 _REPLACEMENTS: dict[str, _Replacement] = {
-    kind.method: kind.replacement for kind in (ZeroHead, MeanHead, ResampleHead, UniformAttention, PatchHead)
+    kind.method: kind.replacement
+    for kind in (ZeroHead, MeanHead, PooledMeanHead, ResampleHead, UniformAttention, PatchHead)
 }
 
 

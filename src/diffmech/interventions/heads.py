@@ -28,7 +28,8 @@ BATCH = "batch"
 class ReferenceOutputs:
     """Clean head outputs of other passes at one timestep, by site.
 
-    mean[site] is (head, query, channel); bank[site] is (reference, head, query, channel), of reference images.
+    mean[site] is (head, query, channel) and bank[site] (reference, head, query, channel), both of the reference images
+    of the domain that is replayed; pooled[site] is the mean over those of all domains.
     recorded[pass][site] is (row, head, query, channel), of whole passes: under a name for patches, under an integer
     timestep for the same samples at that timestep.
     """
@@ -37,6 +38,7 @@ class ReferenceOutputs:
     mean: Mapping[str, Tensor]
     bank: Mapping[str, Tensor]
     recorded: Mapping[str | int, Mapping[str, Tensor]] = field(default_factory=dict)
+    pooled: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class ZeroHead:
 
 @dataclass(frozen=True)
 class MeanHead:
-    """The head writes its mean over the reference images at the same timestep and query."""
+    """The head writes its mean over the reference images of the image's own domain, at the same timestep and query."""
 
     method: ClassVar[str] = "mean"
     head: HeadId
@@ -87,8 +89,24 @@ class MeanHead:
 
 
 @dataclass(frozen=True)
+class PooledMeanHead:
+    """The head writes its mean over the reference images of all domains, which takes the domain's mark away too."""
+
+    method: ClassVar[str] = "mean_pooled"
+    head: HeadId
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.head}"
+
+    @staticmethod
+    def replacement(call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None) -> Tensor:
+        """Return the new outputs (pair, query, channel)."""
+        return _stored(call, None if reference is None else reference.pooled, "pooled mean")[pairs.heads]
+
+
+@dataclass(frozen=True)
 class ResampleHead:
-    """The head writes what it wrote for another image, row `source` of the reference bank, at the same timestep."""
+    """The head writes what it wrote for another image of the domain, row `source` of the bank, at the same timestep."""
 
     method: ClassVar[str] = "resample"
     head: HeadId
@@ -202,11 +220,13 @@ class SwapTimestep:
         return _recorded(call, pairs, reference)
 
 
-HeadIntervention = ZeroHead | MeanHead | ResampleHead | UniformAttention | ScaleHead | PatchHead | SwapTimestep
+HeadIntervention = (
+    ZeroHead | MeanHead | PooledMeanHead | ResampleHead | UniformAttention | ScaleHead | PatchHead | SwapTimestep
+)
 
 # Those that a head alone, or a head and a reference row, make complete: the methods of an ablation.
 _BY_METHOD: dict[str, Callable[..., HeadIntervention]] = {
-    kind.method: kind for kind in (ZeroHead, MeanHead, ResampleHead, UniformAttention)
+    kind.method: kind for kind in (ZeroHead, MeanHead, PooledMeanHead, ResampleHead, UniformAttention)
 }
 _KINDS: dict[str, Any] = {**_BY_METHOD} | {kind.method: kind for kind in (ScaleHead, PatchHead, SwapTimestep)}
 

@@ -17,7 +17,7 @@ Every sender, receiver and sample is a row of its own, so that a few batches hol
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -109,7 +109,7 @@ def paths_between(
     clean = filled[: len(passes)]
     recorded: dict[str | int, Mapping[str, Tensor]] = {CLEAN: outputs}
     given = reference or ReferenceOutputs(passes.timestep, {}, {})
-    sources = ReferenceOutputs(passes.timestep, given.mean, given.bank, {**given.recorded, **recorded})
+    sources = replace(given, timestep=passes.timestep, recorded={**given.recorded, **recorded})
     run = _Runner(denoiser, sites, passes, heads, sources, size)
     total, direct = torch.stack([clean] * len(senders)), torch.stack([clean] * len(senders))
     mediated = [torch.stack([clean] * len(chosen)) if chosen else clean[:0, None] for chosen in later]

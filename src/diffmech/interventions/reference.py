@@ -1,13 +1,16 @@
 """The reference outputs of every head: their mean, for mean ablation, and a bank of single ones, for resampling.
 
-At each timestep the clean denoiser runs on the first `reference_samples` images of each domain. The mean is over those
-images at the same timestep and query position; the bank keeps them one by one. `norm` is |o_h|, the Euclidean norm over
-channels, averaged over images and queries; `displacement` is how far each method of ablation moves the output, per
-domain (module `displacement`). Mean and resample ablation as in Wang et al. 2023; the bank of fixed images is ours, so
-that results depend neither on the batch nor on the shard.
+At each timestep the clean denoiser runs on the reference images of each domain, which are studied by nothing else: an
+image that were part of its own mean, or stood in for another one that is tested beside it, would tie images together.
+The mean is over the reference images of one domain at the same timestep and query position, since a mean over both
+domains is like no image of either: it takes the domain's mark away too, and is the method `mean_pooled`. The bank keeps
+the outputs one by one. `norm` is |o_h|, the Euclidean norm over channels, averaged over images and queries;
+`displacement` is how far each method of ablation moves the output, per domain (module `displacement`). Mean and
+resample ablation as in Wang et al. 2023; reference images of their own are ours, so that results depend neither on the
+batch nor on the shard, nor one image's on another's.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +23,8 @@ from diffmech.artifacts import open_store, progress, provenance, write_store
 from diffmech.attention.sites import AttentionSite, HeadId, find_sites, head_ids
 from diffmech.attention.tap import AttentionCall, AttentionTap, check_tappable
 from diffmech.batches import in_smaller_batches
-from diffmech.config.analysis import AblationConfig, RuntimeConfig
-from diffmech.errors import ConfigError, StoreError
+from diffmech.config.analysis import RuntimeConfig
+from diffmech.errors import ConfigError, DataError, StoreError
 from diffmech.interventions.displacement import METHODS, displacements
 from diffmech.interventions.heads import HeadPairs, ReferenceOutputs, UniformAttention
 from diffmech.interventions.replay import LatentFiles, open_latent_files
@@ -35,19 +38,20 @@ def reference_outputs(
     model_json: Path | str,
     output: Path | str,
     *,
-    ablation: AblationConfig,
+    reference_ids: Sequence[int],
     runtime: RuntimeConfig,
     timesteps: Sequence[int] | None = None,
 ) -> None:
     """Write mean, bank and norm of every head at `timesteps` (all by default) of `latents` (domain -> latents stores).
 
-    One group per site: mean (timestep, head, query, channel), norm (timestep, head), displacement (method, domain,
-    timestep, head), bank (reference, timestep, head, query, channel). Reference rows are the first `reference_samples`
-    images of each domain. Raises StoreError for unreadable latents and ModelError for attention that cannot be reached.
+    One group per site: mean (domain, timestep, head, query, channel), norm (timestep, head), displacement (method,
+    domain, timestep, head), bank (reference, timestep, head, query, channel). Reference rows are the images
+    `reference_ids` of each domain. Raises DataError for a domain that lacks some of them, StoreError for unreadable
+    latents and ModelError for attention that cannot be reached.
     """
     denoiser = load_denoiser(Path(model_json), device=runtime.device)
     sources = {domain: open_latent_files(paths) for domain, paths in latents.items()}
-    tree = collect_reference(sources, denoiser, timesteps=timesteps, ablation=ablation, runtime=runtime)
+    tree = collect_reference(sources, denoiser, reference_ids=reference_ids, timesteps=timesteps, runtime=runtime)
     write_store(output, tree, encoding=_one_timestep_chunks(tree))
 
 
@@ -56,13 +60,15 @@ def collect_reference(
     sources: Mapping[str, LatentFiles],
     denoiser: Denoiser,
     *,
+    reference_ids: Sequence[int],
     timesteps: Sequence[int] | None = None,
-    ablation: AblationConfig,
     runtime: RuntimeConfig,
 ) -> xr.DataTree:
     """Return what `reference_outputs` writes."""
+    for domain, source in sources.items():
+        _check_there(domain, source, reference_ids)
     sites = tapped_sites(denoiser, *sources.values())
-    rows = [(domain, sample) for domain in sources for sample in sources[domain].samples[: ablation.reference_samples]]
+    rows = [(domain, int(sample)) for domain in sources for sample in reference_ids]
     every = {timestep for source in sources.values() for timestep in source.timesteps}
     timesteps = sorted(every if timesteps is None else next(iter(sources.values())).nearest(timesteps))
     outputs: dict[str, list[np.ndarray]] = {site.name: [] for site in sites}
@@ -70,22 +76,36 @@ def collect_reference(
     for timestep in progress(timesteps, "reference outputs", show=runtime.progress):
         at_timestep: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {site.name: [] for site in sites}
         for source in sources.values():
-            ids = source.samples[: ablation.reference_samples]
-            for start in range(0, len(ids), runtime.batch_size):
+            for start in range(0, len(reference_ids), runtime.batch_size):
                 for name, seen in _clean_outputs(
-                    denoiser, sites, source, timestep, ids[start : start + runtime.batch_size]
+                    denoiser, sites, source, timestep, reference_ids[start : start + runtime.batch_size]
                 ).items():
                     at_timestep[name].append(seen)
         for name, batches in at_timestep.items():
             outputs[name].append(np.concatenate([output for output, _ in batches]))
             distances[name].append(np.concatenate([distance for _, distance in batches]))
-    groups = {"/": _root(rows, timesteps, ablation)}
+    groups = {"/": _root(rows, timesteps)}
     for site in sites:
         # (reference, timestep, head, query, channel)
         bank = np.stack(outputs.pop(site.name), axis=1)
-        moved = displacements(bank, np.stack(distances[site.name], axis=1), [domain for domain, _ in rows])
-        groups[site.name] = _site_group(site, bank, moved)
+        groups[site.name] = _site_group(site, bank, np.stack(distances[site.name], axis=1), rows)
     return xr.DataTree.from_dict(groups)
+
+
+def _check_there(domain: str, source: LatentFiles, reference_ids: Sequence[int]) -> None:
+    if source.domain != domain:
+        raise StoreError(f"the latents given for {domain} are of {source.domain}; give each domain its own")
+    if len(set(reference_ids)) < 2:
+        raise ConfigError("ablation.reference_samples: means and resampling need at least 2 reference images")
+    there = sorted(set(reference_ids) & set(source.samples))
+    if len(there) < len(reference_ids):
+        held = f"only {len(there)}" if there else "none"
+        raise DataError(
+            f"{domain}: images {min(reference_ids)} to {max(reference_ids)} are to be reference images, which nothing "
+            f"else studies, but the data set holds {held} of these {len(reference_ids)}; give more images, or lower "
+            "ablation.reference_samples or the numbers of studied images (ablation.samples, discovery.samples, "
+            "circuit.samples, patching.samples)"
+        )
 
 
 @dataclass(frozen=True)
@@ -100,14 +120,36 @@ class ReferenceStore:
         """All timesteps, ascending."""
         return sorted(self.trees)
 
-    def at(self, timestep: int, sites: Sequence[AttentionSite], device: torch.device | str = "cpu") -> ReferenceOutputs:
-        """Return mean and bank of `sites` at `timestep`; StoreError where the store has no such timestep or site."""
-        mean, bank = {}, {}
+    @property
+    def domains(self) -> list[str]:
+        """All domains, in the order of the store."""
+        return list(dict.fromkeys(domain for domain, _ in self.rows))
+
+    def check_apart(self, samples: Iterable[int]) -> None:
+        """Raise StoreError where one of the studied images `samples` is a reference image, of any domain."""
+        if shared := sorted({int(sample) for sample in samples} & {sample for _, sample in self.rows}):
+            raise StoreError(
+                f"image {shared[0]} is studied and a reference image too ({len(shared)} of them are); make the "
+                "reference outputs anew, of images that are not studied"
+            )
+
+    def at(
+        self, timestep: int, sites: Sequence[AttentionSite], domain: str, device: torch.device | str = "cpu"
+    ) -> ReferenceOutputs:
+        """Return what images of `domain` are given at `timestep`: mean and bank of their domain, and the pooled mean.
+
+        Raises StoreError where the store has no such timestep, site or domain.
+        """
+        own, place = self._rows_of(domain), self.domains.index(domain)
+        share = np.array([len(self._rows_of(each)) for each in self.domains]) / len(self.rows)
+        mean, bank, pooled = {}, {}, {}
         for site in sites:
             group = self._group(timestep, site)
-            mean[site.name] = _tensor(group["mean"], device)
-            bank[site.name] = _tensor(group["bank"], device)
-        return ReferenceOutputs(timestep, mean, bank)
+            means = group["mean"].transpose("domain", "head", "query", "channel").values
+            mean[site.name] = _tensor(means[place], device)
+            pooled[site.name] = _tensor(np.tensordot(share, means, axes=1).astype(means.dtype), device)
+            bank[site.name] = _tensor(group["bank"].isel(reference=own).values, device)
+        return ReferenceOutputs(timestep, mean, bank, pooled=pooled)
 
     def norms(self, timestep: int, sites: Sequence[AttentionSite]) -> dict[HeadId, float]:
         """Return the mean |o_h| of every head of `sites` at `timestep`."""
@@ -124,31 +166,39 @@ class ReferenceStore:
 
         Without a domain it is the root mean square over all. Raises StoreError for what the store lacks.
         """
+        if domain is not None:
+            self._rows_of(domain)
+        if method not in METHODS:
+            raise StoreError(f"{method!r} is no method of ablation; expected one of {', '.join(METHODS)}")
         found = {}
         for site in sites:
-            group = self._group(timestep, site)
-            known = {name: [str(each) for each in group[name].values] for name in ("method", "domain")}
-            for name, wanted in (("method", method), ("domain", domain)):
-                if wanted is not None and wanted not in known[name]:
-                    raise StoreError(
-                        f"the reference outputs hold no {name} {wanted}, only {', '.join(known[name])}; make them anew"
-                    )
-            moved = group["displacement"].transpose("method", "domain", "head").values[known["method"].index(method)]
-            moved = moved if domain is None else moved[[known["domain"].index(domain)]]
+            moved = self._group(timestep, site)["displacement"].transpose("method", "domain", "head").values
+            moved = moved[METHODS.index(method)]
+            moved = moved if domain is None else moved[[self.domains.index(domain)]]
             for head, distance in enumerate(np.sqrt(np.square(moved, dtype=np.float64).mean(axis=0))):
                 found[HeadId(site.name, head)] = float(distance)
         return found
 
-    def resample_source(self, sample: int, seed: int) -> int:
-        """Return the bank row that image `sample` is resampled from: always another image with other noise.
+    def resample_source(self, domain: str, sample: int, seed: int) -> int:
+        """Return the row, among those of `domain`, that its image `sample` is resampled from: always another image.
 
-        It depends on (seed, sample id) alone. Rows with the same id are left out in every domain, because the domains
-        share their noise by id. Raises ConfigError when no row is left.
+        It depends on (seed, sample id) alone. The donor's noise is another one too, since noise goes by the id. Raises
+        StoreError for an unknown domain and where no other image is left.
         """
-        others = [row for row, (_, other) in enumerate(self.rows) if other != sample]
+        own = self._rows_of(domain)
+        others = [row for row, place in enumerate(own) if self.rows[place][1] != sample]
         if not others:
-            raise ConfigError("ablation.reference_samples: 1 leaves no other image to resample from; give at least 2")
+            raise StoreError(f"the reference outputs of {domain} hold no image but {sample} to resample from; add some")
         return others[int(generator(seed, "resample", sample).integers(2**63)) % len(others)]
+
+    def _rows_of(self, domain: str) -> list[int]:
+        rows = [row for row, (own, _) in enumerate(self.rows) if own == domain]
+        if not rows:
+            raise StoreError(
+                f"the reference outputs hold no domain {domain}, only {', '.join(self.domains)}; make them with its "
+                "images"
+            )
+        return rows
 
     def _group(self, timestep: int, site: AttentionSite) -> xr.Dataset:
         if timestep not in self.trees:
@@ -164,20 +214,21 @@ class ReferenceStore:
 
 def open_reference(paths: Sequence[Path | str]) -> ReferenceStore:
     """Open the reference outputs of all blocks. Raises StoreError where one is missing or they disagree."""
-    trees: dict[int, xr.DataTree] = {}
-    rows: tuple[tuple[str, int], ...] = ()
-    for path in paths:
-        tree = open_store(path)
-        root = tree.to_dataset()
-        images = zip(root["reference_domain"].values, root["reference_sample"].values, strict=True)
-        found = tuple((str(domain), int(sample)) for domain, sample in images)
-        if rows and found != rows:
-            raise StoreError(f"{path}: its reference images differ from those of {paths[0]}; make both anew")
-        rows = found
-        trees |= {int(timestep): tree for timestep in root["timestep"].values}
-    if not trees:
+    stores = [store_of(open_store(path)) for path in paths]
+    if not stores:
         raise StoreError("no reference outputs are given; at least one store is needed")
-    return ReferenceStore(trees, rows)
+    for path, store in zip(paths, stores, strict=True):
+        if store.rows != stores[0].rows:
+            raise StoreError(f"{path}: its reference images differ from those of {paths[0]}; make both anew")
+    return ReferenceStore({t: tree for store in stores for t, tree in store.trees.items()}, stores[0].rows)
+
+
+def store_of(tree: xr.DataTree) -> ReferenceStore:
+    """Return the reference outputs that `collect_reference` returned, or that one store holds."""
+    root = tree.to_dataset()
+    images = zip(root["reference_domain"].values, root["reference_sample"].values, strict=True)
+    rows = tuple((str(domain), int(sample)) for domain, sample in images)
+    return ReferenceStore(dict.fromkeys(map(int, root["timestep"].values), tree), rows)
 
 
 def tapped_sites(denoiser: Denoiser, *files: LatentFiles) -> list[AttentionSite]:
@@ -216,7 +267,7 @@ def _clean_outputs(
     return seen
 
 
-def _root(rows: list[tuple[str, int]], timesteps: list[int], ablation: AblationConfig) -> xr.Dataset:
+def _root(rows: list[tuple[str, int]], timesteps: list[int]) -> xr.Dataset:
     text = np.dtypes.StringDType()
     return xr.Dataset(
         {
@@ -228,24 +279,28 @@ def _root(rows: list[tuple[str, int]], timesteps: list[int], ablation: AblationC
             "method": np.array(METHODS, dtype=text),
             "domain": np.array(list(dict.fromkeys(domain for domain, _ in rows)), dtype=text),
         },
-        attrs={"provenance": provenance(rule="reference_outputs", reference_samples=ablation.reference_samples)},
+        attrs={"provenance": provenance(rule="reference_outputs", images=[str(row) for row in rows])},
     )
 
 
-def _site_group(site: AttentionSite, bank: np.ndarray, moved: np.ndarray) -> xr.Dataset:
+def _site_group(
+    site: AttentionSite, bank: np.ndarray, from_uniform: np.ndarray, rows: Sequence[tuple[str, int]]
+) -> xr.Dataset:
     dims = ("timestep", "head", "query", "channel")
+    of = [domain for domain, _ in rows]
+    means = [bank[np.array(of) == domain].mean(axis=0, dtype=np.float64) for domain in dict.fromkeys(of)]
     norm = np.linalg.norm(bank, axis=-1).mean(axis=(0, 3), dtype=np.float64)
     group = xr.Dataset(
         {
-            "mean": (dims, bank.mean(axis=0, dtype=np.float64).astype(np.float32)),
+            "mean": (("domain", *dims), np.stack(means).astype(np.float32)),
             "norm": (dims[:2], norm.astype(np.float32)),
-            "displacement": (("method", "domain", *dims[:2]), moved.astype(np.float32)),
+            "displacement": (("method", "domain", *dims[:2]), displacements(bank, from_uniform, of).astype(np.float32)),
             "bank": (("reference", *dims), bank),
         },
         coords={"head": np.array(head_ids(site), dtype=np.dtypes.StringDType())},
         attrs={"kind": site.kind},
     )
-    group["mean"].attrs = {"units": "1", "long_name": "mean head output over the reference images"}
+    group["mean"].attrs = {"units": "1", "long_name": "mean head output over the reference images of a domain"}
     group["norm"].attrs = {"units": "1", "long_name": "mean norm of the head output"}
     group["displacement"].attrs = {"units": "1", "long_name": "root mean square distance of output and replacement"}
     group["bank"].attrs = {"units": "1", "long_name": "head output of each reference image"}
@@ -253,16 +308,20 @@ def _site_group(site: AttentionSite, bank: np.ndarray, moved: np.ndarray) -> xr.
 
 
 def _one_timestep_chunks(tree: xr.DataTree) -> dict[str, dict[str, dict[str, tuple[int, ...]]]]:
-    """Return chunks of one timestep each, since that is how they are read."""
+    """Return chunks of one timestep (and domain) each, since that is how they are read."""
     encoding: dict[str, dict[str, dict[str, tuple[int, ...]]]] = {}
     for name, node in tree.children.items():
         arrays = {key: node[key] for key in ("mean", "bank")}
         encoding[f"/{name}"] = {
-            key: {"chunks": tuple(1 if dim == "timestep" else max(1, array.sizes[str(dim)]) for dim in array.dims)}
+            key: {
+                "chunks": tuple(
+                    1 if dim in ("domain", "timestep") else max(1, array.sizes[str(dim)]) for dim in array.dims
+                )
+            }
             for key, array in arrays.items()
         }
     return encoding
 
 
-def _tensor(array: xr.DataArray, device: torch.device | str) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array.values)).to(device)
+def _tensor(array: np.ndarray, device: torch.device | str) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array)).to(device)

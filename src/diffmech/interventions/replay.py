@@ -55,6 +55,15 @@ class LatentFiles:
         return sorted({int(i) for file in self.files for i in file.samples})
 
     @property
+    def domain(self) -> str:
+        """The domain of the images. Raises StoreError where the stores do not say, or are of two."""
+        found = {str(file.attrs.get("domain", "")): file.path for file in self.files}
+        if len(found) != 1 or "" in found:
+            what = " and ".join(f"{name or 'no domain'} ({path})" for name, path in sorted(found.items()))
+            raise StoreError(f"the latents are of {what}; give stores of one domain, made anew where they name none")
+        return next(iter(found))
+
+    @property
     def on_trajectory(self) -> bool:
         """Whether these are steps of a sampling trajectory, for which no noise is known."""
         return any(file.noise is None for file in self.files)

@@ -74,7 +74,13 @@ def recover(
         raise ModelError(f"{model_json}: is of kind {pointer.get('kind')!r}, not planted, so nothing is known to find")
     roles: dict[str, str] = pointer["roles"]
     largest = largest_untrained_effects(
-        model_json, latents, ablation=ablation, untrained=untrained, seed=seed, runtime=runtime
+        model_json,
+        latents,
+        reference_ids=sorted({sample for _, sample in open_reference(reference).rows}),
+        ablation=ablation,
+        untrained=untrained,
+        seed=seed,
+        runtime=runtime,
     )
     heads = pd.concat(
         [

@@ -15,7 +15,7 @@ from diffmech.attention.sites import find_sites
 from diffmech.config.analysis import AblationConfig, RuntimeConfig
 from diffmech.config.study import UntrainedConfig
 from diffmech.interventions.ablation import ablate_targets
-from diffmech.interventions.reference import ReferenceStore, collect_reference
+from diffmech.interventions.reference import collect_reference, store_of
 from diffmech.interventions.replay import LatentFiles, open_latent_files
 from diffmech.interventions.targets import single_heads
 from diffmech.models.denoiser import Denoiser
@@ -26,6 +26,7 @@ def largest_untrained_effects(
     model_json: Path | str,
     latents: Mapping[str, Sequence[Path | str]],
     *,
+    reference_ids: Sequence[int],
     ablation: AblationConfig,
     untrained: UntrainedConfig,
     seed: int,
@@ -33,21 +34,23 @@ def largest_untrained_effects(
 ) -> np.ndarray:
     """Return the largest effect of any head in any domain, in percent of the loss, of each of `untrained.seeds` twins.
 
-    They see the first `untrained.samples` images of `latents` (stores by domain). The rank of an effect among these
-    (Westfall & Young 1993) has a chance of at most alpha to be as small as alpha for any head of an untrained study:
+    They see the first `untrained.samples` images of `latents` (stores by domain); what replaces their heads' outputs
+    comes from `reference_ids`, the study's reference images. The rank of an effect among these (Westfall & Young 1993)
+    has a chance of at most alpha to be as small as alpha for any head of an untrained study:
     that is exchangeable with its twins, and on more images, with less noise, its own largest effect is smaller.
     """
     files = {domain: open_latent_files(paths) for domain, paths in latents.items()}
     largest = []
     for twin in progress(range(untrained.seeds), "untrained twins", total=untrained.seeds, show=runtime.progress):
         denoiser = load_denoiser(Path(model_json), device=runtime.device, untrained_seed=twin)
-        largest.append(_effects(denoiser, files, ablation, untrained.samples, seed, runtime).max())
+        largest.append(_effects(denoiser, files, reference_ids, ablation, untrained.samples, seed, runtime).max())
     return np.array(largest)
 
 
 def _effects(
     denoiser: Denoiser,
     files: Mapping[str, LatentFiles],
+    reference_ids: Sequence[int],
     ablation: AblationConfig,
     samples: int,
     seed: int,
@@ -57,12 +60,9 @@ def _effects(
 
     All domains and heads, in one row.
     """
-    few = ablation.model_copy(update={"methods": ablation.methods[:1], "reference_samples": samples})
+    few = ablation.model_copy(update={"methods": ablation.methods[:1]})
     quiet = runtime.model_copy(update={"progress": False})
-    tree = collect_reference(files, denoiser, ablation=few, runtime=quiet)
-    timesteps = [int(timestep) for timestep in tree.to_dataset()["timestep"].values]
-    rows = tuple((domain, sample) for domain, source in files.items() for sample in source.samples[:samples])
-    references = ReferenceStore(dict.fromkeys(timesteps, tree), rows)
+    references = store_of(collect_reference(files, denoiser, reference_ids=reference_ids, runtime=quiet))
     sites = find_sites(denoiser.module)
     found = []
     for source in files.values():

@@ -6,7 +6,7 @@ Paths and targets are pure functions of the validated configuration. Nothing her
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +151,10 @@ class Study:
         """Return one block's latents of `dataset` that hold its first `samples` images."""
         return self._captured(LATENTS, dataset, samples, [block])
 
+    def reference_latents(self, dataset: str, block: str) -> list[str]:
+        """Return one block's latents of `dataset` that hold the reference images."""
+        return self._holding(dataset, block, self.config.reference_ids)
+
     def circuit_latents(self, dataset: str) -> list[str]:
         """Return the latents of the images and timesteps whose effects are attributed to heads."""
         samples = self.config.circuit_samples
@@ -208,10 +212,10 @@ class Study:
         return self.settings(ablation=keys)
 
     def paired_latents(self, domain: str) -> list[str]:
-        """Return the latents of `domain` on which pairs of heads are ablated."""
-        samples = self.config.ablation.pair_samples
-        blocks = self.ablation_blocks
-        return [path for block in blocks for path in self.latents_of_block(self.domains[domain], block, samples)]
+        """Return the latents of `domain` on which pairs of heads, and untrained twins, are ablated, with references."""
+        samples = max(self.config.ablation.pair_samples, self.config.untrained.samples)
+        ids = [*range(samples), *self.config.reference_ids]
+        return [path for block in self.ablation_blocks for path in self._holding(self.domains[domain], block, ids)]
 
     def recoveries(self) -> list[str]:
         """Return the tables of what was found of a planted denoiser, none for one that was not planted."""
@@ -226,12 +230,7 @@ class Study:
 
     def ablation_latents(self, dataset: str, block: str, shard: str) -> list[str]:
         """Return the latents that hold the images of one ablation shard in one block."""
-        ids = set(self.ablation_shards[shard])
-        return [
-            LATENTS.format(model=self.model, dataset=dataset, block=block, shard=name)
-            for name, members in self.shards.items()
-            if ids & set(members)
-        ]
+        return self._holding(dataset, block, self.ablation_shards[shard])
 
     def ablations(self, dataset: str, group: str) -> list[str]:
         """Return the ablation stores of one group of heads on `dataset`."""
@@ -291,6 +290,15 @@ class Study:
             for domain, groups in self.ablation_names().items()
             for group, name in groups.items()
         }
+
+    def _holding(self, dataset: str, block: str, ids: Iterable[int]) -> list[str]:
+        """Return one block's latents of `dataset` that hold any of the images `ids`."""
+        wanted = set(ids)
+        return [
+            LATENTS.format(model=self.model, dataset=dataset, block=block, shard=shard)
+            for shard, members in self.shards.items()
+            if wanted & set(members)
+        ]
 
     def _captured(self, pattern: str, dataset: str, samples: int | None, block_names: list[str]) -> list[str]:
         return [

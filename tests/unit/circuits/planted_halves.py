@@ -9,7 +9,7 @@ from diffmech.artifacts import read_json
 from diffmech.attention.latents import make_latents
 from diffmech.attention.sites import HeadId
 from diffmech.circuits.kept import KeptHeads
-from diffmech.config.analysis import AblationConfig, RuntimeConfig
+from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.load import merge, validate
 from diffmech.data.store import prepare_dataset
 from diffmech.interventions.reference import open_reference, reference_outputs, tapped_sites
@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[3]
 RUNTIME = RuntimeConfig(progress=False, device="cpu", batch_size=64)
 TIMESTEPS = [60]
 IMAGES = 16
+REFERENCES = 16
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class PlantedFiles:
         files, references = open_latent_files([self.latents]), open_reference([self.reference])
         sites = tapped_sites(denoiser, files)
         runtime = RUNTIME.model_copy(update={"batch_size": batch_size})
-        ids = files.samples
+        ids = files.samples[:IMAGES]
         first, second = (
             KeptHeads(
                 denoiser,
@@ -68,7 +69,7 @@ def write_planted(folder: Path) -> PlantedFiles:
     few = config.model.planted.model_copy(update={"images": 64})
     import_denoiser(config.model.model_copy(update={"planted": few}), model_json, root=ROOT, images=config.images)
     dataset, latents, reference = (folder / f"{name}.zarr.zip" for name in ("dataset", "latents", "reference"))
-    images = config.datasets["symmetric_images"].model_copy(update={"count": IMAGES})
+    images = config.datasets["symmetric_images"].model_copy(update={"count": IMAGES + REFERENCES})
     prepare_dataset(images, config.images, dataset, name="symmetric_images", runtime=RUNTIME)
     make_latents(
         dataset,
@@ -76,10 +77,10 @@ def write_planted(folder: Path) -> PlantedFiles:
         latents,
         domain="symmetric",
         timesteps=TIMESTEPS,
-        sample_ids=list(range(IMAGES)),
+        sample_ids=list(range(IMAGES + REFERENCES)),
         latents=config.latents,
     )
-    ablation = AblationConfig(reference_samples=IMAGES)
-    reference_outputs({"symmetric": [latents]}, model_json, reference, ablation=ablation, runtime=RUNTIME)
+    others = range(IMAGES, IMAGES + REFERENCES)
+    reference_outputs({"symmetric": [latents]}, model_json, reference, reference_ids=others, runtime=RUNTIME)
     roles = {HeadId.parse(head): role for head, role in read_json(model_json)["roles"].items()}
     return PlantedFiles(model_json, latents, reference, roles)

@@ -110,7 +110,7 @@ def test_an_untrained_denoiser_has_no_circuit(planted, seed: int) -> None:
 
 
 def test_the_artifacts_hold_what_was_found(planted, tmp_path) -> None:
-    ablation = AblationConfig(methods=["mean"], samples=IMAGES, reference_samples=IMAGES)
+    ablation = AblationConfig(methods=["mean"], samples=IMAGES)
     store = tmp_path / "heads.zarr.zip"
     ablate_heads(
         [planted.latents],
@@ -163,7 +163,7 @@ def test_ranking_by_attribution_agrees_with_exact_effects_and_exact_ones_need_th
     estimated = rank_heads(halves[0], [], ranking="attribution", circuit=CircuitConfig(), seed=0)
     assert next(iter(estimated)) == next(iter(ranking))
     assert estimated.keys() == ranking.keys()
-    ablation = AblationConfig(methods=["mean"], samples=IMAGES, reference_samples=IMAGES)
+    ablation = AblationConfig(methods=["mean"], samples=IMAGES)
     store, later = tmp_path / "later.zarr.zip", halves[1].samples
     ablate_heads(
         [planted.latents],

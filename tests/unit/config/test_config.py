@@ -11,6 +11,7 @@ from diffmech.config import documentation
 from diffmech.config.load import merge, read_config, validate
 from diffmech.config.root import Config
 from diffmech.errors import ConfigError
+from diffmech.workflow.study import Study
 
 ROOT = Path(__file__).parents[3]
 STUDIES = sorted((ROOT / "resources" / "studies").glob("*.yaml"))
@@ -58,6 +59,18 @@ def test_every_overlay_is_valid_over_the_default(overlay):
         ("capture.factors_of", {"site": ["*"]}, "capture.factors_of.site: unknown key; did you mean 'sites'?"),
         ("ablation.timesteps", [121], "ablation.timesteps[0]: 121 is not in capture.timesteps"),
         ("ablation.samples", 1000, "ablation.samples: 1000 is above capture.samples 100"),
+        (
+            "capture.samples",
+            35,
+            "35 are too few for 16 reference images from number 20 on, after 20",
+        ),
+        (
+            "ablation.first_reference",
+            19,
+            "first_reference: 19 is a studied image, of which there are 20; give",
+        ),
+        ("ablation.first_reference", 90, "100 are too few for 16 reference images from number 90 on, after 20"),
+        ("ablation.reference_samples", 1, "ablation.reference_samples: 1 is not allowed: input should be greater than"),
         ("ablation.groups", ["layers"], "ablation: groups must contain heads"),
         ("untrained.samples", 101, "untrained.samples: 101 is above"),
         ("mechanisms.phases.penality", 1, "mechanisms.phases.penality: unknown key; did you mean 'penalty'?"),
@@ -76,6 +89,31 @@ def test_a_mistake_is_answered_in_one_line(path, value, answer):
     message = str(caught.value)
     assert answer in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("overlay", [None, *STUDIES], ids=lambda path: path.stem if path else "default")
+def test_no_reference_image_is_studied_by_anything(overlay):
+    """Of the files that each rule gets and the images that it takes of them."""
+    study = Study(merge(DEFAULT, yaml.safe_load(overlay.read_text()) if overlay else {}), ROOT)
+    config, references = study.config, set(study.config.reference_ids)
+    assert len(references) == config.ablation.reference_samples >= 2
+    ablated = {sample for ids in study.ablation_shards.values() for sample in ids}
+    found, patched = range(config.discovery_samples), range(2 * config.patching.samples)
+    for studied in (ablated, range(config.circuit_samples), found, patched):
+        assert not references & set(studied) or (studied is patched and "sample" not in config.patching_sources)
+    held = {name: set(ids) for name, ids in study.shards.items()}
+    for dataset in study.datasets:
+        for block in study.ablation_blocks:
+            files = study.reference_latents(dataset, block)
+            there = set().union(*(ids for name, ids in held.items() if any(name in file for file in files)))
+            assert references <= there
+
+
+def test_a_study_that_grows_keeps_its_reference_images_where_they_are_fixed():
+    small, grown = edited("ablation.first_reference", 40), edited("ablation.first_reference", 40)
+    grown["ablation"]["samples"] = 32
+    assert validate(small).reference_ids == validate(grown).reference_ids == list(range(40, 56))
+    assert validate(edited("ablation.samples", 32)).reference_ids == list(range(32, 48))
 
 
 def test_each_mistake_has_its_own_line():

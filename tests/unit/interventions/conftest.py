@@ -35,10 +35,10 @@ def model_json(denoiser: Denoiser, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="session")
 def latents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
-    """Six images of each domain: one store per timestep."""
+    """Six images of each domain that are studied, and four for reference: one store per timestep."""
     folder = tmp_path_factory.mktemp("latents")
     return {
-        name: [write_latents(folder / f"{name}-{t}.zarr.zip", index, [t], range(6)) for t in TIMESTEPS]
+        name: [write_latents(folder / f"{name}-{t}.zarr.zip", index, [t], range(10)) for t in TIMESTEPS]
         for index, name in enumerate(["real", "synthetic"])
     }
 

@@ -17,6 +17,8 @@ from diffmech.randomness import generator
 SHAPE = (1, 8, 8)
 ARCHITECTURE = Architecture(channels=[8, 16], attention=[False, True], heads=8, norm_groups=4, token_width=8)
 TIMESTEPS = (100, 700)
+REFERENCES = range(6, 10)
+DOMAINS = ("real", "synthetic")
 RUNTIME = RuntimeConfig(progress=False, batch_size=16, device="cpu")
 
 
@@ -32,8 +34,10 @@ def tiny_denoiser(seed: int) -> Denoiser:
     return Denoiser(unet, build_scheduler(ARCHITECTURE), SHAPE, tokens, ("smile",), ("real", "synthetic"))
 
 
-def write_latents(path: Path, domain: int, timesteps: Iterable[int], samples: Iterable[int]) -> Path:
-    """Write a latents store of random images whose noise depends on sample and timestep alone."""
+def write_latents(
+    path: Path, domain: int, timesteps: Iterable[int], samples: Iterable[int], named: str | None = None
+) -> Path:
+    """Write a latents store of random images, said to be of `named`, whose noise depends on id and timestep alone."""
     timesteps, samples = list(timesteps), list(samples)
     noise = np.array([[generator(0, "noise", i, t).standard_normal(SHAPE) for t in timesteps] for i in samples])
     image = np.array([generator(0, "image", domain, i).standard_normal(SHAPE) for i in samples])
@@ -46,6 +50,7 @@ def write_latents(path: Path, domain: int, timesteps: Iterable[int], samples: It
             "condition": (("sample", "attribute"), np.full((len(samples), 1), np.nan, dtype=np.float32)),
         },
         coords={"sample": np.array(samples), "timestep": np.array(timesteps)},
+        attrs={"domain": named or DOMAINS[domain]},
     )
     write_store(path, data)
     return path

@@ -230,3 +230,14 @@ def test_a_control_that_differs_between_blocks_is_an_error(tmp_path: Path) -> No
     write_store(tmp_path / "m", data)
     with pytest.raises(StoreError, match="m~control000 is one set of heads in one block and another in the next"):
         open_ablation([tmp_path / "m"])
+
+
+def test_a_store_given_twice_is_refused(tmp_path: Path) -> None:
+    """Its images, or its timesteps, would count twice."""
+    first, overlap = tmp_path / "first.zarr.zip", tmp_path / "overlap.zarr.zip"
+    write_store(first, store({"a": 5.0}))
+    write_store(overlap, store({"a": 5.0}).isel(timestep=[0]))
+    with pytest.raises(StoreError, match="hold the same sample; give each store once"):
+        open_ablation([first, first])
+    with pytest.raises(StoreError, match="hold the same timestep; give each store once"):
+        open_ablation([first, overlap])

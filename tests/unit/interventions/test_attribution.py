@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from linear_network import linear_denoiser
-from random_denoisers import RUNTIME, TIMESTEPS, tiny_denoiser
+from random_denoisers import REFERENCES, RUNTIME, TIMESTEPS, tiny_denoiser
 from torch import Tensor
 
 from diffmech.attention.sites import AttentionSite, HeadId, find_sites
@@ -35,7 +35,7 @@ from diffmech.interventions.heads import (
     replace_heads,
 )
 from diffmech.interventions.recording import predict, record_heads
-from diffmech.interventions.reference import ReferenceStore, collect_reference
+from diffmech.interventions.reference import ReferenceStore, collect_reference, store_of
 from diffmech.interventions.replay import LatentFiles, Passes, open_latent_files
 from diffmech.interventions.targets import single_heads
 from diffmech.models.denoiser import Condition, Denoiser
@@ -211,9 +211,8 @@ def test_watching_for_gradients_leaves_the_model_as_it_was(sites: list[Attention
 @pytest.fixture(scope="module")
 def study(denoiser: Denoiser, latents: dict[str, list[Path]]) -> tuple[LatentFiles, ReferenceStore]:
     files = {name: open_latent_files(paths) for name, paths in latents.items()}
-    tree = collect_reference(files, denoiser, ablation=AblationConfig(reference_samples=4), runtime=RUNTIME)
-    rows = tuple((name, sample) for name in files for sample in range(4))
-    return files["real"], ReferenceStore(dict.fromkeys(TIMESTEPS, tree), rows)
+    tree = collect_reference(files, denoiser, reference_ids=REFERENCES, runtime=RUNTIME)
+    return files["real"], store_of(tree)
 
 
 @pytest.mark.parametrize("method", ["mean", "resample"])

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from random_denoisers import RUNTIME, TIMESTEPS
+from random_denoisers import REFERENCES, RUNTIME, TIMESTEPS
 
 from diffmech.attention.sites import AttentionSite
 from diffmech.config.analysis import AblationConfig
@@ -29,8 +29,8 @@ def inputs(
     """Reference outputs, and the ablation of the first four images of each domain."""
     folder = tmp_path_factory.mktemp("attributed")
     found = {name: folder / f"{name}.zarr.zip" for name in ("reference", *latents)}
-    ablation = AblationConfig(methods=["mean"], samples=4, reference_samples=4)
-    reference_outputs(latents, model_json, found["reference"], ablation=ablation, runtime=RUNTIME)
+    ablation = AblationConfig(methods=["mean"], samples=4)
+    reference_outputs(latents, model_json, found["reference"], reference_ids=REFERENCES, runtime=RUNTIME)
     for name, stores in latents.items():
         ablate_heads(
             stores,

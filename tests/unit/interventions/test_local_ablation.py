@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
-from random_denoisers import RUNTIME, TIMESTEPS, tiny_denoiser, write_latents
+from random_denoisers import REFERENCES, RUNTIME, TIMESTEPS, tiny_denoiser, write_latents
 
 from diffmech.artifacts import open_store
 from diffmech.attention.sites import AttentionSite, HeadId, head_ids
@@ -17,7 +17,13 @@ from diffmech.errors import ConfigError, StoreError
 from diffmech.interventions.ablation import ablate_heads, ablate_targets
 from diffmech.interventions.engine import AblationPlan
 from diffmech.interventions.heads import replace_heads
-from diffmech.interventions.reference import ReferenceStore, collect_reference, open_reference, reference_outputs
+from diffmech.interventions.reference import (
+    ReferenceStore,
+    collect_reference,
+    open_reference,
+    reference_outputs,
+    store_of,
+)
 from diffmech.interventions.replay import open_latent_files
 from diffmech.interventions.targets import HeadSpan, Target
 from diffmech.models.denoiser import Denoiser
@@ -27,11 +33,10 @@ from diffmech.models.denoiser import Denoiser
 def reference(tmp_path_factory: pytest.TempPathFactory, model_json: Path, latents: dict[str, list[Path]]) -> list[Path]:
     """One reference store per block."""
     folder = tmp_path_factory.mktemp("reference")
-    config = AblationConfig(reference_samples=4)
     paths = [folder / f"{timestep}.reference.zarr.zip" for timestep in TIMESTEPS]
     for index, path in enumerate(paths):
         blocks = {domain: [stores[index]] for domain, stores in latents.items()}
-        reference_outputs(blocks, model_json, path, ablation=config, runtime=RUNTIME)
+        reference_outputs(blocks, model_json, path, reference_ids=REFERENCES, runtime=RUNTIME)
     return paths
 
 
@@ -59,34 +64,40 @@ def write_mechanisms(path: Path, sites: list[AttentionSite]) -> Path:
     return path
 
 
-def test_reference_means_and_bank_are_the_clean_outputs_of_the_first_images(
+def test_reference_means_and_bank_are_the_clean_outputs_of_the_domain_s_reference_images(
     reference: list[Path], latents: dict[str, list[Path]], denoiser: Denoiser, sites: list[AttentionSite]
 ) -> None:
     store = open_reference(reference)
-    assert store.rows == tuple((domain, sample) for domain in ("real", "synthetic") for sample in range(4))
+    assert store.rows == tuple((domain, sample) for domain in ("real", "synthetic") for sample in REFERENCES)
     seen: dict[str, torch.Tensor] = {}
 
     def keep(call: AttentionCall) -> None:
         seen[call.site.name] = call.output.clone()
 
-    passes = open_latent_files(latents["synthetic"]).read(700, [2])
+    passes = open_latent_files(latents["synthetic"]).read(700, [8])
     with torch.no_grad(), AttentionTap(denoiser.module, observers=[keep], sites=sites):
         denoiser.predict_noise(passes.x_t, 700, passes.condition)
-    found = store.at(700, sites)
+    found = store.at(700, sites, "synthetic")
     for site in sites:
-        torch.testing.assert_close(found.bank[site.name][6:7], seen[site.name], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(found.bank[site.name][2:3], seen[site.name], atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(found.mean[site.name], found.bank[site.name].mean(0), atol=1e-6, rtol=1e-5)
-        norm = found.bank[site.name].norm(dim=-1).mean(dim=(0, 2))
+        both = torch.cat([store.at(700, sites, domain).bank[site.name] for domain in store.domains])
+        torch.testing.assert_close(found.pooled[site.name], both.mean(0), atol=1e-6, rtol=1e-5)
+        norm = both.norm(dim=-1).mean(dim=(0, 2))
         assert [store.norms(700, sites)[HeadId(site.name, h)] for h in range(8)] == pytest.approx(norm.tolist())
 
 
-def test_an_image_is_never_resampled_from_itself_nor_from_its_own_noise() -> None:
+def test_an_image_is_resampled_from_another_one_of_its_own_domain() -> None:
     store = ReferenceStore({}, tuple((domain, sample) for domain in ("real", "synthetic") for sample in range(4)))
-    sources = [store.resample_source(sample, seed=0) for sample in range(200)]
-    assert all(store.rows[source][1] != sample for sample, source in enumerate(sources))
-    assert set(sources) == set(range(8))
-    with pytest.raises(ConfigError, match="give at least 2"):
-        ReferenceStore({}, (("real", 0), ("synthetic", 0))).resample_source(0, seed=0)
+    for domain in store.domains:
+        own = [row for row in store.rows if row[0] == domain]
+        sources = [store.resample_source(domain, sample, seed=0) for sample in range(200)]
+        assert all(own[source][1] != sample for sample, source in enumerate(sources))
+        assert set(sources) == set(range(4))
+    with pytest.raises(StoreError, match="hold no image but 0 to resample from"):
+        ReferenceStore({}, (("real", 0), ("synthetic", 0))).resample_source("real", 0, seed=0)
+    with pytest.raises(StoreError, match="hold no domain painted, only real, synthetic"):
+        store.resample_source("painted", 0, seed=0)
 
 
 def test_every_number_equals_a_single_pass_from_its_start(
@@ -109,8 +120,9 @@ def test_every_number_equals_a_single_pass_from_its_start(
     ]:
         cell = data.sel({"target": target, "method": method, "sample": sample, "timestep": timestep})
         heads = [HeadId.parse(head) for head in str(cell["members"].values).split()]
-        source = store.resample_source(sample, 0)
-        plan = AblationPlan([replace_heads(method, heads, source=source)], sites, reference=store.at(timestep, sites))
+        source = store.resample_source("real", sample, 0)
+        outputs = store.at(timestep, sites, "real")
+        plan = AblationPlan([replace_heads(method, heads, source=source)], sites, reference=outputs)
         passes = files.read(timestep, [sample])
         with torch.no_grad():
             clean = denoiser.predict_noise(passes.x_t, timestep, passes.condition)
@@ -137,7 +149,7 @@ def test_results_depend_neither_on_batches_nor_on_shards_nor_on_reuse(
     small = ablate(tmp_path, stores, model_json, reference, ablation=ablation, batch_size=5)
     shards = [
         ablate(tmp_path, stores, model_json, reference, ablation=ablation, sample_ids=ids)
-        for ids in ([0, 1], [2, 3, 4, 5, 6, 7])
+        for ids in ([0, 1], [2, 3, 4, 5, 50, 51])
     ]
     for name in ("mse_clean", "mse_ablated", "shift", "distance_off"):
         joined = np.concatenate([shard[name].values for shard in shards], axis=0 if name == "mse_clean" else 2)
@@ -199,10 +211,8 @@ def test_heads_that_nothing_reads_have_exactly_no_effect(
     for site in sites:
         deaf.module.get_submodule(site.module_path).to_out[0].weight[:, 2:4] = 0
     files = {domain: open_latent_files(stores) for domain, stores in latents.items()}
-    tree = collect_reference(files, deaf, ablation=ablation, runtime=RUNTIME)
-    store = ReferenceStore(
-        dict.fromkeys(TIMESTEPS, tree), tuple((d, i) for d in latents for i in range(ablation.reference_samples))
-    )
+    tree = collect_reference(files, deaf, reference_ids=REFERENCES, runtime=RUNTIME)
+    store = store_of(tree)
     targets = [
         Target(str(HeadId(site.name, h)), (HeadSpan(HeadId(site.name, h), 0, 999),)) for site in sites for h in (1, 2)
     ]
@@ -376,7 +386,7 @@ def test_displacement_is_the_distance_to_what_each_method_puts_in_place(
     assert both == pytest.approx(
         np.sqrt((expected["mean", "real"][2] ** 2 + expected["mean", "synthetic"][2] ** 2) / 2)
     )
-    passes = open_latent_files(latents["real"]).read(timestep, [0, 1, 2, 3])
+    passes = open_latent_files(latents["real"]).read(timestep, list(REFERENCES))
     with torch.no_grad():
         plan = AblationPlan([replace_heads("uniform", [HeadId(site.name, 1)])] * 4, sites)
         with AttentionTap(denoiser.module, interventions=[plan], sites=sites):
@@ -384,5 +394,5 @@ def test_displacement_is_the_distance_to_what_each_method_puts_in_place(
     moved = plan.distance_off() * bank[:4, 1].square().sum((1, 2)).sqrt()
     rms = float((moved.square().mean() / bank.shape[2]).sqrt())
     assert store.displacements("uniform", timestep, [site], "real")[HeadId(site.name, 1)] == pytest.approx(rms)
-    with pytest.raises(StoreError, match="no domain painted, only real, synthetic"):
+    with pytest.raises(StoreError, match="hold no domain painted, only"):
         store.displacements("mean", timestep, [site], "painted")

@@ -133,14 +133,12 @@ def _analyse(study: Study, folder: Path, model_json: Path) -> Path:
     for block in study.ablation_blocks:
         reference_outputs(
             {
-                domain: [
-                    folder / path for path in study.latents_of_block(name, block, config.ablation.reference_samples)
-                ]
+                domain: [folder / path for path in study.reference_latents(name, block)]
                 for domain, name in study.domains.items()
             },
             model_json,
             folder / REFERENCE.format(model=study.model, block=block),
-            ablation=config.ablation,
+            reference_ids=config.reference_ids,
             runtime=runtime,
             timesteps=study.ablated_in(block),
         )

@@ -29,7 +29,7 @@ OVERLAY: dict[str, Any] = {
     },
     "models": {"tiny": {"source": "pipeline"}},
     "sampling": {"steps": 4, "guidance": 5.0},
-    "capture": {"timesteps": [100, 600], "samples": 6, "shard_size": 6, "block_span": 1000, "keep_maps": 1},
+    "capture": {"timesteps": [100, 600], "samples": 8, "shard_size": 6, "block_span": 1000, "keep_maps": 1},
     "untrained": {"seeds": 2, "samples": 4},
     "entropy": {"draws": 100, "permutations": 100},
     "mechanisms": {
@@ -48,7 +48,7 @@ OVERLAY: dict[str, Any] = {
         "timesteps": None,
         "samples": 4,
         "shard_size": 4,
-        "reference_samples": 3,
+        "reference_samples": 2,
     },
     "discovery": {
         "samples": 6,

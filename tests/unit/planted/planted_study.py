@@ -76,7 +76,7 @@ def run_planted(study: Study, folder: Path, model_json: Path | None = None) -> P
     cluster_heads(features, phases, members, folder / "clusters.csv", mechanisms=mechanisms)
     label_mechanisms(features, phases, members, heads_csv, mechanisms=mechanisms)
     reference = folder / "reference.zarr.zip"
-    reference_outputs(latents, model_json, reference, ablation=config.ablation, runtime=runtime)
+    reference_outputs(latents, model_json, reference, reference_ids=config.reference_ids, runtime=runtime)
     for domain, files in latents.items():
         ablations[domain] = {"heads": [folder / f"{domain}.heads.zarr.zip"]}
         ablate_heads(

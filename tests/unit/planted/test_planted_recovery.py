@@ -67,7 +67,11 @@ def test_the_mirror_head_matters_on_mirrored_images_only(studied):
 
 
 def test_of_an_untrained_model_nothing_is_named(tmp_path):
-    few = {"ablation": {"samples": 24}, "capture": {"samples": 64}}
+    few = {
+        "ablation": {"samples": 24, "reference_samples": 16},
+        "discovery": {"samples": 24},
+        "capture": {"samples": 64},
+    }
     study = planted_study(0, ONE_TIMESTEP, few)
     model_json = tmp_path / "model/model.json"
     import_planted(study.config.model.planted, model_json, images=study.config.images)
