@@ -6,6 +6,7 @@ rule models:
     input:
         f"results/models/{study.model}/model.json",
         f"results/models/{study.model}/heldout.csv",
+        f"results/models/{study.model}/denoising.csv",
         f"results/models/{study.model}/gallery.zarr.zip",
 
 
@@ -78,13 +79,14 @@ rule import_denoiser:
 
 
 rule heldout_loss:
-    """Measure the denoising loss per timestep on images the denoiser was trained on and on images it never saw."""
+    """Measure per timestep whether the model denoises, and its loss on images that it was trained on and never saw."""
     input:
         first=study.dataset_stores()[0],
         second=study.dataset_stores()[1],
         model="results/models/{model}/model.json",
     output:
-        "results/models/{model}/heldout.csv",
+        heldout="results/models/{model}/heldout.csv",
+        denoising="results/models/{model}/denoising.csv",
     log:
         "results/logs/heldout_loss/{model}.log",
     benchmark:
@@ -97,13 +99,13 @@ rule heldout_loss:
         mem_mb=4000,
     params:
         settings=lambda wildcards: study.settings(
-            model=study.config.models[wildcards.model], capture=["timesteps", "samples"]
+            model=study.config.models[wildcards.model], capture=["timesteps", "samples"], latents=["condition"]
         ),
         domains=list(study.domains),
         seed=study.seed,
         code=study.denoising_code("heldout_loss"),
     message:
-        "Measuring the held-out denoising loss of {wildcards.model}"
+        "Measuring whether {wildcards.model} denoises"
     script:
         "../workflow_scripts/heldout_loss.py"
 

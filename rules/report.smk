@@ -33,6 +33,7 @@ TABLES = {
     "comparison": "results/datasets/comparison.json",
     "model": f"results/models/{study.model}/model.json",
     "heldout": f"results/models/{study.model}/heldout.csv",
+    "denoising": f"results/models/{study.model}/denoising.csv",
     "gallery": f"results/models/{study.model}/gallery.zarr.zip",
     "entropy": f"results/entropy/{study.model}/heads.csv",
     "divergence": f"results/entropy/{study.model}/divergence.csv",

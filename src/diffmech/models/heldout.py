@@ -1,7 +1,19 @@
-"""The denoising loss on images the denoiser was trained on and on images it never saw: how much it memorised. Ours."""
+"""Does the model denoise, and how much did it memorise? Losses of the intact denoiser on the images of the study. Ours.
+
+Skill is 1 - loss / baseline. The baseline is the best prediction that needs no network: c x_t, with the one constant c
+per timestep that fits the noise best (least squares over the same images). It knows the variance of the images and
+nothing else; predicting zero, c = 0, is never better. `slope` is the factor by which the prediction would have to be
+multiplied to fit best, sum(eps_hat eps) / sum(eps_hat^2): a minimum of the mean squared error has 1, so that another
+value tells of a denoiser that is told another level of noise than the images have (a wrong schedule, scaled timesteps,
+another scale of the images), or was never fitted to such images.
+
+Seen and unseen images are told apart only where it is on record that this denoiser was trained on this very data set.
+"""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,12 +27,30 @@ from diffmech.errors import ConfigError
 from diffmech.models.denoiser import Condition, Denoiser
 from diffmech.models.load import load_denoiser
 from diffmech.models.prompted import PromptedDenoiser
-from diffmech.models.training_set import attribute_values, is_held_out
+from diffmech.models.storage import pointed_directory, read_pointer
+from diffmech.models.training_set import attribute_values, is_held_out, training_record
 from diffmech.randomness import noise
-from diffmech.statistics.bootstrap import bootstrap_mean
+from diffmech.statistics.bootstrap import bootstrap_mean, bootstrap_statistic, bootstrap_two_groups
 
-# More images would cost passes and narrow an interval that is a few per cent wide already.
-MOST_IMAGES = 400
+# More images would cost passes and narrow intervals that are a few per cent wide already.
+MOST_IMAGES = 64
+ALL = "all"
+HELDOUT_COLUMNS = [*("domain", "split", "timestep", "loss", "low", "high"), *("relative", "relative_low")]
+HELDOUT_COLUMNS += ["relative_high", "n"]
+DENOISING_COLUMNS = [*("domain", "timestep", "loss", "zero", "linear", "skill", "skill_low", "skill_high")]
+DENOISING_COLUMNS += ["slope", "slope_low", "slope_high", "n"]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Means over the pixels of each image, `(sample,)`: of the squared error, and of products of x_t, eps, eps_hat."""
+
+    loss: np.ndarray
+    image_image: np.ndarray
+    image_noise: np.ndarray
+    noise_noise: np.ndarray
+    predicted_predicted: np.ndarray
+    predicted_noise: np.ndarray
 
 
 @in_smaller_batches
@@ -28,60 +58,168 @@ def heldout_loss(
     model_json: Path,
     datasets: Mapping[str, Path],
     output_csv: Path,
+    denoising_csv: Path,
     *,
     timesteps: Sequence[int],
-    holdout: int,
     samples: int,
+    condition: str = "full",
     seed: int = 0,
     draws: int = 2000,
     confidence: float = 0.95,
     runtime: RuntimeConfig,
 ) -> None:
-    """Write the mean squared error of the predicted noise: domain, split, timestep, loss, low, high, n.
+    """Write two tables, both with bootstrap intervals over images, of at most `samples` images per domain, and 64.
 
-    Split is `train` or `heldout`; at most `samples` images of each, and 400, evenly spread over the ids; the
-    interval is a bootstrap over images. Noise belongs to (seed, sample id, timestep). Raises ConfigError for a timestep
-    the diffusion does not have. Of a pipeline nobody here knows the training images: the table stays empty.
+    `denoising_csv`: domain, timestep, loss (mean squared error of the predicted noise), zero (that of predicting 0),
+    linear (that of c x_t), skill and slope as above, each with low and high, and n.
+
+    `output_csv`: domain, split, timestep, loss, low, high, relative (loss on held-out images / on those trained on)
+    with low and high, n; only for domains whose images the denoiser is on record to have been trained on. Split is
+    `train` or `heldout`, half of the images each where there are as many, evenly spread over the ids; the timestep
+    "all" has the means over timesteps, of the ratios too.
+
+    `condition` is that of the study, "full" or "null". Noise belongs to (seed, sample id, timestep). Raises ConfigError
+    for a timestep the diffusion does not have. Of a pipeline nobody here knows the noise or the training images: both
+    tables stay empty.
     """
-    columns = ["domain", "split", "timestep", "loss", "low", "high", "n"]
     denoiser = load_denoiser(Path(model_json), device=runtime.device)
-    if isinstance(denoiser, PromptedDenoiser):
-        write_csv(Path(output_csv), pd.DataFrame(columns=columns))
-        return
-    late = [t for t in timesteps if not 0 <= t < denoiser.timesteps]
+    known = not isinstance(denoiser, PromptedDenoiser)
+    late = [t for t in timesteps if known and not 0 <= t < denoiser.timesteps]
     if late:
         raise ConfigError(
             f"capture.timesteps: {late[0]} is not below the {denoiser.timesteps} steps of the denoiser's scheduler"
         )
-    rows = []
-    for domain, path in datasets.items():
+    settings: dict[str, Any] = {"draws": draws, "confidence": confidence, "seed": seed}
+    seen: list[dict[str, object]] = []
+    fits: list[dict[str, object]] = []
+    record = training_record(pointed_directory(read_pointer(Path(model_json)), Path(model_json)))
+    for domain, path in datasets.items() if known else ():
         images = open_dataset(Path(path))
-        held_out = is_held_out(images.ids, holdout)
-        for split, ids in (("train", images.ids[~held_out]), ("heldout", images.ids[held_out])):
-            if len(ids) == 0:
-                continue
-            chosen = ids[np.unique(np.linspace(0, len(ids) - 1, min(samples, MOST_IMAGES, len(ids))).astype(int))]
-            for timestep in progress(timesteps, f"loss {domain} {split}", show=runtime.progress):
-                losses = denoising_losses(denoiser, images, domain, chosen, timestep, seed, runtime.batch_size)
-                loss = bootstrap_mean(losses, draws=draws, confidence=confidence, seed=seed)
-                rows.append((domain, split, timestep, loss.estimate, loss.low, loss.high, len(chosen)))
-    write_csv(Path(output_csv), pd.DataFrame(rows, columns=columns))
+        holdout = None if record is None else record.holdout_of(images, Path(path))
+        splits = chosen_images(images.ids, holdout, min(samples, MOST_IMAGES))
+        ids = np.concatenate(list(splits.values()))
+        split = np.repeat(list(splits), [len(part) for part in splits.values()])
+        losses: dict[int | str, np.ndarray] = {}
+        for timestep in progress(timesteps, f"loss {domain}", show=runtime.progress):
+            measured = moments(denoiser, images, domain, ids, timestep, seed, runtime.batch_size, condition=condition)
+            fits.append({"domain": domain, "timestep": timestep, **fit_of(measured, **settings)})
+            losses[timestep] = measured.loss
+        if holdout is not None:
+            seen += [{"domain": domain, **row} for row in seen_and_unseen(losses, split, **settings)]
+    write_csv(Path(output_csv), pd.DataFrame(seen, columns=HELDOUT_COLUMNS))
+    write_csv(Path(denoising_csv), pd.DataFrame(fits, columns=DENOISING_COLUMNS))
+
+
+def chosen_images(ids: np.ndarray, holdout: int | None, most: int) -> dict[str, np.ndarray]:
+    """Return at most `most` ids, evenly spread, by split: `train` and `heldout`, or `unknown` without `holdout`."""
+    if holdout is None:
+        return {"unknown": _spread(ids, most)}
+    held_out = is_held_out(ids, holdout)
+    train, kept = ids[~held_out], ids[held_out]
+    half = min(len(kept), max(most // 2, most - len(train)))
+    splits = {"train": _spread(train, most - half), "heldout": _spread(kept, half)}
+    return {name: part for name, part in splits.items() if len(part)}
+
+
+def _spread(ids: np.ndarray, most: int) -> np.ndarray:
+    return ids[np.unique(np.linspace(0, len(ids) - 1, min(most, len(ids))).astype(int))]
+
+
+def moments(
+    denoiser: Denoiser,
+    images: ImageSet,
+    domain: str,
+    ids: np.ndarray,
+    timestep: int,
+    seed: int,
+    batch_size: int,
+    *,
+    condition: str = "full",
+) -> Moments:
+    """Return what the losses at one timestep are made of, of the images `ids`."""
+    share = float(denoiser.alphas_cumprod[timestep])
+    index = denoiser.domains.index(domain) if domain in denoiser.domains else -1
+    parts = []
+    for start in range(0, len(ids), batch_size):
+        part = ids[start : start + batch_size]
+        added = torch.from_numpy(np.stack([noise(seed, int(i), timestep, denoiser.sample_shape) for i in part]))
+        x_t = share**0.5 * torch.from_numpy(images.images(part)) + (1 - share) ** 0.5 * added
+        values = torch.from_numpy(attribute_values(images, part, denoiser.attributes))
+        told = Condition(torch.full((len(part),), index, dtype=torch.long), values)
+        with torch.no_grad():
+            given = told if condition == "full" else told.null_like()
+            predicted = denoiser.predict_noise(x_t.to(denoiser.device), timestep, given).cpu()
+        x, eps, guess = (each.double().flatten(1) for each in (x_t, added, predicted))
+        pairs = ((guess - eps, guess - eps), (x, x), (x, eps), (eps, eps), (guess, guess), (guess, eps))
+        parts.append(np.stack([(first * second).mean(1).numpy() for first, second in pairs]))
+    return Moments(*np.concatenate(parts, axis=1))
+
+
+def fit_of(measured: Moments, **settings: Any) -> dict[str, float]:
+    """Return loss, baselines, skill and slope of the images of one domain at one timestep."""
+    skill = bootstrap_statistic(
+        lambda loss, xx, xe, ee: 1 - loss / (ee - xe**2 / xx),
+        *(measured.loss, measured.image_image, measured.image_noise, measured.noise_noise),
+        **settings,
+    )
+    slope = bootstrap_statistic(
+        lambda both, own: both / own, measured.predicted_noise, measured.predicted_predicted, **settings
+    )
+    xx, xe, ee = (v.mean() for v in (measured.image_image, measured.image_noise, measured.noise_noise))
+    return {
+        "loss": float(measured.loss.mean()),
+        "zero": float(ee),
+        "linear": float(ee - xe**2 / xx),
+        **_ends("skill", skill),
+        **_ends("slope", slope),
+        "n": len(measured.loss),
+    }
+
+
+def seen_and_unseen(
+    losses: Mapping[int | str, np.ndarray], split: np.ndarray, **settings: Any
+) -> list[dict[str, object]]:
+    """Return the rows of the held-out table of one domain: `losses[timestep]` and `split` are `(sample,)`."""
+    rows: list[dict[str, object]] = []
+    both = set(split) >= {"train", "heldout"}
+    per_split: dict[str, dict[int | str, np.ndarray]] = {}
+    for name in dict.fromkeys(split.tolist()):
+        own = {timestep: values[split == name] for timestep, values in losses.items()}
+        per_split[name] = own | ({ALL: np.mean(list(own.values()), axis=0)} if own else {})
+    for name, own in per_split.items():
+        for timestep, values in own.items():
+            row: dict[str, object] = {"split": name, "timestep": timestep, "n": len(values)}
+            loss = bootstrap_mean(values, **settings)
+            row |= {"loss": float(loss.estimate), "low": float(loss.low), "high": float(loss.high)}
+            if both and name == "heldout":
+                steps = list(losses) if timestep == ALL else [timestep]
+                ratio = bootstrap_two_groups(
+                    mean_ratio,
+                    [per_split["heldout"][t] for t in steps],
+                    [per_split["train"][t] for t in steps],
+                    **settings,
+                )
+                row |= _ends("relative", ratio)
+            rows.append(row)
+    return rows
+
+
+def mean_ratio(*means: np.ndarray) -> np.ndarray:
+    """Return the mean over timesteps of unseen / seen: the first half of `means` is of unseen images."""
+    half = len(means) // 2
+    return np.mean([unseen / seen for unseen, seen in zip(means[:half], means[half:], strict=True)], axis=0)
 
 
 def denoising_losses(
     denoiser: Denoiser, images: ImageSet, domain: str, ids: np.ndarray, timestep: int, seed: int, batch_size: int
 ) -> np.ndarray:
     """Return the mean squared error of the predicted noise of each image at one timestep, `(sample,)`."""
-    share = float(denoiser.alphas_cumprod[timestep])
-    index = denoiser.domains.index(domain) if domain in denoiser.domains else -1
-    losses = []
-    for start in range(0, len(ids), batch_size):
-        part = ids[start : start + batch_size]
-        added = torch.from_numpy(np.stack([noise(seed, int(i), timestep, denoiser.sample_shape) for i in part]))
-        x_t = share**0.5 * torch.from_numpy(images.images(part)) + (1 - share) ** 0.5 * added
-        values = torch.from_numpy(attribute_values(images, part, denoiser.attributes))
-        condition = Condition(torch.full((len(part),), index, dtype=torch.long), values)
-        with torch.no_grad():
-            predicted = denoiser.predict_noise(x_t.to(denoiser.device), timestep, condition).cpu()
-        losses.append((predicted - added).square().flatten(1).mean(1).double().numpy())
-    return np.concatenate(losses)
+    return moments(denoiser, images, domain, ids, timestep, seed, batch_size).loss
+
+
+def _ends(name: str, interval: Any) -> dict[str, float]:
+    return {
+        name: float(interval.estimate),
+        f"{name}_low": float(interval.low),
+        f"{name}_high": float(interval.high),
+    }

@@ -21,7 +21,7 @@ TABLES = (
     *("resampling", "account", "complexity"),
     "references",
 )
-STORES = ("comparison", "model", "heldout", "gallery", "resampled")
+STORES = ("comparison", "model", "heldout", "denoising", "gallery", "resampled")
 CIRCUIT_TABLES = ("heads", "curve", "edges")
 STAGES = {"down": 0, "mid": 1, "up": 2}
 
@@ -34,6 +34,7 @@ class ReportInputs:
     comparison: str
     model: str
     heldout: str
+    denoising: str
     gallery: str
     attention: dict[str, list[str]]
     entropy: str
@@ -97,6 +98,7 @@ class Tables:
     comparison: dict[str, Any]
     model: dict[str, Any]
     heldout: pd.DataFrame
+    denoising: pd.DataFrame
     entropy: pd.DataFrame
     divergence: pd.DataFrame
     phases: pd.DataFrame
@@ -116,7 +118,8 @@ class Tables:
 
 
 REQUIRED = {
-    "heldout": "domain split timestep loss low high n",
+    "heldout": "domain split timestep loss low high relative relative_low relative_high n",
+    "denoising": "domain timestep loss zero linear skill skill_low skill_high slope slope_low slope_high n",
     "entropy": (
         "domain head site kind timestep entropy low high h_max normalised effective_keys untrained_entropy "
         "untrained_low untrained_high n"
@@ -170,8 +173,9 @@ def read_tables(inputs: ReportInputs) -> Tables:
     """Read all tables of a study. Raises StoreError naming the file and the column for a table that is not whole."""
     model = read_json(inputs.model)
     entropy = read_table(inputs.entropy, "entropy")
-    effects = read_table(inputs.effects, "effects")
-    effects["timestep"] = effects["timestep"].astype(str).str.removesuffix(".0")
+    effects, heldout = read_table(inputs.effects, "effects"), read_table(inputs.heldout, "heldout")
+    for table in (effects, heldout):
+        table["timestep"] = table["timestep"].astype(str).str.removesuffix(".0")
     sites = sorted(entropy["site"].unique(), key=site_order)
     return Tables(
         domains=tuple(inputs.datasets),
@@ -179,7 +183,8 @@ def read_tables(inputs: ReportInputs) -> Tables:
         heads=tuple(sorted(entropy["head"].unique(), key=lambda head: (site_order(head.rpartition(".")[0]), head))),
         comparison=read_json(inputs.comparison),
         model=model,
-        heldout=read_table(inputs.heldout, "heldout"),
+        heldout=heldout,
+        denoising=read_table(inputs.denoising, "denoising"),
         entropy=entropy,
         divergence=read_table(inputs.divergence, "divergence"),
         phases=read_table(inputs.phases, "phases"),
@@ -246,6 +251,11 @@ def effect_title(effects: pd.DataFrame) -> str:
     """Return what an effect in percent is: the change of the denoising loss, or the output shift."""
     shifted = len(effects) and effects["measure"].iloc[0] == OUTPUT_SHIFT
     return f"{OUTPUT_SHIFT}, %" if shifted else f"change of the {DENOISING_LOSS}, %"
+
+
+def run_timesteps(effects: pd.DataFrame) -> list[float]:
+    """Return the timesteps at which heads were replaced, ascending."""
+    return sorted({float(timestep) for timestep in effects["timestep"] if timestep != "all"})
 
 
 def largest(frame: pd.DataFrame, column: str) -> Any:

@@ -19,7 +19,7 @@ from diffmech.report.drawing import (
 
 
 def power_spectrum(comparison: dict[str, Any], domains: tuple[str, ...]) -> alt.Chart:
-    """Radially averaged power of each domain's matched images."""
+    """Radially averaged power of each domain's images, as they were prepared."""
     frame = pd.concat(
         [
             pd.DataFrame({"domain": domain, "frequency": entry["frequency"], "power": entry["power"]})
@@ -40,9 +40,7 @@ def power_spectrum(comparison: dict[str, Any], domains: tuple[str, ...]) -> alt.
         )
     )
     gaps = [entry["after"] for entry in comparison["spectral_distance"]]
-    text = (
-        f"Power spectra of the matched images of {' and '.join(domains)}; root mean square log10 ratio {max(gaps):.3g}."
-    )
+    text = f"Power spectra of the images of {' and '.join(domains)}; root mean square log10 ratio {max(gaps):.3g}."
     return finish(chart, text, height=240)
 
 
@@ -69,8 +67,10 @@ def training_history(history: pd.DataFrame | None) -> Any:
 
 def heldout_loss(heldout: pd.DataFrame, domains: tuple[str, ...]) -> Any:
     """Denoising loss per timestep on images that the denoiser was trained on and images that it never saw."""
+    heldout = heldout[heldout["timestep"] != "all"]
     if heldout.empty:
-        return absent("Which images this denoiser was trained on is not known.")
+        return absent("On which images this denoiser was trained is not on record.")
+    heldout = heldout.assign(timestep=heldout["timestep"].astype(float))
     splits = [split for split in ("train", "heldout") if split in set(heldout["split"])]
     data = table(heldout)
     x = timestep_axis()

@@ -1,5 +1,6 @@
 """Charts of when heads matter and what they carry: head x window maps of ablation and patching, dose-response."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
@@ -17,7 +18,9 @@ from diffmech.report.drawing import (
     row_height,
     signed_cells,
 )
+from diffmech.report.wording import listed
 
+MOST_TIMESTEPS = 6  # that are named one by one
 CURVES = 5  # heads whose dose-response is drawn
 FULL_DOSE = 1.0
 DIRECTIONS = {"denoising": "brought", "noising": "taken away"}
@@ -39,12 +42,12 @@ def windows_map(windows: pd.DataFrame, method: str, heads: tuple[str, ...], doma
         title=effect_title(windows),
         tooltip=[
             alt.Tooltip("control_percentile:Q", title="larger than so many % of other heads", format=".3g"),
-            alt.Tooltip("timesteps:Q", title="timesteps in the window"),
+            alt.Tooltip("timesteps:Q", title="ablated timesteps in the window"),
         ],
         description=(
             f"Heat map of the effect of removing each of {frame['head'].nunique()} heads in each of"
             f" {frame['window'].nunique()} windows of timesteps, per domain. The largest is {top['value']:.3g} % for"
-            f" {top['head']} at timesteps {top['window']} of {top['domain']} images; {int(frame['significant'].sum())}"
+            f" {top['head']} in the window {top['window']} on {top['domain']} images; {int(frame['significant'].sum())}"
             f" of {len(frame)} cells differ from zero after correction."
         ),
     )
@@ -72,7 +75,7 @@ def patching_map(patching: pd.DataFrame, direction: str, heads: tuple[str, ...],
         description=(
             f"Heat map of the share of the difference between two inputs that each of {frame['head'].nunique()} heads"
             f" has {what} when it alone is patched, by window of timesteps. The largest is {top['value']:.3g} % for"
-            f" {top['head']} at timesteps {top['window']} ({top['panel']}); {int(frame['significant'].sum())} of"
+            f" {top['head']} in the window {top['window']} ({top['panel']}); {int(frame['significant'].sum())} of"
             f" {len(frame)} cells differ from zero after correction."
         ),
     )
@@ -143,7 +146,7 @@ def panels(frame: pd.DataFrame, domains: tuple[str, ...]) -> "pd.Series[str]":
 
 
 def between(domain: str, source: str, domains: tuple[str, ...]) -> str:
-    """Return the two passes of one domain and source in words: `real, said to be synthetic`."""
+    """Return the two passes of one domain and source in words: `photographs, said to be drawings`."""
     if source == "sample":
         return f"{domain}, from another image"
     attribute = attribute_of(source)
@@ -162,12 +165,17 @@ def _map(
     labels = [span(row.window_first, row.window_last) for row in records(spans)]
     shown = tuple(head for head in heads if head in set(frame["head"]))
     frame = frame.assign(when=[span(row.window_first, row.window_last) for row in records(frame)])
-    x = alt.X("when:N", sort=labels, title="timesteps (0 = clean image)", axis=alt.Axis(labelAngle=0, ticks=False))
+    x = alt.X(
+        "when:N",
+        sort=labels,
+        title="window of timesteps, first to last (0 = clean image)",
+        axis=alt.Axis(labelAngle=0, ticks=False),
+    )
     y = head_axis(shown)
     shown_in_tooltip = [
         "head:N",
         alt.Tooltip("panel:N", title="images"),
-        alt.Tooltip("when:N", title="timesteps"),
+        alt.Tooltip("when:N", title="window of timesteps"),
         alt.Tooltip("value:Q", title="effect, %", format=".3g"),
         *from_to(),
         alt.Tooltip("p_zero_max:Q", title="p against no effect (corrected)", format=".3g"),
@@ -181,6 +189,19 @@ def _map(
     chart = chart.properties(width=300, height=row_height(len(shown)) * len(shown))
     facets = in_panels(chart, "panel", frame[list(dict.fromkeys(columns))], order)
     return finish(facets, description, panels=2)
+
+
+def timesteps_within(first: float, last: float, ran: Sequence[float]) -> str:
+    """Return the timesteps within a window at which something was replaced: `t = 120 and 320`.
+
+    Where it is not known which ones ran, the window itself.
+    """
+    inside = [f"{timestep:g}" for timestep in ran if first <= timestep <= last]
+    if not inside:
+        return f"t within {span(first, last)}"
+    if len(inside) > MOST_TIMESTEPS:
+        return f"t = {', '.join(inside[:2])}, …, {inside[-1]} ({len(inside)} timesteps)"
+    return f"t = {listed(inside)}"
 
 
 def span(first: float, last: float) -> str:

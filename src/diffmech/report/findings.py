@@ -14,6 +14,7 @@ import pandas as pd
 from diffmech.config.root import Config
 from diffmech.errors import StoreError
 from diffmech.report.artifacts import Tables, effect_title, largest, records
+from diffmech.report.denoising import gap_sentence, is_untrained
 from diffmech.report.wording import VARIANTS, count, interval, limits, listed, number, p_value
 
 # "cannot be told": no outcome could have been called found; what it would take is said. "no fair control": nothing to
@@ -45,18 +46,13 @@ def findings(tables: Tables, config: Config) -> list[Finding]:
         mechanism_finding(tables, config.mechanisms.alpha, config.untrained.seeds),
         ablation_finding(tables, config.ablation.alpha, config.ablation.methods[0]),
         complexity_finding(tables, config.complexity.alpha, config.untrained.seeds),
-        confounder_finding(tables),
+        confounder_finding(tables, config),
     ]
 
 
 def nothing_found(answers: list[Finding]) -> bool:
     """Return whether attention, mechanisms and ablations came out negative, and complexity gave no difference."""
     return all(answer.verdict == "not found" for answer in answers[:3]) and answers[3].verdict != "found"
-
-
-def is_untrained(tables: Tables) -> bool:
-    """Return whether the studied denoiser has random weights, so that everything found would be a false alarm."""
-    return str(tables.model.get("source", "")) == "untrained"
 
 
 def out_of_reach(copies: int, alpha: float) -> str | None:
@@ -99,8 +95,8 @@ def divergence_finding(tables: Tables, alpha: float, copies: int) -> Finding:
         return Finding(question, "caution", untold, tuple(details), "divergence")
     if by_labels:
         details.append(
-            f"At {count(by_labels, 'timestep')} the domains differ more than shuffled labels do, but untrained copies"
-            " differ as much: that difference lies in the images, not in what was learned."
+            f"At {count(by_labels, 'timestep')} the domains differ more than shuffled labels do, but not shown to by"
+            " more than in untrained copies, so that training need not have brought it about."
         )
     answer = f"No: at none of {len(table)} timesteps does the difference beat both nulls."
     return Finding(question, "not found", answer, tuple(details), "divergence")
@@ -211,13 +207,13 @@ def complexity_finding(tables: Tables, alpha: float, copies: int) -> Finding:
     elif as_untrained.any() and untold:
         answer, verdict = untold, "caution"
     elif as_untrained.any():
-        answer = "No: no measure of complexity differs by more than in untrained copies."
+        answer = "Not shown: no measure of complexity differs surely by more than in untrained copies."
     else:
         answer = f"No: none of {count(len(table), 'measure')} of complexity differs from a ratio of 1."
     if as_untrained.any() and not untold:
         details.append(
-            f"Untrained copies differ as much by {measures(table[as_untrained])}: that lies in the images, not in what"
-            " was learned."
+            f"By {measures(table[as_untrained])} the domains differ more than shuffled labels do, but not shown to by"
+            " more than in untrained copies, so that training need not have brought it about."
         )
     elif as_untrained.any() and answer != untold:
         by = measures(table[as_untrained])
@@ -243,43 +239,29 @@ def untrained_ratios(row: Any) -> str:
     return f"; untrained copies, on {int(row.untrained_n)} images per domain: {given}"
 
 
-def confounder_finding(tables: Tables) -> Finding:
+def confounder_finding(tables: Tables, config: Config) -> Finding:
     """What else could explain a difference between the domains?"""
     gap = tables.comparison["spectral_distance"][0]
     before, after = gap["before"], gap["after"]
+    generated = config.model.source == "pipeline"
+    matched = config.images.match is not None and not generated
+    earlier = f" ({number(before, 2)} before mean and contrast were matched)" if matched else ""
     details = [
         (
-            f"Power spectra differ by {number(after, 2)} in root mean square log10 power ({number(before, 2)} before"
-            f" matching): a typical factor of {number(10**after, 2)} in power at equal frequency."
+            f"Power spectra differ by {number(after, 2)} in root mean square log10 power{earlier}: a typical factor of"
+            f" {number(10**after, 2)} in power at equal frequency."
         ),
     ]
     attributes = {tuple(sorted(entry["attributes"])) for entry in tables.comparison["domains"].values()}
     if len(attributes) > 1:
         details.append("The domains are not labelled alike: attributes of one are unknown in the other.")
-    details.append(gap_sentence(tables.heldout))
-    return Finding(
-        "What else could explain a difference?",
-        "caution",
-        "Mean and contrast were matched; fine structure, content and how well each domain was learned were not.",
-        tuple(details),
-        "domains",
-    )
-
-
-def gap_sentence(heldout: pd.DataFrame) -> str:
-    """Return how the loss on unseen images compares with that on seen ones, per domain."""
-    if heldout.empty:
-        return "Which images this denoiser was trained on is not known, so memorisation cannot be told from learning."
-    means = heldout.groupby(["domain", "split"])["loss"].mean().unstack()
-    if not {"train", "heldout"} <= set(means.columns):
-        return "No images were held out of training, so memorisation cannot be told from learning."
-    parts = []
-    for domain, row in means.dropna().iterrows():
-        change = 100 * (row["heldout"] / row["train"] - 1)
-        parts.append(f"{domain} {'+' if change > 0 else ''}{number(change, 2)} %")
-    if not parts:
-        return "No domain has both seen and unseen images, so memorisation cannot be told from learning."
-    return f"Mean loss on unseen images, relative to that on seen ones: {listed(parts)}."
+    details.append(gap_sentence(tables))
+    rest = "fine structure, content and how well each domain was learned"
+    if matched:
+        answer = f"Mean and contrast were matched; {rest} were not."
+    else:
+        answer = f"Much: neither mean and contrast nor {rest} were matched."
+    return Finding("What else could explain a difference?", "caution", answer, tuple(details), "domains")
 
 
 def mechanism_names(tables: Tables) -> dict[str, str]:

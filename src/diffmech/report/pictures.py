@@ -108,13 +108,15 @@ def heat(image: np.ndarray, values: np.ndarray, top: float) -> np.ndarray:
 
 
 def domain_mosaics(inputs: ReportInputs, images: int) -> dict[str, Picture]:
-    """Return the first images of each domain, as matched for the denoiser."""
+    """Return the first images of each domain, as prepared for the denoiser."""
     pictures = {}
     for domain, path in inputs.datasets.items():
         dataset = open_dataset(path)  # type: ignore[arg-type]
         ids = dataset.ids[:images]
         tiles = list(colour_pixels(dataset.images(ids)))
-        text = f"The first {len(ids)} {domain} images of data set {dataset.attrs['dataset']}, as the denoiser sees them"
+        text = (
+            f"The first {len(ids)} {domain} images of data set {dataset.attrs['dataset']}, as prepared for the denoiser"
+        )
         pictures[domain] = picture(mosaic(tiles, min(6, len(tiles))), text)
     return pictures
 

@@ -2,16 +2,26 @@
 
 from collections.abc import Mapping
 
-from diffmech.config.root import Config
 from diffmech.data.store import open_dataset
 from diffmech.report import markup
-from diffmech.report.artifacts import records, weights_directory
+from diffmech.report.artifacts import Tables, records, weights_directory
+from diffmech.report.condition import condition_sentence, guidance_words, is_conditional
 from diffmech.report.context import Context
-from diffmech.report.findings import Finding, gap_sentence, is_untrained, nothing_found
+from diffmech.report.denoising import gap_sentence, is_untrained, summary, troubles
+from diffmech.report.findings import Finding, nothing_found
 from diffmech.report.pictures import domain_mosaics, gallery_rows
 from diffmech.report.wording import count, interval, listed, number
 
 TILE = 70  # CSS pixels of one generated image
+PIXELS, SPREAD = "Mean pixel (−1 black, 1 white)", "Contrast (standard deviation within an image)"
+METHODS = {
+    "mean": "their mean over reference images",
+    "zero": "nothing",
+    "resample": "what they write for another image",
+    "uniform": "what uniform attention gives",
+}
+WITHOUT_IMAGE = ("has a row in ", "is a mask without an image")  # how the reasons for such misfits read
+SKILL_COLUMNS = ["images", "timestep", "loss", "predicting zero", "best multiple of x_t", "skill", "best factor", "n"]
 MOST_PROMPTS = 8  # prompts of a domain that are shown
 SOURCES = {
     "untrained": "random weights, the null study",
@@ -20,12 +30,14 @@ SOURCES = {
     "diffusers": "a diffusers model",
     "custom": "a class of your own",
     "pipeline": "the denoiser of a diffusers pipeline",
+    "planted": "built by hand, so that what each head does is known",
 }
+PREDICTS = {"epsilon": "the noise", "v_prediction": "v", "sample": "the clean image"}
 
 
 def answers(context: Context, found: list[Finding]) -> str:
-    """Return the findings, and a plain warning where nothing was found or the weights are random."""
-    banner = ""
+    """Return the findings under what must be known first: whether the denoiser denoises, and is trained at all."""
+    warnings = []
     if is_untrained(context.tables):
         outcome = (
             "And nothing was found, as it should be."
@@ -35,24 +47,27 @@ def answers(context: Context, found: list[Finding]) -> str:
                 " fault."
             )
         )
-        banner = markup.paragraph(
-            f"This denoiser has random weights. It is the null study: nothing can be found. {outcome}"
-        )
+        warnings.append(f"This denoiser has random weights. It is the null study: nothing can be found. {outcome}")
     elif nothing_found(found):
-        banner = markup.paragraph(
-            "Nothing was found: attention does not tell the domains apart, no head earns a label, and no mechanism"
-            " costs more than its matched controls. With this many images that is not proof of absence; the intervals"
-            " say how large an effect could have been missed."
+        warnings.append(
+            "Nothing was found: no test of attention, of labels or of mechanisms beat its nulls and controls. That is"
+            " no proof of absence; the intervals say how large an effect could have been missed."
         )
+    wrong = troubles(context.tables)
+    warnings += [" ".join(wrong)] if wrong else []
+    banners = "".join(f'<div class="banner" role="note">{markup.paragraph(warning)}</div>' for warning in warnings)
     cards = "".join(markup.finding(answer) for answer in found)
     read = (
         "A number in brackets is an interval that comes from resampling images, not pixels. “Found” means that the"
-        " result beats every null it was tested against after correction for multiple tests."
+        " result beats every null it was tested against after correction for multiple tests; “not found” that it does"
+        " not, which is no proof that there is nothing; “cannot be told” that no outcome could have been called found."
+        " Of many estimates the largest is too large on average."
     )
     return markup.section(
         "answers",
         "What was found",
-        f'<div class="banner" role="note">{banner}</div>' if banner else "",
+        banners,
+        "" if wrong else markup.paragraph(summary(context.tables)),
         markup.paragraph(read, "quiet"),
         f'<div class="findings">{cards}</div>',
     )
@@ -62,61 +77,72 @@ def what_was_run(context: Context) -> str:
     """Return model, data, sizes, timesteps and the steps of the workflow."""
     tables, config = context.tables, context.config
     model = tables.model
-    captured = tables.entropy["n"].max()
+    captured = tables.entropy.groupby("domain")["n"].max()
     kinds = tables.entropy.drop_duplicates("head")["kind"].value_counts()
     heads = " and ".join(f"{heads} {kind}-attention" for kind, heads in kinds.items())
     channels, height, width = model["sample_shape"]
+    predicted = str(model["prediction_type"])
     timesteps = sorted(int(t) for t in tables.entropy["timestep"].unique())
     entries = {
         "Denoiser": (
             f"{config.study.model}: {SOURCES.get(str(model['source']), str(model['source']))},"
-            f" {int(model['parameters']):,} parameters, predicts {model['prediction_type']}, {model['timesteps']}"
-            " timesteps"
+            f" {int(model['parameters']):,} parameters, predicts {PREDICTS.get(predicted, predicted)},"
+            f" {model['timesteps']} timesteps"
         ),
         "Attention": f"{len(tables.heads)} heads ({heads}) in {count(len(tables.sites), 'layer')}",
         "Domains": listed(
             [f"{domain} (data set {config.study.domains.get(domain, domain)})" for domain in tables.domains]
         ),
         "Images": (
-            f"{int(captured)} per domain observed, {width} × {height} pixels, "
-            f"{'grey' if channels == 1 else f'{channels} channels'}"
+            f"{listed([f'{int(captured[domain])} {domain}' for domain in tables.domains])} observed, {width} × {height}"
+            f" pixels, {'grey' if channels == 1 else f'{channels} channels'}"
         ),
-        "Condition": condition_sentence(config),
-        "Timesteps": ", ".join(map(str, timesteps)),
-        "Untrained copies": f"{config.untrained.seeds}, each on {config.untrained.samples} images per domain",
-        "Ablation": (
-            f"{listed(list(config.ablation.groups))}; replaced by {listed(list(config.ablation.methods))}; "
-            f"{config.ablation.samples} images per domain; {config.ablation.controls} matched controls per mechanism"
+        "Condition": condition_sentence(tables, config),
+        "Timesteps": f"{', '.join(map(str, timesteps))} (0 = clean image)",
+        "Untrained copies": (
+            f"{config.untrained.seeds}, each on {config.untrained.samples} images per domain: the same architecture"
+            " with fresh random weights"
         ),
+        "Ablation": ablation_run(context),
         "Intervals": (
-            f"{number(100 * config.entropy.confidence, 2)} %, {config.entropy.draws:,} bootstrap draws over images; "
-            f"p-values from {config.entropy.permutations:,} permutations of the domain labels, Holm-corrected"
+            f"{number(100 * config.entropy.confidence, 2)} %, {config.entropy.draws:,} bootstrap draws over images;"
+            f" p-values of entropies from {config.entropy.permutations:,} permutations of the domain labels, of"
+            f" ablations from {config.ablation.permutations:,} random signs of images"
         ),
     }
-    steps = steps_sentence(config)
+    steps = steps_sentence(context)
     return markup.section("run", "What was run", markup.paragraph(steps), markup.facts(entries))
 
 
-def condition_sentence(config: Config) -> str:
-    """Return what each pass was given beside the noised image."""
-    if config.model.source == "pipeline":
-        given = "each image's own prompt" if config.latents.condition == "full" else "the negative prompt alone"
-        guided = f", observed in both passes of guidance {config.sampling.guidance:g}; analysed in the conditional one"
-        return given + (guided if config.sampling.guidance > 1 and config.latents.condition == "full" else "")
-    return "each image's own domain and attributes" if config.latents.condition == "full" else "none (null condition)"
+def ablation_run(context: Context) -> str:
+    """Return which heads were replaced by what, on how many images, at which timesteps."""
+    effects, config = context.tables.effects, context.config
+    if effects.empty:
+        return "none"
+    per_domain = effects.groupby("domain")["n"].max()
+    groups, methods = (list(dict.fromkeys(effects[column])) for column in ("group", "method"))
+    steps = ", ".join(f"{timestep:g}" for timestep in context.ablated_timesteps)
+    said = (
+        f"{listed(groups)}, whose outputs are replaced by {listed([METHODS.get(name, name) for name in methods])}, on"
+        f" {listed([f'{int(n)} {domain}' for domain, n in per_domain.items()])} images at t = {steps}"
+    )
+    asked = config.ablation.controls
+    return said + (f"; up to {asked} random sets of heads beside each mechanism" if "mechanisms" in groups else "")
 
 
-def steps_sentence(config: Config) -> str:
+def steps_sentence(context: Context) -> str:
     """Return what the workflow did, in the order in which it did it."""
+    config, groups = context.config, set(context.tables.effects["group"])
+    matched = " and matched in mean and contrast" if config.images.match is not None else ""
     first = (
-        "Both image sets are prepared alike and matched in mean and contrast. Every image is noised to each timestep"
-        " with noise that depends on its number alone, so that both domains share it. One denoiser makes one prediction"
-        " for each noised image while all attention heads are observed; observing does not change the prediction."
+        f"Both image sets are brought to one size{matched}. Every image is noised to each timestep with noise that"
+        " depends on its number and the timestep alone, so that both domains share it. One denoiser makes one"
+        " prediction for each noised image while all attention heads are observed; observing does not change the"
+        " prediction."
     )
-    last = (
-        " Entropy, mechanisms and their untrained nulls are computed from these passes. Then heads are replaced, one at"
-        " a time and in groups, on the same noised images, and the change of the denoising loss is measured."
-    )
+    ways = [*(["one at a time"] if "heads" in groups else []), *(["in groups"] if groups - {"heads"} else [])]
+    effect = "the change of the denoising loss is measured."
+    where = "on the same noised images"
     if config.model.source == "pipeline":
         sampler = config.sampling.scheduler or "its own sampler"
         first = (
@@ -132,12 +158,15 @@ def steps_sentence(config: Config) -> str:
             )
         )
     if config.latents.kind == "trajectory":
-        last = last.replace(
-            "on the same noised images, and the change of the denoising loss is measured.",
-            "on the same inputs. On a sampling trajectory nobody knows the noise, so the effect is the output shift:"
-            " the mean square change of the prediction, in percent of its own mean square. It cannot be negative, so"
-            " only the comparison with controls tells whether a mechanism matters.",
+        where = "on the same inputs"
+        effect = (
+            "the output shift is measured, since on a sampling trajectory nobody knows the noise: the mean square"
+            " change of the prediction, in percent of its own mean square. It cannot be negative, so only the"
+            " comparison with controls tells whether a mechanism matters."
         )
+    last = " Entropy, mechanisms and their untrained nulls are computed from these passes."
+    if ways:
+        last += f" Then heads are replaced, {' and '.join(ways)}, {where}, and {effect}"
     return first + last
 
 
@@ -145,6 +174,7 @@ def domains(context: Context) -> str:
     """Return both domains side by side, how they were matched, and what still differs."""
     tables = context.tables
     shown = domain_mosaics(context.inputs, context.config.report.gallery)
+    matched = context.config.images.match is not None and context.config.model.source != "pipeline"
     pair = []
     for domain, mosaic in shown.items():
         entry = tables.comparison["domains"][domain]
@@ -155,28 +185,33 @@ def domains(context: Context) -> str:
             more = f"; and {len(asked) - MOST_PROMPTS} more" if len(asked) > MOST_PROMPTS else ""
             entries |= {
                 "Prompts": "; ".join(asked[:MOST_PROMPTS]) + more,
-                "Mean": number(after["mean"], 3),
-                "Contrast": number(after["contrast"], 3),
+                PIXELS: number(after["mean"], 3),
+                SPREAD: number(after["contrast"], 3),
             }
         else:
-            entries |= {
-                "Mean": f"{number(before['mean'], 3)} before, {number(after['mean'], 3)} after matching",
-                "Contrast": f"{number(before['contrast'], 3)} before, {number(after['contrast'], 3)} after matching",
-                "Clipped": f"{number(100 * entry['clipped_share'], 2)} % of the pixels",
-                "Left out": skipped_sentence(entry["skipped"]),
-            }
+            if matched:
+                entries |= {
+                    PIXELS: f"{number(before['mean'], 3)} before, {number(after['mean'], 3)} after matching",
+                    SPREAD: (f"{number(before['contrast'], 3)} before, {number(after['contrast'], 3)} after matching"),
+                    "Clipped": f"{number(100 * entry['clipped_share'], 2)} % of the pixels, at black or white",
+                }
+            else:
+                entries |= {PIXELS: number(after["mean"], 3), SPREAD: number(after["contrast"], 3)}
+            entries["Left out"] = skipped_sentence(entry["skipped"])
         pair.append(f"<div><h3>{markup.escape(domain)}</h3>{markup.image(mosaic)}{markup.facts(entries)}</div>")
     gap = tables.comparison["spectral_distance"][0]
-    if context.config.model.source == "pipeline":
-        left = f"Their spectral distance is {number(gap['after'], 2)} (root mean square log10 power ratio)."
-    else:
+    meaning = "root mean square log10 power ratio"
+    if matched:
         left = (
-            f"Matching mean and contrast leaves {number(gap['after'], 2)} of spectral distance (root mean square log10"
-            f" power ratio; {number(gap['before'], 2)} before matching)."
+            f"Matching mean and contrast leaves {number(gap['after'], 2)} of spectral distance ({meaning};"
+            f" {number(gap['before'], 2)} before matching)."
         )
+    else:
+        unlike = "" if context.config.model.source == "pipeline" else "Mean and contrast were not matched. "
+        left = f"{unlike}Their spectral distance is {number(gap['after'], 2)} ({meaning})."
     residual = (
-        f"{left} This is a confounder: a difference between the"
-        " domains further down may come from how fine their structure is and not from being real or drawn."
+        f"{left} This is a confounder: a difference between {listed(list(tables.domains))} images further down may come"
+        " from how fine their structure is rather than from what they show."
     )
     return markup.section(
         "domains",
@@ -186,19 +221,25 @@ def domains(context: Context) -> str:
         markup.paragraph(residual),
         context.chart(
             "power_spectrum",
-            "Mean power of the matched images by spatial frequency. Where the lines part, one domain has more structure"
-            " of that size.",
+            f"Mean power of the {'matched ' if matched else ''}images by spatial frequency. Where the lines part, one"
+            " domain has more structure of that size.",
         ),
     )
 
 
 def skipped_sentence(skipped: list[Mapping[str, str]]) -> str:
-    """Return which files were left out, and why."""
-    if not skipped:
-        return "no file"
-    first = "; ".join(f"{entry['file']}: {entry['reason']}" for entry in skipped[:3])
-    more = f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""
-    return f"{count(len(skipped), 'file')} ({first}{more})"
+    """Return which images were left out, and why, and which labels and masks have no image to belong to."""
+    rows = [entry for entry in skipped if entry["reason"].startswith(WITHOUT_IMAGE[0])]
+    masks = [entry for entry in skipped if entry["reason"] == WITHOUT_IMAGE[1]]
+    files = [entry for entry in skipped if entry not in rows and entry not in masks]
+    first = "; ".join(f"{entry['file']}: {entry['reason']}" for entry in files[:3])
+    more = f"; and {len(files) - 3} more" if len(files) > 3 else ""
+    said = f"{count(len(files), 'image')} ({first}{more})" if files else "no image"
+    if rows:
+        said += f"; {count(len(rows), 'row')} of the label table {'names' if len(rows) == 1 else 'name'} no image"
+    if masks:
+        said += f"; {count(len(masks), 'mask')} {'belongs' if len(masks) == 1 else 'belong'} to no image"
+    return said
 
 
 def attribute_table(context: Context) -> str:
@@ -229,15 +270,18 @@ def denoiser(context: Context) -> str:
     parts = [
         markup.paragraph(f"Weights: {weights_name(context)}, SHA-256 {str(tables.model['sha256'])[:16]}….", "quiet")
     ]
-    parts.append("<h3>Does it denoise images that it never saw?</h3>")
-    parts.append(markup.paragraph(gap_sentence(tables.heldout)))
+    wrong = troubles(tables)
+    parts.append("<h3>Does it denoise?</h3>")
+    parts.append(markup.paragraph(" ".join(wrong) if wrong else summary(tables)))
+    parts += [table_of_skill(tables)] if len(tables.denoising) else []
+    parts.append("<h3>Does it remember what it was trained on?</h3>")
+    parts.append(markup.paragraph(gap_sentence(tables)))
     if len(tables.heldout):
         parts.append(
             context.chart(
                 "heldout_loss",
                 "Denoising loss per timestep on images used for training (solid) and images kept out of it"
-                f" (dashed), with {number(100 * context.config.entropy.confidence, 2)} % intervals over images. A gap"
-                " between solid and dashed is memorisation.",
+                " (dashed), with 95 % intervals over images. A gap between solid and dashed is a sign of memorisation.",
             )
         )
     parts.append("<h3>How it was trained</h3>")
@@ -250,6 +294,8 @@ def denoiser(context: Context) -> str:
         parts.append(markup.paragraph("The images of both domains above are its own."))
     else:
         parts += gallery(context)
+    if not is_conditional(tables, context.config):
+        return markup.section("denoiser", "The denoiser", *parts)  # nothing can be asked of it
     parts.append("<h3>Do its images show what was asked for?</h3>")
     if tables.recognition is None:
         parts.append(
@@ -260,10 +306,11 @@ def denoiser(context: Context) -> str:
         )
     else:
         lines = [
-            f"{row.attribute} {interval(100 * row.recognised_share, 100 * row.low, 100 * row.high, '%', 2)} images"
+            f"{row.attribute} in {interval(100 * row.recognised_share, 100 * row.low, 100 * row.high, '%', 2)}"
+            f" of {row.n}"
             for row in records(tables.recognition)
         ]
-        parts.append(markup.paragraph("; ".join(lines) + "."))
+        parts.append(markup.paragraph(f"Recognised of the images that were asked for: {'; '.join(lines)}."))
         parts.append(
             context.chart(
                 "recognition",
@@ -275,11 +322,31 @@ def denoiser(context: Context) -> str:
     return markup.section("denoiser", "The denoiser", *parts)
 
 
+def table_of_skill(tables: Tables) -> str:
+    """Return loss, baselines, skill and best factor per domain and timestep, folded away."""
+    rows = [
+        [
+            row.domain,
+            f"{row.timestep:g}",
+            number(row.loss),
+            number(row.zero),
+            number(row.linear),
+            interval(100 * row.skill, 100 * row.skill_low, 100 * row.skill_high, "%"),
+            interval(row.slope, row.slope_low, row.slope_high),
+            str(int(row.n)),
+        ]
+        for row in records(tables.denoising)
+    ]
+    caption = "Mean squared error of the predicted noise, skill = 1 − loss / loss of the best multiple of x_t"
+    return markup.folded("Does it denoise? By timestep", markup.table(SKILL_COLUMNS, rows, caption, SKILL_COLUMNS[1:]))
+
+
 def gallery(context: Context) -> list[str]:
     """Return the images generated to show what the denoiser learned."""
     sampling = context.config.sampling
     lead = markup.paragraph(
-        f"Images generated from noise in {sampling.steps} DDIM steps with guidance {sampling.guidance:g}."
+        f"Images generated from noise in {sampling.steps} DDIM steps"
+        f"{guidance_words(context.tables, context.config, sampling.guidance)}."
         " Within a column all images start from the same noise."
     )
     rows = "".join(

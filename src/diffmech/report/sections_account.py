@@ -7,17 +7,20 @@ import pandas as pd
 from diffmech.mechanisms.account import CAUSAL, NOTHING, UNKNOWN
 from diffmech.report import markup
 from diffmech.report.artifacts import effect_title, records
+from diffmech.report.charts_patching import timesteps_within
 from diffmech.report.context import Context
 from diffmech.report.wording import count, interval, listed, p_value
 
 READ = (
-    "A mechanism is called causal only if removing it raises the loss, and does so more than equally many heads of the"
-    " same layers with outputs of the same size. When: the window of timesteps with the largest effect that can be told"
-    " from zero. Attributes: what changes in images that are sampled again from the same noise without these heads, as"
-    " the median change of the probability, by a classifier, of the attribute, or of what was asked for (with it or"
-    " without it)."
-    " All p-values are corrected over mechanisms."
+    "A mechanism is called causal only if removing it raises the loss, and does so more than equally many random heads"
+    " that match it. When: the timesteps at which it was removed, within the window with the largest effect that can be"
+    " told from zero."
 )
+READ_ATTRIBUTES = (
+    " Attributes: what changes in images that are sampled again from the same noise without these heads, as the median"
+    " change of the probability, by a classifier, of the attribute, or of what was asked for (with it or without it)."
+)
+CORRECTED = " All p-values are corrected over mechanisms."
 COLUMNS = ["mechanism", "images", "verdict", "effect of removing it", "matched heads", "when", "attributes that change"]
 
 
@@ -31,12 +34,16 @@ def account(context: Context) -> str:
     table = table.sort_values("effect_percent", ascending=False, kind="stable")
     idle = (table["verdict"] == NOTHING) & table["attribute_change"].isna() & table["window_effect"].isna()
     caption = f"Effect: {effect_title(context.tables.effects)}, {context.method} ablation"
-    parts = [markup.paragraph(_causal_sentence(table)), markup.paragraph(READ)]
+    judged = bool((table["attributes"] != UNKNOWN).any())
+    columns = COLUMNS if judged else COLUMNS[:-1]
+    read = f"{READ}{READ_ATTRIBUTES if judged else ''}{CORRECTED}"
+    parts = [markup.paragraph(_causal_sentence(table)), markup.paragraph(read)]
+    ran = context.ablated_timesteps
     if not idle.all():
-        rows = [_row(row) for row in records(table[~idle])]
-        parts.append(markup.table(COLUMNS, rows, caption, wide="attributes that change"))
+        rows = [_row(row, ran)[: len(columns)] for row in records(table[~idle])]
+        parts.append(markup.table(columns, rows, caption, wide=columns[-1]))
     if idle.any():
-        rest = markup.table(COLUMNS, [_row(row) for row in records(table[idle])], caption)
+        rest = markup.table(columns, [_row(row, ran)[: len(columns)] for row in records(table[idle])], caption)
         parts.append(markup.folded(f"{count(int(idle.sum()), 'row')} in which nothing was found", rest))
     return markup.section("account", title, *parts)
 
@@ -50,15 +57,15 @@ def _causal_sentence(table: pd.DataFrame) -> str:
     )
     judged = table[table["attributes"] != UNKNOWN]
     if judged.empty:
-        return f"{said} Attributes were not measured: no classifier judges what these images show."
+        return f"{said} No classifier judged what sampled images show."
     of = listed(sorted(set(judged["domain"])))
     changed = judged.loc[judged["attributes"] != "none", "mechanism"].nunique()
     if not changed:
-        return f"{said} Removing none of them changes a judged attribute of sampled {of} images."
+        return f"{said} Of none was removal shown to change a judged attribute of sampled {of} images."
     return f"{said} Removing {changed} of them changes at least one judged attribute of sampled {of} images."
 
 
-def _row(row: Any) -> list[str]:
+def _row(row: Any, ran: list[float]) -> list[str]:
     name = f"{row.label} ({row.mechanism}), {count(int(row.heads), 'head')}"
     effect = f"{interval(row.effect_percent, row.low, row.high, '%', 2)}, {p_value(row.p_zero_holm)}"
     controls, when = "not run", "no single window"
@@ -67,7 +74,8 @@ def _row(row: Any) -> list[str]:
         controls = f"{spread}, {p_value(row.p_control_adjusted)}"
     if pd.notna(row.window_effect):
         then = interval(row.window_effect, row.window_low, row.window_high, "%", 2)
-        when = f"t {str(row.window).replace('-', ' to ')}: {then}"
+        first, _, last = str(row.window).partition("-")
+        when = f"{timesteps_within(float(first), float(last), ran)}: {then}"
     return [name, row.domain, row.verdict, effect, controls, when, _attributes(row)]
 
 

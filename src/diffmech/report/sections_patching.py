@@ -5,15 +5,12 @@ import pandas as pd
 from diffmech.config.patching import attribute_of
 from diffmech.report import markup
 from diffmech.report.artifacts import effect_title, largest, records
-from diffmech.report.charts_patching import FULL_DOSE, between, span
+from diffmech.report.charts_patching import FULL_DOSE, between, span, timesteps_within
+from diffmech.report.condition import is_conditional
 from diffmech.report.context import Context
 from diffmech.report.findings import mechanism_names
 from diffmech.report.wording import count, interval, listed, number, p_value
 
-SOURCES = {
-    "sample": "another image of the same domain, with its own noise and condition",
-    "domain": "the same noised image, said to be of the other domain",
-}
 ENOUGH = 0.01  # share of the difference below which a departure from a straight line is not worth a word
 
 
@@ -21,10 +18,15 @@ def windows(context: Context) -> str:
     """Return what removing heads costs in each window of timesteps."""
     table = context.tables.windows
     spans = table.drop_duplicates("window").sort_values("window_first")
-    names = listed([span(row.window_first, row.window_last) for row in records(spans)])
+    ran = context.ablated_timesteps
+    names = [
+        f"{span(row.window_first, row.window_last)} ({timesteps_within(row.window_first, row.window_last, ran)})"
+        for row in records(spans)
+    ]
     read = (
-        f"The same removals, split by window of timesteps: {names}. Each column has its own intervals, its own matched"
-        " controls, and a correction over all heads and windows. A dot marks an effect that differs from zero."
+        "The same removals, split by window of timesteps; in brackets those at which heads were replaced:"
+        f" {'; '.join(names)}. Each column has its own intervals, its own controls, and a correction over all heads and"
+        " windows. A dot marks an effect that differs from zero."
     )
     return markup.section(
         "windows",
@@ -43,6 +45,7 @@ def window_sentences(context: Context) -> list[str]:
     table = context.tables.windows[context.tables.windows["method"] == context.method]
     title = effect_title(context.tables.windows).removesuffix(", %")
     article = "an" if title[0] in "aeiou" else "a"
+    ran = context.ablated_timesteps
     sentences = []
     for domain in context.tables.domains:
         heads = table[(table["group"] == "heads") & (table["domain"] == domain)]
@@ -51,7 +54,7 @@ def window_sentences(context: Context) -> list[str]:
         hits = heads[heads["significant"]]
         top = largest(hits if len(hits) else heads, "effect_percent")
         strongest = (
-            f"{top['target']} at t {span(top['window_first'], top['window_last'])}, {article} {title} of"
+            f"{top['target']} at {timesteps_within(top['window_first'], top['window_last'], ran)}, {article} {title} of"
             f" {interval(top['effect_percent'], top['low'], top['high'], '%')}"
         )
         if hits.empty:
@@ -61,19 +64,20 @@ def window_sentences(context: Context) -> list[str]:
             )
             continue
         by_window = [
-            f"{part['target'].nunique()} at t {span(part['window_first'].iloc[0], part['window_last'].iloc[0])}"
+            f"{part['target'].nunique()} at"
+            f" {timesteps_within(part['window_first'].iloc[0], part['window_last'].iloc[0], ran)}"
             for _, part in hits.sort_values("window_first").groupby("window", sort=False)
         ]
         sentences.append(
             f"On {domain} images {count(hits['target'].nunique(), 'head')} of {heads['target'].nunique()}"
             f" {'has' if hits['target'].nunique() == 1 else 'have'} an effect in some window"
-            f" ({listed(by_window)}); the largest of these is {strongest}{_rank(top['control_percentile'])}."
+            f" ({'; '.join(by_window)}); the largest of these is {strongest}."
         )
     return [*sentences, *mechanism_sentences(context, table)]
 
 
 def mechanism_sentences(context: Context, table: pd.DataFrame) -> list[str]:
-    """Return in which windows mechanisms cost more than matched random heads, or that none does."""
+    """Return in which windows mechanisms cost more than matched random heads, or that none was shown to."""
     groups = table[(table["group"] == "mechanisms") & table["p_control_adjusted"].notna()]
     if groups.empty:
         return []
@@ -81,7 +85,8 @@ def mechanism_sentences(context: Context, table: pd.DataFrame) -> list[str]:
     alpha = context.config.ablation.alpha
     hits = groups[groups["significant"] & (groups["p_control_adjusted"] < alpha) & (groups["effect_percent"] > 0)]
     told = [
-        f"{names.get(row.target, row.target)} on {row.domain} images at t {span(row.window_first, row.window_last)}"
+        f"{names.get(row.target, row.target)} on {row.domain} images at"
+        f" {timesteps_within(row.window_first, row.window_last, context.ablated_timesteps)}"
         f" ({interval(row.effect_percent, row.low, row.high, '%')}; controls {number(row.control_mean)} %)"
         for row in records(hits.sort_values("effect_percent", ascending=False))
     ]
@@ -89,10 +94,10 @@ def mechanism_sentences(context: Context, table: pd.DataFrame) -> list[str]:
         return [f"Mechanisms that cost more than their matched controls in a window: {'; '.join(told)}."]
     close = groups.sort_values(["p_control_adjusted", "control_percentile"]).iloc[0]
     return [
-        f"No mechanism costs more than its matched controls in any window ({len(groups)} tested). Closest is"
-        f" {names.get(close['target'], close['target'])} on {close['domain']} images at t"
-        f" {span(close['window_first'], close['window_last'])}, {p_value(close['p_control_adjusted'])} after"
-        " correction."
+        f"No mechanism was shown to cost more than its matched controls in any window ({len(groups)} tested). Closest"
+        f" is {names.get(close['target'], close['target'])} on {close['domain']} images at"
+        f" {timesteps_within(close['window_first'], close['window_last'], context.ablated_timesteps)},"
+        f" {p_value(close['p_control_adjusted'])} after correction."
     ]
 
 
@@ -101,17 +106,20 @@ def patching(context: Context) -> str:
     table = context.tables.patching
     if table.empty:
         return markup.section("patching", "What heads carry", markup.paragraph("No head was patched."))
-    sources = listed([source_words(source) for source in dict.fromkeys(table["source"])])
+    conditional = is_conditional(context.tables, context.config)
+    sources = listed([source_words(source, conditional) for source in dict.fromkeys(table["source"])])
+    steps = ", ".join(f"{timestep:g}" for timestep in context.patched_timesteps)
+    when = f" Heads were patched at t = {steps}." if steps else ""
     read = (
         "Two passes that differ in one thing give two predictions, and a difference between them. Here the second pass"
         f" is {sources}. One head at a time writes in one pass what it wrote in the other, and the charts show how far"
-        " the prediction goes along that difference. Brought: put into the first pass, 100 % means that this head"
-        " alone is sufficient. Taken away: put back into the second, 100 % means that it is necessary. The two"
-        " disagree where heads stand in for each other."
+        f" the prediction goes along that difference.{when} Brought: put into the first pass, 100 % means that this"
+        " head alone is sufficient. Taken away: put back into the second, 100 % means that it is necessary. The two"
+        " need not agree, since heads can stand in for each other."
     )
     caution = (
         "A dot marks a share that differs from zero after correction. Random weights carry a difference as well, so a"
-        " dot is a fact about the network and no sign of training; the comparison is with the other heads of its kind."
+        " dot is a fact about the network and no sign of training."
     )
     return markup.section(
         "patching",
@@ -139,10 +147,14 @@ def patching(context: Context) -> str:
     )
 
 
-def source_words(source: str) -> str:
+def source_words(source: str, conditional: bool) -> str:
     """Return what the second pass is."""
     attribute = attribute_of(source)
-    return SOURCES[source] if attribute is None else f"the same noised image with {attribute} flipped"
+    if attribute is not None:
+        return f"the same noised image with {attribute} flipped"
+    if source == "domain":
+        return "the same noised image, said to be of the other domain"
+    return f"another image of the same domain, with its own noise{' and condition' if conditional else ''}"
 
 
 def patching_sentences(context: Context) -> list[str]:
@@ -159,7 +171,7 @@ def patching_sentences(context: Context) -> list[str]:
         for direction, verb in (("denoising", "brings"), ("noising", "takes away")):
             rows = part[part["direction"] == direction]
             if len(rows):
-                found = _strongest_sentence(rows, verb)
+                found = _strongest_sentence(rows, verb, context.patched_timesteps)
                 parts.append(f"{found[0].upper()}{found[1:]}" if parts else found)
         apart = number(100 * float(part["difference"].mean()) ** 0.5, 2)
         about = f"{count(int(part['n'].max()), 'image')}; the predictions differ by {apart} % of their size"
@@ -167,31 +179,23 @@ def patching_sentences(context: Context) -> list[str]:
     return sentences
 
 
-def _strongest_sentence(rows: pd.DataFrame, verb: str) -> str:
+def _strongest_sentence(rows: pd.DataFrame, verb: str, ran: list[float]) -> str:
     heads, hits = rows["target"].nunique(), rows[rows["significant"]]
     top = largest(hits if len(hits) else rows, "effect")
     share = interval(100 * top["effect"], 100 * top["low"], 100 * top["high"], "%")
-    what = f"{top['target']}, {share} at t {span(top['window_first'], top['window_last'])}"
+    what = f"{top['target']}, {share} at {timesteps_within(top['window_first'], top['window_last'], ran)}"
     if hits.empty:
         return f"no head {verb} a share of the difference that can be told from zero; the largest estimate is {what}."
     single = hits["target"].nunique()
     plural = {"brings": "bring", "takes away": "take away"}[verb]
     return (
         f"{single} of {heads} heads {verb if single == 1 else plural} a share of the difference that can be told from"
-        f" zero, most of all {what}{_rank(top['control_percentile'])}."
+        f" zero; the largest share is that of {what}."
     )
 
 
-def _rank(percentile: float) -> str:
-    """Return how an effect compares with those of the other heads of its kind, empty where that is not known."""
-    if pd.isna(percentile):
-        return ""
-    others = "all" if percentile == 100 else f"{number(percentile, 3)} % of the"
-    return f", more than {others} other heads of its kind"
-
-
 def dose_sentence(context: Context) -> str:
-    """Return whether the dose-responses are straight and monotone."""
+    """Return whether dose-responses were shown to bend, and whether they are monotone."""
     table = context.tables.doses
     if table.empty:
         return "Only the whole output was replaced, so there is no dose-response."
@@ -204,10 +208,12 @@ def dose_sentence(context: Context) -> str:
         else f"{count(backward, 'curve turns', 'curves turn')} back"
     )
     if bent.empty:
-        largest_one = table.iloc[int(table["departure"].abs().to_numpy().argmax())]
+        far = table.iloc[int(table["departure"].abs().to_numpy().argmax())]
+        value, low, high = (100 * float(far[name]) for name in ("departure", "departure_low", "departure_high"))
         return (
-            f"For the {heads} heads that move most, part of the output moves as large a part of the share, to within"
-            f" {number(100 * abs(largest_one['departure']), 2)} % of the difference. {order}."
+            f"Of the {heads} heads that move most none was shown to depart from a straight line by more than"
+            f" {number(100 * ENOUGH, 1)} % of the difference; the largest departure is"
+            f" {interval(value, low, high, '%', 2)}, of {far['target']} on {far['domain']} images. {order}."
         )
     most = bent.iloc[int(bent["departure"].abs().to_numpy().argmax())]
     way = "more" if most["departure"] > 0 else "less"
@@ -217,7 +223,7 @@ def dose_sentence(context: Context) -> str:
     share = [100 * float(most[name]) for name in ("departure", "departure_low", "departure_high")]
     departure = interval(share[0], share[1], share[2], "%", 2)
     return (
-        f"{which} of {heads} heads {departs} from a straight line, most of all {most['target']} ({moved},"
+        f"{which} of {heads} heads {departs} from a straight line, the farthest is {most['target']} ({moved},"
         f" {most['domain']} images): part of its"
         f" output moves {way} than its part, by {departure} of the difference. {order}."
     )

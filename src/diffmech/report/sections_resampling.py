@@ -9,6 +9,7 @@ from diffmech.artifacts import open_store
 from diffmech.report import markup
 from diffmech.report.artifacts import records
 from diffmech.report.charts_resampling import CLAIMS, QUESTIONS, claim, question, whole_mechanisms
+from diffmech.report.condition import guidance_words
 from diffmech.report.context import Context
 from diffmech.report.findings import mechanism_names
 from diffmech.report.pictures import Picture, colour_pixels, mosaic, picture
@@ -31,10 +32,23 @@ def resampling(context: Context) -> str:
     steps, guidance = settings.steps or context.config.sampling.steps, settings.guidance
     guided = context.config.sampling.guidance if guidance is None else guidance
     what = "the mean of what they write over the clean images" if settings.method == "mean" else "nothing"
+    judged = whole_mechanisms(frame, names)["kind"].isin(QUESTIONS).any()
+    attributes = [
+        "<h3>Which attributes go</h3>",
+        context.chart(
+            "resampling_attributes",
+            f"How much surer (orange) or less sure (blue) the judge is that an attribute is {QUESTIONS[shown]} when a"
+            " mechanism is removed: the median over images. A dot marks a change that differs from zero, a diamond one"
+            f" that also beats its matched controls (level {alpha:g}, corrected). {judge_sentence(context)}",
+        ),
+        *[markup.paragraph(sentence, "quiet") for sentence in sight_sentences(frame, alpha)],
+        markup.paragraph(power_sentence(int(frame["controls"].max()), alpha), "quiet"),
+    ]
     read = (
-        f"The same {settings.images} seeds were sampled again in {steps} steps with guidance {guided:g}, each time with"
+        f"The same {int(frame['n'].max())} seeds were sampled again in {steps} steps"
+        f"{guidance_words(context.tables, context.config, guided)}, each time with"
         f" the heads of one mechanism replaced by {what}, at the same step. Beside each stand"
-        f" {count(settings.controls, 'matched random set')} of as many heads."
+        f" {count(int(frame['controls'].max()), 'matched random set')} of as many heads."
     )
     return markup.section(
         "resampling",
@@ -44,15 +58,7 @@ def resampling(context: Context) -> str:
         *reasons,
         "<h3>The same seeds without each mechanism</h3>",
         pictures(context, names),
-        "<h3>Which attributes go</h3>",
-        context.chart(
-            "resampling_attributes",
-            f"How much surer (orange) or less sure (blue) the judge is that an attribute is {QUESTIONS[shown]} when a"
-            " mechanism is removed: the median over images. A dot marks a change that differs from zero, a diamond one"
-            f" that also beats its matched controls (level {alpha:g}, corrected). {judge_sentence(context)}",
-        ),
-        *[markup.paragraph(sentence, "quiet") for sentence in sight_sentences(frame, alpha)],
-        markup.paragraph(power_sentence(settings.controls, alpha), "quiet"),
+        *(attributes if judged else []),
         "<h3>How far images move</h3>",
         context.chart(
             "resampling_measures",
@@ -72,7 +78,7 @@ def finding_sentence(frame: pd.DataFrame, names: dict[str, str], alpha: float) -
         lowest = table[table["kind"] == "ssim"].sort_values("effect").iloc[0]
         return (
             f"Images change most without {lowest['name']}: their likeness to the clean ones falls to"
-            f" {interval(lowest['effect'], lowest['low'], lowest['high'])}; nothing judged their attributes."
+            f" {interval(lowest['effect'], lowest['low'], lowest['high'])}; nothing judged what they show."
         )
     judged = judged.assign(claim=[claim(row, alpha) for row in records(judged)])
     hits = judged[judged["claim"] != CLAIMS[2]]

@@ -20,10 +20,10 @@ def entropy(context: Context) -> str:
         for kind, value in table[["kind", "h_max"]].drop_duplicates().itertuples(index=False)
     }
     read = (
-        "Entropy tells how widely a head looks: 0 when each query looks at a single key, the logarithm of the number of"
-        " keys when it looks everywhere alike. It is divided by that bound here, so that layers can be compared. A head"
-        " that is bright in all panels, untrained copies included, does nothing that training would have had to"
-        " teach it."
+        "Entropy tells how widely a head looks, in nats (natural logarithms): 0 when each query looks at a single key,"
+        " the logarithm of the number of keys when it looks everywhere alike. It is divided by that bound here, so that"
+        " layers can be compared. Where a head is as high in the panel of the untrained copies, its entropy alone is no"
+        " sign of anything learned."
     )
     inside = table["entropy"].between(table["untrained_low"], table["untrained_high"]).mean()
     sure = (
@@ -43,7 +43,8 @@ def entropy(context: Context) -> str:
         "<h3>By layer</h3>",
         context.chart(
             "entropy_layers",
-            "Mean over the heads of each layer. The grey band is the mean range of the untrained copies.",
+            "Mean over the heads of each layer. The grey band runs from the lowest to the highest"
+            " untrained copy of each head, averaged over heads.",
         ),
     )
 
@@ -158,8 +159,8 @@ def examples(context: Context) -> str:
     if not found:
         return markup.paragraph("No attention was kept for these mechanisms.")
     lead = markup.paragraph(
-        "The strongest head of each mechanism, drawn over the clean images it saw noised. Dark places are ignored,"
-        " yellow ones attract most attention."
+        "The strongest head of each mechanism, laid over the clean images it saw noised. Dark places attract least"
+        " attention, yellow ones most."
     )
     return lead + "".join(_example(example, names) for example in found)
 
@@ -248,7 +249,7 @@ def complexity(context: Context, finding: Finding) -> str:
         context.chart(
             "complexity_ratio",
             "Ratio of the domains with intervals; the dotted line is equality. Grey: the range of the untrained copies,"
-            " whose ratios are those of the images alone.",
+            " whose weights are random; where there is none, they were not measured.",
         ),
     )
 
@@ -277,7 +278,9 @@ def published(context: Context) -> str:
         "Beside published figures",
         *[markup.paragraph(paper, "quiet") for paper in papers],
         markup.table(
-            ["quantity", "published", "measured here", "source"], rows, "Published figures and their counterparts"
+            ["quantity", "published", f"measured here, {' and '.join(context.tables.domains)} images", "source"],
+            rows,
+            "Published figures and their counterparts; ratios are of the first domain to the second",
         ),
         *[f'<div class="banner" role="note">{markup.paragraph(warning)}</div>' for warning in references["warnings"]],
         "<h3>Definitions in use</h3>",

@@ -113,20 +113,33 @@ def test_a_judge_that_was_written_judges_as_before(
         bundled.unlink()
 
 
-def test_heldout_table_has_every_domain_split_and_timestep(
+def test_both_tables_have_every_domain_and_timestep(
     trained: Path, stores: dict[str, Path], quiet: RuntimeConfig, tmp_path: Path
 ) -> None:
-    settings = {"holdout": 5, "seed": 0, "draws": 200, "runtime": quiet}
-    heldout_loss(trained, stores, tmp_path / "a.csv", timesteps=[5, 40], samples=7, **settings)
-    table = pd.read_csv(tmp_path / "a.csv")
+    settings = {"seed": 0, "draws": 200, "runtime": quiet}
+    heldout, denoising = tmp_path / "heldout.csv", tmp_path / "denoising.csv"
+    heldout_loss(trained, stores, heldout, denoising, timesteps=[5, 40], samples=12, **settings)
+    table = pd.read_csv(heldout)
     assert table[["domain", "split", "timestep"]].to_numpy().tolist() == [
-        [domain, split, t] for domain in ("real", "synthetic") for split in ("train", "heldout") for t in (5, 40)
+        [domain, split, t]
+        for domain in ("real", "synthetic")
+        for split in ("train", "heldout")
+        for t in ("5", "40", "all")
     ]
-    assert table["n"].tolist() == [7, 7, 2, 2, 7, 7, 6, 6]
+    assert table["n"].tolist() == [9] * 3 + [2] * 3 + [6] * 6
     assert (table["low"] <= table["loss"]).all()
     assert (table["loss"] <= table["high"]).all()
+    assert table["relative"].notna().tolist() == ([False] * 3 + [True] * 3) * 2
+    skill = pd.read_csv(denoising)
+    assert skill[["domain", "timestep", "n"]].to_numpy().tolist() == [
+        ["real", 5, 11],
+        ["real", 40, 11],
+        ["synthetic", 5, 12],
+        ["synthetic", 40, 12],
+    ]
+    assert (skill["linear"] <= skill["zero"]).all()
     with pytest.raises(ConfigError, match=r"timesteps: 50 is not below the 50 steps"):
-        heldout_loss(trained, stores, tmp_path / "b.csv", timesteps=[50], samples=7, **settings)
+        heldout_loss(trained, stores, heldout, denoising, timesteps=[50], samples=7, **settings)
 
 
 def test_denoising_loss_is_the_mean_squared_error_of_the_noise(trained: Path, stores: dict[str, Path]) -> None:

@@ -107,6 +107,7 @@ def _analyse(study: Study, folder: Path, model_json: Path) -> Path:
         "comparison": results / "datasets/comparison.json",
         "model": model_json,
         "heldout": results / "heldout.csv",
+        "denoising": results / "denoising.csv",
         "gallery": results / "gallery.zarr.zip",
         **{
             name: results / f"{name}.csv"
@@ -119,7 +120,7 @@ def _analyse(study: Study, folder: Path, model_json: Path) -> Path:
         "references": study.root / "resources/references.yaml",
     }
     compare_domains(datasets, tables["comparison"], samples=config.capture.samples)
-    heldout_loss(model_json, datasets, tables["heldout"], timesteps=[], holdout=0, samples=1, runtime=runtime)
+    heldout_loss(model_json, datasets, tables["heldout"], tables["denoising"], timesteps=[], samples=1, runtime=runtime)
     generate_gallery(model_json, tables["gallery"], sampling=config.sampling, runtime=runtime)
     attention = by_domain["attention"]
     attention_entropy(attention, untrained, tables["entropy"], entropy=config.entropy, seed=0)

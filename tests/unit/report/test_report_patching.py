@@ -17,17 +17,17 @@ def context_of(study) -> Context:
     return Context(study[1], study[2], study_config(), {})
 
 
-def test_what_was_found_is_said_with_its_number_window_and_rank(found):
+def test_what_was_found_is_said_with_its_number_and_timesteps_and_claims_no_rank_of_what_was_picked(found):
     windows = window_sentences(context_of(found))
-    assert "down1.0.self.h00 at t 620 to 820, a change of the denoising loss of 12.0 % (11.0 to 13.0)" in windows[0]
+    assert "down1.0.self.h00 at t = 620 and 820, a change of the denoising loss of 12.0 % (11.0 to 13.0)" in windows[0]
     assert windows[-1].startswith("Mechanisms that cost more than their matched controls in a window: ")
-    assert "(self-1) on real images at t 620 to 820 (12.0 % (11.0 to 13.0); controls 3.00 %)" in windows[-1]
+    assert "(self-1) on real images at t = 620 and 820 (12.0 % (11.0 to 13.0); controls 3.00 %)" in windows[-1]
     patching = patching_sentences(context_of(found))
     assert patching[0].startswith(
         "Real, said to be synthetic (7 images; the predictions differ by 10 % of their size): 1 of"
     )
     assert (
-        "down1.0.cross.h00, 40.0 % (38.0 to 42.0) at t 20 to 420, more than all other heads of its kind" in patching[0]
+        "the largest share is that of down1.0.cross.h00, 40.0 % (38.0 to 42.0) at t = 20, 220 and 420." in patching[0]
     )
     assert "1 of 8 heads departs from a straight line" in dose_sentence(context_of(found))
 
@@ -35,11 +35,15 @@ def test_what_was_found_is_said_with_its_number_window_and_rank(found):
 def test_where_nothing_is_found_the_page_says_so(null):
     windows = window_sentences(context_of(null))
     assert windows[0].startswith("On real images no head has an effect in any window that can be told from zero")
-    assert windows[-1].startswith("No mechanism costs more than its matched controls in any window (8 tested).")
+    assert windows[-1].startswith(
+        "No mechanism was shown to cost more than its matched controls in any window (8 tested)."
+    )
     for sentence in patching_sentences(context_of(null)):
         assert "no head brings a share of the difference that can be told from zero" in sentence
         assert ". No head takes away a share" in sentence
-    assert "moves as large a part of the share" in dose_sentence(context_of(null))
+    straight = dose_sentence(context_of(null))
+    assert "none was shown to depart from a straight line by more than 1 % of the difference" in straight
+    assert "the largest departure is 0 % (−1.0 to 1.0)" in straight
 
 
 def test_passes_that_never_differ_have_nothing_to_carry(found):

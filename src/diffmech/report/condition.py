@@ -1,0 +1,58 @@
+"""What the denoiser was told of each image beside the noised image itself, in words, from what ran. Ours."""
+
+from diffmech.config.root import Config
+from diffmech.report.artifacts import Tables
+from diffmech.report.wording import listed
+
+MOST_NAMES = 12
+
+
+def is_conditional(tables: Tables, config: Config) -> bool:
+    """Return whether the denoiser reads a condition at all."""
+    model = tables.model
+    tokens = model.get("kind") == "unet_condition_tokens"
+    return config.model.source == "pipeline" or tokens or bool(model.get("attributes") or model.get("domains"))
+
+
+def guidance_words(tables: Tables, config: Config, guidance: float) -> str:
+    """Return ` with guidance 3`, or nothing for a denoiser without a condition, which cannot be guided."""
+    return f" with guidance {guidance:g}" if is_conditional(tables, config) else ""
+
+
+def told_domains(tables: Tables) -> list[str]:
+    """Return the domains of the study that the denoiser knows by name."""
+    return [domain for domain in tables.domains if domain in (tables.model.get("domains") or [])]
+
+
+def told_attributes(tables: Tables) -> list[str]:
+    """Return the attributes that the denoiser knows by name and that are known of some image."""
+    labelled = {
+        name
+        for entry in tables.comparison["domains"].values()
+        for name, about in entry["attributes"].items()
+        if about["known"]
+    }
+    return [name for name in tables.model.get("attributes") or [] if name in labelled]
+
+
+def condition_sentence(tables: Tables, config: Config) -> str:
+    """Return what each pass was given beside the noised image."""
+    full = config.latents.condition == "full"
+    if config.model.source == "pipeline":
+        given = "each image's own prompt" if full else "the negative prompt alone"
+        guided = f", observed in both passes of guidance {config.sampling.guidance:g}; analysed in the conditional one"
+        return given + (guided if config.sampling.guidance > 1 and full else "")
+    if not is_conditional(tables, config):
+        return "none: this denoiser takes nothing but the noised image and the timestep"
+    if not full:
+        return "none (null condition), although this denoiser can be given one"
+    domains, attributes = told_domains(tables), told_attributes(tables)
+    parts = []
+    if domains:
+        parts.append("its own domain" if len(domains) == len(tables.domains) else f"whether it is {listed(domains)}")
+    if attributes:
+        more = f" and {len(attributes) - MOST_NAMES} more" if len(attributes) > MOST_NAMES else ""
+        parts.append(f"its attributes where they are known ({', '.join(attributes[:MOST_NAMES])}{more})")
+    if not parts:
+        return "none: no name that this denoiser knows is that of a domain or a label of this study"
+    return f"of each image {' and '.join(parts)}"
