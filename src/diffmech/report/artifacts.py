@@ -134,23 +134,25 @@ REQUIRED = {
         "head site kind phase phase_first phase_last mechanism label probe enrichment p_holm beats_untrained stability"
     ),
     "effects": (
-        "domain group target method timestep effect_percent low high p_zero p_zero_holm shift shift_low "
-        "shift_high control_mean control_low control_high control_percentile p_control p_control_adjusted "
-        "off_distribution heads n measure"
+        "domain group target method timestep effect_percent low high p_zero p_zero_holm p_zero_max smallest_effect "
+        "shift shift_low shift_high control_mean control_low control_high control_sd control_percentile p_control "
+        "p_heads_adjusted p_control_adjusted smallest_effect_control control_pool control_overlap control_ratio "
+        "control_ratio_low control_ratio_high controls controls_fair verdict off_distribution heads n measure"
     ),
     "resampling": (
         "domain group target window measure clean effect low high p_zero p_zero_holm control_mean control_low "
-        "control_high p_control p_control_adjusted flipped heads controls n"
+        "control_high p_control p_control_adjusted control_ratio controls controls_fair flipped heads n"
     ),
     "account": (
-        "mechanism label domain heads verdict effect_percent low high p_zero_holm control_mean control_low "
-        "control_high p_control_adjusted window window_effect window_low window_high attributes attribute "
-        "attribute_measure attribute_change attribute_low attribute_high attribute_p_holm attribute_control_low "
-        "attribute_control_high"
+        "mechanism label domain heads verdict effect_percent low high p_zero_max smallest_effect control_mean "
+        "control_low control_high p_control_adjusted smallest_effect_control controls_fair window window_effect "
+        "window_low window_high window_verdict attributes attributes_beyond attribute attribute_measure "
+        "attribute_change attribute_low attribute_high attribute_p_holm attribute_control_low attribute_control_high "
+        "attribute_controls attribute_verdict"
     ),
     "windows": (
         "domain group target method window window_first window_last timesteps effect_percent low high p_zero_max "
-        "significant control_mean control_percentile p_control_adjusted heads n measure"
+        "significant control_mean control_percentile p_control_adjusted controls_fair verdict heads n measure"
     ),
     "patching": (
         "domain source group target direction dose window window_first window_last effect low high p_zero_max "
@@ -166,7 +168,17 @@ REQUIRED = {
     "history": "step loss learning_rate seconds",
     "recognition": "attribute heldout_accuracy recognised_share low high n",
 }
-BOOLEAN = {"significant", "beats_untrained", "confirmed", "chosen", "monotone", "in_circuit", "needed", "circuit"}
+BOOLEAN = {
+    "significant",
+    "beats_untrained",
+    "confirmed",
+    "chosen",
+    "monotone",
+    "in_circuit",
+    "needed",
+    "circuit",
+    "controls_fair",
+}
 
 
 def read_tables(inputs: ReportInputs) -> Tables:
