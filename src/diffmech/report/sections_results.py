@@ -206,7 +206,7 @@ def ablation(context: Context, finding: Finding) -> str:
     chosen = (groups["group"] == "mechanisms") & (groups["timestep"] == "all") & (groups["method"] == context.method)
     groups, names = groups[chosen], mechanism_names(context.tables)
     match = (
-        "How far the controls match: from where they are drawn, how many, the share of the mechanism's heads that they"
+        "How far the controls match: where they come from, how many, the share of the mechanism's heads that they"
         f" have too, and how far their removal moves the outputs beside that of the mechanism (in all within"
         f" {ON_AVERAGE:g}, each within {EACH:g} times up or down, or they are not fair). Other choices: p of the"
         " mechanism's heads one by one, among random choices of heads. The verdict is over all timesteps."
