@@ -33,7 +33,7 @@ rule planted_recovery:
         mem_mb=4000,
     params:
         settings=study.settings(
-            ablation=["methods", "window", "timesteps", "permutations", "alpha", "control_samples"],
+            ablation=["methods", "window", "timesteps", "permutations", "alpha", "samples"],
             untrained=study.config.untrained,
         ),
         symmetric=study.symmetric_domains(),

@@ -162,9 +162,9 @@ def plan_ablation(
     controls = clusters * ablation.controls if "mechanisms" in ablation.groups else 0
     passes = cells = 0
     for there in samples:
-        count, controlled = min(ablation.samples, there), min(ablation.control_samples, there)
+        count = min(ablation.samples, there)
         further = (len(ablation.methods) - 1) * min(ablation.method_samples or count, count)
-        passes += steps * (count * (len(ablation.groups) + targets) + further * targets + controlled * controls)
+        passes += steps * (count * (len(ablation.groups) + targets + controls) + further * targets)
         cells += steps * count * (targets + controls) * len(ablation.methods)
     references = sum(min(ablation.reference_samples, there) for there in samples)
     outputs = sum(len(site.heads) * site.queries * site.channels for site in sites)

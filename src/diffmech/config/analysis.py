@@ -1,5 +1,6 @@
 """`entropy`, `mechanisms`, `ablation`, `complexity` and `report`: what is computed from the captured passes."""
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -81,8 +82,11 @@ class AblationConfig(Inference):
         description="Number of the first reference image, counted from 0; null = right after the studied ones. A fixed "
         "one lets a study grow without new reference images.",
     )
-    controls: Annotated[int, Field(ge=20)] = Field(20, description="Matched random sets of heads per mechanism.")
-    control_samples: Count = Field(16, description="Images per domain on which controls are run.")
+    controls: Count = Field(
+        20,
+        description="Matched random sets of other heads per mechanism, run on the same images; at least 1 / alpha - 1, "
+        "or none could be told from them.",
+    )
 
     @model_validator(mode="after")
     def _not_empty(self) -> "AblationConfig":
@@ -94,7 +98,19 @@ class AblationConfig(Inference):
             raise ValueError("groups must contain heads: controls and complexity are made of their effects")
         if self.window is not None and self.window[0] > self.window[1]:
             raise ValueError(f"window must be [first, last] with first <= last, found {list(self.window)}")
+        # `statistics.reach.draws_needed`, without what it imports
+        needed = math.ceil(1 / self.alpha - 1e-9) - 1
+        if self.controls < needed:
+            raise ValueError(
+                f"controls {self.controls} allow no p-value below {1 / (1 + self.controls):.2g}, so that nothing could "
+                f"be told from them at alpha {self.alpha:g}; give at least {needed}"
+            )
         return self
+
+    @property
+    def pair_samples(self) -> int:
+        """Images per domain on which pairs of planted heads are ablated together: pairs are many, and large."""
+        return min(self.samples, 48)
 
 
 class ComplexityConfig(Inference):

@@ -33,9 +33,10 @@ class ResamplingConfig(Section):
         8, description="Clean images of further seeds whose head outputs give the mean; they serve for nothing else."
     )
     controls: Annotated[int, Field(ge=0)] = Field(
-        6, description="Matched random sets of heads per mechanism; below 20 none can be beaten at level 0.05."
+        6,
+        description="Matched random sets of other heads per mechanism, run on the same images; below 19 none can be "
+        "beaten at level 0.05.",
     )
-    control_images: Annotated[int, Field(ge=2)] = Field(8, description="Images that controls are run on.")
     windows: Windows | None = Field(
         None, description=f"Parts of sampling in which mechanisms are also removed alone: {ABOUT_WINDOWS} Null = none."
     )
@@ -74,8 +75,6 @@ class ResamplingConfig(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "ResamplingConfig":
-        if self.control_images > self.images:
-            raise ValueError(f"control_images {self.control_images} is above images {self.images}")
         if self.features == "clip" and not self.clip:
             raise ValueError("features clip needs the CLIP model in clip, a directory or hub id")
         if self.features == "inception" and not self.inception:

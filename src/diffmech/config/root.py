@@ -198,7 +198,7 @@ class Config(Section):
         patched = self.patching.samples * (2 if "sample" in self.patching_sources else 1)
         counts = [self.ablation.samples, self.circuit_samples, self.discovery_samples, patched]
         if self.model.source == "planted":  # whose pairs of heads are ablated, and whose untrained twins
-            counts += [self.ablation.control_samples, self.untrained.samples]
+            counts += [self.ablation.pair_samples, self.untrained.samples]
         return max(counts)
 
     @property

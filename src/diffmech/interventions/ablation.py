@@ -3,13 +3,13 @@
 For every image and timestep there is one clean pass, and one pass per target and method. Kept are the two mean squared
 errors of the predicted noise (paired: same image, same noise), the shift of the prediction
 |eps_ablated - eps|^2 / |eps|^2, and how far the replaced outputs lie from what they replace. Controls (matched random
-sets of heads) run with the first method; methods beyond the first, which decide nothing, may run on fewer images. Mean,
-zero and resample ablation are usual; this set of measures is ours.
+sets of heads) run with the first method, on the very images of their targets; methods beyond the first, which decide
+nothing, may run on fewer images. Mean, zero and resample ablation are usual; this set of measures is ours.
 """
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +30,10 @@ from diffmech.interventions.memory_format import channels_last
 from diffmech.interventions.prefix import SharedPrefix
 from diffmech.interventions.reference import ReferenceStore, open_reference, tapped_sites
 from diffmech.interventions.replay import LatentFiles, Passes, open_latent_files
-from diffmech.interventions.targets import Heads, Target, layers, matched_controls, mechanisms, single_heads
+from diffmech.interventions.targets import Balance, Heads, Target, layers, matched_controls, mechanisms, single_heads
 from diffmech.models.denoiser import Denoiser
 from diffmech.models.load import load_denoiser
+from diffmech.statistics.reach import draws_needed
 
 MEASURES = {
     "mse_ablated": "mean squared error of the noise predicted with the heads replaced",
@@ -71,7 +72,8 @@ def ablate_heads(
     mechanisms and is only read for them.
     `sample_ids` is the shard (ids that the latents lack are left out); without it, the first `ablation.samples`.
     `timesteps` are by default those of `ablation`, else of the latents. The store has mse_ablated, shift, distance_off
-    (target, method, sample, timestep), NaN where a control or a method was not run, and mse_clean (sample, timestep).
+    (target, method, sample, timestep), NaN where a method was not run, mse_clean (sample, timestep), size (target,
+    timestep), which is how far the first method moves the outputs, and the balance of the controls of each target.
     Raises ConfigError, StoreError or ModelError, as its parts do.
     """
     denoiser = load_denoiser(Path(model_json), device=runtime.device)
@@ -109,7 +111,7 @@ def ablation_targets(
 ) -> list[Target]:
     """Return the targets of `group`, and behind the mechanisms their matched controls.
 
-    Heads and layers have no controls of their own: each is compared with the others of its kind of attention.
+    Heads and layers have none: too few heads are left to draw fair ones from, and the others of their kind are shown.
     """
     if group == "heads":
         return single_heads(sites)
@@ -118,12 +120,11 @@ def ablation_targets(
     if group != "mechanisms" or heads_csv is None:
         raise ConfigError(f"ablation.groups: {group!r} needs a table of heads, or is none of heads, layers, mechanisms")
     targets = mechanisms(heads_csv, sites)
-    norms = {timestep: references.norms(timestep, sites) for timestep in references.timesteps}
-    return targets + [
-        control
-        for target in targets
-        for control in matched_controls(target, sites, norms, count=ablation.controls, seed=seed)
-    ]
+    sizes = {t: references.displacements(ablation.methods[0], t, sites) for t in references.timesteps}
+    count, needed = ablation.controls, draws_needed(ablation.alpha)
+    matched = [matched_controls(target, sites, sizes, count=count, needed=needed, seed=seed) for target in targets]
+    own = [replace(target, balance=found.balance) for target, found in zip(targets, matched, strict=True)]
+    return own + [control for found in matched for control in found.controls]
 
 
 def ablate_targets(
@@ -143,6 +144,10 @@ def ablate_targets(
     """Return what `ablate_heads` writes. `reuse_prefix` False runs every pass from its start, with equal results."""
     references.check_apart(samples)
     result = _empty_result(sites, targets, samples, timesteps, ablation)
+    for column, timestep in enumerate(timesteps):
+        moved = references.displacements(ablation.methods[0], timestep, sites)
+        for row, target in enumerate(targets):
+            result["size"].values[row, column] = np.sqrt(sum(moved[head] ** 2 for head in target.heads_at(timestep)))
     work = {timestep: _work(targets, timestep, ablation) for timestep in timesteps}
     size = rows_at_once(denoiser, runtime)
     chunks = [slice(i, i + size) for i in range(0, len(samples), size)]
@@ -181,14 +186,12 @@ def _work(targets: Sequence[Target], timestep: int, ablation: AblationConfig) ->
         for column, method in enumerate(ablation.methods[:1] if target.control_of else ablation.methods):
             item = found.setdefault((heads, method), _Work(tuple(sorted(heads)), method))
             item.cells.append((row, column))
-            item.images = max(item.images, _images(target, column, ablation))
+            item.images = max(item.images, _images(column, ablation))
     return list(found.values())
 
 
-def _images(target: Target, method: int, ablation: AblationConfig) -> int:
-    """Return below which sample id a target is ablated by the method at position `method`."""
-    if target.control_of:
-        return ablation.control_samples
+def _images(method: int, ablation: AblationConfig) -> int:
+    """Return below which sample id targets are ablated by the method at position `method`."""
     return sys.maxsize if method == 0 or ablation.method_samples is None else ablation.method_samples
 
 
@@ -341,6 +344,8 @@ def _empty_result(
         for t in targets
     ]
     found = [sorted({kinds[head.site] for head in target.heads()}) for target in targets]
+    balances = [target.balance or Balance() for target in targets]
+    pools = [target.control_pool or balance.pool for target, balance in zip(targets, balances, strict=True)]
     return xr.Dataset(
         {name: (dims, np.full(shape, np.nan), {"units": "1", "long_name": what}) for name, what in MEASURES.items()}
         | {
@@ -350,8 +355,19 @@ def _empty_result(
                 {"units": "1", "long_name": "mean squared error of the predicted noise"},
             ),
             "members": (("target", "timestep"), np.array(members, dtype=text), {"long_name": "heads replaced"}),
+            "size": (
+                ("target", "timestep"),
+                np.zeros((len(targets), len(timesteps))),
+                {"units": "1", "long_name": "root sum of squares of how far the outputs of its heads are moved"},
+            ),
             "control_of": ("target", np.array([t.control_of for t in targets], dtype=text)),
-            "control_pool": ("target", np.array([t.control_pool for t in targets], dtype=text)),
+            "control_pool": ("target", np.array(pools, dtype=text)),
+            "control_overlap": ("target", np.array([balance.overlap for balance in balances])),
+            "control_ratio": ("target", np.array([balance.ratio for balance in balances])),
+            "control_ratio_low": ("target", np.array([balance.low for balance in balances])),
+            "control_ratio_high": ("target", np.array([balance.high for balance in balances])),
+            "controls": ("target", np.array([balance.sets for balance in balances], dtype=np.int64)),
+            "controls_fair": ("target", np.array([balance.fair for balance in balances])),
             "kind": ("target", np.array([kind[0] if len(kind) == 1 else "mixed" for kind in found], dtype=text)),
             "heads": ("target", np.array([len(t.heads()) for t in targets], dtype=np.int64)),
         },

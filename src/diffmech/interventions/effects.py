@@ -1,4 +1,4 @@
-"""How much each ablation hurts: per target, method, domain and timestep, with intervals, two nulls and corrections.
+"""How much each ablation hurts: per target, method, domain and timestep, with intervals, nulls, corrections, verdicts.
 
 effect_percent = 100 (mean mse_ablated / mean mse_clean - 1): by how much the denoising loss rises. The means are over
 samples, and over timesteps too in the rows "all": there a timestep counts as much as its share of the clean loss, which
@@ -10,16 +10,21 @@ in step. Two questions are asked of every effect, and they differ:
 
 - is there any? p_zero: two-sided sign-flip permutation test of the mean paired difference mse_ablated - mse_clean
   (Fisher's randomisation test: under the null the differences are symmetric about 0);
-- is it more than that of other heads? p_control = (1 + controls with an effect at least as large) / (1 + controls), on
-  the samples on which the controls ran. The controls of a mechanism are its matched random sets, run with the first
-  method only; those of a head or a layer are all the others of its kind of attention. It cannot fall below
-  1 / (1 + controls): 20 controls cannot survive a correction for more than one target at 5 %.
+- is it more than that of other heads? p_control, of mechanisms with the first method only, which have controls that are
+  run on the same images (`targets.matched_controls`); `decisions` says how it is found, and what `verdict` it makes
+  with p_zero_max. Heads and layers have no controls: their `control_` columns hold the range of all the others of
+  their kind of attention, a yardstick and no test.
 
-Holm's correction is over the targets of one (domain, group, method) in the rows "all", and over targets x timesteps in
-the other rows. The definitions are ours (A8).
+The family of a correction is all targets of a group in all domains (one method) in the rows "all", and all targets x
+timesteps x domains in the other rows. `smallest_effect` is the effect in percent that the test against zero finds four
+times in five, `smallest_effect_control` the one that the rank among controls finds: their mean and so many of their
+standard deviations `control_sd`. Balance of the controls: `control_pool`, `controls` (distinct sets),
+`control_overlap`, `control_ratio` with `control_ratio_low` and `control_ratio_high`, `controls_fair`. The definitions
+are ours (A8).
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,39 +33,43 @@ import xarray as xr
 
 from diffmech.artifacts import write_csv
 from diffmech.config.analysis import AblationConfig
+from diffmech.errors import StoreError
+from diffmech.interventions.choices import sums_over_choices
+from diffmech.interventions.decisions import decide
 from diffmech.interventions.measures import DENOISING_LOSS
 from diffmech.interventions.stores import open_ablation, ran_on, texts
 from diffmech.statistics.bootstrap import bootstrap_mean, bootstrap_statistic
 from diffmech.statistics.multiplicity import holm
-from diffmech.statistics.permutation import max_statistic_p, permutation_p, sign_flip_permutation
+from diffmech.statistics.permutation import permutation_p
+from diffmech.statistics.reach import smallest_effect, smallest_effect_among
 
+WHOLE = "all"
 OVER_TIMESTEPS = ["effect_mean", "effect_mean_low", "effect_mean_high", "weight"]
 COLUMNS = [
-    "domain",
-    "group",
-    "target",
-    "method",
-    "timestep",
-    "effect_percent",
-    "low",
-    "high",
-    "p_zero",
-    "p_zero_holm",
-    "shift",
-    "shift_low",
-    "shift_high",
-    "control_mean",
-    "control_low",
-    "control_high",
-    "control_percentile",
-    "p_control",
-    "p_control_adjusted",
-    "off_distribution",
-    "heads",
-    "n",
-    "measure",
+    *["domain", "group", "target", "method", "timestep"],
+    *["effect_percent", "low", "high", "p_zero", "p_zero_holm", "p_zero_max", "smallest_effect"],
+    *["shift", "shift_low", "shift_high"],
+    *["control_mean", "control_low", "control_high", "control_sd", "control_percentile"],
+    *["p_control", "p_sets_adjusted", "p_heads_adjusted", "p_control_adjusted", "smallest_effect_control"],
+    *["control_pool", "control_overlap", "control_ratio", "control_ratio_low", "control_ratio_high"],
+    *["controls", "controls_fair", "verdict"],
+    *["off_distribution", "heads", "n", "measure"],
     *OVER_TIMESTEPS,
 ]
+BALANCE = ["control_overlap", "control_ratio", "control_ratio_low", "control_ratio_high", "controls"]
+# The columns that `effects_of_group` fills with numbers; `error` is the standard error of an effect.
+NUMBERS = [*COLUMNS[5:25], "off_distribution", *OVER_TIMESTEPS, "error"]
+PART = ["effect_percent", "error", "control_mean", "control_sd"]
+TESTED = ["p_zero", "p_zero_max", "p_control", "p_sets_adjusted", "p_heads_adjusted", "p_control_adjusted"]
+
+
+@dataclass(frozen=True)
+class Span:
+    """Timesteps over which an effect is taken: `inside` (timestep,), and `family`, the spans corrected together."""
+
+    name: str
+    inside: np.ndarray
+    family: int = 0
 
 
 def ablation_effects(
@@ -77,103 +86,249 @@ def ablation_effects(
     Rows are sorted by domain, group, target, method and timestep, "all" first. Raises StoreError where a store is
     missing or where they do not belong together.
     """
+    opened = open_groups(stores)
     tables = [
-        effects_of_group(open_ablation(paths), domain, group, ablation=ablation, seed=seed)
-        for domain, groups in sorted(stores.items())
-        for group, paths in sorted(groups.items())
+        effects_of_group(domains, group, ablation=ablation, seed=seed, heads=opened.get("heads"))
+        for group, domains in opened.items()
     ]
-    write_csv(output_csv, pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS))
+    write_csv(output_csv, in_order(tables, COLUMNS))
 
 
-def effects_of_group(data: xr.Dataset, domain: str, group: str, *, ablation: AblationConfig, seed: int) -> pd.DataFrame:
-    """Return the rows of one domain and group. `data` is what `open_ablation` returns."""
+def open_groups(stores: Mapping[str, Mapping[str, Sequence[Path | str]]]) -> dict[str, dict[str, xr.Dataset]]:
+    """Return the ablations of each group and domain from the stores of each domain and group, both sorted."""
+    groups = sorted({group for of_domain in stores.values() for group in of_domain})
+    return {
+        group: {domain: open_ablation(paths[group]) for domain, paths in sorted(stores.items()) if group in paths}
+        for group in groups
+    }
+
+
+def in_order(tables: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
+    """Return the tables of groups as one, sorted by domain and group; the order within these stays."""
+    if not tables:
+        return pd.DataFrame(columns=list(columns))
+    return pd.concat(tables, ignore_index=True).sort_values(["domain", "group"], kind="stable", ignore_index=True)
+
+
+def effects_of_group(
+    domains: Mapping[str, xr.Dataset],
+    group: str,
+    *,
+    ablation: AblationConfig,
+    seed: int,
+    heads: Mapping[str, xr.Dataset] | None = None,
+    spans: Sequence[Span] | None = None,
+) -> pd.DataFrame:
+    """Return the rows of one group in all domains, which are corrected together.
+
+    `domains` are what `open_ablation` returns of each, `heads` the same of single heads, against whose choices
+    mechanisms are held. `spans` are by default all timesteps, and each. Rows are sorted by domain, target, method and
+    span. Raises StoreError where the domains differ in what was ablated.
+    """
+    first = next(iter(domains.values()))
+    for domain, data in domains.items():
+        if not np.array_equal(texts(data["members"]), texts(first["members"])):
+            raise StoreError(
+                f"{domain}: other {group} or controls were ablated than in {next(iter(domains))}; make anew"
+            )
+    spans = each_timestep(first["timestep"].values) if spans is None else spans
     tables = [
-        _effects_of_method(data.isel(method=[m], sample=ran_on(data, m)), domain, group, ablation=ablation, seed=seed)
-        for m in range(data.sizes["method"])
+        _effects_of_method(
+            {name: data.isel(method=[place], sample=ran_on(data, place)) for name, data in domains.items()},
+            group,
+            spans,
+            heads if place == 0 else None,
+            # Controls answer one question, whether a target stands out, so one method is enough.
+            controlled=group == "mechanisms" and place == 0,
+            ablation=ablation,
+            seed=seed,
+        )
+        for place in range(first.sizes["method"])
     ]
-    return pd.concat(tables).sort_values(["target", "method"], kind="stable", ignore_index=True)
+    order = ["domain", "target", "method", "place"]
+    return pd.concat(tables).sort_values(order, kind="stable", ignore_index=True)[COLUMNS]
 
 
 def _effects_of_method(
-    data: xr.Dataset, domain: str, group: str, *, ablation: AblationConfig, seed: int
+    domains: Mapping[str, xr.Dataset],
+    group: str,
+    spans: Sequence[Span],
+    heads: Mapping[str, xr.Dataset] | None,
+    *,
+    controlled: bool,
+    ablation: AblationConfig,
+    seed: int,
 ) -> pd.DataFrame:
-    """Return the rows of the one method of `data`, which ran on all of its samples."""
-    is_target = texts(data["control_of"]) == ""
-    own, controls = data.isel(target=is_target), data.isel(target=~is_target)
-    clean = _with_all(data["mse_clean"].values)  # (sample, column)
-    ablated = _samples_first(own["mse_ablated"])  # (sample, target, method, column)
-    draws, confidence = ablation.draws, ablation.confidence
-    effect = bootstrap_statistic(
-        _percent, ablated, clean[:, None, None, :], draws=draws, confidence=confidence, seed=seed
+    """Return the rows of the one method of `domains`, which ran on all of their samples; `place` is that of a span."""
+    first = next(iter(domains.values()))
+    owners = texts(first["control_of"])
+    own, is_target = first.isel(target=owners == ""), owners == ""
+    targets, methods = texts(own["target"]).tolist(), texts(own["method"]).tolist()
+    means = [_means(data, spans) for data in domains.values()]
+    # (target, method, domain, span)
+    shape = (len(targets), len(methods), len(means), len(spans))
+    found: dict[str, np.ndarray] = {name: np.full(shape, np.nan) for name in NUMBERS}
+    found["verdict"] = np.full(shape, "", dtype=object)
+    for place, mean in enumerate(means):
+        for name, values in _measured(mean, spans, is_target, ablation, seed).items():
+            found[name][:, :, place] = values
+    fair = balance(own, "controls_fair", False).astype(bool)
+    for method in range(len(methods)):
+        controls = choices = None
+        if controlled:
+            # (target, domain, span)
+            every = np.stack([_percent(mean.ablated[:, :, 0].mean(0), mean.clean.mean(0)) for mean in means], axis=1)
+            controls = [every[owners == name] if ok else every[:0] for name, ok in zip(targets, fair, strict=True)]
+            if heads is not None:
+                pools = np.where(fair, balance(own, "control_pool", ""), "").tolist()
+                members = texts(own["members"].transpose("target", "timestep")).tolist()
+                masks = [span.inside for span in spans]
+                choices = sums_over_choices(members, pools, targets, heads, masks, seed=seed)
+        compared = against_others(own, found["effect_percent"][:, method])
+        if controls is not None:
+            compared = compared[0], controls
+        for name, values in control_summary(*compared, confidence=ablation.confidence).items():
+            found[name][:, method] = values if name != "p_control" else np.nan
+        changes = [mean.ablated[:, is_target, method] - mean.clean[:, None] for mean in means]
+        for family in dict.fromkeys(span.family for span in spans):
+            inside = np.flatnonzero([span.family == family for span in spans])
+            part = {name: found[name][:, method][..., inside] for name in PART}
+            draws = None if controls is None else [each[..., inside] for each in controls]
+            chosen = None if choices is None else [each[..., inside] for each in choices]
+            tests = _tested(part, [each[..., inside] for each in changes], draws, fair, chosen, ablation, seed)
+            for name, values in tests.items():
+                found[name][:, method][..., inside] = values
+    index = pd.MultiIndex.from_product(
+        [targets, methods, list(domains), [span.name for span in spans]],
+        names=["target", "method", "domain", "timestep"],
     )
+    table = pd.DataFrame({name: values.ravel() for name, values in found.items()}, index=index).reset_index()
+    of_target = {"heads": own["heads"].values, "control_pool": balance(own, "control_pool", ""), "controls_fair": fair}
+    for name, values in (of_target | {name: balance(own, name, np.nan) for name in BALANCE}).items():
+        table[name] = np.repeat(values, len(table) // len(targets))
+    images = {domain: data.sizes["sample"] for domain, data in domains.items()}
+    table = table.assign(group=group, n=table["domain"].map(images), place=np.arange(len(table)) % len(spans))
+    table["measure"] = first.attrs.get("measure", DENOISING_LOSS)
+    return table
+
+
+def _tested(
+    part: Mapping[str, np.ndarray],
+    changes: Sequence[np.ndarray],
+    controls: Sequence[np.ndarray] | None,
+    fair: np.ndarray,
+    choices: Sequence[np.ndarray] | None,
+    ablation: AblationConfig,
+    seed: int,
+) -> dict[str, np.ndarray]:
+    """Return p-values, verdicts and what could have been seen of one family, (target, domain, span) each."""
+    decided = decide(
+        part["effect_percent"],
+        changes,
+        controls,
+        fair,
+        choices,
+        alpha=ablation.alpha,
+        permutations=ablation.permutations,
+        seed=seed,
+    )
+    alpha, tests = ablation.alpha, decided.p_zero.size
+    least = [
+        smallest_effect(part["error"][:, place], len(each) - 1, alpha=alpha, tests=tests)
+        for place, each in enumerate(changes)
+    ]
+    deviations = [smallest_effect_among(len(draws), alpha=alpha, tests=tests) for draws in controls or []]
+    beyond = np.reshape(deviations or np.nan, (-1, 1, 1)) * part["control_sd"]
+    return {
+        **{name: getattr(decided, name) for name in (*TESTED, "verdict")},
+        "p_zero_holm": holm(decided.p_zero),
+        "smallest_effect": np.stack(least, axis=1),
+        "smallest_effect_control": part["control_mean"] + beyond,
+    }
+
+
+def balance(own: xr.Dataset, name: str, otherwise: object) -> np.ndarray:
+    """Return a column of the balance of the controls of each target, `otherwise` where no controls were sought."""
+    if name not in own:
+        return np.full(own.sizes["target"], otherwise)
+    return texts(own[name]) if isinstance(otherwise, str) else own[name].values
+
+
+def each_timestep(timesteps: np.ndarray) -> list[Span]:
+    """Return all `timesteps` as one span, and each as one; the latter are corrected together."""
+    every = Span(WHOLE, np.ones(len(timesteps), dtype=bool))
+    return [every, *(Span(str(timestep), timesteps == timestep, 1) for timestep in timesteps)]
+
+
+@dataclass(frozen=True)
+class _Means:
+    """Means over the timesteps of each span: `clean` (sample, span), `ablated` and `shift` (sample, target, method,
+    span), `off` (target, method, span), the mean distance off over those timesteps at which a head is replaced."""
+
+    clean: np.ndarray
+    ablated: np.ndarray
+    shift: np.ndarray
+    off: np.ndarray
+
+
+def _means(data: xr.Dataset, spans: Sequence[Span]) -> _Means:
+    def over(values: np.ndarray) -> np.ndarray:
+        return np.stack([values[..., span.inside].mean(axis=-1) for span in spans], axis=-1)
+
+    ablated, shift = (
+        data[name].transpose("sample", "target", "method", "timestep").values.astype(np.float64)
+        for name in ("mse_ablated", "shift")
+    )
+    distance = data["distance_off"].mean("sample").transpose("target", "method", "timestep").values
+    replaced = (texts(data["members"].transpose("target", "timestep")) != "")[:, None]
+    off = [
+        (distance * replaced)[..., span.inside].sum(-1) / np.maximum(replaced[..., span.inside].sum(-1), 1)
+        for span in spans
+    ]
+    clean = data["mse_clean"].transpose("sample", "timestep").values.astype(np.float64)
+    return _Means(over(clean), over(ablated), over(shift), np.stack(off, axis=-1))
+
+
+def _measured(
+    mean: _Means, spans: Sequence[Span], is_target: np.ndarray, ablation: AblationConfig, seed: int
+) -> dict[str, np.ndarray]:
+    """Return what is measured of each target in one domain, (target, method, span) each."""
+    ablated, clean = mean.ablated[:, is_target], mean.clean[:, None, None, :]
+    draws, confidence = ablation.draws, ablation.confidence
+    effect = bootstrap_statistic(_percent, ablated, clean, draws=draws, confidence=confidence, seed=seed)
+    shift = bootstrap_mean(mean.shift[:, is_target], draws=draws, confidence=confidence, seed=seed)
+    # the influence of each image on the ratio of means
+    influence = ablated - clean * (ablated.mean(0) / clean.mean(0))
+    error = 100 * influence.std(axis=0, ddof=min(1, len(clean) - 1)) / clean.mean(0) / np.sqrt(len(clean))
+    measured = {"effect_percent": effect.estimate, "low": effect.low, "high": effect.high, "error": error}
+    measured |= {"shift": shift.estimate, "shift_low": shift.low, "shift_high": shift.high}
+    if [span.name for span in spans[:1]] == [WHOLE]:
+        measured |= _over_timesteps(ablated, clean, ablation, seed)
+    return {name: np.asarray(values) for name, values in measured.items()} | {"off_distribution": mean.off[is_target]}
+
+
+def _over_timesteps(
+    ablated: np.ndarray, clean: np.ndarray, ablation: AblationConfig, seed: int
+) -> dict[str, np.ndarray | float]:
+    """Return the mean of the effects of the timesteps, in the first of the spans (all of them), and their weights.
+
+    `ablated` and `clean` are (sample, target, method, span).
+    """
     relative = bootstrap_statistic(
         lambda own, base: _percent(own, base).mean(axis=-1),
         ablated[..., 1:],
-        clean[:, None, None, 1:],
-        draws=draws,
-        confidence=confidence,
+        clean[..., 1:],
+        draws=ablation.draws,
+        confidence=ablation.confidence,
         seed=seed,
     )
-    shift = bootstrap_mean(_samples_first(own["shift"]), draws=draws, confidence=confidence, seed=seed)
-    observed, null = sign_flip_permutation(
-        np.abs, ablated - clean[:, None, None, :], permutations=ablation.permutations, seed=seed
-    )
-    p_zero = np.asarray(permutation_p(observed, null))
-    compared = _against_sets(own, controls, clean) if group == "mechanisms" else against_others(data, effect.estimate)
-    spread = control_summary(*compared, confidence=confidence)
-    arrays = {
-        "effect_percent": effect.estimate,
-        "low": effect.low,
-        "high": effect.high,
-        "p_zero": p_zero,
-        "p_zero_holm": corrected(p_zero),
-        "shift": shift.estimate,
-        "shift_low": shift.low,
-        "shift_high": shift.high,
-        **spread,
-        "p_control_adjusted": (
-            jointly_corrected(*compared, spread["p_control"])
-            if group == "mechanisms"
-            else corrected(spread["p_control"])
-        ),
-        "off_distribution": _off_distribution(own),
-        "effect_mean": _only_all(relative.estimate, effect.estimate),
-        "effect_mean_low": _only_all(relative.low, effect.estimate),
-        "effect_mean_high": _only_all(relative.high, effect.estimate),
-        "weight": _weights(clean, effect.estimate),
-    }
-    labels = pd.MultiIndex.from_product(
-        [texts(own["target"]), texts(own["method"]), [-1, *own["timestep"].values]],
-        names=["target", "method", "timestep"],
-    )
-    table = pd.DataFrame({name: np.asarray(array).reshape(-1) for name, array in arrays.items()}, index=labels)
-    table = table.reset_index().assign(domain=domain, group=group, n=len(clean))
-    table["measure"] = data.attrs.get("measure", DENOISING_LOSS)
-    table["heads"] = np.repeat(own["heads"].values, len(table) // len(own["heads"]))
-    table = table.sort_values(["target", "method", "timestep"], kind="stable", ignore_index=True)
-    table["timestep"] = table["timestep"].map(lambda timestep: "all" if timestep < 0 else str(timestep))
-    return table[COLUMNS]
-
-
-def _with_all(values: np.ndarray) -> np.ndarray:
-    """Return `values` (..., timestep) with their mean over timesteps put before them, (..., 1 + timestep)."""
-    return np.concatenate([values.mean(axis=-1, keepdims=True), values], axis=-1)
-
-
-def _samples_first(array: xr.DataArray) -> np.ndarray:
-    """Return (sample, target, method, 1 + timestep)."""
-    return _with_all(array.transpose("sample", "target", "method", "timestep").values.astype(np.float64))
-
-
-def _only_all(values: np.ndarray | float, like: np.ndarray | float) -> np.ndarray:
-    """Return `values` (target, method) in the column "all" of an array like `like`, NaN in the others."""
-    return np.concatenate([np.asarray(values)[..., None], np.full_like(np.asarray(like)[..., 1:], np.nan)], axis=-1)
-
-
-def _weights(clean: np.ndarray, like: np.ndarray | float) -> np.ndarray:
-    """Return what share of the clean loss (sample, 1 + timestep) falls on each timestep, in percent; 100 for "all"."""
-    losses = clean[:, 1:].mean(axis=0)
-    return np.broadcast_to(100 * np.concatenate([[1.0], losses / losses.sum()]), np.shape(like))
+    shape = ablated.shape[1:]
+    found: dict[str, np.ndarray | float] = {}
+    for name, values in zip(OVER_TIMESTEPS, (relative.estimate, relative.low, relative.high), strict=False):
+        found[name] = np.concatenate([np.asarray(values)[..., None], np.full((*shape[:-1], shape[-1] - 1), np.nan)], -1)
+    losses = clean[:, 0, 0, 1:].mean(axis=0)
+    shares = 100 * np.concatenate([[1.0], losses / losses.sum()])
+    return found | {"weight": np.broadcast_to(shares, shape)}
 
 
 def _percent(ablated: np.ndarray, clean: np.ndarray) -> np.ndarray:
@@ -181,48 +336,31 @@ def _percent(ablated: np.ndarray, clean: np.ndarray) -> np.ndarray:
 
 
 def against_others(data: xr.Dataset, effect: np.ndarray | float) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return the effects (target, method, column) and for each target those of the others of its kind."""
+    """Return the effects (target, ...) and for each target those of the others of its kind."""
     effects, kinds = np.asarray(effect), texts(data["kind"])
     others = [(kinds == kind) & (np.arange(len(kinds)) != row) for row, kind in enumerate(kinds)]
     return effects, [effects[chosen] for chosen in others]
 
 
-def _against_sets(own: xr.Dataset, controls: xr.Dataset, clean: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return the effects (target, method, column) on the controls' samples, and for each target its controls' effects.
-
-    Methods for which no control was run have NaN.
-    """
-    control = _samples_first(controls["mse_ablated"])
-    # All of them: a control without heads at a timestep has the clean loss there, on samples where no control ran.
-    ran = np.isfinite(control[:, :, :1]).all(axis=(1, 2, 3))
-    if not ran.any():
-        nothing = np.full((own.sizes["target"], own.sizes["method"], clean.shape[1]), np.nan)
-        return nothing, [nothing[:0] for _ in nothing]
-    base = clean[ran].mean(axis=0)
-    effects = _percent(_samples_first(own["mse_ablated"])[ran].mean(axis=0), base)
-    of_controls = _percent(control[ran].mean(axis=0), base)
-    names = texts(controls["control_of"])
-    return effects, [of_controls[names == name] for name in texts(own["target"])]
-
-
 def control_summary(effects: np.ndarray, controls: list[np.ndarray], *, confidence: float) -> dict[str, np.ndarray]:
-    """Return mean, central range, percentile and p of each target among its controls, each (target, method, column).
+    """Return mean, central range, standard deviation, percentile and p of `effects` (target, ...) among the controls.
 
-    The range holds `confidence` of the controls. Ties count half in the percentile, and fully in p.
+    `controls` of each target are (draw, ...). The range holds `confidence` of them. Ties count half in the percentile,
+    and fully in p.
     """
-    names = ("control_mean", "control_low", "control_high", "control_percentile", "p_control")
+    names = ("control_mean", "control_low", "control_high", "control_sd", "control_percentile", "p_control")
     result = {name: np.full(effects.shape, np.nan) for name in names}
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-    for row, null in enumerate(controls):
-        for method in range(effects.shape[1]):
-            draws, value = null[:, method], effects[row, method]
-            if not len(draws) or not np.isfinite(draws).all():
-                continue
-            result["control_mean"][row, method] = draws.mean(axis=0)
-            result["control_low"][row, method], result["control_high"][row, method] = np.quantile(draws, tails, axis=0)
-            below = (draws < value).mean(axis=0) + 0.5 * (draws == value).mean(axis=0)
-            result["control_percentile"][row, method] = 100 * below
-            result["p_control"][row, method] = permutation_p(value, draws)
+    for row, draws in enumerate(controls):
+        if not len(draws):
+            continue
+        value, there = effects[row], np.isfinite(draws).all(axis=0)
+        below = (draws < value).mean(axis=0) + 0.5 * (draws == value).mean(axis=0)
+        low, high = np.quantile(draws, tails, axis=0)
+        spread = draws.std(axis=0, ddof=1) if len(draws) > 1 else np.full(value.shape, np.nan)
+        of_row = (draws.mean(axis=0), low, high, spread, 100 * below, permutation_p(value, draws))
+        for name, values in zip(names, of_row, strict=True):
+            result[name][row] = np.where(there, values, np.nan)
     return result
 
 
@@ -233,45 +371,3 @@ def corrected(p: np.ndarray) -> np.ndarray:
         adjusted[:, method, 0] = holm(p[:, method, 0])
         adjusted[:, method, 1:] = holm(p[:, method, 1:])
     return adjusted
-
-
-def jointly_corrected(
-    effects: np.ndarray,
-    controls: list[np.ndarray],
-    p: np.ndarray,
-    families: Sequence[slice] = (slice(0, 1), slice(1, None)),
-) -> np.ndarray:
-    """Return max-T p-values of p (target, method, column) over targets, each of `families` of columns by itself.
-
-    A target and its controls are put on one scale by the mean and spread of all of them together, in which they are
-    exchangeable under the null. The k-th draw of the null is the k-th control of every target.
-    """
-    adjusted = np.full_like(p, np.nan)
-    compared = [row for row in range(len(p)) if np.isfinite(p[row]).any()]
-    if not compared:
-        return adjusted
-    draws = max(len(controls[row]) for row in compared)
-    for method in range(p.shape[1]):
-        # A target with fewer distinct controls repeats them; its own rank below still counts each once.
-        pools = np.stack(
-            [
-                np.concatenate([effects[row, None, method], np.resize(controls[row][:, method], (draws, p.shape[2]))])
-                for row in compared
-            ],
-            axis=1,
-        )  # (1 + draw, target, column)
-        spread = pools.std(axis=0)
-        scaled = (pools - pools.mean(axis=0)) / np.where(spread > 0, spread, 1)
-        for columns in families:
-            joint = np.asarray(max_statistic_p(scaled[0][:, columns], scaled[1:][:, :, columns]))
-            adjusted[compared, method, columns] = np.maximum(joint, p[compared, method, columns])
-    return adjusted
-
-
-def _off_distribution(own: xr.Dataset) -> np.ndarray:
-    """Return the mean distance off (target, method, 1 + timestep); "all" is over the timesteps with a head replaced."""
-    distance = own["distance_off"].mean("sample").transpose("target", "method", "timestep").values
-    replaced = texts(own["members"].transpose("target", "timestep")) != ""
-    total = (distance * replaced[:, None]).sum(axis=-1, keepdims=True)
-    average = total / np.maximum(replaced.sum(axis=-1), 1)[:, None, None]
-    return np.concatenate([average, distance], axis=-1)

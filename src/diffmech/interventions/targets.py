@@ -1,15 +1,16 @@
 """What is ablated together, and the random sets of heads it is compared with.
 
 A target is a set of heads, each within a span of timesteps: one head, one layer, or one mechanism, whose heads may
-change from phase to phase. A matched control has as many heads at the same sites as its target at every timestep and
-is, among many such random sets, one of the closest in output norm: sqrt(sum_h |o_h|^2). Where too few distinct sets
-exist (all heads of a layer are the only such set), sites are widened to all of the same kind of attention, then to all,
-and the control says so. Random controls of equal budget are usual; the matching by norm is ours.
+change from phase to phase. A matched control puts other heads in the place of its heads: it shares no head with its
+target, has as many at every timestep, from the same pool, and is moved as far by the ablation: its size is
+sqrt(sum |o_h - replacement|^2) over its heads and timesteps. Pools are tried from the narrowest up: the same layers,
+where sizes agree layer by layer, the same kind of attention, all heads. The first pool whose controls are fair is
+taken: enough distinct sets, each within a factor of 1.25 of the size of the target, and within 1.1 of it in their
+geometric mean, in every layer where the pool is the same layers. Where no pool is fair there is no control, and the
+balance says why. Random controls of equal budget are usual; the matching, and what is fair, are ours.
 """
 
-import itertools
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +20,16 @@ import numpy as np
 
 from diffmech.artifacts import read_csv
 from diffmech.attention.sites import AttentionSite, HeadId, resolve_heads
+from diffmech.interventions.relabelling import distinct, own_heads, relabellings, sums_over_sets
 from diffmech.randomness import generator
 
 Pool = Literal["site", "kind", "any"]
 POOLS: tuple[Pool, ...] = ("site", "kind", "any")
 
-# Controls are the closest in norm among this many times as many random sets.
-CANDIDATES_PER_CONTROL = 10
+# Random sets among which the controls are chosen.
+CANDIDATES = 4000
+# The factors by which the size of one control, and the geometric mean of all, may differ from that of the target.
+EACH, ON_AVERAGE = 1.25, 1.1
 
 Heads = frozenset[HeadId]
 
@@ -40,14 +44,36 @@ class HeadSpan:
 
 
 @dataclass(frozen=True)
+class Balance:
+    """How well the controls of one target match it: what stands beside its verdict.
+
+    `overlap` is the mean share of the target's heads that a control has too, `ratio` the geometric mean of the sizes of
+    the controls over that of the target, `low` and `high` the extremes of these ratios over controls, and over layers
+    where the pool is the same layers. Where nothing is `fair`, it is that of the closest sets, which are not run.
+    """
+
+    pool: str = ""
+    sets: int = 0
+    overlap: float = math.nan
+    ratio: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    fair: bool = False
+
+
+@dataclass(frozen=True)
 class Target:
-    """Heads that are ablated together. A control names the target it stands beside, its draw and its pool."""
+    """Heads that are ablated together. A control names the target it stands beside, its draw and its pool.
+
+    `balance` is that of the controls of a target, None where none were sought.
+    """
 
     name: str
     spans: tuple[HeadSpan, ...]
     control_of: str = ""
     draw: int = -1
     control_pool: str = ""
+    balance: Balance | None = None
 
     def heads_at(self, timestep: int) -> Heads:
         """Return the heads that are replaced at `timestep`."""
@@ -93,92 +119,122 @@ def mechanisms(heads_csv: Path | str, sites: Sequence[AttentionSite]) -> list[Ta
     return targets
 
 
+@dataclass(frozen=True)
+class Matched:
+    """The controls of one target, none where they would not be fair, and how well they match it."""
+
+    controls: list[Target]
+    balance: Balance
+
+
 def matched_controls(
     target: Target,
     sites: Sequence[AttentionSite],
-    norms: Mapping[int, Mapping[HeadId, float]],
+    sizes: Mapping[int, Mapping[HeadId, float]],
     *,
     count: int,
+    needed: int = 1,
     seed: int,
-) -> list[Target]:
-    """Return up to `count` random targets with as many heads per site as `target` at every timestep of `norms`.
+) -> Matched:
+    """Return up to `count` random sets of other heads in the place of those of `target`, and their balance.
 
-    `norms[timestep][head]` is the head's mean output norm, of all timesteps of the study, whichever are ablated here:
-    equal sets of heads then have equal controls at all timesteps. Fewer than `count` come back only where even the
-    widest pool has fewer distinct sets. Draws depend on (seed, target) alone. Raises ConfigError for heads that `sites`
-    lack.
+    `sizes[timestep][head]` is how far the ablation moves the head's output, at all timesteps of the study, whichever
+    are ablated here. Fewer than `needed` sets are not fair. Draws depend on (seed, target, pool) alone. Raises
+    ConfigError for heads that `sites` lack.
     """
-    by_set: dict[Heads, list[int]] = {}
-    for timestep in sorted(norms):
-        if heads := target.heads_at(timestep):
-            by_set.setdefault(heads, []).append(timestep)
-    if not by_set:
-        return []
-    drawn: dict[Heads, list[Heads]] = {}
-    widest = 0
-    for heads, timesteps in by_set.items():
-        squares = {h: math.fsum(norms[t][h] ** 2 for t in timesteps) for site in sites for h in _site_heads(site)}
-        lacking = [str(head) for head in sorted(heads) if head not in squares]
-        resolve_heads(lacking, sites)
-        for width in range(widest, len(POOLS)):
-            source = generator(seed, "control", target.name, *map(str, sorted(heads)), POOLS[width])
-            drawn[heads] = _closest_sets(heads, sites, squares, POOLS[width], count, source)
-            if len(drawn[heads]) == count or width == len(POOLS) - 1:
-                widest = width
-                break
-    controls = []
-    for draw in range(min(len(sets) for sets in drawn.values())):
-        spans = [HeadSpan(h, t, t) for heads, ts in by_set.items() for t in ts for h in sorted(drawn[heads][draw])]
-        name = f"{target.name}~control{draw:03d}"
-        controls.append(Target(name, tuple(spans), target.name, draw, POOLS[widest]))
-    return controls
+    timesteps = sorted(sizes)
+    heads = [HeadId(site.name, head) for site in sites for head in range(site.heads)]
+    own = [target.heads_at(timestep) for timestep in timesteps]
+    resolve_heads([str(head) for head in sorted(frozenset().union(*own) - frozenset(heads))], sites)
+    members = np.array([[head in there for head in heads] for there in own], dtype=bool)
+    if not members.any() or not count:
+        return Matched([], Balance())
+    squares = np.array([[sizes[timestep][head] ** 2 for head in heads] for timestep in timesteps])
+    best = Balance()
+    for pool in POOLS:
+        groups = pool_of_heads(heads, sites, pool)
+        source = generator(seed, "control", target.name, pool)
+        picks = relabellings(members, groups, CANDIDATES, source, disjoint=True)
+        if picks is None:
+            continue
+        picks = distinct(members, groups, picks)
+        # (set, layer) in the pool of the same layers, else (set, 1)
+        parts = _log_ratios(members, picks, squares, groups if pool == "site" else None)
+        total = _log_ratios(members, picks, squares, None)[:, 0]
+        close = np.flatnonzero((np.abs(parts) <= math.log(EACH)).all(axis=1))
+        chosen = close[_bracketing(parts[close], count)]
+        off = np.abs(parts[chosen].mean(axis=0)) if len(chosen) else np.array([math.inf])
+        fair = len(chosen) >= needed and bool((off <= math.log(ON_AVERAGE)).all())
+        if not fair:  # the closest there are, to be told
+            chosen = np.sort(np.argsort(np.abs(parts).max(axis=1), kind="stable")[:count])
+        balance = _balance(pool, members, picks[chosen], parts[chosen], total[chosen], fair=fair)
+        if fair:
+            return Matched(_as_targets(target, pool, heads, timesteps, members, picks[chosen]), balance)
+        if not best.sets or abs(math.log(balance.ratio)) < abs(math.log(best.ratio)):
+            best = balance
+    return Matched([], best)
 
 
-def _closest_sets(
-    heads: Heads,
-    sites: Sequence[AttentionSite],
-    squares: Mapping[HeadId, float],
-    pool: Pool,
-    count: int,
-    source: np.random.Generator,
-) -> list[Heads]:
-    """Return `count` random sets like `heads`, closest in norm; all there are, if fewer. Random order among them."""
-    groups = _exchangeable(heads, sites, pool)
-    others = math.prod(math.comb(len(candidates), size) for candidates, size in groups) - 1
-    wanted = min(CANDIDATES_PER_CONTROL * count, others)
-    found: dict[Heads, None] = {}
-    if 2 * wanted >= others:  # so few that drawing would mostly repeat
-        combinations = itertools.product(*(itertools.combinations(candidates, size) for candidates, size in groups))
-        every = [frozenset(itertools.chain(*parts)) for parts in combinations]
-        for position in source.permutation(len(every)):
-            if every[position] != heads and len(found) < wanted:
-                found[every[position]] = None
-    while len(found) < wanted:
-        chosen = (source.permutation(len(candidates))[:size].tolist() for candidates, size in groups)
-        candidate = frozenset(
-            candidates[k] for (candidates, _), picks in zip(groups, chosen, strict=True) for k in picks
-        )
-        if candidate != heads:
-            found[candidate] = None
-    goal = _log_norm(heads, squares)
-    closest = sorted(enumerate(found), key=lambda item: (abs(_log_norm(item[1], squares) - goal), item[0]))[:count]
-    return [candidate for _, candidate in sorted(closest, key=lambda item: item[0])]
-
-
-def _exchangeable(heads: Heads, sites: Sequence[AttentionSite], pool: Pool) -> list[tuple[list[HeadId], int]]:
-    """Return groups of heads that may stand in for each other, with the number to take from each."""
+def pool_of_heads(heads: Sequence[HeadId], sites: Sequence[AttentionSite], pool: str) -> np.ndarray:
+    """Return the group of each head (head,): heads of one group may stand in for each other."""
     label = {site.name: {"site": site.name, "kind": site.kind, "any": "any"}[pool] for site in sites}
-    sizes = Counter(label[head.site] for head in heads)
-    return [
-        ([head for site in sites if label[site.name] == name for head in _site_heads(site)], size)
-        for name, size in sorted(sizes.items())
-    ]
+    return np.array([label[head.site] for head in heads])
 
 
-def _site_heads(site: AttentionSite) -> list[HeadId]:
-    return [HeadId(site.name, head) for head in range(site.heads)]
+def _log_ratios(members: np.ndarray, picks: np.ndarray, squares: np.ndarray, layers: np.ndarray | None) -> np.ndarray:
+    """Return the logarithms of the sizes of sets over that of the target, (set, layer), or (set, 1) without `layers`.
+
+    A floor stands for heads that no ablation moves.
+    """
+    own = own_heads(members)
+    parts = [np.ones(len(own), dtype=bool)]
+    if layers is not None:
+        parts = [layers[own] == name for name in np.unique(layers[own])]
+    ratios = []
+    for part in parts:
+        theirs, mine = (sums_over_sets(members, sets, squares, part) for sets in (picks, own[None]))
+        ratios.append(np.log(np.maximum(theirs, 1e-30)) / 2 - np.log(np.maximum(mine, 1e-30)) / 2)
+    return np.stack(ratios, axis=1)
 
 
-def _log_norm(heads: Heads, squares: Mapping[HeadId, float]) -> float:
-    # A sum that does not depend on the order of a set, and a floor for heads that write nothing.
-    return math.log(max(math.fsum(squares[head] for head in heads), 1e-30)) / 2
+def _bracketing(logs: np.ndarray, count: int) -> np.ndarray:
+    """Return the places of `count` rows of `logs` (set, layer) close to 0 and with a mean close to 0, ascending.
+
+    One after the other, the one that leaves the sum and is itself closest to 0 in its worst layer.
+    """
+    left = np.abs(logs).max(axis=1)
+    total, chosen = np.zeros(logs.shape[1]), []
+    for _ in range(min(count, len(logs))):
+        cost = np.abs(total + logs).max(axis=1) + left
+        chosen.append(int(np.argmin(cost)))
+        total, left[chosen[-1]] = total + logs[chosen[-1]], np.inf
+    return np.sort(np.array(chosen, dtype=np.intp))
+
+
+def _balance(
+    pool: str, members: np.ndarray, picks: np.ndarray, parts: np.ndarray, total: np.ndarray, *, fair: bool
+) -> Balance:
+    own = own_heads(members)
+    overlap = float(np.isin(picks, own).mean())
+    ratio, low, high = (math.exp(value) for value in (total.mean(), parts.min(), parts.max()))
+    return Balance(pool, len(picks), overlap, ratio, low, high, fair)
+
+
+def _as_targets(
+    target: Target,
+    pool: str,
+    heads: Sequence[HeadId],
+    timesteps: Sequence[int],
+    members: np.ndarray,
+    picks: np.ndarray,
+) -> list[Target]:
+    active = members[:, own_heads(members)]
+    controls = []
+    for draw, columns in enumerate(picks):
+        spans = [
+            HeadSpan(head, timestep, timestep)
+            for row, timestep in enumerate(timesteps)
+            for head in sorted(heads[column] for column in columns[active[row]])
+        ]
+        controls.append(Target(f"{target.name}~control{draw:03d}", tuple(spans), target.name, draw, pool))
+    return controls

@@ -2,12 +2,9 @@
 
 A window is the timesteps first <= t <= last. The effect in a window is 100 (mean mse_ablated / mean mse_clean - 1) with
 means over its passes, so that a timestep counts as much as its share of the window's clean loss, from the same stored
-passes as the effects per timestep: nothing is run again. Intervals, nulls and matched controls are those of the table
-of effects, corrected over targets x windows. `p_zero_max` corrects p_zero over the same family by the maximum statistic
-(Westfall & Young 1993) instead of Holm's bound, which no p-value of a few thousand permutations passes where there are
-hundreds of tests; its statistic is |mean| / root mean square of the paired differences, a monotone function of
-Student's t whose denominator no change of sign alters. `significant` is below alpha
-by it. The definitions are ours.
+passes as the effects per timestep: nothing is run again. Intervals, nulls, matched controls and verdicts are those of
+the table of effects, corrected over targets x windows x domains, which is another family than that of "all".
+`significant`: p_zero_max is at or below alpha. The definitions are ours.
 """
 
 import itertools
@@ -24,10 +21,10 @@ from diffmech.artifacts import read_json, write_csv
 from diffmech.config.analysis import AblationConfig
 from diffmech.config.patching import Windows
 from diffmech.errors import ConfigError, StoreError
+from diffmech.interventions.decisions import ROUNDING
 from diffmech.interventions.effects import COLUMNS as EFFECT_COLUMNS
-from diffmech.interventions.effects import OVER_TIMESTEPS, effects_of_group
-from diffmech.interventions.stores import open_ablation, ran_on, texts
-from diffmech.statistics.permutation import max_statistic_p, sign_flip_permutation
+from diffmech.interventions.effects import OVER_TIMESTEPS, Span, effects_of_group, in_order, open_groups
+from diffmech.statistics.permutation import joint_sign_flip_p, sign_flip_permutation
 from diffmech.statistics.reach import POWER, rank_threshold, smallest_sign_flip_p
 
 Window = tuple[int, int]
@@ -40,7 +37,6 @@ COLUMNS = [
         if column not in OVER_TIMESTEPS
         for part in (_SPAN if column == "timestep" else [column])
     ],
-    "p_zero_max",
     "significant",
 ]
 
@@ -60,46 +56,35 @@ def ablation_windows(
     Raises StoreError where a store or table is missing or they do not belong together, ConfigError for a window that
     lies outside the schedule or holds no pass.
     """
-    schedule = schedule_length(model_json)
+    schedule, opened = schedule_length(model_json), open_groups(stores)
     tables = []
-    for domain, groups in sorted(stores.items()):
-        for group, paths in sorted(groups.items()):
-            data = open_ablation(paths)
-            windows = resolve_windows(ablation.windows, data["timestep"].values, schedule, phases_csv)
-            tables.append(windows_of_group(data, domain, group, windows, ablation=ablation, seed=seed))
-    write_csv(output_csv, pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS))
+    for group, domains in opened.items():
+        passes = next(iter(domains.values()))["timestep"].values
+        windows = resolve_windows(ablation.windows, passes, schedule, phases_csv)
+        heads = opened.get("heads")
+        tables.append(windows_of_group(domains, group, windows, ablation=ablation, seed=seed, heads=heads))
+    write_csv(output_csv, in_order(tables, COLUMNS))
 
 
 def windows_of_group(
-    data: xr.Dataset, domain: str, group: str, windows: Sequence[Window], *, ablation: AblationConfig, seed: int
+    domains: Mapping[str, xr.Dataset],
+    group: str,
+    windows: Sequence[Window],
+    *,
+    ablation: AblationConfig,
+    seed: int,
+    heads: Mapping[str, xr.Dataset] | None = None,
 ) -> pd.DataFrame:
-    """Return the rows of one domain and group. `data` is what `open_ablation` returns, `windows` have passes in it."""
-    within = _ablated_within(data, windows)
-    table = effects_of_group(within, domain, group, ablation=ablation, seed=seed)
-    # Their "all" is the mean of the windows, not of the timesteps; the table of effects has the latter.
-    table = table[table["timestep"] != "all"].assign(timestep=lambda rows: rows["timestep"].astype(int))
-    table = table.sort_values(["target", "method", "timestep"], kind="stable", ignore_index=True)
-    held = [int(((first <= data["timestep"]) & (data["timestep"] <= last)).sum()) for first, last in windows]
-    spans = [(window_name(window), *window, count) for window, count in zip(windows, held, strict=True)]
+    """Return the rows of one group in all domains, as `effects_of_group` does; `windows` have passes in them."""
+    passes = next(iter(domains.values()))["timestep"].values
+    spans = [Span(window_name(window), (window[0] <= passes) & (passes <= window[1])) for window in windows]
+    table = effects_of_group(domains, group, ablation=ablation, seed=seed, heads=heads, spans=spans)
+    about = {
+        span.name: (span.name, *window, int(span.inside.sum())) for span, window in zip(spans, windows, strict=True)
+    }
     for position, column in enumerate(_SPAN):
-        table[column] = [spans[number][position] for number in table["timestep"]]
-    own = within.isel(target=texts(within["control_of"]) == "").sortby("target")
-    ablated = own["mse_ablated"].transpose("sample", "target", "method", "timestep")
-    p = np.stack(
-        [
-            sign_flip_max_p(
-                (ablated.isel(method=m) - own["mse_clean"])
-                .isel(sample=ran_on(own, m))
-                .transpose("sample", "target", "timestep")
-                .values,
-                permutations=ablation.permutations,
-                seed=seed,
-            )
-            for m in np.argsort(texts(own["method"]), kind="stable")
-        ],
-        axis=1,
-    )  # (target, method, window): both names in the order of the rows
-    return table.assign(p_zero_max=p.ravel(), significant=p.ravel() < ablation.alpha)[COLUMNS]
+        table[column] = [about[name][position] for name in table["timestep"]]
+    return table.assign(significant=table["p_zero_max"] <= ablation.alpha + ROUNDING)[COLUMNS]
 
 
 def resolve_windows(
@@ -162,13 +147,8 @@ def schedule_length(model_json: Path | str) -> int:
 
 
 def sign_flip_max_p(differences: np.ndarray, *, permutations: int, seed: int) -> np.ndarray:
-    """Return the p-values of mean paired differences (sample, ...), corrected over all of (...) by max-T.
-
-    Tests without any difference get 1. Source: Fisher's randomisation test with Westfall & Young 1993; the statistic
-    |mean| / root mean square is ours.
-    """
-    observed, null = _scaled_sign_flips(differences, permutations, seed)
-    return np.asarray(max_statistic_p(observed, null))
+    """Return the p-values of mean paired differences (sample, ...), corrected over all of (...) by max-T."""
+    return joint_sign_flip_p([differences], permutations=permutations, seed=seed)[0]
 
 
 def sign_flip_max_smallest(differences: np.ndarray, *, permutations: int, seed: int, alpha: float) -> np.ndarray:
@@ -202,22 +182,3 @@ def _phases(phases_csv: Path | str | None) -> list[Window]:
     except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError, KeyError) as error:
         raise StoreError(f"{phases_csv}: the phases cannot be read ({error}); let the workflow find them") from error
     return sorted((int(first), int(last)) for first, last in spans.itertuples(index=False))
-
-
-def _ablated_within(data: xr.Dataset, windows: Sequence[Window]) -> xr.Dataset:
-    """Return ablations with their means over each window in place of timesteps, numbered from 0.
-
-    The distance off is the mean over the timesteps of a window at which a head was replaced.
-    """
-    replaced = xr.DataArray(texts(data["members"].transpose("target", "timestep")) != "", dims=("target", "timestep"))
-    parts = []
-    for first, last in windows:
-        inside = ((first <= data["timestep"]) & (data["timestep"] <= last)).values
-        part, there = data.isel(timestep=inside), replaced.isel(timestep=inside)
-        mean = part[["mse_ablated", "mse_clean", "shift"]].astype(np.float64).mean("timestep", skipna=False)
-        distance = part["distance_off"].where(there, 0).sum("timestep") / np.maximum(there.sum("timestep"), 1)
-        members = np.where(there.any("timestep"), "replaced", "").astype(np.dtypes.StringDType())
-        parts.append(mean.assign(distance_off=distance, members=("target", members)))
-    joined = xr.concat(parts, dim=xr.Variable("timestep", np.arange(len(windows))))
-    joined = joined.transpose(..., "sample", "timestep", missing_dims="ignore")
-    return joined.assign(data.drop_dims("timestep").data_vars).assign_attrs(data.attrs)

@@ -1,21 +1,19 @@
 """The causal account of each mechanism: does it matter, when, and for which attributes of the image? Ours.
 
 One row per mechanism and domain puts together what three studies found: local ablation over all timesteps, the same per
-window of timesteps, and images sampled again with the mechanism removed. The verdict needs all of its evidence:
-
-- `causal`: removing it raises the loss, corrected over mechanisms, by more than equally many matched heads do,
-  corrected jointly over mechanisms;
-- `not beyond matched heads`: it raises the loss, but was not shown to by more than matched random heads;
-- `helps when removed`: the loss falls;
-- `no effect found`: nothing can be told from zero.
+window of timesteps, and images sampled again with the mechanism removed. `verdict` and `window_verdict` are those of
+the tables of effects (`interventions.decisions`): the first is over all timesteps, the second of the window alone, in
+a family of its own, so that the two can differ.
 
 `window` is the one with the largest effect among those whose own effect can be told from zero, empty where there is
 none. `attributes` are those that changed at all, corrected over mechanisms x attributes, and `attribute` the one that
-changed most; `not measured` where images of the domain were not sampled, or nobody judges them. `attribute_measure`
-says how: `asked`, by how much more or less sure the judge is of what the image was asked to show, or `attribute`, of
-the attribute itself.
+changed most; `not measured` where images of the domain were not sampled, or nobody judges them. `attribute_verdict`
+says whether it changed by more than without as many matched heads, which alone makes it the mechanism's;
+`attributes_beyond` are all of which that is so. `attribute_measure` says how: `asked`, by how much more or less sure
+the judge is of what the image was asked to show, or `attribute`, of the attribute itself.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,48 +21,36 @@ import numpy as np
 import pandas as pd
 
 from diffmech.artifacts import read_csv, write_csv
+from diffmech.interventions.decisions import NOT_BEYOND, ROUNDING, UNFAIR, UNTOLD
+from diffmech.statistics.reach import draws_needed
 
-CAUSAL, NOT_BEYOND, HELPS, NOTHING = "causal", "not beyond matched heads", "helps when removed", "no effect found"
+BEYOND = "beyond matched heads"
 
+_EFFECT = [
+    *["verdict", "effect_percent", "low", "high", "p_zero_max", "smallest_effect"],
+    *["control_mean", "control_low", "control_high", "p_control_adjusted", "smallest_effect_control"],
+    *["controls", "controls_fair"],
+]
 COLUMNS = [
-    "mechanism",
-    "label",
-    "domain",
-    "heads",
-    "verdict",
-    "effect_percent",
-    "low",
-    "high",
-    "p_zero_holm",
-    "control_mean",
-    "control_low",
-    "control_high",
-    "p_control_adjusted",
+    *["mechanism", "label", "domain", "heads"],
+    *_EFFECT,
     "n",
-    "window",
-    "window_effect",
-    "window_low",
-    "window_high",
-    "window_p_zero_max",
-    "window_p_control_adjusted",
-    "attributes",
-    "attribute",
-    "attribute_measure",
-    "attribute_change",
-    "attribute_low",
-    "attribute_high",
-    "attribute_p_holm",
-    "attribute_control_low",
-    "attribute_control_high",
-    "attribute_p_control_adjusted",
+    *["window", "window_effect", "window_low", "window_high"],
+    *["window_p_zero_max", "window_p_control_adjusted", "window_verdict"],
+    *["attributes", "attributes_beyond", "attribute", "attribute_measure"],
+    *["attribute_change", "attribute_low", "attribute_high", "attribute_p_holm"],
+    *["attribute_control_low", "attribute_control_high", "attribute_controls", "attribute_p_control_adjusted"],
+    "attribute_verdict",
 ]
 JUDGED = ("asked:", "attribute:")
 WHOLE = "all"
 UNKNOWN = "not measured"
 
 _TARGET = ("domain", "group", "target")
-_EFFECT = COLUMNS[5:13]
-_CHANGE = ("effect", "low", "high", "p_zero_holm", "control_low", "control_high", "p_control_adjusted")
+_CHANGE = (
+    *("effect", "low", "high", "p_zero_holm", "control_low", "control_high", "p_control_adjusted"),
+    *("control_ratio", "controls", "controls_fair"),
+)
 
 
 def mechanism_account(
@@ -84,7 +70,7 @@ def mechanism_account(
     """
     heads = read_csv(heads_csv, ["mechanism", "label", "head"])
     effects = read_csv(effects_csv, [*_TARGET, "method", "timestep", *_EFFECT, "heads", "n"])
-    windows = read_csv(windows_csv, [*_TARGET, "method", "window", *_EFFECT, "p_zero_max"])
+    windows = read_csv(windows_csv, [*_TARGET, "method", "window", *_EFFECT])
     resampled = read_csv(resampling_csv, [*_TARGET, "window", "measure", *_CHANGE])
     write_csv(output_csv, account(heads, effects, windows, resampled, method=method, alpha=alpha))
 
@@ -112,7 +98,6 @@ def account(
                 "label": labels.get(effect.target, ""),
                 "domain": effect.domain,
                 "heads": effect.heads,
-                "verdict": verdict(effect.effect_percent, effect.p_zero_holm, effect.p_control_adjusted, alpha),
                 **{name: getattr(effect, name) for name in (*_EFFECT, "n")},
                 **_strongest_window(_of_mechanisms(here, method), alpha),
                 **_strongest_attribute(changes, str(effect.domain), alpha),
@@ -122,21 +107,12 @@ def account(
     return table.sort_values(["mechanism", "domain"], kind="stable", ignore_index=True)
 
 
-def verdict(effect: float, p_zero: float, p_control: float, alpha: float) -> str:
-    """Return what an effect in percent shows, by its corrected p-values against zero and against matched heads."""
-    if not p_zero < alpha:
-        return NOTHING
-    if effect < 0:
-        return HELPS
-    return CAUSAL if p_control < alpha else NOT_BEYOND
-
-
 def _of_mechanisms(table: pd.DataFrame, method: str) -> pd.DataFrame:
     return table[(table["group"] == "mechanisms") & (table["method"] == method)]
 
 
 def _strongest_window(windows: pd.DataFrame, alpha: float) -> dict[str, object]:
-    found = windows[windows["p_zero_max"] < alpha].sort_values("effect_percent", kind="stable")
+    found = windows[windows["p_zero_max"] <= alpha + ROUNDING].sort_values("effect_percent", kind="stable")
     if found.empty:
         return {"window": ""}
     best = found.iloc[-1]
@@ -147,6 +123,7 @@ def _strongest_window(windows: pd.DataFrame, alpha: float) -> dict[str, object]:
         "window_high": best["high"],
         "window_p_zero_max": best["p_zero_max"],
         "window_p_control_adjusted": best["p_control_adjusted"],
+        "window_verdict": best["verdict"],
     }
 
 
@@ -154,15 +131,18 @@ def _strongest_attribute(changes: pd.DataFrame, domain: str, alpha: float) -> di
     """Return what changed most in sampled images of `domain`."""
     judged = changes[(changes["domain"] == domain) & changes["measure"].str.startswith(JUDGED)]
     if judged.empty:
-        return {"attributes": UNKNOWN, "attribute": ""}
-    found = judged[judged["p_zero_holm"] < alpha]
+        return {"attributes": UNKNOWN, "attributes_beyond": "", "attribute": ""}
+    found = judged[judged["p_zero_holm"] <= alpha + ROUNDING]
     found = found.iloc[np.argsort(-found["effect"].abs().to_numpy(), kind="stable")]
     kinds, names = (found["measure"].str.split(":", n=1).str[part] for part in (0, 1))
     if found.empty:
-        return {"attributes": "none", "attribute": ""}
+        return {"attributes": "none", "attributes_beyond": "", "attribute": ""}
+    verdicts = [_beyond(row, alpha) for row in found.to_dict("records")]
+    beyond = [name for name, verdict in zip(names, verdicts, strict=True) if verdict == BEYOND]
     best = found.iloc[0]
     return {
         "attributes": " ".join(dict.fromkeys(names)),
+        "attributes_beyond": " ".join(dict.fromkeys(beyond)),
         "attribute": names.iloc[0],
         "attribute_measure": kinds.iloc[0],
         "attribute_change": best["effect"],
@@ -171,5 +151,16 @@ def _strongest_attribute(changes: pd.DataFrame, domain: str, alpha: float) -> di
         "attribute_p_holm": best["p_zero_holm"],
         "attribute_control_low": best["control_low"],
         "attribute_control_high": best["control_high"],
+        "attribute_controls": best["controls"],
         "attribute_p_control_adjusted": best["p_control_adjusted"],
+        "attribute_verdict": verdicts[0],
     }
+
+
+def _beyond(row: Mapping[Any, Any], alpha: float) -> str:
+    """Return whether a change exceeds that without as many other heads, which takes enough fair controls."""
+    if not row["controls_fair"]:
+        return UNTOLD if pd.isna(row["control_ratio"]) else UNFAIR
+    if row["controls"] < draws_needed(alpha):
+        return UNTOLD
+    return BEYOND if row["p_control_adjusted"] <= alpha + ROUNDING else NOT_BEYOND

@@ -9,7 +9,7 @@ the effect is ranked among the largest effects that untrained twins have, of any
 most alpha; Westfall & Young 1993). An untrained study is exchangeable with its twins, so the chance that anything at
 all counts as an effect of it is at most alpha.
 
-Every pair of heads is ablated together on the images of the controls: the interaction is mse_both - mse_first -
+Every pair of heads is ablated together on the first images: the interaction is mse_both - mse_first -
 mse_second + mse_clean, tested by random signs of its paired values and corrected by Holm over pairs. A pair is called
 redundant where the interaction is significant, the single effects, summed, are less than a quarter of the joint effect
 (each alone can do without the other), and the joint effect exceeds every effect of a head of the twins. Ours.
@@ -171,7 +171,7 @@ def ablate_pairs(
         files,
         references,
         [*singles, *joint],
-        samples=files.samples[: ablation.control_samples],
+        samples=files.samples[: ablation.pair_samples],
         timesteps=sorted(files.nearest(ablation.timesteps or files.timesteps)),
         ablation=ablation.model_copy(update={"methods": ablation.methods[:1]}),
         seed=seed,

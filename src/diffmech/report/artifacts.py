@@ -137,23 +137,26 @@ REQUIRED = {
         "confirmed_first confirmed_second confirmed enrichment_of_head stability"
     ),
     "effects": (
-        "domain group target method timestep effect_percent low high p_zero p_zero_holm shift shift_low "
-        "shift_high control_mean control_low control_high control_percentile p_control p_control_adjusted "
-        "off_distribution heads n measure effect_mean effect_mean_low effect_mean_high weight"
+        "domain group target method timestep effect_percent low high p_zero p_zero_holm p_zero_max smallest_effect "
+        "shift shift_low shift_high control_mean control_low control_high control_sd control_percentile p_control "
+        "p_heads_adjusted p_control_adjusted smallest_effect_control control_pool control_overlap control_ratio "
+        "control_ratio_low control_ratio_high controls controls_fair verdict off_distribution heads n measure "
+        "effect_mean effect_mean_low effect_mean_high weight"
     ),
     "resampling": (
         "domain group target window measure clean effect low high p_zero p_zero_holm control_mean control_low "
-        "control_high p_control p_control_adjusted flipped heads controls n"
+        "control_high p_control p_control_adjusted control_ratio controls controls_fair flipped heads n"
     ),
     "account": (
-        "mechanism label domain heads verdict effect_percent low high p_zero_holm control_mean control_low "
-        "control_high p_control_adjusted window window_effect window_low window_high attributes attribute "
-        "attribute_measure attribute_change attribute_low attribute_high attribute_p_holm attribute_control_low "
-        "attribute_control_high"
+        "mechanism label domain heads verdict effect_percent low high p_zero_max smallest_effect control_mean "
+        "control_low control_high p_control_adjusted smallest_effect_control controls_fair window window_effect "
+        "window_low window_high window_verdict attributes attributes_beyond attribute attribute_measure "
+        "attribute_change attribute_low attribute_high attribute_p_holm attribute_control_low attribute_control_high "
+        "attribute_controls attribute_verdict"
     ),
     "windows": (
         "domain group target method window window_first window_last timesteps effect_percent low high p_zero_max "
-        "significant control_mean control_percentile p_control_adjusted heads n measure"
+        "significant control_mean control_percentile p_control_adjusted controls_fair verdict heads n measure"
     ),
     "patching": (
         "domain source group target direction dose window window_first window_last effect low high p_zero_max "
@@ -178,7 +181,7 @@ REQUIRED = {
 }
 BOOLEAN = {
     *("significant", "confirmed", "confirmed_first", "confirmed_second", "chosen", "monotone", "in_circuit", "needed"),
-    *("circuit",),
+    *("circuit", "controls_fair"),
 }
 
 

@@ -72,5 +72,5 @@ def draw_charts(inputs: ReportInputs, folder: Path, *, ablation: AblationConfig)
 
 def _forest(tables: Tables, ablation: AblationConfig, group: str) -> Any:
     return charts_ablation.ablation_forest(
-        tables.effects, group, ablation.methods[0], tables.domains, ablation.alpha, mechanism_names(tables)
+        tables.effects, group, ablation.methods[0], tables.domains, mechanism_names(tables)
     )

@@ -6,6 +6,7 @@ import altair as alt
 import pandas as pd
 
 from diffmech.report.artifacts import effect_title, largest, records
+from diffmech.report.controls import MARKS
 from diffmech.report.drawing import (
     absent,
     control_band,
@@ -26,9 +27,9 @@ TOP_HEADS = 12
 
 
 def ablation_forest(
-    effects: pd.DataFrame, group: str, method: str, domains: tuple[str, ...], alpha: float, names: dict[str, str]
+    effects: pd.DataFrame, group: str, method: str, domains: tuple[str, ...], names: dict[str, str]
 ) -> Any:
-    """Effect of removing each target of `group`, over all timesteps, with the interval of its matched controls."""
+    """Effect of removing each target of `group`, over all timesteps, with the range of its controls or of its like."""
     frame = effects[(effects["group"] == group) & (effects["method"] == method) & (effects["timestep"] == "all")].copy()
     if frame.empty:
         return absent(f"No ablation of {group} was run.")
@@ -38,9 +39,12 @@ def ablation_forest(
     order = list(frame.groupby("target")["effect_percent"].mean().sort_values(ascending=False).index)
     frame["name"] = frame["target"].map(lambda target: names.get(target, target))
     rows = [names.get(target, target) for target in order]
-    frame["verdict"] = [verdict(row, alpha) for row in records(frame)]
+    frame["verdict"] = [MARKS[verdict][0] for verdict in frame["verdict"]]
+    marks = [mark for mark in MARKS.values() if mark[0] in set(frame["verdict"])]
+    beside = "matched controls" if group == "mechanisms" else "others of its kind"
+    p_control = alt.Tooltip("p_control_adjusted:Q", title="p against controls (corrected)", format=".3g")
     columns = [
-        *["name", "target", "domain", "effect_percent", "low", "high", "p_zero_holm", "control_mean", "control_low"],
+        *["name", "target", "domain", "effect_percent", "low", "high", "p_zero_max", "control_mean", "control_low"],
         *["control_high", "p_control_adjusted", "off_distribution", "heads", "n", "verdict"],
         *["effect_mean", "effect_mean_low", "effect_mean_high"],
     ]
@@ -57,8 +61,8 @@ def ablation_forest(
         shape=alt.Shape(
             "verdict:N",
             title=None,
-            scale=alt.Scale(domain=list(VERDICTS), range=["diamond", "circle", "cross"]),
-            legend=alt.Legend(values=[v for v in VERDICTS if v in set(frame["verdict"])], columns=1),
+            scale=alt.Scale(domain=[words for words, _ in marks], range=[shape for _, shape in marks]),
+            legend=alt.Legend(columns=1),
         ),
         tooltip=[
             alt.Tooltip("name:N", title="removed"),
@@ -68,11 +72,11 @@ def ablation_forest(
             alt.Tooltip("effect_mean:Q", title="mean of the timesteps' effects, %", format=".3g"),
             alt.Tooltip("effect_mean_low:Q", title="mean from", format=".3g"),
             alt.Tooltip("effect_mean_high:Q", title="mean to", format=".3g"),
-            alt.Tooltip("p_zero_holm:Q", title="p against no effect (Holm)", format=".3g"),
-            alt.Tooltip("control_mean:Q", title="matched controls, %", format=".3g"),
-            alt.Tooltip("control_low:Q", title="controls from", format=".3g"),
-            alt.Tooltip("control_high:Q", title="controls to", format=".3g"),
-            alt.Tooltip("p_control_adjusted:Q", title="p against controls (corrected)", format=".3g"),
+            alt.Tooltip("p_zero_max:Q", title="p against no effect (corrected)", format=".3g"),
+            alt.Tooltip("control_mean:Q", title=f"{beside}, %", format=".3g"),
+            alt.Tooltip("control_low:Q", title=f"{beside} from", format=".3g"),
+            alt.Tooltip("control_high:Q", title=f"{beside} to", format=".3g"),
+            *([p_control] if group == "mechanisms" else []),
             alt.Tooltip("off_distribution:Q", title="off-distribution distance", format=".3g"),
             alt.Tooltip("heads:Q", title="heads removed"),
             alt.Tooltip("n:Q", title="images"),
@@ -89,26 +93,16 @@ def ablation_forest(
     )
 
 
-VERDICTS = ("more than its controls", "not zero, controls not beaten or not run", "not distinguishable from zero")
-
-
-def verdict(row: Any, alpha: float) -> str:
-    """Return what may be claimed of one effect after correction."""
-    if row.p_zero_holm < alpha and row.p_control_adjusted < alpha:
-        return VERDICTS[0]
-    return VERDICTS[1] if row.p_zero_holm < alpha else VERDICTS[2]
-
-
 def ablation_map(
     effects: pd.DataFrame, method: str, heads: tuple[str, ...], domains: tuple[str, ...], alpha: float
 ) -> Any:
     """Effect of removing each single head at each timestep, one panel per domain."""
     chosen = (effects["group"] == "heads") & (effects["method"] == method) & (effects["timestep"] != "all")
-    frame = effects.loc[chosen, ["domain", "target", "timestep", "effect_percent", "low", "high", "p_zero_holm"]]
+    frame = effects.loc[chosen, ["domain", "target", "timestep", "effect_percent", "low", "high", "p_zero_max"]]
     frame = frame.rename(columns={"target": "head"})
     if frame.empty:
         return absent("No effects of single heads per timestep were computed.")
-    frame = frame.assign(timestep=frame["timestep"].astype(float), significant=frame["p_zero_holm"] < alpha)
+    frame = frame.assign(timestep=frame["timestep"].astype(float), significant=frame["p_zero_max"] <= alpha)
     # A few heads can be far stronger than all others: the scale ends at the 99th percentile and clamps what is beyond.
     bound = max(float(frame["effect_percent"].abs().quantile(0.99)), 1e-6)
     x = alt.X("timestep:O", title="timestep", axis=alt.Axis(labelAngle=0, labelOverlap=True, ticks=False))
@@ -119,7 +113,7 @@ def ablation_map(
         "timestep:Q",
         alt.Tooltip("effect_percent:Q", title="effect, %", format=".3g"),
         *from_to(),
-        alt.Tooltip("p_zero_holm:Q", title="p (Holm)", format=".3g"),
+        alt.Tooltip("p_zero_max:Q", title="p (corrected)", format=".3g"),
     ]
     cells = signed_cells(x, y, "effect_percent", effect_title(effects), bound, tooltip, clamp=True)
     chart = alt.layer(cells, dots(x, y, "significant"))

@@ -43,7 +43,7 @@ def question(frame: pd.DataFrame) -> str:
 def claim(row: Any, alpha: float) -> str:
     """Return what may be said of one change after correction."""
     if row.p_zero_holm < alpha:
-        return CLAIMS[0] if row.p_control_adjusted < alpha else CLAIMS[1]
+        return CLAIMS[0] if row.controls_fair and row.p_control_adjusted <= alpha else CLAIMS[1]
     return CLAIMS[2]
 
 
@@ -113,7 +113,8 @@ def resampling_measures(resampling: pd.DataFrame, alpha: float, names: dict[str,
     frame["panel"] = frame["kind"].map(MEASURES)
     if frame["domain"].nunique() > 1:
         frame["panel"] = frame["domain"] + ": " + frame["panel"]
-    frame["beaten"] = (frame["p_control_adjusted"] < alpha).map({True: CLAIMS[0], False: NOT_BEATEN})
+    beaten = frame["controls_fair"] & (frame["p_control_adjusted"] <= alpha)
+    frame["beaten"] = beaten.map({True: CLAIMS[0], False: NOT_BEATEN})
     order = list(frame[frame["kind"] == "ssim"].groupby("name")["effect"].mean().sort_values().index)
     columns = [
         *["panel", "domain", "name", "measure", "effect", "low", "high", "clean", "control_mean", "control_low"],

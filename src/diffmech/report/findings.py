@@ -13,6 +13,8 @@ import pandas as pd
 
 from diffmech.config.root import Config
 from diffmech.errors import StoreError
+from diffmech.interventions.decisions import CAUSAL, DIFFERS, HELPS, NOT_BEYOND, UNFAIR, UNTOLD
+from diffmech.report import controls
 from diffmech.report.artifacts import Tables, effect_title, largest, records
 from diffmech.report.denoising import gap_sentence
 from diffmech.report.naming import (
@@ -204,44 +206,60 @@ def ablation_finding(tables: Tables, alpha: float, method: str) -> Finding:
     over_all = tables.effects[(tables.effects["method"] == method) & (tables.effects["timestep"] == "all")]
     single = over_all[over_all["group"] == "heads"]
     groups = over_all[over_all["group"] == "mechanisms"]
-    hits = groups[
-        (groups["p_zero_holm"] < alpha) & (groups["p_control_adjusted"] < alpha) & (groups["effect_percent"] > 0)
-    ]
+    hits, other = groups[groups["verdict"] == CAUSAL], groups[groups["verdict"].isin([NOT_BEYOND, HELPS])]
     details = []
     shifted = effect_title(tables.effects).startswith("output")
     if len(single):
         top = largest(single, "effect_percent")
-        changed = single[(single["p_zero_holm"] < alpha)]["target"].nunique()
+        changed = single[single["verdict"] == DIFFERS]["target"].nunique()
+        told = (
+            controls.sight(single, alpha)
+            if (single["verdict"] == UNTOLD).all()
+            else f"{changed} of {single['target'].nunique()} heads change it at all after correction over all heads and"
+            " kinds of images."
+        )
         details.append(
             f"Removing single heads {'shifts the output' if shifted else 'raises the denoising loss'} by at most"
             f" {interval(top['effect_percent'], top['low'], top['high'], '%')}, for {top['target']} on {top['domain']}"
-            f" images; {changed} of {single['target'].nunique()} heads change it at all after correction."
+            f" images; {told}"
         )
     question = "Does it matter?"
     if groups.empty:
         details.append("Mechanisms were not ablated, so there is no test against matched controls.")
         return Finding(question, "caution", "Not tested: no mechanism was ablated.", tuple(details), "ablation")
-    tested = len(groups)
+    tested = f"{len(groups)} mechanism and domain pairs"
     strongest = (hits if len(hits) else groups).sort_values("effect_percent").iloc[-1]
-    controls = (
+    beside = (
         "equally many matched heads change it by"
         f" {interval(strongest['control_mean'], strongest['control_low'], strongest['control_high'], '%')},"
         f" {p_value(strongest['p_control_adjusted'])} after correction."
         if pd.notna(strongest["control_mean"])
-        else "no matched controls were run for it."
+        else "no set of other heads matches it."
     )
     details.insert(
         0,
         f"The strongest{' of these' if len(hits) else ''}, {names.get(strongest['target'], strongest['target'])}"
         f" ({count(int(strongest['heads']), 'head')}) on {strongest['domain']} images,"
         f" {'shifts the output' if shifted else 'changes the loss'} by"
-        f" {interval(strongest['effect_percent'], strongest['low'], strongest['high'], '%')}; {controls}",
+        f" {interval(strongest['effect_percent'], strongest['low'], strongest['high'], '%')}; {beside}",
     )
+    if unfair := controls.why_unfair(groups):
+        details.append(unfair)
+    verdict: Verdict = "not found"
+    answer = f"Not shown: of {tested} none surely costs more than equally many matched heads."
     if len(hits):
-        answer = f"Yes: {len(hits)} of {tested} mechanism and domain pairs cost more than matched random heads."
-        return Finding(question, "found", answer, tuple(details), "ablation")
-    answer = f"No mechanism costs more than equally many matched heads ({tested} mechanism and domain pairs tested)."
-    return Finding(question, "not found", answer, tuple(details), "ablation")
+        verdict = "found"
+        answer = f"Yes: {len(hits)} of {tested} cost more than matched random heads."
+    elif (groups["verdict"] == UNTOLD).all():
+        verdict, answer = "cannot be told", f"It cannot be told of any of {tested}."
+    elif other.empty and (groups["verdict"] == UNFAIR).any():
+        verdict = "no fair control"
+        answer = (
+            f"It cannot be told: of {tested} {int((groups['verdict'] == UNFAIR).sum())} change the loss, but no other"
+            " heads match them."
+        )
+    family, sight = controls.family(groups), controls.sight(groups, alpha)
+    return Finding(question, verdict, answer, tuple(details), "ablation", family, sight)
 
 
 def complexity_finding(tables: Tables, alpha: float, copies: int, permutations: int) -> Finding:

@@ -4,25 +4,29 @@ from typing import Any
 
 import pandas as pd
 
-from diffmech.mechanisms.account import CAUSAL, NOTHING, UNKNOWN
+from diffmech.interventions.decisions import CAUSAL, NOT_BEYOND, NOTHING, UNFAIR, UNTOLD
+from diffmech.mechanisms.account import UNKNOWN
 from diffmech.report import markup
 from diffmech.report.artifacts import effect_title, records
 from diffmech.report.charts_patching import timesteps_within
 from diffmech.report.context import Context
-from diffmech.report.wording import count, interval, listed, p_value
+from diffmech.report.wording import count, interval, listed, number, p_value
 
 READ = (
-    "A mechanism is called causal only if removing it {what}, and does so more than equally many random heads"
-    " that match it. When: the timesteps at which it was removed, within the window with the largest effect that can be"
-    " told from zero."
+    "A mechanism is called causal only if removing it {what}, and does so more than equally many other heads"
+    " that match it, and than random choices of heads by what each does alone. The verdict is over all timesteps. When:"
+    " the timesteps at which it was removed, within the window with the largest effect that can be told from zero, and"
+    " the verdict there, which is corrected over all windows."
 )
 READ_ATTRIBUTES = (
-    " Attributes: what changes in images that are sampled again from the same noise without these heads, as"
-    " the median change of the probability, by a classifier, of the attribute, or of what was asked for (with it or"
-    " without it)."
+    " Attributes: what changes in images that are sampled again from the same noise without these heads, as the median"
+    " change of the probability, by a classifier, of the attribute, or of what was asked for (with it or without it)."
 )
-CORRECTED = " All p-values are corrected over mechanisms."
-COLUMNS = ["mechanism", "images", "verdict", "effect of removing it", "matched heads", "when", "attributes that change"]
+CORRECTED = " All p-values are corrected over mechanisms and both kinds of images."
+COLUMNS = [
+    *["mechanism", "images", "over all timesteps", "effect of removing it", "matched heads", "when"],
+    "attributes that change",
+]
 
 
 def account(context: Context) -> str:
@@ -62,23 +66,48 @@ def _causal_sentence(table: pd.DataFrame) -> str:
     if judged.empty:
         return f"{said} No classifier judged what sampled images show."
     of = listed(sorted(set(judged["domain"])))
-    changed = judged.loc[judged["attributes"] != "none", "mechanism"].nunique()
-    if not changed:
+    beyond = judged.loc[judged["attributes_beyond"].fillna("") != "", "mechanism"].nunique()
+    if beyond:
+        return (
+            f"{said} Removing {beyond} of them changes at least one judged attribute of sampled {of} images by more"
+            " than as many matched heads do."
+        )
+    changed = judged[judged["attributes"] != "none"]
+    if changed.empty:
         return f"{said} Of none was removal shown to change a judged attribute of sampled {of} images."
-    return f"{said} Removing {changed} of them changes at least one judged attribute of sampled {of} images."
+    why = set(changed["attribute_verdict"])
+    reason = "of none by more than matched heads do"
+    if why <= {UNTOLD, UNFAIR}:
+        ran = int(changed["attribute_controls"].fillna(0).max())
+        reason = (
+            f"whether by more than matched heads do cannot be told: {count(ran, 'matched set')} of heads allow no such"
+            " claim (resampling.controls)"
+            if UNTOLD in why
+            else "but no other heads match these mechanisms"
+        )
+    elif why - {NOT_BEYOND}:
+        reason += ", where that could be told"
+    return (
+        f"{said} Without {count(changed['mechanism'].nunique(), 'mechanism')} at least one judged attribute of sampled"
+        f" {of} images changes; {reason}."
+    )
 
 
 def _row(row: Any, ran: list[float]) -> list[str]:
     name = f"{row.label} ({row.mechanism}), {count(int(row.heads), 'head')}"
-    effect = f"{interval(row.effect_percent, row.low, row.high, '%', 2)}, {p_value(row.p_zero_holm)}"
-    controls, when = "not run", "no single window"
+    effect = f"{interval(row.effect_percent, row.low, row.high, '%', 2)}, {p_value(row.p_zero_max)}"
+    if row.verdict == NOTHING:
+        effect += f"; {number(row.smallest_effect, 2)} % would have been found"
+    controls, when = "none match", "no single window"
     if pd.notna(row.control_mean):
         spread = interval(row.control_mean, row.control_low, row.control_high, "%", 2)
         controls = f"{spread}, {p_value(row.p_control_adjusted)}"
+    if row.verdict == NOT_BEYOND:
+        controls += f"; {number(row.smallest_effect_control, 2)} % would have been told from them"
     if pd.notna(row.window_effect):
         then = interval(row.window_effect, row.window_low, row.window_high, "%", 2)
         first, _, last = str(row.window).partition("-")
-        when = f"{timesteps_within(float(first), float(last), ran)}: {then}"
+        when = f"{timesteps_within(float(first), float(last), ran)}: {then}, {row.window_verdict}"
     return [name, row.domain, row.verdict, effect, controls, when, _attributes(row)]
 
 
@@ -90,6 +119,7 @@ def _attributes(row: Any) -> str:
     text = f"{what} {change} ({low} to {high}), {p_value(row.attribute_p_holm)}"
     if pd.notna(row.attribute_control_low):
         text += f"; matched heads {_signed(row.attribute_control_low)} to {_signed(row.attribute_control_high)}"
+    text += f", {row.attribute_verdict}"
     others = [name for name in str(row.attributes).split() if name != row.attribute]
     return text + (f"; also {listed(others)}" if others else "")
 

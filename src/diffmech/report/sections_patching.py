@@ -3,6 +3,7 @@
 import pandas as pd
 
 from diffmech.config.patching import PatchingConfig, attribute_of
+from diffmech.interventions.decisions import CAUSAL
 from diffmech.report import markup
 from diffmech.report.artifacts import effect_title, largest, records
 from diffmech.report.charts_patching import FULL_DOSE, between, span, timesteps_within
@@ -79,12 +80,11 @@ def window_sentences(context: Context) -> list[str]:
 
 def mechanism_sentences(context: Context, table: pd.DataFrame) -> list[str]:
     """Return in which windows mechanisms cost more than matched random heads, or that none was shown to."""
-    groups = table[(table["group"] == "mechanisms") & table["p_control_adjusted"].notna()]
+    groups = table[(table["group"] == "mechanisms") & table["p_control_adjusted"].notna() & table["controls_fair"]]
     if groups.empty:
         return []
     names = mechanism_names(context.tables)
-    alpha = context.config.ablation.alpha
-    hits = groups[groups["significant"] & (groups["p_control_adjusted"] < alpha) & (groups["effect_percent"] > 0)]
+    hits = groups[groups["verdict"] == CAUSAL]
     told = [
         f"{names.get(row.target, row.target)} on {row.domain} images at"
         f" {timesteps_within(row.window_first, row.window_last, context.ablated_timesteps)}"

@@ -15,7 +15,7 @@ from diffmech.report.findings import mechanism_names
 from diffmech.report.pictures import Picture, colour_pixels, mosaic, picture
 from diffmech.report.wording import count, interval, listed, number, p_value
 from diffmech.statistics.median import smallest_share
-from diffmech.statistics.reach import units_needed
+from diffmech.statistics.reach import draws_needed, units_needed
 
 TILE = 70  # CSS pixels of one image
 
@@ -42,13 +42,13 @@ def resampling(context: Context) -> str:
             f" that also beats its matched controls (level {alpha:g}, corrected). {judge_sentence(context)}",
         ),
         *[markup.paragraph(sentence, "quiet") for sentence in sight_sentences(frame, alpha)],
-        markup.paragraph(power_sentence(int(frame["controls"].max()), alpha), "quiet"),
+        markup.paragraph(power_sentence(int(frame["controls"].fillna(0).max()), alpha), "quiet"),
     ]
     read = (
         f"The same {int(frame['n'].max())} seeds were sampled again in {steps} steps"
         f"{guidance_words(context.tables, context.config, guided)}, each time with"
         f" the heads of one mechanism replaced by {what}, at the same step. Beside each stand"
-        f" {count(int(frame['controls'].max()), 'matched random set')} of as many heads."
+        f" {count(int(frame['controls'].fillna(0).max()), 'matched random set')} of as many other heads."
     )
     return markup.section(
         "resampling",
@@ -97,13 +97,18 @@ def finding_sentence(frame: pd.DataFrame, names: dict[str, str], alpha: float) -
         f"as many matched random heads change that by {number(100 * top['control_mean'], 2)} points on average,"
         f" {p_value(top['p_control_adjusted'])} after correction"
         if pd.notna(top["control_mean"])
-        else "no matched controls were run"
+        else "no other heads were run that match it"
+    )
+    enough = int(judged["controls"].fillna(0).max()) >= draws_needed(alpha)
+    told = (
+        f", {len(beaten)} of them {'beats' if len(beaten) == 1 else 'beat'} the controls"
+        if enough
+        else "; whether by more than without as many matched heads cannot be told"
     )
     return (
         f"Without {top['name']}, the judge is {change} percentage points {'more' if sign > 0 else 'less'} sure of"
         f" {top['attribute']}{shown}, in the median of {int(top['n'])} images; {controls}."
-        f" {len(hits)} of {count(len(judged), 'change')} differ from zero, {len(beaten)} of them"
-        f" {'beats' if len(beaten) == 1 else 'beat'} the controls."
+        f" {len(hits)} of {count(len(judged), 'change')} differ from zero{told}."
     )
 
 
@@ -131,11 +136,16 @@ def sight_sentences(frame: pd.DataFrame, alpha: float) -> list[str]:
 def power_sentence(controls: int, alpha: float) -> str:
     """Return what so many controls can show."""
     least = 1 / (1 + controls)
-    if controls and least < alpha:
-        return f"With {controls} controls the least p-value against them is {number(least, 2)}."
+    if controls >= draws_needed(alpha):
+        return (
+            f"With {controls} controls the least p-value against them is {number(least, 2)}. What beats them changes"
+            " an attribute by more than nearly all sets of as many other heads that were tried; a single head of a"
+            " mechanism can do that alone."
+        )
     return (
         f"With {count(controls, 'control')} no p-value against them falls below {number(least, 2)}, so none can be"
-        f" beaten at level {alpha:g}: they show what as many other heads do. Give more in resampling.controls."
+        f" beaten at level {alpha:g}, which takes {draws_needed(alpha)} (resampling.controls): they show what as many"
+        " other heads do."
     )
 
 

@@ -2,10 +2,13 @@
 
 import pandas as pd
 
+from diffmech.interventions.targets import EACH, ON_AVERAGE
 from diffmech.mechanisms.labels import ENDINGS
 from diffmech.report import markup
 from diffmech.report.artifacts import effect_title
 from diffmech.report.context import Context
+from diffmech.report.controls import COLUMNS as BALANCE
+from diffmech.report.controls import balance_rows
 from diffmech.report.findings import Finding, attention, measured_counterparts, mechanism_names
 from diffmech.report.naming import name_of, own_probe
 from diffmech.report.pictures import Example, mechanism_examples
@@ -207,11 +210,23 @@ def ablation(context: Context, finding: Finding) -> str:
     alpha = f"{context.config.ablation.alpha:g}"
     read = (
         f"A head is removed by putting something else in place of its output (here: {context.method}), on the same"
-        f" inputs. The effect is the {effect_title(context.tables.effects)}. The thick grey bar is the interval"
-        " of controls: as many random heads, matched by layer and size of output (for heads and layers: all others of"
-        " their kind). A diamond marks an effect that beats them, a circle one that differs from zero only, a cross"
-        f" one that cannot be told from zero (level {alpha}, corrected)."
+        f" inputs. The effect is the {effect_title(context.tables.effects)}. The thick grey bar beside a mechanism is"
+        " the range of its controls: as many other heads, none of its own, that the removal moves as far, on the same"
+        " images. A diamond marks an effect that exceeds them, and that random choices of as many heads, its own"
+        " among them, do not reach by what each head does alone. Heads and layers have no controls: too few others are"
+        " left to choose from, and their grey bar, the range of all others of their kind, is a yardstick and no test."
+        f" All marks hold at level {alpha}, corrected over all mechanisms, heads or layers of both kinds of images."
     )
+    groups = context.tables.effects
+    chosen = (groups["group"] == "mechanisms") & (groups["timestep"] == "all") & (groups["method"] == context.method)
+    groups, names = groups[chosen], mechanism_names(context.tables)
+    match = (
+        "How far the controls match: where they come from, how many, the share of the mechanism's heads that they"
+        f" have too, and how far their removal moves the outputs beside that of the mechanism (in all within"
+        f" {ON_AVERAGE:g}, each within {EACH:g} times up or down, or they are not fair). Other choices: p of the"
+        " mechanism's heads one by one, among random choices of heads. The verdict is over all timesteps."
+    )
+    balance = [markup.paragraph(match), markup.table(BALANCE, balance_rows(groups, names), "Matched controls")]
     shift = context.tables.effects
     shift = shift[(shift["timestep"] == "all") & (shift["method"] == context.method)]
     far = (
@@ -227,6 +242,8 @@ def ablation(context: Context, finding: Finding) -> str:
         markup.paragraph(about_weights(context.tables.effects, context.method, mechanism_names(context.tables))),
         "<h3>Mechanisms</h3>",
         context.chart("ablation_mechanisms", "Effect of removing each mechanism, beside its matched controls."),
+        *([] if groups.empty else balance),
+        *([] if groups.empty else [markup.paragraph(f"{finding.family} {finding.sight}", "quiet")]),
         "<h3>Layers</h3>",
         context.chart(
             "ablation_layers",
@@ -235,7 +252,7 @@ def ablation(context: Context, finding: Finding) -> str:
         "<h3>Single heads</h3>",
         context.chart(
             "ablation_heads",
-            "The heads with the largest effects. The grey bar is the interval of all other heads of the same kind.",
+            "The heads with the largest effects. The grey bar is the range of all other heads of the same kind.",
         ),
         context.chart(
             "ablation_map",

@@ -28,8 +28,9 @@ from torch import Tensor
 from diffmech.artifacts import progress, provenance, write_csv, write_store
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.resampling import ResamplingConfig
-from diffmech.interventions.effects import control_summary, jointly_corrected
+from diffmech.interventions.effects import BALANCE, balance, control_summary
 from diffmech.randomness import generator
+from diffmech.resampling.controls import ASKED, ATTRIBUTE, change, corrected_among_controls, is_judged
 from diffmech.resampling.distances import frechet_distances, kernel_distances
 from diffmech.resampling.images import Part, open_parts
 from diffmech.resampling.judging import Panel, open_panel
@@ -59,13 +60,18 @@ COLUMNS = [
     "control_high",
     "p_control",
     "p_control_adjusted",
+    "control_pool",
+    "control_overlap",
+    "control_ratio",
+    "control_ratio_low",
+    "control_ratio_high",
+    "controls",
+    "controls_fair",
     "flipped",
     "heads",
-    "controls",
     "n",
 ]
 DISTANCES = {"fd": frechet_distances, "kid": kernel_distances}
-ATTRIBUTE, ASKED = "attribute:", "asked:"
 TEXT = np.dtypes.StringDType()
 
 
@@ -78,10 +84,6 @@ class Seen:
     probabilities: np.ndarray
     ssim: np.ndarray
     mse: np.ndarray
-
-    def first(self, count: int) -> "Seen":
-        """Return what was measured of the first images."""
-        return Seen(self.features[:count], self.probabilities[:count], self.ssim[:count], self.mse[:count])
 
 
 def resampling_effects(
@@ -104,7 +106,7 @@ def resampling_effects(
     domains = {name: open_parts(paths) for name, paths in sorted(stores.items()) if paths}
     absent = [why_none] if why_none else []
     about: dict[str, object] = {}
-    tables: dict[str, pd.DataFrame] = {}
+    measured: dict[str, _Measured] = {}
     pictures: list[xr.Dataset] = []
     if domains:
         panel = open_panel(resampling, judge, device=runtime.device)
@@ -112,15 +114,14 @@ def resampling_effects(
         about = {"space": panel.space, "judge": panel.judge, "accuracy": panel.accuracy}
     for name, parts in domains.items():
         label = str(parts[0].store.attrs["domain"])
-        if label in tables:
+        if label in measured:
             absent.append(f"domain {name}: the denoiser knows no domains, so its images are those of {label}")
             continue
-        tables[label] = domain_effects(parts, panel, label, resampling=resampling, seed=seed, show=runtime.progress)
+        measured[label] = _Measured(parts, panel, resampling, seed, runtime.progress)
         pictures.append(_examples(parts, label, resampling.examples))
     for reason in absent:
         logger.warning("not measured: %s", reason)
-    whole = pd.concat(tables.values(), ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS)
-    write_csv(output_csv, whole[COLUMNS])
+    write_csv(output_csv, _effects(measured))
     store = xr.concat(pictures, "row") if pictures else xr.Dataset(coords={"row": np.empty(0, np.int64)})
     store.attrs = {
         "absent": json.dumps(absent),
@@ -140,19 +141,19 @@ def domain_effects(
     show: bool = False,
 ) -> pd.DataFrame:
     """Return the rows of one domain, whose removals are spread over `parts`."""
-    measured = _Measured(parts, panel, resampling, seed, show)
-    rows = [row for target in measured.targets for row in measured.rows(target)]
-    table = pd.DataFrame(rows).assign(domain=domain)
-    if table.empty:
+    return _effects({domain: _Measured(parts, panel, resampling, seed, show)})
+
+
+def _effects(measured: Mapping[str, "_Measured"]) -> pd.DataFrame:
+    """Return the rows of all domains. Ranks among controls are corrected over targets and domains, and attributes."""
+    tables = [each.table(domain) for domain, each in measured.items()]
+    if all(table.empty for table in tables):
         return pd.DataFrame(columns=COLUMNS)
-    judged = table["measure"].map(is_judged)
-    table["p_zero_holm"] = np.nan
-    for family in (judged, *(table["measure"] == name for name in DISTANCES)):
-        table.loc[family, "p_zero_holm"] = holm(table.loc[family, "p_zero"])
-    order = {measure: place for place, measure in enumerate(dict.fromkeys(table["measure"]))}
-    table = table.join(measured.against_controls(list(order)), on=["target", "window", "measure"])
-    table = table.assign(place=table["measure"].map(order))
-    return table.sort_values(["group", "target", "window", "place"], kind="stable", ignore_index=True)[COLUMNS]
+    table = pd.concat([table for table in tables if not table.empty], ignore_index=True)
+    adjusted = corrected_among_controls({domain: each.changes_among_controls() for domain, each in measured.items()})
+    keys = table[["domain", "target", "measure"]].itertuples(index=False, name=None)
+    p = pd.Series([adjusted.get(key, np.nan) for key in keys], dtype=float).where(table["window"] == WHOLE)
+    return table.assign(p_control_adjusted=p)[COLUMNS]
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,7 @@ class _Target:
     group: str
     window: str
     heads: int
+    balance: dict[str, object]
     clean: Seen
     seen: Seen
 
@@ -175,6 +177,7 @@ class _Measured:
         self.asked = _asked(parts[0].store, panel.attributes)
         self.targets: list[_Target] = []
         self.controls: dict[str, list[tuple[Seen, Seen]]] = {}
+        self.pools: dict[str, list[dict[str, float]]] | None = None
         reference = [part.images("others") for part in parts if part.store.sizes["other"]]
         self.reference = self._features(torch.cat(reference))
         self.distances = DISTANCES if panel.features is not None else {}
@@ -187,12 +190,13 @@ class _Measured:
                 clean[part.path] = images, self._see(images, images)
             images, own = clean[part.path]
             changed = part.images(name, row)
-            seen = self._see(changed, images[: len(changed)])
+            seen = self._see(changed, images)
             if name == "matched":
-                self.controls.setdefault(part.texts("control_of")[row], []).append((own.first(len(changed)), seen))
+                self.controls.setdefault(part.texts("control_of")[row], []).append((own, seen))
             else:
                 kept = [part.texts(coordinate)[row] for coordinate in ("target", "group", "window")]
-                self.targets.append(_Target(kept[0], kept[1], kept[2], int(part.store["heads"][row]), own, seen))
+                heads, matched = int(part.store["heads"][row]), _balance(part, row)
+                self.targets.append(_Target(kept[0], kept[1], kept[2], heads, matched, own, seen))
 
     def _features(self, images: Tensor) -> np.ndarray:
         return np.empty((len(images), 0)) if self.panel.features is None else self.panel.features(images)
@@ -229,6 +233,21 @@ class _Measured:
             found[name] = float(ablated - floor)
         return found
 
+    def table(self, domain: str) -> pd.DataFrame:
+        """Return the rows of all targets, but for what is corrected over domains."""
+        rows = [row for target in self.targets for row in self.rows(target)]
+        if not rows:
+            return pd.DataFrame(columns=COLUMNS)
+        table = pd.DataFrame(rows).assign(domain=domain)
+        judged = table["measure"].map(is_judged)
+        table["p_zero_holm"] = np.nan
+        for family in (judged, *(table["measure"] == name for name in DISTANCES)):
+            table.loc[family, "p_zero_holm"] = holm(table.loc[family, "p_zero"])
+        order = {measure: place for place, measure in enumerate(dict.fromkeys(table["measure"]))}
+        table = table.join(self.against_controls(list(order)), on=["target", "window", "measure"])
+        table = table.assign(place=table["measure"].map(order))
+        return table.sort_values(["group", "target", "window", "place"], kind="stable", ignore_index=True)
+
     def rows(self, target: _Target) -> list[dict[str, object]]:
         """Return the rows of one target, without its controls."""
         settings, clean, seen = self.resampling, target.clean, target.seen
@@ -237,6 +256,7 @@ class _Measured:
             "target": target.name,
             "window": target.window,
             "heads": target.heads,
+            **target.balance,
             "n": len(seen.ssim),
             "flipped": np.nan,
         }
@@ -272,46 +292,37 @@ class _Measured:
         return {"clean": floor, "effect": excess, "low": np.nan, "high": np.nan, "p_zero": p}
 
     def against_controls(self, measures: Sequence[str]) -> pd.DataFrame:
-        """Return the columns about controls by (target, window, measure), on the images that controls were run on."""
-        tested = [t for t in self.targets if t.window == WHOLE and self.controls.get(t.name)]
-        names = ["control_mean", "control_low", "control_high", "p_control", "p_control_adjusted", "controls"]
-        keys = [(t.name, t.window, measure) for t in tested for measure in measures]
-        index = pd.MultiIndex.from_arrays(
-            list(zip(*keys, strict=True)) or [[]] * 3, names=["target", "window", "measure"]
+        """Return the columns about controls by (target, window, measure), on the same images."""
+        names = ["control_mean", "control_low", "control_high"]
+        found, index = [], []
+        for name, pool in self._pools().items():
+            for measure in measures:
+                values = np.array([one[measure] for one in pool])
+                summary = control_summary(values[:1], [values[1:]], confidence=self.resampling.confidence)
+                moved = change(measure, values)
+                p = control_summary(moved[:1], [moved[1:]], confidence=self.resampling.confidence)["p_control"][0]
+                found.append([*(summary[column][0] for column in names), p, len(values) - 1])
+                index.append((name, WHOLE, measure))
+        keys = pd.MultiIndex.from_arrays(
+            list(zip(*index, strict=True)) or [[]] * 3, names=["target", "window", "measure"]
         )
-        if not tested:
-            return pd.DataFrame(columns=names, index=index, dtype=float)
-        count = self.resampling.control_images
+        return pd.DataFrame(found, columns=[*names, "p_control", "controls"], index=keys, dtype=float)
 
-        def table(pairs: Sequence[tuple[Seen, Seen]]) -> np.ndarray:
-            """Return the effects (set of heads, 1, measure)."""
-            found = [self.effects(clean, seen) for clean, seen in pairs]
-            return np.array([[[one[measure] for measure in measures]] for one in found])
+    def changes_among_controls(self) -> dict[str, dict[str, np.ndarray]]:
+        """Return by target and measure how much changed without it, and without each of its controls."""
+        return {
+            name: {measure: change(measure, np.array([one[measure] for one in pool])) for measure in pool[0]}
+            for name, pool in self._pools().items()
+        }
 
-        effects = np.concatenate([table([(t.clean.first(count), t.seen.first(count))]) for t in tested])
-        controls = [table(self.controls[t.name]) for t in tested]
-        spread = control_summary(effects, controls, confidence=self.resampling.confidence)
-        # more of a change: less alike, a larger distance, an attribute that moved either way
-        sign = np.array([-1.0 if measure == "ssim" else 1.0 for measure in measures])
-        two_sided = np.array([":" in measure for measure in measures])
-
-        def change(values: np.ndarray) -> np.ndarray:
-            return np.where(two_sided, np.abs(values), sign * values)
-
-        changes, of_controls = change(effects), [change(values) for values in controls]
-        p = control_summary(changes, of_controls, confidence=self.resampling.confidence)["p_control"]
-        judged = np.flatnonzero(two_sided)
-        families = [slice(k, k + 1) for k in np.flatnonzero(~two_sided)]
-        families += [slice(judged[0], judged[-1] + 1)] if len(judged) else []
-        adjusted = jointly_corrected(changes, of_controls, p, families)
-        arrays = {**{name: spread[name] for name in names[:3]}, "p_control": p, "p_control_adjusted": adjusted}
-        result = pd.DataFrame({name: values.reshape(-1) for name, values in arrays.items()}, index=index)
-        return result.assign(controls=np.repeat([len(values) for values in controls], len(measures)))
-
-
-def is_judged(measure: str) -> bool:
-    """Return whether a measure is what the judge says of an attribute."""
-    return measure.startswith((ATTRIBUTE, ASKED))
+    def _pools(self) -> dict[str, list[dict[str, float]]]:
+        """Return the effects of each target that has controls, and of these behind it."""
+        if self.pools is None:
+            tested = [t for t in self.targets if t.window == WHOLE and self.controls.get(t.name)]
+            self.pools = {
+                t.name: [self.effects(*pair) for pair in [(t.clean, t.seen), *self.controls[t.name]]] for t in tested
+            }
+        return self.pools
 
 
 def attribute_change(changes: np.ndarray, confidence: float) -> tuple[Interval, np.ndarray | float]:
@@ -341,6 +352,12 @@ def distance_excess(
     found = distances(np.concatenate([clean, ablated]), reference, np.concatenate([first, second]))
     p = permutation_p(abs(observed - floor), np.abs(found[:swaps] - found[swaps:]))
     return floor, observed - floor, float(p)
+
+
+def _balance(part: Part, row: int) -> dict[str, object]:
+    """Return how well the controls of a target match it; their number is that of those run."""
+    names = {**{name: np.nan for name in BALANCE if name != "controls"}, "control_pool": "", "controls_fair": False}
+    return {name: balance(part.store, name, otherwise)[row] for name, otherwise in names.items()}
 
 
 def _asked(store: xr.Dataset, attributes: Sequence[str]) -> np.ndarray:

@@ -24,6 +24,7 @@ from diffmech.config.models import SamplingConfig
 from diffmech.config.resampling import ResamplingConfig
 from diffmech.errors import StoreError
 from diffmech.interventions.reference import open_reference
+from diffmech.interventions.targets import Balance
 from diffmech.interventions.windows import schedule_length
 from diffmech.models.denoiser import Denoiser
 from diffmech.models.load import load_denoiser
@@ -56,14 +57,15 @@ def resample_images(
     """Sample one part of the removals of one domain and write its images.
 
     Variables: clean (image, channel, y, x), others (other, ...) of other seeds, ablated (target, image, ...), matched
-    (control, control_image, ...), in [-1, 1], of a pipeline uint8; asked (image, attribute). `heads_csv` names the
-    mechanisms, `reference` are the stores of reference outputs, whose norms match the controls. `sampling` gives steps
-    and guidance where `resampling` does not. `prompts` and `size` are those of a pipeline. Removal i belongs to part i
-    modulo `resampling.parts`, so do the other images. Raises ConfigError, StoreError or ModelError, as its parts do.
+    (control, image, ...), in [-1, 1], of a pipeline uint8; asked (image, attribute); the balance of the controls of
+    each target. `heads_csv` names the mechanisms, `reference` are the stores of reference outputs, which say how far
+    heads are moved. `sampling` gives steps and guidance where `resampling` does not. `prompts` and `size` are those of
+    a pipeline. Removal i belongs to part i modulo `resampling.parts`, so do the other images. Raises ConfigError,
+    StoreError or ModelError, as its parts do.
     """
     steps = resampling.steps or sampling.steps
     guidance = sampling.guidance if resampling.guidance is None else resampling.guidance
-    norm_store = open_reference(reference)
+    references = open_reference(reference)
     count = resampling.images
     others = range(count, count + (resampling.reference or count))[part :: resampling.parts]
     after = count + (resampling.reference or count)
@@ -72,19 +74,15 @@ def resample_images(
     numbers = [*range(after, after + averaged), *range(count), *others]
 
     def planned(sites: Sequence[AttentionSite], timesteps: Sequence[int]) -> list[Removal]:
-        norms = {timestep: norm_store.norms(timestep, sites) for timestep in norm_store.timesteps}
+        sizes = {t: references.displacements(resampling.method, t, sites) for t in references.timesteps}
         schedule = schedule_length(model_json)
         removals = plan_removals(
-            heads_csv, sites, timesteps, norms, schedule=schedule, resampling=resampling, seed=seed
+            heads_csv, sites, timesteps, sizes, schedule=schedule, resampling=resampling, seed=seed
         )
         return removals[part :: resampling.parts]
 
     def tasks_of(removals: Sequence[Removal]) -> list[Task]:
-        return [
-            Task(removal, averaged + position)
-            for removal in removals
-            for position in range(resampling.control_images if removal.control_of else count)
-        ]
+        return [Task(removal, averaged + position) for removal in removals for position in range(count)]
 
     if prompts is None:
         denoiser = load_denoiser(Path(model_json), device=runtime.device)
@@ -179,12 +177,12 @@ def stored_images(
     count, shape = resampling.images, tuple(images.clean.shape[1:])
     own = [removal for removal in removals if not removal.control_of]
     controls = [removal for removal in removals if removal.control_of]
-    sizes = [resampling.control_images if removal.control_of else count for removal in removals]
-    by_removal = dict(zip(map(id, removals), images.ablated.split(sizes) if sizes else (), strict=True))
+    balances = [removal.balance or Balance() for removal in own]
+    by_removal = dict(zip(map(id, removals), images.ablated.split(count) if removals else (), strict=True))
 
-    def stacked(chosen: Sequence[Removal], each: int) -> np.ndarray:
+    def stacked(chosen: Sequence[Removal]) -> np.ndarray:
         if not chosen:
-            return _kept(torch.empty(0, each, *shape), byte)
+            return _kept(torch.empty(0, count, *shape), byte)
         return _kept(torch.stack([by_removal[id(removal)] for removal in chosen]), byte)
 
     def texts(values: Sequence[str]) -> np.ndarray:
@@ -197,10 +195,16 @@ def stored_images(
         {
             "clean": (("image", *pixels), _kept(images.clean[:count], byte), unit),
             "others": (("other", *pixels), _kept(images.clean[count:], byte), unit),
-            "ablated": (("target", "image", *pixels), stacked(own, count), unit),
-            "matched": (("control", "control_image", *pixels), stacked(controls, resampling.control_images), unit),
+            "ablated": (("target", "image", *pixels), stacked(own), unit),
+            "matched": (("control", "image", *pixels), stacked(controls), unit),
             "members": (("target", "step"), texts(members).reshape(len(own), len(timesteps))),
             "heads": ("target", np.array([removal.heads for removal in own], dtype=np.int64)),
+            "controls_fair": ("target", np.array([balance.fair for balance in balances])),
+            "control_overlap": ("target", np.array([balance.overlap for balance in balances])),
+            "control_ratio": ("target", np.array([balance.ratio for balance in balances])),
+            "control_ratio_low": ("target", np.array([balance.low for balance in balances])),
+            "control_ratio_high": ("target", np.array([balance.high for balance in balances])),
+            "control_pool": ("target", texts([balance.pool for balance in balances])),
         },
         coords={
             "image": np.arange(count),
@@ -210,7 +214,6 @@ def stored_images(
             "window": ("target", texts([removal.window for removal in own])),
             "control": texts([removal.target for removal in controls]),
             "control_of": ("control", texts([removal.control_of for removal in controls])),
-            "control_pool": ("control", texts([removal.control_pool for removal in controls])),
             "timestep": ("step", np.array(timesteps, dtype=np.int64)),
         },
     )

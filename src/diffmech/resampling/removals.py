@@ -1,12 +1,12 @@
 """What is removed while images are sampled: mechanisms, their matched controls, parts of sampling, single heads.
 
-Phases are known at the captured timesteps only: a sampling step belongs to the nearest phase (ours). Controls are those
-of the local ablations: as many random heads per site, closest in output norm, at the ablated timestep nearest to each
-step.
+Phases are known at the captured timesteps only: a sampling step belongs to the nearest phase (ours). Controls are drawn
+and matched as those of the local ablations (`interventions.targets`): heads are moved as far as at the ablated timestep
+nearest to each step.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +15,7 @@ from diffmech.attention.sites import AttentionSite, HeadId, resolve_heads
 from diffmech.config.patching import Windows
 from diffmech.config.resampling import ResamplingConfig
 from diffmech.errors import ConfigError
-from diffmech.interventions.targets import Heads, HeadSpan, Target, matched_controls, mechanisms
+from diffmech.interventions.targets import Balance, Heads, HeadSpan, Target, matched_controls, mechanisms
 from diffmech.interventions.windows import resolve_windows, window_name
 
 WHOLE = "all"
@@ -33,7 +33,7 @@ class Removal:
     members: tuple[Heads, ...]
     window: str = WHOLE
     control_of: str = ""
-    control_pool: str = ""
+    balance: Balance | None = None
 
     @property
     def first_step(self) -> int:
@@ -55,7 +55,7 @@ def plan_removals(
     heads_csv: Path | str,
     sites: Sequence[AttentionSite],
     timesteps: Sequence[int],
-    norms: Mapping[int, Mapping[HeadId, float]],
+    sizes: Mapping[int, Mapping[HeadId, float]],
     *,
     schedule: int,
     resampling: ResamplingConfig,
@@ -63,22 +63,22 @@ def plan_removals(
 ) -> list[Removal]:
     """Return the mechanisms of `heads_csv` at the sampling `timesteps`, each followed by its controls, then the rest.
 
-    `norms[timestep][head]` are output norms at the ablated timesteps of a `schedule` of so many. A mechanism whose
-    phase holds no sampling step comes back without heads. Raises ConfigError for a window without a sampling step or
-    outside the schedule, and for heads in the table or in `resampling.heads` that `sites` lack.
+    `sizes[timestep][head]` is how far heads are moved at the ablated timesteps of a `schedule` of so many. A mechanism
+    whose phase holds no sampling step comes back without heads. Raises ConfigError for a window without a sampling step
+    or outside the schedule, and for heads in the table or in `resampling.heads` that `sites` lack.
     """
     phases = _phases(heads_csv)
     steps = [int(t) for t in timesteps]
     if len(set(steps)) < len(steps):
         raise ConfigError(f"two of the {len(steps)} sampling steps fall on one timestep; give fewer resampling.steps")
-    at_step = {t: norms[min(norms, key=lambda known: (abs(known - t), known))] for t in steps} if norms else {}
+    at_step = {t: sizes[min(sizes, key=lambda known: (abs(known - t), known))] for t in steps} if sizes else {}
     found: list[Removal] = []
     windows = windows_of_sampling(resampling.windows, steps, phases, schedule, heads_csv)
     targets = [at_steps(target, steps, phases) for target in mechanisms(heads_csv, sites)]
     for target in targets:
-        found.append(_removal(target, "mechanisms", steps))
-        for control in matched_controls(target, sites, at_step, count=resampling.controls, seed=seed):
-            found.append(_removal(control, "mechanisms", steps))
+        matched = matched_controls(target, sites, at_step, count=resampling.controls, seed=seed)
+        found.append(_removal(replace(target, balance=matched.balance), "mechanisms", steps))
+        found += [_removal(control, "mechanisms", steps) for control in matched.controls]
     for target in targets:
         found += [_removal(target, "mechanisms", steps, *window) for window in windows.items()]
     for head in resolve_heads(resampling.heads, sites):
@@ -129,4 +129,4 @@ def _removal(
     target: Target, group: str, steps: Sequence[int], window: str = WHOLE, within: frozenset[int] | None = None
 ) -> Removal:
     members = tuple(target.heads_at(t) if within is None or t in within else frozenset() for t in steps)
-    return Removal(target.name, group, members, window, target.control_of, target.control_pool)
+    return Removal(target.name, group, members, window, target.control_of, target.balance)

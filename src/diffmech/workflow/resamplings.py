@@ -9,11 +9,9 @@ RESAMPLED = "results/resampling/{model}/{domain}/{part}.zarr.zip"
 JUDGE = "results/judges/{model}.safetensors"
 
 # What the images depend on, and what is asked of them once they are there.
-_SAMPLED = [
-    *("images", "reference", "method", "mean_images", "controls", "control_images", "windows", "heads", "parts", "seed")
-]
+_SAMPLED = ["images", "reference", "method", "mean_images", "controls", "windows", "heads", "parts", "seed"]
 JUDGED = [
-    *("images", "control_images", "features", "clip", "inception", "attributes", "text_attributes", "examples"),
+    *("images", "features", "clip", "inception", "attributes", "text_attributes", "examples"),
     *("draws", "confidence", "distance_draws"),
 ]
 PLANTED = (

@@ -208,12 +208,12 @@ class Study:
         """Return the settings one ablation job depends on; only mechanisms have controls of their own."""
         keys = ["methods", "window", "reference_samples", "method_samples"]
         if group == "mechanisms":
-            keys += ["controls", "control_samples"]
+            keys += ["controls", "alpha"]
         return self.settings(ablation=keys)
 
     def paired_latents(self, domain: str) -> list[str]:
         """Return the latents of `domain` on which pairs of heads, and untrained twins, are ablated, with references."""
-        samples = max(self.config.ablation.control_samples, self.config.untrained.samples)
+        samples = max(self.config.ablation.pair_samples, self.config.untrained.samples)
         ids = [*range(samples), *self.config.reference_ids]
         return [path for block in self.ablation_blocks for path in self._holding(self.domains[domain], block, ids)]
 

@@ -45,4 +45,4 @@ def latents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
 
 @pytest.fixture
 def ablation() -> AblationConfig:
-    return AblationConfig(samples=6, reference_samples=4, control_samples=3, draws=200, permutations=200)
+    return AblationConfig(samples=6, reference_samples=4, draws=200, permutations=200)

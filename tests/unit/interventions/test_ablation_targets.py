@@ -1,4 +1,4 @@
-"""Matched controls are distinct, of the same shape, close in norm, and widen only where they must."""
+"""Matched controls are other heads of the same shape and size, and there are none where they would not be fair."""
 
 from collections import Counter
 from pathlib import Path
@@ -46,72 +46,102 @@ def test_heads_and_layers_cover_the_model_once() -> None:
     assert sorted(head for target in layers(SITES) for head in target.heads()) == sorted(HEADS)
 
 
-def test_controls_have_the_heads_per_site_of_their_target_and_differ_from_it_and_each_other() -> None:
-    target = always("m", "down1.0.self.h00", "down1.0.self.h05", "up1.0.cross.h02")
-    controls = matched_controls(target, SITES, norms(), count=20, seed=0)
-    sets = {control.heads_at(500) for control in controls}
-    assert len(sets) == 20
-    assert target.heads_at(500) not in sets
-    assert {control.control_pool for control in controls} == {"site"}
+def log_ratio(control: Target, target: Target, table: dict[int, dict[HeadId, float]], layer: str = "") -> float:
+    """Return by how much the ablation of a control moves more than that of its target, over all timesteps."""
+    squares = [
+        sum(table[t][head] ** 2 for t in TIMESTEPS for head in each.heads_at(t) if head.site.startswith(layer))
+        for each in (control, target)
+    ]
+    return float(np.log(squares[0] / squares[1]) / 2)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_controls_are_other_heads_as_many_per_layer(count: int) -> None:
+    """Random sets of a layer of eight heads share a third of the heads of a target with three: these share none."""
+    target = always("m", *(f"down1.0.self.h0{k}" for k in range(count)), "up1.0.cross.h02")
+    found = matched_controls(target, SITES, norms(0.1), count=20, needed=19, seed=0)
+    controls, balance = found.controls, found.balance
+    assert {control.control_pool for control in controls} == {balance.pool} == {"site"}
+    assert balance.fair
+    assert len({control.heads_at(500) for control in controls}) == len(controls) == balance.sets >= 19
+    assert balance.overlap == 0
+    assert all(not control.heads() & target.heads() for control in controls)
     assert all(per_site(control, t) == per_site(target, t) for control in controls for t in TIMESTEPS)
 
 
-def test_controls_are_closer_in_norm_than_random_sets() -> None:
+def test_controls_lie_on_both_sides_of_the_size_of_their_target_layer_by_layer() -> None:
     target = always("m", "down1.0.self.h00", "down1.0.self.h05", "up1.0.self.h02", "up1.0.self.h03")
-    table = norms()
-
-    def log_norm(heads: frozenset[HeadId]) -> float:
-        return float(np.log(sum(table[t][head] ** 2 for t in TIMESTEPS for head in heads)) / 2)
-
-    goal = log_norm(target.heads_at(100))
-    controls = matched_controls(target, SITES, table, count=20, seed=0)
-    matched = [abs(log_norm(control.heads_at(100)) - goal) for control in controls]
-    rng = np.random.default_rng(0)
-    random = []
-    for _ in range(300):
-        picks = [HeadId(site, head) for site in ("down1.0.self", "up1.0.self") for head in rng.permutation(8)[:2]]
-        random.append(abs(log_norm(frozenset(picks)) - goal))
-    assert np.mean(matched) < 0.3 * np.mean(random)
+    table = norms(0.2)
+    found = matched_controls(target, SITES, table, count=20, needed=19, seed=0)
+    assert found.balance.pool == "site"
+    ratios = [log_ratio(control, target, table) for control in found.controls]
+    assert min(ratios) < 0 < max(ratios)
+    assert abs(np.mean(ratios)) < np.log(1.1)
+    assert found.balance.ratio == pytest.approx(np.exp(np.mean(ratios)))
+    by_layer = np.array([[log_ratio(c, target, table, site) for site in ("down1", "up1")] for c in found.controls])
+    assert np.abs(by_layer).max() <= np.log(1.25)
+    assert (np.abs(by_layer.mean(axis=0)) <= np.log(1.1)).all()
+    assert (found.balance.low, found.balance.high) == pytest.approx((np.exp(by_layer.min()), np.exp(by_layer.max())))
 
 
-def test_a_whole_layer_is_compared_with_as_many_heads_of_its_kind() -> None:
-    target = layers(SITES)[0]
-    controls = matched_controls(target, SITES, norms(), count=25, seed=0)
-    assert len({control.heads() for control in controls}) == 25
-    for control in controls:
-        assert control.control_pool == "kind"
-        assert len(control.heads()) == 8
-        assert all(head.site.endswith(".self") for head in control.heads())
+def test_a_target_of_the_largest_heads_has_no_fair_control() -> None:
+    """All other sets are smaller: no number stands for the comparison, and the balance says by how much."""
+    table = {t: {head: 3.0 if head.head < 3 else 1.0 for head in HEADS} for t in TIMESTEPS}
+    target = always("m", *(f"{site.name}.h0{k}" for site in SITES for k in range(3)))
+    found = matched_controls(target, SITES, table, count=20, needed=19, seed=0)
+    assert found.controls == []
+    assert not found.balance.fair
+    assert found.balance.high == pytest.approx(1 / 3)
+    assert found.balance.sets == 20
 
 
-def test_all_attention_is_the_pool_where_one_kind_has_too_few_sets() -> None:
-    sites = SITES[:2]
-    table = {t: dict.fromkeys(HEADS[:16], 1.0) for t in TIMESTEPS}
-    controls = matched_controls(layers(sites)[0], sites, table, count=25, seed=0)
-    assert {control.control_pool for control in controls} == {"any"}
-    assert len({control.heads() for control in controls}) == 25
+def test_a_pool_is_left_for_a_wider_one_where_it_has_too_few_other_sets() -> None:
+    flat = norms(0.05)
+    for heads, pool in ((5, "kind"), (8, "kind")):
+        target = always("m", *(f"down1.0.self.h{k:02d}" for k in range(heads)))
+        found = matched_controls(target, SITES, flat, count=25, needed=19, seed=0)
+        assert found.balance.pool == pool
+        assert len({control.heads() for control in found.controls}) == 25
+        assert all(head.site.endswith(".self") for control in found.controls for head in control.heads())
+    two = {t: dict.fromkeys(HEADS[:16], 1.0) for t in TIMESTEPS}
+    few = matched_controls(always("m", *(f"down1.0.self.h0{k}" for k in range(5))), SITES[:2], two, count=25, seed=0)
+    assert few.balance.pool == "any"
 
 
-def test_where_no_other_set_exists_there_is_no_control() -> None:
+def test_where_no_disjoint_set_exists_there_is_no_control() -> None:
     only = SITES[:1]
     table = {100: dict.fromkeys(HEADS[:8], 1.0)}
-    assert matched_controls(layers(only)[0], only, table, count=20, seed=0) == []
+    found = matched_controls(layers(only)[0], only, table, count=20, seed=0)
+    assert (found.controls, found.balance.sets, found.balance.pool, found.balance.fair) == ([], 0, "", False)
+
+
+def test_too_few_sets_are_not_fair() -> None:
+    only = SITES[:1]
+    table = {100: dict.fromkeys(HEADS[:8], 1.0)}
+    target = always("m", "down1.0.self.h00")
+    assert len(matched_controls(target, only, table, count=20, needed=7, seed=0).controls) == 7
+    assert matched_controls(target, only, table, count=20, needed=8, seed=0).controls == []
 
 
 def test_controls_change_with_the_phase_as_their_target_does() -> None:
-    early = [HeadSpan(HeadId("down1.0.self", h), 0, 499) for h in range(3)]
-    late = [HeadSpan(HeadId("up1.0.self", h), 500, 1000) for h in range(4)]
+    """A head that stays is replaced by a head that stays, so that a control is no more of a mixture than its target."""
+    early = [HeadSpan(HeadId("down1.0.self", h), 0, 499) for h in range(2)]
+    late = [HeadSpan(HeadId("down1.0.self", h), 500, 1000) for h in range(1, 4)]
     target = Target("self-1", (*early, *late))
-    for control in matched_controls(target, SITES, norms(), count=20, seed=0):
-        assert [per_site(control, t) for t in TIMESTEPS] == [per_site(target, t) for t in TIMESTEPS]
+    found = matched_controls(target, SITES, norms(0.1), count=20, needed=19, seed=0)
+    assert len(found.controls) == 20
+    for control in found.controls:
+        assert [len(control.heads_at(t)) for t in TIMESTEPS] == [2, 3, 3]
         assert control.heads_at(500) == control.heads_at(900)
+        assert len(control.heads_at(100) & control.heads_at(500)) == 1
 
 
 def test_controls_depend_on_seed_and_target_alone() -> None:
     target = always("m", "down1.0.self.h00", "up1.0.self.h02")
-    first = matched_controls(target, SITES, norms(), count=20, seed=0)
-    assert first == matched_controls(target, SITES, norms(), count=20, seed=0)
-    assert first != matched_controls(target, SITES, norms(), count=20, seed=1)
+    table = norms(0.2)
+    first = matched_controls(target, SITES, table, count=20, seed=0)
+    assert first == matched_controls(target, SITES, table, count=20, seed=0)
+    assert first.controls != matched_controls(target, SITES, table, count=20, seed=1).controls
 
 
 def test_mechanisms_are_read_with_their_phases(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ def ablated(rises: np.ndarray, *, owners: list[str] | None = None, noise: float 
             "control_of": ("target", np.array(owners or [""] * targets, dtype=text)),
             "kind": ("target", np.array(["self"] * targets, dtype=text)),
             "heads": ("target", np.ones(targets, dtype=np.int64)),
+            "controls_fair": ("target", np.full(targets, bool(owners))),
         },
         coords={
             "target": np.array(names, dtype=text),
@@ -49,7 +50,7 @@ def ablated(rises: np.ndarray, *, owners: list[str] | None = None, noise: float 
 
 
 def table_of(data: xr.Dataset, group: str = "heads", config: AblationConfig = CONFIG) -> pd.DataFrame:
-    return windows_of_group(data, "real", group, WINDOWS, ablation=config, seed=0).set_index(["target", "window"])
+    return windows_of_group({"real": data}, group, WINDOWS, ablation=config, seed=0).set_index(["target", "window"])
 
 
 def test_a_method_that_ran_on_fewer_images_has_its_windows_from_these() -> None:
@@ -112,12 +113,6 @@ def test_p_values_of_effects_that_are_none_are_uniform_and_keep_the_family_wise_
         smallest.append(table["p_zero_max"].min())
     assert kstest(p, "uniform").pvalue > 0.01
     assert np.mean(np.array(smallest) <= 0.1) < 0.2  # 0.1 expected, 60 families
-
-
-def test_heads_of_equal_effect_never_beat_each_other_after_correction() -> None:
-    table = table_of(ablated(np.full((24, 4), 0.05)))
-    assert (table["p_zero_max"] < 0.01).all()
-    assert (table["p_control_adjusted"] > 0.05).all()
 
 
 def test_the_maximum_statistic_finds_what_holm_cannot_with_few_images_and_many_tests() -> None:

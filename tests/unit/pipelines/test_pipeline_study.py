@@ -51,7 +51,6 @@ OVERLAY: dict[str, Any] = {
         "samples": 4,
         "shard_size": 4,
         "reference_samples": 2,
-        "control_samples": 2,
     },
     "discovery": {
         "samples": 6,
@@ -71,7 +70,6 @@ OVERLAY: dict[str, Any] = {
         "images": 3,
         "steps": 2,
         "controls": 1,
-        "control_images": 2,
         "examples": 2,
         "draws": 100,
         "distance_draws": 20,

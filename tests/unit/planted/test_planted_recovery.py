@@ -70,7 +70,7 @@ def test_of_an_untrained_model_nothing_is_named(tmp_path):
     """A guard against gross faults, not a test of a level: where twice the nominal 5 % of studies are wrong, one study
     passes nine times in ten. Levels are simulated where thousands of studies can be (test_calibration.py)."""
     few = {
-        "ablation": {"samples": 24, "control_samples": 12, "reference_samples": 16},
+        "ablation": {"samples": 24, "reference_samples": 16},
         "discovery": {"samples": 24},
         "capture": {"samples": 64},
     }

@@ -20,6 +20,7 @@ from diffmech.config.load import validate
 from diffmech.config.root import Config
 from diffmech.data.comparison import compare_domains
 from diffmech.data.store import prepare_dataset
+from diffmech.interventions.decisions import verdict
 from diffmech.mechanisms.account import account
 from diffmech.report.artifacts import ReportInputs
 
@@ -47,7 +48,7 @@ def study_config(source: str = "bundled") -> Config:
             "study": {"name": "small", "model": "faces", "domains": {"real": "lfw", "synthetic": "drawn"}},
             "datasets": {"lfw": {"kind": "lfw_subset", "count": 24}, "drawn": {"kind": "synthetic_faces", "count": 24}},
             "models": {"faces": {"source": source, "location": "faces"}},
-            "capture": {"timesteps": TIMESTEPS, "samples": 10, "keep_maps": 2},
+            "capture": {"timesteps": TIMESTEPS, "samples": 24, "keep_maps": 2},
             "untrained": {"seeds": 19, "samples": 8},
             "ablation": {"timesteps": TIMESTEPS, "samples": 8, "reference_samples": 2},
         }
@@ -403,7 +404,43 @@ def effects_table(effect: bool, generator: np.random.Generator) -> pd.DataFrame:
         "control_mean control_low control_high control_percentile p_control p_control_adjusted off_distribution "
         "heads n measure effect_mean effect_mean_low effect_mean_high weight"
     )
-    return pd.DataFrame(rows, columns=columns.split())
+    return with_controls(pd.DataFrame(rows, columns=columns.split()))
+
+
+def with_controls(table: pd.DataFrame) -> pd.DataFrame:
+    """Return effects with the balance of their controls, what could have been seen, and their verdicts."""
+    mechanism = table["group"] == "mechanisms"
+    controlled = mechanism & table["control_mean"].notna()
+    if "p_zero_max" not in table:
+        table["p_zero_max"] = table["p_zero_holm"]
+    table.loc[~mechanism, ["p_control", "p_control_adjusted"]] = np.nan
+    spread = 0.2 * table["control_mean"].abs()
+    table = table.assign(
+        smallest_effect=1.5 * (table["high"] - table["effect_percent"]),
+        control_sd=spread,
+        p_heads_adjusted=table["p_control_adjusted"],
+        smallest_effect_control=(table["control_mean"] + 4.2 * spread).where(controlled),
+        control_pool=np.where(mechanism, "kind", ""),
+        control_overlap=np.where(mechanism, 0.0, np.nan),
+        control_ratio=np.where(mechanism, 1.01, np.nan),
+        control_ratio_low=np.where(mechanism, 0.93, np.nan),
+        control_ratio_high=np.where(mechanism, 1.12, np.nan),
+        controls=np.where(mechanism, 20.0, np.nan),
+        controls_fair=mechanism,
+    )
+    verdicts = [
+        verdict(
+            row.effect_percent,
+            row.p_zero_max,
+            row.p_control_adjusted,
+            fair=True if compared else None,
+            least_zero=2.0 ** (1 - row.n),
+            least_control=1 / 21,
+            alpha=0.05,
+        )
+        for row, compared in zip(table.itertuples(), controlled, strict=True)
+    ]
+    return table.assign(verdict=verdicts)
 
 
 def windows_table(effect: bool) -> pd.DataFrame:
@@ -425,7 +462,9 @@ def windows_table(effect: bool) -> pd.DataFrame:
         "domain group target method window window_first window_last timesteps effect_percent low high p_zero_max "
         "significant control_mean control_percentile p_control_adjusted heads n measure"
     )
-    return pd.DataFrame(rows, columns=columns.split())
+    table = pd.DataFrame(rows, columns=columns.split())
+    ends = {"control_low": 0.7 * table["control_mean"], "control_high": 1.35 * table["control_mean"]}
+    return with_controls(table.assign(p_control=table["p_control_adjusted"], **ends))
 
 
 def patching_table(effect: bool) -> pd.DataFrame:
@@ -538,7 +577,9 @@ def resampling_table(effect: bool) -> pd.DataFrame:
                     "p_control_adjusted": 0.045 if strong else 1.0,
                     "flipped": 0.3 if strong and not paired else 0.0,
                     "heads": 4,
+                    "control_ratio": 1.0,
                     "controls": 20,
+                    "controls_fair": True,
                     "n": 16,
                 }
             )

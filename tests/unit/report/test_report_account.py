@@ -1,8 +1,10 @@
 """The table of mechanisms says of each what its studies show."""
 
 import pandas as pd
+import pytest
 from small_study import study_config
 
+from diffmech.interventions.decisions import NOT_BEYOND, UNFAIR, UNTOLD
 from diffmech.report.context import Context
 from diffmech.report.sections_account import account
 
@@ -15,9 +17,28 @@ def section_of(study, table=None) -> str:
 def test_a_causal_mechanism_is_named_with_its_window_and_attribute(found):
     page = section_of(found)
     assert "can be called causal on at least one kind of image" in page
-    assert "Removing 1 of them changes at least one judged attribute of sampled synthetic images." in page
-    assert "glasses as asked for −0.40 (−0.45 to −0.35), p = 0.008; matched heads 0 to +0.02" in page
-    assert "t = 620 and 820: 12 % (11 to 13)" in page
+    said = "Removing 1 of them changes at least one judged attribute of sampled synthetic images by more than as many"
+    assert said in page
+    changed = "glasses as asked for −0.40 (−0.45 to −0.35), p = 0.008; matched heads 0 to +0.02"
+    assert f"{changed}, beyond matched heads" in page
+    assert "t = 620 and 820: 12 % (11 to 13), causal" in page
+
+
+@pytest.mark.parametrize(
+    ("verdict", "words"),
+    [
+        (NOT_BEYOND, "of none by more than matched heads do."),
+        (UNTOLD, "whether by more than matched heads do cannot be told: 4 matched sets of heads allow no such claim"),
+        (UNFAIR, "but no other heads match these mechanisms."),
+    ],
+)
+def test_a_mechanism_changes_an_attribute_only_beyond_its_controls(found, verdict, words):
+    changed = found[2].account["attribute_change"].notna()
+    told = found[2].account.assign(attributes_beyond="", attribute_controls=4)
+    told.loc[changed, "attribute_verdict"] = verdict
+    page = section_of(found, told)
+    assert "Removing 1" not in page
+    assert "Without 1 mechanism at least one judged attribute of sampled synthetic images changes; " + words in page
 
 
 def test_where_nothing_is_found_no_mechanism_is_called_causal(null):

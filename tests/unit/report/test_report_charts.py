@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import vl_convert
 
+from diffmech.interventions.decisions import CAUSAL
 from diffmech.report import charts_ablation, charts_attention, charts_model
 from diffmech.report.artifacts import site_order
 from diffmech.report.charts import CHARTS
@@ -79,10 +80,8 @@ def test_the_divergence_chart_marks_exactly_the_significant_timesteps(found):
 
 def test_only_effects_beyond_controls_get_the_strongest_mark(found):
     tables = found[2]
-    spec = specification(
-        charts_ablation.ablation_forest(tables.effects, "mechanisms", "mean", tables.domains, 0.05, {})
-    )
-    strongest = {row["name"] for row in rows(spec) if row["verdict"] == charts_ablation.VERDICTS[0]}
+    spec = specification(charts_ablation.ablation_forest(tables.effects, "mechanisms", "mean", tables.domains, {}))
+    strongest = {row["name"] for row in rows(spec) if row["verdict"] == charts_ablation.MARKS[CAUSAL][0]}
     assert strongest == {"self-1"}
 
 
@@ -98,7 +97,7 @@ def test_the_map_dots_exactly_the_cells_that_differ_from_zero(found):
 
 def test_single_heads_are_limited_to_the_strongest(found):
     tables = found[2]
-    spec = specification(charts_ablation.ablation_forest(tables.effects, "heads", "mean", tables.domains, 0.05, {}))
+    spec = specification(charts_ablation.ablation_forest(tables.effects, "heads", "mean", tables.domains, {}))
     assert len({row["name"] for row in rows(spec)}) == charts_ablation.TOP_HEADS
 
 

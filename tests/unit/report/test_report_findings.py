@@ -9,6 +9,7 @@ from small_study import study_config
 
 from diffmech.config.analysis import EntropyConfig
 from diffmech.config.study import UntrainedConfig
+from diffmech.interventions.decisions import CAUSAL, HELPS, NOT_BEYOND, UNFAIR, UNTOLD
 from diffmech.report.findings import (
     findings,
     head_labels,
@@ -143,15 +144,36 @@ def test_names_say_over_what_they_are_corrected_and_what_would_have_been_found(f
 def test_a_mechanism_matters_only_beyond_its_matched_controls(found):
     tables = found[2]
     assert "2 of 16 mechanism and domain pairs" in answers(tables)["ablation"].answer
-    beaten = tables.effects.assign(p_control_adjusted=0.6)
+    beaten = tables.effects.assign(verdict=tables.effects["verdict"].replace(CAUSAL, NOT_BEYOND))
     finding = answers(replace(tables, effects=beaten))["ablation"]
     assert finding.verdict == "not found"
-    assert finding.answer.startswith("No mechanism costs more than equally many matched heads")
+    assert (
+        finding.answer
+        == "Not shown: of 16 mechanism and domain pairs none surely costs more than equally many matched heads."
+    )
+    assert "all 8 mechanisms on real and synthetic images together" in finding.family
+    assert "% or more, and is told from its controls where it is 5.5 % or more (4.2 standard" in finding.sight
+
+
+@pytest.mark.parametrize(
+    ("verdict", "card", "words"),
+    [(UNTOLD, "cannot be told", "It cannot be told of any"), (UNFAIR, "no fair control", "no other heads match them")],
+)
+def test_what_no_outcome_could_show_is_not_said_to_be_not_found(found, verdict, card, words):
+    tables = found[2]
+    unseen = tables.effects.assign(verdict=verdict, controls_fair=verdict != UNFAIR, n=4)
+    finding = answers(replace(tables, effects=unseen))["ablation"]
+    assert finding.verdict == card
+    assert words in finding.answer
+    if verdict == UNTOLD:
+        assert finding.sight == "4 images allow no p-value below 0.12: level 0.05 takes 6 (ablation.samples)."
+    else:
+        assert any("no fair control: the closest sets are" in detail for detail in finding.details)
 
 
 def test_an_effect_that_helps_denoising_is_no_mechanism_that_matters(found):
     tables = found[2]
-    helpful = tables.effects.assign(effect_percent=-tables.effects["effect_percent"])
+    helpful = tables.effects.assign(verdict=HELPS, effect_percent=-tables.effects["effect_percent"])
     assert answers(replace(tables, effects=helpful))["ablation"].verdict == "not found"
 
 

@@ -127,7 +127,7 @@ def foreign(tmp_path_factory):
             "images": {"match": None},
             "datasets": {name: source.canonical() for name, source in zip("ab", sources, strict=True)},
             "models": {"mine": {"source": "custom", "implementation": "mine.py:Mine", "weights": "mine.pt"}},
-            "capture": {"timesteps": small_study.TIMESTEPS, "samples": 8, "keep_maps": 2},
+            "capture": {"timesteps": small_study.TIMESTEPS, "samples": 40, "keep_maps": 2},
             "untrained": {"seeds": 19, "samples": 8},
             "ablation": {"timesteps": small_study.TIMESTEPS, "samples": 8},
         }

@@ -1,0 +1,81 @@
+"""What single heads do, summed over random choices of heads: the null of which heads make up a mechanism.
+
+For every mechanism, its heads are put in the place of random heads of the pool that its controls come from, its own
+among them, keeping those choices whose size is within the factor that a control may have. What the heads of a choice
+raise the loss by one at a time, at their timesteps, is summed; nothing is run again. Ours.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import xarray as xr
+
+from diffmech.attention.sites import HeadId
+from diffmech.errors import StoreError
+from diffmech.interventions.relabelling import own_heads, relabellings, sums_over_sets
+from diffmech.interventions.targets import EACH
+from diffmech.randomness import generator
+
+CHOICES = 4000
+
+
+def sums_over_choices(
+    members: Sequence[Sequence[str]],
+    pools: Sequence[str],
+    names: Sequence[str],
+    heads: Mapping[str, xr.Dataset],
+    spans: Sequence[np.ndarray],
+    *,
+    seed: int,
+) -> list[np.ndarray]:
+    """Return for each target (1 + draw, domain, span) sums in percent of the clean loss, those of its own heads first.
+
+    `members` are the heads of each target at each timestep, joined by blanks, `pools` those of its controls ("site",
+    "kind", "any"; no draws for others), `heads` the ablations of single heads of each domain, `spans` masks over
+    timesteps. Raises StoreError for a head without an ablation of its own.
+    """
+    first = next(iter(heads.values()))
+    columns = [str(name) for name in first["target"].values]
+    raised = [_raised(data, spans) for data in heads.values()]
+    squares = np.square(first["size"].transpose("timestep", "target").values)
+    found = []
+    for target, pool, name in zip(members, pools, names, strict=True):
+        chosen = _membership(target, columns)
+        own = own_heads(chosen)[None]
+        draws = own[:0]
+        if pool and own.size:
+            draws = _choices(chosen, _groups(first, columns, pool), squares, generator(seed, "choice", name, pool))
+        picks = np.concatenate([own, draws])
+        sums = [[sums_over_sets(chosen, picks, values) for values in domain] for domain in raised]
+        found.append(np.moveaxis(np.array(sums), -1, 0))
+    return found
+
+
+def _raised(data: xr.Dataset, spans: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return for each span what each head raises the loss by at each timestep of it, (timestep, head), in percent."""
+    clean = data["mse_clean"].transpose("sample", "timestep").values
+    ablated = data["mse_ablated"].isel(method=0).transpose("sample", "timestep", "target").values
+    change = (ablated - clean[..., None]).mean(axis=0)
+    return [100 * change * span[:, None] / clean[:, span].sum(axis=1).mean() for span in spans]
+
+
+def _membership(target: Sequence[str], columns: Sequence[str]) -> np.ndarray:
+    there = [set(text.split()) for text in target]
+    if unknown := sorted(set().union(*there) - set(columns)):
+        raise StoreError(f"the ablations of single heads lack {', '.join(unknown)}; make them anew with the same model")
+    return np.array([[name in heads for name in columns] for heads in there], dtype=bool)
+
+
+def _groups(data: xr.Dataset, columns: Sequence[str], pool: str) -> np.ndarray:
+    if pool == "site":
+        return np.array([HeadId.parse(name).site for name in columns])
+    return np.array([str(kind) if pool == "kind" else "any" for kind in data["kind"].values])
+
+
+def _choices(members: np.ndarray, groups: np.ndarray, squares: np.ndarray, source: np.random.Generator) -> np.ndarray:
+    picks = relabellings(members, groups, CHOICES, source, disjoint=False)
+    assert picks is not None  # a group holds its own heads
+    own = own_heads(members)[None]
+    size, goal = (np.log(np.maximum(sums_over_sets(members, each, squares), 1e-30)) / 2 for each in (picks, own))
+    return picks[np.abs(size - goal) <= math.log(EACH)]

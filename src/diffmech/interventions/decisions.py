@@ -1,0 +1,145 @@
+"""What may be claimed of removing heads: p-values corrected over the whole study, and the verdict they make.
+
+Three tests, each corrected over its family, which is every target in every domain (over all timesteps), or every target
+in every domain in every window or at every timestep:
+
+- against zero: random signs of the paired changes of the images, corrected by the largest |mean| / root mean square
+  (`p_zero_max`), which reaches 2^(1 - images), where Holm's bound cannot with few images and many tests;
+- against its controls (`p_sets`): the rank of the target among matched sets that share no head with it;
+- against other choices of heads (`p_heads`): the sum of what its heads do one by one, among such sums over random
+  choices of as many heads of the same pool and size, the target's own included as chance will have it. Sets that share
+  no head with the target cannot give this null: one of all disjoint sets holds the one head that matters most, and
+  where a target is k of m heads it is the target's in k / m of all studies (the fault of "balanced permutations",
+  Southworth, Kim & Owen 2009). A mechanism whose heads matter only together does not pass it.
+
+p_control is the larger of the last two: both must be small. All definitions are ours.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from diffmech.statistics.controls import joint_rank_p, rank_p
+from diffmech.statistics.permutation import joint_sign_flip_p, permutation_p, sign_flip_permutation
+from diffmech.statistics.reach import smallest_rank_p, smallest_sign_flip_p
+
+CAUSAL, NOT_BEYOND = "causal", "not beyond matched heads"
+HELPS, NOTHING = "helps when removed", "no effect found"
+UNTOLD, UNFAIR = "cannot be told", "no fair control"
+# Of heads and layers, which have no controls.
+DIFFERS = "differs from zero"
+
+# A p-value that is a sum of fractions may exceed the level that it equals by rounding.
+ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """p-values and verdicts, each of the shape of the effects (target, domain, ...); NaN where no test was made."""
+
+    p_zero: np.ndarray
+    p_zero_max: np.ndarray
+    p_control: np.ndarray
+    p_sets_adjusted: np.ndarray
+    p_heads_adjusted: np.ndarray
+    p_control_adjusted: np.ndarray
+    verdict: np.ndarray
+
+
+def decide(
+    effects: np.ndarray,
+    changes: Sequence[np.ndarray],
+    controls: Sequence[np.ndarray] | None = None,
+    fair: np.ndarray | None = None,
+    choices: Sequence[np.ndarray] | None = None,
+    *,
+    alpha: float,
+    permutations: int,
+    seed: int,
+) -> Decisions:
+    """Return what may be claimed of every target in every domain (and window: any further axes). All is one family.
+
+    `effects` (target, domain, ...); `changes` of each domain (image, target, ...), the paired changes of the loss;
+    `controls` of each target (draw, domain, ...), on the same images, None for heads and layers, which have none;
+    `fair` (target,), whether the controls match their target; `choices` of each target (1 + draw, domain, ...), the
+    sums of what single heads do, of the target first. Without choices only the controls are asked, whose rank holds its
+    level where effects of sets are exchangeable, not where those of heads are.
+    """
+    shape, domains = effects.shape, len(changes)
+    values = effects.reshape(len(effects), -1)
+    p_zero = np.stack([_p_zero(one, permutations, seed) for one in changes], axis=1).reshape(values.shape)
+    p_zero_max = np.stack(joint_sign_flip_p(changes, permutations=permutations, seed=seed), axis=1)
+    p_zero_max = p_zero_max.reshape(values.shape)
+    judged = np.ones(len(values), dtype=bool) if fair is None else np.asarray(fair, dtype=bool)
+    sets = [
+        np.reshape(draws, (len(draws), values.shape[1])) if ok else np.empty((0, values.shape[1]))
+        for draws, ok in zip(controls or [values[:0]] * len(values), judged, strict=True)
+    ]
+    p_own, p_sets = _ranks(values, sets)
+    p_heads = np.full(values.shape, np.nan)
+    if choices is not None:
+        sums = [np.reshape(each, (len(each), values.shape[1])) for each in choices]
+        draws = [each[1:] if len(own) else each[:0] for each, own in zip(sums, sets, strict=True)]
+        own_heads, p_heads = _ranks(np.stack([each[0] for each in sums]), draws)
+        # where no choice of heads was of the size of the target, nothing was shown
+        p_heads = np.where(np.isnan(p_heads) & np.isfinite(p_sets), 1.0, p_heads)
+        p_own = np.fmax(p_own, np.where(np.isnan(own_heads) & np.isfinite(p_own), 1.0, own_heads))
+    p_control = np.fmax(p_sets, p_heads)
+    verdicts = np.empty(values.shape, dtype=object)
+    for row, test in np.ndindex(values.shape):
+        images = len(changes[test // (values.shape[1] // domains)])
+        verdicts[row, test] = verdict(
+            float(values[row, test]),
+            float(p_zero_max[row, test]),
+            float(p_control[row, test]),
+            fair=None if controls is None else bool(judged[row]),
+            least_zero=smallest_sign_flip_p(images, permutations),
+            least_control=smallest_rank_p(len(sets[row])),
+            alpha=alpha,
+        )
+    arrays = (p_zero, p_zero_max, p_own, p_sets, p_heads, p_control, verdicts)
+    return Decisions(*(array.reshape(shape) for array in arrays))
+
+
+def verdict(
+    effect: float,
+    p_zero: float,
+    p_control: float,
+    *,
+    fair: bool | None,
+    least_zero: float,
+    least_control: float,
+    alpha: float,
+) -> str:
+    """Return what an effect shows, by its corrected p-values and the smallest that they could have been.
+
+    `fair` is None for heads and layers, which have no controls.
+    """
+    level = alpha + ROUNDING
+    if not least_zero <= level:
+        return UNTOLD
+    if not p_zero <= level:
+        return NOTHING
+    if fair is None:
+        return DIFFERS
+    if effect < 0:
+        return HELPS
+    if not fair:
+        return UNFAIR
+    if not least_control <= level:
+        return UNTOLD
+    return CAUSAL if p_control <= level else NOT_BEYOND
+
+
+def _p_zero(changes: np.ndarray, permutations: int, seed: int) -> np.ndarray:
+    return np.asarray(permutation_p(*sign_flip_permutation(np.abs, changes, permutations=permutations, seed=seed)))
+
+
+def _ranks(values: np.ndarray, draws: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the p-values of `values` (target, test) alone and corrected, NaN for targets without draws."""
+    alone = np.full(values.shape, np.nan)
+    for row, one in enumerate(draws):
+        if len(one):
+            alone[row] = rank_p(values[row], one)
+    return alone, joint_rank_p(values, draws)

@@ -1,0 +1,65 @@
+"""Other heads in the place of those of a set: random relabellings of heads within groups that may stand in for others.
+
+A set of heads may change over timesteps. A relabelling puts each of its heads, at all of its timesteps, in the place of
+another head of its group, two never in one place: sets made so have as many heads at every timestep, and as many in
+common between timesteps, as theirs. `disjoint` ones share no head with it at all; the others share heads as chance will
+have it. All arrays; nothing here knows a model.
+"""
+
+import numpy as np
+
+
+def relabellings(
+    members: np.ndarray, groups: np.ndarray, count: int, source: np.random.Generator, *, disjoint: bool
+) -> np.ndarray | None:
+    """Return `count` random relabellings `(draw, own)` of the heads of a set, as columns of `members`.
+
+    `members` (timestep, head) says which heads belong when, `groups` (head,) which may stand in for each other. The
+    heads of the set, `own`, are those of `own_heads`. None where a group has too few heads.
+    """
+    own = own_heads(members)
+    picks = np.empty((count, len(own)), dtype=np.intp)
+    for group in np.unique(groups[own]):
+        places = np.flatnonzero(groups[own] == group)
+        there = np.flatnonzero(groups == group)
+        if disjoint:
+            there = np.setdiff1d(there, own)
+        if len(there) < len(places):
+            return None
+        order = np.argsort(source.random((count, len(there))), axis=1)[:, : len(places)]
+        picks[:, places] = there[order]
+    return picks
+
+
+def own_heads(members: np.ndarray) -> np.ndarray:
+    """Return the heads that belong to a set at any timestep, as columns of `members` (timestep, head), ascending."""
+    return np.flatnonzero(members.any(axis=0))
+
+
+def distinct(members: np.ndarray, groups: np.ndarray, picks: np.ndarray) -> np.ndarray:
+    """Return the relabellings that make distinct sets, the first of each.
+
+    Heads of one group and equal timesteps may swap their places.
+    """
+    own = own_heads(members)
+    canonical = picks.copy()
+    alike: dict[tuple[str, bytes], list[int]] = {}
+    for place, head in enumerate(own):
+        alike.setdefault((str(groups[head]), members[:, head].tobytes()), []).append(place)
+    for places in alike.values():
+        canonical[:, places] = np.sort(picks[:, places], axis=1)
+    _, first = np.unique(canonical, axis=0, return_index=True)
+    return canonical[np.sort(first)]
+
+
+def sums_over_sets(
+    members: np.ndarray, picks: np.ndarray, values: np.ndarray, part: np.ndarray | None = None
+) -> np.ndarray:
+    """Return the sums of `values` (timestep, head) over the sets that relabellings make, (draw,).
+
+    `part` (own,) says over the places of which heads of the set to sum; all by default.
+    """
+    own = own_heads(members)
+    chosen = np.arange(len(own)) if part is None else np.flatnonzero(part)
+    summed = members[:, own[chosen]].T.astype(float) @ values  # (own, head): a head's sum in the place of another
+    return np.asarray(summed[np.arange(len(chosen)), picks[:, chosen]].sum(axis=1))

@@ -1,0 +1,71 @@
+"""Ranks among random controls, corrected over all that was compared: one pool of controls for each target.
+
+A target (a set of heads) and its controls, drawn alike, are exchangeable where there is nothing; what is measured of
+one in several places (domains, windows) are its tests. Within each test a pool is put on one scale by its own mean and
+standard deviation, the target included. With m_j(x) the share of the members of pool j, target included, whose largest
+value over the tests reaches x,
+
+    p = sum over pools j of m_j(x)                                                                     (ours)
+
+is the union bound of the chance that any target reaches x: whatever the order of a pool, its target is each of its
+members with equal chance, so that the error of the family holds however the targets depend on each other. It
+takes all draws of all pools rather than those of equal number, needs no more draws per pool than a rank does alone, and
+is never below that rank. Step-down as in Romano & Wolf 2005: what was found leaves the family of the rest.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+# Values that differ by less, in standard deviations of their pool, are ties.
+TIE = 1e-9
+
+
+def rank_p(value: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """Return (1 + draws at least as large) / (1 + draws) of `value` (test,) among `draws` (draw, test)."""
+    pool = np.concatenate([np.asarray(value)[None], draws])
+    scaled = _scaled(pool)
+    return (scaled >= scaled[0] - TIE).mean(axis=0)
+
+
+def joint_rank_p(values: np.ndarray, draws: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the corrected p-values of `values` (target, test) among `draws`, (draw, test) of each target.
+
+    Large means extreme. NaN values are no tests, and targets without draws have none; they get NaN and leave the
+    family.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    p = np.full(values.shape, np.nan)
+    compared = [row for row in range(len(values)) if len(draws[row])]
+    if not compared:
+        return p
+    most = 1 + max(len(draws[row]) for row in compared)
+    members = np.full((len(compared), most, values.shape[1]), -np.inf)
+    for place, row in enumerate(compared):
+        pool = np.concatenate([values[row, None], draws[row]])
+        with np.errstate(invalid="ignore"):
+            members[place, : len(pool)] = np.where(np.isfinite(pool).all(axis=0), _scaled(pool), -np.inf)
+    weights = 1 / np.array([1 + len(draws[row]) for row in compared])
+    remaining = np.isfinite(members[:, 0])  # (target, test)
+    highest = 0.0
+    while remaining.any():
+        largest = np.where(remaining, members[:, 0], -np.inf)
+        target, test = np.unravel_index(np.argmax(largest), largest.shape)
+        reached = np.where(remaining[:, None], members, -np.inf).max(axis=2) >= largest[target, test] - TIE
+        highest = max(highest, float((reached.sum(axis=1) * weights).sum()))
+        p[compared[target], test] = min(highest, 1.0)
+        remaining[target, test] = False
+        if highest >= 1:
+            for place, row in enumerate(compared):
+                p[row, remaining[place]] = 1.0
+            break
+    return p
+
+
+def _scaled(pool: np.ndarray) -> np.ndarray:
+    """Return a pool (member, test) in its own standard deviations from its own mean, 0 where it has no spread."""
+    centred = pool - pool.mean(axis=0)
+    spread = pool.std(axis=0)
+    # a spread that rounding made is none
+    some = spread > 1e-12 * np.abs(pool).max(axis=0, initial=0)
+    return np.divide(centred, spread, out=np.zeros_like(centred), where=some)
