@@ -22,7 +22,7 @@ from diffmech.randomness import generator
 from diffmech.statistics.bootstrap import Interval
 from diffmech.statistics.ratios import ratio_interval
 
-CURVE_COLUMNS = ["ranking", "size", "faithfulness", "low", "high", "drawn"]
+CURVE_COLUMNS = ["ranking", "size", "faithfulness", "low", "high", "sets"]
 CHANCE, CIRCUIT, RANDOM = "chance", "circuit", "random circuits"
 
 
@@ -77,7 +77,7 @@ def curve_tables(
 
     `curves` are losses (size, sample) by ranking, `chance` (order, size, sample), the other two (sample,). Intervals of
     a ranking are over images. The row of chance is the mean over its orders and, as `low` and `high`, the range that
-    they span; `drawn` is their number, 0 for a ranking. Areas have intervals over images, also those of chance, which
+    they span; `sets` is their number, 0 for a ranking. Areas have intervals over images, also those of chance, which
     are means over the orders; `beyond_chance` is by how much the CPR exceeds that mean, in the same images.
     """
     rows: list[list[Any]] = []

@@ -169,7 +169,7 @@ REQUIRED = {
         "head site kind rank effect in_circuit timestep drop low high p_needed needed minimality minimality_low "
         "minimality_high without"
     ),
-    "circuit_curve": "ranking size faithfulness low high drawn",
+    "circuit_curve": "ranking size faithfulness low high sets",
     "circuit_subsets": "how size removed circuit_without model_without incompleteness low high",
     "circuit_edges": "sender receiver path effect_percent low high p p_holm significant n",
     "complexity": (

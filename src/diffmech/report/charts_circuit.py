@@ -88,7 +88,7 @@ def _curve_tooltip() -> list[Any]:
         alt.Tooltip("size:Q", title="heads kept"),
         alt.Tooltip("faithfulness:Q", title="share", format=".1%"),
         *from_to(".1%"),
-        alt.Tooltip("drawn:Q", title="random draws"),
+        alt.Tooltip("sets:Q", title="random draws"),
     ]
 
 

@@ -49,7 +49,7 @@ def test_chance_is_the_mean_of_its_orders_with_their_range() -> None:
     drawn = table[table["ranking"] == "chance"].set_index("size")
     assert drawn.loc[4, "low"] == pytest.approx((4 / 12) ** 1.25)
     assert drawn.loc[4, "high"] == pytest.approx((4 / 12) ** 0.8)
-    assert set(drawn["drawn"]) == {2}
+    assert set(drawn["sets"]) == {2}
     exact, own = found["exact"]["cpr"]["estimate"], found["chance"]["cpr"]["estimate"]
     assert found["exact"]["beyond_chance"]["estimate"] == pytest.approx(exact - own)
     assert table.loc[table["ranking"] == "exact", "size"].tolist() == SIZES

@@ -82,7 +82,7 @@ def test_curves_run_from_exactly_0_to_exactly_1_at_the_same_sizes_for_every_rank
     points = found.curve.set_index("ranking")
     assert points.loc["circuit", "size"] == found.summary["size"]
     assert points.loc["circuit", "faithfulness"] == pytest.approx(found.summary["faithfulness"]["estimate"])
-    assert points.loc["random circuits", "drawn"] == 20
+    assert points.loc["random circuits", "sets"] == 20
 
 
 def test_the_planted_circuit_is_found_and_one_of_dead_heads_in_its_place_is_not(found, halves, planted) -> None:

@@ -10,10 +10,10 @@ from small_study import study_config
 from diffmech.config.analysis import EntropyConfig
 from diffmech.config.study import UntrainedConfig
 from diffmech.interventions.decisions import CAUSAL, HELPS, NOT_BEYOND, UNFAIR, UNTOLD
+from diffmech.report.denoising import is_untrained
 from diffmech.report.findings import (
     findings,
     head_labels,
-    is_untrained,
     measured_counterparts,
     mechanism_names,
     nothing_found,
