@@ -19,10 +19,10 @@ from diffmech.config.models import Architecture
 from diffmech.interventions.ablation import ROWS_ON_CPU
 from diffmech.interventions.engine import AblationPlan
 from diffmech.interventions.heads import ZeroHead
-from diffmech.interventions.memory_format import channels_last
 from diffmech.interventions.prefix import SharedPrefix
 from diffmech.models.architecture import build_model, build_scheduler
 from diffmech.models.denoiser import Condition, Denoiser
+from diffmech.models.memory_format import channels_last
 from diffmech.workflow.memory import reuse_freed_memory
 
 SHAPE = (1, 32, 32)

@@ -27,6 +27,7 @@ from diffmech.config.study import UntrainedConfig
 from diffmech.errors import StoreError
 from diffmech.models.denoiser import Denoiser
 from diffmech.models.load import load_denoiser
+from diffmech.models.memory_format import channels_last
 
 
 def capture_untrained(
@@ -76,7 +77,7 @@ def capture_untrained(
                 arrays = create_attention_store(
                     store, layouts, axes=axes, chunks=chunks, prompts=passes.prompts, attrs=attrs
                 )
-            with observing(denoiser, layouts) as observe:
+            with channels_last(denoiser.module), observing(denoiser, layouts) as observe:
                 for rows, steps in product(
                     cuts(slice(0, len(samples)), group), cuts(slice(0, len(timesteps)), columns)
                 ):

@@ -49,11 +49,11 @@ from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.circuit import CircuitConfig, DiscoveryConfig
 from diffmech.errors import DataError
 from diffmech.interventions.measures import DENOISING_LOSS, OUTPUT_SHIFT
-from diffmech.interventions.memory_format import channels_last
 from diffmech.interventions.reference import open_reference, tapped_sites
 from diffmech.interventions.replay import open_latent_files
 from diffmech.interventions.targets import Heads
 from diffmech.models.load import load_denoiser
+from diffmech.models.memory_format import channels_last
 from diffmech.statistics.bootstrap import Interval
 
 HEAD_COLUMNS = [

@@ -26,13 +26,13 @@ from diffmech.errors import ConfigError
 from diffmech.interventions.engine import AblationPlan
 from diffmech.interventions.heads import HeadIntervention, ReferenceOutputs, replace_heads
 from diffmech.interventions.measures import DENOISING_LOSS, OUTPUT_SHIFT
-from diffmech.interventions.memory_format import channels_last
 from diffmech.interventions.prefix import SharedPrefix
 from diffmech.interventions.reference import ReferenceStore, open_reference, tapped_sites
 from diffmech.interventions.replay import LatentFiles, Passes, open_latent_files
 from diffmech.interventions.targets import Balance, Heads, Target, layers, matched_controls, mechanisms, single_heads
 from diffmech.models.denoiser import Denoiser
 from diffmech.models.load import load_denoiser
+from diffmech.models.memory_format import channels_last
 from diffmech.statistics.reach import draws_needed
 
 MEASURES = {

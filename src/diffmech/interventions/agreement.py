@@ -19,11 +19,11 @@ from diffmech.config.analysis import AblationConfig, RuntimeConfig
 from diffmech.errors import ConfigError
 from diffmech.interventions.ablation import ablate_targets, rows_at_once
 from diffmech.interventions.attribution import Along, attribute_heads
-from diffmech.interventions.memory_format import channels_last
 from diffmech.interventions.reference import ReferenceStore
 from diffmech.interventions.replay import LatentFiles
 from diffmech.interventions.targets import single_heads
 from diffmech.models.denoiser import Denoiser
+from diffmech.models.memory_format import channels_last
 from diffmech.randomness import generator
 
 DIMS = ("sample", "timestep", "head")

@@ -22,6 +22,7 @@ import pandas as pd
 
 from diffmech.artifacts import read_csv, write_csv
 from diffmech.interventions.decisions import NOT_BEYOND, ROUNDING, UNFAIR, UNTOLD
+from diffmech.mechanisms.labels import UNASSIGNED, labels_by_domain
 from diffmech.statistics.reach import draws_needed
 
 BEYOND = "beyond matched heads"
@@ -85,7 +86,7 @@ def account(
     alpha: float,
 ) -> pd.DataFrame:
     """Return the account; the tables are those of the mechanisms, of their effects and of resampled images."""
-    labels = heads.dropna(subset=["mechanism"]).groupby("mechanism")["label"].first()
+    labels = labels_by_domain(heads)
     over_all = effects[(effects["timestep"].astype(str) == WHOLE)]
     rows = []
     effect: Any  # a row, with the columns as attributes
@@ -95,7 +96,7 @@ def account(
         rows.append(
             {
                 "mechanism": effect.target,
-                "label": labels.get(effect.target, ""),
+                "label": labels.get((effect.target, str(effect.domain)), UNASSIGNED),
                 "domain": effect.domain,
                 "heads": effect.heads,
                 **{name: getattr(effect, name) for name in (*_EFFECT, "n")},

@@ -22,6 +22,7 @@ from diffmech.data.synthetic_faces import NAMES, sample_attributes
 from diffmech.errors import ConfigError
 from diffmech.models.denoiser import Condition, Denoiser
 from diffmech.models.load import load_denoiser
+from diffmech.models.memory_format import channels_last
 from diffmech.models.prompted import PromptedDenoiser
 from diffmech.randomness import generator
 
@@ -160,17 +161,18 @@ def generate_gallery(model_json: Path, output: Path, *, sampling: SamplingConfig
     """
     denoiser = load_denoiser(Path(model_json), device=runtime.device)
     rows = {} if isinstance(denoiser, PromptedDenoiser) else gallery_rows(denoiser, sampling)
-    images = [
-        sample_images(
-            denoiser,
-            condition,
-            steps=sampling.steps,
-            guidance=sampling.guidance,
-            seed=sampling.seed,
-            runtime=runtime,
-        )
-        for condition in rows.values()
-    ]
+    with channels_last(denoiser.module):
+        images = [
+            sample_images(
+                denoiser,
+                condition,
+                steps=sampling.steps,
+                guidance=sampling.guidance,
+                seed=sampling.seed,
+                runtime=runtime,
+            )
+            for condition in rows.values()
+        ]
     store = xr.Dataset(
         {
             "image": (

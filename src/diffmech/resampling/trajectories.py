@@ -15,6 +15,7 @@ from diffmech.artifacts import progress
 from diffmech.attention.sites import AttentionSite
 from diffmech.attention.tap import AttentionTap
 from diffmech.models.denoiser import Condition, Denoiser
+from diffmech.models.memory_format import channels_last
 from diffmech.models.sampling import ddim, ddim_step, guidance_branches, guided_noise, initial_noise
 from diffmech.resampling.removals import Removal
 from diffmech.resampling.steering import MEAN, Steering, StepMeans
@@ -105,7 +106,7 @@ def resample(
 
     first = [task.removal.first_step for task in tasks]
     total = sum(-(-len(numbers) // size) + -(-sum(at <= step for at in first) // size) for step in range(steps))
-    with torch.inference_mode():
+    with torch.inference_mode(), channels_last(denoiser.module):
         for _ in progress(run(), "sampling (batches)", total=total, show=show):
             pass
     for row, task in enumerate(tasks):

@@ -11,9 +11,9 @@ from diffmech.attention.tap import AttentionCall, AttentionTap
 from diffmech.errors import ConfigError
 from diffmech.interventions.engine import AblationPlan
 from diffmech.interventions.heads import HeadIntervention, ReferenceOutputs, UniformAttention, ZeroHead, replace_heads
-from diffmech.interventions.memory_format import channels_last
 from diffmech.interventions.prefix import SharedPrefix
 from diffmech.models.denoiser import Condition, Denoiser
+from diffmech.models.memory_format import channels_last
 from diffmech.testing import assert_same_up_to_rounding
 
 METHODS = ("zero", "mean", "resample", "uniform")

@@ -14,7 +14,9 @@ HEADS = pd.DataFrame(
     {
         "head": ["a.h00", "a.h01", "b.h00"],
         "mechanism": ["self-1", "self-1", "self-2"],
-        "label": ["edge", "edge", "sink"],
+        "label": ["unassigned", "unassigned", "sink"],
+        **{"domain_first": "real", "label_first": ["edge", "edge", "sink"], "confirmed_first": True},
+        **{"domain_second": "synthetic", "label_second": ["texture", "texture", "sink"], "confirmed_second": True},
     }
 )
 

@@ -42,8 +42,8 @@ JUDGE = (
     "accuracy on drawn faces",
     "The judge is a classifier trained on drawn faces; right on faces it never saw",
 )
-# "Drawn" of charts and pictures, not of images.
-PICTURES = ("drawn as heat", "drawn again", "drawn over", "random sets drawn", "chart drawn")
+# "Drawn" of charts and pictures, not of images; a probe that the table of mechanisms names.
+PICTURES = ("(eyes)", "drawn as heat", "drawn again", "drawn over", "random sets drawn", "chart drawn")
 
 
 class Sections(HTMLParser):
