@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from diffmech.config.analysis import AblationConfig
 from diffmech.interventions.choices import CHOICES
 from diffmech.interventions.decisions import CAUSAL, HELPS, NOT_BEYOND, NOTHING, UNFAIR, UNTOLD, decide
 from diffmech.interventions.relabelling import distinct, own_heads, relabellings, sums_over_sets
@@ -214,3 +215,15 @@ def test_sums_over_choices_of_heads_are_those_of_their_places() -> None:
     picks = np.array([[0, 2], [3, 1]])
     assert sums_over_sets(members, picks, values).tolist() == [14, 46]
     assert CHOICES >= 1000
+
+
+@pytest.mark.parametrize(("alpha", "needed"), [(0.05, 19), (0.01, 99), (0.2, 4)])
+def test_fewer_controls_than_could_ever_tell_are_refused(alpha: float, needed: int) -> None:
+    """As many as one rank needs, since both domains share their sets: fewer could not find the largest effect."""
+    config = AblationConfig(alpha=alpha, controls=needed)
+    with pytest.raises(ValueError, match=f"controls {needed - 1} allow no p-value below .*; give at least {needed}"):
+        AblationConfig(alpha=alpha, controls=needed - 1)
+    draws = np.random.default_rng(0).standard_normal((config.controls, 2))
+    values, changes = np.array([[99.0, 0.0]]), [np.ones((10, 1))] * 2
+    found = decide(values, changes, [draws], np.array([True]), alpha=alpha, permutations=9999, seed=0)
+    assert found.verdict[0, 0] == CAUSAL
