@@ -9,12 +9,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from diffmech.config.analysis import AblationConfig
 from diffmech.interventions.choices import CHOICES
 from diffmech.interventions.decisions import CAUSAL, HELPS, NOT_BEYOND, NOTHING, UNFAIR, UNTOLD, decide
 from diffmech.interventions.relabelling import distinct, own_heads, relabellings, sums_over_sets
 from diffmech.statistics.controls import joint_rank_p, rank_p
 from diffmech.statistics.permutation import joint_sign_flip_p, max_statistic_p
+from diffmech.statistics.reach import draws_needed
 
 STUDIES, ALPHA = 2000, 0.05
 BOUND = ALPHA + 3 * np.sqrt(ALPHA * (1 - ALPHA) / STUDIES)
@@ -217,13 +217,12 @@ def test_sums_over_choices_of_heads_are_those_of_their_places() -> None:
     assert CHOICES >= 1000
 
 
-@pytest.mark.parametrize(("alpha", "needed"), [(0.05, 19), (0.01, 99), (0.2, 4)])
-def test_fewer_controls_than_could_ever_tell_are_refused(alpha: float, needed: int) -> None:
-    """As many as one rank needs, since both domains share their sets: fewer could not find the largest effect."""
-    config = AblationConfig(alpha=alpha, controls=needed)
-    with pytest.raises(ValueError, match=f"controls {needed - 1} allow no p-value below .*; give at least {needed}"):
-        AblationConfig(alpha=alpha, controls=needed - 1)
-    draws = np.random.default_rng(0).standard_normal((config.controls, 2))
-    values, changes = np.array([[99.0, 0.0]]), [np.ones((10, 1))] * 2
-    found = decide(values, changes, [draws], np.array([True]), alpha=alpha, permutations=9999, seed=0)
-    assert found.verdict[0, 0] == CAUSAL
+@pytest.mark.parametrize("alpha", [0.2, 0.05, 0.01])
+def test_as_many_controls_as_one_rank_needs_can_tell(alpha: float) -> None:
+    """Both domains share their sets, so the smallest number that is allowed does succeed, and one less does not."""
+    changes = [np.ones((10, 1))] * 2
+    for controls, expected in ((draws_needed(alpha), CAUSAL), (draws_needed(alpha) - 1, UNTOLD)):
+        draws = np.random.default_rng(0).standard_normal((controls, 2))
+        options = {"alpha": alpha, "permutations": 9999, "seed": 0}
+        found = decide(np.array([[99.0, 0.0]]), changes, [draws], np.array([True]), **options)
+        assert found.verdict[0, 0] == expected
