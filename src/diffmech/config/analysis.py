@@ -1,6 +1,5 @@
 """`entropy`, `mechanisms`, `ablation`, `complexity` and `report`: what is computed from the captured passes."""
 
-import math
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -98,13 +97,6 @@ class AblationConfig(Inference):
             raise ValueError("groups must contain heads: controls and complexity are made of their effects")
         if self.window is not None and self.window[0] > self.window[1]:
             raise ValueError(f"window must be [first, last] with first <= last, found {list(self.window)}")
-        # `statistics.reach.draws_needed`, without what it imports
-        needed = math.ceil(1 / self.alpha - 1e-9) - 1
-        if self.controls < needed:
-            raise ValueError(
-                f"controls {self.controls} allow no p-value below {1 / (1 + self.controls):.2g}, so that nothing could "
-                f"be told from them at alpha {self.alpha:g}; give at least {needed}"
-            )
         return self
 
     @property

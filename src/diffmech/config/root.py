@@ -1,5 +1,7 @@
 """The whole study, and the checks that need more than one section."""
 
+import math
+
 from pydantic import Field, model_validator
 
 from diffmech.config.analysis import (
@@ -112,6 +114,17 @@ class Config(Section):
             raise ValueError(
                 f"untrained.samples: {self.untrained.samples} is above capture.samples {self.capture.samples} "
                 f"or capture.shard_size {self.capture.shard_size}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _controls_can_tell(self) -> "Config":
+        # `statistics.reach.draws_needed`, without what it imports
+        needed, controls = math.ceil(1 / self.ablation.alpha - 1e-9) - 1, self.ablation.controls
+        if "mechanisms" in self.ablation.groups and controls < needed:
+            raise ValueError(
+                f"ablation.controls: {controls} allow no p-value below {1 / (1 + controls):.2g}, so that nothing could "
+                f"be told from them at ablation.alpha {self.ablation.alpha:g}; give at least {needed}"
             )
         return self
 

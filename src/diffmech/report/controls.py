@@ -53,8 +53,11 @@ def why_unfair(groups: pd.DataFrame) -> str:
     if unfair.empty:
         return ""
     missed = unfair.dropna(subset=["control_ratio"])
-    off = listed([f"{limits(r.control_ratio_low, r.control_ratio_high)} times as large" for r in records(missed)])
-    closest = f": the closest sets are {off}" if off else ""
+    sets = [
+        f"{count(int(row.controls), 'set')} {limits(row.control_ratio_low, row.control_ratio_high, 2)} times as large"
+        for row in records(missed)
+    ]
+    closest = f": the closest are {listed(sets)}" if sets else ""
     return f"{count(len(unfair), 'mechanism')} {'has' if len(unfair) == 1 else 'have'} no fair control{closest}."
 
 

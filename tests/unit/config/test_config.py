@@ -71,6 +71,8 @@ def test_every_overlay_is_valid_over_the_default(overlay):
         ),
         ("ablation.first_reference", 90, "100 are too few for 16 reference images from number 90 on, after 18"),
         ("ablation.reference_samples", 1, "ablation.reference_samples: 1 is not allowed: input should be greater than"),
+        ("ablation.controls", 18, "ablation.controls: 18 allow no p-value below 0.053"),
+        ("ablation.alpha", 0.01, "told from them at ablation.alpha 0.01; give at least 99"),
         ("ablation.groups", ["layers"], "ablation: groups must contain heads"),
         ("untrained.samples", 101, "untrained.samples: 101 is above"),
         ("mechanisms.phases.penality", 1, "mechanisms.phases.penality: unknown key; did you mean 'penalty'?"),

@@ -14,6 +14,7 @@ from diffmech.interventions.decisions import CAUSAL, HELPS, NOT_BEYOND, NOTHING,
 from diffmech.interventions.relabelling import distinct, own_heads, relabellings, sums_over_sets
 from diffmech.statistics.controls import joint_rank_p, rank_p
 from diffmech.statistics.permutation import joint_sign_flip_p, max_statistic_p
+from diffmech.statistics.reach import draws_needed
 
 STUDIES, ALPHA = 2000, 0.05
 BOUND = ALPHA + 3 * np.sqrt(ALPHA * (1 - ALPHA) / STUDIES)
@@ -214,3 +215,14 @@ def test_sums_over_choices_of_heads_are_those_of_their_places() -> None:
     picks = np.array([[0, 2], [3, 1]])
     assert sums_over_sets(members, picks, values).tolist() == [14, 46]
     assert CHOICES >= 1000
+
+
+@pytest.mark.parametrize("alpha", [0.2, 0.05, 0.01])
+def test_as_many_controls_as_one_rank_needs_can_tell(alpha: float) -> None:
+    """Both domains share their sets, so the smallest number that is allowed does succeed, and one less does not."""
+    changes = [np.ones((10, 1))] * 2
+    for controls, expected in ((draws_needed(alpha), CAUSAL), (draws_needed(alpha) - 1, UNTOLD)):
+        draws = np.random.default_rng(0).standard_normal((controls, 2))
+        options = {"alpha": alpha, "permutations": 9999, "seed": 0}
+        found = decide(np.array([[99.0, 0.0]]), changes, [draws], np.array([True]), **options)
+        assert found.verdict[0, 0] == expected
