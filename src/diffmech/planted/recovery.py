@@ -2,8 +2,8 @@
 
 A name counts where a mechanism has one and its head confirms it; it is right where it is the planted one.
 
-An effect counts where replacing the head alone raises the denoising loss, by two criteria. It is there: p_zero_holm
-below alpha (first method of ablation, over all timesteps). And it is not what random weights show: they are no circuit,
+An effect counts where replacing the head alone raises the denoising loss, by two criteria. It is there: p_zero_max at
+most alpha (first method of ablation, over all timesteps). And it is not what random weights show: they are no circuit,
 yet replacing a head of theirs changes a loss by some tenths of a percent too, which enough images make significant. So
 the effect is ranked among the largest effects that untrained twins have, of any head in any domain (`p_untrained`, at
 most alpha; Westfall & Young 1993). An untrained study is exchangeable with its twins, so the chance that anything at
@@ -63,10 +63,10 @@ def recover(
 
     `latents` are keyed by domain, `symmetric` says of which domains the fine structure is mirrored. Columns of
     `heads_output`: domain, head, role, planted_label, label (unassigned where not confirmed), label_right, causal,
-    effect_percent, low, high, p_zero_holm, p_untrained, significant, effect_right. Of `pairs_output`: domain, first,
-    second, planted, effect_first, effect_second, effect_both, interaction (percent of the clean loss), p_holm,
-    redundant. Of `summary_output`: what (label, effect, mechanism, redundant pair), planted, found, right, precision,
-    recall.
+    effect_percent, low, high, p_zero_holm, p_zero_max, p_untrained, significant, effect_right. Of `pairs_output`:
+    domain, first, second, planted, effect_first, effect_second, effect_both, interaction (percent of the clean loss),
+    p_holm, redundant. Of `summary_output`: what (label, effect, mechanism, redundant pair), planted, found, right,
+    precision, recall.
     Raises ModelError where `model_json` is no planted model.
     """
     pointer = read_json(Path(model_json))
@@ -124,7 +124,7 @@ def recovered_heads(
         role, effect = ROLES[name], effects.loc[head]  # type: ignore[index]
         label = names.loc[head, "label"] if names.loc[head, "confirmed"] else UNASSIGNED
         causal = role.causal and (symmetric or not role.symmetric_only)
-        raised = effect["p_zero_holm"] < ablation.alpha and effect["effect_percent"] > 0
+        raised = effect["p_zero_max"] <= ablation.alpha and effect["effect_percent"] > 0
         p_untrained = permutation_p(effect["effect_percent"], largest)
         significant = bool(raised and p_untrained <= ablation.alpha)
         rows.append(
@@ -136,7 +136,7 @@ def recovered_heads(
                 "label": label,
                 "label_right": label == role.label,
                 "causal": causal,
-                **{column: effect[column] for column in ("effect_percent", "low", "high", "p_zero_holm")},
+                **{column: effect[column] for column in ("effect_percent", "low", "high", "p_zero_holm", "p_zero_max")},
                 "p_untrained": p_untrained,
                 "significant": significant,
                 "effect_right": significant == causal,
