@@ -82,7 +82,9 @@ def mechanisms(rng: Generator, null: str, effect: float) -> bool:
     own = rng.normal(size=(1 + COPIES, 1, heads, len(probes))) + rng.normal(size=(1 + COPIES, 1, 1, len(probes)))
     shared = 0.0 if null == "domains differ" else own
     excess = scale * (1 + shared + rng.normal(size=(1 + COPIES, 2, heads, len(probes))))
-    of_mechanisms = np.stack([excess[0][:, rng.permutation(heads)[:size]].mean(axis=1) for size in sizes_of(rng, members)], 1)
+    of_mechanisms = np.stack(
+        [excess[0][:, rng.permutation(heads)[:size]].mean(axis=1) for size in sizes_of(rng, members)], 1
+    )
     largest = excess.max(axis=(1, 2))
     if effect:
         of_mechanisms[:, 0, 3] = largest[1:, 3].mean() + effect * largest[1:, 3].std(ddof=1)
@@ -274,7 +276,9 @@ def complexity(rng: Generator, null: str, effect: float) -> bool:
     flat = flat - flat.mean(axis=1, keepdims=True)
     grams = flat @ flat.swapaxes(1, 2)
     everyone = np.ones((1, IMAGES))
-    spread = np.array([[participation(part, everyone)[0] for part in (g[:IMAGES, :IMAGES], g[IMAGES:, IMAGES:])] for g in grams])
+    spread = np.array(
+        [[participation(part, everyone)[0] for part in (g[:IMAGES, :IMAGES], g[IMAGES:, IMAGES:])] for g in grams]
+    )
     ratios = np.stack([keys[:, 0].mean(axis=1) / keys[:, 1].mean(axis=1), spread[:, 0] / spread[:, 1]])
     shifts = rng.lognormal(0, 0.5, 24) * rng.lognormal(0, 0.4, (2, IMAGES, 24))
     table = complexity_table(
@@ -328,7 +332,9 @@ def main() -> int:
             false = {null: rate(pool, card, null, 0.0, given.studies) for null in nulls}
             worst = max(worst, *false.values())
             print(f"{card} false_found={max(false.values()):.3f}")
-            print("  " + "; ".join(f"{null} {value:.3f}" for null, value in false.items()) + f" ({given.studies:,} each)")
+            print(
+                "  " + "; ".join(f"{null} {value:.3f}" for null, value in false.items()) + f" ({given.studies:,} each)"
+            )
             power = [f"{effect:g} sd {rate(pool, card, nulls[0], effect, given.power):.2f}" for effect in EFFECTS]
             print(f"  power: {', '.join(power)} ({given.power:,} each)", flush=True)
     return int(worst > MOST)
