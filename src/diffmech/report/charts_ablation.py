@@ -50,7 +50,7 @@ def ablation_forest(
     ]
     y = alt.Y("name:N", sort=rows, title=None, axis=alt.Axis(labelLimit=190))
     offset = alt.YOffset("domain:N", sort=list(domains))
-    band = control_band(y, effect_title(effects), 0.9, offset)
+    band = control_band(frame, y, effect_title(effects), 0.9, offset)
     zero = alt.Chart().mark_rule(style="zero").encode(x=alt.XDatum(0))
     intervals = with_intervals(
         alt.X("effect_percent:Q", title=effect_title(effects)),
@@ -82,7 +82,7 @@ def ablation_forest(
             alt.Tooltip("n:Q", title="images"),
         ],
     )
-    chart = alt.layer(band, zero, *intervals, data=table(frame[columns]))
+    chart = alt.layer(*band, zero, *intervals, data=table(frame[columns]))
     top = largest(frame, "effect_percent")
     return finish(
         chart,
@@ -198,7 +198,7 @@ def complexity_ratio(complexity: pd.DataFrame, published: dict[str, Any], domain
     )
     listed = "; ".join(f"{row.name} {row.ratio:.3f} ({row.low:.3f} to {row.high:.3f})" for row in records(frame))
     return finish(
-        alt.layer(control_band(y, title, 0.9), one, *intervals, data=table(frame)),
+        alt.layer(*control_band(frame, y, title, 0.9), one, *intervals, data=table(frame)),
         f"Complexity ratios: {listed}.",
         height=36 * len(frame),
     )

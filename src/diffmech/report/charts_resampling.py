@@ -123,7 +123,7 @@ def resampling_measures(resampling: pd.DataFrame, alpha: float, names: dict[str,
     y = alt.Y("name:N", sort=order, title=None, axis=alt.Axis(labelLimit=170))
     x = alt.X("effect:Q", title=None, scale=alt.Scale(zero=False))
     domains = tuple(dict.fromkeys(frame["domain"]))
-    band = control_band(y, None, 0.8)
+    band = control_band(frame, y, None, 0.8)
     intervals = with_intervals(
         x,
         y,
@@ -148,8 +148,10 @@ def resampling_measures(resampling: pd.DataFrame, alpha: float, names: dict[str,
             alt.Tooltip("n:Q", title="images"),
         ],
     )
-    intervals[0] = intervals[0].transform_filter("isValid(datum.low)")  # distances have no interval
-    chart = alt.layer(band, *intervals).properties(width=300, height=max(70, 22 * len(order)))
+    # Distances have no interval: there it is as short as a point, since a panel without any would have no extent.
+    ends = {end: f"isValid(datum.{end}) ? datum.{end} : datum.effect" for end in ("low", "high")}
+    intervals[0] = intervals[0].transform_calculate(**ends)
+    chart = alt.layer(*band, *intervals).properties(width=300, height=max(70, 22 * len(order)))
     panels = in_panels(chart, "panel", frame[columns], list(dict.fromkeys(frame["panel"])))
     panels = panels.resolve_scale(x="independent")
     alike = frame[frame["kind"] == "ssim"]

@@ -101,11 +101,15 @@ def with_intervals(
     ]
 
 
-def control_band(y: alt.Y, title: str | None, height: float, offset: Any = alt.Undefined) -> alt.Chart:
-    """Return the layer of grey bars from `control_low` to `control_high`, where there are controls."""
+def control_band(
+    frame: pd.DataFrame, y: alt.Y, title: str | None, height: float, offset: Any = alt.Undefined
+) -> list[alt.Chart]:
+    """Return the layer of grey bars from `control_low` to `control_high`, none where `frame` has no controls."""
+    if not frame["control_low"].notna().any():
+        return []
     bars = alt.Chart().mark_bar(style="null-band", height={"band": height})
     x = alt.X("control_low:Q", title=title)
-    return bars.encode(y=y, yOffset=offset, x=x, x2="control_high:Q").transform_filter("isValid(datum.control_low)")
+    return [bars.encode(y=y, yOffset=offset, x=x, x2="control_high:Q").transform_filter("isValid(datum.control_low)")]
 
 
 def signed_cells(

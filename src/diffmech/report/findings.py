@@ -232,7 +232,8 @@ def ablation_finding(tables: Tables, alpha: float, method: str) -> Finding:
     beside = (
         "equally many matched heads change it by"
         f" {interval(strongest['control_mean'], strongest['control_low'], strongest['control_high'], '%')},"
-        f" {p_value(strongest['p_control_adjusted'])} after correction."
+        f" {p_value(strongest['p_control_adjusted'])} after correction, the larger of that among these and of that among"
+        " random choices of heads by what each does alone."
         if pd.notna(strongest["control_mean"])
         else "no set of other heads matches it."
     )

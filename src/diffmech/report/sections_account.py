@@ -80,8 +80,8 @@ def _causal_sentence(table: pd.DataFrame) -> str:
     if why <= {UNTOLD, UNFAIR}:
         ran = int(changed["attribute_controls"].fillna(0).max())
         reason = (
-            f"whether by more than matched heads do cannot be told: {count(ran, 'matched set')} of heads allow no such"
-            " claim (resampling.controls)"
+            f"whether by more than matched heads do cannot be told with {count(ran, 'matched set')} of heads"
+            " (resampling.controls)"
             if UNTOLD in why
             else "but no other heads match these mechanisms"
         )

@@ -37,7 +37,7 @@ border-radius:6px;padding:16px 18px}
 .finding .tag{font-size:12px;font-weight:650;letter-spacing:.03em;color:var(--not-found)}
 .finding.found .tag{color:var(--found)}.finding.caution .tag,.finding.untold .tag{color:var(--caution)}
 .finding.untold{border-left-style:dashed}
-.finding h3{margin:2px 0 6px}.finding .answer{font-weight:600;margin-bottom:8px}.finding ul{margin:0;
+.finding h3{margin:2px 0 6px}.finding .answer{font-weight:600;margin-bottom:8px}.finding ul{margin:0 0 10px;
 padding-left:18px;font-size:14.5px}
 .banner{border:1px solid var(--line);border-left:4px solid var(--caution);background:var(--card);border-radius:6px;
 padding:14px 18px;margin:18px 0}

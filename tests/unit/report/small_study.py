@@ -345,6 +345,8 @@ def mechanisms_table(effect: bool, generator: np.random.Generator) -> pd.DataFra
                         "p_rolled_holm": 0.004 if named else 0.7,
                         "p_untrained": 0.05 if named else 0.6,
                         "smallest_excess": 0.02 if probe == "edges" else 0.14,
+                        "domain_first": DOMAINS[0],
+                        "domain_second": DOMAINS[1],
                         "label_first": label,
                         "probe_first": probe,
                         "enrichment_first": enrichment,

@@ -28,7 +28,7 @@ def test_a_causal_mechanism_is_named_with_its_window_and_attribute(found):
     ("verdict", "words"),
     [
         (NOT_BEYOND, "of none by more than matched heads do."),
-        (UNTOLD, "whether by more than matched heads do cannot be told: 4 matched sets of heads allow no such claim"),
+        (UNTOLD, "whether by more than matched heads do cannot be told with 4 matched sets of heads"),
         (UNFAIR, "but no other heads match these mechanisms."),
     ],
 )

@@ -42,8 +42,8 @@ JUDGE = (
     "accuracy on drawn faces",
     "The judge is a classifier trained on drawn faces; right on faces it never saw",
 )
-# "Drawn" of charts and pictures, not of images; a probe that the table of mechanisms names.
-PICTURES = ("(eyes)", "drawn as heat", "drawn again", "drawn over", "random sets drawn", "chart drawn")
+# "Drawn" of charts and pictures, not of images.
+PICTURES = ("drawn as heat", "drawn again", "drawn over", "random sets drawn", "chart drawn")
 
 
 class Sections(HTMLParser):
@@ -140,7 +140,7 @@ def test_no_face_and_no_drawing_is_seen_on_pages_about_other_things(foreign):
     for section, said in foreign[0].items():
         if section in ("published", "settings"):  # a paper's own words, and the keys of the settings
             continue
-        for allowed in PICTURES:
+        for allowed in (*PICTURES, "eyes"):  # the part that the table of mechanisms names
             said = said.replace(allowed, "")
         assert not FACES.search(said), (section, FACES.search(said), said[FACES.search(said).start() - 80 :][:160])
 
