@@ -18,7 +18,8 @@ from diffmech.report import (
 )
 from diffmech.report.artifacts import ReportInputs, Tables, read_tables
 from diffmech.report.drawing import specification, write_text
-from diffmech.report.findings import head_labels, mechanism_names, published
+from diffmech.report.findings import head_labels, mechanism_names
+from diffmech.report.published import published
 
 Drawer = Callable[[Tables, AblationConfig], Any]
 

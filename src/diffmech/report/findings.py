@@ -12,7 +12,6 @@ from typing import Any, Literal
 import pandas as pd
 
 from diffmech.config.root import Config
-from diffmech.errors import StoreError
 from diffmech.interventions.decisions import CAUSAL, DIFFERS, HELPS, NOT_BEYOND, UNFAIR, UNTOLD
 from diffmech.report import controls
 from diffmech.report.artifacts import Tables, effect_title, largest, records
@@ -25,7 +24,8 @@ from diffmech.report.naming import (
     reasons,
     smallest_found,
 )
-from diffmech.report.wording import VARIANTS, count, interval, limits, listed, number, p_value
+from diffmech.report.published import published
+from diffmech.report.wording import VARIANTS, attention, count, interval, limits, listed, number, p_value
 from diffmech.statistics.reach import images_needed
 
 # "cannot be told": no outcome could have been called found; what it would take is said. "no fair control": nothing to
@@ -144,11 +144,6 @@ def divergence_finding(tables: Tables, alpha: float, copies: int, permutations: 
     return Finding(question, verdict, answer, tuple(details), "divergence", family, sight)
 
 
-def attention(kind: object) -> str:
-    """Return the name of a kind of attention in a sentence."""
-    return f"{kind} attention" if kind == "joint" else f"{kind}-attention"
-
-
 def share_of_bound(tables: Tables, kind: str, timestep: float) -> float:
     """Return the mean over the heads of a kind of |difference of entropy| / ln(keys), each head by its own bound."""
     cells = tables.entropy[(tables.entropy["kind"] == kind) & (tables.entropy["timestep"] == timestep)]
@@ -232,8 +227,8 @@ def ablation_finding(tables: Tables, alpha: float, method: str) -> Finding:
     beside = (
         "equally many matched heads change it by"
         f" {interval(strongest['control_mean'], strongest['control_low'], strongest['control_high'], '%')},"
-        f" {p_value(strongest['p_control_adjusted'])} after correction, the larger of that among these and of that among"
-        " random choices of heads by what each does alone."
+        f" {p_value(strongest['p_control_adjusted'])} after correction, the larger of that among these and of that"
+        " among random choices of heads by what each does alone."
         if pd.notna(strongest["control_mean"])
         else "no set of other heads matches it."
     )
@@ -368,58 +363,3 @@ def mechanism_names(tables: Tables) -> dict[str, str]:
 def head_labels(tables: Tables) -> dict[str, str]:
     """Return the label of each head that confirms one: the first that any of its phases earns."""
     return confirmed_labels(tables.mechanisms)
-
-
-def published(references: dict[str, Any], key: str) -> dict[str, Any]:
-    """Return the published figure `key`; StoreError if the references lack it."""
-    for entry in references["published"]:
-        if entry["key"] == key:
-            return dict(entry)
-    raise StoreError(f"references.yaml: has no published figure {key!r}; restore the file")
-
-
-def measured_counterparts(tables: Tables, method: str) -> dict[str, str]:
-    """Return, for each published figure, what was measured here, or why nothing was."""
-    divergence = tables.divergence.groupby("kind", sort=False)["divergence"].agg(["min", "max"])
-    effects = tables.effects[
-        (tables.effects["group"] == "mechanisms")
-        & (tables.effects["method"] == method)
-        & (tables.effects["timestep"] == "all")
-    ]["effect_percent"]
-    ratios = [
-        f"{VARIANTS.get(row.variant, row.variant)} {interval(row.ratio, row.low, row.high)}"
-        for row in records(tables.complexity)
-    ]
-    counterparts = {
-        "complexity_ratio": "; ".join(ratios),
-        "entropy_divergence": "; ".join(
-            f"{attention(kind)} {number(row['min'])} to {number(row['max'])} nats"
-            for kind, row in divergence.iterrows()
-        ),
-        "ablation_degradation": (
-            f"{number(effects.min())} to {number(effects.max())} % ({method} ablation of mechanisms)"
-            if len(effects)
-            else "mechanisms were not ablated"
-        ),
-    }
-    for label in ("edge", "texture", "semantic"):
-        counterparts[f"entropy_{label}"] = _labelled_entropy(tables, label)
-    return counterparts
-
-
-def _labelled_entropy(tables: Tables, label: str) -> str:
-    cells = tables.mechanisms[(tables.mechanisms["label"] == label) & tables.mechanisms["confirmed"]]
-    if cells.empty:
-        return f"no head earned the label {label}"
-    joined = tables.entropy.merge(cells[["head", "phase_first", "phase_last"]], on="head")
-    joined = joined[joined["timestep"].between(joined["phase_first"], joined["phase_last"])]
-    told = []
-    for kind, part in joined.groupby("kind", sort=False):
-        most = " or ".join(f"{value:.3f}" for value in sorted({round(float(value), 3) for value in part["h_max"]}))
-        told.append(
-            f"{attention(kind)} {number(part['entropy'].mean())} nats, mean over"
-            f" {count(part['head'].nunique(), 'head')} ({number(part['entropy'].min())} to"
-            f" {number(part['entropy'].max())}; most possible {most}; {number(100 * part['normalised'].mean(), 2)} % of"
-            " it on average)"
-        )
-    return "; ".join(told)

@@ -9,11 +9,12 @@ from diffmech.report.artifacts import effect_title
 from diffmech.report.context import Context
 from diffmech.report.controls import COLUMNS as BALANCE
 from diffmech.report.controls import balance_rows
-from diffmech.report.findings import Finding, attention, measured_counterparts, mechanism_names
+from diffmech.report.findings import Finding, mechanism_names
 from diffmech.report.naming import name_of, own_probe
 from diffmech.report.pictures import Example, mechanism_examples
+from diffmech.report.published import measured_counterparts
 from diffmech.report.weights import about_weights
-from diffmech.report.wording import count, listed, number, p_value
+from diffmech.report.wording import attention, count, listed, number, p_value
 
 TILE = 92  # CSS pixels of one example image
 

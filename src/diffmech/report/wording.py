@@ -77,3 +77,8 @@ def duration(seconds: float) -> str:
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def attention(kind: object) -> str:
+    """Return the name of a kind of attention in a sentence."""
+    return f"{kind} attention" if kind == "joint" else f"{kind}-attention"

@@ -14,12 +14,12 @@ from diffmech.report.denoising import is_untrained
 from diffmech.report.findings import (
     findings,
     head_labels,
-    measured_counterparts,
     mechanism_names,
     nothing_found,
     out_of_reach,
     share_of_bound,
 )
+from diffmech.report.published import measured_counterparts
 
 
 def answers(tables):
