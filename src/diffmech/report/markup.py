@@ -45,10 +45,14 @@ def facts(entries: Mapping[str, str]) -> str:
 
 
 def table(
-    columns: Sequence[str], rows: Iterable[Sequence[str]], caption: str, numeric: Sequence[str] = (), wide: str = ""
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    caption: str,
+    numeric: Sequence[str] = (),
+    wide: Sequence[str] = (),
 ) -> str:
-    """Return a table of texts; columns in `numeric` are set flush right, the column `wide` keeps room."""
-    right = [_class("n" if column in numeric else "wide" if column == wide else "") for column in columns]
+    """Return a table of texts; columns in `numeric` are set flush right, columns in `wide` keep room."""
+    right = [_class("n" if column in numeric else "wide" if column in wide else "") for column in columns]
     head = "".join(f'<th scope="col"{kind}>{escape(c)}</th>' for c, kind in zip(columns, right, strict=True))
     body = "".join(
         "<tr>" + "".join(f"<td{kind}>{escape(cell)}</td>" for cell, kind in zip(row, right, strict=True)) + "</tr>"

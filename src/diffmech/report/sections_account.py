@@ -48,7 +48,7 @@ def account(context: Context) -> str:
     ran = context.ablated_timesteps
     if not idle.all():
         rows = [_row(row, ran)[: len(columns)] for row in records(table[~idle])]
-        parts.append(markup.table(columns, rows, caption, wide=columns[-1]))
+        parts.append(markup.table(columns, rows, caption, wide=columns[-1:]))
     if idle.any():
         rest = markup.table(columns, [_row(row, ran)[: len(columns)] for row in records(table[idle])], caption)
         parts.append(markup.folded(f"{count(int(idle.sum()), 'row')} in which nothing was found", rest))

@@ -135,7 +135,12 @@ def mechanisms(context: Context, finding: Finding) -> str:
         "What heads do together",
         markup.paragraph(finding.answer),
         markup.paragraph(read),
-        markup.table(columns, rows, "Mechanisms: clusters of heads, with the evidence for their labels", wide="heads"),
+        markup.table(
+            columns,
+            rows,
+            "Mechanisms: clusters of heads, with the evidence for their labels",
+            wide=["heads", "why no name in both"],
+        ),
         markup.paragraph(phase_sentence(context)),
         context.chart(
             "mechanism_grid",
