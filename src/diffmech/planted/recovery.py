@@ -2,7 +2,7 @@
 
 A name counts where a mechanism has one and its head confirms it; it is right where it is the planted one.
 
-An effect counts where replacing the head alone raises the denoising loss, by two criteria. It is there: p_zero_max at
+An effect counts where replacing the head alone raises the denoising loss, by two criteria. It is there: p_zero_holm at
 most alpha (first method of ablation, over all timesteps). And it is not what random weights show: they are no circuit,
 yet replacing a head of theirs changes a loss by some tenths of a percent too, which enough images make significant. So
 the effect is ranked among the largest effects that untrained twins have, of any head in any domain (`p_untrained`, at
@@ -124,7 +124,7 @@ def recovered_heads(
         role, effect = ROLES[name], effects.loc[head]  # type: ignore[index]
         label = names.loc[head, "label"] if names.loc[head, "confirmed"] else UNASSIGNED
         causal = role.causal and (symmetric or not role.symmetric_only)
-        raised = effect["p_zero_max"] <= ablation.alpha and effect["effect_percent"] > 0
+        raised = effect["p_zero_holm"] <= ablation.alpha and effect["effect_percent"] > 0
         p_untrained = permutation_p(effect["effect_percent"], largest)
         significant = bool(raised and p_untrained <= ablation.alpha)
         rows.append(

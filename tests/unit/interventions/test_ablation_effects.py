@@ -253,7 +253,7 @@ def unequal_losses() -> xr.Dataset:
 
 
 def test_the_weights_of_timesteps_are_their_shares_of_the_clean_loss() -> None:
-    table = effects_of_group(unequal_losses(), "real", "layers", ablation=CONFIG, seed=0)
+    table = effects_of_group({"real": unequal_losses()}, "layers", ablation=CONFIG, seed=0)
     share = dict(zip(table["timestep"], table["weight"] / 100, strict=True))
     assert share["all"] == 1
     assert share["100"] == pytest.approx(20 / 21, rel=0.02)
@@ -267,7 +267,7 @@ def test_beside_the_pooled_effect_stands_the_mean_over_timesteps_that_counts_eac
     noise = np.random.default_rng(1).normal(size=24)
     noise = (noise - noise.mean()) / noise.std(ddof=1)
     data["mse_ablated"].values[0, 0, :, 1] += 0.1 * noise
-    table = effects_of_group(data, "real", "layers", ablation=CONFIG, seed=0)
+    table = effects_of_group({"real": data}, "layers", ablation=CONFIG, seed=0)
     row = rows(table).loc["a"]
     means = data.mean("sample")
     percent = 100 * (means["mse_ablated"].values[0, 0] / means["mse_clean"].values - 1)
@@ -290,15 +290,13 @@ def test_a_method_that_ran_on_fewer_images_says_its_own_n_and_takes_their_clean_
         data[name].values[:, 1, 5:] = np.nan
     data["mse_clean"].values[5:] *= 100  # of images that the second method did not see
     data["mse_ablated"].values[:, 0, 5:] *= 100
-    table = effects_of_group(data, "real", "layers", ablation=CONFIG, seed=0)
+    table = effects_of_group({"real": data}, "layers", ablation=CONFIG, seed=0)
     assert table.groupby("method")["n"].unique().map(list).to_dict() == {"mean": [24], "zero": [5]}
     assert table["effect_percent"].notna().all()
     assert table[["low", "high", "p_zero", "effect_mean"]][table["timestep"] == "all"].notna().all(axis=None)
     part = second.isel(sample=slice(5))
-    expected = effects_of_group(
-        part.assign_coords(method=np.array(["zero"], dtype=np.dtypes.StringDType())), "real", "layers", ablation=CONFIG,
-        seed=0,
-    )  # fmt: skip
+    part = part.assign_coords(method=np.array(["zero"], dtype=np.dtypes.StringDType()))
+    expected = effects_of_group({"real": part}, "layers", ablation=CONFIG, seed=0)
     found = table[table["method"] == "zero"].reset_index(drop=True)
     pd.testing.assert_frame_equal(found, expected)
     assert list(zip(table["target"], table["method"], strict=True)) == sorted(

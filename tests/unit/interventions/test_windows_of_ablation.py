@@ -60,9 +60,9 @@ def test_a_method_that_ran_on_fewer_images_has_its_windows_from_these() -> None:
     data = xr.concat([whole, second], "method", data_vars="minimal", coords="minimal", compat="override")
     data = data.transpose("target", "method", "sample", "timestep", ...)
     data["mse_ablated"] = data["mse_ablated"].where((data["method"] == "mean") | (data["sample"] < 9))
-    table = windows_of_group(data, "real", "heads", WINDOWS, ablation=CONFIG, seed=0)
+    table = windows_of_group({"real": data}, "heads", WINDOWS, ablation=CONFIG, seed=0)
     found = table[table["method"] == "zero"].reset_index(drop=True)
-    expected = windows_of_group(second.isel(sample=slice(9)), "real", "heads", WINDOWS, ablation=CONFIG, seed=0)
+    expected = windows_of_group({"real": second.isel(sample=slice(9))}, "heads", WINDOWS, ablation=CONFIG, seed=0)
     assert set(found["n"]) == {9}
     pd.testing.assert_frame_equal(found, expected)
     assert set(table.loc[table["method"] == "mean", "n"]) == {16}

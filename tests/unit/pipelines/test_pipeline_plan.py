@@ -10,8 +10,10 @@ from diffmech.attention.capture import capture_attention
 from diffmech.attention.generated import generated_latents
 from diffmech.attention.plan_study import Workload, calibrate_study, plan_study
 from diffmech.attention.planning import plan_captures
+from diffmech.config.analysis import AblationConfig
 from diffmech.config.images import ImagesConfig
 from diffmech.config.models import DenoiserConfig
+from diffmech.config.patching import PatchingConfig
 from diffmech.config.root import Config
 from diffmech.config.study import CaptureConfig, LatentsConfig, StudyConfig, UntrainedConfig
 
@@ -27,6 +29,8 @@ def study(pipeline_folder: Path) -> Config:
         latents=LatentsConfig(),
         capture=CaptureConfig(timesteps=TIMESTEPS, samples=32, shard_size=5, keep_maps=2, keep_factors=2),
         untrained=UntrainedConfig(samples=4),
+        ablation=AblationConfig(samples=8, reference_samples=4),
+        patching=PatchingConfig(samples=4),
         runtime=PIPELINE_RUNTIME,
     )
 

@@ -328,7 +328,7 @@ def mechanisms_table(effect: bool, generator: np.random.Generator) -> pd.DataFra
                     1.1 + 0.2 * (named + 0.1 * head),
                 )
                 confirmed = head != HEADS - 1
-                reason = "the two domains share no name: unassigned on real, semantic (eyes) on synthetic"
+                reason = f"the two domains share no name: unassigned on {DOMAINS[0]}, semantic (eyes) on {DOMAINS[1]}"
                 rows.append(
                     {
                         "head": f"{site}.h{head:02d}",
