@@ -89,7 +89,7 @@ def draw_images(
     for index in indices:
         random = generator(seed, "planted", int(index))
         code = random.integers(0, 2, len(CODES)) * 2.0 - 1
-        # Neighbours differ in the sign of the pair: its mean over images is 0 then, and each of the two alone is enough.
+        # Neighbours differ in the sign of the pair: its mean over images is 0, and each of the two alone is enough.
         code[CODES.index("pair")] = (generator(seed, "planted pair", int(index) // 2).integers(0, 2) * 2 - 1) * (
             -1
         ) ** int(index)

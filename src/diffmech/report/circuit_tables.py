@@ -13,7 +13,7 @@ from diffmech.report.wording import count, interval, limits, listed, number
 from diffmech.statistics.reach import smallest_effect, smallest_sign_flip_p, units_needed
 
 
-def share_words(ends: dict[str, Any], unit: str = "%") -> str:
+def shown(ends: dict[str, Any], unit: str = "%") -> str:
     """Return a share of 1 in percent with its interval, as far as it is bounded."""
     value, low, high = (100 * (math.nan if ends[name] is None else ends[name]) for name in ("estimate", "low", "high"))
     if not math.isfinite(value):
@@ -27,7 +27,7 @@ def head_row(head: str, circuit: Circuit, labels: dict[str, str]) -> list[str]:
     """Return the row of a head in the table of a circuit; `labels` are by head."""
     table, edges = circuit.heads, circuit.edges
     (drop,) = records(table[(table["timestep"] == "all") & (table["head"] == head)])
-    share = share_words({"estimate": drop.drop, "low": drop.low, "high": drop.high})
+    share = shown({"estimate": drop.drop, "low": drop.low, "high": drop.high})
     direct = edges[(edges["sender"] == head) & (edges["path"] == "direct")]
     paths = edges[(edges["path"] == "edge") & edges["significant"]]
     return [
@@ -35,8 +35,8 @@ def head_row(head: str, circuit: Circuit, labels: dict[str, str]) -> list[str]:
         labels.get(head, "unassigned"),
         str(drop.rank),
         share,
-        share_words({"estimate": drop.minimality, "low": drop.minimality_low, "high": drop.minimality_high}),
-        _effect(next(records(direct))) if len(direct) else "not measured",
+        shown({"estimate": drop.minimality, "low": drop.minimality_low, "high": drop.minimality_high}),
+        _tested(next(records(direct))) if len(direct) else "not measured",
         listed(list(paths.loc[paths["receiver"] == head, "sender"])) or "–",
         listed(list(paths.loc[paths["sender"] == head, "receiver"])) or "–",
     ]
@@ -83,12 +83,10 @@ def subsets_sentence(summary: dict[str, Any]) -> str:
     which = "the whole circuit" if worst["how"] == "whole" else listed(worst["removed"])
     text = (
         "Complete would be a circuit that does as all heads do whatever is taken out of both (0 %). The largest"
-        f" difference, by the other half of the images, is without {which}: {share_words(worst, 'points')}"
+        f" difference, by the other half of the images, is without {which}: {shown(worst, 'points')}"
     )
     if found["mean"] is not None:
-        text += (
-            f"; over {count(found['random'], 'random subset')} it is {share_words(found['mean'], 'points')} on average"
-        )
+        text += f"; over {count(found['random'], 'random subset')} it is {shown(found['mean'], 'points')} on average"
     settings = f"in any of {count(1 + found['orders'], 'setting')} tried for each head"
     return f"{text}. " + (
         f"{listed(idle)} {'is' if len(idle) == 1 else 'are'} not shown to be worth anything {settings}."
@@ -104,8 +102,8 @@ def areas_table(areas: dict[str, dict[str, Any]]) -> str:
     for name in filter(areas.__contains__, RANKINGS):
         each = areas[name]
         title = f"{RANKINGS[name]}, mean of {count(each['orders'], 'order')}" if "orders" in each else RANKINGS[name]
-        beyond = share_words(each["beyond_chance"], "points") if "beyond_chance" in each else "–"
-        rows.append([title, share_words(each["cpr"]), share_words(each["cmd"]), beyond])
+        beyond = shown(each["beyond_chance"], "points") if "beyond_chance" in each else "–"
+        rows.append([title, shown(each["cpr"]), shown(each["cmd"]), beyond])
     caption = (
         "The whole curve in one number: its area (CPR, 100 % = all is there from the first head on) and the area"
         " between it and 100 % (CMD, 0 % is best), heads counted as a share of all"
@@ -120,10 +118,18 @@ def partition_table(circuit: Circuit) -> str:
     for head, parts in circuit.edges.groupby("sender", sort=False):
         by_path = {row.path: row for row in records(parts[parts["path"] != "edge"])}
         names = ("total", "direct", "mediated", "residual")
-        rows.append([str(head), *(_effect(by_path[name]) for name in names)])
-    caption = "Change of the loss in percent when a head is replaced, and the paths it takes; the parts add up"
+        rows.append([str(head), *((_tested if name == "direct" else _effect)(by_path[name]) for name in names)])
+    caption = (
+        "Change of the loss in percent when a head is replaced, and the paths it takes; the parts add up; only the"
+        " direct path is tested"
+    )
     return markup.table(columns, rows, caption, columns[1:])
 
 
 def _effect(row: Any) -> str:
     return interval(row.effect_percent, row.low, row.high, "%")
+
+
+def _tested(row: Any) -> str:
+    """Return the effect of a path, and whether it was told from zero after correction over all paths."""
+    return f"{_effect(row)}{'' if row.significant else ', not told from zero'}"

@@ -17,7 +17,7 @@ from diffmech.report.circuit_tables import (
     needed_sentence,
     partition_table,
     paths_sight,
-    share_words,
+    shown,
     subsets_sentence,
 )
 from diffmech.report.context import Context
@@ -27,9 +27,9 @@ from diffmech.statistics.reach import smallest_effect
 
 WHY_NONE = {
     "heads do not help": "without any head the loss is not shown to rise",
-    "heads help too little": "without any head the loss rises by no more than heads of random weights might",
+    "heads help too little": "without any head the loss rises by no more than {least} % (discovery.contribution)",
     "contribution cannot be told": (
-        "it cannot be told whether the loss rises without any head by more than heads of random weights might"
+        "it cannot be told whether the loss rises without any head by more than {least} % (discovery.contribution)"
     ),
     "too few images": "there are too few images to choose a circuit on one half and test it on the other",
 }
@@ -55,7 +55,7 @@ def circuit_finding(tables: Tables, config: Config) -> Finding:
     )
     details = [_outcome(domain, circuits[domain], judged[domain]) for domain in judged]
     details += [
-        f"On {domain} images there is no circuit: {WHY_NONE[each.summary['reason']]}{_rise(each)}."
+        f"On {domain} images there is no circuit: {_why_none(each)}."
         for domain, each in circuits.items()
         if not each.chosen
     ]
@@ -109,10 +109,14 @@ def _sight(tables: Tables, judged: dict[str, CircuitVerdict], alpha: float, conf
     for domain, each in judged.items():
         summary = tables.circuits[domain].summary
         if each.verdict == "not found":
-            seen = {"all other heads": each.seen_complement, "the mean of random sets": each.seen_random}
-            known = [f"{number(100 * e, 2)} points more than {what}" for what, e in seen.items() if math.isfinite(e)]
-            if known:
-                parts.append(f"On {domain} images heads that carry {listed(known)} are found four times in five.")
+            drawn = count(summary["random"]["count"], "random set")
+            found = [
+                _advantage(each.seen_complement, "over all other heads", count(summary["samples"], "test image")),
+                _advantage(each.seen_random, "over the mean of random sets", drawn),
+            ]
+            parts.append(
+                f"On {domain} images {'; and '.join(found)}. A circuit takes both, and a target that is not missed."
+            )
         elif each.verdict == "cannot be told":
             parts.append(_takes(domain, each, summary))
     for domain, circuit in tables.circuits.items():
@@ -124,6 +128,13 @@ def _sight(tables: Tables, judged: dict[str, CircuitVerdict], alpha: float, conf
         seen = circuit.summary["least_contribution_percent"] + float(smallest_effect(error, n - 1, alpha=alpha))
         parts.append(f"On {domain} images a rise of the loss by {number(seen, 2)} % is seen four times in five.")
     return " ".join(parts)
+
+
+def _advantage(least: float, over: str, beside: str) -> str:
+    """Return the smallest advantage that is told from nothing four times in five, or that there is none."""
+    if math.isfinite(least):
+        return f"an advantage of {number(100 * least, 2)} points {over} is told from nothing four times in five"
+    return f"with {beside} no advantage {over} is told from nothing four times in five"
 
 
 def _takes(domain: str, judged: CircuitVerdict, summary: dict[str, Any]) -> str:
@@ -171,8 +182,9 @@ def circuit(context: Context, finding: Finding) -> str:
     read = (
         f"A circuit is a set of heads that is kept while all others are replaced (here: {config.circuit_method}) in the"
         " same pass. Its share says how much of what all heads contribute it still brings: 0 % is as bad as no head at"
-        " all, 100 % the full model. It was chosen on one half of the images; everything below is measured on the other"
-        " half, so it can fall short of the target (dotted line)."
+        " all, 100 % the full model. Its heads were chosen on one half of the images, and their shares are measured on"
+        " the other half, so they can fall short of the target (dotted line). Where the verdict is not that one was"
+        " found, the circuit below is the heads that were chosen."
     )
     graph = (
         "Filled circles are heads of the circuit: the larger, the more of the share is lost without it. A line is a"
@@ -225,16 +237,16 @@ def _rankings(tables: Tables) -> str:
 def _carried(domain: str, circuit: Circuit, confidence: float) -> str:
     summary, random = circuit.summary, circuit.summary["random"]
     text = (
-        f"On {domain} images {summary['size']} of {summary['heads']} heads carry {share_words(summary['faithfulness'])} of"
-        f" what attention contributes; all other heads together {share_words(summary['completeness'])}, a difference of"
-        f" {share_words(summary['beyond_complement'], 'points')} ({p_value(summary['p_complement'])})"
+        f"On {domain} images {summary['size']} of {summary['heads']} heads carry {shown(summary['faithfulness'])} of"
+        f" what attention contributes; all other heads together {shown(summary['completeness'])}, a difference of"
+        f" {shown(summary['beyond_complement'], 'points')} ({p_value(summary['p_complement'])})"
     )
     if not random["count"]:
         return f"{text}; there is no other set of that size."
     between = {"estimate": random["mean"], **random}
     return (
         f"{text}; {count(random['count'], 'random set')} of that size, which hold"
-        f" {number(100 * random['shared'], 2)} % of its heads on average, {share_words(between)} ({p_value(random['p'])})."
+        f" {number(100 * random['shared'], 2)} % of its heads on average, {shown(between)} ({p_value(random['p'])})."
         f" All on the same {count(summary['samples'], 'image')}; p-values before correction;"
         f" in brackets intervals over images, for random sets the middle {number(100 * confidence)} % of them."
     )
@@ -255,21 +267,34 @@ def _shared(found: dict[str, Circuit]) -> list[str]:
     ]
 
 
-def _rise(circuit: Circuit) -> str:
-    ends = circuit.summary["contribution_percent"]
+def _why_none(circuit: Circuit) -> str:
+    """Return why no heads were chosen, with the rise of the loss without any, which is over both halves."""
+    summary, ends = circuit.summary, circuit.summary["contribution_percent"]
+    why = WHY_NONE[summary["reason"]].format(least=number(summary["least_contribution_percent"], 2))
     if any(ends[name] is None for name in ("estimate", "low", "high")):
-        return ""
-    return f" (it changes by {interval(ends['estimate'], ends['low'], ends['high'], '%')})"
+        return why
+    images = count(len(summary["discovery_samples"]) + len(summary["test_samples"]), "image")
+    return f"{why} (on {images} it changes by {interval(ends['estimate'], ends['low'], ends['high'], '%')})"
+
+
+def _measured_on(summary: dict[str, Any]) -> str:
+    """Return on which images and timesteps the heads of one domain were chosen and tested."""
+    steps = listed([f"{timestep:g}" for timestep in summary["timesteps"]])
+    return (
+        f"Chosen on {count(len(summary['discovery_samples']), 'image')}, tested on"
+        f" {len(summary['test_samples'])} others, at t = {steps}."
+    )
 
 
 def _domain(domain: str, circuit: Circuit, judged: CircuitVerdict | None, context: Context) -> list[str]:
-    title = f"<h3>Heads of the circuit on {markup.escape(domain)} images</h3>"
-    summary = circuit.summary
+    summary, images = circuit.summary, f"on {markup.escape(domain)} images"
     if judged is None:
-        why = f"There is no circuit on {domain} images: {WHY_NONE[summary['reason']]}{_rise(circuit)}."
-        return [title, markup.paragraph(why)]
+        why = f"There is no circuit on {domain} images: {_why_none(circuit)}."
+        return [f"<h3>No heads were chosen {images}</h3>", markup.paragraph(why)]
+    what = "Heads of the circuit" if judged.verdict == "found" else "Heads chosen"
+    title = f"<h3>{what} {images}</h3>"
     rest = (
-        f"All heads outside the circuit still bring {share_words(summary['completeness'])}: near 0 % the circuit would be"
+        f"All heads outside the circuit still bring {shown(summary['completeness'])}: near 0 % the circuit would be"
         " all there is; the rest is what other heads can do in its place."
     )
     trajectory = (
@@ -289,6 +314,7 @@ def _domain(domain: str, circuit: Circuit, judged: CircuitVerdict | None, contex
     )
     return [
         title,
+        markup.paragraph(_measured_on(summary), "quiet"),
         *trajectory,
         markup.paragraph(_outcome(domain, circuit, judged)),
         markup.paragraph(needed_sentence(summary, context.config.discovery.alpha)),
