@@ -6,7 +6,7 @@ import pandas as pd
 
 from diffmech.mechanisms.labels import DIFFERS, ENDINGS, NO_REASON_ALIKE, SEMANTIC, UNASSIGNED, UNMEASURED
 from diffmech.report.artifacts import records
-from diffmech.report.wording import count, listed, number
+from diffmech.report.wording import count, listed, number, p_value
 
 UNCONFIRMED = "named, but none of its heads confirms the name"
 
@@ -76,6 +76,13 @@ def own_probe(row: pd.Series, ending: str) -> str:
         return "–"
     strongest = f"{row[f'probe{ending}']}\u00a0{number(row[f'enrichment{ending}'])}×"
     return strongest if row[f"label{ending}"] == UNASSIGNED else f"{row[f'label{ending}']}: {strongest}"
+
+
+def own_p(row: pd.Series, ending: str) -> str:
+    """Return the p-values of what a mechanism attends to most in one domain, of every null that it was held against."""
+    nulls = ("rolled maps", "p_rolled_holm"), ("other images", "p_content_holm"), ("untrained copies", "p_untrained")
+    told = [(null, row[f"{column}{ending}"]) for null, column in nulls]
+    return "; ".join(f"{null} {p_value(float(p))}" for null, p in told if pd.notna(p)) or "–"
 
 
 def readable_names(table: pd.DataFrame, domains: Sequence[str]) -> dict[str, str]:
