@@ -48,7 +48,9 @@ def reasons(table: pd.DataFrame) -> str:
     )
     without = of_mechanisms[~of_mechanisms["confirmed"]]
     if without.empty:
-        return f"All {count(len(of_mechanisms), 'cluster')} carry a name that holds in both domains."
+        every = {1: "The only cluster carries", 2: "Both clusters carry"}
+        said = every.get(len(of_mechanisms), f"All {len(of_mechanisms)} clusters carry")
+        return f"{said} a name that holds in both domains."
     why = (
         without["reason"].where(without["label"] == UNASSIGNED, UNCONFIRMED).fillna("no reason told").map(_short_reason)
     )
@@ -66,7 +68,8 @@ def smallest_found(table: pd.DataFrame, copies: int) -> str:
     least, most = probes.index[0], probes.index[-1]
     said = f"an excess of {number(100 * probes.iloc[0], 2)} % of attention ({least})"
     if len(probes) > 1:
-        said = f"{said} to {number(100 * probes.iloc[-1], 2)} % ({most}), by probe,"
+        said += f" to {number(100 * probes.iloc[-1], 2)} % ({most}), by probe,"
+        said += " of those that hold most in both domains of some cluster,"
     return f"Beside {copies} untrained copies, {said} is found four times in five."
 
 

@@ -279,6 +279,7 @@ def divergence_table(effect: bool) -> pd.DataFrame:
                     0.005,
                     value * 2,
                     0.02,
+                    8,
                     0.05 if significant else 0.6,
                     0.025,
                     32,
@@ -288,7 +289,7 @@ def divergence_table(effect: bool) -> pd.DataFrame:
             )
     columns = (
         "timestep kind divergence low high floor floor_high p p_holm p_least jensen_shannon untrained_divergence_max"
-        " p_untrained smallest n_first n_second significant"
+        " untrained_n p_untrained smallest n_first n_second significant"
     )
     return pd.DataFrame(rows, columns=columns.split())
 
