@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from diffmech.config.root import Config
+from diffmech.config.study import DEFAULT_DOMAINS
 from diffmech.errors import ConfigError
 
 
@@ -44,6 +45,14 @@ def validate(raw: Mapping[str, Any]) -> Config:
     except ValidationError as error:
         lines = [_line(detail, raw) for detail in error.errors(include_url=False)]
         raise ConfigError("\n".join(lines)) from None
+
+
+def overlay(config: Config) -> dict[str, Any]:
+    """Return the settings that give this study when laid over config.yaml: its domains are taken out by null."""
+    settings = config.model_dump(mode="json", exclude={"runtime"})
+    own = settings["study"]["domains"]
+    settings["study"]["domains"] = {name: None for name in DEFAULT_DOMAINS if name not in own} | own
+    return settings
 
 
 def _line(detail: Any, raw: Mapping[str, Any]) -> str:

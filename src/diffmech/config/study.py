@@ -7,6 +7,7 @@ from pydantic import Field, WithJsonSchema, field_validator, model_validator
 from diffmech.config.section import Count, Section, Seed
 
 LABELLED = "synthetic"  # the domain whose attributes are known; the last one where no domain has this name
+DEFAULT_DOMAINS = ("real", "synthetic")  # those of config.yaml
 _NAMES_OR_NULL = {"type": "object", "additionalProperties": {"anyOf": [{"type": "string"}, {"type": "null"}]}}
 
 
@@ -30,10 +31,14 @@ class StudyConfig(Section):
     @classmethod
     def _two_domains(cls, domains: dict[str, str]) -> dict[str, str]:
         if len(domains) != 2 or len(set(domains.values())) != 2:
-            raise ValueError(
-                f"needs exactly two domains with two different data sets, found {dict(domains)}; "
-                "example: {real: lfw_subset, synthetic: synthetic_faces}"
+            left = [name for name in DEFAULT_DOMAINS if name in domains]
+            remedy = (
+                "a file laid over config.yaml takes out the domains that stand there by null: "
+                f"{{{', '.join(f'{name}: null' for name in left)}, ...}}"
+                if len(domains) > 2 and left
+                else "example: {real: lfw_subset, synthetic: synthetic_faces}"
             )
+            raise ValueError(f"needs exactly two domains with two different data sets, found {dict(domains)}; {remedy}")
         return domains
 
 

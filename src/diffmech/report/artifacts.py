@@ -127,14 +127,16 @@ REQUIRED = {
     ),
     "divergence": (
         "timestep kind divergence low high floor floor_high p p_holm p_least jensen_shannon "
-        "untrained_divergence_max p_untrained smallest n_first n_second significant"
+        "untrained_divergence_max untrained_n p_untrained smallest n_first n_second significant"
     ),
     "phases": "timestep phase stability",
     "clusters": "kind k chosen silhouette bic ari_sample_bootstrap ari_seeds",
     "mechanisms": (
         "head site kind phase phase_first phase_last mechanism label reason probe enrichment p_rolled_holm p_untrained "
-        "smallest_excess domain_first domain_second label_first probe_first enrichment_first label_second probe_second "
-        "enrichment_second confirmed_first confirmed_second confirmed enrichment_of_head stability"
+        "smallest_excess domain_first domain_second label_first probe_first enrichment_first p_rolled_holm_first "
+        "p_content_holm_first p_untrained_first label_second probe_second enrichment_second p_rolled_holm_second "
+        "p_content_holm_second p_untrained_second confirmed_first confirmed_second confirmed "
+        "enrichment_of_head stability"
     ),
     "effects": (
         "domain group target method timestep effect_percent low high p_zero p_zero_holm p_zero_max smallest_effect "

@@ -109,7 +109,8 @@ def divergence_finding(tables: Tables, alpha: float, copies: int, permutations: 
             f" {number(table['divergence'].min())} to {number(table['divergence'].max())} nats; it is largest at t ="
             f" {peak['timestep']:g}: {interval(peak['divergence'], peak['low'], peak['high'], 'nats')}, on average"
             f" {number(100 * share, 2)} % of the most possible entropy of a head. Shuffled domain labels alone give up"
-            f" to {number(table['floor_high'].max())} nats, the largest untrained copy"
+            f" to {number(table['floor_high'].max())} nats, the largest untrained copy, on"
+            f" {count(int(table['untrained_n'].max()), 'image')} per domain,"
             f" {number(table['untrained_divergence_max'].max())} nats."
         )
         hits = int(table["significant"].sum())
@@ -167,13 +168,13 @@ def mechanism_finding(tables: Tables, alpha: float, copies: int) -> Finding:
     details.append(reasons(table))
     if len(ari.dropna()):
         details.append(
-            f"Clusters recur when images are resampled with an adjusted Rand index of {number(ari.min(), 2)} to "
-            f"{number(ari.max(), 2)} (1 = always the same, 0 = chance)."
+            "Clusters recur when images are resampled with an adjusted Rand index of"
+            f" {controls.limits_of(ari.dropna())} (1 = always the same, 0 = chance)."
         )
     uniform = (tables.entropy["normalised"] > 0.99).groupby(tables.entropy["kind"], sort=False).mean()
     shares = [f"{number(100 * share, 2)} % of {attention(kind)}" for kind, share in uniform.items()]
     details.append(
-        f"Of all head, timestep and domain cells {listed(shares)} are within 1 % of uniform attention, where no"
+        f"Of all head, timestep and domain cells {listed(shares)} are within 1 % of uniform attention, where little"
         " specialisation can exist."
     )
     family = (
@@ -205,24 +206,17 @@ def ablation_finding(tables: Tables, alpha: float, method: str) -> Finding:
     details = []
     shifted = effect_title(tables.effects).startswith("output")
     if len(single):
-        top = largest(single, "effect_percent")
-        changed = single[single["verdict"] == DIFFERS]["target"].nunique()
-        told = (
-            controls.sight(single, alpha)
-            if (single["verdict"] == UNTOLD).all()
-            else f"{changed} of {single['target'].nunique()} heads change it at all after correction over all heads and"
-            " kinds of images."
-        )
         details.append(
-            f"Removing single heads {'shifts the output' if shifted else 'raises the denoising loss'} by at most"
-            f" {interval(top['effect_percent'], top['low'], top['high'], '%')}, for {top['target']} on {top['domain']}"
-            f" images; {told}"
+            single_heads(single, "shift of the output" if shifted else "change of the denoising loss", alpha)
         )
     question = "Does it matter?"
     if groups.empty:
         details.append("Mechanisms were not ablated, so there is no test against matched controls.")
         return Finding(question, "caution", "Not tested: no mechanism was ablated.", tuple(details), "ablation")
-    tested = f"{len(groups)} mechanism and domain pairs"
+    pairs, fair = "mechanism and domain pairs", int(groups["controls_fair"].sum())
+    without = len(groups) - fair
+    apart = f"; {without} {'has' if without == 1 else 'have'} no fair control" if without else ""
+    tested = f"{fair} {pairs}{' with fair controls' if without else ''}"
     strongest = (hits if len(hits) else groups).sort_values("effect_percent").iloc[-1]
     beside = (
         "equally many matched heads change it by"
@@ -234,32 +228,59 @@ def ablation_finding(tables: Tables, alpha: float, method: str) -> Finding:
     )
     details.insert(
         0,
-        f"The strongest{' of these' if len(hits) else ''}, {names.get(strongest['target'], strongest['target'])}"
-        f" ({count(int(strongest['heads']), 'head')}) on {strongest['domain']} images,"
-        f" {'shifts the output' if shifted else 'changes the loss'} by"
+        f"The {'strongest of these' if len(hits) else 'largest estimate'},"
+        f" {names.get(strongest['target'], strongest['target'])} ({count(int(strongest['heads']), 'head')}) on"
+        f" {strongest['domain']} images, {'shifts the output' if shifted else 'changes the loss'} by"
         f" {interval(strongest['effect_percent'], strongest['low'], strongest['high'], '%')}; {beside}",
     )
     if unfair := controls.why_unfair(groups):
         details.append(unfair)
     verdict: Verdict = "not found"
-    answer = f"Not shown: of {tested} none surely costs more than equally many matched heads."
+    answer = f"Not shown: of {tested} none was shown to cost more than equally many matched heads{apart}."
     if len(hits):
         verdict = "found"
-        answer = f"Yes: {len(hits)} of {tested} cost more than matched random heads."
+        answer = f"Yes: {len(hits)} of {tested} cost more than matched random heads{apart}."
     elif (groups["verdict"] == UNTOLD).all():
-        verdict, answer = "cannot be told", f"It cannot be told of any of {tested}."
+        verdict, answer = "cannot be told", f"It cannot be told of any of {len(groups)} {pairs}."
     elif other.empty and (groups["verdict"] == UNFAIR).any():
         verdict = "no fair control"
         answer = (
-            f"It cannot be told: of {tested} {int((groups['verdict'] == UNFAIR).sum())} change the loss, but no other"
-            " heads match them."
+            f"It cannot be told: of {len(groups)} {pairs} {int((groups['verdict'] == UNFAIR).sum())} change the loss,"
+            " but no other heads match them."
         )
     family, sight = controls.family(groups), controls.sight(groups, alpha)
     return Finding(question, verdict, answer, tuple(details), "ablation", family, sight)
 
 
+def single_heads(rows: pd.DataFrame, what: str, alpha: float) -> str:
+    """Return for how many single heads a change is shown, the strongest of those, and whether a larger one is not."""
+    told, top = rows[rows["verdict"] == DIFFERS], _strongest(rows)
+    estimate = f"{_effect(top)}, for {top['target']} on {top['domain']} images"
+    heads, over = rows["target"].nunique(), "after correction over all heads and kinds of images"
+    if told.empty:
+        return (
+            f"Of {count(heads, 'single head')} for none a {what} is shown, {over}; the largest estimate is {estimate}."
+            f" {controls.sight(rows, alpha)}"
+        )
+    first = _strongest(told)
+    shown = told["target"].nunique()
+    said = (
+        f"For {shown} of {count(heads, 'single head')} a {what} is shown{', the strongest' if shown > 1 else ''}:"
+        f" {_effect(first)}, for {first['target']} on {first['domain']} images, {p_value(first['p_zero_max'])} {over}."
+    )
+    return said if top["verdict"] == DIFFERS else f"{said} The largest estimate, {estimate}, is not told from zero."
+
+
+def _strongest(rows: pd.DataFrame) -> Any:
+    return rows.iloc[int(rows["effect_percent"].abs().to_numpy().argmax())]
+
+
+def _effect(row: Any) -> str:
+    return interval(row["effect_percent"], row["low"], row["high"], "%")
+
+
 def complexity_finding(tables: Tables, alpha: float, copies: int, permutations: int) -> Finding:
-    """Does the first domain use a larger circuit?"""
+    """Do the domains use circuits of different size?"""
     first, second = tables.domains
     table = tables.complexity
     quoted = published(tables.references, "complexity_ratio")
@@ -271,16 +292,18 @@ def complexity_finding(tables: Tables, alpha: float, copies: int, permutations: 
     apart, has_null = table[table["significant"]], table["p_untrained_max"].notna()
     by_labels = (table["p_holm"] <= alpha) & ~table["significant"]
     larger, smaller = apart[apart["ratio"] > 1], apart[apart["ratio"] < 1]
-    verdict: Verdict = "found" if len(larger) else "not found"
+    verdict: Verdict = "found" if len(apart) else "not found"
     untold = labels_out_of_reach(table[has_null], alpha, len(table), permutations) if has_null.any() else None
     untold = untold or out_of_reach(copies, alpha)
     if len(apart):
-        parts = [f"larger by {measures(larger)}"] if len(larger) else []
-        parts += [f"smaller by {measures(smaller)}"] if len(smaller) else []
-        parts += ["not shown to differ otherwise"] if len(apart) < len(table) else []
-        answer = (
-            f"{'Yes' if len(larger) == has_null.sum() else 'In part' if len(larger) else 'No'}: {', '.join(parts)}."
-        )
+        ways = [f"{way} by {measures(rows)}" for way, rows in (("larger", larger), ("smaller", smaller)) if len(rows)]
+        parts = [f"those of {first} images are {listed(ways)}"]
+        rest = table[~table["significant"] & ~(by_labels & ~has_null)]
+        parts += [f"not shown to differ by {measures(rest)}"] if len(rest) else []
+        if (by_labels & ~has_null).any():
+            of = measures(table[by_labels & ~has_null])
+            parts += [f"of {of} it cannot be told whether training made the difference"]
+        answer = f"{'Yes' if len(apart) == has_null.sum() and len(ways) == 1 else 'In part'}: {'; '.join(parts)}."
     elif untold:
         answer, verdict = untold, "cannot be told"
     elif (by_labels & ~has_null).any():
@@ -303,7 +326,7 @@ def complexity_finding(tables: Tables, alpha: float, copies: int, permutations: 
             " training made that difference cannot be told."
         )
     details.append(f"Published, by a definition that is not known: {quoted['value']} ± {quoted['error']}.")
-    question = f"Do {first} images need a larger circuit than {second} ones?"
+    question = f"Do {first} and {second} images use circuits of different size?"
     family = (
         f"Corrected over {count(len(table), 'measure')}: Holm against shuffled labels, the largest distance of any of"
         f" them ({measures(table[has_null])}) against untrained copies."

@@ -6,7 +6,7 @@ import pandas as pd
 
 from diffmech.mechanisms.labels import DIFFERS, ENDINGS, NO_REASON_ALIKE, SEMANTIC, UNASSIGNED, UNMEASURED
 from diffmech.report.artifacts import records
-from diffmech.report.wording import count, listed, number
+from diffmech.report.wording import count, listed, number, p_value
 
 UNCONFIRMED = "named, but none of its heads confirms the name"
 
@@ -48,7 +48,9 @@ def reasons(table: pd.DataFrame) -> str:
     )
     without = of_mechanisms[~of_mechanisms["confirmed"]]
     if without.empty:
-        return f"All {count(len(of_mechanisms), 'cluster')} carry a name that holds in both domains."
+        every = {1: "The only cluster carries", 2: "Both clusters carry"}
+        said = every.get(len(of_mechanisms), f"All {len(of_mechanisms)} clusters carry")
+        return f"{said} a name that holds in both domains."
     why = (
         without["reason"].where(without["label"] == UNASSIGNED, UNCONFIRMED).fillna("no reason told").map(_short_reason)
     )
@@ -66,7 +68,8 @@ def smallest_found(table: pd.DataFrame, copies: int) -> str:
     least, most = probes.index[0], probes.index[-1]
     said = f"an excess of {number(100 * probes.iloc[0], 2)} % of attention ({least})"
     if len(probes) > 1:
-        said = f"{said} to {number(100 * probes.iloc[-1], 2)} % ({most}), by probe,"
+        said += f" to {number(100 * probes.iloc[-1], 2)} % ({most}), by probe,"
+        said += " of those that hold most in both domains of some cluster,"
     return f"Beside {copies} untrained copies, {said} is found four times in five."
 
 
@@ -76,6 +79,13 @@ def own_probe(row: pd.Series, ending: str) -> str:
         return "–"
     strongest = f"{row[f'probe{ending}']}\u00a0{number(row[f'enrichment{ending}'])}×"
     return strongest if row[f"label{ending}"] == UNASSIGNED else f"{row[f'label{ending}']}: {strongest}"
+
+
+def own_p(row: pd.Series, ending: str) -> str:
+    """Return the p-values of what a mechanism attends to most in one domain, of every null that it was held against."""
+    nulls = ("rolled maps", "p_rolled_holm"), ("other images", "p_content_holm"), ("untrained copies", "p_untrained")
+    told = [(null, row[f"{column}{ending}"]) for null, column in nulls]
+    return "; ".join(f"{null} {p_value(float(p))}" for null, p in told if pd.notna(p)) or "–"
 
 
 def readable_names(table: pd.DataFrame, domains: Sequence[str]) -> dict[str, str]:

@@ -10,6 +10,7 @@ import pandas as pd
 import yaml
 
 from diffmech.artifacts import atomic_path, provenance, read_json
+from diffmech.config.load import overlay
 from diffmech.config.root import Config
 from diffmech.report import (
     markup,
@@ -32,6 +33,7 @@ POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline' 'unsafe-eval'; "
     "base-uri 'none'; form-action 'none'"
 )
+MADE_HERE = ("train", "untrained", "planted")  # sources whose weights the workflow itself makes
 AFTER_ABLATION = 3  # where the answer on circuits stands among all answers
 CONTENTS = {
     "answers": "What was found",
@@ -135,8 +137,7 @@ def chart_library() -> str:
 def settings(context: Context) -> str:
     """Return the full settings, versions, seeds, durations, and how to repeat and cite the study."""
     config = context.config
-    canonical = config.model_dump(mode="json", exclude={"runtime"})
-    text = yaml.safe_dump(canonical, sort_keys=False, allow_unicode=True, width=100)
+    text = yaml.safe_dump(overlay(config), sort_keys=False, allow_unicode=True, width=100)
     versions = json.loads(provenance())["versions"]
     model_versions = _versions(context.tables.model.get("provenance"))
     seeds = {
@@ -163,11 +164,16 @@ def settings(context: Context) -> str:
         "<h3>Seeds</h3>",
         markup.facts(seeds),
         "<h3>Versions</h3>",
-        markup.facts({**versions, **({"the denoiser was made with": model_versions} if model_versions else {})}),
+        markup.facts({**versions, **({made_or_read(config.model.source): model_versions} if model_versions else {})}),
         "<h3>Durations</h3>",
         durations(context.inputs.benchmarks),
         markup.folded("All settings", f"<pre>{escape(text)}</pre>"),
     )
+
+
+def made_or_read(source: str) -> str:
+    """Return what the versions beside a denoiser are those of: what made it, or what only read it."""
+    return f"the denoiser was {'made' if source in MADE_HERE else 'imported'} with"
 
 
 def _versions(made: Any) -> str:

@@ -3,19 +3,20 @@
 import pandas as pd
 
 from diffmech.interventions.targets import EACH, ON_AVERAGE
-from diffmech.mechanisms.labels import ENDINGS
+from diffmech.mechanisms.labels import ENDINGS, NAMING_SHARE
 from diffmech.report import markup
 from diffmech.report.artifacts import effect_title
 from diffmech.report.context import Context
 from diffmech.report.controls import COLUMNS as BALANCE
 from diffmech.report.controls import balance_rows
 from diffmech.report.findings import Finding, mechanism_names
-from diffmech.report.naming import name_of, own_probe
+from diffmech.report.naming import name_of, own_p, own_probe
 from diffmech.report.pictures import Example, mechanism_examples
 from diffmech.report.published import measured_counterparts
 from diffmech.report.weights import about_weights
-from diffmech.report.wording import attention, count, listed, number, p_value
+from diffmech.report.wording import attention, count, listed, number
 
+CONFIRMED = ("confirmed", *(f"confirmed{ending}" for ending in ENDINGS))
 TILE = 92  # CSS pixels of one example image
 
 
@@ -95,40 +96,39 @@ def mechanisms(context: Context, finding: Finding) -> str:
     for mechanism, members in table.groupby("mechanism", sort=True):
         first = members.iloc[0]
         heads = sorted(members["head"].unique())
-        confirming = members.loc[members["confirmed"], "head"].nunique()
         rows.append(
             [
                 name_of(first, domains),
                 str(mechanism),
                 f"{len(heads)}: {short_heads(heads)}",
-                str(confirming),
+                *(str(members.loc[members[column], "head"].nunique()) for column in CONFIRMED),
                 listed([f"{phase}" for phase in sorted(members["phase"].unique())]),
-                *(own_probe(first, ending) for ending in ENDINGS),
-                p_value(float(first["p_rolled_holm"])) if pd.notna(first["p_rolled_holm"]) else "no map",
-                p_value(float(first["p_untrained"])) if pd.notna(first["p_untrained"]) else "–",
+                *(told(first, ending) for ending in ENDINGS for told in (own_probe, own_p)),
                 str(first["reason"]) if pd.notna(first["reason"]) else "",
                 number(float(members["stability"].mean()), 2),
             ]
         )
+    evidence = [(f"named by, or strongest, on {domain}", f"its p on {domain}") for domain in domains]
     columns = [
         "label",
         "cluster",
         "heads",
-        "confirm it",
+        "confirm it in both",
+        *(f"confirm it on {domain}" for domain in domains),
         "phases",
-        *(f"strongest on {domain}" for domain in domains),
-        "p, rolled maps",
-        "p, untrained copies",
+        *(title for pair in evidence for title in pair),
         "why no name in both",
         "stability",
     ]
     read = (
         "Heads are grouped by what they do in each phase of denoising: how far and how sharply they look, how much that"
-        " depends on the image, and what they look at. In each domain, a group is named after its strongest preference"
-        " only if that exceeds what untrained copies prefer, and, where it is for something in the image, what it gives"
-        " to the same maps rolled to other places and to the maps of other images. Its name is the one that holds in"
-        " both domains; p-values are those of the domain that says less. Untrained copies are the only null of places"
-        " and tokens."
+        " depends on the image, and what they look at. In each domain, a group is named after the strongest of the"
+        " preferences that exceed what untrained copies prefer and, where they are for something in the image, what the"
+        " same maps get when they are rolled to other places; such a name must also exceed what the maps of other"
+        " images get. A preference for fixed places names a group only where no other that passes is"
+        f" {NAMING_SHARE:g} times as strong. Where nothing passes, the strongest preference of all stands in the table,"
+        " without a name. p-values are those of the preference beside them, in that domain. The name of a group is the"
+        " one that holds in both domains. Untrained copies are the only null of places and tokens."
     )
     return markup.section(
         "mechanisms",
@@ -139,7 +139,7 @@ def mechanisms(context: Context, finding: Finding) -> str:
             columns,
             rows,
             "Mechanisms: clusters of heads, with the evidence for their labels",
-            wide=["heads", "why no name in both"],
+            wide=["heads", "why no name in both", *(title for _, title in evidence)],
         ),
         markup.paragraph(phase_sentence(context)),
         context.chart(

@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from diffmech.config import documentation
-from diffmech.config.load import merge, read_config, validate
+from diffmech.config.load import merge, overlay, read_config, validate
 from diffmech.config.root import Config
+from diffmech.config.study import DEFAULT_DOMAINS
 from diffmech.errors import ConfigError
 from diffmech.workflow.study import Study
 
@@ -38,6 +39,23 @@ def test_every_overlay_is_valid_over_the_default(overlay):
     assert read_config(ROOT / "config.yaml", overlay).study.name
 
 
+@pytest.mark.parametrize("study", [None, *STUDIES], ids=lambda path: path.stem if path else "default")
+def test_the_settings_of_a_study_repeat_it_when_they_are_laid_over_the_default(study):
+    """As the report prints them: a study with domains of its own was refused, as four domains were left."""
+    config = read_config(ROOT / "config.yaml", *([study] if study else []))
+    printed = yaml.safe_load(yaml.safe_dump(overlay(config), sort_keys=False, allow_unicode=True))
+    again = validate(merge(DEFAULT, printed))
+    whole = {"runtime", "datasets", "models"}  # those of the default study stay among the data sets and models
+    assert again.model_dump(exclude=whole) == config.model_dump(exclude=whole)
+    assert again.model == config.model
+    for name in config.study.domains.values():
+        assert again.datasets[name] == config.datasets[name]
+
+
+def test_the_domains_that_an_overlay_takes_out_are_those_of_the_default_study():
+    assert set(DEFAULT["study"]["domains"]) == set(DEFAULT_DOMAINS)
+
+
 @pytest.mark.parametrize(
     ("path", "value", "answer"),
     [
@@ -50,6 +68,11 @@ def test_every_overlay_is_valid_over_the_default(overlay):
         ("datasets.synthetic_faces.zom", 1, "datasets.synthetic_faces.zom: unknown key; did you mean 'zoom'?"),
         ("study.model", "fces", "study.model: 'fces' is not in models, which has ['faces']"),
         ("study.domains", {"a": "lfw_subset"}, "study.domains: needs exactly two domains"),
+        (
+            "study.domains",
+            {"real": "lfw_subset", "synthetic": "synthetic_faces", "cats": "a", "dogs": "b"},
+            "a file laid over config.yaml takes out the domains that stand there by null: {real: null, synthetic: null",
+        ),
         ("study.domains.real", "nothing", "study.domains.real: 'nothing' is not in datasets"),
         ("models.faces.architecture", {"channels": [30, 64, 128]}, "channels 30 is not a multiple of norm_groups 8"),
         ("models.faces.location", None, "models.faces: source bundled needs a location"),
@@ -140,7 +163,8 @@ def test_overlays_are_laid_over_mapping_by_mapping():
 
 
 def test_timesteps_are_sorted_so_that_their_order_changes_nothing():
-    assert validate(edited("capture.timesteps", [920, 20, 120, 320, 620])).capture.timesteps[0] == 20
+    given = DEFAULT["capture"]["timesteps"]
+    assert validate(edited("capture.timesteps", given[::-1])).capture.timesteps == sorted(given)
 
 
 def test_schema_and_page_are_the_generated_ones():

@@ -279,6 +279,7 @@ def divergence_table(effect: bool) -> pd.DataFrame:
                     0.005,
                     value * 2,
                     0.02,
+                    8,
                     0.05 if significant else 0.6,
                     0.025,
                     32,
@@ -288,7 +289,7 @@ def divergence_table(effect: bool) -> pd.DataFrame:
             )
     columns = (
         "timestep kind divergence low high floor floor_high p p_holm p_least jensen_shannon untrained_divergence_max"
-        " p_untrained smallest n_first n_second significant"
+        " untrained_n p_untrained smallest n_first n_second significant"
     )
     return pd.DataFrame(rows, columns=columns.split())
 
@@ -350,9 +351,15 @@ def mechanisms_table(effect: bool, generator: np.random.Generator) -> pd.DataFra
                         "label_first": label,
                         "probe_first": probe,
                         "enrichment_first": enrichment,
+                        "p_rolled_holm_first": 0.003 if named else 0.7,
+                        "p_content_holm_first": 0.002 if named else 0.8,
+                        "p_untrained_first": 0.05 if named else 0.6,
                         "label_second": "semantic" if alone else label,
                         "probe_second": probe,
                         "enrichment_second": enrichment + 0.3,
+                        "p_rolled_holm_second": 0.004 if named or alone else 0.5,
+                        "p_content_holm_second": 0.001 if named or alone else 0.4,
+                        "p_untrained_second": 0.05 if named or alone else 0.55,
                         "confirmed_first": named and confirmed,
                         "confirmed_second": (named or alone) and confirmed,
                         "confirmed": named and confirmed,

@@ -9,7 +9,7 @@ from small_study import study_config
 
 from diffmech.config.analysis import EntropyConfig
 from diffmech.config.study import UntrainedConfig
-from diffmech.interventions.decisions import CAUSAL, HELPS, NOT_BEYOND, UNFAIR, UNTOLD
+from diffmech.interventions.decisions import CAUSAL, DIFFERS, HELPS, NOT_BEYOND, NOTHING, UNFAIR, UNTOLD
 from diffmech.report.denoising import is_untrained
 from diffmech.report.findings import (
     findings,
@@ -138,7 +138,10 @@ def test_names_say_over_what_they_are_corrected_and_what_would_have_been_found(f
     assert finding.sight == (
         "Beside 19 untrained copies, an excess of 2.0 % of attention (edges) is found four times in five."
     )
-    assert "2.0 % of attention (edges) to 14 % (eyes), by probe," in answers(found[2])["mechanisms"].sight
+    assert (
+        "2.0 % of attention (edges) to 14 % (eyes), by probe, of those that hold most"
+        in answers(found[2])["mechanisms"].sight
+    )
 
 
 def test_a_mechanism_matters_only_beyond_its_matched_controls(found):
@@ -149,7 +152,7 @@ def test_a_mechanism_matters_only_beyond_its_matched_controls(found):
     assert finding.verdict == "not found"
     assert (
         finding.answer
-        == "Not shown: of 16 mechanism and domain pairs none surely costs more than equally many matched heads."
+        == "Not shown: of 16 mechanism and domain pairs none was shown to cost more than equally many matched heads."
     )
     assert "all 8 mechanisms on real and synthetic images together" in finding.family
     assert "% or more, and is told from its controls where it is 5.5 % or more (4.2 standard" in finding.sight
@@ -172,6 +175,49 @@ def test_what_no_outcome_could_show_is_not_said_to_be_not_found(found, verdict, 
             "no fair control: the closest are 20 sets 0.93 to 1.1 times as large" in detail
             for detail in finding.details
         )
+
+
+def of_heads(tables, verdicts, effects):
+    """Return what is said of three single heads with such verdicts and effects."""
+    rows = tables.effects[(tables.effects["method"] == "mean") & (tables.effects["timestep"] == "all")]
+    heads = rows[(rows["group"] == "heads") & (rows["domain"] == "real")].head(3)
+    heads = heads.assign(verdict=verdicts, effect_percent=effects, p_zero_max=0.01)
+    heads = heads.assign(low=heads["effect_percent"] - 1, high=heads["effect_percent"] + 1)
+    others = rows[rows["group"] == "mechanisms"]
+    return answers(replace(tables, effects=pd.concat([others, heads])))["ablation"].details[1].replace("\u00a0", " ")
+
+
+def test_of_single_heads_the_strongest_that_was_told_from_zero_is_named_not_the_largest_estimate(found):
+    told = of_heads(found[2], [NOTHING, DIFFERS, NOTHING], [6.76, 5.25, 1.0])
+    assert told == (
+        "For 1 of 3 single heads a change of the denoising loss is shown: 5.25 % (4.25 to 6.25), for down1.0.self.h01"
+        " on real images, p = 0.01 after correction over all heads and kinds of images. The largest estimate, 6.76 %"
+        " (5.76 to 7.76), for down1.0.self.h00 on real images, is not told from zero."
+    )
+    # an effect below zero is one too
+    told = of_heads(found[2], [DIFFERS, DIFFERS, NOTHING], [2.0, -5.25, 1.0])
+    assert told.startswith("For 2 of 3 single heads a change of the denoising loss is shown, the strongest: −5.25 %")
+    assert "not told" not in told
+    told = of_heads(found[2], NOTHING, [6.76, 5.25, 1.0])
+    assert told.startswith("Of 3 single heads for none a change of the denoising loss is shown, after correction")
+    assert "the largest estimate is 6.76 % (5.76 to 7.76)" in told
+    assert "Four times in five an effect is found where it is" in told
+
+
+def test_pairs_without_fair_controls_are_not_counted_among_those_that_were_tested(found):
+    tables = found[2]
+    lone = tables.effects["target"].isin(["self-2", "self-3"])
+    assert (tables.effects[lone & (tables.effects["group"] == "mechanisms")]["verdict"] != CAUSAL).all()
+    effects = tables.effects.assign(controls_fair=tables.effects["controls_fair"] & ~lone)
+    assert answers(replace(tables, effects=effects))["ablation"].answer == (
+        "Yes: 2 of 12 mechanism and domain pairs with fair controls cost more than matched random heads; 4 have no fair"
+        " control."
+    )
+    beaten = effects.assign(verdict=effects["verdict"].replace(CAUSAL, NOT_BEYOND))
+    assert answers(replace(tables, effects=beaten))["ablation"].answer == (
+        "Not shown: of 12 mechanism and domain pairs with fair controls none was shown to cost more than equally many"
+        " matched heads; 4 have no fair control."
+    )
 
 
 def test_an_effect_that_helps_denoising_is_no_mechanism_that_matters(found):
@@ -199,15 +245,23 @@ def with_ratios(tables, ratios, p_holm, p_untrained_max):
     [
         (
             (1.12, 1.10, 1.2),
-            "Yes: larger by effective keys of self-attention and activation participation, not shown",
+            "Yes: those of real images are larger by effective keys of self-attention and activation participation; of"
+            " effective heads it cannot be told whether training made the difference.",
             "found",
         ),
         (
             (1.0, 1.10, 1.0),
-            "In part: larger by effective keys of self-attention, not shown to differ otherwise.",
+            "In part: those of real images are larger by effective keys of self-attention; not shown to differ by"
+            " effective heads and activation participation.",
             "found",
         ),
-        ((1.0, 0.8, 1.0), "No: smaller by effective keys of self-attention", "not found"),
+        # a smaller circuit is a difference that was found
+        ((1.0, 0.8, 1.0), "In part: those of real images are smaller by effective keys of self-attention", "found"),
+        (
+            (1.0, 0.8, 1.2),
+            "In part: those of real images are larger by activation participation and smaller by effective keys",
+            "found",
+        ),
         ((1.0, 1.0, 1.0), "Not shown: none of 3 measures", "not found"),
         # twins are not ablated: what they would show of effective heads is not known
         ((1.12, 1.0, 1.0), "It cannot be told: the domains differ by effective heads, of which", "cannot be told"),
@@ -312,7 +366,10 @@ def test_copies_that_saw_too_few_images_are_told(found):
     table = found[2].complexity.assign(p_holm=0.003, low=1.1, ratio=1.2, p_untrained_max=[np.nan, 0.05, np.nan])
     finding = answers(replace(found[2], complexity=table.assign(significant=[False, True, False])))["complexity"]
     assert finding.verdict == "found"
-    assert finding.answer == "Yes: larger by effective keys of self-attention, not shown to differ otherwise."
+    assert finding.answer == (
+        "Yes: those of real images are larger by effective keys of self-attention; of effective heads and activation"
+        " participation it cannot be told whether training made the difference."
+    )
     assert finding.details[2].endswith("; untrained copies saw too few images to compare.")
     assert finding.details[3] == (
         "By effective heads and activation participation the domains differ more than shuffled labels do; whether"

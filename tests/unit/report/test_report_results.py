@@ -1,5 +1,7 @@
 """Averages of the page are over what they are said to be over: borders, and heads of one kind."""
 
+import html
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +10,7 @@ from small_study import study_config
 
 from diffmech.report.context import Context
 from diffmech.report.findings import findings
-from diffmech.report.sections_results import entropy, phase_sentence
+from diffmech.report.sections_results import entropy, mechanisms, phase_sentence
 
 
 def context_of(study, **tables) -> Context:
@@ -38,3 +40,36 @@ def test_shares_of_cells_are_told_by_kind_of_attention(found):
     assert "0 % of self-attention and 100 % of cross-attention lie within" in entropy(
         context_of(found, entropy=inside)
     ).replace("&nbsp;", " ")
+
+
+def table_of_mechanisms(study) -> dict[str, dict[str, str]]:
+    """Return the cells of the table of mechanisms by cluster and column."""
+    context = Context(study[1], study[2], study_config(), {"mechanism_grid": {}, "cluster_quality": {}})
+    page = mechanisms(context, findings(study[2], study_config())[1])
+    body = page[page.index("<table>") : page.index("</table>")]
+    cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in body.split("<tr>")[1:]]
+    plain = [[html.unescape(cell).replace("\u00a0", " ") for cell in row] for row in cells]
+    return {row[1]: dict(zip(plain[0], row, strict=True)) for row in plain[1:]}
+
+
+def test_each_domain_shows_the_p_of_the_preference_beside_it(found):
+    """They were those of a third preference, the one that holds most where it holds less, which no column named."""
+    row = table_of_mechanisms(found)["cross-2"]  # semantic on synthetic images alone
+    assert row["its p on real"] == "rolled maps p = 0.70; other images p = 0.80; untrained copies p = 0.60"
+    assert row["its p on synthetic"] == "rolled maps p = 0.004; other images p = 0.001; untrained copies p = 0.05"
+    assert row["named by, or strongest, on real"].startswith("eyes ")
+    assert row["named by, or strongest, on synthetic"].startswith("semantic: eyes ")
+    table = found[2].mechanisms
+    places = replace(found[2], mechanisms=table.assign(p_rolled_holm_first=np.nan, p_content_holm_first=np.nan))
+    assert table_of_mechanisms((*found[:2], places))["cross-2"]["its p on real"] == "untrained copies p = 0.60"
+
+
+def test_heads_that_confirm_a_name_are_counted_for_both_domains_and_for_each(found):
+    row = table_of_mechanisms(found)["cross-2"]
+    assert (row["confirm it in both"], row["confirm it on real"], row["confirm it on synthetic"]) == ("0", "0", "9")
+
+
+def test_a_group_is_said_to_be_named_after_what_passes_its_tests_not_after_its_strongest_preference(found):
+    said = (found[0] / "report.html").read_text()
+    assert "a group is named after the strongest of the preferences that exceed what untrained copies prefer" in said
+    assert "named after its strongest preference" not in said
