@@ -137,7 +137,7 @@ def ablation_methods(effects: pd.DataFrame, domains: tuple[str, ...], names: dic
     frame["name"] = frame["target"].map(lambda target: names.get(target, target))
     methods = list(dict.fromkeys(frame["method"]))
     order = list(frame.groupby("name")["effect_percent"].mean().sort_values(ascending=False).index)
-    y = alt.Y("name:N", sort=order, title=None, axis=alt.Axis(labelLimit=190))
+    y = alt.Y("name:N", sort=order, title=None, axis=alt.Axis(labelLimit=170))
     colour = alt.Color("method:N", title="replaced by", scale=alt.Scale(domain=methods))
     offset = alt.YOffset("method:N", sort=methods)
     intervals = with_intervals(

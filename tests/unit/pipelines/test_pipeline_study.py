@@ -138,7 +138,7 @@ def test_a_pipeline_goes_through_the_whole_main_job(family: str, kind: str, tmp_
     assert circuit["domain"] == "photo"
     assert circuit["measure"] == ("output shift" if kind == "trajectory" else "denoising loss")
     # random weights: replaced heads shift any output, but only by chance do they lower a loss
-    assert kind == "noised" or circuit["chosen"]
+    assert kind == "noised" or circuit["chosen"] or circuit["reason"] == "contribution cannot be told"
     assert ("this is the share of the output shift" in page) == (kind == "trajectory")
     if kind == "trajectory":
         # nobody knows the noise, so the effect on the loss is the output shift
