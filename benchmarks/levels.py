@@ -54,9 +54,11 @@ def divergence(rng: Generator, null: str, effect: float) -> bool:
     values = np.einsum("dik,mkth->mdith", alike, loadings)  # (model, domain, image, timestep, head)
     means = values.mean(axis=2)
     if effect:
-        sizes = np.abs(means[1:, 0] - means[1:, 1]).mean(axis=(1, 2))
-        # so that the mean of sizes, which adds to what the images do, grows by so many deviations of the copies
-        more = effect * sizes.std(ddof=1) + sizes.max()
+        apart = np.abs(means[1:, 0] - means[1:, 1])
+        # of each copy the largest over timesteps and kinds, which is what the study is ranked among
+        largest = np.max([apart[..., kinds == kind].mean(axis=-1).max(axis=-1) for kind in set(kinds)], axis=0)
+        own = np.abs(means[0, 0] - means[0, 1])
+        more = largest.mean() + effect * largest.std(ddof=1) - own.mean(axis=-1, keepdims=True)
         values[0, 0] += more * np.sign(means[0, 0] - means[0, 1])
     values += rng.normal(0, 0.03, values.shape)
     table = divergence_table(
