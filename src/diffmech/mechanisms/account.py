@@ -10,7 +10,9 @@ none. `attributes` are those that changed at all, corrected over mechanisms x at
 changed most; `not measured` where images of the domain were not sampled, or nobody judges them. `attribute_verdict`
 says whether it changed by more than without as many matched heads, which alone makes it the mechanism's;
 `attributes_beyond` are all of which that is so. `attribute_measure` says how: `asked`, by how much more or less sure
-the judge is of what the image was asked to show, or `attribute`, of the attribute itself.
+the judge is of what the image was asked to show, or `attribute`, of the attribute itself. A probability can change in
+one direction by next to nothing: `attribute_flipped` is the share of images whose verdict changed, `attributes_flipped`
+are the changed attributes of which any did.
 """
 
 from collections.abc import Mapping
@@ -38,8 +40,8 @@ COLUMNS = [
     "n",
     *["window", "window_effect", "window_low", "window_high"],
     *["window_p_zero_max", "window_p_control_adjusted", "window_verdict"],
-    *["attributes", "attributes_beyond", "attribute", "attribute_measure"],
-    *["attribute_change", "attribute_low", "attribute_high", "attribute_p_holm"],
+    *["attributes", "attributes_beyond", "attributes_flipped", "attribute", "attribute_measure"],
+    *["attribute_change", "attribute_low", "attribute_high", "attribute_p_holm", "attribute_flipped"],
     *["attribute_control_low", "attribute_control_high", "attribute_controls", "attribute_p_control_adjusted"],
     "attribute_verdict",
 ]
@@ -50,7 +52,7 @@ UNKNOWN = "not measured"
 _TARGET = ("domain", "group", "target")
 _CHANGE = (
     *("effect", "low", "high", "p_zero_holm", "control_low", "control_high", "p_control_adjusted"),
-    *("control_ratio", "controls", "controls_fair"),
+    *("control_ratio", "controls", "controls_fair", "flipped"),
 )
 
 
@@ -132,24 +134,26 @@ def _strongest_attribute(changes: pd.DataFrame, domain: str, alpha: float) -> di
     """Return what changed most in sampled images of `domain`."""
     judged = changes[(changes["domain"] == domain) & changes["measure"].str.startswith(JUDGED)]
     if judged.empty:
-        return {"attributes": UNKNOWN, "attributes_beyond": "", "attribute": ""}
+        return {"attributes": UNKNOWN, "attributes_beyond": "", "attributes_flipped": "", "attribute": ""}
     found = judged[judged["p_zero_holm"] <= alpha + ROUNDING]
     found = found.iloc[np.argsort(-found["effect"].abs().to_numpy(), kind="stable")]
     kinds, names = (found["measure"].str.split(":", n=1).str[part] for part in (0, 1))
     if found.empty:
-        return {"attributes": "none", "attributes_beyond": "", "attribute": ""}
+        return {"attributes": "none", "attributes_beyond": "", "attributes_flipped": "", "attribute": ""}
     verdicts = [_beyond(row, alpha) for row in found.to_dict("records")]
     beyond = [name for name, verdict in zip(names, verdicts, strict=True) if verdict == BEYOND]
     best = found.iloc[0]
     return {
         "attributes": " ".join(dict.fromkeys(names)),
         "attributes_beyond": " ".join(dict.fromkeys(beyond)),
+        "attributes_flipped": " ".join(dict.fromkeys(names[found["flipped"] > 0])),
         "attribute": names.iloc[0],
         "attribute_measure": kinds.iloc[0],
         "attribute_change": best["effect"],
         "attribute_low": best["low"],
         "attribute_high": best["high"],
         "attribute_p_holm": best["p_zero_holm"],
+        "attribute_flipped": best["flipped"],
         "attribute_control_low": best["control_low"],
         "attribute_control_high": best["control_high"],
         "attribute_controls": best["controls"],

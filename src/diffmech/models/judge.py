@@ -8,6 +8,7 @@ import json
 import logging
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,13 +83,7 @@ def make_judge(
     if len(attributes) < len(known):
         logger.warning("not judged, since drawn faces lack them: %s", ", ".join(sorted({*known} - {*NAMES})))
     if not attributes:
-        why = (
-            f"drawn faces have no {known[0]!r}, only {', '.join(NAMES)}"
-            if known
-            else f"the denoiser knows none of recognition.attributes {recognition.attributes}, only "
-            f"{list(pointer['attributes'])}"
-        )
-        _write_judge(output, {}, {"absent": f"{why}; name attributes that both know"})
+        _write_judge(output, {}, {"absent": _why_absent(recognition.attributes, pointer["attributes"], known)})
         return
     faces = faces or trained_faces(Path(model_json)) or SyntheticFaces(kind="synthetic_faces")
     settings = {
@@ -109,6 +104,18 @@ def make_judge(
     about = {"attributes": list(attributes), "accuracy": judge.accuracy.tolist(), "channels": images.channels}
     weights = {name: values.cpu().contiguous() for name, values in judge.network.state_dict().items()}
     _write_judge(output, weights, {**about, "settings": settings})
+
+
+def _why_absent(asked: Sequence[str], told: Sequence[str], known: Sequence[str]) -> str:
+    """Return why there is no judge and what would give one, true of any denoiser and any images."""
+    clip = "a CLIP model can judge some (resampling.clip and resampling.text_attributes)"
+    if not told:
+        return f"the denoiser is told no attributes of an image; {clip}"
+    if known:
+        return f"no judge is trained for {', '.join(known)}; {clip}"
+    usable = [name for name in told if name in NAMES]
+    why = f"recognition.attributes names {', '.join(asked) or 'nothing'}, of which the denoiser knows none"
+    return f"{why}; name some of {', '.join(usable)}" if usable else f"{why}; {clip}"
 
 
 def read_judge(judge_file: Path, *, device: str = "auto") -> Judge:

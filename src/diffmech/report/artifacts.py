@@ -152,9 +152,9 @@ REQUIRED = {
     "account": (
         "mechanism label domain heads verdict effect_percent low high p_zero_max smallest_effect control_mean "
         "control_low control_high p_control_adjusted smallest_effect_control controls_fair window window_effect "
-        "window_low window_high window_verdict attributes attributes_beyond attribute attribute_measure "
-        "attribute_change attribute_low attribute_high attribute_p_holm attribute_control_low attribute_control_high "
-        "attribute_controls attribute_verdict"
+        "window_low window_high window_verdict attributes attributes_beyond attributes_flipped attribute "
+        "attribute_measure attribute_change attribute_low attribute_high attribute_p_holm attribute_flipped "
+        "attribute_control_low attribute_control_high attribute_controls attribute_verdict"
     ),
     "windows": (
         "domain group target method window window_first window_last timesteps effect_percent low high p_zero_max "

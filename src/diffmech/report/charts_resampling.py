@@ -18,10 +18,11 @@ from diffmech.report.drawing import (
     table,
     with_intervals,
 )
+from diffmech.report.wording import count
 
 NOTHING = "No image was sampled with heads removed."
 QUESTIONS = {"asked": "shown as asked for", "attribute": "shown at all"}
-MEASURES = {"ssim": "likeness to the clean image (SSIM)", "fd": "Fréchet distance, excess"}
+MEASURES = {"ssim": "likeness to the image with nothing removed (SSIM)", "fd": "Fréchet distance, excess"}
 NOT_BEATEN = "controls not beaten or not run"
 CLAIMS = ("more than its controls", "not zero", "not distinguishable from zero")
 
@@ -74,7 +75,7 @@ def resampling_attributes(resampling: pd.DataFrame, alpha: float, names: dict[st
         alt.Tooltip("points:Q", title="median change, points", format=".3g"),
         alt.Tooltip("low:Q", title="from (of 1)", format=".3g"),
         alt.Tooltip("high:Q", title="to (of 1)", format=".3g"),
-        alt.Tooltip("clean:Q", title="clean images (of 1)", format=".3g"),
+        alt.Tooltip("clean:Q", title="nothing removed (of 1)", format=".3g"),
         alt.Tooltip("flipped:Q", title="share of verdicts that flipped", format=".2f"),
         alt.Tooltip("p_zero_holm:Q", title="p against no change (Holm)", format=".3g"),
         alt.Tooltip("control_mean:Q", title="matched controls (of 1)", format=".3g"),
@@ -92,9 +93,10 @@ def resampling_attributes(resampling: pd.DataFrame, alpha: float, names: dict[st
     layers = alt.layer(cells, marks)
     top = farthest_from_zero(frame, "points")
     description = (
-        f"Heat map of {frame['name'].nunique()} mechanisms by {frame['attribute'].nunique()} attributes: how removing a"
-        f" mechanism changes how surely an attribute is {QUESTIONS[shown]}. The change farthest from none is"
-        f" {top['points']:.3g} percentage points, {top['attribute']} without {top['name']};"
+        f"Heat map of {count(frame['name'].nunique(), 'mechanism')} by"
+        f" {count(frame['attribute'].nunique(), 'attribute')}: how removing a mechanism changes how surely an"
+        f" attribute is {QUESTIONS[shown]}. The change farthest from none is {top['points']:.3g} percentage"
+        f" points, {top['attribute']} without {top['name']};"
         f" {int((frame['claim'] != CLAIMS[2]).sum())} of {len(frame)} changes differ from zero after correction."
     )
     height = max(60.0, 1.6 * row_height(len(order)) * len(order))
@@ -140,7 +142,7 @@ def resampling_measures(resampling: pd.DataFrame, alpha: float, names: dict[str,
             alt.Tooltip("panel:N", title="measure"),
             alt.Tooltip("effect:Q", format=".3g"),
             *from_to(),
-            alt.Tooltip("clean:Q", title="clean images", format=".3g"),
+            alt.Tooltip("clean:Q", title="nothing removed", format=".3g"),
             alt.Tooltip("control_mean:Q", title="matched controls", format=".3g"),
             alt.Tooltip("control_low:Q", title="controls from", format=".3g"),
             alt.Tooltip("control_high:Q", title="controls to", format=".3g"),
@@ -155,11 +157,16 @@ def resampling_measures(resampling: pd.DataFrame, alpha: float, names: dict[str,
     panels = in_panels(chart, "panel", frame[columns], list(dict.fromkeys(frame["panel"])))
     panels = panels.resolve_scale(x="independent")
     alike = frame[frame["kind"] == "ssim"]
+    beside = (
+        "Beside it the excess Fréchet distance to such images of other seeds."
+        if (frame["kind"] == "fd").any()
+        else "No distance between sets of images was measured."
+    )
     lowest = alike.sort_values("effect").iloc[0]
     return finish(
         panels,
-        f"Likeness to the clean image, 1 where nothing changed, for {alike['name'].nunique()} removed mechanisms:"
-        f" lowest is {lowest['effect']:.3g} ({lowest['low']:.3g} to {lowest['high']:.3g}) for {lowest['name']}. Beside"
-        " it the excess Fréchet distance to clean images of other seeds, where features were read.",
+        "Likeness to the image with nothing removed, 1 where nothing changed, for"
+        f" {count(alike['name'].nunique(), 'removed mechanism')}: lowest is {lowest['effect']:.3g}"
+        f" ({lowest['low']:.3g} to {lowest['high']:.3g}) for {lowest['name']}. {beside}",
         panels=2,
     )

@@ -56,8 +56,9 @@ def why_unfair(groups: pd.DataFrame) -> str:
         return ""
     missed = unfair.dropna(subset=["control_ratio"])
     sets = [
-        f"{count(int(row.controls), 'set')} {limits(row.control_ratio_low, row.control_ratio_high, 2)} times as large"
+        f"{count(int(row.controls), 'set')} {size} times as large"
         for row in records(missed)
+        for size in [limits_of(pd.Series([row.control_ratio_low, row.control_ratio_high]))]
     ]
     closest = f": the closest are {listed(sets)}" if sets else ""
     return f"{count(len(unfair), 'mechanism')} {'has' if len(unfair) == 1 else 'have'} no fair control{closest}."
@@ -65,9 +66,9 @@ def why_unfair(groups: pd.DataFrame) -> str:
 
 def family(groups: pd.DataFrame) -> str:
     """Return over which tests a mechanism's claim is corrected."""
-    domains = listed(sorted(set(groups["domain"])))
+    domains = listed(list(dict.fromkeys(groups["domain"])))
     return (
-        f"Corrected over all {count(groups['target'].nunique(), 'mechanism')} on {domains} images together, against"
+        f"Corrected over {count(groups['target'].nunique(), 'mechanism')} on {domains} images together, against"
         " zero and against controls."
     )
 

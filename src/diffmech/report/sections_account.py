@@ -1,6 +1,7 @@
 """The causal account on the page: per mechanism, whether it matters, when, and for which attributes."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -23,7 +24,12 @@ READ_ATTRIBUTES = (
     " Attributes: what changes in images that are sampled again from the same noise without these heads, as the median"
     " change of the probability, by a classifier, of the attribute, or of what was asked for (with it or without it)."
 )
-CORRECTED = " All p-values are corrected over mechanisms and both kinds of images."
+CORRECTED = " The p-values of effects are corrected over mechanisms and both kinds of images."
+CORRECTED_ATTRIBUTES = (
+    " Those of attributes are corrected over all changes on one kind of images: mechanisms, windows and attributes,"
+    " what was asked for and the attribute itself. Such a p-value counts how many images go either way, by however"
+    " little: the share of verdicts that flip says how much that is."
+)
 COLUMNS = [
     *["mechanism", "images", "over all timesteps", "effect of removing it", "matched heads", "when"],
     "attributes that change",
@@ -45,7 +51,8 @@ def account(context: Context) -> str:
     shifted = effect_title(context.tables.effects).startswith("output")
     what = "shifts the output" if shifted else "raises the loss"
     read = f"{READ.format(what=what)}{READ_ATTRIBUTES if judged else ''}{CORRECTED}"
-    parts = [markup.paragraph(_causal_sentence(table)), markup.paragraph(read)]
+    read += CORRECTED_ATTRIBUTES if judged else ""
+    parts = [markup.paragraph(_causal_sentence(table, context.tables.domains)), markup.paragraph(read)]
     ran = context.ablated_timesteps
     if not idle.all():
         rows = [_row(row, ran)[: len(columns)] for row in records(table[~idle])]
@@ -56,7 +63,7 @@ def account(context: Context) -> str:
     return markup.section("account", title, *parts)
 
 
-def _causal_sentence(table: pd.DataFrame) -> str:
+def _causal_sentence(table: pd.DataFrame, domains: Sequence[str]) -> str:
     total, causal = table["mechanism"].nunique(), table.loc[table["verdict"] == CAUSAL, "mechanism"].nunique()
     said = (
         f"{causal} of {count(total, 'mechanism')} can be called causal on at least one kind of image."
@@ -66,7 +73,7 @@ def _causal_sentence(table: pd.DataFrame) -> str:
     judged = table[table["attributes"] != UNKNOWN]
     if judged.empty:
         return f"{said} No classifier judged what sampled images show."
-    of = listed(sorted(set(judged["domain"])))
+    of = listed([domain for domain in domains if domain in set(judged["domain"])])
     beyond = judged.loc[judged["attributes_beyond"].fillna("") != "", "mechanism"].nunique()
     if beyond:
         return (
@@ -88,9 +95,11 @@ def _causal_sentence(table: pd.DataFrame) -> str:
         )
     elif why - {NOT_BEYOND}:
         reason += ", where that could be told"
+    flips = changed.loc[changed["attributes_flipped"].fillna("") != "", "mechanism"].nunique()
+    flip = f"without {flips} of them a verdict on it flips" if flips else "no verdict on it flips"
     return (
-        f"{said} Without {count(changed['mechanism'].nunique(), 'mechanism')} at least one judged attribute of sampled"
-        f" {of} images changes; {reason}."
+        f"{said} Without {count(changed['mechanism'].nunique(), 'mechanism')} the probability of at least one judged"
+        f" attribute of sampled {of} images moves in one direction; {flip}; {reason}."
     )
 
 
@@ -121,6 +130,8 @@ def _attributes(row: Any) -> str:
     what = f"{row.attribute}{' as asked for' if row.attribute_measure == 'asked' else ''}"
     change, low, high = map(_signed, (row.attribute_change, row.attribute_low, row.attribute_high))
     text = f"{what} {change} ({low} to {high}), {p_value(row.attribute_p_holm)}"
+    flipped = row.attribute_flipped
+    text += f", {number(100 * flipped, 2)} % of verdicts flip" if flipped > 0 else ", no verdict flips"
     if pd.notna(row.attribute_control_low):
         text += f"; matched heads {_signed(row.attribute_control_low)} to {_signed(row.attribute_control_high)}"
     text += f", {row.attribute_verdict}"
@@ -129,5 +140,7 @@ def _attributes(row: Any) -> str:
 
 
 def _signed(change: float) -> str:
-    """Return a change of a probability, to the percent."""
-    return "0" if abs(change) < 0.005 else f"{change:+.2f}".replace("-", "−")
+    """Return a change of a probability, to the percent, or what it is where that is less than one."""
+    if abs(change) >= 0.005:
+        return f"{change:+.2f}".replace("-", "−")
+    return f"{'+' if change > 0 else ''}{number(change, 2)}"

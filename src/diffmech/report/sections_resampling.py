@@ -1,6 +1,8 @@
 """The chapter on whole images: the same seeds drawn again with each mechanism removed. Ours."""
 
 import json
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,27 +30,40 @@ def resampling(context: Context) -> str:
     if frame.empty:
         return markup.section("resampling", "What becomes of whole images", *reasons)
     names, settings = mechanism_names(context.tables), context.config.resampling
+    run, sampled = int(frame["controls"].fillna(0).max()), sampled_domains(frame, context.tables.domains)
     alpha, shown = context.config.ablation.alpha, question(whole_mechanisms(frame, names))
     steps, guidance = settings.steps or context.config.sampling.steps, settings.guidance
     guided = context.config.sampling.guidance if guidance is None else guidance
-    what = "the mean of what they write over the clean images" if settings.method == "mean" else "nothing"
+    what = "the mean of what they write while nothing is removed" if settings.method == "mean" else "nothing"
     judged = whole_mechanisms(frame, names)["kind"].isin(QUESTIONS).any()
     attributes = [
         "<h3>Which attributes go</h3>",
         context.chart(
             "resampling_attributes",
             f"How much surer (orange) or less sure (blue) the judge is that an attribute is {QUESTIONS[shown]} when a"
-            " mechanism is removed: the median over images. A dot marks a change that differs from zero, a diamond one"
-            f" that also beats its matched controls (level {alpha:g}, corrected). {judge_sentence(context)}",
+            " mechanism is removed: the median over {sampled}images. A dot marks a change that differs from zero"
+            f"{', a diamond one that also beats its matched controls' if run >= draws_needed(alpha) else ''} (level"
+            f" {alpha:g}, corrected). {judge_sentence(context)}",
         ),
         *[markup.paragraph(sentence, "quiet") for sentence in sight_sentences(frame, alpha)],
-        markup.paragraph(power_sentence(int(frame["controls"].fillna(0).max()), alpha), "quiet"),
+        markup.paragraph(power_sentence(run, alpha), "quiet"),
     ]
     read = (
-        f"The same {int(frame['n'].max())} seeds were sampled again in {steps} steps"
+        f"The same {int(frame['n'].max())} seeds of {sampled}images were sampled again in {steps} steps"
         f"{guidance_words(context.tables, context.config, guided)}, each time with"
-        f" the heads of one mechanism replaced by {what}, at the same step. Beside each stand"
-        f" {count(int(frame['controls'].fillna(0).max()), 'matched random set')} of as many other heads."
+        f" the heads of one mechanism replaced by {what}, at the same step."
+    )
+    read += (
+        f" Beside each stand {count(run, 'matched random set')} of as many other heads, where such sets exist."
+        if run
+        else " No other heads were removed beside them."
+    )
+    apart = (
+        "; and by how much the Fréchet distance to such images of other seeds exceeds that of the images with nothing"
+        " removed; 0 = no farther than they. The distance has no interval, since none holds with few images, which"
+        " make both distances too large"
+        if (frame["measure"] == "fd").any()
+        else ""
     )
     return markup.section(
         "resampling",
@@ -62,10 +77,8 @@ def resampling(context: Context) -> str:
         "<h3>How far images move</h3>",
         context.chart(
             "resampling_measures",
-            "Likeness to the clean image of the same seed, 1 = unchanged; and by how much the Fréchet distance"
-            " to clean images of other seeds exceeds that of the clean images themselves; 0 = no farther than they."
-            " Lines are intervals over seeds; the distance has none, since none holds with few images, which make both"
-            " distances too large. Grey: the range of matched controls.",
+            f"Likeness to the image of the same seed with nothing removed, 1 = unchanged{apart}. Lines are intervals"
+            f" over seeds.{' Grey: the range of matched controls.' if run else ''}",
         ),
     )
 
@@ -77,8 +90,8 @@ def finding_sentence(frame: pd.DataFrame, names: dict[str, str], alpha: float) -
     if judged.empty:
         lowest = table[table["kind"] == "ssim"].sort_values("effect").iloc[0]
         return (
-            f"Images change most without {lowest['name']}: their likeness to the clean ones falls to"
-            f" {interval(lowest['effect'], lowest['low'], lowest['high'])}; nothing judged what they show."
+            f"The lowest estimate of likeness to the images with nothing removed is {_likeness(lowest)}; no comparison"
+            " of mechanisms was tested, and nothing judged what the images show."
         )
     judged = judged.assign(claim=[claim(row, alpha) for row in records(judged)])
     hits = judged[judged["claim"] != CLAIMS[2]]
@@ -98,8 +111,12 @@ def finding_sentence(frame: pd.DataFrame, names: dict[str, str], alpha: float) -
         f" {p_value(top['p_control_adjusted'])} after correction"
         if pd.notna(top["control_mean"])
         else "no other heads were run that match it"
+        if judged["controls"].fillna(0).max() > 0
+        else "no other heads were removed beside it"
     )
     enough = int(judged["controls"].fillna(0).max()) >= draws_needed(alpha)
+    idle = int((hits["flipped"] == 0).sum())
+    flips = f" In {idle} of these no verdict flips." if idle else ""
     told = (
         f", {len(beaten)} of them {'beats' if len(beaten) == 1 else 'beat'} the controls"
         if enough
@@ -107,9 +124,20 @@ def finding_sentence(frame: pd.DataFrame, names: dict[str, str], alpha: float) -
     )
     return (
         f"Without {top['name']}, the judge is {change} percentage points {'more' if sign > 0 else 'less'} sure of"
-        f" {top['attribute']}{shown}, in the median of {int(top['n'])} images; {controls}."
-        f" {len(hits)} of {count(len(judged), 'change')} differ from zero{told}."
+        f" {top['attribute']}{shown}, in the median of {int(top['n'])} {top['domain']} images; {controls}."
+        f" {len(hits)} of {count(len(judged), 'change')} {'differs' if len(hits) == 1 else 'differ'} from"
+        f" zero{told}.{flips}"
     )
+
+
+def _likeness(row: Any) -> str:
+    return f"{interval(row['effect'], row['low'], row['high'])}, without {row['name']} ({row['domain']} images)"
+
+
+def sampled_domains(frame: pd.DataFrame, domains: Sequence[str]) -> str:
+    """Return the domains of a study that were sampled, with a space behind; nothing where images are of none."""
+    names = listed([domain for domain in domains if (frame["domain"] == domain).any()])
+    return f"{names} " if names else ""
 
 
 def sight_sentences(frame: pd.DataFrame, alpha: float) -> list[str]:
@@ -135,6 +163,11 @@ def sight_sentences(frame: pd.DataFrame, alpha: float) -> list[str]:
 
 def power_sentence(controls: int, alpha: float) -> str:
     """Return what so many controls can show."""
+    if not controls:
+        return (
+            "No other heads were removed (resampling.controls), so it cannot be told whether an attribute changes by"
+            f" more than without as many other heads: level {alpha:g} takes {draws_needed(alpha)} sets of them."
+        )
     least = 1 / (1 + controls)
     if controls >= draws_needed(alpha):
         return (

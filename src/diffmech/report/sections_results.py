@@ -8,7 +8,7 @@ from diffmech.report import markup
 from diffmech.report.artifacts import effect_title
 from diffmech.report.context import Context
 from diffmech.report.controls import COLUMNS as BALANCE
-from diffmech.report.controls import balance_rows
+from diffmech.report.controls import balance_rows, limits_of
 from diffmech.report.findings import Finding, mechanism_names
 from diffmech.report.naming import name_of, own_p, own_probe
 from diffmech.report.pictures import Example, mechanism_examples
@@ -219,8 +219,8 @@ def ablation(context: Context, finding: Finding) -> str:
         f" inputs. The effect is the {effect_title(context.tables.effects)}. The thick grey bar beside a mechanism is"
         " the range of its controls: as many other heads, none of its own, that the removal moves as far, on the same"
         " images. A diamond marks an effect that exceeds them, and that random choices of as many heads, its own"
-        " among them, do not reach by what each head does alone. Heads and layers have no controls: too few others are"
-        " left to choose from, and their grey bar, the range of all others of their kind, is a yardstick and no test."
+        " among them, do not reach by what each head does alone. Beside single heads and layers no controls were run:"
+        " their grey bar, the range of all others of their kind, is a yardstick and no test."
         f" All marks hold at level {alpha}, corrected over all mechanisms, heads or layers of both kinds of images."
     )
     groups = context.tables.effects
@@ -236,9 +236,8 @@ def ablation(context: Context, finding: Finding) -> str:
     shift = context.tables.effects
     shift = shift[(shift["timestep"] == "all") & (shift["method"] == context.method)]
     far = (
-        f"Replaced outputs lie {number(shift['off_distribution'].min(), 2)} to"
-        f" {number(shift['off_distribution'].max(), 2)} of their own size away from the original ones; the farther, the"
-        " more an effect may come from an unnatural input and not from missing work."
+        f"Replaced outputs lie {limits_of(shift['off_distribution'])} of their own size away from the original ones;"
+        " the farther, the more an effect may come from an unnatural input and not from missing work."
     )
     return markup.section(
         "ablation",

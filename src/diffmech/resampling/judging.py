@@ -62,7 +62,7 @@ def open_panel(resampling: ResamplingConfig, judge_file: Path | str | None, *, d
     features: Reader | None = None
     if resampling.features == "judge":
         if judge is None:
-            absent.append(f"Frechet and kernel distance: no trained judge gives features ({why})")
+            absent.append(f"Frechet and kernel distance: no trained judge gives features (resampling.features); {why}")
         else:
             features = lambda images: judge.sees(images)[0]  # noqa: E731
     elif resampling.features == "clip":
@@ -78,7 +78,7 @@ def open_panel(resampling: ResamplingConfig, judge_file: Path | str | None, *, d
         attributes = tuple(resampling.text_attributes)
         logits = clip.judging(list(resampling.text_attributes.values()))
     elif judge is None:
-        absent.append(f"attributes: nothing judges them ({why})")
+        absent.append(f"attributes: nothing judges them; {why}")
     else:
         attributes = _chosen(judge, resampling.attributes)
         columns = [judge.attributes.index(name) for name in attributes]
@@ -99,7 +99,7 @@ def open_panel(resampling: ResamplingConfig, judge_file: Path | str | None, *, d
 
 def _trained(judge_file: Path | str | None, device: str) -> tuple[Judge | None, str]:
     if judge_file is None:
-        return None, "prompts ask for no drawn attributes; name a CLIP model and text_attributes"
+        return None, "prompts name no attributes; name a CLIP model and text_attributes"
     try:
         return read_judge(Path(judge_file), device=device), ""
     except ModelError as error:

@@ -40,7 +40,7 @@ def change(target: str, measure: str, value: float, p: float, domain: str = "syn
         **{"domain": domain, "group": "mechanisms", "target": target, "window": "all", "measure": measure},
         **{"effect": value, "low": value - 0.1, "high": value + 0.1, "p_zero_holm": p},
         **{"control_low": -0.1, "control_high": 0.1, "p_control_adjusted": 0.3},
-        **{"control_ratio": 1.0, "controls": 20, "controls_fair": True},
+        **{"control_ratio": 1.0, "controls": 20, "controls_fair": True, "flipped": 0.25},
     }
 
 
@@ -78,6 +78,15 @@ def test_an_attribute_is_the_mechanisms_only_beyond_enough_fair_controls(control
     assert row.loc[0, "attribute_verdict"] == expected
     assert row.loc[0, "attributes_beyond"] == ("hat" if expected == BEYOND else "")
     assert row.loc[0, "attributes"] == "hat"
+
+
+def test_a_change_of_next_to_nothing_stands_beside_the_verdicts_that_it_flips() -> None:
+    small = change("self-1", "asked:hat", -6e-8, 0.05) | {"flipped": 0.0}
+    row = told([effect("self-1", 9, 0.01, CAUSAL, "synthetic")], [], [small]).iloc[0]
+    assert (row["attributes"], row["attributes_flipped"], row["attribute_flipped"]) == ("hat", "", 0.0)
+    both = [small, change("self-1", "asked:glasses", -0.2, 0.01)]
+    row = told([effect("self-1", 9, 0.01, CAUSAL, "synthetic")], [], both).iloc[0]
+    assert (row["attributes"], row["attributes_flipped"], row["attribute_flipped"]) == ("glasses hat", "glasses", 0.25)
 
 
 def test_when_is_the_window_with_the_largest_effect_that_can_be_told_from_zero() -> None:

@@ -1,5 +1,6 @@
 """Held-out loss, the judge of generated images, and the precision of training."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from diffmech.data.store import open_dataset
 from diffmech.errors import ConfigError, ModelError
 from diffmech.models.denoiser import Condition
 from diffmech.models.heldout import denoising_losses, heldout_loss
-from diffmech.models.judge import make_judge, read_judge, train_judge, trained_faces
+from diffmech.models.judge import _why_absent, make_judge, read_judge, train_judge, trained_faces
 from diffmech.models.load import load_denoiser
 from diffmech.models.precision import mixed_precision
 from diffmech.models.recognition import check_recognition, wilson_interval
@@ -76,7 +77,7 @@ def test_unknown_attributes_are_refused(
 ) -> None:
     judge, recognition = tmp_path / "judge.safetensors", RecognitionConfig(attributes=["wings"])
     make_judge(trained, judge, recognition=recognition, images=images_config, runtime=quiet)
-    with pytest.raises(ModelError, match=r"none of recognition\.attributes \['wings'\]"):
+    with pytest.raises(ModelError, match=r"recognition\.attributes names wings, of which .* knows none; name some of"):
         check_recognition(
             trained,
             judge,
@@ -85,6 +86,17 @@ def test_unknown_attributes_are_refused(
             sampling=SamplingConfig(),
             runtime=quiet,
         )
+
+
+def test_what_gives_a_judge_is_possible_for_the_denoiser_and_names_no_other_images() -> None:
+    told_nothing = _why_absent(["hat"], [], [])
+    assert told_nothing == (
+        "the denoiser is told no attributes of an image; a CLIP model can judge some (resampling.clip and"
+        " resampling.text_attributes)"
+    )
+    for said in (_why_absent(["one"], ["one", "two"], ["one"]), _why_absent(["hat"], ["one", "two"], [])):
+        assert "a CLIP model can judge some" in said
+        assert not re.search(r"face|drawn|glasses|\[|name some of", said)
 
 
 def test_a_judge_that_was_written_judges_as_before(

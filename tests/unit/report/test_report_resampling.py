@@ -1,14 +1,61 @@
 """The chapter on whole images names its tests, and says what so many images can show."""
 
-import pandas as pd
+from dataclasses import replace
 
+import numpy as np
+import pandas as pd
+from small_study import study_config
+
+from diffmech.report.context import Context
 from diffmech.report.findings import mechanism_names
-from diffmech.report.sections_resampling import finding_sentence, sight_sentences
+from diffmech.report.sections_resampling import finding_sentence, resampling, sight_sentences
 
 
 def test_a_change_is_told_as_the_median_of_images(found):
     sentence = finding_sentence(found[2].resampling, mechanism_names(found[2]), 0.05)
-    assert "less sure of glasses as asked for, in the median of 16 images" in sentence
+    assert "less sure of glasses as asked for, in the median of 16 synthetic images" in sentence
+
+
+def section_of(study, frame: pd.DataFrame) -> str:
+    charts = {name: {} for name in ("resampling_attributes", "resampling_measures")}
+    page = resampling(Context(study[1], replace(study[2], resampling=frame), study_config(), charts))
+    return page.replace("\u00a0", " ").replace("&nbsp;", " ")
+
+
+def test_without_controls_nothing_is_said_of_controls(found):
+    ends = dict.fromkeys(("control_mean", "control_low", "control_high", "p_control", "p_control_adjusted"), np.nan)
+    alone = found[2].resampling.assign(**ends, controls=np.nan, controls_fair=False)
+    page = section_of(found, alone)
+    assert "No other heads were removed beside them." in page
+    assert "No other heads were removed (resampling.controls), so it cannot be told whether" in page
+    for never in ("no matched random sets", "matched controls", "diamond", "they show what as many"):
+        assert never not in page, never
+    beside = section_of(found, found[2].resampling)
+    assert "20 matched random sets of as many other heads" in beside
+    assert "a diamond one that also beats its matched controls" in beside
+    assert "Grey: the range of matched controls." in beside
+
+
+def test_a_distance_that_was_not_measured_has_no_caption_and_sampled_images_have_a_domain(found):
+    frame = found[2].resampling
+    assert "Fréchet" in section_of(found, frame)
+    without = section_of(found, frame[~frame["measure"].isin(["fd", "kid"])])
+    assert "Fréchet" not in without
+    assert "The same 16 seeds of synthetic images were sampled again" in without
+
+
+def test_the_lowest_likeness_is_an_estimate_that_nothing_was_tested_against(found):
+    frame = found[2].resampling
+    sentence = finding_sentence(frame[~frame["measure"].str.contains(":")], mechanism_names(found[2]), 0.05)
+    assert sentence.startswith("The lowest estimate of likeness to the images with nothing removed is 0.600 (0.550 to")
+    assert "change most" not in sentence
+    assert "no comparison of mechanisms was tested" in sentence
+
+
+def test_changes_in_one_direction_that_flip_no_verdict_are_counted(found):
+    sentence = finding_sentence(found[2].resampling.assign(flipped=0.0), mechanism_names(found[2]), 0.05)
+    assert "1 of 4 changes differs from zero" in sentence
+    assert sentence.endswith("In 1 of these no verdict flips.")
 
 
 def test_what_so_many_images_can_show_is_said(found):

@@ -81,7 +81,7 @@ def test_grey_images_are_looked_at_in_three_channels(clip_folder: Path) -> None:
     grey = pictures(2, 1)
     assert_same_up_to_rounding(panel.features(grey), panel.features(grey.expand(-1, 3, -1, -1)))
     assert panel.attributes == ()
-    assert panel.absent[0].startswith("attributes: nothing judges them (prompts ask for no drawn attributes")
+    assert panel.absent[0].startswith("attributes: nothing judges them; prompts name no attributes")
 
 
 class Means(nn.Module):
