@@ -28,8 +28,9 @@ from diffmech.report.published import published
 from diffmech.report.wording import VARIANTS, attention, count, interval, limits, listed, number, p_value
 from diffmech.statistics.reach import images_needed
 
-# "cannot be told": no outcome could have been called found; what it would take is said. "no fair control": nothing to
-# compare with. "caution": no question of found or not.
+# "cannot be told": the data cannot decide it, by too few images, copies or controls or by an interval that holds both
+# answers; what it would take is said. "no fair control": nothing to compare with. "caution": no question of found or
+# not.
 Verdict = Literal["found", "not found", "cannot be told", "no fair control", "caution"]
 
 
@@ -325,7 +326,8 @@ def complexity_finding(tables: Tables, alpha: float, copies: int, permutations: 
             f"By {measures(table[by_labels & ~has_null])} the domains differ more than shuffled labels do; whether"
             " training made that difference cannot be told."
         )
-    details.append(f"Published, by a definition that is not known: {quoted['value']} ± {quoted['error']}.")
+    of = tables.references["papers"][quoted["paper"]]["images"]
+    details.append(f"Published, of {of}, by a definition that is not known: {quoted['value']} ± {quoted['error']}.")
     question = f"Do {first} and {second} images use circuits of different size?"
     family = (
         f"Corrected over {count(len(table), 'measure')}: Holm against shuffled labels, the largest distance of any of"

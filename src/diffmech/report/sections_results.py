@@ -304,7 +304,14 @@ def published(context: Context) -> str:
         unit = "" if entry["unit"] == "ratio" else f" {entry['unit']}"
         value = f"{entry['value']:g} ± {entry['error']:g}{unit}" if "value" in entry else f"{low:g} to {high:g}{unit}"
         paper = references["papers"][entry["paper"]]
-        rows.append([entry["name"], value, measured.get(entry["key"], "not measured"), paper["citation"]])
+        rows.append(
+            [
+                entry["name"],
+                f"{value} ({paper['images']})",
+                measured.get(entry["key"], "not measured"),
+                paper["citation"],
+            ]
+        )
     definitions = [
         [entry["name"], " ".join([entry["text"], entry.get("note", "")]).strip(), f"source: {entry['source']}"]
         for entry in references["definitions"]

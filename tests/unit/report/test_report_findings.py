@@ -20,6 +20,7 @@ from diffmech.report.findings import (
     share_of_bound,
 )
 from diffmech.report.published import measured_counterparts
+from diffmech.report.wording import number
 
 
 def answers(tables):
@@ -338,6 +339,20 @@ def test_published_figures_stand_beside_what_was_measured(found, null):
     assert float(parts[1].split()[0]) < np.log(5) < float(parts[0].split()[1])
     assert measured["ablation_degradation"].endswith("(mean ablation of mechanisms)")
     assert measured_counterparts(null[2], "mean")["entropy_texture"] == "no head earned the label texture"
+
+
+def test_a_label_that_heads_earn_in_one_domain_is_not_said_to_be_earned_by_none(found):
+    """The card said semantic on synthetic images, and the table beside the published figure that no head was."""
+    tables = found[2]
+    semantic = tables.mechanisms["label"] == "semantic"
+    table = tables.mechanisms[~semantic]
+    told = measured_counterparts(replace(tables, mechanisms=table), "mean")["entropy_semantic"]
+    assert told.startswith("no head earned the label semantic in both domains; on synthetic images alone cross-attent")
+    assert "mean over 9 heads" in told
+    cells = table[table["label_second"] == "semantic"]
+    entropy = tables.entropy[tables.entropy["domain"] == "synthetic"].merge(cells[cells["confirmed_second"]], on="head")
+    inside = entropy["timestep"].between(entropy["phase_first"], entropy["phase_last"])
+    assert f"alone cross-attention {number(entropy.loc[inside, 'entropy'].mean())} nats" in told
 
 
 def test_with_too_few_untrained_copies_nothing_is_put_down_to_the_images(found):
