@@ -34,7 +34,7 @@ from diffmech.mechanisms.labels import UNASSIGNED, name_mechanisms
 ALPHA, MOST = 0.05, 0.06
 DOMAINS = ("first", "second")
 EFFECTS = (3.0, 4.0, 5.0)
-IMAGES, COPIES = 16, 19
+IMAGES, COPIES, CONTROLS = 12, 19, 19  # those of config.yaml
 TEXT = np.dtypes.StringDType()
 
 Generator = np.random.Generator
@@ -142,16 +142,21 @@ def targets_of(rng: Generator, count: int) -> list[Target]:
 def ablation(rng: Generator, null: str, effect: float) -> bool:
     """Return whether any mechanism is called causal. Heads matter, in proportion to how far they are moved or not at
     all, or hardly in common between domains; to which mechanism a head belongs says nothing of it."""
-    settings = AblationConfig(methods=["mean"], draws=20, permutations=1000, controls=40)
+    settings = AblationConfig(methods=["mean"], draws=20, permutations=1000, controls=CONTROLS)
     targets = targets_of(rng, 8)
-    sizes = rng.lognormal(0, 0.25, len(HEADS))
+    # how far each head is moved: alike in both domains and at all timesteps, give or take
+    own_size = rng.lognormal(0, 0.25, len(HEADS)) * rng.lognormal(0, 0.1, (2, len(TIMESTEPS), len(HEADS)))
+    sizes = np.sqrt(np.square(own_size).mean(axis=1))  # (domain, head)
     worth = rng.lognormal(0, 0.8, (1 if null != "domains differ" else 2, len(HEADS)))
-    worth = np.broadcast_to(worth * (sizes**2 if null == "size matters" else 1), (2, len(HEADS)))
+    worth = worth * (sizes**2 if null == "size matters" else np.ones((2, 1)))
     if null == "heads do nothing":
         worth = np.zeros((2, len(HEADS)))
-    moved = {timestep: dict(zip(HEADS, sizes.tolist(), strict=True)) for timestep in TIMESTEPS}
+    moved = [
+        {step: dict(zip(HEADS, row.tolist(), strict=True)) for step, row in zip(TIMESTEPS, of_domain, strict=True)}
+        for of_domain in own_size
+    ]
     matched = [
-        matched_controls(target, SITES, moved, count=settings.controls, needed=19, seed=int(rng.integers(2**31)))
+        matched_controls(target, SITES, *moved, count=settings.controls, needed=19, seed=int(rng.integers(2**31)))
         for target in targets
     ]
     everything = [*targets, *(control for each in matched for control in each.controls)]
@@ -176,7 +181,8 @@ def ablation(rng: Generator, null: str, effect: float) -> bool:
             factor = factor + images * of_target * max(boost[fair[0]], 0) / members[fair[0]].sum(axis=1).mean()
         for store, sets, of in ((own, members, everything), (single, alone, heads)):
             noise = rng.normal(0, 0.1, (len(of), IMAGES, len(TIMESTEPS)))
-            store.append(stored(of, sets, np.einsum("rth,ih->rit", sets, factor) + noise, clean, sizes, matched))
+            raised = np.einsum("rth,ih->rit", sets, factor) + noise
+            store.append(stored(of, sets, raised, clean, own_size[domain], matched))
     table = effects_of_group(
         dict(zip(DOMAINS, own, strict=True)),
         "mechanisms",
@@ -204,7 +210,7 @@ def stored(of, members, raised, clean, sizes, matched) -> xr.Dataset:
         "control_of": ("target", np.array([target.control_of for target in of], dtype=TEXT)),
         "kind": ("target", np.array([kinds[min(t.heads()).site] for t in of], dtype=TEXT)),
         "heads": ("target", np.array([len(target.heads()) for target in of])),
-        "size": (("target", "timestep"), np.sqrt(members @ sizes**2)),
+        "size": (("target", "timestep"), np.sqrt(np.einsum("rth,th->rt", members, sizes**2))),
     }
     if len(own) < len(of):
         found |= {

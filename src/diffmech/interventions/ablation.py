@@ -120,9 +120,12 @@ def ablation_targets(
     if group != "mechanisms" or heads_csv is None:
         raise ConfigError(f"ablation.groups: {group!r} needs a table of heads, or is none of heads, layers, mechanisms")
     targets = mechanisms(heads_csv, sites)
-    sizes = {t: references.displacements(ablation.methods[0], t, sites) for t in references.timesteps}
+    sizes = [
+        {t: references.displacements(ablation.methods[0], t, sites, domain) for t in references.timesteps}
+        for domain in references.domains
+    ]
     count, needed = ablation.controls, draws_needed(ablation.alpha)
-    matched = [matched_controls(target, sites, sizes, count=count, needed=needed, seed=seed) for target in targets]
+    matched = [matched_controls(target, sites, *sizes, count=count, needed=needed, seed=seed) for target in targets]
     own = [replace(target, balance=found.balance) for target, found in zip(targets, matched, strict=True)]
     return own + [control for found in matched for control in found.controls]
 
@@ -145,7 +148,7 @@ def ablate_targets(
     references.check_apart(samples)
     result = _empty_result(sites, targets, samples, timesteps, ablation)
     for column, timestep in enumerate(timesteps):
-        moved = references.displacements(ablation.methods[0], timestep, sites)
+        moved = references.displacements(ablation.methods[0], timestep, sites, files.domain)
         for row, target in enumerate(targets):
             result["size"].values[row, column] = np.sqrt(sum(moved[head] ** 2 for head in target.heads_at(timestep)))
     work = {timestep: _work(targets, timestep, ablation) for timestep in timesteps}

@@ -14,7 +14,7 @@ import xarray as xr
 from diffmech.attention.sites import HeadId
 from diffmech.errors import StoreError
 from diffmech.interventions.relabelling import own_heads, relabellings, sums_over_sets
-from diffmech.interventions.targets import EACH
+from diffmech.interventions.targets import EACH, each_timestep_alike
 from diffmech.randomness import generator
 
 CHOICES = 4000
@@ -38,7 +38,9 @@ def sums_over_choices(
     first = next(iter(heads.values()))
     columns = [str(name) for name in first["target"].values]
     raised = [_raised(data, spans) for data in heads.values()]
-    squares = np.square(first["size"].transpose("timestep", "target").values)
+    squares = [
+        each_timestep_alike(np.square(data["size"].transpose("timestep", "target").values)) for data in heads.values()
+    ]
     found = []
     for target, pool, name in zip(members, pools, names, strict=True):
         chosen = _membership(target, columns)
@@ -73,9 +75,15 @@ def _groups(data: xr.Dataset, columns: Sequence[str], pool: str) -> np.ndarray:
     return np.array([str(kind) if pool == "kind" else "any" for kind in data["kind"].values])
 
 
-def _choices(members: np.ndarray, groups: np.ndarray, squares: np.ndarray, source: np.random.Generator) -> np.ndarray:
+def _choices(
+    members: np.ndarray, groups: np.ndarray, squares: Sequence[np.ndarray], source: np.random.Generator
+) -> np.ndarray:
+    """Return random choices of heads that are, in every domain, of the size of the target."""
     picks = relabellings(members, groups, CHOICES, source, disjoint=False)
     assert picks is not None  # a group holds its own heads
     own = own_heads(members)[None]
-    size, goal = (np.log(np.maximum(sums_over_sets(members, each, squares), 1e-30)) / 2 for each in (picks, own))
-    return picks[np.abs(size - goal) <= math.log(EACH)]
+    alike = np.ones(len(picks), dtype=bool)
+    for of_domain in squares:
+        size, goal = (np.log(np.maximum(sums_over_sets(members, each, of_domain), 1e-30)) / 2 for each in (picks, own))
+        alike &= np.abs(size - goal) <= math.log(EACH)
+    return picks[alike]

@@ -29,6 +29,8 @@ HELPS, NOTHING = "helps when removed", "no effect found"
 UNTOLD, UNFAIR = "cannot be told", "no fair control"
 # Of heads and layers, which have no controls.
 DIFFERS = "differs from zero"
+# Of mechanisms without a head at the timesteps in question.
+NOT_REMOVED = "not removed"
 
 # A p-value that is a sum of fractions may exceed the level that it equals by rounding.
 ROUNDING = 1e-9
@@ -61,10 +63,11 @@ def decide(
     """Return what may be claimed of every target in every domain (and window: any further axes). All is one family.
 
     `effects` (target, domain, ...); `changes` of each domain (image, target, ...), the paired changes of the loss;
-    `controls` of each target (draw, domain, ...), on the same images, None for heads and layers, which have none;
-    `fair` (target,), whether the controls match their target; `choices` of each target (1 + draw, domain, ...), the
-    sums of what single heads do, of the target first. Without choices only the controls are asked, whose rank holds its
-    level where effects of sets are exchangeable, not where those of heads are.
+    `controls` of each target (draw, domain, ...), on the same images, None for heads and layers, which have none, NaN
+    where they do not match their target in one domain or window; `fair` (target,), whether they match it on the whole;
+    `choices` of each target (1 + draw, domain, ...), the sums of what single heads do, of the target first. Without
+    choices only the controls are asked, whose rank holds its level where effects of sets are exchangeable, not where
+    those of heads are.
     """
     shape, domains = effects.shape, len(changes)
     values = effects.reshape(len(effects), -1)
@@ -83,7 +86,7 @@ def decide(
         draws = [each[1:] if len(own) else each[:0] for each, own in zip(sums, sets, strict=True)]
         own_heads, p_heads = _ranks(np.stack([each[0] for each in sums]), draws)
         # where no choice of heads was of the size of the target, nothing was shown
-        p_heads = np.where(np.isnan(p_heads) & np.isfinite(p_sets), 1.0, p_heads)
+        p_heads = np.where(np.isnan(p_heads) & np.isfinite(p_sets), 1.0, np.where(np.isnan(p_sets), np.nan, p_heads))
         p_own = np.fmax(p_own, np.where(np.isnan(own_heads) & np.isfinite(p_own), 1.0, own_heads))
     p_control = np.fmax(p_sets, p_heads)
     verdicts = np.empty(values.shape, dtype=object)
@@ -93,7 +96,7 @@ def decide(
             float(values[row, test]),
             float(p_zero_max[row, test]),
             float(p_control[row, test]),
-            fair=None if controls is None else bool(judged[row]),
+            fair=None if controls is None else bool(judged[row] and np.isfinite(sets[row][:, test]).all()),
             least_zero=smallest_sign_flip_p(images, permutations),
             least_control=smallest_rank_p(len(sets[row])),
             alpha=alpha,
@@ -141,5 +144,5 @@ def _ranks(values: np.ndarray, draws: Sequence[np.ndarray]) -> tuple[np.ndarray,
     alone = np.full(values.shape, np.nan)
     for row, one in enumerate(draws):
         if len(one):
-            alone[row] = rank_p(values[row], one)
+            alone[row] = np.where(np.isfinite(one).all(axis=0), rank_p(values[row], one), np.nan)
     return alone, joint_rank_p(values, draws)

@@ -45,11 +45,11 @@ class HeadSpan:
 
 @dataclass(frozen=True)
 class Balance:
-    """How well the controls of one target match it: what stands beside its verdict.
+    """How well the controls of one target match it, over all domains: what stands beside its verdict.
 
     `overlap` is the mean share of the target's heads that a control has too, `ratio` the geometric mean of the sizes of
-    the controls over that of the target, `low` and `high` the extremes of these ratios over controls, and over layers
-    where the pool is the same layers. Where nothing is `fair`, it is that of the closest sets, which are not run.
+    the controls over that of the target, `low` and `high` the extremes of these ratios over controls and domains, and
+    over layers where the pool is the same layers. Where nothing is `fair`, it is that of the closest sets, not run.
     """
 
     pool: str = ""
@@ -130,26 +130,29 @@ class Matched:
 def matched_controls(
     target: Target,
     sites: Sequence[AttentionSite],
-    sizes: Mapping[int, Mapping[HeadId, float]],
-    *,
+    *sizes: Mapping[int, Mapping[HeadId, float]],
     count: int,
     needed: int = 1,
     seed: int,
 ) -> Matched:
     """Return up to `count` random sets of other heads in the place of those of `target`, and their balance.
 
-    `sizes[timestep][head]` is how far the ablation moves the head's output, at all timesteps of the study, whichever
-    are ablated here. Fewer than `needed` sets are not fair. Draws depend on (seed, target, pool) alone. Raises
-    ConfigError for heads that `sites` lack.
+    `sizes`, one for each domain, say by timestep and head how far the ablation moves the head's output, at all
+    timesteps of the study, whichever are ablated here. A set matches where it does in every domain; there each timestep
+    counts alike, in units of its mean over heads. Fewer than `needed` sets are not fair. Draws depend on (seed, target,
+    pool) alone. Raises ConfigError for heads that `sites` lack.
     """
-    timesteps = sorted(sizes)
+    timesteps = sorted(sizes[0])
     heads = [HeadId(site.name, head) for site in sites for head in range(site.heads)]
     own = [target.heads_at(timestep) for timestep in timesteps]
     resolve_heads([str(head) for head in sorted(frozenset().union(*own) - frozenset(heads))], sites)
     members = np.array([[head in there for head in heads] for there in own], dtype=bool)
     if not members.any() or not count:
         return Matched([], Balance())
-    squares = np.array([[sizes[timestep][head] ** 2 for head in heads] for timestep in timesteps])
+    squares = [
+        each_timestep_alike(np.array([[of_domain[timestep][head] ** 2 for head in heads] for timestep in timesteps]))
+        for of_domain in sizes
+    ]
     best = Balance()
     for pool in POOLS:
         groups = pool_of_heads(heads, sites, pool)
@@ -158,9 +161,10 @@ def matched_controls(
         if picks is None:
             continue
         picks = distinct(members, groups, picks)
-        # (set, layer) in the pool of the same layers, else (set, 1)
-        parts = _log_ratios(members, picks, squares, groups if pool == "site" else None)
-        total = _log_ratios(members, picks, squares, None)[:, 0]
+        # (set, domain x layer) in the pool of the same layers, else (set, domain)
+        layers_of = groups if pool == "site" else None
+        parts = np.concatenate([_log_ratios(members, picks, each, layers_of) for each in squares], axis=1)
+        total = np.mean([_log_ratios(members, picks, each, None)[:, 0] for each in squares], axis=0)
         close = np.flatnonzero((np.abs(parts) <= math.log(EACH)).all(axis=1))
         chosen = close[_bracketing(parts[close], count)]
         off = np.abs(parts[chosen].mean(axis=0)) if len(chosen) else np.array([math.inf])
@@ -173,6 +177,12 @@ def matched_controls(
         if not best.sets or abs(math.log(balance.ratio)) < abs(math.log(best.ratio)):
             best = balance
     return Matched([], best)
+
+
+def each_timestep_alike(squares: np.ndarray) -> np.ndarray:
+    """Return squared sizes (timestep, head) in units of their mean over heads at each timestep."""
+    mean = squares.mean(axis=1, keepdims=True)
+    return np.divide(squares, mean, out=np.zeros_like(squares), where=mean > 0)
 
 
 def pool_of_heads(heads: Sequence[HeadId], sites: Sequence[AttentionSite], pool: str) -> np.ndarray:

@@ -195,6 +195,8 @@ def read_tables(inputs: ReportInputs) -> Tables:
     for table in (effects, heldout):
         table["timestep"] = table["timestep"].astype(str).str.removesuffix(".0")
     sites = sorted(entropy["site"].unique(), key=site_order)
+    by_domain = {name: read_table(getattr(inputs, name), name) for name in ("windows", "patching", "doses", "account")}
+    by_domain = {name: in_order(table, tuple(inputs.datasets)) for name, table in by_domain.items()}
     return Tables(
         domains=tuple(inputs.datasets),
         sites=tuple(sites),
@@ -208,18 +210,21 @@ def read_tables(inputs: ReportInputs) -> Tables:
         phases=read_table(inputs.phases, "phases"),
         clusters=read_table(inputs.clusters, "clusters"),
         mechanisms=read_table(inputs.mechanisms, "mechanisms"),
-        effects=effects,
-        windows=read_table(inputs.windows, "windows"),
-        patching=read_table(inputs.patching, "patching"),
-        doses=read_table(inputs.doses, "doses"),
+        effects=in_order(effects, tuple(inputs.datasets)),
         circuits={domain: read_circuit(path) for domain, path in inputs.circuits.items()},
-        resampling=read_table(inputs.resampling, "resampling"),
-        account=read_table(inputs.account, "account"),
+        resampling=in_order(read_table(inputs.resampling, "resampling"), tuple(inputs.datasets)),
         complexity=read_table(inputs.complexity, "complexity"),
         references=read_references(inputs.references),
         history=beside_weights(inputs, model, "history"),
         recognition=beside_weights(inputs, model, "recognition"),
+        **by_domain,
     )
+
+
+def in_order(table: pd.DataFrame, domains: Sequence[str]) -> pd.DataFrame:
+    """Return the table with its domains in the order of the study, else as it was."""
+    order = {domain: place for place, domain in enumerate(domains)}
+    return table.sort_values("domain", key=lambda names: names.map(order), kind="stable", ignore_index=True)
 
 
 def read_circuit(path: str | Path) -> Circuit:
@@ -279,6 +284,11 @@ def run_timesteps(effects: pd.DataFrame) -> list[float]:
 def largest(frame: pd.DataFrame, column: str) -> Any:
     """Return the row in which `column` is largest."""
     return frame.iloc[int(frame[column].to_numpy().argmax())]
+
+
+def farthest_from_zero(frame: pd.DataFrame, column: str) -> Any:
+    """Return the row in which `column` is largest in size, whatever its sign."""
+    return frame.iloc[int(frame[column].abs().fillna(-1).to_numpy().argmax())]
 
 
 def site_order(site: str) -> tuple[int, str, int]:

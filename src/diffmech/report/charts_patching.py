@@ -7,7 +7,7 @@ import altair as alt
 import pandas as pd
 
 from diffmech.config.patching import attribute_of
-from diffmech.report.artifacts import effect_title, largest, records
+from diffmech.report.artifacts import effect_title, farthest_from_zero, records
 from diffmech.report.drawing import (
     absent,
     dots,
@@ -18,7 +18,7 @@ from diffmech.report.drawing import (
     row_height,
     signed_cells,
 )
-from diffmech.report.wording import listed
+from diffmech.report.wording import count, listed
 
 MOST_TIMESTEPS = 6  # that are named one by one
 CURVES = 5  # heads whose dose-response is drawn
@@ -34,7 +34,7 @@ def windows_map(windows: pd.DataFrame, method: str, heads: tuple[str, ...], doma
     frame = frame.rename(columns={"target": "head", "effect_percent": "value"}).assign(
         panel=lambda rows: rows["domain"]
     )
-    top = largest(frame, "value")
+    top = farthest_from_zero(frame, "value")
     return _map(
         frame,
         heads,
@@ -46,9 +46,9 @@ def windows_map(windows: pd.DataFrame, method: str, heads: tuple[str, ...], doma
         ],
         description=(
             f"Heat map of the effect of removing each of {frame['head'].nunique()} heads in each of"
-            f" {frame['window'].nunique()} windows of timesteps, per domain. The largest is {top['value']:.3g} % for"
-            f" {top['head']} in the window {top['window']} on {top['domain']} images; {int(frame['significant'].sum())}"
-            f" of {len(frame)} cells differ from zero after correction."
+            f" {count(frame['window'].nunique(), 'window')} of timesteps, per domain. Farthest from zero is"
+            f" {top['value']:.3g} % for {top['head']} in the window {top['window']} on {top['domain']} images;"
+            f" {int(frame['significant'].sum())} of {len(frame)} cells differ from zero after correction."
         ),
     )
 
@@ -61,7 +61,7 @@ def patching_map(patching: pd.DataFrame, direction: str, heads: tuple[str, ...],
         return absent(f"No head was patched in the direction {direction}, or the two passes never differed.")
     frame = frame.rename(columns={"target": "head"}).assign(value=100 * frame["effect"], panel=panels(frame, domains))
     frame["low"], frame["high"] = 100 * frame["low"], 100 * frame["high"]
-    top = largest(frame, "value")
+    top = farthest_from_zero(frame, "value")
     what = DIRECTIONS[direction]
     return _map(
         frame,
@@ -74,9 +74,9 @@ def patching_map(patching: pd.DataFrame, direction: str, heads: tuple[str, ...],
         ],
         description=(
             f"Heat map of the share of the difference between two inputs that each of {frame['head'].nunique()} heads"
-            f" has {what} when it alone is patched, by window of timesteps. The largest is {top['value']:.3g} % for"
-            f" {top['head']} in the window {top['window']} ({top['panel']}); {int(frame['significant'].sum())} of"
-            f" {len(frame)} cells differ from zero after correction."
+            f" has {what} when it alone is patched, by window of timesteps. Farthest from zero is"
+            f" {top['value']:.3g} % for {top['head']} in the window {top['window']} ({top['panel']});"
+            f" {int(frame['significant'].sum())} of {len(frame)} cells differ from zero after correction."
         ),
     )
 
@@ -131,11 +131,12 @@ def patching_doses(patching: pd.DataFrame, domains: tuple[str, ...]) -> Any:
     columns = ["target", "panel", "dose", "effect", "low", "high", "straight"]
     chart = alt.layer(straight, lines, bars, points).properties(width=300, height=220)
     facets = in_panels(chart, "panel", frame[columns], list(dict.fromkeys(frame["panel"])))
-    top = largest(frame, "effect")
+    top = farthest_from_zero(frame, "effect")
     return finish(
         facets,
         f"Dose-response curves of {len(order)} heads: the share of the difference that is moved when part of the"
-        f" head's output is replaced, up to {top['effect']:.3g} % for {top['target']}. Dashed: straight lines.",
+        f" head's output is replaced, farthest from zero {top['effect']:.3g} % for {top['target']}. Dashed: straight"
+        " lines.",
         panels=2,
     )
 

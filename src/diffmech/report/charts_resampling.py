@@ -5,7 +5,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from diffmech.report.artifacts import largest, records
+from diffmech.report.artifacts import farthest_from_zero, records
 from diffmech.report.drawing import (
     absent,
     control_band,
@@ -90,11 +90,11 @@ def resampling_attributes(resampling: pd.DataFrame, alpha: float, names: dict[st
         .transform_filter("datum.mark")
     )
     layers = alt.layer(cells, marks)
-    top = largest(frame, "points")
+    top = farthest_from_zero(frame, "points")
     description = (
         f"Heat map of {frame['name'].nunique()} mechanisms by {frame['attribute'].nunique()} attributes: how removing a"
-        f" mechanism changes how surely an attribute is {QUESTIONS[shown]}. The largest change is {top['points']:.3g}"
-        f" percentage points, {top['attribute']} without {top['name']};"
+        f" mechanism changes how surely an attribute is {QUESTIONS[shown]}. The change farthest from none is"
+        f" {top['points']:.3g} percentage points, {top['attribute']} without {top['name']};"
         f" {int((frame['claim'] != CLAIMS[2]).sum())} of {len(frame)} changes differ from zero after correction."
     )
     height = max(60.0, 1.6 * row_height(len(order)) * len(order))

@@ -1,10 +1,11 @@
 """What the page says of matched controls: how well they match, the family of their tests, what could have been seen."""
 
+import math
 from typing import Any
 
 import pandas as pd
 
-from diffmech.interventions.decisions import CAUSAL, DIFFERS, HELPS, NOT_BEYOND, NOTHING, UNFAIR, UNTOLD
+from diffmech.interventions.decisions import CAUSAL, DIFFERS, HELPS, NOT_BEYOND, NOT_REMOVED, NOTHING, UNFAIR, UNTOLD
 from diffmech.report.artifacts import records
 from diffmech.report.wording import count, interval, limits, listed, number, p_value
 from diffmech.statistics.reach import draws_needed, units_needed
@@ -20,6 +21,7 @@ MARKS = {
     HELPS: ("helps when removed", "triangle-down"),
     NOTHING: ("no effect found", "cross"),
     UNTOLD: ("cannot be told", "triangle-up"),
+    NOT_REMOVED: ("not removed there", "stroke"),
 }
 
 COLUMNS = ["mechanism", "controls from", "sets", "heads shared", "size beside the target's", "other choices", "verdict"]
@@ -82,11 +84,17 @@ def sight(rows: pd.DataFrame, alpha: float) -> str:
         )
     said = f"Four times in five an effect is found where it is {limits_of(rows['smallest_effect'])} % or more"
     beyond = rows[rows["controls_fair"] & (rows["controls"] >= draws_needed(alpha))]
-    deviations = (beyond["smallest_effect_control"] - beyond["control_mean"]) / beyond["control_sd"]
-    if deviations.notna().any():
+    needed = beyond["smallest_effect_control"].dropna()
+    reachable = needed[needed.map(math.isfinite)]
+    if len(reachable):
         said += (
-            f", and is told from its controls where it is {limits_of(beyond['smallest_effect_control'])} % or more"
-            f" ({limits_of(deviations)} standard deviations above their mean)"
+            f", and exceeds the matched sets, beside those of all other mechanisms, where it is {limits_of(reachable)}"
+            " % or more; random choices of heads may ask for more"
+        )
+    if len(reachable) < len(needed):
+        said += (
+            f"; for {count(len(needed) - len(reachable), 'mechanism and domain pair')} no effect, however large, would"
+            " exceed them with so few sets (ablation.controls)"
         )
     return f"{said}."
 

@@ -1,5 +1,6 @@
 """The causal account on the page: per mechanism, whether it matters, when, and for which attributes."""
 
+import math
 from typing import Any
 
 import pandas as pd
@@ -103,7 +104,10 @@ def _row(row: Any, ran: list[float]) -> list[str]:
         spread = interval(row.control_mean, row.control_low, row.control_high, "%", 2)
         controls = f"{spread}, {p_value(row.p_control_adjusted)}"
     if row.verdict == NOT_BEYOND:
-        controls += f"; {number(row.smallest_effect_control, 2)} % would have been told from them"
+        least = row.smallest_effect_control
+        controls += (
+            f"; {number(least, 2)} % would exceed such sets" if math.isfinite(least) else "; more sets could tell it"
+        )
     if pd.notna(row.window_effect):
         then = interval(row.window_effect, row.window_low, row.window_high, "%", 2)
         first, _, last = str(row.window).partition("-")

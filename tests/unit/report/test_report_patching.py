@@ -10,6 +10,7 @@ import pytest
 from small_study import study_config
 
 from diffmech.report import charts_patching
+from diffmech.report.artifacts import in_order
 from diffmech.report.context import Context
 from diffmech.report.drawing import specification
 from diffmech.report.sections_patching import dose_sentence, patching_sentences, window_sentences
@@ -32,8 +33,58 @@ def test_what_was_found_is_said_with_its_number_and_timesteps_and_claims_no_rank
     largest = "the largest estimate of these is down1.0.cross.h00, 40.0 % (38.0 to 42.0) at t = 20, 220 and 420."
     assert largest in patching[0]
     assert "more than all other heads" not in " ".join(patching)
-    assert "1 of 8 heads departs from a straight line" in dose_sentence(context_of(found))
+    assert (
+        "1 of 8 heads departs from a straight line, 1 by more than 1 % of the difference; farthest is"
+        " down1.0.cross.h00 (brought, real images): part of its output moves more than its part, by 5.0 % (4.0 to 6.0)"
+        in dose_sentence(context_of(found))
+    )
     assert "(level 0.05 for each of 4)" in dose_sentence(context_of(found))
+
+
+def with_pushing_heads(study) -> Context:
+    """Two heads move the prediction the other way, one of them farther than the best head brings it."""
+    table = study[2].patching.copy()
+    for target, value in (("up1.0.self.h01", -0.6), ("up1.0.self.h02", -0.2)):
+        rows = table["target"] == target
+        ends = {"effect": value, "low": value - 0.02, "high": value + 0.02, "p_zero_max": 0.01, "significant": True}
+        table.loc[rows, list(ends)] = list(ends.values())
+    return Context(study[1], replace(study[2], patching=table), study_config(), {})
+
+
+def test_heads_that_push_the_prediction_away_bring_no_share(found, null):
+    said = patching_sentences(with_pushing_heads(found))[0]
+    assert "1 of 48 heads brings a share of the difference that can be told from zero; the largest estimate of" in said
+    away = "2 move the prediction the other way, farthest up1.0.self.h01, −60.0 % (−62.0 to −58.0) at t = "
+    assert f"40.0 % (38.0 to 42.0) at t = 20, 220 and 420; {away}" in said
+    alone = patching_sentences(with_pushing_heads(null))[0]
+    assert "no head brings a share of the difference that can be told from zero; 2 of 48 move the prediction" in alone
+    tables = with_pushing_heads(found).tables
+    chart = charts_patching.patching_map(tables.patching, "denoising", tables.heads, tables.domains)
+    assert "Farthest from zero is -60 % for up1.0.self.h01" in specification(chart)["description"]
+
+
+@pytest.mark.parametrize(("slope", "departure", "way"), [(-0.4, 0.05, "less"), (-0.4, -0.05, "more")])
+def test_part_of_a_head_that_pushes_away_moves_more_where_it_departs_downwards(found, slope, departure, way):
+    doses = found[2].doses.copy()
+    bent = doses["target"] == "down1.0.cross.h00"
+    ends = {"departure_low": departure - 0.01, "departure_high": departure + 0.01}
+    for name, value in {"slope": slope, "departure": departure, **ends}.items():
+        doses.loc[bent, name] = value
+    said = dose_sentence(Context(found[1], replace(found[2], doses=doses), study_config(), {}))
+    assert f"moves {way} than its part, by 5.0 % (4.0 to 6.0) of the difference" in said
+
+
+def test_every_corrected_departure_is_counted_however_small(found):
+    doses = found[2].doses.copy()
+    doses.loc[doses["target"] == "down1.0.cross.h01", ["departure", "p_linear_max"]] = [0.002, 0.01]
+    said = dose_sentence(Context(found[1], replace(found[2], doses=doses), study_config(), {}))
+    assert "2 of 8 heads depart from a straight line, 1 by more than 1 % of the difference" in said
+
+
+def test_domains_stand_in_the_order_of_the_study(found):
+    backwards = found[2].patching.iloc[::-1]
+    assert list(in_order(backwards, ("synthetic", "real"))["domain"].unique()) == ["synthetic", "real"]
+    assert list(in_order(backwards, ("real", "synthetic"))["domain"].unique()) == ["real", "synthetic"]
 
 
 def test_where_nothing_is_found_the_page_says_so(null):
