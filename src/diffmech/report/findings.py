@@ -240,14 +240,17 @@ def ablation_finding(tables: Tables, alpha: float, method: str) -> Finding:
     answer = f"Not shown: of {tested} none was shown to cost more than equally many matched heads{apart}."
     if len(hits):
         verdict = "found"
-        answer = f"Yes: {len(hits)} of {tested} cost more than matched random heads{apart}."
+        costs = "costs" if len(hits) == 1 else "cost"
+        answer = f"Yes: {len(hits)} of {tested} {costs} more than matched random heads{apart}."
     elif (groups["verdict"] == UNTOLD).all():
         verdict, answer = "cannot be told", f"It cannot be told of any of {len(groups)} {pairs}."
     elif other.empty and (groups["verdict"] == UNFAIR).any():
         verdict = "no fair control"
+        changing = int((groups["verdict"] == UNFAIR).sum())
+        which = f"all {len(groups)} {pairs}" if changing == len(groups) else f"{changing} of {len(groups)} {pairs}"
         answer = (
-            f"It cannot be told: of {len(groups)} {pairs} {int((groups['verdict'] == UNFAIR).sum())} change the loss,"
-            " but no other heads match them."
+            f"It cannot be told: {which} {'changes' if changing == 1 else 'change'} the loss, but no other heads match"
+            " them."
         )
     family, sight = controls.family(groups), controls.sight(groups, alpha)
     return Finding(question, verdict, answer, tuple(details), "ablation", family, sight)

@@ -219,8 +219,8 @@ def ablation(context: Context, finding: Finding) -> str:
         f" inputs. The effect is the {effect_title(context.tables.effects)}. The thick grey bar beside a mechanism is"
         " the range of its controls: as many other heads, none of its own, that the removal moves as far, on the same"
         " images. A diamond marks an effect that exceeds them, and that random choices of as many heads, its own"
-        " among them, do not reach by what each head does alone. Heads and layers have no controls: too few others are"
-        " left to choose from, and their grey bar, the range of all others of their kind, is a yardstick and no test."
+        " among them, do not reach by what each head does alone. Beside single heads and layers no controls were run:"
+        " their grey bar, the range of all others of their kind, is a yardstick and no test."
         f" All marks hold at level {alpha}, corrected over all mechanisms, heads or layers of both kinds of images."
     )
     groups = context.tables.effects

@@ -307,11 +307,12 @@ def test_predictions_of_the_wrong_size_are_called_out_even_where_they_are_better
     assert not troubles(foreign[1].tables)
 
 
-def test_random_weights_are_said_not_to_denoise_and_to_remember_nothing(null):
+def test_random_weights_are_said_not_to_denoise_and_to_remember_nothing(found, null):
     said = " ".join(troubles(null[2]))
     assert said.startswith("This denoiser does not denoise at any of the timesteps studied")
     assert "wrong schedule" not in said  # it is used as it should be
     assert "trained on no image" in gap_sentence(null[2])
+    assert "the ratio taken at each timestep and averaged over timesteps: real +25 %" in gap_sentence(found[2])
     planted = " ".join(troubles(replace(null[2], model={**null[2].model, "source": "planted"})))
     assert planted.endswith("It was built by hand so that the work of its heads is known, not to denoise well.")
     own = replace(null[2], model={**null[2].model, "source": "custom", "weights": None})
@@ -323,6 +324,17 @@ def test_of_a_pipeline_nothing_is_said_to_be_measured(null):
     empty = replace(null[2], denoising=null[2].denoising.head(0), heldout=null[2].heldout.head(0))
     assert "was not measured" in summary(empty)
     assert troubles(empty) == []
+
+
+def test_definitions_are_those_of_what_is_measured(found):
+    """They called effective keys a number, shares of a patch 0 to 1, and left out the test among random choices."""
+    said = {entry["name"]: " ".join(entry["text"].split()) for entry in found[2].references["definitions"]}
+    assert "exp(H) / keys" in said["Effective keys"]
+    assert "below 0 = it moves away, above 1 = beyond" in said["Activation patching"]
+    assert "attention which ignores where the query is" in said["Enrichment"]
+    assert "random choices of as many heads" in said["Causal mechanism"]
+    assert "no fair control" in said["Matched control"]
+    assert "one domain alone" in said["Mechanism"]
 
 
 def literals(path: Path) -> list[str]:
