@@ -6,6 +6,7 @@ import pandas as pd
 from diffmech.report.artifacts import records
 from diffmech.report.drawing import finish, head_axis, in_panels, row_height, table
 from diffmech.report.theme import LABELS
+from diffmech.report.wording import count
 
 MEASURES = {
     "silhouette": "silhouette (higher = apart)",
@@ -99,10 +100,10 @@ def mechanism_grid(mechanisms: pd.DataFrame, heads: tuple[str, ...]) -> alt.Laye
     )
     text = alt.Chart().mark_text(style="cell-text").encode(x=x, y=y, text="letters:N")
     counted = frame["label"].where(frame["sure"], "unconfirmed").value_counts()
-    counts = ", ".join(f"{label} {count}" for label, count in counted.items())
+    counts = ", ".join(f"{label} {many}" for label, many in counted.items())
     layers = [cells, text] if row_height(len(shown)) >= 12 else [cells]
     return finish(
         alt.layer(*layers, data=table(frame)),
-        f"Grid of {len(shown)} heads by {len(phases)} phases, each cell with its label: {counts}.",
+        f"Grid of {len(shown)} heads by {count(len(phases), 'phase')}, each cell with its label: {counts}.",
         height=row_height(len(shown)) * len(shown),
     )

@@ -11,8 +11,8 @@ import pandas as pd
 from diffmech.report.artifacts import Tables, records
 from diffmech.report.wording import count, interval, limits, listed, number
 
-# A factor of the prediction surely farther from 1 than this is called out. Trained denoisers were seen within 0.02 of
-# 1 on their own images, and 0.2 to 0.3 away from it with a schedule that is not theirs.
+# A factor of the prediction whose interval lies farther from 1 than this is called out. Trained denoisers were seen
+# within 0.02 of 1 on their own images, and 0.2 to 0.3 away from it with a schedule that is not theirs.
 SLOPE_TOLERANCE = 0.1
 BASELINE = "the best constant multiple of the noised image, which needs no network"
 NOT_MEASURED = (
@@ -42,8 +42,8 @@ def troubles(tables: Tables) -> list[str]:
     if len(unshown):
         least = _most(unshown, -unshown["skill"])
         told.append(
-            f"It was not shown to denoise {_places(unshown, table)}: there its loss is not surely below that of"
-            f" {BASELINE} (skill {_skill(least)} at {_place(least)})."
+            f"It was not shown to denoise {_places(unshown, table)}: there the interval of its loss does not lie below"
+            f" that of {BASELINE} (skill {_skill(least)} at {_place(least)})."
         )
     if len(off):
         most = _most(off, (off["slope"] - 1).abs())
@@ -56,10 +56,19 @@ def troubles(tables: Tables) -> list[str]:
         told.append("It was built by hand so that the work of its heads is known, not to denoise well.")
     elif told and not is_untrained(tables):
         told.append(
-            "A wrong schedule or kind of prediction, timesteps that are counted in another way, images on another"
-            " scale, or images unlike those of its training do this. All that stands below is about a denoiser that is"
-            " used in this way."
+            "A wrong schedule or kind of prediction, timesteps that are counted in another way, or images on another"
+            " scale do this, and so do images unlike those of its training, too little training, or too small a"
+            " network."
         )
+        if (table["slope"] - 1).abs().max() <= SLOPE_TOLERANCE:
+            told.append(
+                f"The best factor of its predictions is near 1 ({_range(table['slope'])}),"
+                " which a wrong schedule moved farther away where that was tried; so the first of these are less likely"
+                " than the last."
+            )
+        what = "does not denoise there" if len(worse) or len(unshown) else "predicts in the wrong size there"
+        what = f"{what}, or was not shown to" if len(unshown) and worse.empty else what
+        told.append(f"All that stands below is about a denoiser that {what}.")
     return told
 
 
@@ -76,9 +85,10 @@ def summary(tables: Tables) -> str:
         )
     low, high = float(table["slope"].min()), float(table["slope"].max())
     return (
-        f"The denoiser denoises: at each of {count(table['timestep'].nunique(), 'timestep')} its loss is surely below"
-        f" that of {BASELINE}, {listed(parts)} ({int(table['n'].max())} of each, at most). Multiplied by"
-        f" {limits(low, high)}, one factor per domain and timestep, its predictions would fit best (1 = as they are)."
+        f"The denoiser denoises: at each of {count(table['timestep'].nunique(), 'timestep')} its loss lies below"
+        f" that of {BASELINE}, each with its 95 % interval: {listed(parts)} ({int(table['n'].max())} of each, at"
+        f" most). Multiplied by {limits(low, high)}, one factor per domain and timestep, its predictions would fit best"
+        " (1 = as they are)."
     )
 
 
@@ -104,14 +114,19 @@ def gap_sentence(tables: Tables) -> str:
     others = [domain for domain in tables.domains if domain not in set(known["domain"])]
     rest = f" Of {listed(others)} images it is not on record which of them it has seen." if others else ""
     return (
-        "Mean loss on images that were kept out of training, relative to that on images it was trained on, all"
-        f" timesteps counting alike: {'; '.join(parts)}.{rest}"
+        "Loss on images that were kept out of training relative to that on images it was trained on, the ratio taken"
+        f" at each timestep and averaged over timesteps: {'; '.join(parts)}.{rest}"
     )
 
 
 def _most(rows: pd.DataFrame, key: "pd.Series[float]") -> Any:
     """Return the row in which `key` is largest."""
     return rows.iloc[int(key.to_numpy().argmax())]
+
+
+def _range(values: "pd.Series[float]") -> str:
+    low, high = float(values.min()), float(values.max())
+    return f"{number(low)} everywhere" if low == high else limits(low, high)
 
 
 def _signed(value: float) -> str:

@@ -28,8 +28,9 @@ from diffmech.report.published import published
 from diffmech.report.wording import VARIANTS, attention, count, interval, limits, listed, number, p_value
 from diffmech.statistics.reach import images_needed
 
-# "cannot be told": no outcome could have been called found; what it would take is said. "no fair control": nothing to
-# compare with. "caution": no question of found or not.
+# "cannot be told": the data cannot decide it, by too few images, copies or controls or by an interval that holds both
+# answers; what it would take is said. "no fair control": nothing to compare with. "caution": no question of found or
+# not.
 Verdict = Literal["found", "not found", "cannot be told", "no fair control", "caution"]
 
 
@@ -239,14 +240,17 @@ def ablation_finding(tables: Tables, alpha: float, method: str) -> Finding:
     answer = f"Not shown: of {tested} none was shown to cost more than equally many matched heads{apart}."
     if len(hits):
         verdict = "found"
-        answer = f"Yes: {len(hits)} of {tested} cost more than matched random heads{apart}."
+        costs = "costs" if len(hits) == 1 else "cost"
+        answer = f"Yes: {len(hits)} of {tested} {costs} more than matched random heads{apart}."
     elif (groups["verdict"] == UNTOLD).all():
         verdict, answer = "cannot be told", f"It cannot be told of any of {len(groups)} {pairs}."
     elif other.empty and (groups["verdict"] == UNFAIR).any():
         verdict = "no fair control"
+        changing = int((groups["verdict"] == UNFAIR).sum())
+        which = f"all {len(groups)} {pairs}" if changing == len(groups) else f"{changing} of {len(groups)} {pairs}"
         answer = (
-            f"It cannot be told: of {len(groups)} {pairs} {int((groups['verdict'] == UNFAIR).sum())} change the loss,"
-            " but no other heads match them."
+            f"It cannot be told: {which} {'changes' if changing == 1 else 'change'} the loss, but no other heads match"
+            " them."
         )
     family, sight = controls.family(groups), controls.sight(groups, alpha)
     return Finding(question, verdict, answer, tuple(details), "ablation", family, sight)
@@ -325,7 +329,8 @@ def complexity_finding(tables: Tables, alpha: float, copies: int, permutations: 
             f"By {measures(table[by_labels & ~has_null])} the domains differ more than shuffled labels do; whether"
             " training made that difference cannot be told."
         )
-    details.append(f"Published, by a definition that is not known: {quoted['value']} ± {quoted['error']}.")
+    of = tables.references["papers"][quoted["paper"]]["images"]
+    details.append(f"Published, of {of}, by a definition that is not known: {quoted['value']} ± {quoted['error']}.")
     question = f"Do {first} and {second} images use circuits of different size?"
     family = (
         f"Corrected over {count(len(table), 'measure')}: Holm against shuffled labels, the largest distance of any of"

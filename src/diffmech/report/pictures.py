@@ -20,6 +20,7 @@ from diffmech.attention.store import conditional, open_attention
 from diffmech.data.store import open_dataset
 from diffmech.mechanisms.captured import AFTER_TEXT, BEFORE_TEXT
 from diffmech.report.artifacts import ReportInputs
+from diffmech.report.wording import count
 
 LARGEST = 128  # pixels per side of one image; larger ones are reduced
 GAP = 1  # pixels between the images of a mosaic
@@ -114,9 +115,8 @@ def domain_mosaics(inputs: ReportInputs, images: int) -> dict[str, Picture]:
         dataset = open_dataset(path)  # type: ignore[arg-type]
         ids = dataset.ids[:images]
         tiles = list(colour_pixels(dataset.images(ids)))
-        text = (
-            f"The first {len(ids)} {domain} images of data set {dataset.attrs['dataset']}, as prepared for the denoiser"
-        )
+        first = count(len(ids), f"{domain} image")
+        text = f"The first {first} of data set {dataset.attrs['dataset']}, as prepared for the denoiser"
         pictures[domain] = picture(mosaic(tiles, min(6, len(tiles))), text)
     return pictures
 
@@ -129,7 +129,7 @@ def gallery_rows(path: str) -> list[Picture]:
         images = data["image"].isel(row=index).values
         values = images / 127.5 - 1 if images.dtype == np.uint8 else images
         tiles = list(colour_pixels(values.astype(np.float32)))
-        text = f"{len(tiles)} generated images: {label}"
+        text = f"{count(len(tiles), 'generated image')}: {label}"
         rows.append(picture(mosaic(tiles, len(tiles)), text, str(label), tiles=len(tiles)))
     return rows
 
@@ -185,8 +185,8 @@ def received_maps(node: xr.Dataset, images: np.ndarray, ids: np.ndarray, domain:
     tiles = [heat(image, values.reshape(grid), top) for image, values in zip(images, received, strict=True)]
     caption = f"{domain}: attention received; brightest = {top:.2g} times uniform"
     text = (
-        f"Attention that each place of {len(tiles)} {domain} images receives, drawn as heat, up to {top:.2g} times"
-        " uniform"
+        f"Attention that each place of {count(len(tiles), f'{domain} image')} receives, drawn as heat, up to {top:.2g}"
+        " times uniform"
     )
     pictures = [picture(mosaic(tiles, len(tiles)), text, caption, tiles=len(tiles))]
     kept = [sample for sample in ids if "maps" in node and sample in node["kept_sample"].values]
@@ -199,7 +199,7 @@ def received_maps(node: xr.Dataset, images: np.ndarray, ids: np.ndarray, domain:
             for image, values in zip(images[: len(kept)], maps, strict=True)
         ]
         caption = f"{domain}: where the framed point looks; brightest = {top * maps.shape[1]:.2g} times uniform"
-        text = f"Attention of one framed query point in {len(tiles)} {domain} images, drawn as heat"
+        text = f"Attention of one framed query point in {count(len(tiles), f'{domain} image')}, drawn as heat"
         pictures.append(picture(mosaic(tiles, len(tiles)), text, caption, tiles=len(tiles)))
     return pictures
 

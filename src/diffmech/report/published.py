@@ -2,7 +2,10 @@
 
 from typing import Any
 
+import pandas as pd
+
 from diffmech.errors import StoreError
+from diffmech.mechanisms.labels import ENDINGS
 from diffmech.report.artifacts import Tables, records
 from diffmech.report.wording import VARIANTS, attention, count, interval, number
 
@@ -45,10 +48,23 @@ def measured_counterparts(tables: Tables, method: str) -> dict[str, str]:
 
 
 def _labelled_entropy(tables: Tables, label: str) -> str:
-    cells = tables.mechanisms[(tables.mechanisms["label"] == label) & tables.mechanisms["confirmed"]]
-    if cells.empty:
-        return f"no head earned the label {label}"
-    joined = tables.entropy.merge(cells[["head", "phase_first", "phase_last"]], on="head")
+    """Return the entropy of heads that confirm a label in both domains, and of those that do in one domain alone."""
+    table = tables.mechanisms
+    both = table[(table["label"] == label) & table["confirmed"]]
+    parts = [_entropies(tables.entropy, both)] if len(both) else []
+    for domain, ending in zip(tables.domains, ENDINGS, strict=True):
+        alone = table[(table["label"] != label) & (table[f"label{ending}"] == label) & table[f"confirmed{ending}"]]
+        if len(alone):
+            own = tables.entropy[tables.entropy["domain"] == domain]
+            parts.append(f"on {domain} images alone {_entropies(own, alone)}")
+    if both.empty:
+        parts.insert(0, f"no head earned the label {label}{' in both domains' if parts else ''}")
+    return "; ".join(parts)
+
+
+def _entropies(entropy: pd.DataFrame, cells: pd.DataFrame) -> str:
+    """Return the entropies of heads in the phases of `cells`, by kind of attention, with their bounds."""
+    joined = entropy.merge(cells[["head", "phase_first", "phase_last"]], on="head")
     joined = joined[joined["timestep"].between(joined["phase_first"], joined["phase_last"])]
     told = []
     for kind, part in joined.groupby("kind", sort=False):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from diffmech.config.root import Config
 from diffmech.data.store import open_dataset
 from diffmech.report import markup
 from diffmech.report.artifacts import Tables, records, weights_directory
@@ -16,11 +17,13 @@ TILE = 70  # CSS pixels of one generated image
 PIXELS, SPREAD = "Mean pixel (−1 black, 1 white)", "Contrast (standard deviation within an image)"
 METHODS = {
     "mean": "their mean over reference images",
+    "mean_pooled": "their mean over reference images of both domains",
     "zero": "nothing",
     "resample": "what they write for another image",
     "uniform": "what uniform attention gives",
 }
 WITHOUT_IMAGE = ("has a row in ", "is a mask without an image")  # how the reasons for such misfits read
+WITH_DRAWS = ("entropy", "mechanisms", "ablation", "discovery", "patching", "complexity")  # sections with `draws`
 SKILL_COLUMNS = ["images", "timestep", "loss", "predicting zero", "best multiple of x_t", "skill", "best factor", "n"]
 MOST_PROMPTS = 8  # prompts of a domain that are shown
 SOURCES = {
@@ -60,8 +63,9 @@ def answers(context: Context, found: list[Finding]) -> str:
     read = (
         "A number in brackets is an interval that comes from resampling images, not pixels. “Found” means that the"
         " result beats every null it was tested against after correction for multiple tests; “not found” that it does"
-        " not, which is no proof that there is nothing; “cannot be told” that no outcome could have been called found."
-        " Of many estimates the largest is too large on average."
+        " not, which is no proof that there is nothing; “cannot be told” that the data cannot decide it: too few"
+        " images, copies or controls, or an interval that holds both answers; “no fair control” that nothing matches"
+        " it. Of many estimates the largest is too large on average."
     )
     return markup.section(
         "answers",
@@ -105,13 +109,29 @@ def what_was_run(context: Context) -> str:
         ),
         "Ablation": ablation_run(context),
         "Intervals": (
-            f"{number(100 * config.entropy.confidence, 2)} %, {config.entropy.draws:,} bootstrap draws over images;"
-            f" p-values of entropies from {config.entropy.permutations:,} permutations of the domain labels, of"
-            f" ablations from {config.ablation.permutations:,} random signs of images"
+            f"{intervals(config)}; p-values of entropies from {config.entropy.permutations:,} permutations of the"
+            f" domain labels, of ablations from {config.ablation.permutations:,} random signs of images"
         ),
     }
     steps = steps_sentence(context)
     return markup.section("run", "What was run", markup.paragraph(steps), markup.facts(entries))
+
+
+def intervals(config: Config) -> str:
+    """Return the coverage of all intervals and the bootstrap draws behind them, by analysis where they differ."""
+    known = {name: getattr(config, name) for name in WITH_DRAWS}
+    told = []
+    for key, unit in (("confidence", " %"), ("draws", " bootstrap draws over images")):
+        by_value: dict[float, list[str]] = {}
+        for name, section in known.items():
+            by_value.setdefault(getattr(section, key), []).append(name)
+        written = [
+            (f"{100 * value:g}{unit}" if key == "confidence" else f"{value:,}{unit}", names)
+            for value, names in by_value.items()
+        ]
+        same = len(written) == 1
+        told.append(written[0][0] if same else "; ".join(f"{value} ({listed(names)})" for value, names in written))
+    return ", ".join(told)
 
 
 def ablation_run(context: Context) -> str:
@@ -119,13 +139,16 @@ def ablation_run(context: Context) -> str:
     effects, config = context.tables.effects, context.config
     if effects.empty:
         return "none"
-    per_domain = effects.groupby("domain")["n"].max()
     groups, methods = (list(dict.fromkeys(effects[column])) for column in ("group", "method"))
+    images = {}
+    for method, rows in effects.groupby("method"):
+        most = rows.groupby("domain")["n"].max()
+        images[str(method)] = listed([f"{int(most[domain])} {domain}" for domain in context.tables.domains])
     steps = ", ".join(f"{timestep:g}" for timestep in context.ablated_timesteps)
-    said = (
-        f"{listed(groups)}, whose outputs are replaced by {listed([METHODS.get(name, name) for name in methods])}, on"
-        f" {listed([f'{int(n)} {domain}' for domain, n in per_domain.items()])} images at t = {steps}"
-    )
+    same = len(set(images.values())) == 1
+    ways = [METHODS.get(name, name) + ("" if same else f" (on {images[name]} images)") for name in methods]
+    on = f", on {images[methods[0]]} images" if same else ""
+    said = f"{listed(groups)}, whose outputs are replaced by {listed(ways, 'or')}{on} at t = {steps}"
     asked = config.ablation.controls
     return said + (f"; up to {asked} random sets of heads beside each mechanism" if "mechanisms" in groups else "")
 
@@ -343,15 +366,15 @@ def table_of_skill(tables: Tables) -> str:
 
 def gallery(context: Context) -> list[str]:
     """Return the images generated to show what the denoiser learned."""
-    sampling = context.config.sampling
+    sampling, shown = context.config.sampling, gallery_rows(context.inputs.gallery)
     lead = markup.paragraph(
         f"Images generated from noise in {sampling.steps} DDIM steps"
         f"{guidance_words(context.tables, context.config, sampling.guidance)}."
-        " Within a column all images start from the same noise."
+        f"{' Within a column all images start from the same noise.' if len(shown) > 1 else ''}"
     )
     rows = "".join(
         f"<div>{markup.escape(row.caption)}</div>{markup.plain_image(row, markup.width_limit(row, TILE))}"
-        for row in gallery_rows(context.inputs.gallery)
+        for row in shown
     )
     return [lead, f'<div class="gallery">{rows}</div>']
 

@@ -126,7 +126,7 @@ def mechanisms(context: Context, finding: Finding) -> str:
         " preferences that exceed what untrained copies prefer and, where they are for something in the image, what the"
         " same maps get when they are rolled to other places; such a name must also exceed what the maps of other"
         " images get. A preference for fixed places names a group only where no other that passes is"
-        f" {NAMING_SHARE:g} times as strong. Where nothing passes, the strongest preference of all stands in the table,"
+        f" {NAMING_SHARE:g} times as strong. Where nothing passes, the strongest of the others stands in the table,"
         " without a name. p-values are those of the preference beside them, in that domain. The name of a group is the"
         " one that holds in both domains. Untrained copies are the only null of places and tokens."
     )
@@ -303,7 +303,14 @@ def published(context: Context) -> str:
         unit = "" if entry["unit"] == "ratio" else f" {entry['unit']}"
         value = f"{entry['value']:g} ± {entry['error']:g}{unit}" if "value" in entry else f"{low:g} to {high:g}{unit}"
         paper = references["papers"][entry["paper"]]
-        rows.append([entry["name"], value, measured.get(entry["key"], "not measured"), paper["citation"]])
+        rows.append(
+            [
+                entry["name"],
+                f"{value} ({paper['images']})",
+                measured.get(entry["key"], "not measured"),
+                paper["citation"],
+            ]
+        )
     definitions = [
         [entry["name"], " ".join([entry["text"], entry.get("note", "")]).strip(), f"source: {entry['source']}"]
         for entry in references["definitions"]

@@ -23,8 +23,9 @@ def about_weights(effects: pd.DataFrame, method: str, names: Mapping[str, str]) 
         return ""
     largest, smallest = steps.sort_values(ascending=False).index[[0, -1]]
     said = (
-        "Over all timesteps, the effect is that on the summed loss: a timestep counts as much as its share of the clean"
-        f" loss, from {number(steps.max(), 2)} % at t = {largest} to {number(steps.min(), 2)} % at t = {smallest}."
+        "Over all timesteps, the effect is that on the summed loss: a timestep counts as much as its share of the"
+        f" loss of the intact denoiser, from {number(steps.max(), 2)} % at t = {largest} to {number(steps.min(), 2)} %"
+        f" at t = {smallest}."
     )
     pooled = own[own["timestep"] == "all"]
     differing = pooled[(pooled["effect_mean"] < pooled["low"]) | (pooled["effect_mean"] > pooled["high"])]

@@ -63,11 +63,11 @@ def count(amount: int, singular: str, plural: str | None = None) -> str:
     return f"{'no' if amount == 0 else f'{amount:,}'} {noun}"
 
 
-def listed(names: list[str]) -> str:
-    """Return names as a list in a sentence: `a, b and c`."""
+def listed(names: list[str], last: str = "and") -> str:
+    """Return names as a list in a sentence: `a, b and c`, or with `last` = "or": `a, b or c`."""
     if len(names) < 2:
         return "".join(names)
-    return f"{', '.join(names[:-1])} and {names[-1]}"
+    return f"{', '.join(names[:-1])} {last} {names[-1]}"
 
 
 def duration(seconds: float) -> str:

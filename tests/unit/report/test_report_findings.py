@@ -19,7 +19,9 @@ from diffmech.report.findings import (
     out_of_reach,
     share_of_bound,
 )
+from diffmech.report.naming import reasons
 from diffmech.report.published import measured_counterparts
+from diffmech.report.wording import number
 
 
 def answers(tables):
@@ -112,6 +114,17 @@ def test_true_reasons_are_counted_not_the_nulls_that_were_passed(found):
     assert not any("beat" in detail for detail in finding.details)
 
 
+def test_names_of_all_clusters_are_counted_as_english_does(found):
+    table = found[2].mechanisms[found[2].mechanisms["confirmed"]]
+    names = list(table["mechanism"].unique())
+    told = [reasons(table[table["mechanism"].isin(names[:many])]) for many in (1, 2, 3)]
+    assert [said.split(" a name")[0] for said in told] == [
+        "The only cluster carries",
+        "Both clusters carry",
+        "All 3 clusters carry",
+    ]
+
+
 def test_a_name_that_no_head_confirms_is_none(found):
     tables = found[2]
     off = dict.fromkeys(("confirmed", "confirmed_first", "confirmed_second"), False)
@@ -155,12 +168,15 @@ def test_a_mechanism_matters_only_beyond_its_matched_controls(found):
         == "Not shown: of 16 mechanism and domain pairs none was shown to cost more than equally many matched heads."
     )
     assert "all 8 mechanisms on real and synthetic images together" in finding.family
-    assert "% or more, and is told from its controls where it is 5.5 % or more (4.2 standard" in finding.sight
+    assert "beside those of all other mechanisms, where it is 5.5 % or more; random choices of heads" in finding.sight
 
 
 @pytest.mark.parametrize(
     ("verdict", "card", "words"),
-    [(UNTOLD, "cannot be told", "It cannot be told of any"), (UNFAIR, "no fair control", "no other heads match them")],
+    [
+        (UNTOLD, "cannot be told", "It cannot be told of any"),
+        (UNFAIR, "no fair control", "all 16 mechanism and domain pairs change the loss"),
+    ],
 )
 def test_what_no_outcome_could_show_is_not_said_to_be_not_found(found, verdict, card, words):
     tables = found[2]
@@ -338,6 +354,20 @@ def test_published_figures_stand_beside_what_was_measured(found, null):
     assert float(parts[1].split()[0]) < np.log(5) < float(parts[0].split()[1])
     assert measured["ablation_degradation"].endswith("(mean ablation of mechanisms)")
     assert measured_counterparts(null[2], "mean")["entropy_texture"] == "no head earned the label texture"
+
+
+def test_a_label_that_heads_earn_in_one_domain_is_not_said_to_be_earned_by_none(found):
+    """The card said semantic on synthetic images, and the table beside the published figure that no head was."""
+    tables = found[2]
+    semantic = tables.mechanisms["label"] == "semantic"
+    table = tables.mechanisms[~semantic]
+    told = measured_counterparts(replace(tables, mechanisms=table), "mean")["entropy_semantic"]
+    assert told.startswith("no head earned the label semantic in both domains; on synthetic images alone cross-attent")
+    assert "mean over 9 heads" in told
+    cells = table[table["label_second"] == "semantic"]
+    entropy = tables.entropy[tables.entropy["domain"] == "synthetic"].merge(cells[cells["confirmed_second"]], on="head")
+    inside = entropy["timestep"].between(entropy["phase_first"], entropy["phase_last"])
+    assert f"alone cross-attention {number(entropy.loc[inside, 'entropy'].mean())} nats" in told
 
 
 def test_with_too_few_untrained_copies_nothing_is_put_down_to_the_images(found):

@@ -29,8 +29,8 @@ from diffmech.report.context import Context
 from diffmech.report.denoising import gap_sentence, is_untrained, summary, troubles
 from diffmech.report.drawing import specification, write_text
 from diffmech.report.findings import findings
-from diffmech.report.page import write_report
-from diffmech.report.sections import answers, skipped_sentence
+from diffmech.report.page import made_or_read, write_report
+from diffmech.report.sections import ablation_run, answers, intervals, skipped_sentence
 
 ROOT = Path(__file__).parents[3]
 FACES = re.compile(
@@ -42,6 +42,8 @@ JUDGE = (
     "accuracy on drawn faces",
     "The judge is a classifier trained on drawn faces; right on faces it never saw",
 )
+# What the paper's figures are of, beside its figures.
+PAPER = ("Published, of real and synthetic faces",)
 # "Drawn" of charts and pictures, not of images.
 PICTURES = ("drawn as heat", "drawn again", "drawn over", "random sets drawn", "chart drawn")
 
@@ -140,7 +142,7 @@ def test_no_face_and_no_drawing_is_seen_on_pages_about_other_things(foreign):
     for section, said in foreign[0].items():
         if section in ("published", "settings"):  # a paper's own words, and the keys of the settings
             continue
-        for allowed in (*PICTURES, "eyes"):  # the part that the table of mechanisms names
+        for allowed in (*PICTURES, *PAPER, "eyes"):  # the part that the table of mechanisms names
             said = said.replace(allowed, "")
         assert not FACES.search(said), (section, FACES.search(said), said[FACES.search(said).start() - 80 :][:160])
 
@@ -174,6 +176,45 @@ def test_rows_of_a_label_table_are_not_called_files_that_were_left_out(foreign):
     said = skipped_sentence([bad, *rows])
     assert said == "1 image (c.png: cannot be decoded); 13,082 rows of the label table name no image"
     assert skipped_sentence([]) == "no image"
+
+
+def test_how_many_images_each_way_of_removing_ran_on_is_told(foreign):
+    """All ways were said to have run on as many images as the first."""
+    said = ablation_run(foreign[1])
+    assert "by their mean over reference images, nothing, what they write for another image or what uniform" in said
+    assert said.count(" images at t = ") == 1
+    assert "on 8 digits and 8 brains images at t = 20, 220" in said  # in the order of the study
+    effects = foreign[1].tables.effects
+    fewer = effects.assign(n=effects["n"].where(effects["method"] == "mean", 3))
+    said = ablation_run(replace(foreign[1], tables=replace(foreign[1].tables, effects=fewer)))
+    assert "by their mean over reference images (on 8 digits and 8 brains images), nothing (on 3 digits and 3" in said
+
+
+def test_bootstrap_draws_are_told_of_each_analysis(foreign):
+    assert intervals(foreign[1].config) == "95 %, 2,000 bootstrap draws over images"
+    config = foreign[1].config
+    fewer = config.model_copy(update={"ablation": config.ablation.model_copy(update={"draws": 500})})
+    assert intervals(fewer) == (
+        "95 %, 2,000 bootstrap draws over images (entropy, mechanisms, discovery, patching and complexity); 500"
+        " bootstrap draws over images (ablation)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [("train", "made with"), ("custom", "imported with"), ("diffusers", "imported with"), ("bundled", "imported with")],
+)
+def test_only_a_denoiser_that_was_made_here_is_said_to_be_made_with_these_versions(source, said):
+    assert made_or_read(source) == f"the denoiser was {said}"
+
+
+def test_figures_of_a_paper_say_which_images_they_are_of(foreign):
+    assert "(real and synthetic faces)" in foreign[0]["published"]
+    assert "Published, of real and synthetic faces, by a definition that is not known: 1.084" in foreign[0]["answers"]
+
+
+def test_settings_of_a_study_with_domains_of_its_own_take_out_those_of_the_default(foreign):
+    assert "domains: real: null synthetic: null digits: a brains: b" in foreign[0]["settings"]
 
 
 def test_no_image_is_called_seen_or_unseen_where_nobody_knows(foreign):
@@ -229,7 +270,8 @@ def first_screen(context: Context, **columns: object) -> str:
 
 def test_that_a_denoiser_denoises_is_said_first_with_its_numbers(foreign):
     said = foreign[0]["answers"].replace("\u00a0", " ")
-    assert "The denoiser denoises: at each of 5 timesteps its loss is surely below that of the best constant" in said
+    assert "The denoiser denoises: at each of 5 timesteps its loss lies below that of the best constant" in said
+    assert "needs no network, each with its 95 % interval: by" in said
     assert "by 40 % (35 to 45) (t = 820) to 80 % (75 to 85) (t = 20) on digits images" in said
     assert said.index("The denoiser denoises") < said.index("A number in brackets")
     assert "does not denoise" not in said
@@ -240,6 +282,11 @@ def test_a_loss_above_that_of_a_multiple_of_the_image_is_called_out_on_the_first
     assert "This denoiser does not denoise on digits images at t = 820 and brains images at t = 820" in said
     assert "at worst 2.5 times as large (t = 820, digits images)" in said
     assert "A wrong schedule or kind of prediction" in said
+    assert "too little training, or too small a network" in said
+    # the size of its predictions is that of a schedule that fits
+    assert "near 1 (1.00 to 1.00)" not in said
+    assert "is near 1 (1.00 everywhere)" in said
+    assert "All that stands below is about a denoiser that does not denoise there." in said
     assert "The denoiser denoises" not in said
 
 
@@ -255,14 +302,17 @@ def test_predictions_of_the_wrong_size_are_called_out_even_where_they_are_better
     said = first_screen(foreign[1], slope=0.8, slope_low=0.78, slope_high=0.82)
     assert "Its predictions have the wrong size on digits images at t = 820" in said
     assert "multiplied by 0.800 (0.780 to 0.820)" in said
+    assert "is near 1" not in said
+    assert "All that stands below is about a denoiser that predicts in the wrong size there." in said
     assert not troubles(foreign[1].tables)
 
 
-def test_random_weights_are_said_not_to_denoise_and_to_remember_nothing(null):
+def test_random_weights_are_said_not_to_denoise_and_to_remember_nothing(found, null):
     said = " ".join(troubles(null[2]))
     assert said.startswith("This denoiser does not denoise at any of the timesteps studied")
     assert "wrong schedule" not in said  # it is used as it should be
     assert "trained on no image" in gap_sentence(null[2])
+    assert "the ratio taken at each timestep and averaged over timesteps: real +25 %" in gap_sentence(found[2])
     planted = " ".join(troubles(replace(null[2], model={**null[2].model, "source": "planted"})))
     assert planted.endswith("It was built by hand so that the work of its heads is known, not to denoise well.")
     own = replace(null[2], model={**null[2].model, "source": "custom", "weights": None})
@@ -274,6 +324,17 @@ def test_of_a_pipeline_nothing_is_said_to_be_measured(null):
     empty = replace(null[2], denoising=null[2].denoising.head(0), heldout=null[2].heldout.head(0))
     assert "was not measured" in summary(empty)
     assert troubles(empty) == []
+
+
+def test_definitions_are_those_of_what_is_measured(found):
+    """They called effective keys a number, shares of a patch 0 to 1, and left out the test among random choices."""
+    said = {entry["name"]: " ".join(entry["text"].split()) for entry in found[2].references["definitions"]}
+    assert "exp(H) / keys" in said["Effective keys"]
+    assert "below 0 = it moves away, above 1 = beyond" in said["Activation patching"]
+    assert "attention which ignores where the query is" in said["Enrichment"]
+    assert "random choices of as many heads" in said["Causal mechanism"]
+    assert "no fair control" in said["Matched control"]
+    assert "one domain alone" in said["Mechanism"]
 
 
 def literals(path: Path) -> list[str]:
