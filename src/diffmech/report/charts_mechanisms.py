@@ -6,6 +6,7 @@ import pandas as pd
 from diffmech.report.artifacts import records
 from diffmech.report.drawing import finish, head_axis, in_panels, row_height, table
 from diffmech.report.theme import LABELS
+from diffmech.report.wording import count
 
 MEASURES = {
     "silhouette": "silhouette (higher = apart)",
@@ -103,6 +104,6 @@ def mechanism_grid(mechanisms: pd.DataFrame, heads: tuple[str, ...]) -> alt.Laye
     layers = [cells, text] if row_height(len(shown)) >= 12 else [cells]
     return finish(
         alt.layer(*layers, data=table(frame)),
-        f"Grid of {len(shown)} heads by {len(phases)} phases, each cell with its label: {counts}.",
+        f"Grid of {len(shown)} heads by {count(len(phases), 'phase')}, each cell with its label: {counts}.",
         height=row_height(len(shown)) * len(shown),
     )

@@ -61,7 +61,7 @@ def test_changes_in_one_direction_that_flip_no_verdict_are_counted(found):
 def test_what_so_many_images_can_show_is_said(found):
     (told,) = sight_sentences(found[2].resampling, 0.05)
     # 2 mechanisms x 2 attributes x 2 ways of counting, with 16 images: 2 P(Bin(16, 1/2) <= 2) < 0.05 / 8, 3 is too many
-    assert "corrected over all 8 of a domain" in told
+    assert "corrected over 8 of a domain" in told
     assert "found four times in five if it holds for 90.3 % of images" in told
     (untold,) = sight_sentences(found[2].resampling.assign(n=8), 0.05)
     assert "It cannot be told" in untold

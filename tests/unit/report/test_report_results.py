@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 from small_study import study_config
 
+from diffmech.report import controls
 from diffmech.report.context import Context
 from diffmech.report.findings import findings
-from diffmech.report.sections_results import entropy, phase_sentence
+from diffmech.report.sections_results import ablation, entropy, phase_sentence
 
 
 def context_of(study, **tables) -> Context:
@@ -38,3 +39,23 @@ def test_shares_of_cells_are_told_by_kind_of_attention(found):
     assert "0 % of self-attention and 100 % of cross-attention lie within" in entropy(
         context_of(found, entropy=inside)
     ).replace("&nbsp;", " ")
+
+
+def test_controls_are_told_by_how_many_ran_and_in_the_order_of_the_study(found):
+    groups = found[2].effects[found[2].effects["group"] == "mechanisms"]
+    two = groups[groups["target"].isin(["self-1", "self-2"])]
+    said = "Corrected over 2 mechanisms on real and synthetic images together, against zero and against controls."
+    assert controls.family(two) == said
+    other_way = pd.concat([two[two["domain"] == "synthetic"], two[two["domain"] == "real"]])
+    assert "on synthetic and real images" in controls.family(other_way)
+    one = two[two["target"] == "self-1"].assign(controls_fair=False, controls=1)
+    one = one.assign(control_ratio_low=0.61, control_ratio_high=0.61)
+    assert controls.why_unfair(one) == "1 mechanism has no fair control: the closest are 1 set 0.61 times as large."
+
+
+def test_single_heads_and_layers_are_said_to_have_no_controls_because_none_were_run(found):
+    names = ("ablation_mechanisms", "ablation_layers", "ablation_heads", "ablation_map", "ablation_methods")
+    context = Context(found[1], found[2], study_config(), {name: {} for name in names})
+    page = ablation(context, findings(found[2], context.config)[3])
+    assert "Beside single heads and layers no controls were run" in page
+    assert "left to choose from" not in page
