@@ -117,6 +117,9 @@ def resampling_measures(resampling: pd.DataFrame, alpha: float, names: dict[str,
         frame["panel"] = frame["domain"] + ": " + frame["panel"]
     beaten = frame["controls_fair"] & (frame["p_control_adjusted"] <= alpha)
     frame["beaten"] = beaten.map({True: CLAIMS[0], False: NOT_BEATEN})
+    shapes = {CLAIMS[0]: "diamond", NOT_BEATEN: "circle"}
+    if not frame["controls"].fillna(0).max() > 0:
+        del shapes[CLAIMS[0]]
     order = list(frame[frame["kind"] == "ssim"].groupby("name")["effect"].mean().sort_values().index)
     columns = [
         *["panel", "domain", "name", "measure", "effect", "low", "high", "clean", "control_mean", "control_low"],
@@ -134,7 +137,7 @@ def resampling_measures(resampling: pd.DataFrame, alpha: float, names: dict[str,
         shape=alt.Shape(
             "beaten:N",
             title=None,
-            scale=alt.Scale(domain=[CLAIMS[0], NOT_BEATEN], range=["diamond", "circle"]),
+            scale=alt.Scale(domain=list(shapes), range=list(shapes.values())),
             legend=alt.Legend(columns=1),
         ),
         tooltip=[

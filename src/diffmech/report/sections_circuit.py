@@ -35,7 +35,7 @@ WHY_NONE = {
 }
 UNTOLD = ("contribution cannot be told", "too few images")
 SHORT = {
-    "target": "bring surely less than the {target} % aimed at",
+    "target": "bring less than the {target} % aimed at (their interval lies below it)",
     "complement": "are not shown to carry more than all other heads together",
     "random": "are not shown to carry more than random sets of their size",
 }
@@ -170,7 +170,7 @@ def _outcome(domain: str, circuit: Circuit, judged: CircuitVerdict) -> str:
         short = listed([SHORT[reason].format(target=target) for reason in judged.reasons])
         return f"The {count(summary['size'], 'head')} chosen on {domain} images {short}."
     reached = {
-        "reached": f"surely reach the {target} % aimed at",
+        "reached": f"reach the {target} % aimed at (no part of their interval lies below it)",
         "cannot be told": f"may or may not reach the {target} % aimed at, which lies within the interval",
     }[summary["target_is"]]
     return f"The {count(summary['size'], 'head')} found on {domain} images {reached}."

@@ -117,8 +117,9 @@ def patching(context: Context) -> str:
         "Two passes that differ in one thing give two predictions, and a difference between them. Here the second pass"
         f" is {sources}. One head at a time writes in one pass what it wrote in the other, and the charts show how far"
         f" the prediction goes along that difference.{when} Brought: put into the first pass, 100 % means that this"
-        " head alone is sufficient. Taken away: put back into the second, 100 % means that it is necessary. The two"
-        " need not agree, since heads can stand in for each other."
+        " head alone is sufficient. Taken away: put back into the second, 100 % means that it is necessary. A"
+        " negative share moves the prediction the other way. The two need not agree, since heads can stand in for each"
+        " other."
     )
     alpha = context.config.patching.alpha
     caution = (

@@ -148,7 +148,7 @@ def sight_sentences(frame: pd.DataFrame, alpha: float) -> list[str]:
     images, tests = int(judged["n"].min()), int(judged["domain"].value_counts().max())
     least = min(1.0, tests * 2.0 ** (1 - images))
     family = (
-        f"Changes are tested by how many images go either way, corrected over all {tests} of a domain (mechanisms,"
+        f"Changes are tested by how many images go either way, corrected over {tests} of a domain (mechanisms,"
         " windows and attributes, of what was asked for and of the attribute itself)"
     )
     if least > alpha:

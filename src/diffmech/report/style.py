@@ -127,7 +127,7 @@ async function draw(box) {
   box.dataset.theme = dark.matches ? 'dark' : 'light';
   const options = {actions: false, renderer: 'svg', tooltip: {theme: dark.matches ? 'dark' : 'light'}};
   let squeeze = 60;
-  for (let attempt = 0; attempt < 3; attempt++) {
+  for (let attempt = 0; attempt < 6; attempt++) {
     await vegaEmbed(box, fitted(source, width, squeeze), options);
     const drawn = box.querySelector('svg');
     const excess = Number(drawn.getAttribute('width')) - width;

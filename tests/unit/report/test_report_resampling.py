@@ -1,12 +1,15 @@
 """The chapter on whole images names its tests, and says what so many images can show."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from small_study import study_config
 
+from diffmech.report.charts_resampling import resampling_measures
 from diffmech.report.context import Context
+from diffmech.report.drawing import specification
 from diffmech.report.findings import mechanism_names
 from diffmech.report.sections_resampling import finding_sentence, resampling, sight_sentences
 
@@ -30,7 +33,9 @@ def test_without_controls_nothing_is_said_of_controls(found):
     assert "No other heads were removed (resampling.controls), so it cannot be told whether" in page
     for never in ("no matched random sets", "matched controls", "diamond", "they show what as many"):
         assert never not in page, never
+    assert "diamond" not in json.dumps(specification(resampling_measures(alone, 0.05, {})))
     beside = section_of(found, found[2].resampling)
+    assert "diamond" in json.dumps(specification(resampling_measures(found[2].resampling, 0.05, {})))
     assert "20 matched random sets of as many other heads" in beside
     assert "a diamond one that also beats its matched controls" in beside
     assert "Grey: the range of matched controls." in beside
@@ -61,7 +66,7 @@ def test_changes_in_one_direction_that_flip_no_verdict_are_counted(found):
 def test_what_so_many_images_can_show_is_said(found):
     (told,) = sight_sentences(found[2].resampling, 0.05)
     # 2 mechanisms x 2 attributes x 2 ways of counting, with 16 images: 2 P(Bin(16, 1/2) <= 2) < 0.05 / 8, 3 is too many
-    assert "corrected over all 8 of a domain" in told
+    assert "corrected over 8 of a domain" in told
     assert "found four times in five if it holds for 90.3 % of images" in told
     (untold,) = sight_sentences(found[2].resampling.assign(n=8), 0.05)
     assert "It cannot be told" in untold

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 from small_study import study_config
 
+from diffmech.report import controls
 from diffmech.report.context import Context
 from diffmech.report.findings import findings
-from diffmech.report.sections_results import entropy, mechanisms, phase_sentence
+from diffmech.report.sections_results import ablation, entropy, mechanisms, phase_sentence
 
 
 def context_of(study, **tables) -> Context:
@@ -73,3 +74,23 @@ def test_a_group_is_said_to_be_named_after_what_passes_its_tests_not_after_its_s
     said = (found[0] / "report.html").read_text()
     assert "a group is named after the strongest of the preferences that exceed what untrained copies prefer" in said
     assert "named after its strongest preference" not in said
+
+
+def test_controls_are_told_by_how_many_ran_and_in_the_order_of_the_study(found):
+    groups = found[2].effects[found[2].effects["group"] == "mechanisms"]
+    two = groups[groups["target"].isin(["self-1", "self-2"])]
+    said = "Corrected over 2 mechanisms on real and synthetic images together, against zero and against controls."
+    assert controls.family(two) == said
+    other_way = pd.concat([two[two["domain"] == "synthetic"], two[two["domain"] == "real"]])
+    assert "on synthetic and real images" in controls.family(other_way)
+    one = two[two["target"] == "self-1"].assign(controls_fair=False, controls=1)
+    one = one.assign(control_ratio_low=0.61, control_ratio_high=0.61)
+    assert controls.why_unfair(one) == "1 mechanism has no fair control: the closest are 1 set 0.61 times as large."
+
+
+def test_single_heads_and_layers_are_said_to_have_no_controls_because_none_were_run(found):
+    names = ("ablation_mechanisms", "ablation_layers", "ablation_heads", "ablation_map", "ablation_methods")
+    context = Context(found[1], found[2], study_config(), {name: {} for name in names})
+    page = ablation(context, findings(found[2], context.config)[3])
+    assert "Beside single heads and layers no controls were run" in page
+    assert "left to choose from" not in page

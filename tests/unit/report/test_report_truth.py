@@ -234,6 +234,10 @@ def test_heads_are_named_at_the_timesteps_at_which_they_were_replaced(foreign):
         assert not re.search(r"at t \d+ to \d+", foreign[0][section])
 
 
+def test_a_negative_share_is_explained(foreign):
+    assert "A negative share moves the prediction the other way." in foreign[0]["patching"]
+
+
 def test_no_head_that_was_picked_as_the_largest_is_said_to_be_larger_than_all_others(foreign):
     for said in foreign[0].values():
         assert not re.search(r"more than all other heads(?! together)", said)
