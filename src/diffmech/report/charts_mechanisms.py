@@ -90,10 +90,10 @@ def mechanism_grid(mechanisms: pd.DataFrame, heads: tuple[str, ...]) -> alt.Laye
                 alt.Tooltip("label_first:N", title="in the first domain"),
                 alt.Tooltip("label_second:N", title="in the second domain"),
                 alt.Tooltip("confirmed:N", title="confirmed by this head"),
-                alt.Tooltip("probe:N", title="strongest probe"),
+                alt.Tooltip("probe:N", title="what holds most in both domains"),
                 alt.Tooltip("enrichment:Q", title="its enrichment", format=".3g"),
-                alt.Tooltip("p_rolled_holm:Q", title="p against rolled maps (Holm)", format=".3g"),
-                alt.Tooltip("p_untrained:Q", title="p against untrained copies", format=".3g"),
+                alt.Tooltip("p_rolled_holm:Q", title="its p against rolled maps (Holm)", format=".3g"),
+                alt.Tooltip("p_untrained:Q", title="its p against untrained copies", format=".3g"),
                 alt.Tooltip("stability:Q", title="stability", format=".2f"),
             ],
         )
