@@ -22,7 +22,7 @@ from diffmech.report.wording import count
 
 NOTHING = "No image was sampled with heads removed."
 QUESTIONS = {"asked": "shown as asked for", "attribute": "shown at all"}
-MEASURES = {"ssim": "likeness to the image with nothing removed (SSIM)", "fd": "Fréchet distance, excess"}
+MEASURES = {"ssim": "likeness (SSIM)", "fd": "Fréchet distance, excess"}
 NOT_BEATEN = "controls not beaten or not run"
 CLAIMS = ("more than its controls", "not zero", "not distinguishable from zero")
 
