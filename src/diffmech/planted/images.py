@@ -89,9 +89,6 @@ def draw_images(
     for index in indices:
         random = generator(seed, "planted", int(index))
         code = random.integers(0, 2, len(CODES)) * 2.0 - 1
-        # Neighbours differ in the sign of the pair: its mean over images is 0, so that each of the two alone is enough.
-        sign = generator(seed, "planted pair", int(index) // 2).integers(0, 2) * 2.0 - 1
-        code[CODES.index("pair")] = sign if index % 2 == 0 else -sign
         brightness, quadrant = random.uniform(-1, 1, 2) * np.sqrt(3) * (BRIGHTNESS, QUADRANT)
         image = BASE + brightness + quadrant * quadrants
         for name, amplitude in zip(CODES, code, strict=True):

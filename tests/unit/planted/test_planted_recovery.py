@@ -140,18 +140,19 @@ def test_recovery_of_a_model_that_was_not_planted_is_refused(tmp_path):
 def test_precision_and_recall_count_what_is_wrong():
     heads = pd.DataFrame(
         {
-            "head": ["a", "b", "c", "d"],
-            "planted_label": ["edge", "sink", "local", "unassigned"],
-            "label": ["edge", "edge", "unassigned", "edge"],
-            "causal": [True, True, False, False],
-            "significant": [True, False, True, False],
+            "head": ["a", "b", "c", "d", "e"],
+            "role": ["edge", "sink", "local", "uniform", "pair_first"],  # what the last costs alone is not counted
+            "planted_label": ["edge", "sink", "local", "unassigned", "positional"],
+            "label": ["edge", "edge", "unassigned", "edge", "unassigned"],
+            "causal": [True, True, False, False, False],
+            "significant": [True, False, True, False, True],
         }
     )
     heads["label_right"] = heads["label"] == heads["planted_label"]
     heads["effect_right"] = heads["causal"] == heads["significant"]
     pairs = pd.DataFrame({"planted": [True, False], "redundant": [False, False]})
     table = summarise(heads, pairs).set_index("what")
-    assert table.loc["label", ["precision", "recall"]].tolist() == [pytest.approx(1 / 3), pytest.approx(1 / 3)]
+    assert table.loc["label", ["precision", "recall"]].tolist() == [pytest.approx(1 / 3), pytest.approx(1 / 4)]
     assert table.loc["effect", ["precision", "recall"]].tolist() == [0.5, 0.5]
     # of the two that are named and matter, one is named and found to matter
     assert table.loc["mechanism", ["planted", "found", "right"]].tolist() == [2, 1, 1]
