@@ -63,7 +63,7 @@ COLUMNS = [
 BALANCE = ["control_overlap", "control_ratio", "control_ratio_low", "control_ratio_high", "controls"]
 # The columns that `effects_of_group` fills with numbers; `error` is the standard error of an effect.
 NUMBERS = [*COLUMNS[5:25], "off_distribution", *OVER_TIMESTEPS, "error"]
-PART = ["effect_percent", "error", "control_mean", "control_sd"]
+PART = ["effect_percent", "error"]
 TESTED = ["p_zero", "p_zero_max", "p_control", "p_sets_adjusted", "p_heads_adjusted", "p_control_adjusted"]
 
 
