@@ -22,7 +22,7 @@ from diffmech.attention.sites import AttentionSite, HeadId
 from diffmech.attention.tap import AttentionTap
 from diffmech.batches import in_smaller_batches
 from diffmech.config.analysis import AblationConfig, RuntimeConfig
-from diffmech.errors import ConfigError
+from diffmech.errors import ConfigError, ModelError
 from diffmech.interventions.engine import AblationPlan
 from diffmech.interventions.heads import HeadIntervention, ReferenceOutputs, replace_heads
 from diffmech.interventions.measures import DENOISING_LOSS, OUTPUT_SHIFT
@@ -265,6 +265,13 @@ class _Runner:
                 mse = mse_clean[[position for _, position in batch] + [0] * filling] + moved
             else:
                 mse = _mean_square(ablated - passes.noise[positions])
+            if not np.isfinite(mse[: len(batch)]).all():
+                worst = work[batch[int(np.argmin(np.isfinite(mse[: len(batch)])))][0]]
+                names = " ".join(str(head) for head in worst.heads)
+                raise ModelError(
+                    f"the noise predicted at t = {passes.timestep} with {names} replaced ({worst.method}) is not"
+                    " finite; leave this method out of ablation.methods, or run in float32"
+                )
             for row, (index, position) in enumerate(batch):
                 _fill(table, work[index], position, (mse[row], shift[row], distance[row]))
             yield

@@ -7,6 +7,7 @@ raise the loss by one at a time, at their timesteps, is summed; nothing is run a
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
@@ -20,6 +21,22 @@ from diffmech.randomness import generator
 CHOICES = 4000
 
 
+@dataclass(frozen=True)
+class Choices:
+    """What the heads of a target do one by one, and those of random choices in their place.
+
+    `sums` (1 + draw, domain, span) in percent of the clean loss, the target first; `shares` of the same shape: which
+    part of the target's own sum a choice would hold, were it spread evenly over the target's heads and timesteps.
+    """
+
+    sums: np.ndarray
+    shares: np.ndarray
+
+    def within(self, spans: np.ndarray) -> "Choices":
+        """Return the same of some of the spans."""
+        return Choices(self.sums[..., spans], self.shares[..., spans])
+
+
 def sums_over_choices(
     members: Sequence[Sequence[str]],
     pools: Sequence[str],
@@ -28,8 +45,8 @@ def sums_over_choices(
     spans: Sequence[np.ndarray],
     *,
     seed: int,
-) -> list[np.ndarray]:
-    """Return for each target (1 + draw, domain, span) sums in percent of the clean loss, those of its own heads first.
+) -> list[Choices]:
+    """Return for each target what its own heads and random choices of as many do one by one.
 
     `members` are the heads of each target at each timestep, joined by blanks, `pools` those of its controls ("site",
     "kind", "any"; no draws for others), `heads` the ablations of single heads of each domain, `spans` masks over
@@ -50,7 +67,9 @@ def sums_over_choices(
             draws = _choices(chosen, _groups(first, columns, pool), squares, generator(seed, "choice", name, pool))
         picks = np.concatenate([own, draws])
         sums = [[sums_over_sets(chosen, picks, values) for values in domain] for domain in raised]
-        found.append(np.moveaxis(np.array(sums), -1, 0))
+        evenly = [chosen * span[:, None] / max((chosen * span[:, None]).sum(), 1) for span in spans]
+        shares = [[sums_over_sets(chosen, picks, part) for part in evenly]] * len(raised)
+        found.append(Choices(np.moveaxis(np.array(sums), -1, 0), np.moveaxis(np.array(shares), -1, 0)))
     return found
 
 

@@ -12,7 +12,9 @@ in every domain in every window or at every timestep:
   where a target is k of m heads it is the target's in k / m of all studies (the fault of "balanced permutations",
   Southworth, Kim & Owen 2009). A mechanism whose heads matter only together does not pass it.
 
-p_control is the larger of the last two: both must be small. All definitions are ours.
+p_control is the larger of the last two: both must be small. `least_beyond` is from what effect on they would be, beside
+all other targets as they are, were the effect that of the set and, spread evenly over its heads, that of its heads one
+by one; where no effect would do, the data cannot tell. All definitions are ours.
 """
 
 from collections.abc import Sequence
@@ -20,9 +22,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffmech.statistics.controls import joint_rank_p, rank_p
+from diffmech.interventions.choices import Choices
+from diffmech.statistics.controls import joint_rank_p, rank_p, smallest_beyond
 from diffmech.statistics.permutation import joint_sign_flip_p, permutation_p, sign_flip_permutation
-from diffmech.statistics.reach import smallest_rank_p, smallest_sign_flip_p
+from diffmech.statistics.reach import smallest_sign_flip_p
 
 CAUSAL, NOT_BEYOND = "causal", "not beyond matched heads"
 HELPS, NOTHING = "helps when removed", "no effect found"
@@ -46,6 +49,7 @@ class Decisions:
     p_sets_adjusted: np.ndarray
     p_heads_adjusted: np.ndarray
     p_control_adjusted: np.ndarray
+    least_beyond: np.ndarray
     verdict: np.ndarray
 
 
@@ -54,7 +58,7 @@ def decide(
     changes: Sequence[np.ndarray],
     controls: Sequence[np.ndarray] | None = None,
     fair: np.ndarray | None = None,
-    choices: Sequence[np.ndarray] | None = None,
+    choices: Sequence[Choices] | None = None,
     *,
     alpha: float,
     permutations: int,
@@ -65,9 +69,8 @@ def decide(
     `effects` (target, domain, ...); `changes` of each domain (image, target, ...), the paired changes of the loss;
     `controls` of each target (draw, domain, ...), on the same images, None for heads and layers, which have none, NaN
     where they do not match their target in one domain or window; `fair` (target,), whether they match it on the whole;
-    `choices` of each target (1 + draw, domain, ...), the sums of what single heads do, of the target first. Without
-    choices only the controls are asked, whose rank holds its level where effects of sets are exchangeable, not where
-    those of heads are.
+    `choices` of each target, of the same domains (and windows). Without choices only the controls are asked, whose rank
+    holds its level where effects of sets are exchangeable, not where those of heads are.
     """
     shape, domains = effects.shape, len(changes)
     values = effects.reshape(len(effects), -1)
@@ -80,14 +83,22 @@ def decide(
         for draws, ok in zip(controls or [values[:0]] * len(values), judged, strict=True)
     ]
     p_own, p_sets = _ranks(values, sets)
+    least = smallest_beyond(values, sets, alpha)
     p_heads = np.full(values.shape, np.nan)
     if choices is not None:
-        sums = [np.reshape(each, (len(each), values.shape[1])) for each in choices]
+        sums = [np.reshape(each.sums, (len(each.sums), values.shape[1])) for each in choices]
+        shares = [np.reshape(each.shares, (len(each.shares), values.shape[1])) for each in choices]
+        own_sums = np.stack([each[0] for each in sums])
         draws = [each[1:] if len(own) else each[:0] for each, own in zip(sums, sets, strict=True)]
-        own_heads, p_heads = _ranks(np.stack([each[0] for each in sums]), draws)
-        # where no choice of heads was of the size of the target, nothing was shown
-        p_heads = np.where(np.isnan(p_heads) & np.isfinite(p_sets), 1.0, np.where(np.isnan(p_sets), np.nan, p_heads))
-        p_own = np.fmax(p_own, np.where(np.isnan(own_heads) & np.isfinite(p_own), 1.0, own_heads))
+        p_alone, p_heads = _ranks(own_sums, draws)
+        of_heads = smallest_beyond(own_sums, draws, alpha, [each[1:] for each in shares])
+        asked = np.isfinite(p_sets)
+        # where no choice of heads was of the size of the target, nothing was shown, nor could be
+        p_alone, p_heads, of_heads = (
+            np.where(asked, np.where(np.isnan(found), never, found), np.nan)
+            for found, never in ((p_alone, 1.0), (p_heads, 1.0), (of_heads, np.inf))
+        )
+        p_own, least = np.fmax(p_own, p_alone), np.fmax(least, of_heads)
     p_control = np.fmax(p_sets, p_heads)
     verdicts = np.empty(values.shape, dtype=object)
     for row, test in np.ndindex(values.shape):
@@ -98,10 +109,10 @@ def decide(
             float(p_control[row, test]),
             fair=None if controls is None else bool(judged[row] and np.isfinite(sets[row][:, test]).all()),
             least_zero=smallest_sign_flip_p(images, permutations),
-            least_control=smallest_rank_p(len(sets[row])),
+            within_reach=bool(least[row, test] < np.inf),
             alpha=alpha,
         )
-    arrays = (p_zero, p_zero_max, p_own, p_sets, p_heads, p_control, verdicts)
+    arrays = (p_zero, p_zero_max, p_own, p_sets, p_heads, p_control, least, verdicts)
     return Decisions(*(array.reshape(shape) for array in arrays))
 
 
@@ -112,12 +123,12 @@ def verdict(
     *,
     fair: bool | None,
     least_zero: float,
-    least_control: float,
+    within_reach: bool,
     alpha: float,
 ) -> str:
     """Return what an effect shows, by its corrected p-values and the smallest that they could have been.
 
-    `fair` is None for heads and layers, which have no controls.
+    `fair` is None for heads and layers, which have no controls; `within_reach`: some effect would exceed them.
     """
     level = alpha + ROUNDING
     if not least_zero <= level:
@@ -130,9 +141,9 @@ def verdict(
         return HELPS
     if not fair:
         return UNFAIR
-    if not least_control <= level:
-        return UNTOLD
-    return CAUSAL if p_control <= level else NOT_BEYOND
+    if p_control <= level:
+        return CAUSAL
+    return NOT_BEYOND if within_reach else UNTOLD
 
 
 def _p_zero(changes: np.ndarray, permutations: int, seed: int) -> np.ndarray:

@@ -29,7 +29,6 @@ import xarray as xr
 
 from diffmech.artifacts import open_store, write_csv
 from diffmech.config.patching import PatchingConfig, Windows
-from diffmech.interventions.effects import against_others, control_summary, corrected
 from diffmech.interventions.stores import texts
 from diffmech.interventions.windows import (
     Window,
@@ -39,7 +38,9 @@ from diffmech.interventions.windows import (
     sign_flip_max_smallest,
     window_name,
 )
+from diffmech.interventions.yardsticks import against_others, control_summary
 from diffmech.statistics.bootstrap import bootstrap_mean
+from diffmech.statistics.multiplicity import holm
 from diffmech.statistics.permutation import permutation_p, sign_flip_permutation
 
 FULL_DOSE = 1.0
@@ -221,7 +222,7 @@ def _rows(
         found |= dict(zip(names, map(np.asarray, (interval.estimate, interval.low, interval.high)), strict=False))
         observed, null = sign_flip_permutation(np.abs, values, permutations=patching.permutations, seed=seed)
         found["p_zero"] = np.asarray(permutation_p(observed, null))
-        found["p_zero_holm"] = corrected(found["p_zero"])
+        found["p_zero_holm"] = _corrected(found["p_zero"])
         for column in (slice(0, 1), slice(1, None))[: shape[-1]]:
             family = values[..., column]
             found["p_zero_max"][..., column] = sign_flip_max_p(family, **test)
@@ -229,8 +230,17 @@ def _rows(
         if complete:
             compared = against_others(part, interval.estimate)
             found |= control_summary(*compared, confidence=patching.confidence)
-            found["p_control_adjusted"] = corrected(found["p_control"])
+            found["p_control_adjusted"] = _corrected(found["p_control"])
     return {name: array.ravel() for name, array in found.items()}
 
 
 CONTROLS = ("control_mean", "control_low", "control_high", "control_percentile", "p_control")
+
+
+def _corrected(p: np.ndarray) -> np.ndarray:
+    """Return Holm's p-values of p (target, method, column): over targets in column 0, over all the rest together."""
+    adjusted = np.empty_like(p)
+    for method in range(p.shape[1]):
+        adjusted[:, method, 0] = holm(p[:, method, 0])
+        adjusted[:, method, 1:] = holm(p[:, method, 1:])
+    return adjusted

@@ -133,14 +133,16 @@ def matched_controls(
     *sizes: Mapping[int, Mapping[HeadId, float]],
     count: int,
     needed: int = 1,
+    apart: bool = True,
     seed: int,
 ) -> Matched:
     """Return up to `count` random sets of other heads in the place of those of `target`, and their balance.
 
     `sizes`, one for each domain, say by timestep and head how far the ablation moves the head's output, at all
     timesteps of the study, whichever are ablated here. A set matches where it does in every domain; there each timestep
-    counts alike, in units of its mean over heads. Fewer than `needed` sets are not fair. Draws depend on (seed, target,
-    pool) alone. Raises ConfigError for heads that `sites` lack.
+    counts alike, in units of its mean over heads. Fewer than `needed` sets are not fair. `apart` False lets sets have
+    heads of the target as chance will have it, which makes the target one of sets drawn alike. Draws depend on (seed,
+    target, pool) alone. Raises ConfigError for heads that `sites` lack.
     """
     timesteps = sorted(sizes[0])
     heads = [HeadId(site.name, head) for site in sites for head in range(site.heads)]
@@ -157,10 +159,12 @@ def matched_controls(
     for pool in POOLS:
         groups = pool_of_heads(heads, sites, pool)
         source = generator(seed, "control", target.name, pool)
-        picks = relabellings(members, groups, CANDIDATES, source, disjoint=True)
+        picks = relabellings(members, groups, CANDIDATES, source, disjoint=apart)
         if picks is None:
             continue
-        picks = distinct(members, groups, picks)
+        picks = distinct(members, groups, np.concatenate([own_heads(members)[None], picks]))[1:]
+        if not len(picks):
+            continue
         # (set, domain x layer) in the pool of the same layers, else (set, domain)
         layers_of = groups if pool == "site" else None
         parts = np.concatenate([_log_ratios(members, picks, each, layers_of) for each in squares], axis=1)

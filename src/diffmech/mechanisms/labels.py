@@ -230,4 +230,5 @@ def _numbers(evidence: Evidence, domains: slice, mechanism: int, probe: int) -> 
 
 
 def _short(probe: str) -> str:
-    return probe.removeprefix(PART).removeprefix(TOKEN)
+    # a part of images and a token may have one name
+    return f"{probe.removeprefix(TOKEN)} token" if probe.startswith(TOKEN) else probe.removeprefix(PART)

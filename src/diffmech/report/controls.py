@@ -89,13 +89,13 @@ def sight(rows: pd.DataFrame, alpha: float) -> str:
     reachable = needed[needed.map(math.isfinite)]
     if len(reachable):
         said += (
-            f", and exceeds the matched sets, beside those of all other mechanisms, where it is {limits_of(reachable)}"
-            " % or more; random choices of heads may ask for more"
+            f", and exceeds its controls, beside those of all other mechanisms, where it is {limits_of(reachable)} % or"
+            " more"
         )
     if len(reachable) < len(needed):
         said += (
             f"; for {count(len(needed) - len(reachable), 'mechanism and domain pair')} no effect, however large, would"
-            " exceed them with so few sets (ablation.controls)"
+            " exceed them, with so few sets (ablation.controls) or so few other heads to choose from"
         )
     return f"{said}."
 

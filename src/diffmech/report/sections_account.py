@@ -113,10 +113,9 @@ def _row(row: Any, ran: list[float]) -> list[str]:
         spread = interval(row.control_mean, row.control_low, row.control_high, "%", 2)
         controls = f"{spread}, {p_value(row.p_control_adjusted)}"
     if row.verdict == NOT_BEYOND:
-        least = row.smallest_effect_control
-        controls += (
-            f"; {number(least, 2)} % would exceed such sets" if math.isfinite(least) else "; more sets could tell it"
-        )
+        controls += f"; {number(row.smallest_effect_control, 2)} % would exceed them"
+    elif row.verdict == UNTOLD and math.isinf(row.smallest_effect_control):
+        controls += "; none, however large, would exceed them"
     if pd.notna(row.window_effect):
         then = interval(row.window_effect, row.window_low, row.window_high, "%", 2)
         first, _, last = str(row.window).partition("-")

@@ -54,7 +54,8 @@ def resampling(context: Context) -> str:
         f" the heads of one mechanism replaced by {what}, at the same step."
     )
     read += (
-        f" Beside each stand {count(run, 'matched random set')} of as many other heads, where such sets exist."
+        f" Beside each stand {count(run, 'matched random set')} of as many heads, its own among them as chance has it,"
+        " where such sets exist."
         if run
         else " No other heads were removed beside them."
     )
@@ -172,8 +173,8 @@ def power_sentence(controls: int, alpha: float) -> str:
     if controls >= draws_needed(alpha):
         return (
             f"With {controls} controls the least p-value against them is {number(least, 2)}. What beats them changes"
-            " an attribute by more than nearly all sets of as many other heads that were tried; a single head of a"
-            " mechanism can do that alone."
+            " an attribute by more than nearly all random sets of as many heads do, its own heads among them as chance"
+            " has it."
         )
     return (
         f"With {count(controls, 'control')} no p-value against them falls below {number(least, 2)}, so none can be"

@@ -228,8 +228,9 @@ def ablation(context: Context, finding: Finding) -> str:
     groups, names = groups[chosen], mechanism_names(context.tables)
     match = (
         "How far the controls match: where they come from, how many, the share of the mechanism's heads that they"
-        f" have too, and how far their removal moves the outputs beside that of the mechanism (in all within"
-        f" {ON_AVERAGE:g}, each within {EACH:g} times up or down, or they are not fair). Other choices: p of the"
+        " have too, and how far their removal moves the outputs beside that of the mechanism (on each kind of images,"
+        f" and in each layer where they come from the same layers, within {ON_AVERAGE:g} on average and each within"
+        f" {EACH:g} times up or down, or they are not fair). Other choices: p of the"
         " mechanism's heads one by one, among random choices of heads. The verdict is over all timesteps."
     )
     balance = [markup.paragraph(match), markup.table(BALANCE, balance_rows(groups, names), "Matched controls")]

@@ -1,9 +1,9 @@
 """Whether images change more than without as many other heads: ranks among matched controls, corrected together. Ours.
 
 The family of a likeness or a distance is all targets in all domains; that of attributes is also over all of them.
-Unlike in local ablation there is no null of which heads make up a mechanism: single heads are not removed here, and a
-mechanism that holds the one head that matters beats every set of other heads. So a small p says that these heads change
-an attribute more than others do, not that the mechanism does so as a whole.
+Controls may have heads of their target, as chance will have it, so that under the null that heads are put together at
+random the target is one of sets drawn alike. Sets without a head of it would not do: a mechanism that holds the one
+head that matters beats all of them, by chance in k / m of all studies for k of m heads.
 """
 
 from collections.abc import Mapping

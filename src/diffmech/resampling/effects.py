@@ -28,7 +28,7 @@ from torch import Tensor
 from diffmech.artifacts import progress, provenance, write_csv, write_store
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.resampling import ResamplingConfig
-from diffmech.interventions.effects import BALANCE, balance, control_summary
+from diffmech.interventions.yardsticks import BALANCE, balance, control_summary
 from diffmech.randomness import generator
 from diffmech.resampling.controls import ASKED, ATTRIBUTE, change, corrected_among_controls, is_judged
 from diffmech.resampling.distances import frechet_distances, kernel_distances

@@ -1,8 +1,9 @@
 """What is removed while images are sampled: mechanisms, their matched controls, parts of sampling, single heads.
 
-Phases are known at the captured timesteps only: a sampling step belongs to the nearest phase (ours). Controls are drawn
-and matched as those of the local ablations (`interventions.targets`): heads are moved as far as at the ablated timestep
-nearest to each step.
+Phases are known at the captured timesteps only: a sampling step belongs to the nearest phase (ours). Controls are
+matched as those of the local ablations (`interventions.targets`), heads being moved as far as at the ablated timestep
+nearest to each step, but not kept apart from their target: single heads are not removed here, so that the target can
+only be held against sets that are drawn as it would be by chance (`resampling.controls`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -76,7 +77,7 @@ def plan_removals(
     windows = windows_of_sampling(resampling.windows, steps, phases, schedule, heads_csv)
     targets = [at_steps(target, steps, phases) for target in mechanisms(heads_csv, sites)]
     for target in targets:
-        matched = matched_controls(target, sites, at_step, count=resampling.controls, seed=seed)
+        matched = matched_controls(target, sites, at_step, count=resampling.controls, apart=False, seed=seed)
         found.append(_removal(replace(target, balance=matched.balance), "mechanisms", steps))
         found += [_removal(control, "mechanisms", steps) for control in matched.controls]
     for target in targets:

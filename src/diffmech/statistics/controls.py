@@ -13,12 +13,16 @@ takes all draws of all pools rather than those of equal number, needs no more dr
 is never below that rank. Step-down as in Romano & Wolf 2005: what was found leaves the family of the rest.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
 # Values that differ by less, in standard deviations of their pool, are ties.
 TIE = 1e-9
+# How far, in units of the largest draw, and how finely the least value is looked for that leaves all draws behind.
+FARTHEST, HALVINGS = 1e6, 50
 
 
 def rank_p(value: np.ndarray, draws: np.ndarray) -> np.ndarray:
@@ -62,36 +66,72 @@ def joint_rank_p(values: np.ndarray, draws: Sequence[np.ndarray]) -> np.ndarray:
     return p
 
 
-def smallest_beyond(values: np.ndarray, draws: Sequence[np.ndarray], alpha: float) -> np.ndarray:
-    """Return what a target's value must exceed for `joint_rank_p` to be at most `alpha`, (target, test); inf for never.
+def smallest_beyond(
+    values: np.ndarray, draws: Sequence[np.ndarray], alpha: float, shares: Sequence[np.ndarray] | None = None
+) -> np.ndarray:
+    """Return from what value on a target's corrected p is at most `alpha`, (target, test); infinite where none would.
 
-    As `values` (target, test) and `draws`, (draw, test) of each target, are: beside the other targets and all their
-    draws. A value v among K draws of mean m and standard deviation s scales to K d / sqrt(K s^2 n + K d^2) with d = v -
-    m and n = K + 1, which is at most sqrt(K), however large v is. NaN for targets without draws.
+    Beside the other targets and all draws as they are: `values` (target, test), `draws` of each target (draw, test).
+    What is added to a target is added to a draw of it by its share, `shares` (draw, test) of each target, 0 by default:
+    draws that hold a part of it rise with it, and some it can never leave behind. Single-step, so that what was found
+    of others does not help. NaN where `joint_rank_p` makes no test.
     """
     values = np.asarray(values, dtype=np.float64)
     needed = np.full(values.shape, np.nan)
     compared = [row for row in range(len(values)) if len(draws[row])]
-    largest = {}
+    pools = {row: np.concatenate([values[row, None], draws[row]]) for row in compared}
+    scaled = {}
+    for row, pool in pools.items():
+        with np.errstate(invalid="ignore"):
+            scaled[row] = np.where(np.isfinite(pool).all(axis=0), _scaled(pool), -np.inf)
     for row in compared:
-        scaled = _scaled(np.concatenate([values[row, None], draws[row]]))
-        largest[row] = np.where(np.isfinite(scaled), scaled, -np.inf).max(axis=1)
-    for row in compared:
-        count = len(draws[row])
-        allowed = alpha - 1 / (1 + count) + TIE
-        others = [largest[other] for other in compared if other != row]
+        others = [scaled[other].max(axis=1) for other in compared if other != row]
         reached = np.concatenate([np.empty(0), *others])
         weights = np.concatenate([np.empty(0), *(np.full(len(each), 1 / len(each)) for each in others)])
-        order = np.argsort(-reached)
-        over = np.flatnonzero(np.cumsum(weights[order]) > allowed)
-        threshold = max(0.0, reached[order][over[0]]) if len(over) else 0.0
-        mean, spread = draws[row].mean(axis=0), draws[row].std(axis=0)
-        if allowed < 0 or threshold**2 >= count:
-            needed[row] = np.inf
-            continue
-        away = threshold * spread * np.sqrt((1 + count) / (count - threshold**2))
-        needed[row] = np.maximum(mean + away, draws[row].max(axis=0))
+        order = np.argsort(reached)
+        # the shares of other pools at or above each place, and above the last
+        above = np.append(np.cumsum(weights[order][::-1])[::-1], 0.0)
+        rises = np.zeros_like(pools[row])
+        if shares is not None:
+            rises[1:] = shares[row]
+        rises[0] = 1.0
+        for test in np.flatnonzero(np.isfinite(scaled[row][0])):
+            elsewhere = np.delete(scaled[row], test, axis=1).max(axis=1, initial=-np.inf)
+            p_of = partial(_p_of_first, elsewhere=elsewhere, reached=reached[order], above=above)
+            needed[row, test] = _least_value(p_of, pools[row][:, test], rises[:, test], alpha + TIE)
     return needed
+
+
+def _p_of_first(column: np.ndarray, *, elsewhere: np.ndarray, reached: np.ndarray, above: np.ndarray) -> float:
+    """Return the single-step p of the first of `column` (member,), one test of a pool.
+
+    `elsewhere` (member,) is the largest scaled value of each member in the other tests; `above` the share of the other
+    pools that reaches each of the ascending values `reached`, and none of them.
+    """
+    there = _scaled(column[:, None])[:, 0]
+    own = float((np.maximum(elsewhere, there) >= there[0] - TIE).mean())
+    return own + float(above[np.searchsorted(reached, there[0] - TIE)])
+
+
+def _least_value(p_of: Callable[[np.ndarray], float], column: np.ndarray, rises: np.ndarray, alpha: float) -> float:
+    """Return the least value of the first of `column` (member,) with p <= alpha, while the others rise by `rises`."""
+    if p_of(rises) > alpha:  # however much is added
+        return math.inf
+    base = column - column[0] * rises  # where the first is 0
+    unit = float(np.abs(base).max()) or 1.0
+    low, high = -unit, unit
+    while p_of(base + high * rises) > alpha:
+        low, high = high, 2 * high
+        if high > FARTHEST * unit:
+            return math.inf
+    while p_of(base + low * rises) <= alpha:
+        low = 2 * low
+        if low < -FARTHEST * unit:
+            return -math.inf
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if p_of(base + middle * rises) <= alpha else (middle, high)
+    return high
 
 
 def _scaled(pool: np.ndarray) -> np.ndarray:

@@ -128,6 +128,20 @@ def test_where_no_disjoint_set_exists_there_is_no_control() -> None:
     assert (found.controls, found.balance.sets, found.balance.pool, found.balance.fair) == ([], 0, "", False)
 
 
+def test_controls_that_may_share_heads_are_all_other_sets_of_the_pool_alike() -> None:
+    """Ten pairs of five heads, one of which is the target: the other nine, six of which hold one of its heads."""
+    only = [AttentionSite("down1.0.self", "down1.0/self", "self", 5)]
+    table = {100: dict.fromkeys(HEADS[:5], 1.0)}
+    target = always("m", "down1.0.self.h00", "down1.0.self.h01")
+    found = matched_controls(target, only, table, count=30, apart=False, seed=0)
+    shared = Counter(len(control.heads_at(100) & target.heads_at(100)) for control in found.controls)
+    assert shared == {1: 6, 0: 3}
+    assert found.balance.overlap == pytest.approx(6 / 18)
+    layer = matched_controls(layers(only)[0], only, table, count=20, apart=False, seed=0)
+    assert layer.controls == []
+    assert not layer.balance.fair
+
+
 def test_too_few_sets_are_not_fair() -> None:
     only = SITES[:1]
     table = {100: dict.fromkeys(HEADS[:8], 1.0)}

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from diffmech.interventions.choices import CHOICES
+from diffmech.interventions.choices import CHOICES, Choices
 from diffmech.interventions.decisions import CAUSAL, HELPS, NOT_BEYOND, NOTHING, UNFAIR, UNTOLD, decide
 from diffmech.interventions.relabelling import distinct, own_heads, relabellings, sums_over_sets
 from diffmech.statistics.controls import joint_rank_p, rank_p, smallest_beyond
@@ -142,6 +142,24 @@ def sets_of_heads(rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray
     return found
 
 
+def effects_of(
+    sets: list[tuple[np.ndarray, np.ndarray, np.ndarray]], heads: np.ndarray
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Return what removing each target does (1, domain), and each of its sets (set, domain): the sum of their heads."""
+    own, others, _ = ([heads[:, columns].sum(axis=2).T for columns in kind] for kind in zip(*sets, strict=True))
+    return own, others
+
+
+def choices_of(sets: list[tuple[np.ndarray, np.ndarray, np.ndarray]], heads: np.ndarray) -> list[Choices]:
+    """Return what the heads of each target and of its random choices do one by one; `heads` (domain, head)."""
+    found = []
+    for own, _, others in sets:
+        picks = np.concatenate([own, others])
+        shares = np.isin(picks, own).mean(axis=1)[:, None]
+        found.append(Choices(heads[:, picks].sum(axis=2).T, np.repeat(shares, len(heads), axis=1)))
+    return found
+
+
 @pytest.mark.parametrize("law", LAWS)
 def test_the_verdict_keeps_its_level_where_heads_are_exchangeable_and_ranks_among_other_heads_alone_do_not(law) -> None:
     """One of disjoint sets holds the head that matters most: it exceeds all sets of other heads, whoever it is."""
@@ -152,12 +170,12 @@ def test_the_verdict_keeps_its_level_where_heads_are_exchangeable_and_ranks_amon
     rate = {"with choices": 0, "other heads alone": 0}
     for _ in range(STUDIES):
         heads = np.abs(LAWS[law](rng, (2, HEADS)))
-        effects, controls, choices = (
+        effects, controls, _ = (
             [heads[:, columns].sum(axis=2).T for columns in kind] for kind in zip(*sets, strict=True)
         )
         options = {"alpha": ALPHA, "permutations": 99, "seed": 0}
         values, fair = np.concatenate(effects), np.ones(len(TARGETS), dtype=bool)
-        sums = [np.concatenate(pair) for pair in zip(effects, choices, strict=True)]
+        sums = choices_of(sets, heads)
         rate["with choices"] += (decide(values, changes, controls, fair, sums, **options).verdict == CAUSAL).any()
         rate["other heads alone"] += (decide(values, changes, controls, fair, **options).verdict == CAUSAL).any()
     assert rate["with choices"] / STUDIES <= BOUND
@@ -171,17 +189,16 @@ def test_a_mechanism_whose_heads_all_matter_is_found_among_heads() -> None:
     for _ in range(200):
         heads = rng.standard_normal((2, HEADS))
         heads[:, sets[3][0][0]] += 2.0
-        effects, controls, choices = (
+        effects, controls, _ = (
             [heads[:, columns].sum(axis=2).T for columns in kind] for kind in zip(*sets, strict=True)
         )
-        sums = [np.concatenate(pair) for pair in zip(effects, choices, strict=True)]
         found = decide(
             *(
                 np.concatenate(effects),
                 [np.ones((8, len(TARGETS)))] * 2,
                 controls,
                 np.ones(len(TARGETS), dtype=bool),
-                sums,
+                choices_of(sets, heads),
             ),
             **{"alpha": ALPHA, "permutations": 99, "seed": 0},
         )
@@ -248,3 +265,71 @@ def test_too_few_draws_beside_an_outlier_can_never_be_exceeded() -> None:
     needed = smallest_beyond(np.zeros((2, 1)), draws, 0.05)
     assert np.isinf(needed[0, 0])
     assert np.isfinite(needed[1, 0])
+
+
+def test_the_least_effect_beyond_its_controls_is_where_the_verdict_turns() -> None:
+    """Planted through the decision itself: in the set, and evenly in its heads, so in all choices that hold some."""
+    rng = np.random.default_rng(7)
+    sets = sets_of_heads(rng)
+    options = {"alpha": ALPHA, "permutations": 99, "seed": 0}
+    changes, fair, turned = [np.ones((8, len(TARGETS)))] * 2, np.ones(len(TARGETS), dtype=bool), 0
+    for _ in range(6):
+        heads = np.abs(rng.standard_normal((2, HEADS)))
+        effects, controls, _ = (
+            [heads[:, columns].sum(axis=2).T for columns in kind] for kind in zip(*sets, strict=True)
+        )
+        values, choices = np.concatenate(effects), choices_of(sets, heads)
+        least = decide(values, changes, controls, fair, choices, **options).least_beyond
+        for row, domain in np.argwhere(np.isfinite(least)):
+            # what else is found leaves the family, and asks for less
+            for factor, expected in ((1.001, CAUSAL), (0.999, NOT_BEYOND)):
+                moved, planted = values.copy(), list(choices)
+                moved[row, domain] = factor * least[row, domain]
+                sums = choices[row].sums.copy()
+                more = moved[row, domain] - sums[0, domain]
+                sums[:, domain] += more * choices[row].shares[:, domain]
+                planted[row] = Choices(sums, choices[row].shares)
+                found = decide(moved, changes, controls, fair, planted, **options)
+                assert found.verdict[row, domain] == expected, (row, domain, factor)
+            turned += 1
+    assert turned > 20
+
+
+def test_where_most_choices_hold_most_of_its_heads_no_effect_can_tell() -> None:
+    """Five of six heads: every sixth choice is the mechanism itself, and no effect leaves that one behind."""
+    rng = np.random.default_rng(8)
+    members = np.array([[True] * 5 + [False]])
+    picks = relabellings(members, np.zeros(6, dtype=int), 300, rng, disjoint=False)
+    assert picks is not None
+    shares = np.concatenate([[1.0], np.isin(picks, np.arange(5)).mean(axis=1)])[:, None]
+    controls = [rng.standard_normal((19, 1))]
+    for effect in (9.0, 1e6):
+        found = decide(
+            np.array([[effect]]),
+            [np.ones((8, 1))],
+            controls,
+            np.array([True]),
+            [Choices(effect * shares, shares)],
+            **{"alpha": ALPHA, "permutations": 99, "seed": 0},
+        )
+        assert found.verdict[0, 0] == UNTOLD
+        assert np.isinf(found.least_beyond[0, 0])
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_sets_that_hold_heads_of_the_target_as_chance_has_it_keep_the_level(law: str) -> None:
+    """The one null of images sampled again, where no single head is removed."""
+    rng = np.random.default_rng(9)
+    drawn = []
+    for own, _, choices in sets_of_heads(rng):
+        members = np.zeros((1, HEADS), dtype=bool)
+        members[0, own[0]] = True
+        alike = distinct(members, np.zeros(HEADS, dtype=int), np.concatenate([own, choices]))
+        drawn.append(alike[:20])
+    false = 0
+    for _ in range(STUDIES):
+        heads = np.abs(LAWS[law](rng, (2, HEADS)))
+        sums = [heads[:, columns].sum(axis=2).T for columns in drawn]
+        p = joint_rank_p(np.stack([each[0] for each in sums]), [each[1:] for each in sums])
+        false += bool((p <= ALPHA + ROUNDING).any())
+    assert false / STUDIES <= BOUND

@@ -13,7 +13,7 @@ from diffmech.artifacts import open_store
 from diffmech.attention.sites import AttentionSite, HeadId, head_ids
 from diffmech.attention.tap import AttentionCall, AttentionTap
 from diffmech.config.analysis import AblationConfig
-from diffmech.errors import ConfigError, StoreError
+from diffmech.errors import ConfigError, ModelError, StoreError
 from diffmech.interventions.ablation import ablate_heads, ablate_targets
 from diffmech.interventions.engine import AblationPlan
 from diffmech.interventions.heads import replace_heads
@@ -422,3 +422,36 @@ def test_displacement_is_the_distance_to_what_each_method_puts_in_place(
     assert store.displacements("uniform", timestep, [site], "real")[HeadId(site.name, 1)] == pytest.approx(rms)
     with pytest.raises(StoreError, match="hold no domain painted, only"):
         store.displacements("mean", timestep, [site], "painted")
+
+
+def test_a_loss_that_is_not_finite_names_the_head_and_no_image_is_dropped(
+    latents: dict[str, list[Path]],
+    reference: list[Path],
+    ablation: AblationConfig,
+    denoiser: Denoiser,
+    sites: list[AttentionSite],
+) -> None:
+    """The mean of one head overflows: the loss without it would be NaN, and its images were left out of all targets."""
+    store, site = open_reference(reference), sites[1]
+    outputs = store.at(100, sites, "real")
+    outputs.mean[site.name][3] = torch.inf
+
+    class Overflowing(ReferenceStore):
+        def at(self, *_: object) -> object:  # type: ignore[override]
+            return outputs
+
+    broken = Overflowing(store.trees, store.rows)
+    targets = [Target(str(HeadId(site.name, head)), (HeadSpan(HeadId(site.name, head), 0, 999),)) for head in (2, 3)]
+    with pytest.raises(ModelError, match=rf"at t = 100 with {site.name}.h03 replaced \(mean\) is not finite"):
+        ablate_targets(
+            denoiser,
+            sites,
+            open_latent_files(latents["real"]),
+            broken,
+            targets,
+            samples=[0, 1],
+            timesteps=[100],
+            ablation=ablation.model_copy(update={"methods": ["mean"]}),
+            seed=0,
+            runtime=RUNTIME,
+        )

@@ -57,7 +57,7 @@ def test_a_semantic_head_is_named_after_its_part_or_its_token(labelled):
     part = labelled.loc[f"{SITE}.h01"]
     assert (part["label_second"], part["probe_second"], bool(part["confirmed_second"])) == ("semantic", "eye", True)
     cross = labelled.loc["down1.0.cross.h00"]
-    assert (cross["label"], cross["probe"], bool(cross["confirmed"])) == ("semantic", "glasses", True)
+    assert (cross["label"], cross["probe"], bool(cross["confirmed"])) == ("semantic", "glasses token", True)
 
 
 def test_each_domain_has_its_own_label_which_some_head_must_confirm(labelled):

@@ -444,7 +444,7 @@ def with_controls(table: pd.DataFrame) -> pd.DataFrame:
             row.p_control_adjusted,
             fair=True if compared else None,
             least_zero=2.0 ** (1 - row.n),
-            least_control=1 / 21,
+            within_reach=True,
             alpha=0.05,
         )
         for row, compared in zip(table.itertuples(), controlled, strict=True)

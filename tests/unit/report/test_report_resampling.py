@@ -36,7 +36,7 @@ def test_without_controls_nothing_is_said_of_controls(found):
     assert "diamond" not in json.dumps(specification(resampling_measures(alone, 0.05, {})))
     beside = section_of(found, found[2].resampling)
     assert "diamond" in json.dumps(specification(resampling_measures(found[2].resampling, 0.05, {})))
-    assert "20 matched random sets of as many other heads" in beside
+    assert "20 matched random sets of as many heads, its own among them as chance has it" in beside
     assert "a diamond one that also beats its matched controls" in beside
     assert "Grey: the range of matched controls." in beside
 
