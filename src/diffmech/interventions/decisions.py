@@ -63,6 +63,7 @@ def decide(
     alpha: float,
     permutations: int,
     seed: int,
+    sizes: bool = False,
 ) -> Decisions:
     """Return what may be claimed of every target in every domain (and window: any further axes). All is one family.
 
@@ -70,7 +71,8 @@ def decide(
     `controls` of each target (draw, domain, ...), on the same images, None for heads and layers, which have none, NaN
     where they do not match their target in one domain or window; `fair` (target,), whether they match it on the whole;
     `choices` of each target, of the same domains (and windows). Without choices only the controls are asked, whose rank
-    holds its level where effects of sets are exchangeable, not where those of heads are.
+    holds its level where effects of sets are exchangeable, not where those of heads are. `sizes`: find `least_beyond`,
+    which else is 0 where it is finite.
     """
     shape, domains = effects.shape, len(changes)
     values = effects.reshape(len(effects), -1)
@@ -83,7 +85,7 @@ def decide(
         for draws, ok in zip(controls or [values[:0]] * len(values), judged, strict=True)
     ]
     p_own, p_sets = _ranks(values, sets)
-    least = smallest_beyond(values, sets, alpha)
+    least = smallest_beyond(values, sets, alpha, whether=not sizes)
     p_heads = np.full(values.shape, np.nan)
     if choices is not None:
         sums = [np.reshape(each.sums, (len(each.sums), values.shape[1])) for each in choices]
@@ -91,7 +93,7 @@ def decide(
         own_sums = np.stack([each[0] for each in sums])
         draws = [each[1:] if len(own) else each[:0] for each, own in zip(sums, sets, strict=True)]
         p_alone, p_heads = _ranks(own_sums, draws)
-        of_heads = smallest_beyond(own_sums, draws, alpha, [each[1:] for each in shares])
+        of_heads = smallest_beyond(own_sums, draws, alpha, [each[1:] for each in shares], whether=not sizes)
         asked = np.isfinite(p_sets)
         # where no choice of heads was of the size of the target, nothing was shown, nor could be
         p_alone, p_heads, of_heads = (

@@ -252,6 +252,7 @@ def _tested(
         alpha=ablation.alpha,
         permutations=ablation.permutations,
         seed=seed,
+        sizes=True,
     )
     least = [
         smallest_effect(part["error"][:, place], len(each) - 1, alpha=ablation.alpha, tests=decided.p_zero.size)

@@ -67,14 +67,20 @@ def joint_rank_p(values: np.ndarray, draws: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def smallest_beyond(
-    values: np.ndarray, draws: Sequence[np.ndarray], alpha: float, shares: Sequence[np.ndarray] | None = None
+    values: np.ndarray,
+    draws: Sequence[np.ndarray],
+    alpha: float,
+    shares: Sequence[np.ndarray] | None = None,
+    *,
+    whether: bool = False,
 ) -> np.ndarray:
     """Return from what value on a target's corrected p is at most `alpha`, (target, test); infinite where none would.
 
     Beside the other targets and all draws as they are: `values` (target, test), `draws` of each target (draw, test).
     What is added to a target is added to a draw of it by its share, `shares` (draw, test) of each target, 0 by default:
     draws that hold a part of it rise with it, and some it can never leave behind. Single-step, so that what was found
-    of others does not help. NaN where `joint_rank_p` makes no test.
+    of others does not help. NaN where `joint_rank_p` makes no test. `whether` asks only if there is such a value: then
+    finite ones are 0, in a fiftieth of the time.
     """
     values = np.asarray(values, dtype=np.float64)
     needed = np.full(values.shape, np.nan)
@@ -98,7 +104,12 @@ def smallest_beyond(
         for test in np.flatnonzero(np.isfinite(scaled[row][0])):
             elsewhere = np.delete(scaled[row], test, axis=1).max(axis=1, initial=-np.inf)
             p_of = partial(_p_of_first, elsewhere=elsewhere, reached=reached[order], above=above)
-            needed[row, test] = _least_value(p_of, pools[row][:, test], rises[:, test], alpha + TIE)
+            if p_of(rises[:, test]) > alpha + TIE:  # however much is added
+                needed[row, test] = math.inf
+            else:
+                needed[row, test] = (
+                    0 if whether else _least_value(p_of, pools[row][:, test], rises[:, test], alpha + TIE)
+                )
     return needed
 
 
@@ -115,8 +126,6 @@ def _p_of_first(column: np.ndarray, *, elsewhere: np.ndarray, reached: np.ndarra
 
 def _least_value(p_of: Callable[[np.ndarray], float], column: np.ndarray, rises: np.ndarray, alpha: float) -> float:
     """Return the least value of the first of `column` (member,) with p <= alpha, while the others rise by `rises`."""
-    if p_of(rises) > alpha:  # however much is added
-        return math.inf
     base = column - column[0] * rises  # where the first is 0
     unit = float(np.abs(base).max()) or 1.0
     low, high = -unit, unit

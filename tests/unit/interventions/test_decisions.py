@@ -279,7 +279,7 @@ def test_the_least_effect_beyond_its_controls_is_where_the_verdict_turns() -> No
             [heads[:, columns].sum(axis=2).T for columns in kind] for kind in zip(*sets, strict=True)
         )
         values, choices = np.concatenate(effects), choices_of(sets, heads)
-        least = decide(values, changes, controls, fair, choices, **options).least_beyond
+        least = decide(values, changes, controls, fair, choices, sizes=True, **options).least_beyond
         for row, domain in np.argwhere(np.isfinite(least)):
             # what else is found leaves the family, and asks for less
             for factor, expected in ((1.001, CAUSAL), (0.999, NOT_BEYOND)):
