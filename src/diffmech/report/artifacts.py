@@ -17,7 +17,7 @@ from diffmech.errors import StoreError
 from diffmech.interventions.measures import DENOISING_LOSS, OUTPUT_SHIFT
 
 TABLES = (
-    *("entropy", "divergence", "phases", "clusters", "mechanisms", "effects", "windows", "patching", "doses"),
+    *("seen", "entropy", "divergence", "phases", "clusters", "mechanisms", "effects", "windows", "patching", "doses"),
     *("resampling", "account", "complexity"),
     "references",
 )
@@ -33,6 +33,7 @@ class ReportInputs:
     datasets: dict[str, str]
     comparison: str
     model: str
+    seen: str
     heldout: str
     denoising: str
     gallery: str
@@ -98,6 +99,7 @@ class Tables:
     heads: tuple[str, ...]
     comparison: dict[str, Any]
     model: dict[str, Any]
+    seen: pd.DataFrame
     heldout: pd.DataFrame
     denoising: pd.DataFrame
     entropy: pd.DataFrame
@@ -119,6 +121,7 @@ class Tables:
 
 
 REQUIRED = {
+    "seen": "domain sample seen",
     "heldout": "domain split timestep loss low high relative relative_low relative_high n",
     "denoising": "domain timestep loss zero linear skill skill_low skill_high slope slope_low slope_high n",
     "entropy": (
@@ -183,7 +186,7 @@ REQUIRED = {
 }
 BOOLEAN = {
     *("significant", "confirmed", "confirmed_first", "confirmed_second", "chosen", "monotone", "in_circuit", "needed"),
-    *("circuit", "controls_fair"),
+    *("circuit", "controls_fair", "seen"),
 }
 
 
@@ -203,6 +206,7 @@ def read_tables(inputs: ReportInputs) -> Tables:
         heads=tuple(sorted(entropy["head"].unique(), key=lambda head: (site_order(head.rpartition(".")[0]), head))),
         comparison=read_json(inputs.comparison),
         model=model,
+        seen=read_table(inputs.seen, "seen"),
         heldout=heldout,
         denoising=read_table(inputs.denoising, "denoising"),
         entropy=entropy,

@@ -79,6 +79,7 @@ def build_study(
     write_model(folder, effect=effect, optional=optional, generator=generator)
     attention = {domain: [write_attention(folder, domain, generator)] for domain in DOMAINS}
     tables = {
+        "seen": seen_table(effect),
         "entropy": entropy_table(generator),
         "divergence": divergence_table(effect),
         "phases": phases_table(),
@@ -155,6 +156,12 @@ def write_model(folder: Path, *, effect: bool, optional: bool, generator: np.ran
             }
         )
         write_csv(folder / "models/weights/recognition.csv", shares)
+
+
+def seen_table(effect: bool) -> pd.DataFrame:
+    """Return that 7 of 8 images of the first domain were trained on and none of the second; random weights saw none."""
+    rows = [(domain, sample, domain == DOMAINS[0] and sample % 5 != 4) for domain in DOMAINS for sample in range(8)]
+    return pd.DataFrame(rows if effect else [], columns=["domain", "sample", "seen"])
 
 
 def heldout_table() -> pd.DataFrame:
