@@ -29,6 +29,7 @@ rule prepare_dataset:
         "../workflow_scripts/prepare_dataset.py"
 
 
+# Of jobs that can run these two come first, so that too few unseen images are told before anything is computed of them.
 rule unseen_images:
     """Take the images of one data set that the denoiser was not trained on."""
     input:
@@ -40,6 +41,7 @@ rule unseen_images:
         "results/logs/unseen_images/{model}/{dataset}.log",
     benchmark:
         "results/benchmarks/unseen_images/{model}/{dataset}.tsv"
+    priority: 1
     conda:
         "../envs/diffmech.yaml"
     threads: 1
@@ -53,7 +55,6 @@ rule unseen_images:
         "../workflow_scripts/unseen_images.py"
 
 
-# First of those that can run: that there are too few unseen images is told before anything is computed of them.
 rule seen_images:
     """List which of the studied images the denoiser was trained on, as far as that is on record."""
     input:
