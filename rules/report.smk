@@ -33,6 +33,7 @@ TABLES = {
     "comparison": "results/datasets/comparison.json",
     "model": f"results/models/{study.model}/model.json",
     "seen": f"results/models/{study.model}/seen.csv",
+    "seen_divergence": f"results/entropy/{study.model}/seen.csv",
     "heldout": f"results/models/{study.model}/heldout.csv",
     "denoising": f"results/models/{study.model}/denoising.csv",
     "gallery": f"results/models/{study.model}/gallery.zarr.zip",

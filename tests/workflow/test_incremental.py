@@ -8,7 +8,7 @@ pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("tiny")]
 
 REPORT = {"draw_charts", "write_report"}
 MODEL = {"train_denoiser tiny", "heldout_loss tiny", "generate_gallery tiny"}
-ENTROPY = {"attention_entropy tiny", "entropy_divergence tiny"}
+ENTROPY = {"attention_entropy tiny", "entropy_divergence tiny", "seen_divergence tiny"}
 CLUSTERS = {"cluster_heads tiny", "label_mechanisms tiny"}
 MECHANISMS = {"head_features tiny", "find_phases tiny", *CLUSTERS}
 EFFECTS = {"ablation_effects tiny", "circuit_complexity tiny"}

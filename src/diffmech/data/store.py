@@ -93,7 +93,7 @@ class ImageSet:
 
     def __init__(self, path: Path) -> None:
         self._data = open_store(path).dataset
-        missing = [name for name in ("image", "attribute_value", "mask", "kept_area") if name not in self._data]
+        missing = [name for name in ("image", "attribute_value", "mask") if name not in self._data]
         if missing or "gain" not in self._data.attrs:
             raise StoreError(f"{path}: is no data set store (no {missing or 'gain'}); prepare the data set anew")
         self.path = Path(path)
@@ -130,6 +130,8 @@ class ImageSet:
     @cached_property
     def kept_area(self) -> np.ndarray:
         """The share of each source image's pixels that was kept when it was cut to a square, `(sample,)`."""
+        if "kept_area" not in self._data:
+            raise StoreError(f"{self.path}: does not say what was cut off its images; prepare the data set anew")
         return np.asarray(self._data["kept_area"].values)
 
     def images(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -17,8 +17,8 @@ from diffmech.errors import StoreError
 from diffmech.interventions.measures import DENOISING_LOSS, OUTPUT_SHIFT
 
 TABLES = (
-    *("seen", "entropy", "divergence", "phases", "clusters", "mechanisms", "effects", "windows", "patching", "doses"),
-    *("resampling", "account", "complexity"),
+    *("entropy", "divergence", "phases", "clusters", "mechanisms", "effects", "windows", "patching", "doses"),
+    *("resampling", "account", "complexity", "seen", "seen_divergence"),
     "references",
 )
 STORES = ("comparison", "model", "heldout", "denoising", "gallery", "resampled")
@@ -34,6 +34,7 @@ class ReportInputs:
     comparison: str
     model: str
     seen: str
+    seen_divergence: str
     heldout: str
     denoising: str
     gallery: str
@@ -100,6 +101,7 @@ class Tables:
     comparison: dict[str, Any]
     model: dict[str, Any]
     seen: pd.DataFrame
+    seen_divergence: pd.DataFrame
     heldout: pd.DataFrame
     denoising: pd.DataFrame
     entropy: pd.DataFrame
@@ -122,6 +124,7 @@ class Tables:
 
 REQUIRED = {
     "seen": "domain sample seen",
+    "seen_divergence": ("domain timestep kind divergence low high floor floor_high p p_holm p_least n_seen n_unseen"),
     "heldout": "domain split timestep loss low high relative relative_low relative_high n",
     "denoising": "domain timestep loss zero linear skill skill_low skill_high slope slope_low slope_high n",
     "entropy": (
@@ -207,6 +210,7 @@ def read_tables(inputs: ReportInputs) -> Tables:
         comparison=read_json(inputs.comparison),
         model=model,
         seen=read_table(inputs.seen, "seen"),
+        seen_divergence=read_table(inputs.seen_divergence, "seen_divergence"),
         heldout=heldout,
         denoising=read_table(inputs.denoising, "denoising"),
         entropy=entropy,

@@ -16,7 +16,7 @@ from diffmech.interventions.decisions import CAUSAL, DIFFERS, HELPS, NOT_BEYOND,
 from diffmech.report import controls
 from diffmech.report.artifacts import Tables, effect_title, largest, records
 from diffmech.report.denoising import gap_sentence
-from diffmech.report.images import foreign_match_sentence, is_matched, seen_sentence
+from diffmech.report.images import foreign_match_sentence, is_matched, seen_divergence_sentences, seen_sentence
 from diffmech.report.naming import (
     confirmed_alone,
     confirmed_labels,
@@ -375,6 +375,7 @@ def confounder_finding(tables: Tables, config: Config) -> Finding:
     if len(attributes) > 1:
         details.append("The domains are not labelled alike: attributes of one are unknown in the other.")
     details += filter(None, [foreign_match_sentence(tables, config), seen_sentence(tables, config)])
+    details += seen_divergence_sentences(tables, config.entropy.alpha)
     details.append(gap_sentence(tables))
     rest = "fine structure, content and how well each domain was learned"
     if matched:

@@ -5,8 +5,8 @@ from typing import Any
 
 from diffmech.config.images import NamedImages
 from diffmech.config.root import MATCHED_SOURCES, Config
-from diffmech.report.artifacts import Tables
-from diffmech.report.wording import count, listed, number
+from diffmech.report.artifacts import Tables, largest
+from diffmech.report.wording import attention, count, interval, listed, number, p_value
 
 
 def seen_counts(tables: Tables) -> dict[str, tuple[int, int]]:
@@ -49,6 +49,28 @@ def seen_sentence(tables: Tables, config: Config) -> str:
     what = "What it does with images that it was trained on may differ from what it does with new ones"
     remedy = "" if config.capture.images == "unseen" else "; capture.images: unseen studies new ones alone"
     return f"{said}{rest}. {what}, and would then pass for a difference of the domains{remedy}."
+
+
+def seen_divergence_sentences(tables: Tables, alpha: float) -> list[str]:
+    """Return, for each domain with enough of both, how far entropies of seen and unseen images of it lie apart."""
+    between = tables.divergence.set_index(["timestep", "kind"])["divergence"]
+    said = []
+    for domain, rows in tables.seen_divergence.groupby("domain", sort=False):
+        most = largest(rows, "divergence")
+        beyond = int((rows["p_holm"] <= alpha).sum())
+        if most.p_least > alpha:
+            verdict = "whether that is more than chance cannot be told with so few images"
+        elif beyond:
+            verdict = f"more than chance in {beyond} of {len(rows)} combinations of timestep and kind of attention"
+        else:
+            verdict = f"nowhere more than chance (smallest corrected {p_value(rows['p_holm'].min())})"
+        said.append(
+            f"Between {int(most.n_seen)} {domain} images that were trained on and {int(most.n_unseen)} that were not,"
+            f" entropies differ by {interval(most.divergence, most.low, most.high, 'nats', 2)} at most"
+            f" ({attention(most.kind)}, t = {most.timestep:g}; {number(most.floor, 2)} by chance), {verdict}. Between"
+            f" the domains they differ by {number(between[most.timestep, most.kind], 2)} nats there."
+        )
+    return said
 
 
 def is_matched(config: Config) -> bool:

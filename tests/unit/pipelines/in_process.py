@@ -24,6 +24,7 @@ from diffmech.mechanisms.entropy import attention_entropy, entropy_divergence
 from diffmech.mechanisms.features import head_features
 from diffmech.mechanisms.labels import label_mechanisms
 from diffmech.mechanisms.phases import find_phases
+from diffmech.mechanisms.seen_divergence import seen_divergence
 from diffmech.models.heldout import heldout_loss
 from diffmech.models.importing import import_denoiser
 from diffmech.models.sampling import generate_gallery
@@ -108,6 +109,7 @@ def _analyse(study: Study, folder: Path, model_json: Path) -> Path:
         "comparison": results / "datasets/comparison.json",
         "model": model_json,
         "seen": results / "seen.csv",
+        "seen_divergence": results / "seen_divergence.csv",
         "heldout": results / "heldout.csv",
         "denoising": results / "denoising.csv",
         "gallery": results / "gallery.zarr.zip",
@@ -128,6 +130,7 @@ def _analyse(study: Study, folder: Path, model_json: Path) -> Path:
     attention = by_domain["attention"]
     attention_entropy(attention, untrained, tables["entropy"], entropy=config.entropy, seed=0)
     entropy_divergence(attention, untrained, tables["divergence"], entropy=config.entropy, seed=0)
+    seen_divergence(attention, tables["seen"], tables["seen_divergence"], entropy=config.entropy, seed=0)
     features, members = results / "features.zarr.zip", results / "members.csv"
     mechanisms = config.mechanisms
     head_features(attention, by_domain["latents"], datasets, untrained, features, mechanisms=mechanisms, seed=0)
