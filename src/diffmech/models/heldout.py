@@ -8,7 +8,7 @@ value tells of a denoiser that is told another level of noise than the images ha
 another scale of the images), or was never fitted to such images.
 
 Seen and unseen images are told apart only where it is on record on which images this denoiser was trained. Where none
-of a data set that can be made from numbers were, as many of those of the training are made again, prepared like these.
+of a data set that can be made from numbers were, some of those of the training are made again, prepared like these.
 """
 
 from collections.abc import Mapping, Sequence
@@ -84,8 +84,8 @@ def heldout_loss(
     `output_csv`: domain, split, timestep, loss, low, high, relative (loss on held-out images / on those trained on)
     with low and high, n; only for domains of whose images it is on record whether the denoiser was trained on them.
     Split is `train` or `heldout`, half of the images each where there are as many, evenly spread over the ids; where
-    none was trained on, half as many that were are made again, if they can be. The timestep "all" has the means over
-    timesteps, of the ratios too.
+    none was trained on, a third are images of the training that are made again, if they can be. The timestep "all" has
+    the means over timesteps, of the ratios too.
 
     `condition` is that of the study, "full" or "null". Noise belongs to (seed, sample id, timestep). Raises ConfigError
     for a timestep the diffusion does not have. Of a pipeline nobody here knows the noise or the training images: both
@@ -105,8 +105,9 @@ def heldout_loss(
     for domain, path in datasets.items() if known else ():
         images, most = open_dataset(Path(path)), min(samples, MOST_IMAGES)
         seen_before = None if record is None else record.seen(images)
-        splits = chosen_images(images.ids, seen_before, most)
-        again = seen_again(record, images, most // 2) if seen_before is not None and "train" not in splits else None
+        fresh = seen_before is not None and not seen_before.any()
+        again = seen_again(record, images, most // 3) if fresh else None
+        splits = chosen_images(images.ids, seen_before, most - (0 if again is None else len(again.ids)))
         ids = np.concatenate(list(splits.values()))
         split = np.repeat(list(splits), [len(part) for part in splits.values()])
         fitted = (split != "train") | (not unseen or "heldout" not in splits)
