@@ -7,12 +7,22 @@ from planted_captures import CROSS, SITE, PlantedSite, softmax, write_capture
 
 import diffmech.mechanisms.entropy
 from diffmech.config.analysis import EntropyConfig
+from diffmech.config.study import NOTHING
 from diffmech.errors import StoreError
-from diffmech.mechanisms.entropy import against_untrained, attention_entropy, divergence_table, entropy_divergence
+from diffmech.mechanisms.entropy import against_untrained, attention_entropy, divergence_table
+from diffmech.mechanisms.factorial import entropy_factorial
 from diffmech.statistics.multiplicity import holm
 
 TIMESTEPS = (100, 500, 900)
 SETTINGS = EntropyConfig(draws=400, permutations=400)
+
+
+def entropy_divergence(captures, untrained, output, *, entropy, seed):
+    """Write the divergence of images that are told nothing."""
+    copies = {NOTHING: {domain: [path] for domain, path in untrained.items()}}
+    by_head = output.with_name(f"{output.name}.heads")
+    domains = list(captures)
+    entropy_factorial({NOTHING: captures}, copies, output, by_head, domains=domains, entropy=entropy, seed=seed)
 
 
 def random_sites(rng, shape, sharpness, heads=3):
