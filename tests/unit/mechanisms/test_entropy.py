@@ -167,6 +167,26 @@ def test_the_smallest_divergence_is_found_at_least_four_times_in_five(kind, hast
     assert np.isinf(simulated(rng, twins=18)["smallest"]).all()
 
 
+def test_a_share_of_the_bound_is_the_mean_of_the_shares_of_heads():
+    """Not a ratio of means over bounds, which differ: within a kind too, where layers have other numbers of keys."""
+    bounds = np.array([np.log(256), np.log(4), 1.0])
+    differences = np.array([0.1, 0.3, 0.2]) * bounds
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 0.01, (8, 1, 3))
+    values = {"a": noise + differences, "b": noise}
+    table = divergence_table(
+        values,
+        {name: np.zeros((19, 1, 3)) for name in values},
+        {name: np.arange(8) for name in values},
+        np.array(["self", "self", "cross"]),
+        [100],
+        entropy=FEW,
+        seed=0,
+        bounds=bounds,
+    ).set_index("kind")
+    assert table["share"].to_dict() == pytest.approx({"self": (0.1 + 0.3) / 2, "cross": 0.2})
+
+
 def test_what_so_few_images_and_permutations_can_reach_is_told():
     table = simulated(np.random.default_rng(0), images=3)
     assert table["p_least"].to_numpy() == pytest.approx(4 * (1 + 199 * 2 / 20) / 200)
