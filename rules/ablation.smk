@@ -101,9 +101,7 @@ rule ablation_effects:
 rule circuit_complexity:
     """Compare how many heads, keys and activation dimensions each domain uses."""
     input:
-        attention_first=study.attention(study.datasets[0]),
-        attention_second=study.attention(study.datasets[1]),
-        untrained=study.untrained(),
+        **named_cells(study),
         ablation_first=study.ablations(study.datasets[0], "heads"),
         ablation_second=study.ablations(study.datasets[1], "heads"),
     output:

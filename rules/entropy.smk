@@ -6,6 +6,7 @@ rule entropy:
     input:
         f"results/entropy/{study.model}/heads.csv",
         f"results/entropy/{study.model}/divergence.csv",
+        f"results/entropy/{study.model}/factorial.csv",
 
 
 rule attention_entropy:
@@ -37,13 +38,12 @@ rule attention_entropy:
 
 
 rule entropy_divergence:
-    """Test per timestep whether the heads tell the domains apart, more than chance and more than untrained."""
+    """Test what the images and what the denoiser is told of them do to attention, each by itself."""
     input:
-        first=study.attention(study.datasets[0]),
-        second=study.attention(study.datasets[1]),
-        untrained=study.untrained(),
+        **named_cells(study),
     output:
-        "results/entropy/{model}/divergence.csv",
+        divergence="results/entropy/{model}/divergence.csv",
+        factorial="results/entropy/{model}/factorial.csv",
     log:
         "results/logs/entropy_divergence/{model}.log",
     benchmark:
@@ -59,7 +59,7 @@ rule entropy_divergence:
         seed=study.seed,
         code=study.code("entropy_divergence"),
     message:
-        "Testing the entropy divergence between the domains in {wildcards.model}"
+        "Testing what images and telling do to attention in {wildcards.model}"
     script:
         "../workflow_scripts/entropy_divergence.py"
 

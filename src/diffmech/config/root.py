@@ -19,7 +19,7 @@ from diffmech.config.models import DenoiserConfig, RecognitionConfig, SamplingCo
 from diffmech.config.patching import PatchingConfig, Windows, attribute_of, check_windows
 from diffmech.config.resampling import ResamplingConfig
 from diffmech.config.section import Section
-from diffmech.config.study import CaptureConfig, LatentsConfig, StudyConfig, UntrainedConfig
+from diffmech.config.study import CaptureConfig, LatentsConfig, StudyConfig, ToldConfig, UntrainedConfig
 from diffmech.statistics.halves import FEWEST, finding
 
 # Sources of denoisers that the workflow, or whoever bundled them, trained on matched images, or that no image trained.
@@ -38,6 +38,7 @@ class Config(Section):
     latents: LatentsConfig = Field(LatentsConfig(), description="The noised images.")
     capture: CaptureConfig = Field(CaptureConfig(), description="Which passes are observed.")
     untrained: UntrainedConfig = Field(UntrainedConfig(), description="The untrained null.")
+    told: ToldConfig = Field(ToldConfig(), description="Images told to be of either domain, and nothing.")
     entropy: EntropyConfig = Field(EntropyConfig(), description="Attention entropy and divergence.")
     mechanisms: MechanismsConfig = Field(MechanismsConfig(), description="Features, clusters and labels of heads.")
     ablation: AblationConfig = Field(AblationConfig(), description="Ablations and their controls.")
@@ -125,6 +126,11 @@ class Config(Section):
             if timestep not in self.capture.timesteps:
                 raise ValueError(
                     f"ablation.timesteps[{index}]: {timestep} is not in capture.timesteps {self.capture.timesteps}"
+                )
+        for index, timestep in enumerate(self.told.timesteps or []):
+            if timestep not in self.capture.timesteps:
+                raise ValueError(
+                    f"told.timesteps[{index}]: {timestep} is not in capture.timesteps {self.capture.timesteps}"
                 )
         for name in ("maps_of", "factors_of"):
             for index, timestep in enumerate(getattr(self.capture, name).timesteps or []):
@@ -283,6 +289,15 @@ class Config(Section):
     def ablation_timesteps(self) -> list[int]:
         """The timesteps at which heads are ablated."""
         return sorted(self.ablation.timesteps or self.capture.timesteps)
+
+    @property
+    def keeps_telling_apart(self) -> bool:
+        """Whether every image is also observed when told to be of either domain, and nothing.
+
+        Not known of a denoiser that was not made here until it is loaded: it may read no condition.
+        """
+        # On a sampling trajectory the noised image itself depends on what was told.
+        return self.latents.condition == "full" and self.latents.kind == "noised" and self.model.source != "planted"
 
     @property
     def circuit_method(self) -> str:

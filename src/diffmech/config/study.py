@@ -8,6 +8,7 @@ from diffmech.config.section import Count, Section, Seed
 
 LABELLED = "synthetic"  # the domain whose attributes are known; the last one where no domain has this name
 DEFAULT_DOMAINS = ("real", "synthetic")  # those of config.yaml
+NOTHING = "nothing"  # what an image is told that is not said to be of any domain
 _NAMES_OR_NULL = {"type": "object", "additionalProperties": {"anyOf": [{"type": "string"}, {"type": "null"}]}}
 
 
@@ -39,6 +40,8 @@ class StudyConfig(Section):
                 else "example: {real: lfw_subset, synthetic: synthetic_faces}"
             )
             raise ValueError(f"needs exactly two domains with two different data sets, found {dict(domains)}; {remedy}")
+        if NOTHING in domains:
+            raise ValueError(f"no domain can be named {NOTHING!r}, which is what an image is told of no domain")
         return domains
 
 
@@ -131,3 +134,25 @@ class UntrainedConfig(Section):
         19, description="Random initialisations; 19 allow p = 0.05 by rank, 99 allow p = 0.01."
     )
     samples: Count = Field(16, description="Images per domain on which they are observed.")
+
+
+class ToldConfig(Section):
+    """Passes in which every image is told that it is of the first domain, of the second, and nothing.
+
+    They keep apart what the image causes and what it was told causes. Statistics only; none where the denoiser reads
+    no condition, or `latents.condition` is null.
+    """
+
+    samples: Count = Field(40, description="Images per domain (fewer where capture.samples is less).")
+    timesteps: list[Annotated[int, Field(ge=0)]] | None = Field(
+        None, description="Subset of capture.timesteps; null = all of them."
+    )
+    untrained_samples: Count = Field(10, description="Images per domain on which untrained twins are told nothing.")
+    untrained_told: Count = Field(3, description="Images per domain on which untrained twins are told a domain.")
+
+    @field_validator("timesteps")
+    @classmethod
+    def _sorted(cls, timesteps: list[int] | None) -> list[int] | None:
+        if timesteps == []:
+            raise ValueError("is empty; give some of capture.timesteps, or null for all")
+        return timesteps and sorted(set(timesteps))

@@ -2,15 +2,17 @@
 
 The measures are ours, and are never mixed; their ratio first / second domain is the counterpart of the published ratio
 (arXiv 2506.17237), whose formula is not known:
-- effective_heads: (sum e_h)^2 / sum e_h^2 with e_h the output shift when head h is ablated, mean over all timesteps
-  and images: n for n equal heads;
 - effective_keys_self, _cross, _joint: mean exp(H) / keys over samples, timesteps and the heads of one kind of
   attention, H the attention entropy in nats: the share of its keys that a query uses. Kinds are not mixed, and a head
   counts by its share: else those with most keys would be all that counts;
 - activation_participation: (tr C)^2 / tr C^2 with C the covariance over samples of all heads' mean outputs, each head
   scaled to unit variance over both domains; the number of dimensions the outputs spread over, mean over timesteps. The
   covariance of few samples spreads over too few, so tr C^2 is estimated without bias from products of distinct samples
-  (Chen, Zhang & Zhong 2010); the first 1,000 samples at most.
+  (Chen, Zhang & Zhong 2010); the first 1,000 samples at most;
+- effective_heads_self, _cross, _joint: (sum e_h)^2 / sum e_h^2 with e_h the output shift when head h of one kind is
+  ablated, mean over all timesteps and images: n for n equal heads.
+The first two are of images under one and the same condition (`mechanisms.told`), `condition` in their rows. Heads are
+ablated while each image is told what it is ("own"), so that what images are and what they are told are not kept apart.
 Intervals: percentile bootstrap over images, each domain on its own; of activation participation, whose estimate
 resampling would bias, the jackknife of the log ratio. p: permutation of the domain labels, two-sided in the log ratio;
 p_holm is Holm's correction over all measures, which share their images. Untrained twins give ratios too, as their
@@ -18,8 +20,8 @@ images differ alike: p_untrained is the rank of the model's distance from the me
 the images that they saw, and p_untrained_max the rank among each twin's largest distance over the measures (max-T,
 Westfall & Young 1993; each measure in units of its mean distance over model and twins). `significant`: the interval
 holds no 1, p_holm and p_untrained_max are at most alpha, and the ratio lies to the same side of 1 and of the twins.
-Twins are not ablated, so effective_heads has no such null and is never significant: whether training made a difference
-by it cannot be told.
+Twins are not ablated, so effective heads have no such null and are never significant: whether training made a
+difference by them cannot be told.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -37,7 +39,8 @@ from diffmech.attention.store import per_sample
 from diffmech.config.analysis import ComplexityConfig
 from diffmech.errors import StoreError
 from diffmech.interventions.stores import open_ablation, texts
-from diffmech.mechanisms.captured import open_domains, open_untrained, read, sites_of, timesteps_of
+from diffmech.mechanisms.captured import read, sites_of, timesteps_of
+from diffmech.mechanisms.told import Files, open_cells
 from diffmech.randomness import generator
 from diffmech.statistics.bootstrap import bootstrap_two_groups
 from diffmech.statistics.jackknife import jackknife_interval
@@ -47,33 +50,35 @@ from diffmech.statistics.reach import POWER, joint_rank_threshold, smallest_effe
 
 # Leaving out one of n samples at a time costs n^3 per timestep: seconds with these, 64 times as much with 4,000.
 MOST_SAMPLES = 1000
-KEYS = "effective_keys_"
+KEYS, HEADS = "effective_keys_", "effective_heads_"
+OWN = "own"  # the condition of images that are told what they are
 OF_TWINS = ("untrained_low", "untrained_high", "untrained_n", "p_untrained", "p_untrained_max")
 
 
 def circuit_complexity(
-    attention: Mapping[str, Sequence[Path]],
-    untrained: Mapping[str, Path],
+    files: Files,
+    copies: Files,
     ablation: Mapping[str, Sequence[Path]],
     output: Path,
     *,
+    domains: Sequence[str],
     complexity: ComplexityConfig,
     method: str,
     seed: int,
 ) -> None:
     """Write the complexity of both domains and its ratio, one row per measure.
 
-    `attention` and `ablation` (group heads) are stores by domain, `untrained` the store of untrained twins of each;
-    `method` is the ablation whose output shift counts. Columns: variant, domain_first, first, domain_second, second,
-    ratio, low, high, p, p_holm, p_least (the smallest p_holm that so many images and permutations allow), n_first,
-    n_second, untrained_low, untrained_high (range of the twins' ratios on `untrained_n` images per domain),
-    p_untrained, p_untrained_max, smallest_ratio (found with 80 % power, see `smallest_ratio`), significant; those of
-    twins are empty where there is no such null. Raises StoreError where the stores lack the method, heads, or the
-    heads' outputs.
+    `files` and `copies` are the attention stores of the denoiser and of its untrained twins by what images are told and
+    domain, `ablation` (group heads) stores by domain; `method` is the ablation whose output shift counts. Columns:
+    variant, condition, domain_first, first, domain_second, second, ratio, low, high, p, p_holm, p_least (the smallest
+    p_holm that so many images and permutations allow), n_first, n_second, untrained_low, untrained_high (range of the
+    twins' ratios on `untrained_n` images per domain), p_untrained, p_untrained_max, smallest_ratio (found with 80 %
+    power, see `smallest_ratio`), significant; those of twins are empty where there is no such null. Raises StoreError
+    where the stores lack the method, heads, or the heads' outputs.
     """
-    trees = open_domains(attention)
-    twins, seen = open_untrained(untrained, trees)
-    shifts = {domain: read_shifts(ablation[domain], method) for domain in trees}
+    cells = open_cells(files, copies, domains)
+    trees, twins, seen = cells.trees[cells.reference], cells.copies[cells.reference], cells.seen[cells.reference]
+    shifts = {f"{HEADS}{kind}": found for kind, found in shifts_by_kind(ablation, domains, method).items()}
     kinds = dict.fromkeys(site.kind for site in sites_of(next(iter(trees.values()))))
     keys = {
         f"{KEYS}{kind}": {domain: _share_of_keys(tree, kind, timesteps_of(tree)) for domain, tree in trees.items()}
@@ -85,24 +90,27 @@ def circuit_complexity(
     products = (_head_products(trees, timestep, dict.fromkeys(trees, np.arange(most))) for timestep in timesteps)
     n = min(len(positions) for positions in seen.values())
     alike = {domain: positions[:n] for domain, positions in seen.items()}
-    copies = {}
+    ratios = {}
     for variant, own in keys.items():
         of_twins = [
             _share_of_keys(twins[domain], variant.removeprefix(KEYS), timesteps).mean(axis=-1) for domain in trees
         ]
         ratio = own[first][seen[first]].mean() / own[second][seen[second]].mean()
-        copies[variant] = (ratio, of_twins[0] / of_twins[1])
-    copies |= {
+        ratios[variant] = (ratio, of_twins[0] / of_twins[1])
+    ratios |= {
         "activation_participation": (
             _participation_ratios(trees, timesteps, alike)[0],
             _participation_ratios(twins, timesteps, dict.fromkeys(twins, np.arange(n))),
         ),
     }
-    write_csv(output, complexity_table(shifts, keys, products, copies, copies_n=n, complexity=complexity, seed=seed))
+    table = complexity_table(shifts, keys, products, ratios, copies_n=n, complexity=complexity, seed=seed)
+    condition = np.where(table["variant"].str.startswith(HEADS), OWN, cells.reference)
+    table.insert(1, "condition", condition)
+    write_csv(output, table)
 
 
 def complexity_table(
-    shifts: Mapping[str, np.ndarray],
+    shifts: Mapping[str, Mapping[str, np.ndarray]],
     keys: Mapping[str, Mapping[str, np.ndarray]],
     products: Iterable[np.ndarray],
     copies: Mapping[str, tuple[float, np.ndarray]],
@@ -113,15 +121,15 @@ def complexity_table(
 ) -> pd.DataFrame:
     """Return the table of `circuit_complexity`, with every decision, from what was measured of each image.
 
-    `shifts` are output shifts of single heads (sample, head) by domain; `keys` effective keys (sample,) by measure (one
-    per kind of attention) and domain. `products` (sample, sample), one array per timestep, are inner products of head
-    outputs between as many samples of the first domain, then of the second. `copies` gives, by measure, the model's
+    By measure (one per kind of attention) and domain: `shifts` are output shifts of single heads (sample, head), `keys`
+    effective keys (sample,). `products` (sample, sample), one array per timestep, are inner products of head outputs
+    between as many samples of the first domain, then of the second. `copies` gives, by measure, the model's
     ratio on the `copies_n` images per domain that the untrained twins saw, and the twins' ratios (twin,).
     """
     rows = [
-        compare("effective_heads", shifts, effective_number, complexity, seed),
         *(compare(variant, values, lambda mean: mean, complexity, seed) for variant, values in keys.items()),
-        _activation_participation(tuple(shifts), products, complexity, seed),
+        _activation_participation(tuple(next(iter(keys.values()))), products, complexity, seed),
+        *(compare(variant, values, effective_number, complexity, seed) for variant, values in shifts.items()),
     ]
     against = against_untrained(copies, copies_n, complexity.alpha)
     missing = dict.fromkeys(OF_TWINS, np.nan)
@@ -266,17 +274,25 @@ def participation(gram: np.ndarray, members: np.ndarray) -> np.ndarray:
         return np.where(square > 0, trace**2 / square, np.nan)
 
 
-def read_shifts(stores: Sequence[Path | str], method: str) -> np.ndarray:
-    """Return the output shift of every ablated head, mean over all timesteps of an image, (sample, head).
+def shifts_by_kind(
+    stores: Mapping[str, Sequence[Path | str]], domains: Sequence[str], method: str
+) -> dict[str, dict[str, np.ndarray]]:
+    """Return the output shifts of ablated heads, mean over all timesteps of an image, by kind of attention and domain.
 
-    `stores` are those of one domain, all shards and blocks. Raises StoreError where they lack the method.
+    They are (sample, head). `stores` are those of each domain, all shards and blocks. Raises StoreError where they lack
+    the method.
     """
-    data = open_ablation(stores)
-    methods = texts(data["method"]).tolist()
-    if method not in methods:
-        raise StoreError(f"{stores[0]}: has no ablation {method!r}; it has {methods}, give one of these")
-    shift = data["shift"].isel(method=methods.index(method)).transpose("sample", "target", "timestep")
-    return np.asarray(shift.values, dtype=np.float64).mean(axis=-1)
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for domain in domains:
+        data = open_ablation(stores[domain])
+        methods = texts(data["method"]).tolist()
+        if method not in methods:
+            raise StoreError(f"{stores[domain][0]}: has no ablation {method!r}; it has {methods}, give one of these")
+        shift = data["shift"].isel(method=methods.index(method)).transpose("sample", "target", "timestep")
+        means, kinds = np.asarray(shift.values, dtype=np.float64).mean(axis=-1), texts(data["kind"])
+        for kind in dict.fromkeys(kinds.tolist()):
+            found.setdefault(kind, {})[domain] = means[:, kinds == kind]
+    return found
 
 
 def _activation_participation(

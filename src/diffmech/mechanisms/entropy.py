@@ -2,14 +2,15 @@
 
 Entropy H_i = -sum_j p_ij ln p_ij in nats, averaged over queries (arXiv 2506.17237 reports such values), always beside
 its bound ln(keys) and the same architecture untrained. The divergence is ours: at each timestep, for each kind of
-attention by itself since their bounds differ, the mean over heads of |mean H in one domain - mean H in the other|. The
-absolute value is biased upwards, so the divergence stands beside the floor that permuted domain labels give. Two
-criteria make it significant, both corrected over timesteps and kinds: the labels matter more than chance (permutation,
-Holm), and the trained model tells the domains apart better than every untrained twin does in any kind at any timestep
-on the very same images (rank of the maximum, Westfall & Young 1993).
+attention by itself since their bounds differ, the mean over heads of |effect|, the effect being that of the image, of
+telling or their interaction (`mechanisms.told`); that of the image is the divergence between the domains. The absolute
+value is biased upwards, so the divergence stands beside the floor that permuted domain labels, or random signs, give.
+Two criteria make it significant, both corrected over timesteps and kinds: there is more of it than by chance
+(permutation, Holm), and the trained model shows more than every untrained twin does in any kind at any timestep on the
+very same images (rank of the maximum, Westfall & Young 1993).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,13 @@ from diffmech.statistics.effect_sizes import (
     jensen_shannon_of_probabilities,
 )
 from diffmech.statistics.multiplicity import holm
-from diffmech.statistics.permutation import label_permutation, max_statistic_p, permutation_p
-from diffmech.statistics.reach import POWER, joint_rank_threshold, smallest_label_p
+from diffmech.statistics.permutation import (
+    label_permutation,
+    max_statistic_p,
+    permutation_p,
+    sign_flip_permutation,
+)
+from diffmech.statistics.reach import POWER, joint_rank_threshold, smallest_label_p, smallest_sign_flip_p
 
 # The floor of the Jensen-Shannon divergence is only a mean, which this many permutations settle.
 FLOOR_PERMUTATIONS = 100
@@ -55,9 +61,9 @@ def attention_entropy(
     twins, _ = open_untrained(untrained, trees)
     tables = []
     for domain, tree in trees.items():
-        values = _entropy(tree)
+        values = entropies(tree)
         interval = bootstrap_mean(values, draws=entropy.draws, confidence=entropy.confidence, seed=seed)
-        null = _entropy(twins[domain], timesteps_of(tree)).mean(axis=1)
+        null = entropies(twins[domain], timesteps_of(tree)).mean(axis=1)
         heads = head_table(tree)
         timesteps = timesteps_of(tree)
         table = heads.loc[np.tile(np.arange(len(heads)), len(timesteps))].reset_index(drop=True)
@@ -75,35 +81,6 @@ def attention_entropy(
     write_csv(output, pd.concat(tables).sort_values(["domain", "head", "timestep"], kind="stable"))
 
 
-def entropy_divergence(
-    attention: Mapping[str, Sequence[Path]],
-    untrained: Mapping[str, Path],
-    output: Path,
-    *,
-    entropy: EntropyConfig,
-    seed: int,
-) -> None:
-    """Write the divergence between the two domains per timestep and kind of attention.
-
-    Columns: timestep, kind ("self", "cross", "joint"), divergence (nats), low, high, floor, floor_high (mean and 95 %
-    quantile under permuted labels), p, p_holm, p_least (the smallest p_holm that so many images and permutations
-    allow), jensen_shannon (nats, mean over heads), jensen_shannon_floor, untrained_divergence_max (over twins and
-    timesteps, on `untrained_n` images per domain), p_untrained, smallest (nats, found with at least 80 % power),
-    n_first, n_second, significant.
-
-    The interval contains the true value with at least its confidence, also where that is 0 or many heads do not differ,
-    where resampling the divergence itself would miss it (see `divergence_interval`). It can lie below a divergence that
-    is mostly floor.
-    """
-    trees = open_domains(attention)
-    twins, seen = open_untrained(untrained, trees)
-    timesteps = timesteps_of(trees[next(iter(trees))])
-    kinds = head_table(trees[next(iter(trees))])["kind"].to_numpy()
-    values = {domain: _entropy(tree) for domain, tree in trees.items()}
-    copies = {domain: _entropy(twins[domain], timesteps).mean(axis=1) for domain in trees}
-    write_csv(output, divergence_table(values, copies, seen, kinds, timesteps, entropy=entropy, seed=seed))
-
-
 def divergence_table(
     values: Mapping[str, np.ndarray],
     copies: Mapping[str, np.ndarray],
@@ -113,11 +90,24 @@ def divergence_table(
     *,
     entropy: EntropyConfig,
     seed: int,
+    signs: bool = False,
+    bounds: np.ndarray | None = None,
 ) -> pd.DataFrame:
-    """Return the table of `entropy_divergence`, with every decision, from the entropies of the two domains.
+    """Return the table of one effect, with every decision, from what its difference of means is taken of.
 
-    By domain: `values` (sample, timestep, head), means of untrained twins over images `copies` (twin, timestep, head),
-    and which of the samples the twins saw. `kinds` (head,) name the kind of attention of each head.
+    By domain: `values` (sample, timestep, head), of untrained twins the means over images `copies` (twin, timestep,
+    head), and which of the samples the twins saw. `kinds` (head,) name the kind of attention of each head, `bounds`
+    (head,) its largest entropy. `signs`: the null is that the values of an image have a random sign.
+
+    Columns: timestep, kind ("self", "cross", "joint"), divergence (nats), low, high, share (mean of each head's share
+    of its bound), floor, floor_high (mean and 95 % quantile under the null), p, p_holm, p_least (the smallest p_holm
+    that so many images and permutations allow), jensen_shannon (nats, mean over heads; not of signs),
+    jensen_shannon_floor, untrained_divergence_max (over twins and timesteps, on `untrained_n` images per domain),
+    p_untrained, smallest (nats, found with at least 80 % power), n_first, n_second, significant.
+
+    The interval contains the true value with at least its confidence, also where that is 0 or many heads do not differ,
+    where resampling the divergence itself would miss it (see `divergence_interval`). It can lie below a divergence that
+    is mostly floor.
     """
     first, second = values
     a, b = values[first], values[second]
@@ -125,23 +115,29 @@ def divergence_table(
     weights = np.stack([kinds == kind for kind in names], axis=1).astype(float)
     weights /= weights.sum(axis=0)
 
-    def divergence(mean_first: np.ndarray, mean_second: np.ndarray) -> np.ndarray:
-        return np.abs(mean_first - mean_second) @ weights  # (draw, timestep, kind)
+    def divergence(difference: np.ndarray) -> np.ndarray:
+        return np.abs(difference) @ weights  # (draw, timestep, kind)
 
-    observed, null = label_permutation(divergence, a, b, permutations=entropy.permutations, seed=seed)
+    observed, null = effect_null(divergence, a, b, signs=signs, permutations=entropy.permutations, seed=seed)
     p = np.asarray(permutation_p(observed, null))
     low, high = divergence_interval(a, b, weights, draws=entropy.draws, confidence=entropy.confidence, seed=seed)
-    spread, spread_floor = _jensen_shannon(a, b, weights, seed)
-    of_twins = divergence(copies[first], copies[second])  # (twin, timestep, kind)
+    spread = spread_floor = np.full(p.shape, np.nan)
+    if not signs:
+        spread, spread_floor = _jensen_shannon(a, b, weights, seed)
+    of_twins = divergence(copies[first] - copies[second])  # (twin, timestep, kind)
     seen_a, seen_b = a[seen[first]], b[seen[second]]
-    on_same_images = divergence(seen_a.mean(axis=0), seen_b.mean(axis=0))
+    on_same_images = divergence(seen_a.mean(axis=0) - seen_b.mean(axis=0))
     p_twins, needed = against_untrained(on_same_images, of_twins, entropy.alpha)
     p_holm = holm(p)
-    least = p.size * smallest_label_p(len(a), len(b), entropy.permutations)
+    least = smallest_label_p(len(a), len(b), entropy.permutations)
+    if signs:
+        least = smallest_sign_flip_p(len(a) + len(b), entropy.permutations)
+    difference = np.abs(a.mean(axis=0) - b.mean(axis=0))
     columns = {
         "divergence": np.asarray(observed),
         "low": low,
         "high": high,
+        "share": (difference if bounds is None else difference / bounds) @ weights,
         "floor": null.mean(axis=0),
         "floor_high": np.quantile(null, 0.95, axis=0),
         "p": p,
@@ -160,7 +156,32 @@ def divergence_table(
     for name, array in columns.items():
         table[name] = array.ravel()
     sizes = {"untrained_n": min(len(seen_a), len(seen_b)), "n_first": len(a), "n_second": len(b)}
-    return table.assign(p_least=min(1.0, least), **sizes).sort_values("timestep", kind="stable", ignore_index=True)
+    table = table.assign(p_least=min(1.0, p.size * least), **sizes)
+    return table.sort_values("timestep", kind="stable", ignore_index=True)
+
+
+def effect_null(
+    statistic: Callable[[np.ndarray], np.ndarray],
+    a: np.ndarray,
+    b: np.ndarray,
+    *,
+    signs: bool,
+    permutations: int,
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a statistic of mean(a) - mean(b), `(sample, ...)` each, and its null (permutation, ...).
+
+    Under the null labels are exchangeable or, with `signs`, the values of each sample have a random sign.
+    """
+    if signs:
+        n = len(a) + len(b)
+        both = np.concatenate([a * (n / len(a)), -b * (n / len(b))])  # whose mean is that difference
+        observed, null = sign_flip_permutation(statistic, both, permutations=permutations, seed=seed)
+    else:
+        observed, null = label_permutation(
+            lambda first, second: statistic(first - second), a, b, permutations=permutations, seed=seed
+        )
+    return np.asarray(observed), null
 
 
 def _margin(a: np.ndarray, b: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -221,7 +242,7 @@ def head_table(tree: xr.DataTree) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["head", "site", "kind", "h_max"])
 
 
-def _entropy(tree: xr.DataTree, timesteps: Sequence[int] | None = None) -> np.ndarray:
+def entropies(tree: xr.DataTree, timesteps: Sequence[int] | None = None) -> np.ndarray:
     """Return the entropies, ([twin,] sample, timestep, head) float64."""
     array = per_sample(tree, "entropy")
     if timesteps is not None:

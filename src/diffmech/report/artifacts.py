@@ -15,10 +15,11 @@ import yaml
 from diffmech.artifacts import read_csv, read_json
 from diffmech.errors import StoreError
 from diffmech.interventions.measures import DENOISING_LOSS, OUTPUT_SHIFT
+from diffmech.mechanisms.told import IMAGE
 
 TABLES = (
-    *("entropy", "divergence", "phases", "clusters", "mechanisms", "effects", "windows", "patching", "doses"),
-    *("resampling", "account", "complexity", "seen", "seen_divergence"),
+    *("entropy", "divergence", "factorial", "phases", "clusters", "mechanisms", "effects", "windows"),
+    *("patching", "doses", "resampling", "account", "complexity", "seen", "seen_divergence"),
     "references",
 )
 STORES = ("comparison", "model", "heldout", "denoising", "gallery", "resampled")
@@ -41,6 +42,7 @@ class ReportInputs:
     attention: dict[str, list[str]]
     entropy: str
     divergence: str
+    factorial: str
     phases: str
     clusters: str
     mechanisms: str
@@ -93,7 +95,11 @@ class Circuit:
 
 @dataclass(frozen=True)
 class Tables:
-    """The tables of one study; `domains` are in the study's order, `heads` and `sites` in the order of the network."""
+    """The tables of one study; `domains` are in the study's order, `heads` and `sites` in the order of the network.
+
+    `divergence` has the rows of the effect of the image, `telling` those of what it is told and of their interaction,
+    none where nothing can be told.
+    """
 
     domains: tuple[str, ...]
     sites: tuple[str, ...]
@@ -106,6 +112,8 @@ class Tables:
     denoising: pd.DataFrame
     entropy: pd.DataFrame
     divergence: pd.DataFrame
+    telling: pd.DataFrame
+    factorial: pd.DataFrame
     phases: pd.DataFrame
     clusters: pd.DataFrame
     mechanisms: pd.DataFrame
@@ -132,8 +140,12 @@ REQUIRED = {
         "untrained_low untrained_high n"
     ),
     "divergence": (
-        "timestep kind divergence low high floor floor_high p p_holm p_least jensen_shannon "
+        "effect condition timestep kind divergence low high share floor floor_high p p_holm p_least jensen_shannon "
         "untrained_divergence_max untrained_n p_untrained smallest n_first n_second significant"
+    ),
+    "factorial": (
+        "timestep head site kind effect estimate low high p p_holm p_untrained untrained_max n_first n_second "
+        "significant"
     ),
     "phases": "timestep phase stability",
     "clusters": "kind k chosen silhouette bic ari_sample_bootstrap ari_seeds",
@@ -203,6 +215,7 @@ def read_tables(inputs: ReportInputs) -> Tables:
     sites = sorted(entropy["site"].unique(), key=site_order)
     by_domain = {name: read_table(getattr(inputs, name), name) for name in ("windows", "patching", "doses", "account")}
     by_domain = {name: in_order(table, tuple(inputs.datasets)) for name, table in by_domain.items()}
+    of_effects = read_table(inputs.divergence, "divergence")
     return Tables(
         domains=tuple(inputs.datasets),
         sites=tuple(sites),
@@ -214,7 +227,9 @@ def read_tables(inputs: ReportInputs) -> Tables:
         heldout=heldout,
         denoising=read_table(inputs.denoising, "denoising"),
         entropy=entropy,
-        divergence=read_table(inputs.divergence, "divergence"),
+        divergence=of_effects[of_effects["effect"] == IMAGE],
+        telling=of_effects[of_effects["effect"] != IMAGE],
+        factorial=read_table(inputs.factorial, "factorial"),
         phases=read_table(inputs.phases, "phases"),
         clusters=read_table(inputs.clusters, "clusters"),
         mechanisms=read_table(inputs.mechanisms, "mechanisms"),

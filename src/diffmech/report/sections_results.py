@@ -6,6 +6,7 @@ from diffmech.interventions.targets import EACH, ON_AVERAGE
 from diffmech.mechanisms.labels import ENDINGS, NAMING_SHARE
 from diffmech.report import markup
 from diffmech.report.artifacts import effect_title
+from diffmech.report.condition import condition_of_comparison
 from diffmech.report.context import Context
 from diffmech.report.controls import COLUMNS as BALANCE
 from diffmech.report.controls import balance_rows, limits_of
@@ -74,7 +75,7 @@ def divergence(context: Context, finding: Finding) -> str:
         "divergence",
         "Where attention tells the domains apart",
         markup.paragraph(finding.answer),
-        markup.paragraph(read),
+        markup.paragraph(f"{condition_of_comparison(context.tables, context.config)} {read}"),
         context.chart(
             "entropy_divergence",
             "Entropy divergence per timestep, over the heads of each kind of attention, with intervals.",

@@ -83,6 +83,7 @@ def build_study(
         "seen_divergence": seen_divergence_table(effect),
         "entropy": entropy_table(generator),
         "divergence": divergence_table(effect),
+        "factorial": pd.DataFrame(),
         "phases": phases_table(),
         "clusters": clusters_table(generator),
         "mechanisms": mechanisms_table(effect, generator),
@@ -93,6 +94,7 @@ def build_study(
         "resampling": resampling_table(effect),
         "complexity": complexity_table(effect),
     }
+    tables["factorial"] = factorial_table(tables["entropy"], effect)
     told = (tables[name] for name in ("mechanisms", "effects", "windows", "resampling"))
     tables["account"] = account(*told, method="mean", alpha=0.05)
     for name, table in tables.items():
@@ -310,7 +312,26 @@ def divergence_table(effect: bool) -> pd.DataFrame:
         "timestep kind divergence low high floor floor_high p p_holm p_least jensen_shannon untrained_divergence_max"
         " untrained_n p_untrained smallest n_first n_second significant"
     )
-    return pd.DataFrame(rows, columns=columns.split())
+    image = pd.DataFrame(rows, columns=columns.split()).assign(effect="image", condition="nothing")
+    image["share"] = image["divergence"] / image["kind"].map({"self": np.log(256), "cross": np.log(3)})
+    told = image[image["kind"] == "cross"].assign(effect="told", jensen_shannon=np.nan)
+    numbers, sizes = ["divergence", "low", "high", "share"], {"told": 2, "interaction": 0.5}
+    return pd.concat([image, *(told.assign(effect=name, **(told[numbers] * size)) for name, size in sizes.items())])
+
+
+def factorial_table(entropy: pd.DataFrame, effect: bool) -> pd.DataFrame:
+    """Return three effects and their sum for every head and timestep."""
+    cells = entropy[["timestep", "head", "site", "kind"]].drop_duplicates()
+    sizes = {"image": 0.02, "told": 0.04, "interaction": 0.01, "raw": 0.07}
+    rows = [
+        cells.assign(effect=name, estimate=size, low=0.8 * size, high=1.2 * size, p_holm=0.01 if effect else 0.9)
+        for name, size in sizes.items()
+    ]
+    table = pd.concat(rows, ignore_index=True)
+    n = {"n_first": 32, "n_second": 32}
+    return table.assign(
+        p=0.0005, p_untrained=0.05, untrained_max=0.005, significant=effect & (table["effect"] != "raw"), **n
+    )
 
 
 def phases_table() -> pd.DataFrame:
@@ -542,13 +563,13 @@ def doses_table(effect: bool) -> pd.DataFrame:
 def complexity_table(effect: bool) -> pd.DataFrame:
     """Return the three ratios; with an effect two of them differ from 1."""
     ratios = (1.12, 1.03, 0.99) if effect else (1.01, 1.0, 0.99)
-    names = ("effective_heads", "effective_keys_self", "activation_participation")
+    names = ("effective_heads_self", "effective_keys_self", "activation_participation")
     rows = [
         (name, 10.0 * ratio, 10.0, ratio, ratio - 0.02, ratio + 0.02, 0.001 if abs(ratio - 1) > 0.02 else 0.5)
         for name, ratio in zip(names, ratios, strict=True)
     ]
     table = pd.DataFrame(rows, columns=["variant", *DOMAINS, "ratio", "low", "high", "p"])
-    has_null = table["variant"] != "effective_heads"
+    has_null = table["variant"] != "effective_heads_self"
     table = table.assign(
         p_holm=np.minimum(1, 3 * table["p"]),
         p_least=0.0015,
