@@ -34,7 +34,7 @@ class ResamplingConfig(Section):
     )
     controls: Annotated[int, Field(ge=0)] = Field(
         6,
-        description="Matched random sets of other heads per mechanism, run on the same images; below 19 none can be "
+        description="Matched random sets of heads per mechanism, run on the same images; below 19 none can be "
         "beaten at level 0.05.",
     )
     windows: Windows | None = Field(

@@ -13,8 +13,8 @@ in every domain in every window or at every timestep:
   Southworth, Kim & Owen 2009). A mechanism whose heads matter only together does not pass it.
 
 p_control is the larger of the last two: both must be small. `least_beyond` is from what effect on they would be, beside
-all other targets as they are, were the effect that of the set and, spread evenly over its heads, that of its heads one
-by one; where no effect would do, the data cannot tell. All definitions are ours.
+all other targets as they are, if what is added to the effect of the set is added, evenly over its heads, to what its
+heads do one by one; where no effect would do, the data cannot tell. All definitions are ours.
 """
 
 from collections.abc import Sequence
@@ -100,7 +100,8 @@ def decide(
             np.where(asked, np.where(np.isnan(found), never, found), np.nan)
             for found, never in ((p_alone, 1.0), (p_heads, 1.0), (of_heads, np.inf))
         )
-        p_own, least = np.fmax(p_own, p_alone), np.fmax(least, of_heads)
+        # what the sums lack is what the effect lacks: a set may do more, or less, than its heads one by one
+        p_own, least = np.fmax(p_own, p_alone), np.fmax(least, values + of_heads - own_sums)
     p_control = np.fmax(p_sets, p_heads)
     verdicts = np.empty(values.shape, dtype=object)
     for row, test in np.ndindex(values.shape):

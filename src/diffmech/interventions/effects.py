@@ -17,10 +17,10 @@ in step. Two questions are asked of every effect, and they differ:
 
 The family of a correction is all targets of a group in all domains (one method) in the rows "all", and all targets x
 timesteps x domains in the other rows. `smallest_effect` is the effect in percent that the test against zero finds four
-times in five, `smallest_effect_control` the one that exceeds both kinds of controls so often, beside those of all other
-mechanisms as they are; infinite where no effect would (`decisions.least_beyond`). Balance of the controls:
-`control_pool`, `controls` (distinct sets), `control_overlap`, `control_ratio` with `control_ratio_low` and
-`control_ratio_high`, `controls_fair`. The definitions are ours (A8).
+times in five, `smallest_effect_control` the one that, by its own error, exceeds both kinds of controls so often, beside
+these and those of all other mechanisms as they are; infinite where no effect would (`decisions.least_beyond`). Balance
+of the controls: `control_pool`, `controls` (distinct sets), `control_overlap`, `control_ratio` with `control_ratio_low`
+and `control_ratio_high`, `controls_fair`. The definitions are ours (A8).
 """
 
 from collections.abc import Mapping, Sequence
@@ -60,6 +60,7 @@ COLUMNS = [
 # The columns that `effects_of_group` fills with numbers; `error` is the standard error of an effect.
 NUMBERS = [*COLUMNS[5:25], "off_distribution", *OVER_TIMESTEPS, "error"]
 PART = ["effect_percent", "error"]
+SMALLEST = ["smallest_effect", "smallest_effect_control"]
 TESTED = ["p_zero", "p_zero_max", "p_control", "p_sets_adjusted", "p_heads_adjusted", "p_control_adjusted"]
 
 
@@ -198,7 +199,8 @@ def _effects_of_method(
     for place, span in enumerate(spans):
         nowhere = ~(members[:, span.inside] != "").any(axis=1)
         found["verdict"][nowhere, :, place] = NOT_REMOVED
-        found["smallest_effect"][nowhere, :, place] = np.nan
+        for name in (*TESTED, *SMALLEST, "p_zero_holm", "control_percentile"):
+            found[name][nowhere, :, place] = np.nan
     index = pd.MultiIndex.from_product(
         [targets, list(domains), [span.name for span in spans]], names=["target", "domain", "timestep"]
     )

@@ -170,7 +170,9 @@ def matched_controls(
         parts = np.concatenate([_log_ratios(members, picks, each, layers_of) for each in squares], axis=1)
         total = np.mean([_log_ratios(members, picks, each, None)[:, 0] for each in squares], axis=0)
         close = np.flatnonzero((np.abs(parts) <= math.log(EACH)).all(axis=1))
-        chosen = close[_bracketing(parts[close], count)]
+        # sets closest in size would be those that keep the target's heads
+        some = _bracketing(parts[close], count) if apart else np.sort(source.permutation(len(close))[:count])
+        chosen = close[some]
         off = np.abs(parts[chosen].mean(axis=0)) if len(chosen) else np.array([math.inf])
         fair = len(chosen) >= needed and bool((off <= math.log(ON_AVERAGE)).all())
         if not fair:  # the closest there are, to be told

@@ -5,6 +5,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from diffmech.interventions.decisions import ROUNDING
 from diffmech.report.artifacts import farthest_from_zero, records
 from diffmech.report.drawing import (
     absent,
@@ -43,8 +44,8 @@ def question(frame: pd.DataFrame) -> str:
 
 def claim(row: Any, alpha: float) -> str:
     """Return what may be said of one change after correction."""
-    if row.p_zero_holm < alpha:
-        return CLAIMS[0] if row.controls_fair and row.p_control_adjusted <= alpha else CLAIMS[1]
+    if row.p_zero_holm <= alpha + ROUNDING:
+        return CLAIMS[0] if row.controls_fair and row.p_control_adjusted <= alpha + ROUNDING else CLAIMS[1]
     return CLAIMS[2]
 
 

@@ -186,11 +186,13 @@ def mechanism_finding(tables: Tables, alpha: float, copies: int) -> Finding:
         return Finding(question, "cannot be told", untold, tuple(details), "mechanisms", family)
     sight = smallest_found(table, copies) if shown < total else ""
     if shown or only:
-        some = f"{shown} of {count(total, 'cluster')} of heads {'carries' if shown == 1 else 'carry'}"
+        some = f"{shown or only} of {count(total, 'cluster')} of heads {'carries' if (shown or only) == 1 else 'carry'}"
         apart = f", {only} more in one of them alone" if only else ""
         answer = f"Yes: {some} a name that holds on {first} and on {second} images{apart}."
+        if not shown:
+            answer = f"In part: {some} a name in one domain alone, and none a name that holds in both."
         return Finding(question, "found", answer, tuple(details), "mechanisms", family, sight)
-    answer = f"No specialisation was found: none of {total} clusters earns a name in either domain."
+    answer = f"No specialisation was found: none of {total} clusters has a name that one of its heads confirms."
     return Finding(question, "not found", answer, tuple(details), "mechanisms", family, sight)
 
 

@@ -29,8 +29,8 @@ def windows(context: Context) -> str:
     ]
     read = (
         "The same removals, split by window of timesteps; in brackets those at which heads were replaced:"
-        f" {'; '.join(names)}. Each column has its own intervals, its own controls, and a correction over all heads and"
-        " windows. A dot marks an effect that differs from zero."
+        f" {'; '.join(names)}. Each column has its own intervals, and a correction over all heads and windows. A"
+        " dot marks an effect that differs from zero."
     )
     return markup.section(
         "windows",
@@ -95,7 +95,7 @@ def mechanism_sentences(context: Context, table: pd.DataFrame) -> list[str]:
     ]
     if told:
         return [f"Mechanisms that cost more than their matched controls in a window: {'; '.join(told)}."]
-    close = groups.sort_values(["p_control_adjusted", "control_percentile"]).iloc[0]
+    close = groups.sort_values(["p_control_adjusted", "control_percentile"], ascending=[True, False]).iloc[0]
     return [
         f"No mechanism was shown to cost more than its matched controls in any window ({len(groups)} tested). Closest"
         f" is {names.get(close['target'], close['target'])} on {close['domain']} images at"

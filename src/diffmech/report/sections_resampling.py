@@ -41,7 +41,7 @@ def resampling(context: Context) -> str:
         context.chart(
             "resampling_attributes",
             f"How much surer (orange) or less sure (blue) the judge is that an attribute is {QUESTIONS[shown]} when a"
-            " mechanism is removed: the median over {sampled}images. A dot marks a change that differs from zero"
+            f" mechanism is removed: the median over {sampled}images. A dot marks a change that differs from zero"
             f"{', a diamond one that also beats its matched controls' if run >= draws_needed(alpha) else ''} (level"
             f" {alpha:g}, corrected). {judge_sentence(context)}",
         ),
@@ -90,9 +90,11 @@ def finding_sentence(frame: pd.DataFrame, names: dict[str, str], alpha: float) -
     judged = table[table["kind"] == question(table)]
     if judged.empty:
         lowest = table[table["kind"] == "ssim"].sort_values("effect").iloc[0]
+        ranked = frame["p_control_adjusted"].notna().any()
+        compared = "whether by more than their controls stands in the chart" if ranked else "no comparison was tested"
         return (
-            f"The lowest estimate of likeness to the images with nothing removed is {_likeness(lowest)}; no comparison"
-            " of mechanisms was tested, and nothing judged what the images show."
+            f"The lowest estimate of likeness to the images with nothing removed is {_likeness(lowest)}; {compared},"
+            " and nothing judged what the images show."
         )
     judged = judged.assign(claim=[claim(row, alpha) for row in records(judged)])
     hits = judged[judged["claim"] != CLAIMS[2]]
@@ -166,8 +168,9 @@ def power_sentence(controls: int, alpha: float) -> str:
     """Return what so many controls can show."""
     if not controls:
         return (
-            "No other heads were removed (resampling.controls), so it cannot be told whether an attribute changes by"
-            f" more than without as many other heads: level {alpha:g} takes {draws_needed(alpha)} sets of them."
+            "No controls were run (resampling.controls), so it cannot be told whether an attribute changes by"
+            f" more than without as many heads picked at random: level {alpha:g} takes {draws_needed(alpha)} sets of"
+            " them."
         )
     least = 1 / (1 + controls)
     if controls >= draws_needed(alpha):
@@ -179,7 +182,7 @@ def power_sentence(controls: int, alpha: float) -> str:
     return (
         f"With {count(controls, 'control')} no p-value against them falls below {number(least, 2)}, so none can be"
         f" beaten at level {alpha:g}, which takes {draws_needed(alpha)} (resampling.controls): they show what as many"
-        " other heads do."
+        " heads picked at random do."
     )
 
 

@@ -77,7 +77,9 @@ def plan_removals(
     windows = windows_of_sampling(resampling.windows, steps, phases, schedule, heads_csv)
     targets = [at_steps(target, steps, phases) for target in mechanisms(heads_csv, sites)]
     for target in targets:
-        matched = matched_controls(target, sites, at_step, count=resampling.controls, apart=False, seed=seed)
+        count = resampling.controls
+        # fewer sets than were asked for are no fair control: a wider pool is tried
+        matched = matched_controls(target, sites, at_step, count=count, needed=count, apart=False, seed=seed)
         found.append(_removal(replace(target, balance=matched.balance), "mechanisms", steps))
         found += [_removal(control, "mechanisms", steps) for control in matched.controls]
     for target in targets:

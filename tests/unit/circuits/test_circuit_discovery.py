@@ -66,15 +66,16 @@ def test_what_is_reported_is_measured_on_the_test_half(found, halves) -> None:
         assert reported == pytest.approx((nothing - kept) / (nothing - everything))
 
 
-def test_curves_run_from_exactly_0_to_exactly_1_at_the_same_sizes_for_every_ranking(found) -> None:
+def test_curves_run_from_0_to_1_at_the_same_sizes_for_every_ranking(found) -> None:
     curves = found.curve[found.curve["ranking"].isin(["exact", "chance"])].pivot(
         index="size", columns="ranking", values="faithfulness"
     )
     assert curves.columns.tolist() == ["chance", "exact"]
     assert curves.index.tolist()[:4] == [0, 1, 2, 4]
     assert curves.index.max() == found.summary["heads"]
-    assert (curves.iloc[0] == 0).all()
-    assert (curves.iloc[-1] == 1).all()
+    # of equal losses; the order in which the mean over images sums them is NumPy's, and depends on the machine
+    np.testing.assert_allclose(curves.iloc[0], 0, atol=1e-12)
+    np.testing.assert_allclose(curves.iloc[-1], 1, rtol=1e-12)
     areas = found.summary["areas"]
     # what single heads are worth alone orders them better than chance does
     assert areas["exact"]["beyond_chance"]["low"] > 0

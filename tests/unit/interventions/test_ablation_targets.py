@@ -1,6 +1,7 @@
 """Matched controls are other heads of the same shape and size, and there are none where they would not be fair."""
 
 from collections import Counter
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from diffmech.attention.sites import AttentionSite, HeadId
 from diffmech.errors import ConfigError, StoreError
 from diffmech.interventions.targets import (
+    EACH,
     HeadSpan,
     Target,
     layers,
@@ -140,6 +142,26 @@ def test_controls_that_may_share_heads_are_all_other_sets_of_the_pool_alike() ->
     layer = matched_controls(layers(only)[0], only, table, count=20, apart=False, seed=0)
     assert layer.controls == []
     assert not layer.balance.fair
+
+
+def test_controls_that_may_share_heads_share_as_many_as_chance_has_it_among_sets_of_their_size() -> None:
+    """Those closest in size are the ones that keep the target's heads: they would share far more."""
+    only = [AttentionSite("down1.0.self", "down1.0/self", "self", 12)]
+    heads = [HeadId("down1.0.self", index) for index in range(12)]
+    rng = np.random.default_rng(0)
+    table = {100: dict(zip(heads, rng.uniform(0.8, 1.2, 12).tolist(), strict=True))}
+    target = always("m", *(str(head) for head in heads[:3]))
+    size = np.sqrt(sum(table[100][head] ** 2 for head in heads[:3]))
+    alike = [
+        len(frozenset(some) & target.heads())
+        for some in combinations(heads, 3)
+        if abs(np.log(np.sqrt(sum(table[100][head] ** 2 for head in some)) / size)) <= np.log(EACH)
+        and frozenset(some) != target.heads()
+    ]
+    found = [matched_controls(target, only, table, count=19, apart=False, seed=seed).balance for seed in range(40)]
+    assert all(balance.fair for balance in found)
+    # 760 sets: a standard error of 0.008
+    assert np.mean([balance.overlap for balance in found]) == pytest.approx(np.mean(alike) / 3, abs=0.03)
 
 
 def test_too_few_sets_are_not_fair() -> None:

@@ -375,3 +375,16 @@ def test_no_sentence_of_the_report_knows_what_the_images_show():
             for allowed in (*JUDGE, *PICTURES):
                 plain = plain.replace(allowed, "")
             assert not FACES.search(plain), (path.name, FACES.search(plain), text)
+
+
+# Filled in by `str.format`.
+TEMPLATES = {"sections_account.py": {"{what}"}, "sections_circuit.py": {"{least}", "{target}"}}
+
+
+def test_no_sentence_shows_the_name_of_a_variable_instead_of_its_value():
+    """A part of a long sentence that lost its f prints `{sampled}`."""
+    shown = []
+    for path in sorted(set((ROOT / "src/diffmech/report").glob("*.py")) - {ROOT / "src/diffmech/report/style.py"}):
+        named = {hole for text in literals(path) for hole in re.findall(r"\{[a-z_]+[^{}]*\}", text)}
+        shown += [(path.name, hole) for hole in named - TEMPLATES.get(path.name, set())]
+    assert not shown
