@@ -108,8 +108,8 @@ def halves(table: pd.DataFrame, domains: Sequence[str]) -> str:
     return (
         f"Clusters, and the phases, were found on {listed([f'{n} {domain}' for domain, n in found])} images, and named"
         f" and tested on {listed([f'{n} {domain}' for domain, n in tested])} others: what makes"
-        " heads a cluster by chance speaks neither for its name nor for its effect. All images on which heads are"
-        " removed are among the others."
+        " heads a cluster by chance speaks neither for its name nor for its effect. Of all these images, heads are"
+        " removed on the others only."
     )
 
 

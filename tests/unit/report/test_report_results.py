@@ -56,7 +56,10 @@ def table_of_mechanisms(study) -> dict[str, dict[str, str]]:
 def test_on_how_many_images_clusters_were_found_and_tested_is_told(found):
     context = Context(found[1], found[2], study_config(), {"mechanism_grid": {}, "cluster_quality": {}})
     page = html.unescape(mechanisms(context, findings(found[2], study_config())[1]))
-    said = "were found on 4 real and 5 synthetic images, and named and tested on 20 real and 19 synthetic others"
+    said = (
+        "Clusters, and the phases, were found on 4 real and 5 synthetic images, and named and tested on 20 real and 19 "
+        "synthetic others"
+    )
     assert said in page
 
 
