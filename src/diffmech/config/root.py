@@ -127,11 +127,6 @@ class Config(Section):
                 raise ValueError(
                     f"ablation.timesteps[{index}]: {timestep} is not in capture.timesteps {self.capture.timesteps}"
                 )
-        for index, timestep in enumerate(self.told.timesteps or []):
-            if timestep not in self.capture.timesteps:
-                raise ValueError(
-                    f"told.timesteps[{index}]: {timestep} is not in capture.timesteps {self.capture.timesteps}"
-                )
         for name in ("maps_of", "factors_of"):
             for index, timestep in enumerate(getattr(self.capture, name).timesteps or []):
                 if timestep not in self.capture.timesteps:
@@ -317,9 +312,12 @@ class Config(Section):
     @property
     def discovery_timesteps(self) -> list[int]:
         """The timesteps at which a circuit is sought."""
-        known = self.ablation_timesteps
-        count = min(self.discovery.timesteps or len(known), len(known))
-        return [known[(2 * place + 1) * len(known) // (2 * count)] for place in range(count)]
+        return _spread(self.ablation_timesteps, self.discovery.timesteps)
+
+    @property
+    def told_timesteps(self) -> list[int]:
+        """The timesteps at which images are told something else than what they are."""
+        return _spread(sorted(self.capture.timesteps), self.told.timesteps)
 
     @property
     def patching_timesteps(self) -> list[int]:
@@ -339,3 +337,9 @@ class Config(Section):
     def patching_windows(self) -> Windows:
         """The windows of timesteps of activation patching."""
         return self.patching.windows or self.ablation.windows
+
+
+def _spread(timesteps: list[int], count: int | None) -> list[int]:
+    """Return `count` of the timesteps, spread evenly, or all."""
+    count = min(count or len(timesteps), len(timesteps))
+    return [timesteps[(2 * place + 1) * len(timesteps) // (2 * count)] for place in range(count)]

@@ -144,15 +144,8 @@ class ToldConfig(Section):
     """
 
     samples: Count = Field(40, description="Images per domain (fewer where capture.samples is less).")
-    timesteps: list[Annotated[int, Field(ge=0)]] | None = Field(
-        None, description="Subset of capture.timesteps; null = all of them."
+    timesteps: Count | None = Field(
+        None, description="How many of capture.timesteps, spread evenly; null = all of them."
     )
     untrained_samples: Count = Field(10, description="Images per domain on which untrained twins are told nothing.")
     untrained_told: Count = Field(3, description="Images per domain on which untrained twins are told a domain.")
-
-    @field_validator("timesteps")
-    @classmethod
-    def _sorted(cls, timesteps: list[int] | None) -> list[int] | None:
-        if timesteps == []:
-            raise ValueError("is empty; give some of capture.timesteps, or null for all")
-        return timesteps and sorted(set(timesteps))

@@ -19,7 +19,7 @@ def told_files(study: Study, pattern: str) -> list[str]:
 
 def told_timesteps(study: Study) -> list[int]:
     """Return the timesteps at which images are told something else than what they are."""
-    return sorted(study.config.told.timesteps or study.config.capture.timesteps)
+    return study.config.told_timesteps
 
 
 def told_latents(study: Study, dataset: str) -> list[str]:
