@@ -1,10 +1,13 @@
 """`images` and `datasets`: what the pictures are and how both domains are brought to the same form."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from diffmech.config.section import Count, Probability, Section, Seed
+
+IDENTITIES = "identity_CelebA.txt"  # which images of CelebA are of one person
+GROUP = "Column that says which images belong together (person, patient, scene): the unit of all statistics."
 
 
 class Moments(Section):
@@ -45,6 +48,20 @@ class Dataset(Section):
     )
 
 
+class Grouped(Dataset):
+    """A data set of which it may be known which images belong together: those of one person, patient or scene.
+
+    The group decides what the independent unit of all statistics is, and nothing about the images: it is no part of
+    what is tracked of a data set, so that another column reruns statistics and captures nothing anew.
+    """
+
+    group: str | None = Field(None, description=f"{GROUP} Null: each image is a unit of its own.")
+
+    def canonical(self) -> dict[str, Any]:
+        """Return the section without `group`."""
+        return {key: value for key, value in super().canonical().items() if key != "group"}
+
+
 class SyntheticFaces(Dataset):
     """Procedurally drawn faces with eleven independent attributes and exact part masks."""
 
@@ -68,7 +85,7 @@ class LfwSubset(Dataset):
     count: Annotated[int, Field(ge=1, le=100)] = Field(100, description="How many of the 100 faces to use.")
 
 
-class ImageFolder(Dataset):
+class ImageFolder(Grouped):
     """Any folder of images (jpg, png, bmp, webp, tif, npy), with an optional table of labels and folder of masks."""
 
     implementation: ClassVar[str] = "diffmech.data.folder:ImageFolderSource"
@@ -87,9 +104,18 @@ class ImageFolder(Dataset):
     crop: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="Central square that is kept, as a fraction of the shorter side."
     )
+    group: str | None = Field(
+        None, description=f"{GROUP} A column of `labels`, of any text. Null: each image is a unit of its own."
+    )
+
+    @model_validator(mode="after")
+    def _group_has_a_table(self) -> "ImageFolder":
+        if self.group is not None and self.labels is None:
+            raise ValueError(f"group: {self.group!r} is a column of the table `labels`, which is null; give that table")
+        return self
 
 
-class CelebA(Dataset):
+class CelebA(Grouped):
     """CelebA in its own layout: img_align_celeba/ and list_attr_celeba.txt under `path`."""
 
     implementation: ClassVar[str] = "diffmech.data.celeba:CelebASource"
@@ -101,9 +127,14 @@ class CelebA(Dataset):
     attributes: list[str] | None = Field(
         None, description="CelebA attributes to keep, e.g. [Eyeglasses, Smiling]; null = all forty."
     )
+    group: Literal["identity"] | None = Field(
+        None,
+        description=f"`identity`: images of one person, by {IDENTITIES} under `path`, are one unit of all statistics. "
+        "Null: each image is a unit of its own.",
+    )
 
 
-class HuggingFace(Dataset):
+class HuggingFace(Grouped):
     """A data set of the `datasets` library: a hub name, or a local folder written by `save_to_disk`."""
 
     implementation: ClassVar[str] = "diffmech.data.hub:HuggingFaceSource"

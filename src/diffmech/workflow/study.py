@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from diffmech.config.images import IDENTITIES
 from diffmech.config.load import validate
 from diffmech.config.patching import source_file
 from diffmech.config.section import Section
@@ -22,6 +23,7 @@ LATENTS = "results/latents/{model}/{dataset}/{block}/{shard}.zarr.zip"
 ATTENTION = "results/attention/{model}/{dataset}/{block}/{shard}.zarr.zip"
 ABLATION = "results/ablation/{model}/{dataset}/{group}/{block}/{shard}.zarr.zip"
 CIRCUIT = "results/circuit/{model}/{dataset}/circuit.json"
+GROUPS = "results/datasets/{dataset}.groups.csv"
 REFERENCE = "results/ablation/{model}/{block}.reference.zarr.zip"
 PATCHING = "results/patching/{model}/{dataset}/{source}.zarr.zip"
 
@@ -124,6 +126,30 @@ class Study:
     def domain_of(self, dataset: str) -> str:
         """Return the domain that `dataset` stands for."""
         return next(domain for domain, name in self.domains.items() if name == dataset)
+
+    @property
+    def grouped(self) -> list[str]:
+        """The domains of which it is known which images belong together."""
+        return [d for d, dataset in self.domains.items() if getattr(self.config.datasets[dataset], "group", None)]
+
+    def groups(self, *datasets: str) -> list[str]:
+        """Return the tables of groups of `datasets`, by default of both, in the order of `grouped`; often none."""
+        return [
+            GROUPS.format(dataset=self.domains[domain])
+            for domain in self.grouped
+            if not datasets or self.domains[domain] in datasets
+        ]
+
+    def group_table(self, dataset: str) -> list[str]:
+        """Return the user's table that says which images of `dataset` belong together, where there is such a file."""
+        config = self.config.datasets[dataset]
+        named = {
+            "image_folder": getattr(config, "labels", None),
+            "celeba": f"{getattr(config, 'path', '')}/{IDENTITIES}",
+        }
+        table = named.get(config.kind)
+        path = Path(table).expanduser() if table else None
+        return [str(path)] if path is not None and path.is_file() else []
 
     def symmetric_domains(self) -> dict[str, bool]:
         """Return, by domain, whether its images are planted ones whose fine structure is mirrored."""

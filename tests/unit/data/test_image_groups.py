@@ -1,0 +1,106 @@
+"""Which images belong together: from the user's table to the small table that analyses read, and what is refused."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from diffmech.config.images import CelebA, ImageFolder, ImagesConfig, SyntheticFaces
+from diffmech.data.folder import ImageFolderSource
+from diffmech.data.grouping import image_groups
+from diffmech.data.groups import groups_of, read_groups
+from diffmech.errors import DataError, StoreError
+
+NAMES = ["00.png", "01.jpg", "02.bmp", "03.webp"]
+PERSONS = {"00.png": "ann", "01.jpg": " bob ", "02.bmp": "ann", "03.webp": "7"}
+
+
+@pytest.fixture
+def table(photos, tmp_path):
+    """Four photos, and a function that writes their table: a column of numbers, and one of persons."""
+    folder = photos(4)
+
+    def write(persons=PERSONS, column="person", **fields):
+        path = tmp_path / "labels.csv"
+        with path.open("w", newline="") as stream:
+            rows = csv.writer(stream)
+            rows.writerow(["file", column, "smiling"])
+            rows.writerows([name, person, index / 4] for index, (name, person) in enumerate(persons.items()))
+        return ImageFolder(kind="image_folder", path=str(folder), labels=str(path), **{"group": "person", **fields})
+
+    return write
+
+
+def refused(config, images, output, *parts, error=DataError):
+    with pytest.raises(error) as found:
+        image_groups(config, images.path, output)
+    assert "\n" not in str(found.value)
+    assert all(part in str(found.value) for part in parts)
+    assert not output.exists()
+
+
+def test_each_image_has_the_group_of_its_row(table, prepare, tmp_path):
+    config = table()
+    images = prepare(config)
+    image_groups(config, images.path, tmp_path / "groups.csv")
+    assert read_groups(tmp_path / "groups.csv") == {0: "ann", 1: "bob", 2: "ann", 3: "7"}
+    tables = {"real": tmp_path / "groups.csv"}
+    assert groups_of(tables, "real", [2, 1]).tolist() == ["ann", "bob"]
+    assert groups_of(tables, "synthetic", [2, 1]) is None
+
+
+def test_the_group_is_no_attribute_and_no_part_of_the_data_set(table, prepare):
+    config = table()
+    images = prepare(config)
+    assert images.attributes == ("smiling",)
+    np.testing.assert_array_equal(images.attribute_values(range(4))[:, 0], [0, 0.25, 0.5, 0.75])
+    other = config.model_copy(update={"group": "scene"})
+    assert config.canonical() == other.canonical()
+    assert "group" not in config.canonical()
+    assert "person" not in str(images.attrs)
+
+
+def test_a_table_may_hold_groups_alone(photos, tmp_path):
+    folder = photos(4)
+    (tmp_path / "l.csv").write_text("file,person\n" + "".join(f"{name},p{name[1]}\n" for name in NAMES))
+    config = ImageFolder(kind="image_folder", path=str(folder), labels=str(tmp_path / "l.csv"), group="person")
+    assert ImageFolderSource(config, ImagesConfig(size=16)).attribute_names == ()
+
+
+def test_an_image_without_a_group_is_named(table, prepare, tmp_path):
+    images, output = prepare(table()), tmp_path / "groups.csv"
+    refused(table(PERSONS | {"02.bmp": " "}), images, output, "labels.csv: 02.bmp has no group", "'person'")
+    refused(table(dict.fromkeys(NAMES[:2], "x") | {NAMES[2]: "y"}), images, output, "03.webp has no group")
+    refused(table(dict.fromkeys(NAMES, "x")), images, output, "all 4 images are of one group, 'x'")
+    refused(table(group="persons"), images, output, "no column 'persons'", "did you mean 'person'")
+
+
+def test_images_of_one_group_alone_cannot_be_studied(table, prepare, tmp_path):
+    config = table({"00.png": "a", "01.jpg": "a", "02.bmp": "b", "03.webp": "c"})
+    image_groups(config, prepare(config).path, tmp_path / "groups.csv")
+    tables = {"real": tmp_path / "groups.csv"}
+    with pytest.raises(StoreError, match=r"the 2 real images that are studied \(numbers 0 to 1\) are of 1 group"):
+        groups_of(tables, "real", [0, 1])
+    with pytest.raises(StoreError, match=r"has no group of image 9"):
+        groups_of(tables, "real", [0, 9])
+
+
+def test_persons_of_celeba_come_from_its_own_file(tmp_path, photos, prepare):
+    folder = photos(4)
+    root = tmp_path / "celeba"
+    root.mkdir()
+    folder.rename(root / "img_align_celeba")
+    (root / "list_attr_celeba.txt").write_text("4\nSmiling\n" + "".join(f"{name} 1\n" for name in NAMES))
+    config = CelebA(kind="celeba", path=str(root), group="identity")
+    images, output = prepare(config), tmp_path / "groups.csv"
+    refused(config, images, output, "identity_CelebA.txt: cannot be read")
+    (root / "identity_CelebA.txt").write_text("".join(f"{name} {5 + index // 2}\n" for index, name in enumerate(NAMES)))
+    image_groups(config, images.path, output)
+    assert read_groups(output) == {0: "5", 1: "5", 2: "6", 3: "6"}
+
+
+def test_only_data_sets_with_a_table_have_groups():
+    with pytest.raises(ValueError, match="group"):
+        SyntheticFaces(kind="synthetic_faces", group="person")
+    with pytest.raises(ValueError, match="is a column of the table `labels`, which is null"):
+        ImageFolder(kind="image_folder", path="x", group="person")
