@@ -76,6 +76,7 @@ rule ablation_effects:
     """Turn ablations into effects with intervals, matched controls and corrected p-values."""
     input:
         **study.named_ablations(),
+        groups=study.groups(),
     output:
         "results/ablation/{model}/effects.csv",
     log:
@@ -91,6 +92,7 @@ rule ablation_effects:
         settings=study.settings(ablation=["methods", "draws", "permutations", "confidence", "alpha"]),
         names=study.ablation_names(),
         seed=study.seed,
+        grouped=study.grouped,
         code=study.code("ablation_effects"),
     message:
         "Testing the ablation effects in {wildcards.model}"
@@ -106,6 +108,7 @@ rule circuit_complexity:
         untrained=study.untrained(),
         ablation_first=study.ablations(study.datasets[0], "heads"),
         ablation_second=study.ablations(study.datasets[1], "heads"),
+        groups=study.groups(),
     output:
         "results/complexity/{model}.csv",
     log:
@@ -122,6 +125,7 @@ rule circuit_complexity:
         domains=list(study.domains),
         method=study.config.ablation.methods[0],
         seed=study.seed,
+        grouped=study.grouped,
         code=study.code("circuit_complexity"),
     message:
         "Measuring the circuit complexity of {wildcards.model}"

@@ -14,6 +14,7 @@ rule attention_entropy:
         first=study.attention(study.datasets[0]),
         second=study.attention(study.datasets[1]),
         untrained=study.untrained(),
+        groups=study.groups(),
     output:
         "results/entropy/{model}/heads.csv",
     log:
@@ -29,6 +30,7 @@ rule attention_entropy:
         settings=study.settings(entropy=study.config.entropy),
         domains=list(study.domains),
         seed=study.seed,
+        grouped=study.grouped,
         code=study.code("attention_entropy"),
     message:
         "Tabulating the attention entropy of {wildcards.model}"
@@ -42,6 +44,7 @@ rule entropy_divergence:
         first=study.attention(study.datasets[0]),
         second=study.attention(study.datasets[1]),
         untrained=study.untrained(),
+        groups=study.groups(),
     output:
         "results/entropy/{model}/divergence.csv",
     log:
@@ -57,6 +60,7 @@ rule entropy_divergence:
         settings=study.settings(entropy=study.config.entropy),
         domains=list(study.domains),
         seed=study.seed,
+        grouped=study.grouped,
         code=study.code("entropy_divergence"),
     message:
         "Testing the entropy divergence between the domains in {wildcards.model}"

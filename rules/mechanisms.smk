@@ -16,6 +16,7 @@ rule head_features:
         latents_second=study.latents(study.datasets[1]),
         datasets=study.dataset_stores(),
         untrained=study.untrained(),
+        groups=study.groups(),
     output:
         "results/mechanisms/{model}/features.zarr.zip",
     log:
@@ -31,6 +32,7 @@ rule head_features:
         settings=study.settings(mechanisms=["probes", "rolls", "stability_draws", "seed"]),
         domains=list(study.domains),
         seed=study.seed,
+        grouped=study.grouped,
         code=study.code("head_features"),
     message:
         "Describing the heads of {wildcards.model}"

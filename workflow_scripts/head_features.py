@@ -15,4 +15,5 @@ with session(snakemake) as job:
         job.output[0],
         mechanisms=job.section(MechanismsConfig, "mechanisms"),
         seed=job.params.seed,
+        groups=job.groups,
     )

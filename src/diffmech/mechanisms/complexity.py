@@ -35,15 +35,17 @@ from scipy.special import ndtri, stdtrit
 from diffmech.artifacts import write_csv
 from diffmech.attention.store import per_sample
 from diffmech.config.analysis import ComplexityConfig
+from diffmech.data.groups import GroupTables, groups_of
 from diffmech.errors import StoreError
 from diffmech.interventions.stores import open_ablation, texts
-from diffmech.mechanisms.captured import open_domains, open_untrained, read, sites_of, timesteps_of
+from diffmech.mechanisms.captured import open_domains, open_untrained, read, sites_of, timesteps_of, units_of
 from diffmech.randomness import generator
 from diffmech.statistics.bootstrap import bootstrap_two_groups
 from diffmech.statistics.jackknife import jackknife_interval
 from diffmech.statistics.multiplicity import holm
 from diffmech.statistics.permutation import label_permutation, max_statistic_p, permutation_p
 from diffmech.statistics.reach import POWER, joint_rank_threshold, smallest_effect, smallest_label_p
+from diffmech.statistics.units import first_units, number_of_units, over_units
 
 # Leaving out one of n samples at a time costs n^3 per timestep: seconds with these, 64 times as much with 4,000.
 MOST_SAMPLES = 1000
@@ -60,6 +62,7 @@ def circuit_complexity(
     complexity: ComplexityConfig,
     method: str,
     seed: int,
+    groups: GroupTables | None = None,
 ) -> None:
     """Write the complexity of both domains and its ratio, one row per measure.
 
@@ -68,34 +71,35 @@ def circuit_complexity(
     ratio, low, high, p, p_holm, p_least (the smallest p_holm that so many images and permutations allow), n_first,
     n_second, untrained_low, untrained_high (range of the twins' ratios on `untrained_n` images per domain),
     p_untrained, p_untrained_max, smallest_ratio (found with 80 % power, see `smallest_ratio`), significant; those of
-    twins are empty where there is no such null. Raises StoreError where the stores lack the method, heads, or the
+    twins are empty where there is no such null. Where `groups` are given (tables by domain), n and all else are of
+    their units. Raises StoreError where the stores lack the method, heads, or the
     heads' outputs.
     """
-    trees = open_domains(attention)
+    trees = open_domains(attention, groups)
     twins, seen = open_untrained(untrained, trees)
-    shifts = {domain: read_shifts(ablation[domain], method) for domain in trees}
+    shifts = {domain: read_shifts(ablation[domain], method, domain, groups) for domain in trees}
     kinds = dict.fromkeys(site.kind for site in sites_of(next(iter(trees.values()))))
     keys = {
         f"{KEYS}{kind}": {domain: _share_of_keys(tree, kind, timesteps_of(tree)) for domain, tree in trees.items()}
         for kind in kinds
     }
-    first, second = trees
-    timesteps = timesteps_of(trees[first])
-    most = min(MOST_SAMPLES, *(tree.sizes["sample"] for tree in trees.values()))
-    products = (_head_products(trees, timestep, dict.fromkeys(trees, np.arange(most))) for timestep in timesteps)
-    n = min(len(positions) for positions in seen.values())
-    alike = {domain: positions[:n] for domain, positions in seen.items()}
+    timesteps = timesteps_of(next(iter(trees.values())))
+    every = {domain: np.arange(tree.sizes["sample"]) for domain, tree in trees.items()}
+    chosen, _ = _as_many_units(trees, every)
+    products = (_head_products(trees, timestep, chosen) for timestep in timesteps)
+    alike, n = _as_many_units(trees, seen)
+    of_alike = {domain: np.flatnonzero(np.isin(positions, alike[domain])) for domain, positions in seen.items()}
     copies = {}
-    for variant, own in keys.items():
-        of_twins = [
-            _share_of_keys(twins[domain], variant.removeprefix(KEYS), timesteps).mean(axis=-1) for domain in trees
-        ]
-        ratio = own[first][seen[first]].mean() / own[second][seen[second]].mean()
+    for variant in keys:
+        kind = variant.removeprefix(KEYS)
+        of_twins = [_share_of_keys(twins[domain], kind, timesteps).mean(axis=-1) for domain in trees]
+        on_seen = [_share_of_keys(tree, kind, timesteps, seen[domain]).mean() for domain, tree in trees.items()]
+        ratio = on_seen[0] / on_seen[1]
         copies[variant] = (ratio, of_twins[0] / of_twins[1])
     copies |= {
         "activation_participation": (
             _participation_ratios(trees, timesteps, alike)[0],
-            _participation_ratios(twins, timesteps, dict.fromkeys(twins, np.arange(n))),
+            _participation_ratios(twins, timesteps, of_alike),
         ),
     }
     write_csv(output, complexity_table(shifts, keys, products, copies, copies_n=n, complexity=complexity, seed=seed))
@@ -266,17 +270,21 @@ def participation(gram: np.ndarray, members: np.ndarray) -> np.ndarray:
         return np.where(square > 0, trace**2 / square, np.nan)
 
 
-def read_shifts(stores: Sequence[Path | str], method: str) -> np.ndarray:
+def read_shifts(
+    stores: Sequence[Path | str], method: str, domain: str = "", groups: GroupTables | None = None
+) -> np.ndarray:
     """Return the output shift of every ablated head, mean over all timesteps of an image, (sample, head).
 
-    `stores` are those of one domain, all shards and blocks. Raises StoreError where they lack the method.
+    `stores` are those of one domain, all shards and blocks. Where `domain` has `groups`, a sample is one of its units.
+    Raises StoreError where the stores lack the method.
     """
     data = open_ablation(stores)
     methods = texts(data["method"]).tolist()
     if method not in methods:
         raise StoreError(f"{stores[0]}: has no ablation {method!r}; it has {methods}, give one of these")
     shift = data["shift"].isel(method=methods.index(method)).transpose("sample", "target", "timestep")
-    return np.asarray(shift.values, dtype=np.float64).mean(axis=-1)
+    known = groups_of(groups or {}, domain, data["sample"].values)
+    return over_units(np.asarray(shift.values, dtype=np.float64).mean(axis=-1), known)
 
 
 def _activation_participation(
@@ -316,18 +324,32 @@ def _relabelled(n: int, permutations: int, seed: int) -> np.ndarray:
     return np.concatenate([labels, permuted])
 
 
-def _share_of_keys(tree: xr.DataTree, kind: str, timesteps: Sequence[int]) -> np.ndarray:
-    """Return exp(H) / keys of every sample, mean over timesteps and the heads of a kind, ([twin,] sample)."""
-    entropy = per_sample(tree, "entropy", kind).sel(timestep=list(timesteps)).values.astype(np.float64)
+def _share_of_keys(
+    tree: xr.DataTree, kind: str, timesteps: Sequence[int], samples: np.ndarray | None = None
+) -> np.ndarray:
+    """Return exp(H) / keys of every unit, mean over timesteps and the heads of a kind, ([twin,] unit)."""
+    array = per_sample(tree, "entropy", kind).sel(timestep=list(timesteps))
+    entropy = (array if samples is None else array.isel(sample=samples)).values.astype(np.float64)
     keys = np.concatenate([np.full(len(site.heads), site.keys) for site in sites_of(tree) if site.kind == kind])
-    return np.asarray((np.exp(entropy) / keys).mean(axis=(-2, -1)))
+    return over_units((np.exp(entropy) / keys).mean(axis=(-2, -1)), units_of(tree, samples), axis=-1)
+
+
+def _as_many_units(
+    trees: Mapping[str, xr.DataTree], samples: Mapping[str, np.ndarray]
+) -> tuple[dict[str, np.ndarray], int]:
+    """Return the positions of the samples of as many units in each domain, the first ones, and how many units."""
+    units = {domain: units_of(tree, samples[domain]) for domain, tree in trees.items()}
+    n = min(MOST_SAMPLES, *(number_of_units(len(samples[domain]), units[domain]) for domain in trees))
+    return {
+        domain: positions[first_units(units[domain], len(positions), n)] for domain, positions in samples.items()
+    }, n
 
 
 def _participation_ratios(
     trees: Mapping[str, xr.DataTree], timesteps: Sequence[int], samples: Mapping[str, np.ndarray]
 ) -> np.ndarray:
     """Return the ratio of activation participation of each model in `trees`, (twin,), of one that is no twin (1,)."""
-    n = len(next(iter(samples.values())))
+    n = min(number_of_units(len(rows), units_of(trees[domain], rows)) for domain, rows in samples.items())
     everyone = np.ones((1, n))
     found = []
     for timestep in timesteps:
@@ -346,7 +368,14 @@ def _head_products(trees: Mapping[str, xr.DataTree], timestep: int, samples: Map
     products: np.ndarray | float = 0.0
     for site in sites_of(next(iter(trees.values()))):
         outputs = np.concatenate(
-            [read(tree, site, "output_mean", timestep, samples=samples[domain]) for domain, tree in trees.items()],
+            [
+                over_units(
+                    read(tree, site, "output_mean", timestep, samples=samples[domain]),
+                    units_of(tree, samples[domain]),
+                    axis=-3,
+                )
+                for domain, tree in trees.items()
+            ],
             axis=-3,
         )
         centred = outputs - outputs.mean(axis=-3, keepdims=True)

@@ -20,7 +20,8 @@ from scipy.special import ndtri
 from diffmech.artifacts import write_csv
 from diffmech.attention.store import per_sample
 from diffmech.config.analysis import EntropyConfig
-from diffmech.mechanisms.captured import open_domains, open_untrained, sites_of, timesteps_of
+from diffmech.data.groups import GroupTables
+from diffmech.mechanisms.captured import open_domains, open_untrained, sites_of, timesteps_of, units_of
 from diffmech.statistics.bootstrap import bootstrap_mean, bootstrap_two_groups
 from diffmech.statistics.effect_sizes import (
     histogram_membership,
@@ -30,6 +31,7 @@ from diffmech.statistics.effect_sizes import (
 from diffmech.statistics.multiplicity import holm
 from diffmech.statistics.permutation import label_permutation, max_statistic_p, permutation_p
 from diffmech.statistics.reach import POWER, joint_rank_threshold, smallest_label_p
+from diffmech.statistics.units import Groups, over_units
 
 # The floor of the Jensen-Shannon divergence is only a mean, which this many permutations settle.
 FLOOR_PERMUTATIONS = 100
@@ -43,21 +45,24 @@ def attention_entropy(
     *,
     entropy: EntropyConfig,
     seed: int,
+    groups: GroupTables | None = None,
 ) -> None:
     """Write the entropy of every head at every timestep in each domain, with its bootstrap interval over samples.
 
     `attention` gives each domain's attention stores, `untrained` its store of untrained twins. Columns: domain, head,
     site, kind, timestep, entropy, low, high, h_max (nats), normalised, effective_keys (mean exp H), untrained_entropy
-    (mean over twins), untrained_low, untrained_high (range over twins), n (samples). Raises StoreError for captures
-    that do not fit together.
+    (mean over twins), untrained_low, untrained_high (range over twins), n (samples, or units where `groups` are given).
+    Raises StoreError for captures that do not fit together.
     """
-    trees = open_domains(attention)
+    trees = open_domains(attention, groups)
     twins, _ = open_untrained(untrained, trees)
     tables = []
     for domain, tree in trees.items():
-        values = _entropy(tree)
+        units, each = units_of(tree), _entropy(tree)
+        values = over_units(each, units)
         interval = bootstrap_mean(values, draws=entropy.draws, confidence=entropy.confidence, seed=seed)
-        null = _entropy(twins[domain], timesteps_of(tree)).mean(axis=1)
+        of_twins = _entropy(twins[domain], timesteps_of(tree))
+        null = over_units(of_twins, units_of(twins[domain]), axis=1).mean(axis=1)
         heads = head_table(tree)
         timesteps = timesteps_of(tree)
         table = heads.loc[np.tile(np.arange(len(heads)), len(timesteps))].reset_index(drop=True)
@@ -67,7 +72,7 @@ def attention_entropy(
         table["low"], table["high"] = np.ravel(interval.low), np.ravel(interval.high)
         table["h_max"] = table.pop("h_max")
         table["normalised"] = table["entropy"] / table["h_max"]
-        table["effective_keys"] = np.exp(values).mean(axis=0).ravel()
+        table["effective_keys"] = over_units(np.exp(each), units).mean(axis=0).ravel()
         table["untrained_entropy"] = null.mean(axis=0).ravel()
         table["untrained_low"], table["untrained_high"] = null.min(axis=0).ravel(), null.max(axis=0).ravel()
         table["n"] = len(values)
@@ -82,6 +87,7 @@ def entropy_divergence(
     *,
     entropy: EntropyConfig,
     seed: int,
+    groups: GroupTables | None = None,
 ) -> None:
     """Write the divergence between the two domains per timestep and kind of attention.
 
@@ -93,15 +99,19 @@ def entropy_divergence(
 
     The interval contains the true value with at least its confidence, also where that is 0 or many heads do not differ,
     where resampling the divergence itself would miss it (see `divergence_interval`). It can lie below a divergence that
-    is mostly floor.
+    is mostly floor. Where `groups` are given (tables by domain), n and everything else are of their units.
     """
-    trees = open_domains(attention)
+    trees = open_domains(attention, groups)
     twins, seen = open_untrained(untrained, trees)
     timesteps = timesteps_of(trees[next(iter(trees))])
     kinds = head_table(trees[next(iter(trees))])["kind"].to_numpy()
     values = {domain: _entropy(tree) for domain, tree in trees.items()}
-    copies = {domain: _entropy(twins[domain], timesteps).mean(axis=1) for domain in trees}
-    write_csv(output, divergence_table(values, copies, seen, kinds, timesteps, entropy=entropy, seed=seed))
+    copies = {
+        domain: over_units(_entropy(twin, timesteps), units_of(twin), axis=1).mean(axis=1)
+        for domain, twin in twins.items()
+    }
+    units = {domain: units_of(tree) for domain, tree in trees.items()}
+    write_csv(output, divergence_table(values, copies, seen, kinds, timesteps, entropy=entropy, seed=seed, units=units))
 
 
 def divergence_table(
@@ -113,14 +123,17 @@ def divergence_table(
     *,
     entropy: EntropyConfig,
     seed: int,
+    units: Mapping[str, Groups] | None = None,
 ) -> pd.DataFrame:
     """Return the table of `entropy_divergence`, with every decision, from the entropies of the two domains.
 
     By domain: `values` (sample, timestep, head), means of untrained twins over images `copies` (twin, timestep, head),
-    and which of the samples the twins saw. `kinds` (head,) name the kind of attention of each head.
+    and which of the samples the twins saw. `kinds` (head,) name the kind of attention of each head, `units` (sample,)
+    which samples belong together, where any do.
     """
     first, second = values
-    a, b = values[first], values[second]
+    groups = {name: (units or {}).get(name) for name in values}
+    a, b = (over_units(each, groups[name]) for name, each in values.items())
     names = [kind for kind in ("self", "cross", "joint") if kind in kinds]
     weights = np.stack([kinds == kind for kind in names], axis=1).astype(float)
     weights /= weights.sum(axis=0)
@@ -133,7 +146,7 @@ def divergence_table(
     low, high = divergence_interval(a, b, weights, draws=entropy.draws, confidence=entropy.confidence, seed=seed)
     spread, spread_floor = _jensen_shannon(a, b, weights, seed)
     of_twins = divergence(copies[first], copies[second])  # (twin, timestep, kind)
-    seen_a, seen_b = a[seen[first]], b[seen[second]]
+    seen_a, seen_b = (over_units(values[n][seen[n]], None if of is None else of[seen[n]]) for n, of in groups.items())
     on_same_images = divergence(seen_a.mean(axis=0), seen_b.mean(axis=0))
     p_twins, needed = against_untrained(on_same_images, of_twins, entropy.alpha)
     p_holm = holm(p)

@@ -16,6 +16,7 @@ import xarray as xr
 
 from diffmech.artifacts import provenance, write_store
 from diffmech.config.analysis import MechanismsConfig
+from diffmech.data.groups import GroupTables
 from diffmech.mechanisms.captured import (
     Site,
     open_domains,
@@ -25,6 +26,7 @@ from diffmech.mechanisms.captured import (
     sites_of,
     timesteps_of,
     token_groups,
+    units_of,
 )
 from diffmech.mechanisms.descriptors import describe, feature_names
 from diffmech.mechanisms.probes import (
@@ -40,6 +42,7 @@ from diffmech.mechanisms.probes import (
 )
 from diffmech.mechanisms.reference_maps import GridMaps, load_reference_maps, shared_parts
 from diffmech.statistics.bootstrap import resampling_weights
+from diffmech.statistics.units import Groups, number_of_units, spread
 
 # Sites differ in their probes; all else agrees by construction, and checking that takes longer than the statistics.
 JOIN: dict[str, Any] = {"join": "outer", "coords": "minimal", "compat": "override", "data_vars": "all"}
@@ -56,7 +59,7 @@ MEANING = {
     "rolled_null": ("times uniform", "ratio on rolled maps"),
     "content": ("times uniform", "ratio on a sample's own map minus that on other samples' maps"),
     "content_null": ("times uniform", "the same with the maps dealt out anew among the samples"),
-    "images": ("1", "images with a valid map, of which content can be told"),
+    "images": ("1", "images, or units of them, with a valid map, of which content can be told"),
 }
 
 
@@ -69,15 +72,17 @@ def head_features(
     *,
     mechanisms: MechanismsConfig,
     seed: int,
+    groups: GroupTables | None = None,
 ) -> None:
     """Write the store of features, probes and nulls of every head and timestep; all mappings are keyed by domain.
 
     `latents` give the clean images, `datasets` the part masks. Dimensions are domain, head, timestep, feature, probe (1
     under uniform attention), map (the probes that are reference maps), draw (resampled images), null_draw and twin (of
-    an untrained twin, `head` is its head at the same place); variables are listed in `MEANING`. Raises StoreError for
+    an untrained twin, `head` is its head at the same place); variables are listed in `MEANING`. Where `groups` are
+    given (tables by domain), units take the place of images in means, resampling and nulls. Raises StoreError for
     inputs that do not fit together.
     """
-    trees = open_domains(attention)
+    trees = open_domains(attention, groups)
     twins, seen = open_untrained(untrained, trees)
     sites, timesteps = sites_of(next(iter(trees.values()))), timesteps_of(next(iter(trees.values())))
     grids = [site.grid for site in sites if site.spatial]
@@ -94,7 +99,9 @@ def head_features(
             parts=parts,
             grids=grids,
         )
-        resampled = resampling_weights(n, mechanisms.stability_draws, seed)
+        units = units_of(tree)
+        count = number_of_units(n, units)
+        resampled = resampling_weights(count, mechanisms.stability_draws, seed)
         studies.append(
             _Study(
                 domain=domain,
@@ -104,8 +111,9 @@ def head_features(
                 seen=seen[domain],
                 maps=maps,
                 # the first row is the sample itself
-                weights=np.concatenate([np.full((1, n), 1 / n), resampled]),
-                draws=draw_nulls(seed, domain, n, mechanisms.rolls, coarsest),
+                weights=spread(np.concatenate([np.full((1, count), 1 / count), resampled]), units),
+                draws=draw_nulls(seed, domain, n, mechanisms.rolls, coarsest, units),
+                units=units,
             )
         )
     of_sites = []
@@ -121,7 +129,7 @@ def head_features(
     maps_names = next(iter(studies[0].maps.values())).names if grids else ()
     tokens = dict.fromkeys(TOKEN + token for site in sites for token in site.tokens)
     store = store.reindex(probe=[*PLACES, *maps_names, *tokens], map=list(maps_names))
-    store["images"] = (("domain", "map"), [_images(study.maps, len(maps_names)) for study in studies])
+    store["images"] = (("domain", "map"), [_images(study.maps, len(maps_names), study.units) for study in studies])
     for name, (units, long_name) in MEANING.items():
         store[name].attrs = {"units": units, "long_name": long_name}
     store.attrs = {"domains": [study.domain for study in studies], "provenance": provenance(seed=seed)}
@@ -132,7 +140,8 @@ def head_features(
 class _Study:
     """One domain: its capture, its twins, which of its samples they saw, and everything drawn for its samples.
 
-    `groups` (sample, key) are those of the tokens of each site, None where tokens are the same for all samples.
+    `groups` (sample, key) are those of the tokens of each site, None where tokens are the same for all samples; `units`
+    (sample,) number those of the samples, None where each is its own.
     """
 
     domain: str
@@ -143,6 +152,7 @@ class _Study:
     maps: dict[tuple[int, int], GridMaps]
     weights: np.ndarray
     draws: NullDraws
+    units: Groups
 
 
 def _features_of(
@@ -177,9 +187,9 @@ def _features_of_domain(
     site: Site, quantities: dict[str, np.ndarray], received: np.ndarray, study: _Study, probes: Sequence[str]
 ) -> xr.Dataset:
     groups = study.groups[site.name]
-    places = place_ratios(site, quantities, received, groups)
+    places = place_ratios(site, quantities, received, groups, study.units)
     maps = study.maps[site.grid] if site.spatial else None
-    own = None if maps is None else map_ratios(received, maps)
+    own = None if maps is None else map_ratios(received, maps, study.units)
     features = describe(site, quantities, received, own, study.weights, probes)
     ratios = [places] if own is None else [places, own]
     none = np.empty((len(study.draws.rolls), len(site.heads), 0))
@@ -219,13 +229,18 @@ def _untrained_excess(
     return ("twin", "head", "probe"), np.stack(of_twins)
 
 
-def _images(maps: Mapping[tuple[int, int], GridMaps], probes: int) -> np.ndarray:
-    """Return how many images have a valid map of each probe, on the grid that has fewest."""
-    return np.min([of_grid.valid.sum(axis=0) for of_grid in maps.values()] or [np.zeros(probes, dtype=int)], axis=0)
+def _images(maps: Mapping[tuple[int, int], GridMaps], probes: int, units: Groups) -> np.ndarray:
+    """Return how many images, or units of them, have a valid map of each probe, on the grid that has fewest."""
+    counts = [
+        [number_of_units(int(there.sum()), None if units is None else units[there]) for there in of_grid.valid.T]
+        for of_grid in maps.values()
+    ]
+    return np.min(counts or [np.zeros(probes, dtype=int)], axis=0)
 
 
 def _ratios(site: Site, quantities: dict[str, np.ndarray], received: np.ndarray, study: _Study) -> list[Ratios]:
     """Return the probes on the images that the twins saw."""
     groups = study.groups[site.name]
-    places = place_ratios(site, quantities, received, None if groups is None else groups[study.seen])
-    return [places, map_ratios(received, study.maps[site.grid].select(study.seen))] if site.spatial else [places]
+    units = None if study.units is None else study.units[study.seen]
+    places = place_ratios(site, quantities, received, None if groups is None else groups[study.seen], units)
+    return [places, map_ratios(received, study.maps[site.grid].select(study.seen), units)] if site.spatial else [places]
