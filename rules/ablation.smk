@@ -8,11 +8,49 @@ rule ablation:
         f"results/complexity/{study.model}.csv",
 
 
+# A checkpoint, since only this stops other groups that leave the reference images as they were from repeating all
+# ablations; without groups they are known beforehand.
+checkpoint choose_references:
+    """Choose reference images of groups that are not studied, where it is known which images belong together."""
+    input:
+        groups=study.groups(),
+    output:
+        CHOSEN,
+    log:
+        "results/logs/choose_references/{model}.log",
+    benchmark:
+        "results/benchmarks/choose_references/{model}.tsv"
+    conda:
+        "../envs/diffmech.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        among=study.among_references,
+        domains=list(study.domains),
+        grouped=study.grouped,
+        code=study.code("choose_references"),
+    message:
+        "Choosing the reference images of {wildcards.model}"
+    script:
+        "../workflow_scripts/choose_references.py"
+
+
+def chosen_references(wildcards) -> str | None:
+    """Return the table of chosen reference images, None where no data set has groups."""
+    return checkpoints.choose_references.get(model=wildcards.model).output[0] if study.grouped else None
+
+
 rule reference_outputs:
     """Keep the clean head outputs of reference images: what mean and resample ablation put in place."""
     input:
-        first=lambda wildcards: study.reference_latents(study.datasets[0], wildcards.block),
-        second=lambda wildcards: study.reference_latents(study.datasets[1], wildcards.block),
+        first=lambda wildcards: study.reference_latents(
+            study.datasets[0], wildcards.block, chosen_references(wildcards)
+        ),
+        second=lambda wildcards: study.reference_latents(
+            study.datasets[1], wildcards.block, chosen_references(wildcards)
+        ),
+        chosen=lambda wildcards: chosen_references(wildcards) or [],
         model="results/models/{model}/model.json",
     output:
         REFERENCE,

@@ -4,6 +4,7 @@ from diffmech.errors import ConfigError
 from diffmech.workflow.study import (
     ABLATION,
     ATTENTION,
+    CHOSEN,
     CIRCUIT,
     GENERATED,
     GROUPS,

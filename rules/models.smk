@@ -84,6 +84,7 @@ rule heldout_loss:
         first=study.dataset_stores()[0],
         second=study.dataset_stores()[1],
         model="results/models/{model}/model.json",
+        groups=study.groups(),
     output:
         heldout="results/models/{model}/heldout.csv",
         denoising="results/models/{model}/denoising.csv",
@@ -102,6 +103,7 @@ rule heldout_loss:
             model=study.config.models[wildcards.model], capture=["timesteps", "samples"], latents=["condition"]
         ),
         domains=list(study.domains),
+        grouped=study.grouped,
         seed=study.seed,
         code=study.denoising_code("heldout_loss"),
     message:

@@ -16,4 +16,5 @@ with session(snakemake) as job:
         condition=job.params.settings["latents"]["condition"],
         seed=job.params.seed,
         runtime=job.runtime,
+        groups=job.groups,
     )

@@ -4,12 +4,12 @@ One small table per data set, of columns sample (the number of an image in the d
 read it: nothing that runs the denoiser to observe it does.
 """
 
+import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from diffmech.artifacts import read_csv
 from diffmech.errors import StoreError
 
 COLUMNS = ["sample", "group"]
@@ -20,10 +20,15 @@ FEWEST = 2
 
 def read_groups(path: Path | str) -> dict[int, str]:
     """Return the group of each image by its number. Raises StoreError for a table that is not whole."""
-    table = read_csv(path, COLUMNS)
-    if table["sample"].duplicated().any() or table["group"].isna().any():
+    try:
+        # not as a table of numbers: 7 and 07 are two groups, and NA is one
+        with Path(path).open(encoding="utf-8", newline="") as stream:
+            rows = [(int(row["sample"]), row["group"]) for row in csv.DictReader(stream)]
+    except (OSError, KeyError, ValueError) as error:
+        raise StoreError(f"{path}: cannot be read as a table of groups ({error}); let the workflow make it") from error
+    if len(dict(rows)) < len(rows) or not all(group for _, group in rows):
         raise StoreError(f"{path}: does not give each image one group; delete it to have it made anew")
-    return dict(zip(table["sample"].astype(int), table["group"].astype(str), strict=True))
+    return dict(rows)
 
 
 def groups_of(tables: GroupTables, domain: str, samples: Sequence[int] | np.ndarray) -> np.ndarray | None:

@@ -22,6 +22,7 @@ import torch
 from diffmech.artifacts import progress, write_csv
 from diffmech.batches import in_smaller_batches
 from diffmech.config.analysis import RuntimeConfig
+from diffmech.data.groups import GroupTables, groups_of
 from diffmech.data.store import ImageSet, open_dataset
 from diffmech.errors import ConfigError
 from diffmech.models.denoiser import Condition, Denoiser
@@ -31,6 +32,7 @@ from diffmech.models.storage import pointed_directory, read_pointer
 from diffmech.models.training_set import attribute_values, is_held_out, training_record
 from diffmech.randomness import noise
 from diffmech.statistics.bootstrap import bootstrap_mean, bootstrap_statistic, bootstrap_two_groups
+from diffmech.statistics.units import Groups, over_units
 
 # More images would cost passes and narrow intervals that are a few per cent wide already.
 MOST_IMAGES = 64
@@ -52,6 +54,10 @@ class Moments:
     predicted_predicted: np.ndarray
     predicted_noise: np.ndarray
 
+    def over(self, units: Groups) -> "Moments":
+        """Return the means over the images of each unit."""
+        return Moments(**{name: over_units(values, units) for name, values in vars(self).items()})
+
 
 @in_smaller_batches
 def heldout_loss(
@@ -67,6 +73,7 @@ def heldout_loss(
     draws: int = 2000,
     confidence: float = 0.95,
     runtime: RuntimeConfig,
+    groups: GroupTables | None = None,
 ) -> None:
     """Write two tables, both with bootstrap intervals over images, of at most `samples` images per domain, and 64.
 
@@ -78,9 +85,10 @@ def heldout_loss(
     `train` or `heldout`, half of the images each where there are as many, evenly spread over the ids; the timestep
     "all" has the means over timesteps, of the ratios too.
 
-    `condition` is that of the study, "full" or "null". Noise belongs to (seed, sample id, timestep). Raises ConfigError
-    for a timestep the diffusion does not have. Of a pipeline nobody here knows the noise or the training images: both
-    tables stay empty.
+    Where `groups` are given (tables by domain) intervals resample groups of images, n is their number, and an image is
+    unseen though others of its group may have been trained on. `condition` is that of the study, "full" or "null".
+    Noise belongs to (seed, sample id, timestep). Raises ConfigError for a timestep the diffusion does not have. Of a
+    pipeline nobody here knows the noise or the training images: both tables stay empty.
     """
     denoiser = load_denoiser(Path(model_json), device=runtime.device)
     known = not isinstance(denoiser, PromptedDenoiser)
@@ -99,13 +107,14 @@ def heldout_loss(
         splits = chosen_images(images.ids, holdout, min(samples, MOST_IMAGES))
         ids = np.concatenate(list(splits.values()))
         split = np.repeat(list(splits), [len(part) for part in splits.values()])
+        units = groups_of(groups or {}, domain, ids)
         losses: dict[int | str, np.ndarray] = {}
         for timestep in progress(timesteps, f"loss {domain}", show=runtime.progress):
             measured = moments(denoiser, images, domain, ids, timestep, seed, runtime.batch_size, condition=condition)
-            fits.append({"domain": domain, "timestep": timestep, **fit_of(measured, **settings)})
+            fits.append({"domain": domain, "timestep": timestep, **fit_of(measured.over(units), **settings)})
             losses[timestep] = measured.loss
         if holdout is not None:
-            seen += [{"domain": domain, **row} for row in seen_and_unseen(losses, split, **settings)]
+            seen += [{"domain": domain, **row} for row in seen_and_unseen(losses, split, units, **settings)]
     write_csv(Path(output_csv), pd.DataFrame(seen, columns=HELDOUT_COLUMNS))
     write_csv(Path(denoising_csv), pd.DataFrame(fits, columns=DENOISING_COLUMNS))
 
@@ -177,14 +186,15 @@ def fit_of(measured: Moments, **settings: Any) -> dict[str, float]:
 
 
 def seen_and_unseen(
-    losses: Mapping[int | str, np.ndarray], split: np.ndarray, **settings: Any
+    losses: Mapping[int | str, np.ndarray], split: np.ndarray, units: Groups = None, **settings: Any
 ) -> list[dict[str, object]]:
-    """Return the rows of the held-out table of one domain: `losses[timestep]` and `split` are `(sample,)`."""
+    """Return the rows of the held-out table of one domain: `losses[timestep]`, `split` and `units` are `(sample,)`."""
     rows: list[dict[str, object]] = []
     both = set(split) >= {"train", "heldout"}
     per_split: dict[str, dict[int | str, np.ndarray]] = {}
     for name in dict.fromkeys(split.tolist()):
-        own = {timestep: values[split == name] for timestep, values in losses.items()}
+        of = None if units is None else units[split == name]
+        own = {timestep: over_units(values[split == name], of) for timestep, values in losses.items()}
         per_split[name] = own | ({ALL: np.mean(list(own.values()), axis=0)} if own else {})
     for name, own in per_split.items():
         for timestep, values in own.items():

@@ -11,6 +11,7 @@ from diffmech.report.context import Context
 from diffmech.report.denoising import gap_sentence, is_untrained, summary, troubles
 from diffmech.report.findings import Finding, nothing_found
 from diffmech.report.pictures import domain_mosaics, gallery_rows
+from diffmech.report.units import observed_images, unit_entry, unit_note, unit_of
 from diffmech.report.wording import count, interval, listed, number
 
 TILE = 70  # CSS pixels of one generated image
@@ -66,7 +67,7 @@ def answers(context: Context, found: list[Finding]) -> str:
         " not, which is no proof that there is nothing; “cannot be told” that the data cannot decide it: too few"
         " images, copies or controls, or an interval that holds both answers; “no fair control” that nothing matches"
         " it. Of many estimates the largest is too large on average."
-    )
+    ) + unit_note(context.config)
     return markup.section(
         "answers",
         "What was found",
@@ -81,7 +82,7 @@ def what_was_run(context: Context) -> str:
     """Return model, data, sizes, timesteps and the steps of the workflow."""
     tables, config = context.tables, context.config
     model = tables.model
-    captured = tables.entropy.groupby("domain")["n"].max()
+    captured = observed_images(context)
     kinds = tables.entropy.drop_duplicates("head")["kind"].value_counts()
     heads = " and ".join(f"{heads} {kind}-attention" for kind, heads in kinds.items())
     channels, height, width = model["sample_shape"]
@@ -101,6 +102,7 @@ def what_was_run(context: Context) -> str:
             f"{listed([f'{int(captured[domain])} {domain}' for domain in tables.domains])} observed, {width} × {height}"
             f" pixels, {'grey' if channels == 1 else f'{channels} channels'}"
         ),
+        **unit_entry(context),
         "Condition": condition_sentence(tables, config),
         "Timesteps": f"{', '.join(map(str, timesteps))} (0 = clean image)",
         "Untrained copies": (
@@ -143,7 +145,9 @@ def ablation_run(context: Context) -> str:
     images = {}
     for method, rows in effects.groupby("method"):
         most = rows.groupby("domain")["n"].max()
-        images[str(method)] = listed([f"{int(most[domain])} {domain}" for domain in context.tables.domains])
+        images[str(method)] = listed(
+            [f"{int(most[domain])} {unit_of(domain, config)}{domain}" for domain in context.tables.domains]
+        )
     steps = ", ".join(f"{timestep:g}" for timestep in context.ablated_timesteps)
     same = len(set(images.values())) == 1
     ways = [METHODS.get(name, name) + ("" if same else f" (on {images[name]} images)") for name in methods]

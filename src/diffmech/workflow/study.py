@@ -3,6 +3,7 @@
 Paths and targets are pure functions of the validated configuration. Nothing here imports torch, diffusers or xarray.
 """
 
+import csv
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ from diffmech.workflow.fingerprints import fingerprint, module_file
 from diffmech.workflow.own_code import code_digest, find_code
 from diffmech.workflow.shards import blocks, shards
 
+CHOSEN = "results/ablation/{model}/references.csv"
 GENERATED = "results/generated/{model}/{dataset}/{shard}.zarr.zip"
 LATENTS = "results/latents/{model}/{dataset}/{block}/{shard}.zarr.zip"
 ATTENTION = "results/attention/{model}/{dataset}/{block}/{shard}.zarr.zip"
@@ -177,9 +179,20 @@ class Study:
         """Return one block's latents of `dataset` that hold its first `samples` images."""
         return self._captured(LATENTS, dataset, samples, [block])
 
-    def reference_latents(self, dataset: str, block: str) -> list[str]:
-        """Return one block's latents of `dataset` that hold the reference images."""
-        return self._holding(dataset, block, self.config.reference_ids)
+    def reference_latents(self, dataset: str, block: str, chosen: str | None = None) -> list[str]:
+        """Return one block's latents of `dataset` that hold the reference images, or those of the table `chosen`."""
+        if chosen is None:
+            return self._holding(dataset, block, self.config.reference_ids)
+        with Path(chosen).open(encoding="utf-8", newline="") as rows:
+            own = [row for row in csv.DictReader(rows) if row["domain"] == self.domain_of(dataset)]
+        return self._holding(dataset, block, [int(row["sample"]) for row in own])
+
+    @property
+    def among_references(self) -> dict[str, int]:
+        """Among which images reference images are chosen, how many, and how many are studied."""
+        config = self.config
+        first, count, stop = config.reference_ids[0], config.ablation.reference_samples, config.capture.samples
+        return {"studied": config.studied_samples, "first": first, "stop": stop, "count": count}
 
     def circuit_latents(self, dataset: str) -> list[str]:
         """Return the latents of the images and timesteps whose effects are attributed to heads."""

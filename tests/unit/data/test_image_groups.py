@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from diffmech.config.images import CelebA, ImageFolder, ImagesConfig, SyntheticFaces
+from diffmech.data.apart import choose_references, read_references
 from diffmech.data.folder import ImageFolderSource
 from diffmech.data.grouping import image_groups
 from diffmech.data.groups import groups_of, read_groups
 from diffmech.errors import DataError, StoreError
 
 NAMES = ["00.png", "01.jpg", "02.bmp", "03.webp"]
-PERSONS = {"00.png": "ann", "01.jpg": " bob ", "02.bmp": "ann", "03.webp": "7"}
+PERSONS = {"00.png": "007", "01.jpg": " NA ", "02.bmp": "007", "03.webp": "7"}
 
 
 @pytest.fixture
@@ -43,9 +44,9 @@ def test_each_image_has_the_group_of_its_row(table, prepare, tmp_path):
     config = table()
     images = prepare(config)
     image_groups(config, images.path, tmp_path / "groups.csv")
-    assert read_groups(tmp_path / "groups.csv") == {0: "ann", 1: "bob", 2: "ann", 3: "7"}
+    assert read_groups(tmp_path / "groups.csv") == {0: "007", 1: "NA", 2: "007", 3: "7"}
     tables = {"real": tmp_path / "groups.csv"}
-    assert groups_of(tables, "real", [2, 1]).tolist() == ["ann", "bob"]
+    assert groups_of(tables, "real", [2, 1]).tolist() == ["007", "NA"]
     assert groups_of(tables, "synthetic", [2, 1]) is None
 
 
@@ -104,3 +105,16 @@ def test_only_data_sets_with_a_table_have_groups():
         SyntheticFaces(kind="synthetic_faces", group="person")
     with pytest.raises(ValueError, match="is a column of the table `labels`, which is null"):
         ImageFolder(kind="image_folder", path="x", group="person")
+
+
+def test_reference_images_are_the_first_of_groups_that_are_not_studied(tmp_path):
+    path = tmp_path / "groups.csv"
+    path.write_text("sample,group\n" + "".join(f"{k},{group}\n" for k, group in enumerate("abcaadbeeffg")))
+    tables, out = {"real": path}, tmp_path / "references.csv"
+    choose_references(tables, ["real", "synthetic"], out, studied=3, first=4, stop=20, count=3)
+    assert read_references(out) == {"real": [5, 7, 8], "synthetic": [4, 5, 6]}
+    choose_references(tables, ["real"], tmp_path / "more.csv", studied=3, first=4, stop=200, count=3)
+    assert read_references(tmp_path / "more.csv")["real"] == [5, 7, 8]
+    with pytest.raises(DataError, match=r"only 6 of the real images from number 4 on are of groups that none of the 3"):
+        choose_references(tables, ["real"], tmp_path / "none.csv", studied=3, first=4, stop=20, count=7)
+    assert not (tmp_path / "none.csv").exists()

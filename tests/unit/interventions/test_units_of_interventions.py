@@ -66,7 +66,7 @@ def test_one_domain_may_have_persons_and_the_other_none(tmp_path):
     table = pd.read_csv(tmp_path / "windows.csv").groupby("domain")["n"].unique()
     assert (table["real"].tolist(), table["synthetic"].tolist()) == ([8], [16])
     alone = {"synthetic": write_groups(tmp_path / "alone.csv", ["x"] * 16)}
-    with pytest.raises(StoreError, match="the 16 synthetic images that are studied .* are of 1 group"):
+    with pytest.raises(StoreError, match=r"the 16 synthetic images that are studied .* are of 1 group"):
         ablation_effects(stores, tmp_path / "none.csv", ablation=CONFIG, seed=0, groups=alone)
     assert not (tmp_path / "none.csv").exists()
 
