@@ -11,7 +11,7 @@ from diffmech.report.context import Context
 from diffmech.report.denoising import gap_sentence, is_untrained, summary, troubles
 from diffmech.report.findings import Finding, nothing_found
 from diffmech.report.pictures import domain_mosaics, gallery_rows
-from diffmech.report.units import observed_images, unit_entry, unit_note, unit_of
+from diffmech.report.units import observed_images, seen_note, unit_entry, unit_note, unit_of
 from diffmech.report.wording import count, interval, listed, number
 
 TILE = 70  # CSS pixels of one generated image
@@ -302,7 +302,7 @@ def denoiser(context: Context) -> str:
     parts.append(markup.paragraph(" ".join(wrong) if wrong else summary(tables)))
     parts += [table_of_skill(tables)] if len(tables.denoising) else []
     parts.append("<h3>Does it remember what it was trained on?</h3>")
-    parts.append(markup.paragraph(gap_sentence(tables)))
+    parts.append(markup.paragraph(gap_sentence(tables) + seen_note(context)))
     if len(tables.heldout):
         parts.append(
             context.chart(

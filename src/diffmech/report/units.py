@@ -61,3 +61,14 @@ def unit_note(config: Config) -> str:
         f" Images that belong together are one unit: of {which} it is groups of images that are resampled, permuted and"
         " counted, so that a number of such images beside an interval or a p-value is a number of groups."
     )
+
+
+def seen_note(context: Context) -> str:
+    """Return the sentence on unseen images of seen groups, empty where no domain with groups has unseen images."""
+    told = set(context.tables.heldout["domain"]) & set(group_columns(context.config))
+    if not told:
+        return ""
+    return (
+        f" Of {listed([d for d in context.tables.domains if d in told])} images those kept out of training were chosen"
+        " image by image, so that the denoiser may have seen others of their groups."
+    )

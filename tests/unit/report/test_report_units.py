@@ -10,6 +10,7 @@ from diffmech.config.images import ImageFolder
 from diffmech.report.context import Context
 from diffmech.report.findings import findings
 from diffmech.report.sections import answers, what_was_run
+from diffmech.report.units import seen_note
 
 
 def words(page):
@@ -46,6 +47,16 @@ def test_numbers_of_images_are_said_to_be_numbers_of_groups(found, tmp_path):
     context = grouped(found, tmp_path)
     said = words(answers(context, findings(context.tables, context.config)))
     assert "of real (column person) it is groups of images that are resampled, permuted and counted" in said
+
+
+def test_unseen_images_are_said_to_be_of_groups_that_may_have_been_seen(found, tmp_path):
+    context = grouped(found, tmp_path)
+    heldout = context.tables.heldout
+    assert "real" in set(heldout["domain"])
+    assert "Of real images those kept out of training were chosen image by image" in seen_note(context)
+    drawn = replace(context.tables, heldout=heldout[heldout["domain"] == "synthetic"])
+    assert seen_note(replace(context, tables=drawn)) == ""
+    assert seen_note(replace(context, config=study_config())) == ""
 
 
 def test_without_groups_nothing_is_said_of_them(found):
