@@ -55,7 +55,9 @@ def test_an_edit_of_the_groups_reruns_statistics_and_no_capture(people):
         return {persons[files[sample]] for sample in samples}
 
     def sizes(path):
-        return {(row["domain"], row["n"]) for row in read_table(people, path)}
+        rows = read_table(people, path)
+        # a second method runs on fewer images
+        return {(row["domain"], row["n"]) for row in rows if row.get("method", "mean") == "mean"}
 
     captured, studied = units(range(CAPTURED)), units(range(STUDIED))
     assert len(captured) < CAPTURED

@@ -67,10 +67,10 @@ def persons(rng):
     return rng.permutation(np.repeat(np.arange(PERSONS), rng.integers(4, 9, PERSONS)))
 
 
-def measured(rng, person, shape):
-    """Return values (image, *shape) of variance 1, of which two images of a person share ALIKE."""
+def measured(rng, person, shape, alike=ALIKE):
+    """Return values (image, *shape) of variance 1, of which two images of a person share `alike`."""
     own = rng.standard_normal((PERSONS, *shape), dtype=np.float32)
-    return ALIKE**0.5 * own[person] + (1 - ALIKE) ** 0.5 * rng.standard_normal((len(person), *shape), dtype=np.float32)
+    return alike**0.5 * own[person] + (1 - alike) ** 0.5 * rng.standard_normal((len(person), *shape), dtype=np.float32)
 
 
 def covered(low, high, truth):
@@ -117,3 +117,14 @@ def test_shuffled_labels_of_persons_keep_the_level_and_of_images_do_not():
         rejected.append(np.mean(np.asarray(permutation_p(observed, null)) <= 0.05))
     assert rejected[0] == pytest.approx(0.05, abs=3 * (0.05 * 0.95 / STUDIES) ** 0.5)
     assert rejected[1] > 0.25
+
+
+@pytest.mark.parametrize("alike", [0.0, 0.4, ALIKE])
+def test_labels_of_persons_and_of_single_images_are_never_told_apart_too_often(alike):
+    """Means over a person's images vary less than images, and are fewer: the test then errs on the side of caution."""
+    rng = np.random.default_rng(6)
+    person = persons(rng)
+    a, b = over_units(measured(rng, person, (STUDIES,), alike), person), rng.standard_normal((160, STUDIES))
+    observed, null = label_permutation(lambda x, y: np.abs(x - y), a, b, permutations=199)
+    rejected = np.mean(np.asarray(permutation_p(observed, null)) <= 0.05)
+    assert rejected <= 0.05 + 3 * (0.05 * 0.95 / STUDIES) ** 0.5
