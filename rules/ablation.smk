@@ -41,6 +41,13 @@ def chosen_references(wildcards) -> str | None:
     return checkpoints.choose_references.get(model=wildcards.model).output[0] if study.grouped else None
 
 
+def once_chosen(wildcards, paths: list[str]) -> list[str]:
+    """Return `paths` of reference outputs once it is known of which images they are: whether a job has to run again is
+    only asked anew of jobs that ask for the checkpoint themselves."""
+    chosen_references(wildcards)
+    return paths
+
+
 rule reference_outputs:
     """Keep the clean head outputs of reference images: what mean and resample ablation put in place."""
     input:
@@ -80,7 +87,7 @@ rule ablate_heads:
     input:
         latents=lambda wildcards: study.ablation_latents(wildcards.dataset, wildcards.block, wildcards.shard),
         model="results/models/{model}/model.json",
-        reference=lambda wildcards: study.ablation_references(wildcards.group, wildcards.block),
+        reference=lambda wildcards: once_chosen(wildcards, study.ablation_references(wildcards.group, wildcards.block)),
         heads=lambda wildcards: (
             checkpoints.label_mechanisms.get(model=wildcards.model).output[0]
             if wildcards.group == "mechanisms"
