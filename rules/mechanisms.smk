@@ -31,6 +31,7 @@ rule head_features:
     params:
         settings=study.settings(mechanisms=["probes", "rolls", "stability_draws", "seed"]),
         domains=list(study.domains),
+        tested=study.config.tested_samples,
         seed=study.seed,
         grouped=study.grouped,
         code=study.code("head_features"),

@@ -124,9 +124,9 @@ EDITS = [
         id="ablation",
     ),
     pytest.param(
-        {"ablation": {"first_reference": 12}},
-        references() | ablations() | EFFECTS | CIRCUITS | {"ablation_windows tiny"} | RESAMPLING | ACCOUNT | REPORT,
-        id="other reference images",
+        {"ablation": {"first_reference": 10}},
+        references() | ablations() | MECHANISMS | EFFECTS | CIRCUITS | WINDOWS | RESAMPLING | ACCOUNT | REPORT,
+        id="other reference images, and others on which clusters are found",
     ),
     pytest.param(
         {"ablation": {"controls": 21}},

@@ -19,6 +19,7 @@ from diffmech.config.patching import PatchingConfig, Windows, attribute_of, chec
 from diffmech.config.resampling import ResamplingConfig
 from diffmech.config.section import Section
 from diffmech.config.study import CaptureConfig, LatentsConfig, StudyConfig, UntrainedConfig
+from diffmech.statistics.halves import FEWEST, finding
 
 
 class Config(Section):
@@ -115,6 +116,7 @@ class Config(Section):
                 f"untrained.samples: {self.untrained.samples} is above capture.samples {self.capture.samples} "
                 f"or capture.shard_size {self.capture.shard_size}"
             )
+        self._check_halves()
         return self
 
     @model_validator(mode="after")
@@ -203,6 +205,23 @@ class Config(Section):
                 f"{first} on, after {studied} that are studied; give at least {first + wanted}, or lower "
                 "ablation.reference_samples or the samples of ablation, discovery, circuit or patching"
             )
+
+    def _check_halves(self) -> None:
+        """Raise ValueError unless there are images on which clusters are found, apart from those that test them."""
+        left = sum(finding(range(self.capture.samples), self.tested_samples))
+        if left < FEWEST:
+            raise ValueError(
+                f"capture.samples: {self.capture.samples} leave {left} images on which clusters of heads are found, "
+                f"beside the first {self.tested_samples} on which they are tested (studied, of reference, or seen by "
+                f"untrained copies); give at least {self.tested_samples + FEWEST}, or lower "
+                "ablation.reference_samples, ablation.first_reference, untrained.samples or the samples of ablation, "
+                "discovery, circuit or patching"
+            )
+
+    @property
+    def tested_samples(self) -> int:
+        """How many first images of each domain find no clusters: those studied, of reference, or seen by the twins."""
+        return max(self.reference_ids[-1] + 1, self.untrained.samples)
 
     @property
     def studied_samples(self) -> int:

@@ -84,7 +84,11 @@ class CaptureConfig(Section):
         [20, 120, 220, 320, 420, 520, 620, 720, 820, 920],
         description="Timesteps of the scheduler, 0 = clean image.",
     )
-    samples: Count = Field(100, description="Images per domain (fewer where the data set has fewer).")
+    samples: Count = Field(
+        100,
+        description="Images per domain (fewer where the data set has fewer). Clusters of heads are found on those that "
+        "nothing else studies: half of them, or what is left; at least 2.",
+    )
     shard_size: Count = Field(200, description="Images per job: sample ids 0..n-1, n..2n-1, ...")
     block_span: Count = Field(500, description="Timesteps t with the same t // block_span share a job.")
     keep_maps: Annotated[int, Field(ge=0)] = Field(

@@ -138,7 +138,7 @@ REQUIRED = {
         "smallest_excess domain_first domain_second label_first probe_first enrichment_first p_rolled_holm_first "
         "p_content_holm_first p_untrained_first label_second probe_second enrichment_second p_rolled_holm_second "
         "p_content_holm_second p_untrained_second confirmed_first confirmed_second confirmed "
-        "enrichment_of_head stability"
+        "enrichment_of_head stability found_on_first found_on_second tested_on_first tested_on_second"
     ),
     "effects": (
         "domain group target method timestep effect_percent low high p_zero p_zero_holm p_zero_max smallest_effect "

@@ -10,7 +10,7 @@ from diffmech.report.context import Context
 from diffmech.report.controls import COLUMNS as BALANCE
 from diffmech.report.controls import balance_rows, limits_of
 from diffmech.report.findings import Finding, mechanism_names
-from diffmech.report.naming import name_of, own_p, own_probe
+from diffmech.report.naming import halves, name_of, own_p, own_probe
 from diffmech.report.pictures import Example, mechanism_examples
 from diffmech.report.published import measured_counterparts
 from diffmech.report.weights import about_weights
@@ -135,6 +135,7 @@ def mechanisms(context: Context, finding: Finding) -> str:
         "What heads do together",
         markup.paragraph(finding.answer),
         markup.paragraph(read),
+        markup.paragraph(halves(table, domains)),
         markup.table(
             columns,
             rows,
@@ -222,6 +223,7 @@ def ablation(context: Context, finding: Finding) -> str:
         " among them, do not reach by what each head does alone. Beside single heads and layers no controls were run:"
         " their grey bar, the range of all others of their kind, is a yardstick and no test."
         f" All marks hold at level {alpha}, corrected over all mechanisms, heads or layers of both kinds of images."
+        " None of these images had a part in which heads make up a mechanism."
     )
     groups = context.tables.effects
     chosen = (groups["group"] == "mechanisms") & (groups["timestep"] == "all") & (groups["method"] == context.method)

@@ -12,6 +12,7 @@ from diffmech.config.load import merge, overlay, read_config, validate
 from diffmech.config.root import Config
 from diffmech.config.study import DEFAULT_DOMAINS
 from diffmech.errors import ConfigError
+from diffmech.statistics.halves import finding
 from diffmech.workflow.study import Study
 
 ROOT = Path(__file__).parents[3]
@@ -93,6 +94,8 @@ def test_the_domains_that_an_overlay_takes_out_are_those_of_the_default_study():
             "first_reference: 17 is a studied image, of which there are 18; give",
         ),
         ("ablation.first_reference", 90, "100 are too few for 16 reference images from number 90 on, after 18"),
+        ("ablation.first_reference", 84, "samples: 100 leave 0 images on which clusters of heads are found"),
+        ("untrained.samples", 99, "untrained copies); give at least 101, or lower ablation.reference_samples"),
         ("ablation.reference_samples", 1, "ablation.reference_samples: 1 is not allowed: input should be greater than"),
         ("ablation.controls", 18, "ablation.controls: 18 allow no p-value below 0.053"),
         ("ablation.alpha", 0.01, "told from them at ablation.alpha 0.01; give at least 99"),
@@ -132,6 +135,24 @@ def test_no_reference_image_is_studied_by_anything(overlay):
             files = study.reference_latents(dataset, block)
             there = set().union(*(ids for name, ids in held.items() if any(name in file for file in files)))
             assert references <= there
+
+
+@pytest.mark.parametrize("overlay", [None, *STUDIES], ids=lambda path: path.stem if path else "default")
+def test_clusters_are_found_on_images_that_nothing_else_studies(overlay):
+    """Of the images that each rule takes: those that are removed, patched, attributed, of reference, seen by twins."""
+    study = Study(merge(DEFAULT, yaml.safe_load(overlay.read_text()) if overlay else {}), ROOT)
+    config = study.config
+    half = finding(range(config.capture.samples), config.tested_samples)
+    finds = {sample for sample, belongs in enumerate(half) if belongs}
+    patched = config.patching.samples * (2 if "sample" in config.patching_sources else 1)
+    ablated = {sample for ids in study.ablation_shards.values() for sample in ids}
+    counts = (config.circuit_samples, config.discovery_samples, patched, config.untrained.samples)
+    for studied in (ablated, set(config.reference_ids), *map(range, counts)):
+        assert not finds & set(studied)
+    assert len(finds) >= 2
+    # whole halves where there are images for it
+    if config.capture.samples >= 2 * config.tested_samples:
+        assert abs(2 * len(finds) - config.capture.samples) <= 1
 
 
 def test_a_study_that_grows_keeps_its_reference_images_where_they_are_fixed():

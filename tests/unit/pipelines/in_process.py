@@ -127,7 +127,16 @@ def _analyse(study: Study, folder: Path, model_json: Path) -> Path:
     entropy_divergence(attention, untrained, tables["divergence"], entropy=config.entropy, seed=0)
     features, members = results / "features.zarr.zip", results / "members.csv"
     mechanisms = config.mechanisms
-    head_features(attention, by_domain["latents"], datasets, untrained, features, mechanisms=mechanisms, seed=0)
+    head_features(
+        attention,
+        by_domain["latents"],
+        datasets,
+        untrained,
+        features,
+        mechanisms=mechanisms,
+        tested=config.tested_samples,
+        seed=0,
+    )
     find_phases(features, tables["phases"], mechanisms=mechanisms)
     cluster_heads(features, tables["phases"], members, tables["clusters"], mechanisms=mechanisms)
     label_mechanisms(features, tables["phases"], members, tables["mechanisms"], mechanisms=mechanisms)

@@ -365,6 +365,10 @@ def mechanisms_table(effect: bool, generator: np.random.Generator) -> pd.DataFra
                         "confirmed": named and confirmed,
                         "enrichment_of_head": 1.1 + 0.05 * head,
                         "stability": 0.75,
+                        "found_on_first": 4,
+                        "found_on_second": 5,
+                        "tested_on_first": 20,
+                        "tested_on_second": 19,
                     }
                 )
     return pd.DataFrame(rows).sort_values(["head", "phase"])
