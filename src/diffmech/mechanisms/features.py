@@ -99,8 +99,8 @@ def head_features(
             parts=parts,
             grids=grids,
         )
-        units = units_of(tree)
-        count = number_of_units(n, units)
+        belong = units_of(tree)
+        count = number_of_units(n, belong)
         resampled = resampling_weights(count, mechanisms.stability_draws, seed)
         studies.append(
             _Study(
@@ -111,9 +111,9 @@ def head_features(
                 seen=seen[domain],
                 maps=maps,
                 # the first row is the sample itself
-                weights=spread(np.concatenate([np.full((1, count), 1 / count), resampled]), units),
-                draws=draw_nulls(seed, domain, n, mechanisms.rolls, coarsest, units),
-                units=units,
+                weights=spread(np.concatenate([np.full((1, count), 1 / count), resampled]), belong),
+                draws=draw_nulls(seed, domain, n, mechanisms.rolls, coarsest, belong),
+                units=belong,
             )
         )
     of_sites = []
@@ -235,7 +235,7 @@ def _images(maps: Mapping[tuple[int, int], GridMaps], probes: int, units: Groups
         [number_of_units(int(there.sum()), None if units is None else units[there]) for there in of_grid.valid.T]
         for of_grid in maps.values()
     ]
-    return np.min(counts or [np.zeros(probes, dtype=int)], axis=0)
+    return np.min(counts or [[0] * probes], axis=0).astype(int)
 
 
 def _ratios(site: Site, quantities: dict[str, np.ndarray], received: np.ndarray, study: _Study) -> list[Ratios]:
