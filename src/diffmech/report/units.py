@@ -21,10 +21,10 @@ def unit_of(domain: str, config: Config) -> str:
 
 def observed_images(context: Context) -> dict[str, int]:
     """Return how many images of each domain were observed, whatever their unit."""
-    captured = context.tables.entropy.groupby("domain")["n"].max().astype(int).to_dict()
-    for domain, path in context.inputs.groups.items():
-        captured[domain] = min(len(read_groups(path)), context.config.capture.samples)
-    return captured
+    units = context.tables.entropy.groupby("domain")["n"].max()
+    captured = {domain: int(units[domain]) for domain in context.tables.domains}
+    known = {domain: len(read_groups(path)) for domain, path in context.inputs.groups.items()}
+    return captured | {domain: min(size, context.config.capture.samples) for domain, size in known.items()}
 
 
 def unit_entry(context: Context) -> dict[str, str]:

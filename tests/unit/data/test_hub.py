@@ -46,7 +46,8 @@ def test_a_column_says_which_images_belong_together(tmp_path, prepare):
     config, output = section(tmp_path / "saved", group="person"), tmp_path / "groups.csv"
     images = prepare(config, channels=3)
     image_groups(config, images.path, output)
-    assert read_groups(output) == {0: "ann", 1: "bob", 2: "ann"}
+    persons = {"row 0": "ann", "row 1": "bob", "row 2": "ann"}
+    assert read_groups(output) == {k: persons[file] for k, file in enumerate(images.files)}
     with pytest.raises(DataError, match=r"saved:train: row 1 has no group in the column 'scene'"):
         image_groups(section(tmp_path / "saved", group="scene"), images.path, output)
     with pytest.raises(DataError, match=r"has no column 'persons', .* did you mean 'person'"):

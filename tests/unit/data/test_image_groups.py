@@ -44,17 +44,18 @@ def test_each_image_has_the_group_of_its_row(table, prepare, tmp_path):
     config = table()
     images = prepare(config)
     image_groups(config, images.path, tmp_path / "groups.csv")
-    assert read_groups(tmp_path / "groups.csv") == {0: "007", 1: "NA", 2: "007", 3: "7"}
-    tables = {"real": tmp_path / "groups.csv"}
-    assert groups_of(tables, "real", [2, 1]).tolist() == ["007", "NA"]
-    assert groups_of(tables, "synthetic", [2, 1]) is None
+    assert read_groups(tmp_path / "groups.csv") == {k: PERSONS[file].strip() for k, file in enumerate(images.files)}
+    tables, wanted = {"real": tmp_path / "groups.csv"}, [images.files.index(file) for file in ("02.bmp", "01.jpg")]
+    assert groups_of(tables, "real", wanted).tolist() == ["007", "NA"]
+    assert groups_of(tables, "synthetic", wanted) is None
 
 
 def test_the_group_is_no_attribute_and_no_part_of_the_data_set(table, prepare):
     config = table()
     images = prepare(config)
     assert images.attributes == ("smiling",)
-    np.testing.assert_array_equal(images.attribute_values(range(4))[:, 0], [0, 0.25, 0.5, 0.75])
+    smiling = [NAMES.index(file) / 4 for file in images.files]
+    np.testing.assert_array_equal(images.attribute_values(range(4))[:, 0], smiling)
     other = config.model_copy(update={"group": "scene"})
     assert config.canonical() == other.canonical()
     assert "group" not in config.canonical()
@@ -78,10 +79,13 @@ def test_an_image_without_a_group_is_named(table, prepare, tmp_path):
 
 def test_images_of_one_group_alone_cannot_be_studied(table, prepare, tmp_path):
     config = table({"00.png": "a", "01.jpg": "a", "02.bmp": "b", "03.webp": "c"})
-    image_groups(config, prepare(config).path, tmp_path / "groups.csv")
+    images = prepare(config)
+    image_groups(config, images.path, tmp_path / "groups.csv")
     tables = {"real": tmp_path / "groups.csv"}
-    with pytest.raises(StoreError, match=r"the 2 real images that are studied \(numbers 0 to 1\) are of 1 group"):
-        groups_of(tables, "real", [0, 1])
+    alike = sorted(images.files.index(file) for file in ("00.png", "01.jpg"))
+    numbers = rf"numbers {alike[0]} to {alike[1]}"
+    with pytest.raises(StoreError, match=rf"the 2 real images that are studied \({numbers}\) are of 1 group"):
+        groups_of(tables, "real", alike)
     with pytest.raises(StoreError, match=r"has no group of image 9"):
         groups_of(tables, "real", [0, 9])
 
@@ -97,7 +101,7 @@ def test_persons_of_celeba_come_from_its_own_file(tmp_path, photos, prepare):
     refused(config, images, output, "identity_CelebA.txt: cannot be read")
     (root / "identity_CelebA.txt").write_text("".join(f"{name} {5 + index // 2}\n" for index, name in enumerate(NAMES)))
     image_groups(config, images.path, output)
-    assert read_groups(output) == {0: "5", 1: "5", 2: "6", 3: "6"}
+    assert read_groups(output) == {k: str(5 + NAMES.index(file) // 2) for k, file in enumerate(images.files)}
 
 
 def test_only_data_sets_with_a_table_have_groups():
