@@ -11,6 +11,7 @@ from diffmech.workflow.study import (
     LATENTS,
     PATCHING,
     REFERENCE,
+    UNSEEN,
     Study,
 )
 

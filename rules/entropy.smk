@@ -66,3 +66,31 @@ rule entropy_divergence:
         "Testing the entropy divergence between the domains in {wildcards.model}"
     script:
         "../workflow_scripts/entropy_divergence.py"
+
+
+rule seen_divergence:
+    """Test per timestep whether the heads tell images that were trained on from those that were not."""
+    input:
+        first=study.attention(study.datasets[0]),
+        second=study.attention(study.datasets[1]),
+        seen="results/models/{model}/seen.csv",
+    output:
+        "results/entropy/{model}/seen.csv",
+    log:
+        "results/logs/seen_divergence/{model}.log",
+    benchmark:
+        "results/benchmarks/seen_divergence/{model}.tsv"
+    conda:
+        "../envs/diffmech.yaml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+    params:
+        settings=study.settings(entropy=study.config.entropy),
+        domains=list(study.domains),
+        seed=study.seed,
+        code=study.code("seen_divergence"),
+    message:
+        "Comparing seen and unseen images in {wildcards.model}"
+    script:
+        "../workflow_scripts/seen_divergence.py"

@@ -14,7 +14,7 @@ rule head_features:
         attention_second=study.attention(study.datasets[1]),
         latents_first=study.latents(study.datasets[0]),
         latents_second=study.latents(study.datasets[1]),
-        datasets=study.dataset_stores(),
+        datasets=study.studied_stores(),
         untrained=study.untrained(),
         groups=study.groups(),
     output:

@@ -5,6 +5,7 @@ rule models:
     """Everything about the denoiser: weights, held-out loss, generated images."""
     input:
         f"results/models/{study.model}/model.json",
+        f"results/models/{study.model}/seen.csv",
         f"results/models/{study.model}/heldout.csv",
         f"results/models/{study.model}/denoising.csv",
         f"results/models/{study.model}/gallery.zarr.zip",
@@ -100,7 +101,9 @@ rule heldout_loss:
         mem_mb=4000,
     params:
         settings=lambda wildcards: study.settings(
-            model=study.config.models[wildcards.model], capture=["timesteps", "samples"], latents=["condition"]
+            model=study.config.models[wildcards.model],
+            capture=["timesteps", "samples", "images"],
+            latents=["condition"],
         ),
         domains=list(study.domains),
         grouped=study.grouped,

@@ -32,6 +32,8 @@ CHARTS = {
 TABLES = {
     "comparison": "results/datasets/comparison.json",
     "model": f"results/models/{study.model}/model.json",
+    "seen": f"results/models/{study.model}/seen.csv",
+    "seen_divergence": f"results/entropy/{study.model}/seen.csv",
     "heldout": f"results/models/{study.model}/heldout.csv",
     "denoising": f"results/models/{study.model}/denoising.csv",
     "gallery": f"results/models/{study.model}/gallery.zarr.zip",
@@ -62,7 +64,7 @@ rule draw_charts:
     """Draw every chart: as Vega-Lite with its data, and as SVG."""
     input:
         **TABLES,
-        datasets=study.dataset_stores(),
+        datasets=study.studied_stores(),
         circuits=study.circuits(),
         attention_first=study.attention(study.datasets[0]),
         attention_second=study.attention(study.datasets[1]),
@@ -100,7 +102,7 @@ rule write_report:
     """Write the page: one file that opens from disk, without any network."""
     input:
         **TABLES,
-        datasets=study.dataset_stores(),
+        datasets=study.studied_stores(),
         circuits=study.circuits(),
         attention_first=study.attention(study.datasets[0]),
         attention_second=study.attention(study.datasets[1]),

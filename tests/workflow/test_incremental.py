@@ -8,7 +8,7 @@ pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("tiny")]
 
 REPORT = {"draw_charts", "write_report"}
 MODEL = {"train_denoiser tiny", "heldout_loss tiny", "generate_gallery tiny"}
-ENTROPY = {"attention_entropy tiny", "entropy_divergence tiny"}
+ENTROPY = {"attention_entropy tiny", "entropy_divergence tiny", "seen_divergence tiny"}
 CLUSTERS = {"cluster_heads tiny", "label_mechanisms tiny"}
 MECHANISMS = {"head_features tiny", "find_phases tiny", *CLUSTERS}
 EFFECTS = {"ablation_effects tiny", "circuit_complexity tiny"}
@@ -62,8 +62,9 @@ EVERYTHING_ELSE = (
     | RESAMPLING
     | ACCOUNT
     | REPORT
-    | {"compare_domains", "train_judge tiny"}
+    | {"compare_domains", "seen_images tiny", "train_judge tiny"}
 )
+OF_WEIGHTS_ALONE = {"train_denoiser tiny", "generate_gallery tiny", "train_judge tiny"}
 
 EDITS = [
     pytest.param({}, set(), id="nothing"),
@@ -96,7 +97,7 @@ EDITS = [
     pytest.param(
         {"capture": {"samples": 20}},
         captures(shards=("s00000016-00000023",))
-        | {"compare_domains", "heldout_loss tiny"}
+        | {"compare_domains", "seen_images tiny", "heldout_loss tiny"}
         | ENTROPY
         | MECHANISMS
         | ablations(groups=("mechanisms",))
@@ -106,6 +107,11 @@ EDITS = [
         | ACCOUNT
         | REPORT,
         id="more samples: new shards, then aggregates",
+    ),
+    pytest.param(
+        {"capture": {"images": "unseen"}},
+        (EVERYTHING_ELSE - OF_WEIGHTS_ALONE) | {f"unseen_images tiny {dataset}" for dataset in DATASETS},
+        id="unseen images: all that is done with images, with the weights that are there",
     ),
     pytest.param({"entropy": {"permutations": 150}}, ENTROPY | REPORT, id="entropy"),
     pytest.param(

@@ -1,6 +1,7 @@
 """The whole study, and the checks that need more than one section."""
 
 import math
+from typing import Any
 
 from pydantic import Field, model_validator
 
@@ -13,13 +14,16 @@ from diffmech.config.analysis import (
     RuntimeConfig,
 )
 from diffmech.config.circuit import CircuitConfig, DiscoveryConfig
-from diffmech.config.images import AnyDataset, ImagesConfig
+from diffmech.config.images import AUTO, AnyDataset, ImagesConfig, Moments
 from diffmech.config.models import DenoiserConfig, RecognitionConfig, SamplingConfig
 from diffmech.config.patching import PatchingConfig, Windows, attribute_of, check_windows
 from diffmech.config.resampling import ResamplingConfig
 from diffmech.config.section import Section
 from diffmech.config.study import CaptureConfig, LatentsConfig, StudyConfig, UntrainedConfig
 from diffmech.statistics.halves import FEWEST, finding
+
+# Sources of denoisers that the workflow, or whoever bundled them, trained on matched images, or that no image trained.
+MATCHED_SOURCES = ("bundled", "train", "untrained")
 
 
 class Config(Section):
@@ -44,6 +48,20 @@ class Config(Section):
     complexity: ComplexityConfig = Field(ComplexityConfig(), description="Circuit complexity.")
     report: ReportConfig = Field(ReportConfig(), description="The page at the end.")
     runtime: RuntimeConfig = Field(RuntimeConfig(), description="Performance only; never recomputes anything.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _match_as_in_training(cls, raw: Any) -> Any:
+        """Decide on `images.match: auto`: a denoiser from elsewhere gets its images unshifted."""
+        images = raw.get("images", {}) if isinstance(raw, dict) else None
+        if not isinstance(images, dict) or images.get("match", AUTO) != AUTO:
+            return raw
+        try:
+            source = raw["models"][raw["study"]["model"]]["source"]
+        except (KeyError, TypeError):
+            return raw  # the mistake is told below
+        match = Moments().canonical() if source in MATCHED_SOURCES else None
+        return {**raw, "images": {**images, "match": match}}
 
     @model_validator(mode="after")
     def _names_exist(self) -> "Config":
@@ -76,6 +94,22 @@ class Config(Section):
                         f"models.{self.study.model}.training.domain_shares: {domain!r} is not a domain of the study, "
                         f"which has {sorted(self.study.domains)}"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _unseen_on_record(self) -> "Config":
+        if self.capture.images == "unseen":
+            name, model = self.study.model, self.model
+            if model.source not in ("train", "bundled", "diffusers"):
+                raise ValueError(
+                    f"capture.images: 'unseen' needs a record of what models.{name} was trained on, and of source "
+                    f"{model.source} there is none; give all"
+                )
+            if model.source == "train" and model.training.holdout == 0:
+                raise ValueError(
+                    f"capture.images: 'unseen' needs images that were kept out of training, but "
+                    f"models.{name}.training.holdout is 0; give it 2 or more, or give all"
+                )
         return self
 
     @model_validator(mode="after")

@@ -89,6 +89,11 @@ class CaptureConfig(Section):
         description="Images per domain (fewer where the data set has fewer). Clusters of heads are found on those that "
         "nothing else studies: half of them, or what is left; at least 2.",
     )
+    images: Literal["all", "unseen"] = Field(
+        "all",
+        description="`unseen`: only images that were kept out of the training of the denoiser, which must be on record "
+        "(source train, bundled, or a directory that was trained here); too few of them are an error.",
+    )
     shard_size: Count = Field(200, description="Images per job: sample ids 0..n-1, n..2n-1, ...")
     block_span: Count = Field(500, description="Timesteps t with the same t // block_span share a job.")
     keep_maps: Annotated[int, Field(ge=0)] = Field(

@@ -1,7 +1,8 @@
 """A folder of images, with an optional table of labels and an optional folder of masks. Ours.
 
-Images are found recursively and sorted by their path relative to the folder. Hidden files, and whatever lies in the
-folder of the masks, are no images. A mask belongs to the image with the same relative path, whatever their suffixes.
+Images are found recursively and drawn by a seed and their path relative to the folder. Hidden files, and whatever lies
+in the folder of the masks, are no images. A mask belongs to the image with the same relative path, whatever their
+suffixes.
 """
 
 import csv
@@ -12,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from diffmech.config.images import ImageFolder, ImagesConfig
-from diffmech.data.preparation import BLACK, SUFFIXES, prepare_image, prepare_mask, read_image
+from diffmech.data.draw import drawn_order
+from diffmech.data.preparation import BLACK, SUFFIXES, kept_area, prepare_image, prepare_mask, read_image
 from diffmech.data.source import BadFile, Sample, attribute_row
 from diffmech.errors import DataError
 
@@ -32,7 +34,8 @@ class ImageFolderSource:
         mask_folder = Path(config.masks).expanduser() if config.masks else None
         files = find_images(self.folder, without=mask_folder)
         # where nothing may be bad, only the images that are used have to be good
-        used = files[: config.count] if config.on_bad_file == "error" else files
+        drawn = drawn_order(files, config.seed)
+        used = drawn[: config.count] if config.on_bad_file == "error" else drawn
         misfits: dict[str, BadFile] = {}
         self.attribute_names: tuple[str, ...] = ()
         self._labels: dict[str, np.ndarray] = {}
@@ -74,6 +77,7 @@ class ImageFolderSource:
             prepare_image(pixels, self._images, self._crop),
             self._labels.get(file, np.empty(0, dtype=np.float32)),
             np.stack(masks) if masks else np.empty((0, size, size), dtype=np.uint8),
+            kept_area(pixels, self._crop),
         )
 
     def _mask(self, part: str, file: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -18,7 +18,7 @@ from diffmech.interventions.measures import DENOISING_LOSS, OUTPUT_SHIFT
 
 TABLES = (
     *("entropy", "divergence", "phases", "clusters", "mechanisms", "effects", "windows", "patching", "doses"),
-    *("resampling", "account", "complexity"),
+    *("resampling", "account", "complexity", "seen", "seen_divergence"),
     "references",
 )
 STORES = ("comparison", "model", "heldout", "denoising", "gallery", "resampled")
@@ -33,6 +33,8 @@ class ReportInputs:
     datasets: dict[str, str]
     comparison: str
     model: str
+    seen: str
+    seen_divergence: str
     heldout: str
     denoising: str
     gallery: str
@@ -100,6 +102,8 @@ class Tables:
     heads: tuple[str, ...]
     comparison: dict[str, Any]
     model: dict[str, Any]
+    seen: pd.DataFrame
+    seen_divergence: pd.DataFrame
     heldout: pd.DataFrame
     denoising: pd.DataFrame
     entropy: pd.DataFrame
@@ -121,6 +125,8 @@ class Tables:
 
 
 REQUIRED = {
+    "seen": "domain sample seen",
+    "seen_divergence": ("domain timestep kind divergence low high floor floor_high p p_holm p_least n_seen n_unseen"),
     "heldout": "domain split timestep loss low high relative relative_low relative_high n",
     "denoising": "domain timestep loss zero linear skill skill_low skill_high slope slope_low slope_high n",
     "entropy": (
@@ -185,7 +191,7 @@ REQUIRED = {
 }
 BOOLEAN = {
     *("significant", "confirmed", "confirmed_first", "confirmed_second", "chosen", "monotone", "in_circuit", "needed"),
-    *("circuit", "controls_fair"),
+    *("circuit", "controls_fair", "seen"),
 }
 
 
@@ -205,6 +211,8 @@ def read_tables(inputs: ReportInputs) -> Tables:
         heads=tuple(sorted(entropy["head"].unique(), key=lambda head: (site_order(head.rpartition(".")[0]), head))),
         comparison=read_json(inputs.comparison),
         model=model,
+        seen=read_table(inputs.seen, "seen"),
+        seen_divergence=read_table(inputs.seen_divergence, "seen_divergence"),
         heldout=heldout,
         denoising=read_table(inputs.denoising, "denoising"),
         entropy=entropy,

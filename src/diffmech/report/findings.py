@@ -16,6 +16,7 @@ from diffmech.interventions.decisions import CAUSAL, DIFFERS, HELPS, NOT_BEYOND,
 from diffmech.report import controls
 from diffmech.report.artifacts import Tables, effect_title, largest, records
 from diffmech.report.denoising import gap_sentence
+from diffmech.report.images import foreign_match_sentence, is_matched, seen_divergence_sentences, seen_sentence
 from diffmech.report.naming import (
     confirmed_alone,
     confirmed_labels,
@@ -362,8 +363,7 @@ def confounder_finding(tables: Tables, config: Config) -> Finding:
     """What else could explain a difference between the domains?"""
     gap = tables.comparison["spectral_distance"][0]
     before, after = gap["before"], gap["after"]
-    generated = config.model.source == "pipeline"
-    matched = config.images.match is not None and not generated
+    matched = is_matched(config)
     earlier = f" ({number(before, 2)} before mean and contrast were matched)" if matched else ""
     details = [
         (
@@ -374,6 +374,8 @@ def confounder_finding(tables: Tables, config: Config) -> Finding:
     attributes = {tuple(sorted(entry["attributes"])) for entry in tables.comparison["domains"].values()}
     if len(attributes) > 1:
         details.append("The domains are not labelled alike: attributes of one are unknown in the other.")
+    details += filter(None, [foreign_match_sentence(tables, config), seen_sentence(tables, config)])
+    details += seen_divergence_sentences(tables, config.entropy.alpha)
     details.append(gap_sentence(tables))
     rest = "fine structure, content and how well each domain was learned"
     if matched:

@@ -10,6 +10,13 @@ from diffmech.report.condition import condition_sentence, guidance_words, is_con
 from diffmech.report.context import Context
 from diffmech.report.denoising import gap_sentence, is_untrained, summary, troubles
 from diffmech.report.findings import Finding, nothing_found
+from diffmech.report.images import (
+    chosen_words,
+    cropped_words,
+    foreign_match_sentence,
+    is_matched,
+    observed_words,
+)
 from diffmech.report.pictures import domain_mosaics, gallery_rows
 from diffmech.report.units import observed_images, seen_note, unit_entry, unit_note, unit_of
 from diffmech.report.wording import count, interval, listed, number
@@ -99,8 +106,8 @@ def what_was_run(context: Context) -> str:
             [f"{domain} (data set {config.study.domains.get(domain, domain)})" for domain in tables.domains]
         ),
         "Images": (
-            f"{listed([f'{int(captured[domain])} {domain}' for domain in tables.domains])} observed, {width} × {height}"
-            f" pixels, {'grey' if channels == 1 else f'{channels} channels'}"
+            f"{observed_words(tables, captured.to_dict())} observed, {width} × {height} pixels,"
+            f" {'grey' if channels == 1 else f'{channels} channels'}"
         ),
         **unit_entry(context),
         "Condition": condition_sentence(tables, config),
@@ -201,7 +208,7 @@ def domains(context: Context) -> str:
     """Return both domains side by side, how they were matched, and what still differs."""
     tables = context.tables
     shown = domain_mosaics(context.inputs, context.config.report.gallery)
-    matched = context.config.images.match is not None and context.config.model.source != "pipeline"
+    matched = is_matched(context.config)
     pair = []
     for domain, mosaic in shown.items():
         entry = tables.comparison["domains"][domain]
@@ -224,7 +231,9 @@ def domains(context: Context) -> str:
                 }
             else:
                 entries |= {PIXELS: number(after["mean"], 3), SPREAD: number(after["contrast"], 3)}
-            entries["Left out"] = skipped_sentence(entry["skipped"])
+            entries |= {"Cropped": cropped_words(entry), "Left out": skipped_sentence(entry["skipped"])}
+            if chosen := chosen_words(context.config, domain):
+                entries["Chosen"] = chosen
         pair.append(f"<div><h3>{markup.escape(domain)}</h3>{markup.image(mosaic)}{markup.facts(entries)}</div>")
     gap = tables.comparison["spectral_distance"][0]
     meaning = "root mean square log10 power ratio"
@@ -245,7 +254,7 @@ def domains(context: Context) -> str:
         "The two domains, side by side",
         f'<div class="pair">{"".join(pair)}</div>',
         attribute_table(context),
-        markup.paragraph(residual),
+        markup.paragraph(" ".join(filter(None, [foreign_match_sentence(tables, context.config), residual]))),
         context.chart(
             "power_spectrum",
             f"Mean power of the {'matched ' if matched else ''}images by spatial frequency. Where the lines part, one"

@@ -20,6 +20,7 @@ from diffmech.workflow.own_code import code_digest, find_code
 from diffmech.workflow.shards import blocks, shards
 
 CHOSEN = "results/ablation/{model}/references.csv"
+UNSEEN = "results/unseen/{model}/{dataset}.zarr.zip"
 GENERATED = "results/generated/{model}/{dataset}/{shard}.zarr.zip"
 LATENTS = "results/latents/{model}/{dataset}/{block}/{shard}.zarr.zip"
 ATTENTION = "results/attention/{model}/{dataset}/{block}/{shard}.zarr.zip"
@@ -162,8 +163,18 @@ class Study:
     # Which files answer what
 
     def dataset_stores(self) -> list[str]:
-        """Return the data set stores, in the order of the domains."""
+        """Return the data set stores, in the order of the domains: what a denoiser is trained on."""
         return [f"results/datasets/{dataset}.zarr.zip" for dataset in self.datasets]
+
+    def studied_store(self, dataset: str) -> str:
+        """Return the store of the images of `dataset` that are studied: all, or those the denoiser never saw."""
+        if self.config.capture.images == "all":
+            return f"results/datasets/{dataset}.zarr.zip"
+        return UNSEEN.format(model=self.model, dataset=dataset)
+
+    def studied_stores(self) -> list[str]:
+        """Return the stores of the studied images, in the order of the domains."""
+        return [self.studied_store(dataset) for dataset in self.datasets]
 
     def generated(self, dataset: str) -> list[str]:
         """Return the generated images of a data set of prompts, none for a data set of images."""

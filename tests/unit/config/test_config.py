@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from diffmech.config import documentation
+from diffmech.config.images import Moments
 from diffmech.config.load import merge, overlay, read_config, validate
 from diffmech.config.root import Config
 from diffmech.config.study import DEFAULT_DOMAINS
@@ -200,3 +201,59 @@ def test_studies_fit_the_generated_schema(overlay):
 
 def test_every_key_is_described():
     assert "| None |" not in documentation.page()
+
+
+FOREIGN = {
+    "custom": {"source": "custom", "implementation": "mine.py:Mine"},
+    "diffusers": {"source": "diffusers", "location": "somewhere/else"},
+    "planted": {"source": "planted"},
+}
+
+
+@pytest.mark.parametrize("source", FOREIGN)
+def test_a_denoiser_from_elsewhere_gets_its_images_unshifted_unless_its_file_asks_for_it(source):
+    """The default study's match leaked into every file laid over it: a mean of 0.25 became -0.1."""
+    mine = {"study": {"model": "mine"}, "models": {"mine": FOREIGN[source]}}
+    assert validate(merge(DEFAULT, mine)).images.match is None
+    assert validate(merge({**DEFAULT, "images": {"size": 32}}, mine)).images.match is None
+    asked = merge(mine, {"images": {"match": {"mean": 0.0, "contrast": 0.5}}})
+    assert validate(merge(DEFAULT, asked)).images.match == Moments(mean=0.0, contrast=0.5)
+
+
+@pytest.mark.parametrize("source", ["bundled", "train", "untrained"])
+def test_a_denoiser_trained_here_gets_matched_images_unless_its_file_says_no(source):
+    own = {"models": {"faces": {"source": source}}}
+    assert validate(merge(DEFAULT, own)).images.match == Moments(mean=-0.1, contrast=0.4)
+    assert validate(merge(DEFAULT, merge(own, {"images": {"match": None}}))).images.match is None
+
+
+def test_no_overlay_of_a_foreign_model_shifts_mean_and_contrast():
+    decided = {path.stem: read_config(ROOT / "config.yaml", path) for path in STUDIES}
+    assert {name for name, config in decided.items() if config.images.match is None} == {
+        "own-model",
+        "flux",
+        "planted",
+        "stable-diffusion",
+    }
+
+
+def test_a_mistake_in_models_is_still_told_where_match_is_left_to_its_source():
+    for models in ([], {"faces": []}, {"faces": {"source": ["bundled"]}}):
+        with pytest.raises(ConfigError, match="models"):
+            validate({**DEFAULT, "models": models})
+
+
+@pytest.mark.parametrize(
+    ("model", "answer"),
+    [
+        (FOREIGN["custom"], "capture.images: 'unseen' needs a record of what models.faces was trained on"),
+        ({"source": "untrained"}, "of source untrained there is none; give all"),
+        ({"source": "train", "training": {"holdout": 0}}, "models.faces.training.holdout is 0; give it 2 or more"),
+    ],
+)
+def test_unseen_images_need_a_record_of_the_training(model, answer):
+    raw = {**edited("capture.images", "unseen"), "models": {"faces": model}}
+    with pytest.raises(ConfigError) as caught:
+        validate(raw)
+    assert answer in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -24,9 +24,11 @@ from diffmech.mechanisms.entropy import attention_entropy, entropy_divergence
 from diffmech.mechanisms.features import head_features
 from diffmech.mechanisms.labels import label_mechanisms
 from diffmech.mechanisms.phases import find_phases
+from diffmech.mechanisms.seen_divergence import seen_divergence
 from diffmech.models.heldout import heldout_loss
 from diffmech.models.importing import import_denoiser
 from diffmech.models.sampling import generate_gallery
+from diffmech.models.seen import seen_images
 from diffmech.report.artifacts import ReportInputs
 from diffmech.report.charts import CHARTS, draw_charts
 from diffmech.report.page import write_report
@@ -106,6 +108,8 @@ def _analyse(study: Study, folder: Path, model_json: Path) -> Path:
     tables = {
         "comparison": results / "datasets/comparison.json",
         "model": model_json,
+        "seen": results / "seen.csv",
+        "seen_divergence": results / "seen_divergence.csv",
         "heldout": results / "heldout.csv",
         "denoising": results / "denoising.csv",
         "gallery": results / "gallery.zarr.zip",
@@ -120,11 +124,13 @@ def _analyse(study: Study, folder: Path, model_json: Path) -> Path:
         "references": study.root / "resources/references.yaml",
     }
     compare_domains(datasets, tables["comparison"], samples=config.capture.samples)
+    seen_images(model_json, datasets, tables["seen"], samples=config.capture.samples)
     heldout_loss(model_json, datasets, tables["heldout"], tables["denoising"], timesteps=[], samples=1, runtime=runtime)
     generate_gallery(model_json, tables["gallery"], sampling=config.sampling, runtime=runtime)
     attention = by_domain["attention"]
     attention_entropy(attention, untrained, tables["entropy"], entropy=config.entropy, seed=0)
     entropy_divergence(attention, untrained, tables["divergence"], entropy=config.entropy, seed=0)
+    seen_divergence(attention, tables["seen"], tables["seen_divergence"], entropy=config.entropy, seed=0)
     features, members = results / "features.zarr.zip", results / "members.csv"
     mechanisms = config.mechanisms
     head_features(
