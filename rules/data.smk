@@ -32,14 +32,16 @@ rule prepare_dataset:
 rule image_groups:
     """Note which images of one data set belong together: the unit of all statistics, which no capture depends on."""
     input:
-        dataset="results/datasets/{dataset}.zarr.zip",
+        dataset="results/{folder}/{dataset}.zarr.zip",
         table=lambda wildcards: study.group_table(wildcards.dataset),
     output:
         GROUPS,
     log:
-        "results/logs/image_groups/{dataset}.log",
+        "results/logs/image_groups/{folder}/{dataset}.log",
     benchmark:
-        "results/benchmarks/image_groups/{dataset}.tsv"
+        "results/benchmarks/image_groups/{folder}/{dataset}.tsv"
+    wildcard_constraints:
+        folder="datasets",
     conda:
         "../envs/diffmech.yaml"
     threads: 1

@@ -25,7 +25,7 @@ LATENTS = "results/latents/{model}/{dataset}/{block}/{shard}.zarr.zip"
 ATTENTION = "results/attention/{model}/{dataset}/{block}/{shard}.zarr.zip"
 ABLATION = "results/ablation/{model}/{dataset}/{group}/{block}/{shard}.zarr.zip"
 CIRCUIT = "results/circuit/{model}/{dataset}/circuit.json"
-GROUPS = "results/datasets/{dataset}.groups.csv"
+GROUPS = "results/{folder}/{dataset}.groups.csv"  # beside the store whose images it numbers
 REFERENCE = "results/ablation/{model}/{block}.reference.zarr.zip"
 PATCHING = "results/patching/{model}/{dataset}/{source}.zarr.zip"
 
@@ -136,8 +136,9 @@ class Study:
 
     def groups(self, *datasets: str) -> list[str]:
         """Return the tables of groups of `datasets`, by default of both, in the order of `grouped`; often none."""
+        stores = dict(zip(self.domains, self.dataset_stores(), strict=True))
         return [
-            GROUPS.format(dataset=self.domains[domain])
+            stores[domain].removesuffix(".zarr.zip") + ".groups.csv"
             for domain in self.grouped
             if not datasets or self.domains[domain] in datasets
         ]
