@@ -85,7 +85,7 @@ rule heldout_loss:
         first=study.dataset_stores()[0],
         second=study.dataset_stores()[1],
         model="results/models/{model}/model.json",
-        groups=study.groups(),
+        groups=study.groups_of_all(),
     output:
         heldout="results/models/{model}/heldout.csv",
         denoising="results/models/{model}/denoising.csv",

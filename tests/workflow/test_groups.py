@@ -74,9 +74,9 @@ def test_an_edit_of_the_groups_reruns_statistics_and_no_capture(people):
     first, second = sorted(studied)[:2]
     write_table(people, {file: first if person == second else person for file, person in persons.items()})
     statistics = {"attention_entropy tiny", "entropy_divergence tiny"}
-    assert people.planned(GROUPED, "entropy") == {"image_groups people"} | statistics
+    assert people.planned(GROUPED, "entropy") == {"image_groups datasets people"} | statistics
     jobs = people.run(*TARGETS, edit=GROUPED)
-    assert jobs >= {"image_groups people", "ablation_effects tiny", "circuit_complexity tiny"} | statistics
+    assert jobs >= {"image_groups datasets people", "ablation_effects tiny", "circuit_complexity tiny"} | statistics
     assert not [job for job in jobs if job.startswith(COSTLY)]
     assert ("real", str(len(studied) - 1)) in sizes("ablation/tiny/effects.csv")
 

@@ -26,7 +26,7 @@ LATENTS = "results/latents/{model}/{dataset}/{block}/{shard}.zarr.zip"
 ATTENTION = "results/attention/{model}/{dataset}/{block}/{shard}.zarr.zip"
 ABLATION = "results/ablation/{model}/{dataset}/{group}/{block}/{shard}.zarr.zip"
 CIRCUIT = "results/circuit/{model}/{dataset}/circuit.json"
-GROUPS = "results/datasets/{dataset}.groups.csv"
+GROUPS = "results/{folder}/{dataset}.groups.csv"  # beside the store whose images it numbers
 REFERENCE = "results/ablation/{model}/{block}.reference.zarr.zip"
 PATCHING = "results/patching/{model}/{dataset}/{source}.zarr.zip"
 
@@ -137,8 +137,16 @@ class Study:
 
     def groups(self, *datasets: str) -> list[str]:
         """Return the tables of groups of `datasets`, by default of both, in the order of `grouped`; often none."""
+        return self._groups(self.studied_stores(), datasets)
+
+    def groups_of_all(self) -> list[str]:
+        """Return the tables of groups of whole data sets, also where only unseen images are studied."""
+        return self._groups(self.dataset_stores(), ())
+
+    def _groups(self, paths: list[str], datasets: tuple[str, ...]) -> list[str]:
+        stores = dict(zip(self.domains, paths, strict=True))
         return [
-            GROUPS.format(dataset=self.domains[domain])
+            stores[domain].removesuffix(".zarr.zip") + ".groups.csv"
             for domain in self.grouped
             if not datasets or self.domains[domain] in datasets
         ]
