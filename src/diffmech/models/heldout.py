@@ -123,14 +123,21 @@ def heldout_loss(
         for timestep in progress(timesteps, f"loss {domain}", show=runtime.progress):
             at: tuple[Any, ...] = (timestep, seed, runtime.batch_size)
             measured = moments(denoiser, images, domain, ids, *at, condition=condition)
-            fits.append({"domain": domain, "timestep": timestep, **fit_of(measured.of(fitted).over(None if units is None else units[fitted]), **settings)})
+            fits.append(
+                {
+                    "domain": domain,
+                    "timestep": timestep,
+                    **fit_of(measured.of(fitted).over(None if units is None else units[fitted]), **settings),
+                }
+            )
             losses[timestep] = measured.loss
             if again is not None:
                 more = moments(denoiser, again, domain, again.ids, *at, condition=condition)
                 losses[timestep] = np.concatenate([losses[timestep], more.loss])
         if again is not None:
             split = np.append(split, np.repeat("train", len(again.ids)))
-            units = None if units is None else np.append(units, [f"made again {k}" for k in range(len(again.ids))])
+            more_units = [f"made again {k}" for k in range(len(again.ids))]
+            units = None if units is None else np.append(units, more_units)
         if seen_before is not None:
             seen += [{"domain": domain, **row} for row in seen_and_unseen(losses, split, units, **settings)]
     write_csv(Path(output_csv), pd.DataFrame(seen, columns=HELDOUT_COLUMNS))
