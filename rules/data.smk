@@ -83,6 +83,33 @@ rule seen_images:
         "../workflow_scripts/seen_images.py"
 
 
+rule image_groups:
+    """Note which images of one data set belong together: the unit of all statistics, which no capture depends on."""
+    input:
+        dataset="results/{folder}/{dataset}.zarr.zip",
+        table=lambda wildcards: study.group_table(wildcards.dataset),
+    output:
+        GROUPS,
+    log:
+        "results/logs/image_groups/{folder}/{dataset}.log",
+    benchmark:
+        "results/benchmarks/image_groups/{folder}/{dataset}.tsv"
+    wildcard_constraints:
+        folder=r"datasets|unseen/[^/]+",
+    conda:
+        "../envs/diffmech.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        dataset=lambda wildcards: study.config.datasets[wildcards.dataset].model_dump(mode="json"),
+        code=study.code("image_groups"),
+    message:
+        "Noting which images of {wildcards.dataset} belong together"
+    script:
+        "../workflow_scripts/image_groups.py"
+
+
 rule compare_domains:
     """Measure what still differs between the matched domains: brightness, contrast, power spectrum, attributes."""
     input:

@@ -15,6 +15,7 @@ rule attention_entropy:
         first=study.attention(study.datasets[0]),
         second=study.attention(study.datasets[1]),
         untrained=study.untrained(),
+        groups=study.groups(),
     output:
         "results/entropy/{model}/heads.csv",
     log:
@@ -30,6 +31,7 @@ rule attention_entropy:
         settings=study.settings(entropy=study.config.entropy),
         domains=list(study.domains),
         seed=study.seed,
+        grouped=study.grouped,
         code=study.code("attention_entropy"),
     message:
         "Tabulating the attention entropy of {wildcards.model}"
@@ -41,6 +43,7 @@ rule entropy_divergence:
     """Test what the images and what the denoiser is told of them do to attention, each by itself."""
     input:
         **named_cells(study),
+        groups=study.groups(),
     output:
         divergence="results/entropy/{model}/divergence.csv",
         factorial="results/entropy/{model}/factorial.csv",
@@ -57,6 +60,7 @@ rule entropy_divergence:
         settings=study.settings(entropy=study.config.entropy),
         domains=list(study.domains),
         seed=study.seed,
+        grouped=study.grouped,
         code=study.code("entropy_divergence"),
     message:
         "Testing what images and telling do to attention in {wildcards.model}"

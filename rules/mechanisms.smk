@@ -16,6 +16,7 @@ rule head_features:
         latents_second=study.latents(study.datasets[1]),
         datasets=study.studied_stores(),
         untrained=study.untrained(),
+        groups=study.groups(),
     output:
         "results/mechanisms/{model}/features.zarr.zip",
     log:
@@ -32,6 +33,7 @@ rule head_features:
         domains=list(study.domains),
         tested=study.config.tested_samples,
         seed=study.seed,
+        grouped=study.grouped,
         code=study.code("head_features"),
     message:
         "Describing the heads of {wildcards.model}"

@@ -85,6 +85,7 @@ rule heldout_loss:
         first=study.dataset_stores()[0],
         second=study.dataset_stores()[1],
         model="results/models/{model}/model.json",
+        groups=study.groups_of_all(),
     output:
         heldout="results/models/{model}/heldout.csv",
         denoising="results/models/{model}/denoising.csv",
@@ -105,6 +106,7 @@ rule heldout_loss:
             latents=["condition"],
         ),
         domains=list(study.domains),
+        grouped=study.grouped,
         seed=study.seed,
         code=study.denoising_code("heldout_loss"),
     message:

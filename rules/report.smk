@@ -110,6 +110,7 @@ rule write_report:
         attention_first=study.attention(study.datasets[0]),
         attention_second=study.attention(study.datasets[1]),
         charts=rules.draw_charts.output.specs,
+        groups=study.groups(),
     output:
         report(
             "results/report.html",
@@ -129,6 +130,7 @@ rule write_report:
     params:
         settings=study.config.model_dump(mode="json", exclude={"runtime"}),
         domains=list(study.domains),
+        grouped=study.grouped,
         code=study.code("write_report"),
     message:
         "Writing the report"

@@ -16,4 +16,5 @@ with session(snakemake) as job:
         complexity=job.section(ComplexityConfig, "complexity"),
         method=job.params.method,
         seed=job.params.seed,
+        groups=job.groups,
     )

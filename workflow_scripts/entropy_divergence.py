@@ -14,4 +14,5 @@ with session(snakemake) as job:
         domains=job.params.domains,
         entropy=job.section(EntropyConfig, "entropy"),
         seed=job.params.seed,
+        groups=job.groups,
     )

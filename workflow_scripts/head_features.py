@@ -16,4 +16,5 @@ with session(snakemake) as job:
         mechanisms=job.section(MechanismsConfig, "mechanisms"),
         tested=job.params.tested,
         seed=job.params.seed,
+        groups=job.groups,
     )

@@ -17,4 +17,5 @@ with session(snakemake) as job:
         seed=job.params.seed,
         unseen=capture["images"] == "unseen",
         runtime=job.runtime,
+        groups=job.groups,
     )

@@ -12,6 +12,8 @@ import os
 import runpy
 import subprocess
 import sys
+import threading
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ LARGE = (
     *("diffusers.models.unets.unet_2d", "diffusers.models.unets.unet_2d_condition", "altair"),
     *("diffusers.schedulers.scheduling_ddpm", "diffusers.schedulers.scheduling_ddim", "torch.utils.data"),
 )
+ONE_AT_A_TIME = threading.Lock()
 
 
 def note_job(record: logging.LogRecord) -> bool:
@@ -40,8 +43,12 @@ def execute_script(self: Any, path: str, edit: bool = False) -> None:
     process = multiprocessing.get_context("forkserver").Process(
         target=runpy.run_path, args=(path,), kwargs={"run_name": "__main__"}
     )
-    process.start()
+    # Starting one job polls all others: unless it is kept out, it takes the exit code that another thread waits for.
+    with ONE_AT_A_TIME:
+        process.start()
     with benchmarked(process.pid, self.bench_record) if self.bench_record else contextlib.nullcontext():
+        wait([process.sentinel])
+    with ONE_AT_A_TIME:
         process.join()
     if process.exitcode:
         raise subprocess.CalledProcessError(process.exitcode, [sys.executable, path])

@@ -6,6 +6,8 @@ from pydantic import Field, field_validator, model_validator
 
 from diffmech.config.section import Count, Probability, Section, Seed
 
+IDENTITIES = "identity_CelebA.txt"  # which images of CelebA are of one person
+GROUP = "Column that says which images belong together (person, patient, scene): the unit of all statistics."
 AUTO = "auto"  # what `match` is where a file leaves it to the source of the denoiser
 
 
@@ -60,6 +62,20 @@ class Dataset(Section):
     )
 
 
+class Grouped(Dataset):
+    """A data set of which it may be known which images belong together: those of one person, patient or scene.
+
+    The group decides what the independent unit of all statistics is, and nothing about the images: it is no part of
+    what is tracked of a data set, so that another column reruns statistics and captures nothing anew.
+    """
+
+    group: str | None = Field(None, description=f"{GROUP} Null: each image is a unit of its own.")
+
+    def canonical(self) -> dict[str, Any]:
+        """Return the section without `group`."""
+        return {key: value for key, value in super().canonical().items() if key != "group"}
+
+
 class SyntheticFaces(Dataset):
     """Procedurally drawn faces with eleven independent attributes and exact part masks."""
 
@@ -93,7 +109,7 @@ class LfwSubset(Dataset):
     count: Annotated[int, Field(ge=1, le=100)] = Field(100, description="How many of the 100 faces to use.")
 
 
-class NamedImages(Dataset):
+class NamedImages(Grouped):
     """What every kind of data set has whose images were collected, and so may be sorted by something."""
 
     seed: Seed = Field(
@@ -122,6 +138,15 @@ class ImageFolder(NamedImages):
     crop: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="Central square that is kept, as a fraction of the shorter side."
     )
+    group: str | None = Field(
+        None, description=f"{GROUP} A column of `labels`, of any text. Null: each image is a unit of its own."
+    )
+
+    @model_validator(mode="after")
+    def _group_has_a_table(self) -> "ImageFolder":
+        if self.group is not None and self.labels is None:
+            raise ValueError(f"group: {self.group!r} is a column of the table `labels`, which is null; give that table")
+        return self
 
 
 class CelebA(NamedImages):
@@ -135,6 +160,11 @@ class CelebA(NamedImages):
     )
     attributes: list[str] | None = Field(
         None, description="CelebA attributes to keep, e.g. [Eyeglasses, Smiling]; null = all forty."
+    )
+    group: Literal["identity"] | None = Field(
+        None,
+        description=f"`identity`: images of one person, by {IDENTITIES} under `path`, are one unit of all statistics. "
+        "Null: each image is a unit of its own.",
     )
 
 

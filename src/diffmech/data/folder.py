@@ -41,7 +41,7 @@ class ImageFolderSource:
         self._labels: dict[str, np.ndarray] = {}
         if config.labels:
             table = Path(config.labels).expanduser()
-            self.attribute_names, self._labels = read_labels(table)
+            self.attribute_names, self._labels = read_labels(table, without=config.group)
             present = set(files)
             for file in self._labels:
                 if file not in present:
@@ -112,13 +112,29 @@ def find_images(folder: Path, *, without: Path | None = None) -> list[str]:
     return files
 
 
-def read_labels(table: Path) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
+def read_labels(table: Path, *, without: str | None = None) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
     """Return the attribute names of a CSV and, per file of its first column, float32 values `(attribute,)`.
 
-    An empty cell is an unknown value. Raises DataError for a table that is missing, not UTF-8, without attributes, with
-    rows of a wrong length, a file named twice, or a value that is no number in [0, 1].
+    The column `without`, where there is one, is no attribute. An empty cell is an unknown value. Raises DataError as
+    `read_table` does, and for a value that is no number in [0, 1].
     """
-    labels: dict[str, np.ndarray] = {}
+    columns, rows = read_table(table)
+    kept = [place for place, name in enumerate(columns) if name != without]
+    names = tuple(columns[place] for place in kept)
+    labels = {
+        file: attribute_row(names, [cells[place] for place in kept], f"{table}: line {line} ({file})")
+        for file, (line, cells) in rows.items()
+    }
+    return names, labels
+
+
+def read_table(table: Path) -> tuple[tuple[str, ...], dict[str, tuple[int, list[str]]]]:
+    """Return the columns of a CSV after the first and, per file of the first, its line number and its cells.
+
+    Raises DataError for a table that is missing, not UTF-8, without a second column, with rows of a wrong length, or
+    with a file named twice.
+    """
+    found: dict[str, tuple[int, list[str]]] = {}
     try:
         with table.open(newline="", encoding="utf-8-sig") as stream:
             rows = csv.reader(stream)
@@ -137,16 +153,16 @@ def read_labels(table: Path) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
                         f"{where} has {len(row)} cells but the first line has {len(names) + 1}; mend the line"
                     )
                 file = Path(row[0].strip()).as_posix()
-                if file in labels:
+                if file in found:
                     raise DataError(f"{where} names {file} a second time; keep one row per image")
-                labels[file] = attribute_row(names, row[1:], f"{where} ({file})")
+                found[file] = rows.line_num, row[1:]
     except OSError as error:
         raise DataError(
             f"{table}: cannot be read ({error.strerror}); set `labels` to a CSV file, or to null"
         ) from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{table}: is not a CSV in UTF-8 ({error}); save it as CSV in UTF-8") from error
-    return names, labels
+    return names, found
 
 
 def find_masks(folder: Path) -> dict[str, dict[str, Path]]:

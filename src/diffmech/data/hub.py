@@ -35,7 +35,7 @@ class HuggingFaceSource:
             raise DataError("kind huggingface needs the package datasets; run: pip install 'diffmech[huggingface]'")
         import datasets
 
-        table = _load(config)
+        table = load_table(config)
         for column in [config.image_column, *config.attributes]:
             if column not in table.column_names:
                 near = get_close_matches(column, table.column_names, n=1, cutoff=0.0)[0]
@@ -96,7 +96,8 @@ def _pixels(cell: Any) -> np.ndarray:
     return check_pixels(array)
 
 
-def _load(config: HuggingFace) -> "datasets.Dataset":
+def load_table(config: HuggingFace) -> "datasets.Dataset":
+    """Return the split that `config` names. Raises DataError where it cannot be loaded."""
     import datasets
 
     folder = Path(config.name).expanduser()

@@ -12,6 +12,9 @@ import xarray as xr
 
 from diffmech.artifacts import open_store
 from diffmech.errors import StoreError
+from diffmech.statistics.units import Groups, codes, over_units
+
+UNIT = "unit"  # the coordinate of samples that says which belong together
 
 
 def open_ablation(paths: Sequence[Path | str]) -> xr.Dataset:
@@ -84,6 +87,27 @@ def ran_on(data: xr.Dataset, method: int) -> np.ndarray:
     own = data["mse_ablated"].isel(target=texts(data["control_of"]) == "", method=method)
     ran: np.ndarray = np.isfinite(own.transpose("sample", "target", "timestep").values).all(axis=(1, 2))
     return ran
+
+
+def with_units(data: xr.Dataset, groups: Groups) -> xr.Dataset:
+    """Return the same images, marked with the unit that each belongs to; as they are without groups."""
+    return data if groups is None else data.assign_coords({UNIT: ("sample", codes(groups))})
+
+
+def in_units(data: xr.Dataset) -> xr.Dataset:
+    """Return the means over the images of each unit, as samples numbered from 0; without marked units, the images.
+
+    Of the images at hand, so those that a method did not run on must have been left out.
+    """
+    if UNIT not in data.coords:
+        return data
+    units, rest = data[UNIT].values, data.drop_vars([UNIT, "sample"])
+    means = {
+        name: (array.dims, over_units(array.values, units, axis=array.get_axis_num("sample")), array.attrs)
+        for name, array in rest.data_vars.items()
+        if "sample" in array.dims
+    }
+    return rest.drop_dims("sample").assign(means).assign_coords(sample=np.arange(int(codes(units).max(initial=-1)) + 1))
 
 
 def texts(array: xr.DataArray) -> np.ndarray:

@@ -37,9 +37,10 @@ from scipy.special import ndtri, stdtrit
 from diffmech.artifacts import write_csv
 from diffmech.attention.store import per_sample
 from diffmech.config.analysis import ComplexityConfig
+from diffmech.data.groups import GroupTables, groups_of
 from diffmech.errors import StoreError
 from diffmech.interventions.stores import open_ablation, texts
-from diffmech.mechanisms.captured import read, sites_of, timesteps_of
+from diffmech.mechanisms.captured import read, sites_of, timesteps_of, units_of
 from diffmech.mechanisms.told import Files, open_cells
 from diffmech.randomness import generator
 from diffmech.statistics.bootstrap import bootstrap_two_groups
@@ -47,6 +48,7 @@ from diffmech.statistics.jackknife import jackknife_interval
 from diffmech.statistics.multiplicity import holm
 from diffmech.statistics.permutation import label_permutation, max_statistic_p, permutation_p
 from diffmech.statistics.reach import POWER, joint_rank_threshold, smallest_effect, smallest_label_p
+from diffmech.statistics.units import first_units, number_of_units, over_units
 
 # Leaving out one of n samples at a time costs n^3 per timestep: seconds with these, 64 times as much with 4,000.
 MOST_SAMPLES = 1000
@@ -65,6 +67,7 @@ def circuit_complexity(
     complexity: ComplexityConfig,
     method: str,
     seed: int,
+    groups: GroupTables | None = None,
 ) -> None:
     """Write the complexity of both domains and its ratio, one row per measure.
 
@@ -74,33 +77,34 @@ def circuit_complexity(
     p_holm that so many images and permutations allow), n_first, n_second, untrained_low, untrained_high (range of the
     twins' ratios on `untrained_n` images per domain), p_untrained, p_untrained_max, smallest_ratio (found with 80 %
     power, see `smallest_ratio`), significant; those of twins are empty where there is no such null. Raises StoreError
-    where the stores lack the method, heads, or the heads' outputs.
+    where the stores lack the method, heads, or the heads' outputs. Where `groups` are given (tables by domain), n and
+    all else are of their units.
     """
-    cells = open_cells(files, copies, domains)
+    cells = open_cells(files, copies, domains, groups)
     trees, twins, seen = cells.trees[cells.reference], cells.copies[cells.reference], cells.seen[cells.reference]
-    shifts = {f"{HEADS}{kind}": found for kind, found in shifts_by_kind(ablation, domains, method).items()}
+    shifts = {f"{HEADS}{kind}": found for kind, found in shifts_by_kind(ablation, domains, method, groups).items()}
     kinds = dict.fromkeys(site.kind for site in sites_of(next(iter(trees.values()))))
     keys = {
         f"{KEYS}{kind}": {domain: _share_of_keys(tree, kind, timesteps_of(tree)) for domain, tree in trees.items()}
         for kind in kinds
     }
-    first, second = trees
-    timesteps = timesteps_of(trees[first])
-    most = min(MOST_SAMPLES, *(tree.sizes["sample"] for tree in trees.values()))
-    products = (_head_products(trees, timestep, dict.fromkeys(trees, np.arange(most))) for timestep in timesteps)
-    n = min(len(positions) for positions in seen.values())
-    alike = {domain: positions[:n] for domain, positions in seen.items()}
+    timesteps = timesteps_of(next(iter(trees.values())))
+    every = {domain: np.arange(tree.sizes["sample"]) for domain, tree in trees.items()}
+    chosen, _ = _as_many_units(trees, every)
+    products = (_head_products(trees, timestep, chosen) for timestep in timesteps)
+    alike, n = _as_many_units(trees, seen)
+    of_alike = {domain: np.flatnonzero(np.isin(positions, alike[domain])) for domain, positions in seen.items()}
     ratios = {}
-    for variant, own in keys.items():
-        of_twins = [
-            _share_of_keys(twins[domain], variant.removeprefix(KEYS), timesteps).mean(axis=-1) for domain in trees
-        ]
-        ratio = own[first][seen[first]].mean() / own[second][seen[second]].mean()
+    for variant in keys:
+        kind = variant.removeprefix(KEYS)
+        of_twins = [_share_of_keys(twins[domain], kind, timesteps).mean(axis=-1) for domain in trees]
+        on_seen = [_share_of_keys(tree, kind, timesteps, seen[domain]).mean() for domain, tree in trees.items()]
+        ratio = on_seen[0] / on_seen[1]
         ratios[variant] = (ratio, of_twins[0] / of_twins[1])
     ratios |= {
         "activation_participation": (
             _participation_ratios(trees, timesteps, alike)[0],
-            _participation_ratios(twins, timesteps, dict.fromkeys(twins, np.arange(n))),
+            _participation_ratios(twins, timesteps, of_alike),
         ),
     }
     table = complexity_table(shifts, keys, products, ratios, copies_n=n, complexity=complexity, seed=seed)
@@ -275,11 +279,14 @@ def participation(gram: np.ndarray, members: np.ndarray) -> np.ndarray:
 
 
 def shifts_by_kind(
-    stores: Mapping[str, Sequence[Path | str]], domains: Sequence[str], method: str
+    stores: Mapping[str, Sequence[Path | str]],
+    domains: Sequence[str],
+    method: str,
+    groups: GroupTables | None = None,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Return the output shifts of ablated heads, mean over all timesteps of an image, by kind of attention and domain.
 
-    They are (sample, head). `stores` are those of each domain, all shards and blocks. Raises StoreError where they lack
+    They are (sample, head), where a domain has `groups` (unit, head). `stores` are those of each domain, all shards and blocks. Raises StoreError where they lack
     the method.
     """
     found: dict[str, dict[str, np.ndarray]] = {}
@@ -289,7 +296,9 @@ def shifts_by_kind(
         if method not in methods:
             raise StoreError(f"{stores[domain][0]}: has no ablation {method!r}; it has {methods}, give one of these")
         shift = data["shift"].isel(method=methods.index(method)).transpose("sample", "target", "timestep")
-        means, kinds = np.asarray(shift.values, dtype=np.float64).mean(axis=-1), texts(data["kind"])
+        known = groups_of(groups or {}, domain, data["sample"].values)
+        means = over_units(np.asarray(shift.values, dtype=np.float64).mean(axis=-1), known)
+        kinds = texts(data["kind"])
         for kind in dict.fromkeys(kinds.tolist()):
             found.setdefault(kind, {})[domain] = means[:, kinds == kind]
     return found
@@ -332,18 +341,32 @@ def _relabelled(n: int, permutations: int, seed: int) -> np.ndarray:
     return np.concatenate([labels, permuted])
 
 
-def _share_of_keys(tree: xr.DataTree, kind: str, timesteps: Sequence[int]) -> np.ndarray:
-    """Return exp(H) / keys of every sample, mean over timesteps and the heads of a kind, ([twin,] sample)."""
-    entropy = per_sample(tree, "entropy", kind).sel(timestep=list(timesteps)).values.astype(np.float64)
+def _share_of_keys(
+    tree: xr.DataTree, kind: str, timesteps: Sequence[int], samples: np.ndarray | None = None
+) -> np.ndarray:
+    """Return exp(H) / keys of every unit, mean over timesteps and the heads of a kind, ([twin,] unit)."""
+    array = per_sample(tree, "entropy", kind).sel(timestep=list(timesteps))
+    entropy = (array if samples is None else array.isel(sample=samples)).values.astype(np.float64)
     keys = np.concatenate([np.full(len(site.heads), site.keys) for site in sites_of(tree) if site.kind == kind])
-    return np.asarray((np.exp(entropy) / keys).mean(axis=(-2, -1)))
+    return over_units((np.exp(entropy) / keys).mean(axis=(-2, -1)), units_of(tree, samples), axis=-1)
+
+
+def _as_many_units(
+    trees: Mapping[str, xr.DataTree], samples: Mapping[str, np.ndarray]
+) -> tuple[dict[str, np.ndarray], int]:
+    """Return the positions of the samples of as many units in each domain, the first ones, and how many units."""
+    units = {domain: units_of(tree, samples[domain]) for domain, tree in trees.items()}
+    n = min(MOST_SAMPLES, *(number_of_units(len(samples[domain]), units[domain]) for domain in trees))
+    return {
+        domain: positions[first_units(units[domain], len(positions), n)] for domain, positions in samples.items()
+    }, n
 
 
 def _participation_ratios(
     trees: Mapping[str, xr.DataTree], timesteps: Sequence[int], samples: Mapping[str, np.ndarray]
 ) -> np.ndarray:
     """Return the ratio of activation participation of each model in `trees`, (twin,), of one that is no twin (1,)."""
-    n = len(next(iter(samples.values())))
+    n = min(number_of_units(len(rows), units_of(trees[domain], rows)) for domain, rows in samples.items())
     everyone = np.ones((1, n))
     found = []
     for timestep in timesteps:
@@ -362,7 +385,14 @@ def _head_products(trees: Mapping[str, xr.DataTree], timestep: int, samples: Map
     products: np.ndarray | float = 0.0
     for site in sites_of(next(iter(trees.values()))):
         outputs = np.concatenate(
-            [read(tree, site, "output_mean", timestep, samples=samples[domain]) for domain, tree in trees.items()],
+            [
+                over_units(
+                    read(tree, site, "output_mean", timestep, samples=samples[domain]),
+                    units_of(tree, samples[domain]),
+                    axis=-3,
+                )
+                for domain, tree in trees.items()
+            ],
             axis=-3,
         )
         centred = outputs - outputs.mean(axis=-3, keepdims=True)

@@ -21,7 +21,8 @@ from scipy.special import ndtri
 from diffmech.artifacts import write_csv
 from diffmech.attention.store import per_sample
 from diffmech.config.analysis import EntropyConfig
-from diffmech.mechanisms.captured import open_domains, open_untrained, sites_of, timesteps_of
+from diffmech.data.groups import GroupTables
+from diffmech.mechanisms.captured import open_domains, open_untrained, sites_of, timesteps_of, units_of
 from diffmech.statistics.bootstrap import bootstrap_mean, bootstrap_two_groups
 from diffmech.statistics.effect_sizes import (
     histogram_membership,
@@ -36,6 +37,7 @@ from diffmech.statistics.permutation import (
     sign_flip_permutation,
 )
 from diffmech.statistics.reach import POWER, joint_rank_threshold, smallest_label_p, smallest_sign_flip_p
+from diffmech.statistics.units import Groups, over_units
 
 # The floor of the Jensen-Shannon divergence is only a mean, which this many permutations settle.
 FLOOR_PERMUTATIONS = 100
@@ -49,21 +51,24 @@ def attention_entropy(
     *,
     entropy: EntropyConfig,
     seed: int,
+    groups: GroupTables | None = None,
 ) -> None:
     """Write the entropy of every head at every timestep in each domain, with its bootstrap interval over samples.
 
     `attention` gives each domain's attention stores, `untrained` its store of untrained twins. Columns: domain, head,
     site, kind, timestep, entropy, low, high, h_max (nats), normalised, effective_keys (mean exp H), untrained_entropy
-    (mean over twins), untrained_low, untrained_high (range over twins), n (samples). Raises StoreError for captures
-    that do not fit together.
+    (mean over twins), untrained_low, untrained_high (range over twins), n (samples, or units where `groups` are given).
+    Raises StoreError for captures that do not fit together.
     """
-    trees = open_domains(attention)
+    trees = open_domains(attention, groups)
     twins, _ = open_untrained(untrained, trees)
     tables = []
     for domain, tree in trees.items():
-        values = entropies(tree)
+        units, each = units_of(tree), entropies(tree)
+        values = over_units(each, units)
         interval = bootstrap_mean(values, draws=entropy.draws, confidence=entropy.confidence, seed=seed)
-        null = entropies(twins[domain], timesteps_of(tree)).mean(axis=1)
+        of_twins = entropies(twins[domain], timesteps_of(tree))
+        null = over_units(of_twins, units_of(twins[domain]), axis=1).mean(axis=1)
         heads = head_table(tree)
         timesteps = timesteps_of(tree)
         table = heads.loc[np.tile(np.arange(len(heads)), len(timesteps))].reset_index(drop=True)
@@ -73,7 +78,7 @@ def attention_entropy(
         table["low"], table["high"] = np.ravel(interval.low), np.ravel(interval.high)
         table["h_max"] = table.pop("h_max")
         table["normalised"] = table["entropy"] / table["h_max"]
-        table["effective_keys"] = np.exp(values).mean(axis=0).ravel()
+        table["effective_keys"] = over_units(np.exp(each), units).mean(axis=0).ravel()
         table["untrained_entropy"] = null.mean(axis=0).ravel()
         table["untrained_low"], table["untrained_high"] = null.min(axis=0).ravel(), null.max(axis=0).ravel()
         table["n"] = len(values)
@@ -92,12 +97,14 @@ def divergence_table(
     seed: int,
     signs: bool = False,
     bounds: np.ndarray | None = None,
+    units: Mapping[str, Groups] | None = None,
 ) -> pd.DataFrame:
     """Return the table of one effect, with every decision, from what its difference of means is taken of.
 
     By domain: `values` (sample, timestep, head), of untrained twins the means over images `copies` (twin, timestep,
     head), and which of the samples the twins saw. `kinds` (head,) name the kind of attention of each head, `bounds`
-    (head,) its largest entropy. `signs`: the null is that the values of an image have a random sign.
+    (head,) its largest entropy. `signs`: the null is that the values of an image have a random sign. `units`
+    (sample,) say, by domain, which samples belong together, where any do: then n and all else are of them.
 
     Columns: timestep, kind ("self", "cross", "joint"), divergence (nats), low, high, share (mean of each head's share
     of its bound), floor, floor_high (mean and 95 % quantile under the null), p, p_holm, p_least (the smallest p_holm
@@ -110,7 +117,8 @@ def divergence_table(
     is mostly floor.
     """
     first, second = values
-    a, b = values[first], values[second]
+    groups = {name: (units or {}).get(name) for name in values}
+    a, b = (over_units(each, groups[name]) for name, each in values.items())
     names = [kind for kind in ("self", "cross", "joint") if kind in kinds]
     weights = np.stack([kinds == kind for kind in names], axis=1).astype(float)
     weights /= weights.sum(axis=0)
@@ -125,7 +133,7 @@ def divergence_table(
     if not signs:
         spread, spread_floor = _jensen_shannon(a, b, weights, seed)
     of_twins = divergence(copies[first] - copies[second])  # (twin, timestep, kind)
-    seen_a, seen_b = a[seen[first]], b[seen[second]]
+    seen_a, seen_b = (over_units(values[n][seen[n]], None if of is None else of[seen[n]]) for n, of in groups.items())
     on_same_images = divergence(seen_a.mean(axis=0) - seen_b.mean(axis=0))
     p_twins, needed = against_untrained(on_same_images, of_twins, entropy.alpha)
     p_holm = holm(p)

@@ -16,12 +16,14 @@ import pandas as pd
 
 from diffmech.artifacts import write_csv
 from diffmech.config.analysis import EntropyConfig
-from diffmech.mechanisms.captured import timesteps_of
+from diffmech.data.groups import GroupTables
+from diffmech.mechanisms.captured import timesteps_of, units_of
 from diffmech.mechanisms.entropy import against_untrained, divergence_table, effect_null, entropies, head_table
 from diffmech.mechanisms.told import EFFECTS, IMAGE, RAW, TOLD, Cells, Files, contrasts, open_cells
 from diffmech.statistics.bootstrap import bootstrap_two_groups
 from diffmech.statistics.multiplicity import holm
 from diffmech.statistics.permutation import permutation_p
+from diffmech.statistics.units import Groups, over_units
 
 # So that the effects still add up to 1e-6 nats when they are read.
 DIGITS = 9
@@ -39,6 +41,7 @@ def entropy_factorial(
     domains: Sequence[str],
     entropy: EntropyConfig,
     seed: int,
+    groups: GroupTables | None = None,
 ) -> None:
     """Write the effects on entropy per kind of attention, as mean sizes over heads, and per head.
 
@@ -47,7 +50,8 @@ def entropy_factorial(
     condition (of the image's effect), and those of `divergence_table`. Of the second: timestep, head, site, kind,
     effect (also "raw"), estimate, low, high, p, p_holm, p_untrained, untrained_max, n_first, n_second, significant.
     """
-    cells = open_cells(files, copies, domains)
+    cells = open_cells(files, copies, domains, groups)
+    units = {domain: units_of(tree) for domain, tree in cells.trees[cells.reference].items()}
     heads = head_table(cells.trees[cells.reference][domains[0]])
     timesteps = timesteps_of(cells.trees[cells.reference][domains[0]])
     of_model = contrasts(_values(cells), domains, cells.reference)
@@ -65,11 +69,12 @@ def entropy_factorial(
             seed=seed,
             signs=effect == TOLD,
             bounds=heads["h_max"].to_numpy(),
+            units=units,
         )
         table.insert(0, "effect", effect)
         tables.append(table.assign(condition=cells.reference))
     write_csv(divergence_csv, pd.concat(tables, ignore_index=True))
-    table = factorial_table(of_model, of_twins, seen, heads, timesteps, entropy=entropy, seed=seed)
+    table = factorial_table(of_model, of_twins, seen, heads, timesteps, entropy=entropy, seed=seed, units=units)
     write_csv(factorial_csv, table, digits=DIGITS)
 
 
@@ -82,21 +87,27 @@ def factorial_table(
     *,
     entropy: EntropyConfig,
     seed: int,
+    units: Mapping[str, Groups] | None = None,
 ) -> pd.DataFrame:
     """Return the second table of `entropy_factorial`.
 
     By effect: `of_model` (sample, timestep, head), means `of_twins` (twin, timestep, head), and which of the samples of
-    each domain the twins saw.
+    each domain the twins saw. `units` (sample,) say, by domain, which samples belong together, where any do.
     """
     kinds = heads["kind"].to_numpy()
     tests = len(timesteps) * len(heads)
     # so that Holm's correction can be passed at all
     permutations = max(entropy.permutations, math.ceil(2 * tests / entropy.alpha))
     tables = []
-    for effect, (a, b) in of_model.items():
+    for effect, images in of_model.items():
+        belong = [(units or {}).get(domain) for domain in seen[effect]]
+        a, b = (over_units(part, own) for part, own in zip(images, belong, strict=True))
         observed, null = effect_null(np.abs, a, b, signs=effect == TOLD, permutations=permutations, seed=seed)
         p = np.asarray(permutation_p(observed, null))
-        seen_a, seen_b = (part[chosen] for part, chosen in zip((a, b), seen[effect].values(), strict=True))
+        seen_a, seen_b = (
+            over_units(part[chosen], None if own is None else own[chosen])
+            for part, chosen, own in zip(images, seen[effect].values(), belong, strict=True)
+        )
         on_same_images = seen_a.mean(axis=0) - seen_b.mean(axis=0)
         twins = of_twins[effect][0] - of_twins[effect][1]
         p_untrained, largest = _among_twins(on_same_images, twins, kinds, entropy.alpha)
@@ -106,7 +117,10 @@ def factorial_table(
         table["significant"] = (table["p_holm"] <= entropy.alpha) & (table["p_untrained"] <= entropy.alpha)
         tables.append(table)
     if len(of_model) == len(EFFECTS):
-        raw = [np.sum([of_model[effect][side] for effect in EFFECTS], axis=0) for side in range(2)]
+        raw = [
+            over_units(np.sum([of_model[effect][side] for effect in EFFECTS], axis=0), own)
+            for side, own in enumerate(belong)
+        ]
         tables.append(_rows(RAW, raw[0], raw[1], heads, timesteps, entropy, seed).assign(significant=False))
     found = pd.concat(tables, ignore_index=True)
     order = {name: place for place, name in enumerate((*EFFECTS, RAW))}
@@ -129,8 +143,9 @@ def _twins(
     told = [cells.reference] if effect == IMAGE else list(cells.copies)
     values = {
         name: {
-            domain: entropies(tree, timesteps)[:, np.isin(cells.seen[name][domain], seen[domain])]
+            domain: over_units(entropies(tree, timesteps)[:, chosen], None if own is None else own[chosen], axis=1)
             for domain, tree in cells.copies[name].items()
+            for chosen, own in [(np.isin(cells.seen[name][domain], seen[domain]), units_of(tree))]
         }
         for name in told
     }

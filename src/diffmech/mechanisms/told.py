@@ -24,6 +24,7 @@ import xarray as xr
 
 from diffmech.artifacts import open_store
 from diffmech.config.study import NOTHING
+from diffmech.data.groups import GroupTables
 from diffmech.errors import StoreError
 from diffmech.mechanisms.captured import open_domains, open_untrained
 
@@ -56,8 +57,10 @@ class Cells:
         return NOTHING if NOTHING in self.trees else self.domains[0]
 
 
-def open_cells(files: Files, copies: Files, domains: Sequence[str]) -> Cells:
+def open_cells(files: Files, copies: Files, domains: Sequence[str], groups: GroupTables | None = None) -> Cells:
     """Open what was observed under each telling; what a denoiser cannot be told has stores without images.
+
+    `groups` (tables by domain) say which images belong together.
 
     Raises StoreError where nothing is left of one domain, or where captures do not fit together.
     """
@@ -67,7 +70,8 @@ def open_cells(files: Files, copies: Files, domains: Sequence[str]) -> Cells:
         raise StoreError(f"{files[NOTHING][first][0]}: there are no images of one of the domains; check the data sets")
     trees, twins, seen = {}, {}, {}
     for name in told:
-        trees[name] = open_domains({domain: [Path(file) for file in files[name][domain]] for domain in domains})
+        of_name = {domain: [Path(file) for file in files[name][domain]] for domain in domains}
+        trees[name] = open_domains(of_name, groups)
         twins[name], seen[name] = open_untrained(
             {domain: Path(copies[name][domain][0]) for domain in domains}, trees[name]
         )

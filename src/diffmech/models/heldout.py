@@ -24,6 +24,7 @@ from diffmech.artifacts import progress, write_csv
 from diffmech.batches import in_smaller_batches
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.data.again import MadeAgain
+from diffmech.data.groups import GroupTables, groups_of
 from diffmech.data.store import ImageSet, open_dataset
 from diffmech.errors import ConfigError
 from diffmech.models.denoiser import Condition, Denoiser
@@ -33,6 +34,7 @@ from diffmech.models.training_record import TrainingRecord, record_of
 from diffmech.models.training_set import attribute_values
 from diffmech.randomness import noise
 from diffmech.statistics.bootstrap import bootstrap_mean, bootstrap_statistic, bootstrap_two_groups
+from diffmech.statistics.units import Groups, over_units
 
 # More images would cost passes and narrow intervals that are a few per cent wide already.
 MOST_IMAGES = 64
@@ -54,6 +56,10 @@ class Moments:
     predicted_predicted: np.ndarray
     predicted_noise: np.ndarray
 
+    def over(self, units: Groups) -> "Moments":
+        """Return the means over the images of each unit."""
+        return Moments(**{name: over_units(values, units) for name, values in vars(self).items()})
+
     def of(self, rows: np.ndarray) -> "Moments":
         """Return the moments of some images, `rows` (sample,) booleans."""
         return Moments(**{name: values[rows] for name, values in vars(self).items()})
@@ -74,6 +80,7 @@ def heldout_loss(
     confidence: float = 0.95,
     unseen: bool = False,
     runtime: RuntimeConfig,
+    groups: GroupTables | None = None,
 ) -> None:
     """Write two tables, both with bootstrap intervals over images, of at most `samples` images per domain, and 64.
 
@@ -87,9 +94,10 @@ def heldout_loss(
     none was trained on, a third are images of the training that are made again, if they can be. The timestep "all" has
     the means over timesteps, of the ratios too.
 
-    `condition` is that of the study, "full" or "null". Noise belongs to (seed, sample id, timestep). Raises ConfigError
-    for a timestep the diffusion does not have. Of a pipeline nobody here knows the noise or the training images: both
-    tables stay empty.
+    Where `groups` are given (tables by domain) intervals resample groups of images, n is their number, and an image is
+    unseen though others of its group may have been trained on. `condition` is that of the study, "full" or "null".
+    Noise belongs to (seed, sample id, timestep). Raises ConfigError for a timestep the diffusion does not have. Of a
+    pipeline nobody here knows the noise or the training images: both tables stay empty.
     """
     denoiser = load_denoiser(Path(model_json), device=runtime.device)
     known = not isinstance(denoiser, PromptedDenoiser)
@@ -110,20 +118,29 @@ def heldout_loss(
         splits = chosen_images(images.ids, seen_before, most - (0 if again is None else len(again.ids)))
         ids = np.concatenate(list(splits.values()))
         split = np.repeat(list(splits), [len(part) for part in splits.values()])
+        units = groups_of(groups or {}, domain, ids)
         fitted = (split != "train") | (not unseen or "heldout" not in splits)
         losses: dict[int | str, np.ndarray] = {}
         for timestep in progress(timesteps, f"loss {domain}", show=runtime.progress):
             at: tuple[Any, ...] = (timestep, seed, runtime.batch_size)
             measured = moments(denoiser, images, domain, ids, *at, condition=condition)
-            fits.append({"domain": domain, "timestep": timestep, **fit_of(measured.of(fitted), **settings)})
+            fits.append(
+                {
+                    "domain": domain,
+                    "timestep": timestep,
+                    **fit_of(measured.of(fitted).over(None if units is None else units[fitted]), **settings),
+                }
+            )
             losses[timestep] = measured.loss
             if again is not None:
                 more = moments(denoiser, again, domain, again.ids, *at, condition=condition)
                 losses[timestep] = np.concatenate([losses[timestep], more.loss])
         if again is not None:
             split = np.append(split, np.repeat("train", len(again.ids)))
+            more_units = [f"made again {k}" for k in range(len(again.ids))]
+            units = None if units is None else np.append(units, more_units)
         if seen_before is not None:
-            seen += [{"domain": domain, **row} for row in seen_and_unseen(losses, split, **settings)]
+            seen += [{"domain": domain, **row} for row in seen_and_unseen(losses, split, units, **settings)]
     write_csv(Path(output_csv), pd.DataFrame(seen, columns=HELDOUT_COLUMNS))
     write_csv(Path(denoising_csv), pd.DataFrame(fits, columns=DENOISING_COLUMNS))
 
@@ -200,14 +217,15 @@ def fit_of(measured: Moments, **settings: Any) -> dict[str, float]:
 
 
 def seen_and_unseen(
-    losses: Mapping[int | str, np.ndarray], split: np.ndarray, **settings: Any
+    losses: Mapping[int | str, np.ndarray], split: np.ndarray, units: Groups = None, **settings: Any
 ) -> list[dict[str, object]]:
-    """Return the rows of the held-out table of one domain: `losses[timestep]` and `split` are `(sample,)`."""
+    """Return the rows of the held-out table of one domain: `losses[timestep]`, `split` and `units` are `(sample,)`."""
     rows: list[dict[str, object]] = []
     both = set(split) >= {"train", "heldout"}
     per_split: dict[str, dict[int | str, np.ndarray]] = {}
     for name in dict.fromkeys(split.tolist()):
-        own = {timestep: values[split == name] for timestep, values in losses.items()}
+        of = None if units is None else units[split == name]
+        own = {timestep: over_units(values[split == name], of) for timestep, values in losses.items()}
         per_split[name] = own | ({ALL: np.mean(list(own.values()), axis=0)} if own else {})
     for name, own in per_split.items():
         for timestep, values in own.items():

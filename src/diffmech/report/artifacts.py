@@ -5,7 +5,7 @@ page says that it is absent; a missing required one is an error.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +57,10 @@ class ReportInputs:
     complexity: str
     references: str
     benchmarks: str | None = None
+    groups: dict[str, str] = field(default_factory=dict)  # tables of groups of those domains that have any
 
 
-def inputs_of_job(files: Any, domains: Sequence[str]) -> ReportInputs:
+def inputs_of_job(files: Any, domains: Sequence[str], groups: dict[str, str] | None = None) -> ReportInputs:
     """Return the paths of a rule's input, which names tables as `ReportInputs` does and lists stores by domain."""
     named = {name: str(getattr(files, name)) for name in (*STORES, *TABLES)}
     stores = (list(files.attention_first), list(files.attention_second))
@@ -68,6 +69,7 @@ def inputs_of_job(files: Any, domains: Sequence[str]) -> ReportInputs:
         attention=dict(zip(domains, stores, strict=True)),
         circuits=dict(zip(domains, map(str, files.circuits), strict=True)),
         benchmarks="results/benchmarks",
+        groups=groups or {},
         **named,
     )
 

@@ -18,6 +18,7 @@ from diffmech.report.images import (
     observed_words,
 )
 from diffmech.report.pictures import domain_mosaics, gallery_rows
+from diffmech.report.units import observed_images, seen_note, unit_entry, unit_note, unit_of
 from diffmech.report.wording import count, interval, listed, number
 
 TILE = 70  # CSS pixels of one generated image
@@ -73,7 +74,7 @@ def answers(context: Context, found: list[Finding]) -> str:
         " not, which is no proof that there is nothing; “cannot be told” that the data cannot decide it: too few"
         " images, copies or controls, or an interval that holds both answers; “no fair control” that nothing matches"
         " it. Of many estimates the largest is too large on average."
-    )
+    ) + unit_note(context.config)
     return markup.section(
         "answers",
         "What was found",
@@ -88,7 +89,7 @@ def what_was_run(context: Context) -> str:
     """Return model, data, sizes, timesteps and the steps of the workflow."""
     tables, config = context.tables, context.config
     model = tables.model
-    captured = tables.entropy.groupby("domain")["n"].max()
+    captured = observed_images(context)
     kinds = tables.entropy.drop_duplicates("head")["kind"].value_counts()
     heads = " and ".join(f"{heads} {kind}-attention" for kind, heads in kinds.items())
     channels, height, width = model["sample_shape"]
@@ -108,6 +109,7 @@ def what_was_run(context: Context) -> str:
             f"{observed_words(tables, captured.to_dict())} observed, {width} × {height} pixels,"
             f" {'grey' if channels == 1 else f'{channels} channels'}"
         ),
+        **unit_entry(context),
         "Condition": condition_sentence(tables, config),
         "Timesteps": f"{', '.join(map(str, timesteps))} (0 = clean image)",
         "Untrained copies": (
@@ -150,7 +152,9 @@ def ablation_run(context: Context) -> str:
     images = {}
     for method, rows in effects.groupby("method"):
         most = rows.groupby("domain")["n"].max()
-        images[str(method)] = listed([f"{int(most[domain])} {domain}" for domain in context.tables.domains])
+        images[str(method)] = listed(
+            [f"{int(most[domain])} {unit_of(domain, config)}{domain}" for domain in context.tables.domains]
+        )
     steps = ", ".join(f"{timestep:g}" for timestep in context.ablated_timesteps)
     same = len(set(images.values())) == 1
     ways = [METHODS.get(name, name) + ("" if same else f" (on {images[name]} images)") for name in methods]
@@ -307,7 +311,7 @@ def denoiser(context: Context) -> str:
     parts.append(markup.paragraph(" ".join(wrong) if wrong else summary(tables)))
     parts += [table_of_skill(tables)] if len(tables.denoising) else []
     parts.append("<h3>Does it remember what it was trained on?</h3>")
-    parts.append(markup.paragraph(gap_sentence(tables)))
+    parts.append(markup.paragraph(gap_sentence(tables) + seen_note(context)))
     if len(tables.heldout):
         parts.append(
             context.chart(

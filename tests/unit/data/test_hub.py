@@ -10,6 +10,8 @@ from PIL import Image
 from diffmech.config.images import HuggingFace
 from diffmech.data import hub
 from diffmech.data.draw import drawn_order
+from diffmech.data.grouping import image_groups
+from diffmech.data.groups import read_groups
 from diffmech.errors import DataError
 
 datasets = pytest.importorskip("datasets", reason="the optional dependency `datasets` is not installed")
@@ -39,6 +41,20 @@ def test_a_saved_data_set_is_read_with_its_attributes(tmp_path, prepare):
     values = images.attribute_values(np.argsort(images.files))
     np.testing.assert_array_equal(values, [[1, 0.25], [0, np.nan], [1, 1]])
     assert len(np.unique(images.raw_images([0, 1, 2]), axis=0)) == 3
+
+
+def test_a_column_says_which_images_belong_together(tmp_path, prepare):
+    saved = table([png(0), png(1), png(2)], person=["ann", "bob", "ann"], scene=[1, None, 2])
+    saved.save_to_disk(tmp_path / "saved")
+    config, output = section(tmp_path / "saved", group="person"), tmp_path / "groups.csv"
+    images = prepare(config, channels=3)
+    image_groups(config, images.path, output)
+    persons = {"row 0": "ann", "row 1": "bob", "row 2": "ann"}
+    assert read_groups(output) == {k: persons[file] for k, file in enumerate(images.files)}
+    with pytest.raises(DataError, match=r"saved:train: row 1 has no group in the column 'scene'"):
+        image_groups(section(tmp_path / "saved", group="scene"), images.path, output)
+    with pytest.raises(DataError, match=r"has no column 'persons', .* did you mean 'person'"):
+        image_groups(section(tmp_path / "saved", group="persons"), images.path, output)
 
 
 def test_the_split_is_chosen(tmp_path, prepare):

@@ -21,6 +21,7 @@ from diffmech.models.heldout import Moments, chosen_images, fit_of, heldout_loss
 from diffmech.models.importing import import_denoiser
 from diffmech.models.training_record import is_held_out, training_record
 from diffmech.report.denoising import troubles
+from diffmech.statistics.units import over_units
 
 IDS = np.arange(24)
 TIMESTEPS = (10, 25, 40)
@@ -278,3 +279,17 @@ def test_intervals_of_skill_and_best_factor_hold_the_truth_as_often_as_they_say(
             held[name] += found[f"{name}_low"] <= truth[name] <= found[f"{name}_high"]
     for name, count in held.items():
         assert 0.915 <= count / 300 <= 0.985, (name, count / 300)
+
+
+def test_losses_of_persons_are_resampled_where_images_are_known_to_be_of_one() -> None:
+    rng, person = np.random.default_rng(0), np.array([0, 0, 1, 2, 2, 2, 3, 1])
+    values = rng.gamma(2.0, size=(6, 8))
+    of_persons = fit_of(Moments(*(over_units(each, person) for each in values)), **SETTINGS)
+    assert fit_of(Moments(*values).over(person), **SETTINGS) == of_persons
+    assert of_persons["n"] == 4
+    split = np.array(["train", "train", "heldout", "train", "heldout", "train", "heldout", "heldout"])
+    rows = seen_and_unseen({10: values[0]}, split, person, **SETTINGS)
+    sizes = {(row["split"], row["timestep"]): (row["n"], row["loss"]) for row in rows}
+    seen, unseen = (over_units(values[0][split == name], person[split == name]) for name in ("train", "heldout"))
+    assert sizes["train", 10] == (2, pytest.approx(seen.mean()))
+    assert sizes["heldout", 10] == (3, pytest.approx(unseen.mean()))
