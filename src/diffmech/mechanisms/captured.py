@@ -13,7 +13,7 @@ import xarray as xr
 from diffmech.attention.store import conditional, open_attention
 from diffmech.data.groups import GroupTables, groups_of
 from diffmech.errors import StoreError
-from diffmech.statistics.units import Groups, codes
+from diffmech.statistics.units import Groups, codes, first_units, number_of_units
 
 SPATIAL_QUANTITIES = ("distance", "self_mass", "neighbourhood_mass", "mirror_mass")
 UNIT = "unit"  # the coordinate of samples that says which belong together
@@ -97,6 +97,17 @@ def units_of(tree: xr.DataTree, samples: np.ndarray | None = None) -> Groups:
         return None
     units = np.asarray(tree.coords[UNIT].values)
     return units if samples is None else units[samples]
+
+
+def as_many_units(
+    trees: Mapping[str, xr.DataTree], samples: Mapping[str, np.ndarray], most: int
+) -> tuple[dict[str, np.ndarray], int]:
+    """Return the positions of the samples of as many units in each domain, the first, at most `most`, and how many."""
+    units = {domain: units_of(tree, samples[domain]) for domain, tree in trees.items()}
+    n = min(most, *(number_of_units(len(samples[domain]), units[domain]) for domain in trees))
+    return {
+        domain: positions[first_units(units[domain], len(positions), n)] for domain, positions in samples.items()
+    }, n
 
 
 def _with_units(tree: xr.DataTree, units: np.ndarray) -> xr.DataTree:

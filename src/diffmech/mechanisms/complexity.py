@@ -40,7 +40,7 @@ from diffmech.config.analysis import ComplexityConfig
 from diffmech.data.groups import GroupTables, groups_of
 from diffmech.errors import StoreError
 from diffmech.interventions.stores import open_ablation, texts
-from diffmech.mechanisms.captured import read, sites_of, timesteps_of, units_of
+from diffmech.mechanisms.captured import as_many_units, read, sites_of, timesteps_of, units_of
 from diffmech.mechanisms.told import Files, open_cells
 from diffmech.randomness import generator
 from diffmech.statistics.bootstrap import bootstrap_two_groups
@@ -48,7 +48,7 @@ from diffmech.statistics.jackknife import jackknife_interval
 from diffmech.statistics.multiplicity import holm
 from diffmech.statistics.permutation import label_permutation, max_statistic_p, permutation_p
 from diffmech.statistics.reach import POWER, joint_rank_threshold, smallest_effect, smallest_label_p
-from diffmech.statistics.units import first_units, number_of_units, over_units
+from diffmech.statistics.units import number_of_units, over_units
 
 # Leaving out one of n samples at a time costs n^3 per timestep: seconds with these, 64 times as much with 4,000.
 MOST_SAMPLES = 1000
@@ -90,9 +90,9 @@ def circuit_complexity(
     }
     timesteps = timesteps_of(next(iter(trees.values())))
     every = {domain: np.arange(tree.sizes["sample"]) for domain, tree in trees.items()}
-    chosen, _ = _as_many_units(trees, every)
+    chosen, _ = as_many_units(trees, every, MOST_SAMPLES)
     products = (_head_products(trees, timestep, chosen) for timestep in timesteps)
-    alike, n = _as_many_units(trees, seen)
+    alike, n = as_many_units(trees, seen, MOST_SAMPLES)
     of_alike = {domain: np.flatnonzero(np.isin(positions, alike[domain])) for domain, positions in seen.items()}
     ratios = {}
     for variant in keys:
@@ -286,8 +286,8 @@ def shifts_by_kind(
 ) -> dict[str, dict[str, np.ndarray]]:
     """Return the output shifts of ablated heads, mean over all timesteps of an image, by kind of attention and domain.
 
-    They are (sample, head), where a domain has `groups` (unit, head). `stores` are those of each domain, all shards and blocks. Raises StoreError where they lack
-    the method.
+    They are (sample, head), where a domain has `groups` (unit, head). `stores` are those of each domain, all shards and
+    blocks. Raises StoreError where they lack the method.
     """
     found: dict[str, dict[str, np.ndarray]] = {}
     for domain in domains:
@@ -349,17 +349,6 @@ def _share_of_keys(
     entropy = (array if samples is None else array.isel(sample=samples)).values.astype(np.float64)
     keys = np.concatenate([np.full(len(site.heads), site.keys) for site in sites_of(tree) if site.kind == kind])
     return over_units((np.exp(entropy) / keys).mean(axis=(-2, -1)), units_of(tree, samples), axis=-1)
-
-
-def _as_many_units(
-    trees: Mapping[str, xr.DataTree], samples: Mapping[str, np.ndarray]
-) -> tuple[dict[str, np.ndarray], int]:
-    """Return the positions of the samples of as many units in each domain, the first ones, and how many units."""
-    units = {domain: units_of(tree, samples[domain]) for domain, tree in trees.items()}
-    n = min(MOST_SAMPLES, *(number_of_units(len(samples[domain]), units[domain]) for domain in trees))
-    return {
-        domain: positions[first_units(units[domain], len(positions), n)] for domain, positions in samples.items()
-    }, n
 
 
 def _participation_ratios(
