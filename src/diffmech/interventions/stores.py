@@ -4,13 +4,14 @@ One job writes one file, for some images at some timesteps. Whatever is computed
 passes, and images are what is resampled, so nothing may take the files one by one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
 from diffmech.artifacts import open_store
+from diffmech.data.groups import GroupTables, groups_of
 from diffmech.errors import StoreError
 from diffmech.statistics.units import Groups, codes, over_units
 
@@ -114,3 +115,29 @@ def texts(array: xr.DataArray) -> np.ndarray:
     """Return names kept as variable-length strings as NumPy's fixed-length ones, which compare and sort."""
     # NumPy's variable-length strings know no cast to its other ones.
     return np.array(array.values.tolist(), dtype=str)
+
+
+def shifts_by_kind(
+    stores: Mapping[str, Sequence[Path | str]],
+    domains: Sequence[str],
+    method: str,
+    groups: GroupTables | None = None,
+) -> dict[str, dict[str, np.ndarray]]:
+    """Return the output shifts of ablated heads, mean over all timesteps of an image, by kind of attention and domain.
+
+    They are (sample, head), where a domain has `groups` (unit, head). `stores` are those of each domain, all shards and
+    blocks. Raises StoreError where they lack the method.
+    """
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for domain in domains:
+        data = open_ablation(stores[domain])
+        methods = texts(data["method"]).tolist()
+        if method not in methods:
+            raise StoreError(f"{stores[domain][0]}: has no ablation {method!r}; it has {methods}, give one of these")
+        shift = data["shift"].isel(method=methods.index(method)).transpose("sample", "target", "timestep")
+        known = groups_of(groups or {}, domain, data["sample"].values)
+        means = over_units(np.asarray(shift.values, dtype=np.float64).mean(axis=-1), known)
+        kinds = texts(data["kind"])
+        for kind in dict.fromkeys(kinds.tolist()):
+            found.setdefault(kind, {})[domain] = means[:, kinds == kind]
+    return found

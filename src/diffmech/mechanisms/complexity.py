@@ -37,9 +37,8 @@ from scipy.special import ndtri, stdtrit
 from diffmech.artifacts import write_csv
 from diffmech.attention.store import per_sample
 from diffmech.config.analysis import ComplexityConfig
-from diffmech.data.groups import GroupTables, groups_of
-from diffmech.errors import StoreError
-from diffmech.interventions.stores import open_ablation, texts
+from diffmech.data.groups import GroupTables
+from diffmech.interventions.stores import shifts_by_kind
 from diffmech.mechanisms.captured import as_many_units, read, sites_of, timesteps_of, units_of
 from diffmech.mechanisms.told import Files, open_cells
 from diffmech.randomness import generator
@@ -276,32 +275,6 @@ def participation(gram: np.ndarray, members: np.ndarray) -> np.ndarray:
         square = pairs / two - 2 * chains / three + apart / (three * (n - 3))
         trace = members @ own / n - total / two
         return np.where(square > 0, trace**2 / square, np.nan)
-
-
-def shifts_by_kind(
-    stores: Mapping[str, Sequence[Path | str]],
-    domains: Sequence[str],
-    method: str,
-    groups: GroupTables | None = None,
-) -> dict[str, dict[str, np.ndarray]]:
-    """Return the output shifts of ablated heads, mean over all timesteps of an image, by kind of attention and domain.
-
-    They are (sample, head), where a domain has `groups` (unit, head). `stores` are those of each domain, all shards and
-    blocks. Raises StoreError where they lack the method.
-    """
-    found: dict[str, dict[str, np.ndarray]] = {}
-    for domain in domains:
-        data = open_ablation(stores[domain])
-        methods = texts(data["method"]).tolist()
-        if method not in methods:
-            raise StoreError(f"{stores[domain][0]}: has no ablation {method!r}; it has {methods}, give one of these")
-        shift = data["shift"].isel(method=methods.index(method)).transpose("sample", "target", "timestep")
-        known = groups_of(groups or {}, domain, data["sample"].values)
-        means = over_units(np.asarray(shift.values, dtype=np.float64).mean(axis=-1), known)
-        kinds = texts(data["kind"])
-        for kind in dict.fromkeys(kinds.tolist()):
-            found.setdefault(kind, {})[domain] = means[:, kinds == kind]
-    return found
 
 
 def _activation_participation(

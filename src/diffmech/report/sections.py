@@ -106,7 +106,7 @@ def what_was_run(context: Context) -> str:
             [f"{domain} (data set {config.study.domains.get(domain, domain)})" for domain in tables.domains]
         ),
         "Images": (
-            f"{observed_words(tables, captured.to_dict())} observed, {width} × {height} pixels,"
+            f"{observed_words(tables, captured)} observed, {width} × {height} pixels,"
             f" {'grey' if channels == 1 else f'{channels} channels'}"
         ),
         **unit_entry(context),

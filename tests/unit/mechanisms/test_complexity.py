@@ -13,6 +13,7 @@ from diffmech.artifacts import write_store
 from diffmech.config.analysis import ComplexityConfig
 from diffmech.config.study import NOTHING
 from diffmech.errors import StoreError
+from diffmech.interventions.stores import shifts_by_kind
 from diffmech.mechanisms.complexity import (
     against_untrained,
     circuit_complexity,
@@ -20,7 +21,6 @@ from diffmech.mechanisms.complexity import (
     complexity_table,
     effective_number,
     participation,
-    shifts_by_kind,
 )
 from diffmech.statistics.jackknife import jackknife_interval
 

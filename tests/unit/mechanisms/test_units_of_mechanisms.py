@@ -9,9 +9,11 @@ from planted_heads import write_planted_study
 
 from diffmech.artifacts import open_store, write_store
 from diffmech.config.analysis import ComplexityConfig, EntropyConfig, MechanismsConfig
+from diffmech.config.study import NOTHING
 from diffmech.mechanisms.captured import Site, open_domains, read_quantities, sites_of
 from diffmech.mechanisms.complexity import circuit_complexity
-from diffmech.mechanisms.entropy import attention_entropy, divergence_table, entropy_divergence
+from diffmech.mechanisms.entropy import attention_entropy, divergence_table
+from diffmech.mechanisms.factorial import entropy_factorial
 from diffmech.mechanisms.features import head_features
 from diffmech.mechanisms.probes import content, draw_nulls, map_ratios, null_p, place_ratios, rolled_null
 from diffmech.mechanisms.reference_maps import GridMaps
@@ -71,7 +73,11 @@ def test_the_table_of_entropies_has_the_means_and_intervals_of_persons(study, tm
 def test_the_divergence_is_that_of_persons_and_of_those_that_copies_saw(study, tmp_path):
     """The same table from the values of persons themselves, each of one image; copies saw images of three persons."""
     _, captures, untrained, entropies, groups = study
-    entropy_divergence(captures, untrained, tmp_path / "d.csv", entropy=FEW, seed=0, groups=groups)
+    told = {NOTHING: captures}, {NOTHING: {domain: [path] for domain, path in untrained.items()}}
+    files = tmp_path / "d.csv", tmp_path / "f.csv"
+    entropy_factorial(*told, *files, domains=list(captures), entropy=FEW, seed=0, groups=groups)
+    of_heads = pd.read_csv(files[1])
+    assert (of_heads["n_first"].unique().tolist(), of_heads["n_second"].unique().tolist()) == ([5], [10])
     found = pd.read_csv(tmp_path / "d.csv")
     assert (found["n_first"].unique().tolist(), found["n_second"].unique().tolist()) == ([5], [10])
     assert found["untrained_n"].unique().tolist() == [3]
@@ -99,6 +105,7 @@ def write_shifts(path, shift):
     data = {
         "shift": (dims, shift),
         "control_of": ("target", np.full(len(shift), "", dtype=text)),
+        "kind": ("target", np.full(len(shift), "self", dtype=text)),
         "members": (("target", "timestep"), np.full((len(shift), 2), "x", dtype=text)),
     }
     coords = {
@@ -119,19 +126,20 @@ def test_complexity_counts_persons(study, tmp_path):
     settings = ComplexityConfig(draws=200, permutations=99)
 
     def table(groups):
+        told = {NOTHING: captures}, {NOTHING: {domain: [path] for domain, path in untrained.items()}}
         circuit_complexity(
-            *(captures, untrained, ablation, tmp_path / "c.csv"),
-            **{"complexity": settings, "method": "mean", "seed": 0, "groups": groups},
+            *(*told, ablation, tmp_path / "c.csv"),
+            **{"complexity": settings, "domains": list(captures), "method": "mean", "seed": 0, "groups": groups},
         )
         return pd.read_csv(tmp_path / "c.csv").set_index("variant")
 
     found = table(groups)
-    assert found.loc[["effective_heads", "effective_keys_self"], "n_first"].tolist() == [5, 5]
+    assert found.loc[["effective_heads_self", "effective_keys_self"], "n_first"].tolist() == [5, 5]
     assert found.loc["activation_participation", ["n_first", "n_second"]].tolist() == [5, 5]
     keys = over_units(np.exp(entropies["real", "captures"]).mean((1, 2)) / 16, PERSONS).mean()
     assert found.loc["effective_keys_self", "first"] == pytest.approx(keys, rel=1e-4)
     mean = over_units(shift["real"][:, 0].mean(-1).T, PERSONS).mean(0)
-    assert found.loc["effective_heads", "first"] == pytest.approx(mean.sum() ** 2 / (mean**2).sum(), rel=1e-4)
+    assert found.loc["effective_heads_self", "first"] == pytest.approx(mean.sum() ** 2 / (mean**2).sum(), rel=1e-4)
     assert found.loc["effective_keys_self", "untrained_n"] == 3
     singles = {domain: write_groups(tmp_path / f"{domain}.csv", range(10)) for domain in captures}
     pd.testing.assert_frame_equal(table(singles), table(None))
