@@ -21,6 +21,7 @@ PATCHES = {f"patch_heads tiny {dataset} domain" for dataset in DATASETS}
 CIRCUITS = {f"discover_circuit tiny {dataset}" for dataset in DATASETS}
 BLOCKS = ("t0000-0049", "t0050-0099")
 SHARDS = ("s00000000-00000007", "s00000008-00000015")
+TOLD = {f"capture_told tiny {dataset}" for dataset in DATASETS}
 UNTRAINED = {f"capture_untrained tiny {dataset}" for dataset in DATASETS}
 
 
@@ -51,6 +52,7 @@ EVERYTHING_ELSE = (
     MODEL
     | captures()
     | UNTRAINED
+    | TOLD
     | ENTROPY
     | MECHANISMS
     | references()
@@ -80,6 +82,7 @@ EDITS = [
         captures(blocks=BLOCKS[1:])
         | {"heldout_loss tiny"}
         | UNTRAINED
+        | TOLD
         | ENTROPY
         | MECHANISMS
         | references(BLOCKS[1:])
@@ -97,11 +100,11 @@ EDITS = [
     pytest.param(
         {"capture": {"samples": 20}},
         captures(shards=("s00000016-00000023",))
-        | {"compare_domains", "seen_images tiny", "heldout_loss tiny"}
-        | ENTROPY
+        | {"compare_domains", "seen_images tiny", "heldout_loss tiny", "ablation_effects tiny"}
+        # told something else are the first images, as before
+        | (ENTROPY - {"entropy_divergence tiny"})
         | MECHANISMS
         | ablations(groups=("mechanisms",))
-        | EFFECTS
         | WINDOWS
         | RESAMPLING
         | ACCOUNT
@@ -114,6 +117,11 @@ EDITS = [
         id="unseen images: all that is done with images, with the weights that are there",
     ),
     pytest.param({"entropy": {"permutations": 150}}, ENTROPY | REPORT, id="entropy"),
+    pytest.param(
+        {"told": {"samples": 6}},
+        TOLD | {"entropy_divergence tiny", "circuit_complexity tiny"} | REPORT,
+        id="what images are told: no capture, no ablation",
+    ),
     pytest.param(
         {"mechanisms": {"clusters": 3}},
         CLUSTERS
