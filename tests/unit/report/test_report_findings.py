@@ -35,7 +35,7 @@ def test_a_divergence_that_beats_both_nulls_is_reported_by_kind_of_attention(fou
         " both nulls."
     )
     # never of all heads together: their bounds are ln 256 and ln 5
-    assert "Self-attention: " in finding.details[0]
+    assert "Self-attention: " in finding.details[1]
     assert "t = 820: 0.0900 nats (0.0765 to 0.103)" in finding.details[1]
     assert "t = 820: 0.0450 nats (0.038" in finding.details[2]
     assert "Corrected over 10 tests (timesteps x kinds of attention)" in finding.family
@@ -299,12 +299,12 @@ def test_a_ratio_of_untrained_copies_too_is_put_down_to_nothing(found):
     finding = answers(replace(tables, complexity=table))["complexity"]
     assert finding.verdict == "not found"
     assert finding.answer.endswith("differs by more than shuffled labels and untrained copies do.")
-    assert finding.details[0].endswith("; untrained copies were not ablated.")
+    assert finding.details[1].endswith("; untrained copies were not ablated.")
     assert (
         "1.0002 (1.0001 to 1.0003), p < 0.001 after correction; untrained copies, on 16 images per domain: 0.9800 to"
-        " 1.010." in finding.details[1].replace("\u00a0", " ")
+        " 1.010." in finding.details[2].replace("\u00a0", " ")
     )
-    assert finding.details[3] == (
+    assert finding.details[4] == (
         "By effective keys of self-attention the domains differ more than shuffled labels do, which cannot be told"
         " apart from what untrained copies show."
     )
@@ -315,7 +315,7 @@ def test_the_residual_difference_of_the_images_is_always_told(found, null):
     for study in (found, null):
         finding = answers(study[2])["domains"]
         assert finding.verdict == "caution"
-        assert "Power spectra differ by" in finding.details[0]
+        assert "Power spectra differ by" in finding.details[1]
     assert (
         "real +25 % (+10 to +40; 8 unseen and 8 seen images); synthetic +25 %"
         in answers(found[2])["domains"].details[-1]
