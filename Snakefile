@@ -12,6 +12,7 @@ min_version("9.8")
 sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
 from diffmech.workflow.fingerprints import remember
+from diffmech.workflow.notes import notes
 from diffmech.workflow.startup import forget_dead_run, share_with_jobs
 
 share_with_jobs(Path(workflow.basedir) / "src")
@@ -40,6 +41,9 @@ include: "rules/plan.smk"
 
 
 remember()
+if workflow.exec_mode == ExecMode.DEFAULT:
+    for note in notes(study.config, Path(workflow.basedir)):
+        logger.warning(f"config: {note}")
 
 
 rule all:

@@ -290,7 +290,7 @@ def complexity(rng: Generator, null: str, effect: float) -> bool:
     ratios = np.stack([keys[:, 0].mean(axis=1) / keys[:, 1].mean(axis=1), spread[:, 0] / spread[:, 1]])
     shifts = rng.lognormal(0, 0.5, 24) * rng.lognormal(0, 0.4, (2, IMAGES, 24))
     table = complexity_table(
-        dict(zip(DOMAINS, shifts, strict=True)),
+        {"effective_heads_self": dict(zip(DOMAINS, shifts, strict=True))},
         {"effective_keys_self": dict(zip(DOMAINS, keys[0], strict=True))},
         [grams[0]],
         {

@@ -8,11 +8,56 @@ rule ablation:
         f"results/complexity/{study.model}.csv",
 
 
+# A checkpoint, since only this stops other groups that leave the reference images as they were from repeating all
+# ablations; without groups they are known beforehand.
+checkpoint choose_references:
+    """Choose reference images of groups that are not studied, where it is known which images belong together."""
+    input:
+        groups=study.groups(),
+    output:
+        CHOSEN,
+    log:
+        "results/logs/choose_references/{model}.log",
+    benchmark:
+        "results/benchmarks/choose_references/{model}.tsv"
+    conda:
+        "../envs/diffmech.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        among=study.among_references,
+        domains=list(study.domains),
+        grouped=study.grouped,
+        code=study.code("choose_references"),
+    message:
+        "Choosing the reference images of {wildcards.model}"
+    script:
+        "../workflow_scripts/choose_references.py"
+
+
+def chosen_references(wildcards) -> str | None:
+    """Return the table of chosen reference images, None where no data set has groups."""
+    return checkpoints.choose_references.get(model=wildcards.model).output[0] if study.grouped else None
+
+
+def once_chosen(wildcards, paths: list[str]) -> list[str]:
+    """Return `paths` of reference outputs once it is known of which images they are: whether a job has to run again is
+    only asked anew of jobs that ask for the checkpoint themselves."""
+    chosen_references(wildcards)
+    return paths
+
+
 rule reference_outputs:
     """Keep the clean head outputs of reference images: what mean and resample ablation put in place."""
     input:
-        first=lambda wildcards: study.reference_latents(study.datasets[0], wildcards.block),
-        second=lambda wildcards: study.reference_latents(study.datasets[1], wildcards.block),
+        first=lambda wildcards: study.reference_latents(
+            study.datasets[0], wildcards.block, chosen_references(wildcards)
+        ),
+        second=lambda wildcards: study.reference_latents(
+            study.datasets[1], wildcards.block, chosen_references(wildcards)
+        ),
+        chosen=lambda wildcards: chosen_references(wildcards) or [],
         model="results/models/{model}/model.json",
     output:
         REFERENCE,
@@ -42,7 +87,7 @@ rule ablate_heads:
     input:
         latents=lambda wildcards: study.ablation_latents(wildcards.dataset, wildcards.block, wildcards.shard),
         model="results/models/{model}/model.json",
-        reference=lambda wildcards: study.ablation_references(wildcards.group, wildcards.block),
+        reference=lambda wildcards: once_chosen(wildcards, study.ablation_references(wildcards.group, wildcards.block)),
         heads=lambda wildcards: (
             checkpoints.label_mechanisms.get(model=wildcards.model).output[0]
             if wildcards.group == "mechanisms"
@@ -76,6 +121,7 @@ rule ablation_effects:
     """Turn ablations into effects with intervals, matched controls and corrected p-values."""
     input:
         **study.named_ablations(),
+        groups=study.groups(),
     output:
         "results/ablation/{model}/effects.csv",
     log:
@@ -91,6 +137,7 @@ rule ablation_effects:
         settings=study.settings(ablation=["methods", "draws", "permutations", "confidence", "alpha"]),
         names=study.ablation_names(),
         seed=study.seed,
+        grouped=study.grouped,
         code=study.code("ablation_effects"),
     message:
         "Testing the ablation effects in {wildcards.model}"
@@ -101,11 +148,10 @@ rule ablation_effects:
 rule circuit_complexity:
     """Compare how many heads, keys and activation dimensions each domain uses."""
     input:
-        attention_first=study.attention(study.datasets[0]),
-        attention_second=study.attention(study.datasets[1]),
-        untrained=study.untrained(),
+        **named_cells(study),
         ablation_first=study.ablations(study.datasets[0], "heads"),
         ablation_second=study.ablations(study.datasets[1], "heads"),
+        groups=study.groups(),
     output:
         "results/complexity/{model}.csv",
     log:
@@ -122,6 +168,7 @@ rule circuit_complexity:
         domains=list(study.domains),
         method=study.config.ablation.methods[0],
         seed=study.seed,
+        grouped=study.grouped,
         code=study.code("circuit_complexity"),
     message:
         "Measuring the circuit complexity of {wildcards.model}"

@@ -1,5 +1,16 @@
 """What every head does on every pass: exact statistics, and maps or factors of the first images."""
 
+from diffmech.workflow.tellings import (
+    TOLD,
+    TOLD_COPIES,
+    lending_latents,
+    named_cells,
+    told_files,
+    told_latents,
+    told_names,
+    told_timesteps,
+)
+
 
 rule attention:
     """All attention stores, of the denoiser and of its untrained twins."""
@@ -58,3 +69,35 @@ rule capture_untrained:
         "Observing untrained twins of {wildcards.model} on {wildcards.dataset}"
     script:
         "../workflow_scripts/capture_untrained.py"
+
+
+rule capture_told:
+    """Observe images that are told to be of either domain, and nothing, with untrained twins: statistics only."""
+    input:
+        own=lambda wildcards: told_latents(study, wildcards.dataset),
+        other=lambda wildcards: lending_latents(study, wildcards.dataset),
+        model="results/models/{model}/model.json",
+    output:
+        cells=told_files(study, TOLD),
+        copies=told_files(study, TOLD_COPIES),
+    log:
+        "results/logs/capture_told/{model}/{dataset}.log",
+    benchmark:
+        "results/benchmarks/capture_told/{model}/{dataset}.tsv"
+    conda:
+        "../envs/diffmech.yaml"
+    threads: study.threads
+    resources:
+        gpu=study.gpus,
+        mem_mb=4000,
+    params:
+        settings=study.settings(told=["samples", "untrained_samples", "untrained_told"], untrained=["seeds"]),
+        told=told_names(study),
+        timesteps=told_timesteps(study),
+        domain=lambda wildcards: study.domain_of(wildcards.dataset),
+        other=lambda wildcards: study.other_domain(wildcards.dataset),
+        code=study.denoising_code("capture_told"),
+    message:
+        "Telling {wildcards.model} what images of {wildcards.dataset} are, and are not"
+    script:
+        "../workflow_scripts/capture_told.py"

@@ -17,6 +17,7 @@ rule attribution_patching:
         reference=[REFERENCE.format(model=study.model, block=block) for block in study.ablation_blocks],
         ablation_first=study.ablations(study.datasets[0], "heads"),
         ablation_second=study.ablations(study.datasets[1], "heads"),
+        groups=study.groups(),
     output:
         table="results/circuit/{model}/attribution.csv",
         agreement="results/circuit/{model}/attribution.json",
@@ -37,6 +38,7 @@ rule attribution_patching:
         timesteps=study.config.ablation_timesteps,
         domains=list(study.domains),
         seed=study.seed,
+        grouped=study.grouped,
         code=study.denoising_code("attribution_patching"),
     message:
         "Attributing the loss to the heads of {wildcards.model}"
@@ -51,6 +53,7 @@ rule discover_circuit:
         model="results/models/{model}/model.json",
         reference=study.discovery_references(),
         ablations=lambda wildcards: study.ranked_by(wildcards.dataset),
+        groups=lambda wildcards: study.groups(wildcards.dataset),
     output:
         summary=CIRCUIT,
         heads="results/circuit/{model}/{dataset}/heads.csv",
@@ -70,6 +73,7 @@ rule discover_circuit:
     params:
         settings=study.settings(discovery=study.config.discovery, circuit=["steps", "path"]),
         domain=lambda wildcards: study.domain_of(wildcards.dataset),
+        grouped=lambda wildcards: [study.domain_of(wildcards.dataset)] if study.groups(wildcards.dataset) else [],
         method=study.config.circuit_method,
         samples=study.config.discovery_samples,
         timesteps=study.config.discovery_timesteps,

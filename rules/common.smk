@@ -1,7 +1,19 @@
 """The validated study, and what all rules share."""
 
 from diffmech.errors import ConfigError
-from diffmech.workflow.study import ABLATION, ATTENTION, CIRCUIT, GENERATED, LATENTS, PATCHING, REFERENCE, Study
+from diffmech.workflow.study import (
+    ABLATION,
+    ATTENTION,
+    CHOSEN,
+    CIRCUIT,
+    GENERATED,
+    GROUPS,
+    LATENTS,
+    PATCHING,
+    REFERENCE,
+    UNSEEN,
+    Study,
+)
 
 try:
     study = Study(config, Path(workflow.basedir))

@@ -29,11 +29,92 @@ rule prepare_dataset:
         "../workflow_scripts/prepare_dataset.py"
 
 
+# Of jobs that can run these two come first, so that too few unseen images are told before anything is computed of them.
+rule unseen_images:
+    """Take the images of one data set that the denoiser was not trained on."""
+    input:
+        dataset="results/datasets/{dataset}.zarr.zip",
+        model="results/models/{model}/model.json",
+    output:
+        UNSEEN,
+    log:
+        "results/logs/unseen_images/{model}/{dataset}.log",
+    benchmark:
+        "results/benchmarks/unseen_images/{model}/{dataset}.tsv"
+    priority: 1
+    conda:
+        "../envs/diffmech.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+    params:
+        code=study.code("unseen_images"),
+    message:
+        "Taking the images of {wildcards.dataset} that {wildcards.model} never saw"
+    script:
+        "../workflow_scripts/unseen_images.py"
+
+
+rule seen_images:
+    """List which of the studied images the denoiser was trained on, as far as that is on record."""
+    input:
+        first=study.studied_stores()[0],
+        second=study.studied_stores()[1],
+        model="results/models/{model}/model.json",
+    output:
+        "results/models/{model}/seen.csv",
+    log:
+        "results/logs/seen_images/{model}.log",
+    benchmark:
+        "results/benchmarks/seen_images/{model}.tsv"
+    priority: 1
+    conda:
+        "../envs/diffmech.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+    params:
+        domains=list(study.domains),
+        samples=study.config.capture.samples,
+        code=study.code("seen_images"),
+    message:
+        "Telling which images {wildcards.model} was trained on"
+    script:
+        "../workflow_scripts/seen_images.py"
+
+
+rule image_groups:
+    """Note which images of one data set belong together: the unit of all statistics, which no capture depends on."""
+    input:
+        dataset="results/{folder}/{dataset}.zarr.zip",
+        table=lambda wildcards: study.group_table(wildcards.dataset),
+    output:
+        GROUPS,
+    log:
+        "results/logs/image_groups/{folder}/{dataset}.log",
+    benchmark:
+        "results/benchmarks/image_groups/{folder}/{dataset}.tsv"
+    wildcard_constraints:
+        folder=r"datasets|unseen/[^/]+",
+    conda:
+        "../envs/diffmech.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        dataset=lambda wildcards: study.config.datasets[wildcards.dataset].model_dump(mode="json"),
+        code=study.code("image_groups"),
+    message:
+        "Noting which images of {wildcards.dataset} belong together"
+    script:
+        "../workflow_scripts/image_groups.py"
+
+
 rule compare_domains:
     """Measure what still differs between the matched domains: brightness, contrast, power spectrum, attributes."""
     input:
-        first=study.dataset_stores()[0],
-        second=study.dataset_stores()[1],
+        first=study.studied_stores()[0],
+        second=study.studied_stores()[1],
     output:
         "results/datasets/comparison.json",
     log:

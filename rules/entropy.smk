@@ -6,6 +6,7 @@ rule entropy:
     input:
         f"results/entropy/{study.model}/heads.csv",
         f"results/entropy/{study.model}/divergence.csv",
+        f"results/entropy/{study.model}/factorial.csv",
 
 
 rule attention_entropy:
@@ -14,6 +15,7 @@ rule attention_entropy:
         first=study.attention(study.datasets[0]),
         second=study.attention(study.datasets[1]),
         untrained=study.untrained(),
+        groups=study.groups(),
     output:
         "results/entropy/{model}/heads.csv",
     log:
@@ -29,6 +31,7 @@ rule attention_entropy:
         settings=study.settings(entropy=study.config.entropy),
         domains=list(study.domains),
         seed=study.seed,
+        grouped=study.grouped,
         code=study.code("attention_entropy"),
     message:
         "Tabulating the attention entropy of {wildcards.model}"
@@ -37,13 +40,13 @@ rule attention_entropy:
 
 
 rule entropy_divergence:
-    """Test per timestep whether the heads tell the domains apart, more than chance and more than untrained."""
+    """Test what the images and what the denoiser is told of them do to attention, each by itself."""
     input:
-        first=study.attention(study.datasets[0]),
-        second=study.attention(study.datasets[1]),
-        untrained=study.untrained(),
+        **named_cells(study),
+        groups=study.groups(),
     output:
-        "results/entropy/{model}/divergence.csv",
+        divergence="results/entropy/{model}/divergence.csv",
+        factorial="results/entropy/{model}/factorial.csv",
     log:
         "results/logs/entropy_divergence/{model}.log",
     benchmark:
@@ -57,8 +60,37 @@ rule entropy_divergence:
         settings=study.settings(entropy=study.config.entropy),
         domains=list(study.domains),
         seed=study.seed,
+        grouped=study.grouped,
         code=study.code("entropy_divergence"),
     message:
-        "Testing the entropy divergence between the domains in {wildcards.model}"
+        "Testing what images and telling do to attention in {wildcards.model}"
     script:
         "../workflow_scripts/entropy_divergence.py"
+
+
+rule seen_divergence:
+    """Test per timestep whether the heads tell images that were trained on from those that were not."""
+    input:
+        first=study.attention(study.datasets[0]),
+        second=study.attention(study.datasets[1]),
+        seen="results/models/{model}/seen.csv",
+    output:
+        "results/entropy/{model}/seen.csv",
+    log:
+        "results/logs/seen_divergence/{model}.log",
+    benchmark:
+        "results/benchmarks/seen_divergence/{model}.tsv"
+    conda:
+        "../envs/diffmech.yaml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+    params:
+        settings=study.settings(entropy=study.config.entropy),
+        domains=list(study.domains),
+        seed=study.seed,
+        code=study.code("seen_divergence"),
+    message:
+        "Comparing seen and unseen images in {wildcards.model}"
+    script:
+        "../workflow_scripts/seen_divergence.py"

@@ -67,7 +67,7 @@ rule generated_latents:
 rule make_latents:
     """Noise the images of one shard to the timesteps of one block."""
     input:
-        dataset="results/datasets/{dataset}.zarr.zip",
+        dataset=lambda wildcards: study.studied_store(wildcards.dataset),
         model="results/models/{model}/model.json",
     output:
         LATENTS,

@@ -14,8 +14,9 @@ rule head_features:
         attention_second=study.attention(study.datasets[1]),
         latents_first=study.latents(study.datasets[0]),
         latents_second=study.latents(study.datasets[1]),
-        datasets=study.dataset_stores(),
+        datasets=study.studied_stores(),
         untrained=study.untrained(),
+        groups=study.groups(),
     output:
         "results/mechanisms/{model}/features.zarr.zip",
     log:
@@ -30,7 +31,9 @@ rule head_features:
     params:
         settings=study.settings(mechanisms=["probes", "rolls", "stability_draws", "seed"]),
         domains=list(study.domains),
+        tested=study.config.tested_samples,
         seed=study.seed,
+        grouped=study.grouped,
         code=study.code("head_features"),
     message:
         "Describing the heads of {wildcards.model}"

@@ -5,6 +5,7 @@ rule models:
     """Everything about the denoiser: weights, held-out loss, generated images."""
     input:
         f"results/models/{study.model}/model.json",
+        f"results/models/{study.model}/seen.csv",
         f"results/models/{study.model}/heldout.csv",
         f"results/models/{study.model}/denoising.csv",
         f"results/models/{study.model}/gallery.zarr.zip",
@@ -84,6 +85,7 @@ rule heldout_loss:
         first=study.dataset_stores()[0],
         second=study.dataset_stores()[1],
         model="results/models/{model}/model.json",
+        groups=study.groups_of_all(),
     output:
         heldout="results/models/{model}/heldout.csv",
         denoising="results/models/{model}/denoising.csv",
@@ -99,9 +101,12 @@ rule heldout_loss:
         mem_mb=4000,
     params:
         settings=lambda wildcards: study.settings(
-            model=study.config.models[wildcards.model], capture=["timesteps", "samples"], latents=["condition"]
+            model=study.config.models[wildcards.model],
+            capture=["timesteps", "samples", "images"],
+            latents=["condition"],
         ),
         domains=list(study.domains),
+        grouped=study.grouped,
         seed=study.seed,
         code=study.denoising_code("heldout_loss"),
     message:

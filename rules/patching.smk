@@ -15,6 +15,7 @@ rule ablation_windows:
         **study.named_ablations(),
         phases=study.phases(study.config.ablation.windows),
         model="results/models/{model}/model.json",
+        groups=study.groups(),
     output:
         "results/ablation/{model}/windows.csv",
     log:
@@ -39,6 +40,7 @@ rule ablation_windows:
         ),
         names=study.ablation_names(),
         seed=study.seed,
+        grouped=study.grouped,
         code=study.code("ablation_windows"),
     message:
         "Testing the ablation effects in {wildcards.model} per window of timesteps"
@@ -91,6 +93,7 @@ rule patching_effects:
     input:
         **study.named_patching(),
         phases=study.phases(study.patching_windows),
+        groups=study.groups(),
     output:
         effects="results/patching/{model}/effects.csv",
         doses="results/patching/{model}/doses.csv",
@@ -108,6 +111,7 @@ rule patching_effects:
         windows=study.patching_windows,
         names=study.patching_names(),
         seed=study.seed,
+        grouped=study.grouped,
         code=study.code("patching_effects"),
     message:
         "Testing what heads carry in {wildcards.model}"

@@ -10,6 +10,8 @@ CHARTS = {
     "entropy_layers": "3 Entropy",
     "entropy_divergence": "3 Entropy",
     "jensen_shannon": "3 Entropy",
+    "telling": "3 Entropy",
+    "factorial_map": "3 Entropy",
     "mechanism_grid": "4 Mechanisms",
     "cluster_quality": "4 Mechanisms",
     "ablation_mechanisms": "5 Ablation",
@@ -32,11 +34,14 @@ CHARTS = {
 TABLES = {
     "comparison": "results/datasets/comparison.json",
     "model": f"results/models/{study.model}/model.json",
+    "seen": f"results/models/{study.model}/seen.csv",
+    "seen_divergence": f"results/entropy/{study.model}/seen.csv",
     "heldout": f"results/models/{study.model}/heldout.csv",
     "denoising": f"results/models/{study.model}/denoising.csv",
     "gallery": f"results/models/{study.model}/gallery.zarr.zip",
     "entropy": f"results/entropy/{study.model}/heads.csv",
     "divergence": f"results/entropy/{study.model}/divergence.csv",
+    "factorial": f"results/entropy/{study.model}/factorial.csv",
     "phases": f"results/mechanisms/{study.model}/phases.csv",
     "clusters": f"results/mechanisms/{study.model}/clusters.csv",
     "mechanisms": f"results/mechanisms/{study.model}/heads.csv",
@@ -62,7 +67,7 @@ rule draw_charts:
     """Draw every chart: as Vega-Lite with its data, and as SVG."""
     input:
         **TABLES,
-        datasets=study.dataset_stores(),
+        datasets=study.studied_stores(),
         circuits=study.circuits(),
         attention_first=study.attention(study.datasets[0]),
         attention_second=study.attention(study.datasets[1]),
@@ -100,11 +105,12 @@ rule write_report:
     """Write the page: one file that opens from disk, without any network."""
     input:
         **TABLES,
-        datasets=study.dataset_stores(),
+        datasets=study.studied_stores(),
         circuits=study.circuits(),
         attention_first=study.attention(study.datasets[0]),
         attention_second=study.attention(study.datasets[1]),
         charts=rules.draw_charts.output.specs,
+        groups=study.groups(),
     output:
         report(
             "results/report.html",
@@ -124,6 +130,7 @@ rule write_report:
     params:
         settings=study.config.model_dump(mode="json", exclude={"runtime"}),
         domains=list(study.domains),
+        grouped=study.grouped,
         code=study.code("write_report"),
     message:
         "Writing the report"

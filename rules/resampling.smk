@@ -25,7 +25,9 @@ rule resample_images:
     """Sample a part of the removals of one domain: every mechanism, its matched controls, and the clean images."""
     input:
         model="results/models/{model}/model.json",
-        reference=[REFERENCE.format(model=study.model, block=block) for block in study.ablation_blocks],
+        reference=lambda wildcards: once_chosen(
+            wildcards, [REFERENCE.format(model=study.model, block=block) for block in study.ablation_blocks]
+        ),
         heads=lambda wildcards: checkpoints.label_mechanisms.get(model=wildcards.model).output[0],
     output:
         RESAMPLED,

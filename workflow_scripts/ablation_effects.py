@@ -11,4 +11,10 @@ with session(snakemake) as job:
         domain: {group: job.input[name] for group, name in groups.items()}
         for domain, groups in job.params.names.items()
     }
-    ablation_effects(stores, job.output[0], ablation=job.section(AblationConfig, "ablation"), seed=job.params.seed)
+    ablation_effects(
+        stores,
+        job.output[0],
+        ablation=job.section(AblationConfig, "ablation"),
+        seed=job.params.seed,
+        groups=job.groups,
+    )

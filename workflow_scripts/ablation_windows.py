@@ -13,4 +13,5 @@ with session(snakemake) as job:
         job.output[0],
         ablation=job.section(AblationConfig, "ablation"),
         seed=job.params.seed,
+        groups=job.groups,
     )

@@ -19,5 +19,6 @@ with session(snakemake) as job:
         samples=job.params.samples,
         timesteps=job.params.timesteps,
         seed=job.params.seed,
+        groups=job.groups,
         runtime=job.runtime,
     )

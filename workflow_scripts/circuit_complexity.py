@@ -1,5 +1,6 @@
 """Compare how many heads, keys and dimensions each domain uses."""
 
+from diffmech.workflow.cells import cells
 from diffmech.workflow.session import session
 
 with session(snakemake) as job:
@@ -8,11 +9,12 @@ with session(snakemake) as job:
 
     domains, given = job.params.domains, job.input
     circuit_complexity(
-        dict(zip(domains, (list(given.attention_first), list(given.attention_second)), strict=True)),
-        dict(zip(domains, given.untrained, strict=True)),
+        *cells(dict(given.items()), domains),
         dict(zip(domains, (list(given.ablation_first), list(given.ablation_second)), strict=True)),
         job.output[0],
+        domains=domains,
         complexity=job.section(ComplexityConfig, "complexity"),
         method=job.params.method,
         seed=job.params.seed,
+        groups=job.groups,
     )

@@ -20,4 +20,5 @@ with session(snakemake) as job:
         timesteps=job.params.timesteps,
         seed=job.params.seed,
         runtime=job.runtime,
+        groups=job.groups,
     )

@@ -14,5 +14,7 @@ with session(snakemake) as job:
         dict(zip(domains, given.untrained, strict=True)),
         job.output[0],
         mechanisms=job.section(MechanismsConfig, "mechanisms"),
+        tested=job.params.tested,
         seed=job.params.seed,
+        groups=job.groups,
     )

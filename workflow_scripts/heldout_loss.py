@@ -15,5 +15,7 @@ with session(snakemake) as job:
         samples=capture["samples"],
         condition=job.params.settings["latents"]["condition"],
         seed=job.params.seed,
+        unseen=capture["images"] == "unseen",
         runtime=job.runtime,
+        groups=job.groups,
     )

@@ -14,4 +14,5 @@ with session(snakemake) as job:
         patching=job.section(PatchingConfig, "patching"),
         windows=job.params.windows,
         seed=job.params.seed,
+        groups=job.groups,
     )

@@ -8,8 +8,11 @@ with session(snakemake) as job:
     from diffmech.config.images import AnyDataset, ImagesConfig
     from diffmech.data.store import prepare_dataset
 
+    # Which column says what belongs together is no attribute, and nothing that an image depends on: it is not tracked.
+    group = job.config["datasets"][job.wildcards.dataset].get("group")
+    named = {"group": group} if group else {}
     prepare_dataset(
-        TypeAdapter(AnyDataset).validate_python(job.params.settings["dataset"]),
+        TypeAdapter(AnyDataset).validate_python(job.params.settings["dataset"] | named),
         job.section(ImagesConfig, "images"),
         job.output[0],
         name=job.wildcards.dataset,

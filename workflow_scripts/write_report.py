@@ -8,7 +8,7 @@ with session(snakemake) as job:
     from diffmech.report.page import write_report
 
     write_report(
-        inputs_of_job(job.input, job.params.domains),
+        inputs_of_job(job.input, job.params.domains, job.groups),
         list(job.input.charts),
         job.output[0],
         config=Config.restore(job.params.settings),

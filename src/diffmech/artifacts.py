@@ -120,10 +120,10 @@ def open_store(path: Path | str, *, chunks: Any = None) -> "xr.DataTree":
         ) from error
 
 
-def write_csv(path: Path | str, frame: "pd.DataFrame") -> None:
-    """Write a table so that equal numbers give equal bytes: six significant digits, Unix line ends, no index."""
+def write_csv(path: Path | str, frame: "pd.DataFrame", *, digits: int = 6) -> None:
+    """Write a table so that equal numbers give equal bytes: significant `digits`, Unix line ends, no index."""
     with atomic_path(path) as temporary:
-        frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+        frame.to_csv(temporary, index=False, float_format=f"%.{digits}g", lineterminator="\n")
 
 
 def read_csv(path: Path | str, columns: Iterable[str]) -> "pd.DataFrame":

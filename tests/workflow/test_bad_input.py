@@ -25,7 +25,7 @@ def folder_study(path) -> dict:
     return {
         "study": {"domains": {"real": "photos", "synthetic": "synthetic_faces"}},
         "datasets": {"photos": {"kind": "image_folder", "path": str(path)}},
-        "capture": {"samples": 6, "shard_size": 6},
+        "capture": {"samples": 8, "shard_size": 8},
         "untrained": {"samples": 4},
         "ablation": {"samples": 4, "shard_size": 4, "reference_samples": 2},
         "discovery": {"samples": 4},

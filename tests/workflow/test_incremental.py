@@ -8,7 +8,7 @@ pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("tiny")]
 
 REPORT = {"draw_charts", "write_report"}
 MODEL = {"train_denoiser tiny", "heldout_loss tiny", "generate_gallery tiny"}
-ENTROPY = {"attention_entropy tiny", "entropy_divergence tiny"}
+ENTROPY = {"attention_entropy tiny", "entropy_divergence tiny", "seen_divergence tiny"}
 CLUSTERS = {"cluster_heads tiny", "label_mechanisms tiny"}
 MECHANISMS = {"head_features tiny", "find_phases tiny", *CLUSTERS}
 EFFECTS = {"ablation_effects tiny", "circuit_complexity tiny"}
@@ -21,6 +21,7 @@ PATCHES = {f"patch_heads tiny {dataset} domain" for dataset in DATASETS}
 CIRCUITS = {f"discover_circuit tiny {dataset}" for dataset in DATASETS}
 BLOCKS = ("t0000-0049", "t0050-0099")
 SHARDS = ("s00000000-00000007", "s00000008-00000015")
+TOLD = {f"capture_told tiny {dataset}" for dataset in DATASETS}
 UNTRAINED = {f"capture_untrained tiny {dataset}" for dataset in DATASETS}
 
 
@@ -51,6 +52,7 @@ EVERYTHING_ELSE = (
     MODEL
     | captures()
     | UNTRAINED
+    | TOLD
     | ENTROPY
     | MECHANISMS
     | references()
@@ -62,8 +64,9 @@ EVERYTHING_ELSE = (
     | RESAMPLING
     | ACCOUNT
     | REPORT
-    | {"compare_domains", "train_judge tiny"}
+    | {"compare_domains", "seen_images tiny", "train_judge tiny"}
 )
+OF_WEIGHTS_ALONE = {"train_denoiser tiny", "generate_gallery tiny", "train_judge tiny"}
 
 EDITS = [
     pytest.param({}, set(), id="nothing"),
@@ -79,6 +82,7 @@ EDITS = [
         captures(blocks=BLOCKS[1:])
         | {"heldout_loss tiny"}
         | UNTRAINED
+        | TOLD
         | ENTROPY
         | MECHANISMS
         | references(BLOCKS[1:])
@@ -96,18 +100,28 @@ EDITS = [
     pytest.param(
         {"capture": {"samples": 20}},
         captures(shards=("s00000016-00000023",))
-        | {"compare_domains", "heldout_loss tiny"}
-        | ENTROPY
+        | {"compare_domains", "seen_images tiny", "heldout_loss tiny", "ablation_effects tiny"}
+        # told something else are the first images, as before
+        | (ENTROPY - {"entropy_divergence tiny"})
         | MECHANISMS
         | ablations(groups=("mechanisms",))
-        | EFFECTS
         | WINDOWS
         | RESAMPLING
         | ACCOUNT
         | REPORT,
         id="more samples: new shards, then aggregates",
     ),
+    pytest.param(
+        {"capture": {"images": "unseen"}},
+        (EVERYTHING_ELSE - OF_WEIGHTS_ALONE) | {f"unseen_images tiny {dataset}" for dataset in DATASETS},
+        id="unseen images: all that is done with images, with the weights that are there",
+    ),
     pytest.param({"entropy": {"permutations": 150}}, ENTROPY | REPORT, id="entropy"),
+    pytest.param(
+        {"told": {"samples": 6}},
+        TOLD | {"entropy_divergence tiny", "circuit_complexity tiny"} | REPORT,
+        id="what images are told: no capture, no ablation",
+    ),
     pytest.param(
         {"mechanisms": {"clusters": 3}},
         CLUSTERS
@@ -124,9 +138,9 @@ EDITS = [
         id="ablation",
     ),
     pytest.param(
-        {"ablation": {"first_reference": 12}},
-        references() | ablations() | EFFECTS | CIRCUITS | {"ablation_windows tiny"} | RESAMPLING | ACCOUNT | REPORT,
-        id="other reference images",
+        {"ablation": {"first_reference": 10}},
+        references() | ablations() | MECHANISMS | EFFECTS | CIRCUITS | WINDOWS | RESAMPLING | ACCOUNT | REPORT,
+        id="other reference images, and others on which clusters are found",
     ),
     pytest.param(
         {"ablation": {"controls": 21}},

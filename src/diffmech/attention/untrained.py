@@ -4,11 +4,13 @@ Whatever a trained head shows must exceed what its twins show by initialisation 
 randomisation test of Adebayo et al. 2018; ranking a head among twins is ours.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,16 +18,15 @@ import xarray as xr
 import zarr
 
 from diffmech.artifacts import building_store, progress
-from diffmech.attention.archive import Region, archiving, write_region
+from diffmech.attention.archive import ArchivingStore, Region, archiving, write_region
 from diffmech.attention.capture import Observe, cuts, observing, store_attrs, survey_sites
-from diffmech.attention.layout import create_attention_store, samples_per_chunk, timesteps_per_chunk
+from diffmech.attention.layout import SiteLayout, create_attention_store, samples_per_chunk, timesteps_per_chunk
 from diffmech.attention.passes import Latents, join_given, open_latents
 from diffmech.attention.results import ChunkResults, Key
 from diffmech.batches import Batches
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.study import UntrainedConfig
 from diffmech.errors import StoreError
-from diffmech.models.denoiser import Denoiser
 from diffmech.models.load import load_denoiser
 from diffmech.models.memory_format import channels_last
 
@@ -45,45 +46,88 @@ def capture_untrained(
     StoreError when blocks differ in their samples.
     """
     passes = first_samples([open_latents(path) for path in latents], untrained.samples)
-    samples, timesteps = passes.samples.tolist(), passes.timesteps.tolist()
-    axes = {"twin": list(range(untrained.seeds)), "sample": samples, "timestep": timesteps}
-    attrs = store_attrs("capture_untrained", passes, model_json, untrained=untrained.canonical())
-    x_t = torch.from_numpy(passes.x_t.values)
-    noise = None if passes.noise is None else torch.from_numpy(passes.noise.values)
-    with building_store(output) as directory, archiving(directory) as store:
-        if not samples:
-            create_attention_store(store, [], axes=axes, chunks=dict.fromkeys(axes, 1), attrs=attrs)
-            return
-        arrays: dict[Key, zarr.Array] = {}
-        batches = Batches(runtime.batch_size)
+    observe_twins({output: passes}, model_json, untrained=untrained, runtime=runtime)
 
-        def run(denoiser: Denoiser, observe: Observe, results: ChunkResults, column: int, rows: slice) -> None:
-            added = None if noise is None else noise[rows, column].to(denoiser.device)
-            condition = passes.condition(rows, column, denoiser.device)
-            noised = x_t[rows, column].to(denoiser.device)
+
+def observe_twins(
+    passes: Mapping[Path | str, Latents],
+    model_json: Path | str,
+    *,
+    untrained: UntrainedConfig,
+    runtime: RuntimeConfig,
+) -> None:
+    """Observe the twins on all `passes`, which are in memory, and write the store that is named with them.
+
+    A twin is made once for all of them.
+    """
+    twins = list(range(untrained.seeds))
+    with ExitStack() as stack:
+        writers = []
+        for output, some in passes.items():
+            attrs = store_attrs("capture_untrained", some, model_json, untrained=untrained.canonical())
+            store = stack.enter_context(archiving(stack.enter_context(building_store(output))))
+            writers.append(_Twins(store, some, twins, attrs, Batches(runtime.batch_size)))
+        if not any(writer.lay_out_empty() for writer in writers):
+            return
+        layouts: list[SiteLayout] = []  # those of all twins: one architecture
+        for twin in progress(twins, "untrained twins", total=len(twins), show=runtime.progress):
+            denoiser = load_denoiser(Path(model_json), device=runtime.device, untrained_seed=twin)
+            layouts = layouts or survey_sites(denoiser, next(iter(passes.values())))
+            with channels_last(denoiser.module), observing(denoiser, layouts) as observe:
+                for writer in writers:
+                    writer.observe(twin, denoiser.device, layouts, observe)
+
+
+class _Twins:
+    """The store of one set of passes, to which the twins add one after the other."""
+
+    def __init__(
+        self,
+        store: ArchivingStore,
+        passes: Latents,
+        twins: Sequence[int],
+        attrs: Mapping[str, Any],
+        batches: Batches,
+    ) -> None:
+        self.store, self.passes, self.attrs, self.batches = store, passes, attrs, batches
+        self.axes = {"twin": list(twins), "sample": passes.samples.tolist(), "timestep": passes.timesteps.tolist()}
+        self.x_t = torch.from_numpy(passes.x_t.values)
+        self.noise = None if passes.noise is None else torch.from_numpy(passes.noise.values)
+        self.arrays: dict[Key, zarr.Array] = {}
+
+    def lay_out_empty(self) -> bool:
+        """Lay out the store where there are no passes; return whether there are any."""
+        if not self.axes["sample"]:
+            create_attention_store(self.store, [], axes=self.axes, chunks=dict.fromkeys(self.axes, 1), attrs=self.attrs)
+        return bool(self.axes["sample"])
+
+    def observe(self, twin: int, device: torch.device, layouts: list[SiteLayout], observe: Observe) -> None:
+        """Run all passes through one twin, which `observe` watches."""
+        samples, timesteps = self.axes["sample"], self.axes["timestep"]
+        if not samples:
+            return
+        # Several timesteps make a chunk where they are small: a chunk each would make thousands of tiny ones.
+        group = samples_per_chunk(layouts, len(samples))
+        columns = timesteps_per_chunk(layouts, group, len(timesteps))
+        if not self.arrays:
+            chunks = {"twin": 1, "sample": group, "timestep": columns}
+            self.arrays = create_attention_store(
+                self.store, layouts, axes=self.axes, chunks=chunks, prompts=self.passes.prompts, attrs=self.attrs
+            )
+
+        def run(results: ChunkResults, column: int, rows: slice) -> None:
+            added = None if self.noise is None else self.noise[rows, column].to(device)
+            condition = self.passes.condition(rows, column, device)
+            noised = self.x_t[rows, column].to(device)
             observe(partial(results.fill, (rows, column)), noised, added, timesteps[column], condition)
 
         def written(region: Region, key: Key, values: np.ndarray) -> None:
-            write_region(arrays[key], region, values)
+            write_region(self.arrays[key], region, values)
 
-        for twin in progress(axes["twin"], "untrained twins", total=untrained.seeds, show=runtime.progress):
-            denoiser = load_denoiser(Path(model_json), device=runtime.device, untrained_seed=twin)
-            layouts = survey_sites(denoiser, passes)
-            # Several timesteps make a chunk where they are small: a chunk each would make thousands of tiny ones.
-            group = samples_per_chunk(layouts, len(samples))
-            columns = timesteps_per_chunk(layouts, group, len(timesteps))
-            if not arrays:
-                chunks = {"twin": 1, "sample": group, "timestep": columns}
-                arrays = create_attention_store(
-                    store, layouts, axes=axes, chunks=chunks, prompts=passes.prompts, attrs=attrs
-                )
-            with channels_last(denoiser.module), observing(denoiser, layouts) as observe:
-                for rows, steps in product(
-                    cuts(slice(0, len(samples)), group), cuts(slice(0, len(timesteps)), columns)
-                ):
-                    results = ChunkResults(layouts, (rows, steps), partial(written, (twin, rows, steps)))
-                    for column in range(steps.start, steps.stop):
-                        batches.run(rows, partial(run, denoiser, observe, results, column))
+        for rows, steps in product(cuts(slice(0, len(samples)), group), cuts(slice(0, len(timesteps)), columns)):
+            results = ChunkResults(layouts, (rows, steps), partial(written, (twin, rows, steps)))
+            for column in range(steps.start, steps.stop):
+                self.batches.run(rows, partial(run, results, column))
 
 
 def first_samples(latents: Sequence[Latents], count: int) -> Latents:

@@ -1,11 +1,13 @@
 """Circuit discovery: which heads carry what attention contributes to denoising one domain, and how surely.
 
-The images are split in half by id. The discovery half ranks the heads and chooses the circuit, the smallest set on the
-path of the search whose faithfulness reaches the target. Everything that is reported of it is measured on the test
-half, which had no say: what the verdict weighs (`verdict`); by how much faithfulness drops when a head alone is taken
-out; completeness and minimality over subsets (`subsets`); faithfulness by the number of heads kept, for several
-rankings (`curves`); and the paths between its heads. Where no heads at all is not worse than all heads, by more than
-heads of random weights could do, nothing is there to be explained and no circuit is named: that is the finding.
+The images are split in half by id; where it is known which belong together, no group of them is divided, and groups
+take the place of images in everything that is measured. The discovery half ranks the heads and chooses the circuit, the
+smallest set on the path of the search whose faithfulness reaches the target. Everything that is reported of it is
+measured on the test half, which had no say: what the verdict weighs (`verdict`); by how much faithfulness drops when a
+head alone is taken out; completeness and minimality over subsets (`subsets`); faithfulness by the number of heads kept,
+for several rankings (`curves`); and the paths between its heads. Where no heads at all is not worse than all heads, by
+more than heads of random weights could do, nothing is there to be explained and no circuit is named: that is the
+finding.
 
 Faithfulness, completeness and minimality: Wang et al. 2023; their form for a denoising loss, the held-out half and the
 random circuits per kind of attention are ours.
@@ -47,6 +49,7 @@ from diffmech.circuits.subsets import MINIMALITY_COLUMNS, SUBSET_COLUMNS, over_s
 from diffmech.circuits.verdict import plain_interval, weigh_circuit, why_no_circuit
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.circuit import CircuitConfig, DiscoveryConfig
+from diffmech.data.groups import GroupTables, groups_of
 from diffmech.errors import DataError
 from diffmech.interventions.measures import DENOISING_LOSS, OUTPUT_SHIFT
 from diffmech.interventions.reference import open_reference, tapped_sites
@@ -55,6 +58,7 @@ from diffmech.interventions.targets import Heads
 from diffmech.models.load import load_denoiser
 from diffmech.models.memory_format import channels_last
 from diffmech.statistics.bootstrap import Interval
+from diffmech.statistics.units import halves
 
 HEAD_COLUMNS = [
     *["head", "site", "kind", "rank", "effect", "in_circuit", "timestep", "drop", "low", "high", "p_needed", "needed"],
@@ -92,6 +96,7 @@ def discover_circuit(
     timesteps: Sequence[int],
     seed: int,
     runtime: RuntimeConfig,
+    groups: GroupTables | None = None,
 ) -> None:
     """Find the circuit of one domain and write `outputs`: summary (JSON), and TABLES (CSV).
 
@@ -109,19 +114,21 @@ def discover_circuit(
             f"discovery.samples: the latents of {domain} hold {len(ids)} images; one half chooses a circuit, the other "
             "tests it, so give at least 4"
         )
+    known = groups_of(groups or {}, domain, ids)
     first, second = (
         KeptHeads(
             denoiser,
             sites,
             files,
             references,
-            samples=half,
+            samples=[ids[place] for place in half],
+            groups=None if known is None else known[half],
             timesteps=sorted(files.nearest(timesteps)),
             method=method,
             seed=seed,
             runtime=runtime,
         )
-        for half in (ids[: len(ids) // 2], ids[len(ids) // 2 :])
+        for half in halves(len(ids), known)
     )
     rankings: dict[str, Mapping[HeadId, float]] = {
         name: rank_heads(first, ablations, ranking=name, circuit=circuit, seed=seed)
@@ -175,6 +182,8 @@ def find_and_test(
         "least_contribution_percent": discovery.contribution,
         "discovery_samples": chosen_on.samples,
         "test_samples": tested_on.samples,
+        "discovery_units": chosen_on.units,
+        "test_units": tested_on.units,
         "timesteps": tested_on.timesteps,
     }
     on_test = base["b"].mean(axis=2)

@@ -27,6 +27,7 @@ from diffmech.interventions.replay import Passes
 from diffmech.statistics.bootstrap import bootstrap_statistic
 from diffmech.statistics.multiplicity import holm
 from diffmech.statistics.permutation import permutation_p, sign_flip_permutation
+from diffmech.statistics.units import over_units
 
 EDGE_COLUMNS = [
     "sender",
@@ -80,7 +81,7 @@ def circuit_edges(kept: KeptHeads, heads: Sequence[HeadId], *, discovery: Discov
 
 
 def _changes(kept: KeptHeads, heads: Sequence[HeadId]) -> tuple[dict[tuple[str, str, str], np.ndarray], np.ndarray]:
-    """Return by (sender, receiver, path) the change of the loss (sample,), and the clean loss (sample,)."""
+    """Return by (sender, receiver, path) the change of the loss (unit,), and the clean loss (unit,)."""
     size = kept.batch_size
     positions = list(range(len(kept.samples)))
     chunks = [positions[start : start + size] for start in positions[::size]]
@@ -108,7 +109,8 @@ def _changes(kept: KeptHeads, heads: Sequence[HeadId]) -> tuple[dict[tuple[str, 
         bases[-1].append(loss(clean).double().cpu().numpy())
     means = [{label: np.mean([part[label] for part in some], axis=0) for label in some[0]} for some in parts]
     joined = {label: np.concatenate([part[label] for part in means]) for label in means[0]}
-    return joined, np.concatenate([np.mean(base, axis=0) for base in bases])
+    units = {label: over_units(values, kept.groups) for label, values in joined.items()}
+    return units, over_units(np.concatenate([np.mean(base, axis=0) for base in bases]), kept.groups)
 
 
 def _labelled(effects: PathEffects) -> dict[tuple[str, str, str], np.ndarray]:

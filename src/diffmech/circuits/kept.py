@@ -26,13 +26,14 @@ from diffmech.interventions.reference import ReferenceStore
 from diffmech.interventions.replay import LatentFiles, Passes
 from diffmech.interventions.targets import Heads
 from diffmech.models.denoiser import Denoiser
+from diffmech.statistics.units import Groups, number_of_units, over_units
 
 
 class KeptHeads:
     """Losses of sets of kept heads on `samples` at `timesteps` of `files`; each set is run once, however often asked.
 
-    `method` is what the other heads are replaced by. Batches differ in size only as far as they must, which changes
-    the speed, not the result.
+    `method` is what the other heads are replaced by, `groups` say which of the images belong together. Batches differ
+    in size only as far as they must, which changes the speed, not the result.
     """
 
     def __init__(
@@ -47,7 +48,9 @@ class KeptHeads:
         method: str,
         seed: int,
         runtime: RuntimeConfig,
+        groups: Groups = None,
     ) -> None:
+        self.groups = groups
         self.denoiser, self.sites, self.files, self.references = denoiser, list(sites), files, references
         self.samples, self.timesteps, self.method, self.runtime = list(samples), list(timesteps), method, runtime
         self.batch_size = rows_at_once(denoiser, runtime)
@@ -63,9 +66,9 @@ class KeptHeads:
         self._known: dict[Heads, np.ndarray] = {}
 
     def losses(self, sets: Sequence[Heads], what: str = "circuits") -> np.ndarray:
-        """Return the loss (set, sample, timestep) with only the heads of each set kept; no heads, or all, are sets.
+        """Return the loss (set, unit, timestep) with only the heads of each set kept; no heads, or all, are sets.
 
-        `what` names them in the progress bar.
+        A unit is an image, or the mean over a group of them. `what` names the sets in the progress bar.
         """
         missing = list(dict.fromkeys(kept for kept in sets if kept not in self._known))
         if missing:
@@ -76,7 +79,12 @@ class KeptHeads:
             for _ in progress(self._run(missing, found), what, total=total, show=self.runtime.progress):
                 pass
             self._known |= dict(zip(missing, found, strict=True))
-        return np.stack([self._known[kept] for kept in sets])
+        return over_units(np.stack([self._known[kept] for kept in sets]), self.groups, axis=1)
+
+    @property
+    def units(self) -> int:
+        """How many units the samples are."""
+        return number_of_units(len(self.samples), self.groups)
 
     def passes(self, timestep: int) -> Passes:
         """Return the passes of all samples at `timestep`."""

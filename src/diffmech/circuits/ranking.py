@@ -15,6 +15,7 @@ from diffmech.config.circuit import CircuitConfig
 from diffmech.errors import StoreError
 from diffmech.interventions.agreement import changes_of_loss, estimate_effects
 from diffmech.interventions.stores import open_ablation
+from diffmech.statistics.units import over_units
 
 
 def rank_heads(
@@ -53,8 +54,10 @@ def rank_heads(
             seed=seed,
             runtime=kept.runtime,
         )
-    means = known.mean(["sample", "timestep"])
-    effects = dict(zip(map(str, means["head"].values), means.values.tolist(), strict=True))
+    each = known.mean("timestep").transpose("head", "sample")
+    groups = None if kept.groups is None else kept.groups[np.searchsorted(kept.samples, each["sample"].values)]
+    means = over_units(each.values, groups, axis=1).mean(axis=1)
+    effects = dict(zip(map(str, each["head"].values), means.tolist(), strict=True))
     missing = [str(head) for head in kept.heads if not np.isfinite(effects.get(str(head), np.nan))]
     if missing:
         raise StoreError(

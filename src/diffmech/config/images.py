@@ -1,10 +1,18 @@
 """`images` and `datasets`: what the pictures are and how both domains are brought to the same form."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from diffmech.config.section import Count, Probability, Section, Seed
+
+IDENTITIES = "identity_CelebA.txt"  # which images of CelebA are of one person
+GROUP = "Column that says which images belong together (person, patient, scene): the unit of all statistics."
+AUTO = "auto"  # what `match` is where a file leaves it to the source of the denoiser
+
+
+def _or_auto(schema: dict[str, Any]) -> None:
+    schema["anyOf"].append({"const": AUTO})
 
 
 class Moments(Section):
@@ -25,8 +33,17 @@ class ImagesConfig(Section):
         "resolution share one resolution limit. Null leaves them as they are.",
     )
     match: Moments | None = Field(
-        Moments(), description="Bring each data set to this mean and contrast by one gain and one offset; null = off."
+        Moments(),
+        description="Bring each data set to this mean and contrast by one gain and one offset; null = off; `auto` "
+        "(where a study says nothing) = mean -0.1 and contrast 0.4 for a denoiser of source bundled, train or "
+        "untrained, off for one from elsewhere, which must get its images as in its training.",
+        json_schema_extra=_or_auto,
     )
+
+    @field_validator("match", mode="before")
+    @classmethod
+    def _auto(cls, value: Any) -> Any:
+        return Moments() if value == AUTO else value  # a whole study has decided before, `Config`
 
     @model_validator(mode="after")
     def _resolution_fits(self) -> "ImagesConfig":
@@ -39,10 +56,24 @@ class Dataset(Section):
     """What every kind of data set has."""
 
     implementation: ClassVar[str]
-    count: Count | None = Field(None, description="Use the first `count` images; null = all there are.")
+    count: Count | None = Field(None, description="Use so many images; null = all there are.")
     on_bad_file: Literal["error", "skip"] = Field(
         "error", description="`skip` leaves unreadable files out and lists them in the report; `error` stops."
     )
+
+
+class Grouped(Dataset):
+    """A data set of which it may be known which images belong together: those of one person, patient or scene.
+
+    The group decides what the independent unit of all statistics is, and nothing about the images: it is no part of
+    what is tracked of a data set, so that another column reruns statistics and captures nothing anew.
+    """
+
+    group: str | None = Field(None, description=f"{GROUP} Null: each image is a unit of its own.")
+
+    def canonical(self) -> dict[str, Any]:
+        """Return the section without `group`."""
+        return {key: value for key, value in super().canonical().items() if key != "group"}
 
 
 class SyntheticFaces(Dataset):
@@ -51,6 +82,11 @@ class SyntheticFaces(Dataset):
     implementation: ClassVar[str] = "diffmech.data.drawn:SyntheticFacesSource"
     kind: Literal["synthetic_faces"]
     count: Count = Field(2000, description="How many faces to draw.")
+    first: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="Number of the first face. A face is made from the seed and its number, so that numbers beyond "
+        "those of a training are faces that the denoiser never saw.",
+    )
     seed: Seed = Field(0, description="Seed of the attributes and identities.")
     zoom: Annotated[float, Field(ge=0.5, le=3)] = Field(
         1.0, description="1 shows head, hat and shoulders; 1.5 is a tight crop from forehead to chin."
@@ -59,21 +95,36 @@ class SyntheticFaces(Dataset):
         {}, description="Attributes held at one value in [0, 1], e.g. {glasses: 1}."
     )
 
+    def canonical(self) -> dict[str, Any]:
+        """Return the section as rules track it: a set that starts at 0 is told as before there was such a key."""
+        return {key: value for key, value in super().canonical().items() if key != "first" or value}
+
 
 class LfwSubset(Dataset):
-    """The 100 real face crops (25 x 25, grey, from LFW) that ship inside scikit-image."""
+    """The 100 real face crops (25 x 25, grey, from LFW) that ship inside scikit-image, in its order, which carries
+    nothing: they were selected from LFW at random."""
 
     implementation: ClassVar[str] = "diffmech.data.bundled:LfwSubsetSource"
     kind: Literal["lfw_subset"]
     count: Annotated[int, Field(ge=1, le=100)] = Field(100, description="How many of the 100 faces to use.")
 
 
-class ImageFolder(Dataset):
+class NamedImages(Grouped):
+    """What every kind of data set has whose images were collected, and so may be sorted by something."""
+
+    seed: Seed = Field(
+        0,
+        description="Seed of the draw: images are put in the order of a hash of (seed, their own name) and the first "
+        "`count` are taken, so that how a set is sorted decides nothing, and one that grows keeps nearly all.",
+    )
+
+
+class ImageFolder(NamedImages):
     """Any folder of images (jpg, png, bmp, webp, tif, npy), with an optional table of labels and folder of masks."""
 
     implementation: ClassVar[str] = "diffmech.data.folder:ImageFolderSource"
     kind: Literal["image_folder"]
-    path: str = Field(description="Folder of the images, searched recursively in sorted order.")
+    path: str = Field(description="Folder of the images, searched recursively.")
     labels: str | None = Field(
         None,
         description="CSV whose first column is the file name (relative to `path`) and whose other columns are numeric "
@@ -87,9 +138,18 @@ class ImageFolder(Dataset):
     crop: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="Central square that is kept, as a fraction of the shorter side."
     )
+    group: str | None = Field(
+        None, description=f"{GROUP} A column of `labels`, of any text. Null: each image is a unit of its own."
+    )
+
+    @model_validator(mode="after")
+    def _group_has_a_table(self) -> "ImageFolder":
+        if self.group is not None and self.labels is None:
+            raise ValueError(f"group: {self.group!r} is a column of the table `labels`, which is null; give that table")
+        return self
 
 
-class CelebA(Dataset):
+class CelebA(NamedImages):
     """CelebA in its own layout: img_align_celeba/ and list_attr_celeba.txt under `path`."""
 
     implementation: ClassVar[str] = "diffmech.data.celeba:CelebASource"
@@ -101,9 +161,14 @@ class CelebA(Dataset):
     attributes: list[str] | None = Field(
         None, description="CelebA attributes to keep, e.g. [Eyeglasses, Smiling]; null = all forty."
     )
+    group: Literal["identity"] | None = Field(
+        None,
+        description=f"`identity`: images of one person, by {IDENTITIES} under `path`, are one unit of all statistics. "
+        "Null: each image is a unit of its own.",
+    )
 
 
-class HuggingFace(Dataset):
+class HuggingFace(NamedImages):
     """A data set of the `datasets` library: a hub name, or a local folder written by `save_to_disk`."""
 
     implementation: ClassVar[str] = "diffmech.data.hub:HuggingFaceSource"

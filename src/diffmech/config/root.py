@@ -1,6 +1,7 @@
 """The whole study, and the checks that need more than one section."""
 
 import math
+from typing import Any
 
 from pydantic import Field, model_validator
 
@@ -13,12 +14,16 @@ from diffmech.config.analysis import (
     RuntimeConfig,
 )
 from diffmech.config.circuit import CircuitConfig, DiscoveryConfig
-from diffmech.config.images import AnyDataset, ImagesConfig
+from diffmech.config.images import AUTO, AnyDataset, ImagesConfig, Moments
 from diffmech.config.models import DenoiserConfig, RecognitionConfig, SamplingConfig
 from diffmech.config.patching import PatchingConfig, Windows, attribute_of, check_windows
 from diffmech.config.resampling import ResamplingConfig
 from diffmech.config.section import Section
-from diffmech.config.study import CaptureConfig, LatentsConfig, StudyConfig, UntrainedConfig
+from diffmech.config.study import CaptureConfig, LatentsConfig, StudyConfig, ToldConfig, UntrainedConfig
+from diffmech.statistics.halves import FEWEST, finding
+
+# Sources of denoisers that the workflow, or whoever bundled them, trained on matched images, or that no image trained.
+MATCHED_SOURCES = ("bundled", "train", "untrained")
 
 
 class Config(Section):
@@ -33,6 +38,7 @@ class Config(Section):
     latents: LatentsConfig = Field(LatentsConfig(), description="The noised images.")
     capture: CaptureConfig = Field(CaptureConfig(), description="Which passes are observed.")
     untrained: UntrainedConfig = Field(UntrainedConfig(), description="The untrained null.")
+    told: ToldConfig = Field(ToldConfig(), description="Images told to be of either domain, and nothing.")
     entropy: EntropyConfig = Field(EntropyConfig(), description="Attention entropy and divergence.")
     mechanisms: MechanismsConfig = Field(MechanismsConfig(), description="Features, clusters and labels of heads.")
     ablation: AblationConfig = Field(AblationConfig(), description="Ablations and their controls.")
@@ -43,6 +49,20 @@ class Config(Section):
     complexity: ComplexityConfig = Field(ComplexityConfig(), description="Circuit complexity.")
     report: ReportConfig = Field(ReportConfig(), description="The page at the end.")
     runtime: RuntimeConfig = Field(RuntimeConfig(), description="Performance only; never recomputes anything.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _match_as_in_training(cls, raw: Any) -> Any:
+        """Decide on `images.match: auto`: a denoiser from elsewhere gets its images unshifted."""
+        images = raw.get("images", {}) if isinstance(raw, dict) else None
+        if not isinstance(images, dict) or images.get("match", AUTO) != AUTO:
+            return raw
+        try:
+            source = raw["models"][raw["study"]["model"]]["source"]
+        except (KeyError, TypeError):
+            return raw  # the mistake is told below
+        match = Moments().canonical() if source in MATCHED_SOURCES else None
+        return {**raw, "images": {**images, "match": match}}
 
     @model_validator(mode="after")
     def _names_exist(self) -> "Config":
@@ -75,6 +95,22 @@ class Config(Section):
                         f"models.{self.study.model}.training.domain_shares: {domain!r} is not a domain of the study, "
                         f"which has {sorted(self.study.domains)}"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _unseen_on_record(self) -> "Config":
+        if self.capture.images == "unseen":
+            name, model = self.study.model, self.model
+            if model.source not in ("train", "bundled", "diffusers"):
+                raise ValueError(
+                    f"capture.images: 'unseen' needs a record of what models.{name} was trained on, and of source "
+                    f"{model.source} there is none; give all"
+                )
+            if model.source == "train" and model.training.holdout == 0:
+                raise ValueError(
+                    f"capture.images: 'unseen' needs images that were kept out of training, but "
+                    f"models.{name}.training.holdout is 0; give it 2 or more, or give all"
+                )
         return self
 
     @model_validator(mode="after")
@@ -115,6 +151,7 @@ class Config(Section):
                 f"untrained.samples: {self.untrained.samples} is above capture.samples {self.capture.samples} "
                 f"or capture.shard_size {self.capture.shard_size}"
             )
+        self._check_halves()
         return self
 
     @model_validator(mode="after")
@@ -204,6 +241,23 @@ class Config(Section):
                 "ablation.reference_samples or the samples of ablation, discovery, circuit or patching"
             )
 
+    def _check_halves(self) -> None:
+        """Raise ValueError unless there are images on which clusters are found, apart from those that test them."""
+        left = sum(finding(range(self.capture.samples), self.tested_samples))
+        if left < FEWEST:
+            raise ValueError(
+                f"capture.samples: {self.capture.samples} leave {left} images on which clusters of heads are found, "
+                f"beside the first {self.tested_samples} on which they are tested (studied, of reference, or seen by "
+                f"untrained copies); give at least {self.tested_samples + FEWEST}, or lower "
+                "ablation.reference_samples, ablation.first_reference, untrained.samples or the samples of ablation, "
+                "discovery, circuit or patching"
+            )
+
+    @property
+    def tested_samples(self) -> int:
+        """How many first images of each domain find no clusters: those studied, of reference, or seen by the twins."""
+        return max(self.reference_ids[-1] + 1, self.untrained.samples)
+
     @property
     def studied_samples(self) -> int:
         """How many first images of each domain are ablated, attributed, patched or used to find and test a circuit."""
@@ -232,6 +286,15 @@ class Config(Section):
         return sorted(self.ablation.timesteps or self.capture.timesteps)
 
     @property
+    def keeps_telling_apart(self) -> bool:
+        """Whether every image is also observed when told to be of either domain, and nothing.
+
+        Not known of a denoiser that was not made here until it is loaded: it may read no condition.
+        """
+        # On a sampling trajectory the noised image itself depends on what was told.
+        return self.latents.condition == "full" and self.latents.kind == "noised" and self.model.source != "planted"
+
+    @property
     def circuit_method(self) -> str:
         """What replaces a head's output in attribution patching."""
         return self.circuit.method or self.ablation.methods[0]
@@ -249,9 +312,12 @@ class Config(Section):
     @property
     def discovery_timesteps(self) -> list[int]:
         """The timesteps at which a circuit is sought."""
-        known = self.ablation_timesteps
-        count = min(self.discovery.timesteps or len(known), len(known))
-        return [known[(2 * place + 1) * len(known) // (2 * count)] for place in range(count)]
+        return _spread(self.ablation_timesteps, self.discovery.timesteps)
+
+    @property
+    def told_timesteps(self) -> list[int]:
+        """The timesteps at which images are told something else than what they are."""
+        return _spread(sorted(self.capture.timesteps), self.told.timesteps)
 
     @property
     def patching_timesteps(self) -> list[int]:
@@ -271,3 +337,9 @@ class Config(Section):
     def patching_windows(self) -> Windows:
         """The windows of timesteps of activation patching."""
         return self.patching.windows or self.ablation.windows
+
+
+def _spread(timesteps: list[int], count: int | None) -> list[int]:
+    """Return `count` of the timesteps, spread evenly, or all."""
+    count = min(count or len(timesteps), len(timesteps))
+    return [timesteps[(2 * place + 1) * len(timesteps) // (2 * count)] for place in range(count)]

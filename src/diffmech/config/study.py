@@ -8,6 +8,7 @@ from diffmech.config.section import Count, Section, Seed
 
 LABELLED = "synthetic"  # the domain whose attributes are known; the last one where no domain has this name
 DEFAULT_DOMAINS = ("real", "synthetic")  # those of config.yaml
+NOTHING = "nothing"  # what an image is told that is not said to be of any domain
 _NAMES_OR_NULL = {"type": "object", "additionalProperties": {"anyOf": [{"type": "string"}, {"type": "null"}]}}
 
 
@@ -39,6 +40,8 @@ class StudyConfig(Section):
                 else "example: {real: lfw_subset, synthetic: synthetic_faces}"
             )
             raise ValueError(f"needs exactly two domains with two different data sets, found {dict(domains)}; {remedy}")
+        if NOTHING in domains:
+            raise ValueError(f"no domain can be named {NOTHING!r}, which is what an image is told of no domain")
         return domains
 
 
@@ -84,7 +87,16 @@ class CaptureConfig(Section):
         [20, 120, 220, 320, 420, 520, 620, 720, 820, 920],
         description="Timesteps of the scheduler, 0 = clean image.",
     )
-    samples: Count = Field(100, description="Images per domain (fewer where the data set has fewer).")
+    samples: Count = Field(
+        100,
+        description="Images per domain (fewer where the data set has fewer). Clusters of heads are found on those that "
+        "nothing else studies: half of them, or what is left; at least 2.",
+    )
+    images: Literal["all", "unseen"] = Field(
+        "all",
+        description="`unseen`: only images that were kept out of the training of the denoiser, which must be on record "
+        "(source train, bundled, or a directory that was trained here); too few of them are an error.",
+    )
     shard_size: Count = Field(200, description="Images per job: sample ids 0..n-1, n..2n-1, ...")
     block_span: Count = Field(500, description="Timesteps t with the same t // block_span share a job.")
     keep_maps: Annotated[int, Field(ge=0)] = Field(
@@ -122,3 +134,18 @@ class UntrainedConfig(Section):
         19, description="Random initialisations; 19 allow p = 0.05 by rank, 99 allow p = 0.01."
     )
     samples: Count = Field(16, description="Images per domain on which they are observed.")
+
+
+class ToldConfig(Section):
+    """Passes in which every image is told that it is of the first domain, of the second, and nothing.
+
+    They keep apart what the image causes and what it was told causes. Statistics only; none where the denoiser reads
+    no condition, or `latents.condition` is null.
+    """
+
+    samples: Count = Field(40, description="Images per domain (fewer where capture.samples is less).")
+    timesteps: Count | None = Field(
+        None, description="How many of capture.timesteps, spread evenly; null = all of them."
+    )
+    untrained_samples: Count = Field(10, description="Images per domain on which untrained twins are told nothing.")
+    untrained_told: Count = Field(3, description="Images per domain on which untrained twins are told a domain.")

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from diffmech.config.images import CelebA, ImagesConfig
+from diffmech.data.draw import drawn_order
 from diffmech.data.folder import find_images
-from diffmech.data.preparation import prepare_image, read_image
+from diffmech.data.preparation import kept_area, prepare_image, read_image
 from diffmech.data.source import BadFile, Sample
 from diffmech.errors import ConfigError, DataError
 
@@ -56,10 +57,11 @@ class CelebASource:
         self.part_names: tuple[str, ...] = ()
         self._values = values[:, [names.index(name) for name in kept]]
         files = find_images(self.folder)
-        used = files[: config.count] if config.on_bad_file == "error" else files
+        drawn = drawn_order(files, config.seed)
+        used = drawn[: config.count] if config.on_bad_file == "error" else drawn
         self._files = [file for file in used if file in rows]
         self._rows = rows
-        self.misfits = tuple(BadFile(file, f"has no row in {table}") for file in used if file not in rows)
+        self.misfits = tuple(BadFile(file, f"has no row in {table}") for file in sorted(used) if file not in rows)
         if len(files) < len(rows):
             logger.warning("%s: %d of the %d images in %s are there", self.folder, len(files), len(rows), table.name)
 
@@ -72,11 +74,13 @@ class CelebASource:
 
     def _sample(self, file: str) -> Sample | BadFile:
         try:
-            image = prepare_image(read_image(self.folder / file), self._images, self._crop)
+            pixels = read_image(self.folder / file)
         except DataError as error:
             return BadFile(file, str(error))
+        image = prepare_image(pixels, self._images, self._crop)
         values = self._values[self._rows[file]].astype(np.float32)
-        return Sample(file, image, values, np.empty((0, self._images.size, self._images.size), dtype=np.uint8))
+        masks = np.empty((0, self._images.size, self._images.size), dtype=np.uint8)
+        return Sample(file, image, values, masks, kept_area(pixels, self._crop))
 
 
 def read_attributes(table: Path) -> tuple[tuple[str, ...], dict[str, int], np.ndarray]:

@@ -53,11 +53,16 @@ def compare_domains(stores: Mapping[str, Path], output: Path, *, samples: int | 
 
 
 def describe(images: ImageSet, *, samples: int | None = None) -> dict[str, Any]:
-    """Return the description of one domain: counts, moments, power before and after matching, attribute rates."""
+    """Return the description of one domain: counts, moments, power before and after matching, attribute rates.
+
+    `cropped`: how many of the measured images lost pixels when they were cut to squares; `cut_area`: the share of its
+    pixels that such an image lost, on average.
+    """
     ids = images.ids[:samples]
     attrs = images.attrs
     frequency, power = power_spectrum(images.images(part) for part in _batches(ids))
     _, power_before = power_spectrum(images.raw_images(part) / 127.5 - 1 for part in _batches(ids))
+    lost = 1 - images.kept_area[: len(ids)]
     values = images.attribute_values(ids)
     known = np.isfinite(values).sum(axis=0)
     sums = np.nansum(values, axis=0)
@@ -67,6 +72,8 @@ def describe(images: ImageSet, *, samples: int | None = None) -> dict[str, Any]:
         "count": len(images),
         "measured": len(ids),
         "skipped": attrs["skipped"],
+        "cropped": int((lost > 0).sum()),
+        "cut_area": float(lost[lost > 0].mean()) if (lost > 0).any() else 0.0,
         "before": attrs["moments_before"],
         "after": attrs["moments_after"],
         "gain": images.gain,

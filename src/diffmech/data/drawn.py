@@ -27,13 +27,14 @@ class SyntheticFacesSource:
         return self._config.count
 
     def read(self, indices: Sequence[int]) -> list[Sample | BadFile]:
-        """Draw the faces of `indices`; a face depends on the seed and its index only."""
+        """Draw the faces of `indices`; a face depends on the seed and its number, `first` + index, only."""
         config = self._config
-        table = sample_attributes(indices, config.seed, config.fixed)[list(self.attribute_names)]
+        numbers = [config.first + index for index in indices]
+        table = sample_attributes(numbers, config.seed, config.fixed)[list(self.attribute_names)]
         faces = draw_faces(table, config.seed, self._images.size, config.zoom)
         masks = np.rint(faces.masks * 255).astype(np.uint8)
         values = table.to_numpy(dtype=np.float32)
         return [
-            Sample(f"face_{index:06d}", prepare_image(faces.images[row], self._images), values[row], masks[row])
-            for row, index in enumerate(indices)
+            Sample(f"face_{number:06d}", prepare_image(faces.images[row], self._images), values[row], masks[row])
+            for row, number in enumerate(numbers)
         ]

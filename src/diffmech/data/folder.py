@@ -1,7 +1,8 @@
 """A folder of images, with an optional table of labels and an optional folder of masks. Ours.
 
-Images are found recursively and sorted by their path relative to the folder. Hidden files, and whatever lies in the
-folder of the masks, are no images. A mask belongs to the image with the same relative path, whatever their suffixes.
+Images are found recursively and drawn by a seed and their path relative to the folder. Hidden files, and whatever lies
+in the folder of the masks, are no images. A mask belongs to the image with the same relative path, whatever their
+suffixes.
 """
 
 import csv
@@ -12,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from diffmech.config.images import ImageFolder, ImagesConfig
-from diffmech.data.preparation import BLACK, SUFFIXES, prepare_image, prepare_mask, read_image
+from diffmech.data.draw import drawn_order
+from diffmech.data.preparation import BLACK, SUFFIXES, kept_area, prepare_image, prepare_mask, read_image
 from diffmech.data.source import BadFile, Sample, attribute_row
 from diffmech.errors import DataError
 
@@ -32,13 +34,14 @@ class ImageFolderSource:
         mask_folder = Path(config.masks).expanduser() if config.masks else None
         files = find_images(self.folder, without=mask_folder)
         # where nothing may be bad, only the images that are used have to be good
-        used = files[: config.count] if config.on_bad_file == "error" else files
+        drawn = drawn_order(files, config.seed)
+        used = drawn[: config.count] if config.on_bad_file == "error" else drawn
         misfits: dict[str, BadFile] = {}
         self.attribute_names: tuple[str, ...] = ()
         self._labels: dict[str, np.ndarray] = {}
         if config.labels:
             table = Path(config.labels).expanduser()
-            self.attribute_names, self._labels = read_labels(table)
+            self.attribute_names, self._labels = read_labels(table, without=config.group)
             present = set(files)
             for file in self._labels:
                 if file not in present:
@@ -74,6 +77,7 @@ class ImageFolderSource:
             prepare_image(pixels, self._images, self._crop),
             self._labels.get(file, np.empty(0, dtype=np.float32)),
             np.stack(masks) if masks else np.empty((0, size, size), dtype=np.uint8),
+            kept_area(pixels, self._crop),
         )
 
     def _mask(self, part: str, file: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -108,13 +112,29 @@ def find_images(folder: Path, *, without: Path | None = None) -> list[str]:
     return files
 
 
-def read_labels(table: Path) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
+def read_labels(table: Path, *, without: str | None = None) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
     """Return the attribute names of a CSV and, per file of its first column, float32 values `(attribute,)`.
 
-    An empty cell is an unknown value. Raises DataError for a table that is missing, not UTF-8, without attributes, with
-    rows of a wrong length, a file named twice, or a value that is no number in [0, 1].
+    The column `without`, where there is one, is no attribute. An empty cell is an unknown value. Raises DataError as
+    `read_table` does, and for a value that is no number in [0, 1].
     """
-    labels: dict[str, np.ndarray] = {}
+    columns, rows = read_table(table)
+    kept = [place for place, name in enumerate(columns) if name != without]
+    names = tuple(columns[place] for place in kept)
+    labels = {
+        file: attribute_row(names, [cells[place] for place in kept], f"{table}: line {line} ({file})")
+        for file, (line, cells) in rows.items()
+    }
+    return names, labels
+
+
+def read_table(table: Path) -> tuple[tuple[str, ...], dict[str, tuple[int, list[str]]]]:
+    """Return the columns of a CSV after the first and, per file of the first, its line number and its cells.
+
+    Raises DataError for a table that is missing, not UTF-8, without a second column, with rows of a wrong length, or
+    with a file named twice.
+    """
+    found: dict[str, tuple[int, list[str]]] = {}
     try:
         with table.open(newline="", encoding="utf-8-sig") as stream:
             rows = csv.reader(stream)
@@ -133,16 +153,16 @@ def read_labels(table: Path) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
                         f"{where} has {len(row)} cells but the first line has {len(names) + 1}; mend the line"
                     )
                 file = Path(row[0].strip()).as_posix()
-                if file in labels:
+                if file in found:
                     raise DataError(f"{where} names {file} a second time; keep one row per image")
-                labels[file] = attribute_row(names, row[1:], f"{where} ({file})")
+                found[file] = rows.line_num, row[1:]
     except OSError as error:
         raise DataError(
             f"{table}: cannot be read ({error.strerror}); set `labels` to a CSV file, or to null"
         ) from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{table}: is not a CSV in UTF-8 ({error}); save it as CSV in UTF-8") from error
-    return names, labels
+    return names, found
 
 
 def find_masks(folder: Path) -> dict[str, dict[str, Path]]:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffmech.config.images import HuggingFace, ImagesConfig
-from diffmech.data.preparation import check_pixels, decode_image, prepare_image, read_image
+from diffmech.data.draw import drawn_order
+from diffmech.data.preparation import check_pixels, decode_image, kept_area, prepare_image, read_image
 from diffmech.data.source import BadFile, Sample, attribute_row
 from diffmech.errors import DataError
 
@@ -24,7 +25,7 @@ HUB_TIMEOUT = 10.0  # seconds until the hub counts as not reachable; the library
 
 
 class HuggingFaceSource:
-    """One split with an image column and numeric columns as attributes.
+    """One split with an image column and numeric columns as attributes; its rows are drawn by their number.
 
     Raises DataError if `datasets` is not installed, the hub cannot be reached, or split or columns do not exist.
     """
@@ -34,7 +35,7 @@ class HuggingFaceSource:
             raise DataError("kind huggingface needs the package datasets; run: pip install 'diffmech[huggingface]'")
         import datasets
 
-        table = _load(config)
+        table = load_table(config)
         for column in [config.image_column, *config.attributes]:
             if column not in table.column_names:
                 near = get_close_matches(column, table.column_names, n=1, cutoff=0.0)[0]
@@ -43,6 +44,8 @@ class HuggingFaceSource:
         if isinstance(table.features[config.image_column], datasets.Image):
             table = table.cast_column(config.image_column, datasets.Image(decode=False))
         self._table = table.select_columns([config.image_column, *config.attributes])
+        # Rows have no name but their number: to read all images for one of their content would take the whole set.
+        self._rows = [int(row) for row in drawn_order(map(str, range(len(table))), config.seed)]
         self._config = config
         self._images = images
         self.location = f"{config.name}:{config.split}"
@@ -51,11 +54,11 @@ class HuggingFaceSource:
         self.misfits: tuple[BadFile, ...] = ()
 
     def __len__(self) -> int:
-        return len(self._table)
+        return len(self._rows)
 
     def read(self, indices: Sequence[int]) -> list[Sample | BadFile]:
         """Decode and prepare the rows of `indices`. Raises DataError for an attribute that is no number in [0, 1]."""
-        return [self._sample(int(index)) for index in indices]
+        return [self._sample(self._rows[index]) for index in indices]
 
     def _sample(self, index: int) -> Sample | BadFile:
         config, size = self._config, self._images.size
@@ -68,10 +71,12 @@ class HuggingFaceSource:
             self.attribute_names, [row[name] for name in self.attribute_names], f"{self.location}: {file}"
         )
         try:
-            image = prepare_image(_pixels(cell), self._images, config.crop)
+            pixels = _pixels(cell)
         except DataError as error:
             return BadFile(file, str(error))
-        return Sample(file, image, values, np.empty((0, size, size), dtype=np.uint8))
+        image = prepare_image(pixels, self._images, config.crop)
+        masks = np.empty((0, size, size), dtype=np.uint8)
+        return Sample(file, image, values, masks, kept_area(pixels, config.crop))
 
 
 def _pixels(cell: Any) -> np.ndarray:
@@ -91,7 +96,8 @@ def _pixels(cell: Any) -> np.ndarray:
     return check_pixels(array)
 
 
-def _load(config: HuggingFace) -> "datasets.Dataset":
+def load_table(config: HuggingFace) -> "datasets.Dataset":
+    """Return the split that `config` names. Raises DataError where it cannot be loaded."""
     import datasets
 
     folder = Path(config.name).expanduser()

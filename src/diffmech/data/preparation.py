@@ -112,9 +112,19 @@ def prepare_mask(pixels: np.ndarray, size: int, crop: float = 1.0) -> np.ndarray
 def central_square(pixels: np.ndarray, crop: float) -> np.ndarray:
     """Return the central square whose side is `crop` times the shorter side of `(y, x, channel)`."""
     height, width = pixels.shape[:2]
-    side = max(1, round(crop * min(height, width)))
+    side = _side(pixels, crop)
     top, left = (height - side) // 2, (width - side) // 2
     return pixels[top : top + side, left : left + side]
+
+
+def kept_area(pixels: np.ndarray, crop: float) -> float:
+    """Return the share of the pixels of `(y, x, channel)` that `central_square` keeps: 1 of a square one uncropped."""
+    height, width = pixels.shape[:2]
+    return _side(pixels, crop) ** 2 / (height * width)
+
+
+def _side(pixels: np.ndarray, crop: float) -> int:
+    return max(1, round(crop * min(pixels.shape[:2])))
 
 
 def _pixels(image: Image.Image, background: float) -> np.ndarray:

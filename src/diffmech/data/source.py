@@ -22,13 +22,15 @@ class Sample:
     """One image in the form in which it is studied.
 
     `image` is uint8 `(channel, y, x)`; `attributes` is float32 `(attribute,)` in [0, 1], NaN where unknown; `masks` is
-    uint8 `(part, y, x)`, 255 where the part covers the whole pixel.
+    uint8 `(part, y, x)`, 255 where the part covers the whole pixel; `kept_area` is the share of the source's pixels
+    that was kept when it was cut to a square.
     """
 
     file: str
     image: np.ndarray
     attributes: np.ndarray
     masks: np.ndarray
+    kept_area: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -45,9 +45,9 @@ def prepare_dataset(
     """Write the data set `name` to the store `output`; `generated` holds the images of a data set of prompts.
 
     Variables: `image` (sample, channel, y, x) uint8, `attribute_value` (sample, attribute) float32, `mask` (sample,
-    part, y, x) uint8; coordinates sample, file, attribute, part. Memory does not grow with the number of images. Raises
-    DataError, and writes nothing, for fewer than two good images and, unless `on_bad_file: skip`, for a bad file or
-    fewer images than `count`.
+    part, y, x) uint8, `kept_area` (sample,) float32; coordinates sample, file, attribute, part. Memory does not grow
+    with the number of images. Raises DataError, and writes nothing, for fewer than two good images and, unless
+    `on_bad_file: skip`, for a bad file or fewer images than `count`.
     """
     source = open_source(config, images, generated)
     skipped = list(source.misfits)
@@ -57,7 +57,7 @@ def prepare_dataset(
     with building_store(output) as directory:
         group = zarr.create_group(directory, zarr_format=3)
         arrays = _create_arrays(group, source, images, config.count)
-        files, bad = _write_samples(source, config, arrays, name, runtime)
+        files, kept, bad = _write_samples(source, config, arrays, name, runtime)
         skipped += bad
         if len(files) < MINIMUM:
             first = f", for example {skipped[0].file}: {skipped[0].reason}" if skipped else ""
@@ -69,6 +69,7 @@ def prepare_dataset(
             array.resize((len(files), *array.shape[1:]))
         _write_coordinate(group, "sample", np.arange(len(files)))
         _write_coordinate(group, "file", files, dimension="sample")
+        _write_coordinate(group, "kept_area", np.array(kept, dtype=np.float32), dimension="sample")
         _write_coordinate(group, "attribute", list(source.attribute_names))
         _write_coordinate(group, "part", list(source.part_names))
         image = arrays["image"]
@@ -126,12 +127,16 @@ class ImageSet:
         """The source name of each sample."""
         return tuple(str(name) for name in self._data["file"].values)
 
+    @cached_property
+    def kept_area(self) -> np.ndarray:
+        """The share of each source image's pixels that was kept when it was cut to a square, `(sample,)`."""
+        if "kept_area" not in self._data:
+            raise StoreError(f"{self.path}: does not say what was cut off its images; prepare the data set anew")
+        return np.asarray(self._data["kept_area"].values)
+
     def images(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return float32 images `(sample, channel, y, x)` in [-1, 1], matched in mean and contrast."""
-        pixels = self.raw_images(ids).astype(np.float32)
-        pixels *= np.float32(self.gain / 127.5)
-        pixels += np.float32(self.offset - self.gain)
-        return np.clip(pixels, -1, 1, out=pixels)
+        return matched(self.raw_images(ids), self.gain, self.offset)
 
     def raw_images(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return uint8 images `(sample, channel, y, x)` as prepared, before matching."""
@@ -173,6 +178,14 @@ class ImageSet:
         return loaded
 
 
+def matched(raw: np.ndarray, gain: float, offset: float) -> np.ndarray:
+    """Return uint8 images on the scale [-1, 1] in float32, by one gain and one offset, clipped."""
+    pixels = raw.astype(np.float32)
+    pixels *= np.float32(gain / 127.5)
+    pixels += np.float32(offset - gain)
+    return np.clip(pixels, -1, 1, out=pixels)
+
+
 def _create_arrays(
     group: zarr.Group, source: ImageSource, images: ImagesConfig, count: int | None
 ) -> dict[str, zarr.Array]:
@@ -201,11 +214,12 @@ def _create_arrays(
 
 def _write_samples(
     source: ImageSource, config: AnyDataset, arrays: dict[str, zarr.Array], name: str, runtime: RuntimeConfig
-) -> tuple[list[str], list[BadFile]]:
-    """Write the first good samples up to `count`; return their files and what was left out."""
+) -> tuple[list[str], list[float], list[BadFile]]:
+    """Write the first good samples up to `count`; return their files, the kept share of each, what was left out."""
     wanted = min(len(source), config.count or len(source))
     rows = arrays["image"].chunks[0]
     files: list[str] = []
+    kept: list[float] = []
     skipped: list[BadFile] = []
     waiting: list[Sample] = []
 
@@ -227,6 +241,7 @@ def _write_samples(
             skipped.append(item)
             continue
         files.append(item.file)
+        kept.append(item.kept_area)
         waiting.append(item)
         if len(waiting) == rows:
             flush()
@@ -234,7 +249,7 @@ def _write_samples(
             break
     if waiting:
         flush()
-    return files, skipped
+    return files, kept, skipped
 
 
 def _read_all(source: ImageSource, threads: int) -> Iterator[Sample | BadFile]:
@@ -288,11 +303,18 @@ def _attributes(
         "kind": config.kind,
         "gain": matching.gain,
         "offset": matching.offset,
+        **recorded_moments(matching),
+        "skipped": json.dumps([{"file": bad.file, "reason": bad.reason} for bad in skipped]),
+        "provenance": provenance(dataset=config.canonical(), images=images.canonical()),
+    }
+
+
+def recorded_moments(matching: Matching) -> dict[str, Any]:
+    """Return the attributes of a store that say what matching did to its images."""
+    return {
         "moments_before": _moments(matching.before),
         "moments_after": _moments(matching.after),
         "clipped_share": matching.after.clipped_share,
-        "skipped": json.dumps([{"file": bad.file, "reason": bad.reason} for bad in skipped]),
-        "provenance": provenance(dataset=config.canonical(), images=images.canonical()),
     }
 
 

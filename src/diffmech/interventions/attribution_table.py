@@ -1,7 +1,8 @@
 """The table of attribution patching: estimated effects of every head per domain and timestep, with intervals.
 
 An estimate is a change of the denoising loss, as is the exact effect beside it, which comes from the ablation of heads
-on the images that were ablated. Intervals are studentised bootstraps over images.
+on the images that were ablated. Intervals are studentised bootstraps over images, or over groups of them where it is
+known which belong together; correlations with exact effects are over images.
 """
 
 import math
@@ -15,11 +16,12 @@ import xarray as xr
 from diffmech.artifacts import write_csv, write_json
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.circuit import CircuitConfig
+from diffmech.data.groups import GroupTables, groups_of
 from diffmech.interventions.agreement import agreement, attribution_patching, changes_of_loss
 from diffmech.interventions.measures import DENOISING_LOSS, OUTPUT_SHIFT
 from diffmech.interventions.reference import open_reference, tapped_sites
 from diffmech.interventions.replay import open_latent_files
-from diffmech.interventions.stores import open_ablation
+from diffmech.interventions.stores import in_units, open_ablation, with_units
 from diffmech.models.load import load_denoiser
 from diffmech.statistics.bootstrap import bootstrap_mean
 
@@ -40,12 +42,14 @@ def attribution_table(
     timesteps: Sequence[int],
     seed: int,
     runtime: RuntimeConfig,
+    groups: GroupTables | None = None,
 ) -> None:
     """Write the estimates of every head as a table, and as JSON their correlations with exact ablation.
 
     `latents` and `ablations` (of the group heads) are stores by domain. Variants are `gradient`, and `integrated` where
     `circuit.steps` asks for it; on a sampling trajectory the gradient is 0 and there is only the latter. Rows are
-    sorted by domain, variant, head and timestep. Raises StoreError or ConfigError, as its parts do.
+    sorted by domain, variant, head and timestep. `groups` say which images belong together. Raises StoreError or
+    ConfigError, as its parts do.
     """
     denoiser, references = load_denoiser(Path(model_json), device=runtime.device), open_reference(reference)
     tables: list[pd.DataFrame] = []
@@ -70,7 +74,10 @@ def attribution_table(
                 seed=seed,
                 runtime=runtime,
             )
-            table = _table(effects, draws=circuit.draws, confidence=circuit.confidence, seed=seed)
+            units = groups_of(groups or {}, domain, effects["sample"].values)
+            table = _table(
+                in_units(with_units(effects, units)), draws=circuit.draws, confidence=circuit.confidence, seed=seed
+            )
             measure = OUTPUT_SHIFT if files.on_trajectory else DENOISING_LOSS
             tables.append(table.assign(domain=domain, variant=variant, measure=measure)[COLUMNS])
             coefficients = agreement(effects["estimate"].values, effects["exact"].values)

@@ -34,11 +34,12 @@ from scipy.special import ndtri
 
 from diffmech.artifacts import write_csv
 from diffmech.config.analysis import AblationConfig
+from diffmech.data.groups import GroupTables, groups_of
 from diffmech.errors import StoreError
 from diffmech.interventions.choices import Choices, sums_over_choices
 from diffmech.interventions.decisions import NOT_REMOVED, decide
 from diffmech.interventions.measures import DENOISING_LOSS
-from diffmech.interventions.stores import open_ablation, ran_on, texts
+from diffmech.interventions.stores import in_units, open_ablation, ran_on, texts, with_units
 from diffmech.interventions.yardsticks import BALANCE, against_others, balance, control_summary, matched_within
 from diffmech.statistics.bootstrap import bootstrap_mean, bootstrap_statistic
 from diffmech.statistics.multiplicity import holm
@@ -79,15 +80,17 @@ def ablation_effects(
     *,
     ablation: AblationConfig,
     seed: int,
+    groups: GroupTables | None = None,
 ) -> None:
     """Write the table of effects from the ablation stores of each domain and group (all shards and blocks).
 
     An effect is the change of the denoising loss, or, on a sampling trajectory, the output shift: `measure` says which.
 
-    Rows are sorted by domain, group, target, method and timestep, "all" first. Raises StoreError where a store is
-    missing or where they do not belong together.
+    Rows are sorted by domain, group, target, method and timestep, "all" first. `groups` are the tables of groups of
+    images of those domains that have any: their units are then what is resampled, and n their number. Raises StoreError
+    where a store is missing or where they do not belong together.
     """
-    opened = open_groups(stores)
+    opened = open_groups(stores, groups)
     tables = [
         effects_of_group(domains, group, ablation=ablation, seed=seed, heads=opened.get("heads"))
         for group, domains in opened.items()
@@ -95,11 +98,21 @@ def ablation_effects(
     write_csv(output_csv, in_order(tables, COLUMNS))
 
 
-def open_groups(stores: Mapping[str, Mapping[str, Sequence[Path | str]]]) -> dict[str, dict[str, xr.Dataset]]:
-    """Return the ablations of each group and domain from the stores of each domain and group, both sorted."""
+def open_groups(
+    stores: Mapping[str, Mapping[str, Sequence[Path | str]]], tables: GroupTables | None = None
+) -> dict[str, dict[str, xr.Dataset]]:
+    """Return the ablations of each group of heads and domain from the stores of each domain and group, both sorted.
+
+    `tables` say which images belong together; images are marked with their unit.
+    """
+
+    def opened(domain: str, paths: Sequence[Path | str]) -> xr.Dataset:
+        data = open_ablation(paths)
+        return with_units(data, groups_of(tables or {}, domain, data["sample"].values))
+
     groups = sorted({group for of_domain in stores.values() for group in of_domain})
     return {
-        group: {domain: open_ablation(paths[group]) for domain, paths in sorted(stores.items()) if group in paths}
+        group: {domain: opened(domain, paths[group]) for domain, paths in sorted(stores.items()) if group in paths}
         for group in groups
     }
 
@@ -122,9 +135,9 @@ def effects_of_group(
 ) -> pd.DataFrame:
     """Return the rows of one group in all domains, which are corrected together.
 
-    `domains` are what `open_ablation` returns of each, `heads` the same of single heads, against whose choices
-    mechanisms are held. `spans` are by default all timesteps, and each. Rows are sorted by domain, target, method and
-    span. Raises StoreError where the domains differ in what was ablated.
+    `domains` are what `open_ablation` returns of each, perhaps marked with units, `heads` the same of single heads,
+    against whose choices mechanisms are held. `spans` are by default all timesteps, and each. Rows are sorted by
+    domain, target, method and span. Raises StoreError where the domains differ in what was ablated.
     """
     first = next(iter(domains.values()))
     for domain, data in domains.items():
@@ -135,10 +148,10 @@ def effects_of_group(
     spans = each_timestep(first["timestep"].values) if spans is None else spans
     tables = [
         _effects_of_method(
-            {name: data.isel(method=place, sample=ran_on(data, place)) for name, data in domains.items()},
+            {name: in_units(data.isel(method=place, sample=ran_on(data, place))) for name, data in domains.items()},
             group,
             spans,
-            heads if place == 0 else None,
+            {name: in_units(data) for name, data in heads.items()} if heads and place == 0 else None,
             # Controls answer one question, whether a target stands out, so one method is enough.
             controlled=group == "mechanisms" and place == 0,
             ablation=ablation,

@@ -3,7 +3,8 @@
 `effect` is the share of the difference that patching moves: brought into the first pass (denoising, 1 = the head is
 sufficient) or taken out of the second (noising, 1 = it is necessary); 0 = nothing. It is a mean over images, after one
 over the timesteps of a window; "all" is over all of them. Images whose two passes do not differ at a timestep have no
-share there and are left out. Intervals are studentised bootstraps over images.
+share there and are left out. Intervals are studentised bootstraps over images, or over groups of them where it is
+known which belong together: of the image that is studied, not of another one that it is paired with.
 
 - p_zero: two-sided sign-flip permutation test of effect = 0; p_zero_holm is Holm's correction over targets x windows of
   one (domain, source, direction, dose), over targets for "all"; p_zero_max the one by the maximum statistic instead
@@ -29,7 +30,8 @@ import xarray as xr
 
 from diffmech.artifacts import open_store, write_csv
 from diffmech.config.patching import PatchingConfig, Windows
-from diffmech.interventions.stores import texts
+from diffmech.data.groups import GroupTables, groups_of
+from diffmech.interventions.stores import in_units, texts, with_units
 from diffmech.interventions.windows import (
     Window,
     over_windows,
@@ -68,16 +70,19 @@ def patching_effects(
     patching: PatchingConfig,
     windows: Windows,
     seed: int,
+    groups: GroupTables | None = None,
 ) -> None:
     """Write the tables of effects and of dose-response from the store of each domain and source.
 
-    `phases_csv` is only read for the windows `phases`. Rows are sorted by the columns up to the window, "all" first.
+    `phases_csv` is only read for the windows `phases`, `groups` say which images belong together. Rows are sorted by
+    the columns up to the window, "all" first.
     Raises StoreError where a store is missing and ConfigError for a window that cannot be.
     """
     effects, responses = [pd.DataFrame(columns=COLUMNS)], [pd.DataFrame(columns=DOSE_COLUMNS)]
     for domain, sources in sorted(stores.items()):
         for _, path in sorted(sources.items()):
             grid = open_store(path).to_dataset().load()
+            grid = with_units(grid, groups_of(groups or {}, domain, grid["sample"].values))
             named = {"domain": domain, "source": str(grid.attrs["source"])}
             schedule = int(grid.attrs["schedule"])
             spans = resolve_windows(windows, grid["timestep"].values, schedule, phases_csv)
@@ -114,8 +119,8 @@ def effects_of_source(
             means = over_windows(
                 chosen.isel(target=ran).to_dataset(name="share"), spans, timesteps=int(grid.attrs["schedule"])
             )
-            values = means["share"].transpose("sample", "target", "window").values[:, :, None]
-            part = grid.isel(target=ran, sample=differing)
+            values = in_units(means)["share"].transpose("sample", "target", "window").values[:, :, None]
+            part = in_units(grid.isel(target=ran, sample=differing))
             off = over_windows(
                 part[["off", "difference"]].sel(direction=direction, dose=dose),
                 spans,
@@ -147,7 +152,8 @@ def dose_response(grid: xr.Dataset, *, patching: PatchingConfig, seed: int) -> p
     share, _ = _shares(grid)
     doses = np.sort(share["dose"].values[share["dose"].values != 0])
     partial = doses != FULL_DOSE
-    values = share.sel(dose=doses).mean("timestep").transpose("sample", "target", "direction", "dose").values
+    means = in_units(share.sel(dose=doses).mean("timestep").to_dataset(name="share"))["share"]
+    values = means.transpose("sample", "target", "direction", "dose").values
     ran = np.isfinite(values).all(axis=(0, 2, 3))
     if not partial.any() or not ran.any() or not len(values):
         return pd.DataFrame(columns=DOSE_COLUMNS[2:])

@@ -32,13 +32,16 @@ from diffmech.models.denoiser import Denoiser
 from diffmech.models.load import load_denoiser
 from diffmech.randomness import generator
 
+# The numbers of the reference images: of every domain, or by domain.
+ReferenceIds = Sequence[int] | Mapping[str, Sequence[int]]
+
 
 def reference_outputs(
     latents: Mapping[str, Sequence[Path | str]],
     model_json: Path | str,
     output: Path | str,
     *,
-    reference_ids: Sequence[int],
+    reference_ids: ReferenceIds,
     runtime: RuntimeConfig,
     timesteps: Sequence[int] | None = None,
 ) -> None:
@@ -60,25 +63,29 @@ def collect_reference(
     sources: Mapping[str, LatentFiles],
     denoiser: Denoiser,
     *,
-    reference_ids: Sequence[int],
+    reference_ids: ReferenceIds,
     timesteps: Sequence[int] | None = None,
     runtime: RuntimeConfig,
 ) -> xr.DataTree:
     """Return what `reference_outputs` writes."""
+    ids = {
+        domain: list(reference_ids[domain] if isinstance(reference_ids, Mapping) else reference_ids)
+        for domain in sources
+    }
     for domain, source in sources.items():
-        _check_there(domain, source, reference_ids)
+        _check_there(domain, source, ids[domain])
     sites = tapped_sites(denoiser, *sources.values())
-    rows = [(domain, int(sample)) for domain in sources for sample in reference_ids]
+    rows = [(domain, int(sample)) for domain in sources for sample in ids[domain]]
     every = {timestep for source in sources.values() for timestep in source.timesteps}
     timesteps = sorted(every if timesteps is None else next(iter(sources.values())).nearest(timesteps))
     outputs: dict[str, list[np.ndarray]] = {site.name: [] for site in sites}
     distances: dict[str, list[np.ndarray]] = {site.name: [] for site in sites}
     for timestep in progress(timesteps, "reference outputs", show=runtime.progress):
         at_timestep: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {site.name: [] for site in sites}
-        for source in sources.values():
-            for start in range(0, len(reference_ids), runtime.batch_size):
+        for domain, source in sources.items():
+            for start in range(0, len(ids[domain]), runtime.batch_size):
                 for name, seen in _clean_outputs(
-                    denoiser, sites, source, timestep, reference_ids[start : start + runtime.batch_size]
+                    denoiser, sites, source, timestep, ids[domain][start : start + runtime.batch_size]
                 ).items():
                     at_timestep[name].append(seen)
         for name, batches in at_timestep.items():

@@ -4,14 +4,18 @@ One job writes one file, for some images at some timesteps. Whatever is computed
 passes, and images are what is resampled, so nothing may take the files one by one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
 from diffmech.artifacts import open_store
+from diffmech.data.groups import GroupTables, groups_of
 from diffmech.errors import StoreError
+from diffmech.statistics.units import Groups, codes, over_units
+
+UNIT = "unit"  # the coordinate of samples that says which belong together
 
 
 def open_ablation(paths: Sequence[Path | str]) -> xr.Dataset:
@@ -86,7 +90,54 @@ def ran_on(data: xr.Dataset, method: int) -> np.ndarray:
     return ran
 
 
+def with_units(data: xr.Dataset, groups: Groups) -> xr.Dataset:
+    """Return the same images, marked with the unit that each belongs to; as they are without groups."""
+    return data if groups is None else data.assign_coords({UNIT: ("sample", codes(groups))})
+
+
+def in_units(data: xr.Dataset) -> xr.Dataset:
+    """Return the means over the images of each unit, as samples numbered from 0; without marked units, the images.
+
+    Of the images at hand, so those that a method did not run on must have been left out.
+    """
+    if UNIT not in data.coords:
+        return data
+    units, rest = data[UNIT].values, data.drop_vars([UNIT, "sample"])
+    means = {
+        name: (array.dims, over_units(array.values, units, axis=array.get_axis_num("sample")), array.attrs)
+        for name, array in rest.data_vars.items()
+        if "sample" in array.dims
+    }
+    return rest.drop_dims("sample").assign(means).assign_coords(sample=np.arange(int(codes(units).max(initial=-1)) + 1))
+
+
 def texts(array: xr.DataArray) -> np.ndarray:
     """Return names kept as variable-length strings as NumPy's fixed-length ones, which compare and sort."""
     # NumPy's variable-length strings know no cast to its other ones.
     return np.array(array.values.tolist(), dtype=str)
+
+
+def shifts_by_kind(
+    stores: Mapping[str, Sequence[Path | str]],
+    domains: Sequence[str],
+    method: str,
+    groups: GroupTables | None = None,
+) -> dict[str, dict[str, np.ndarray]]:
+    """Return the output shifts of ablated heads, mean over all timesteps of an image, by kind of attention and domain.
+
+    They are (sample, head), where a domain has `groups` (unit, head). `stores` are those of each domain, all shards and
+    blocks. Raises StoreError where they lack the method.
+    """
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for domain in domains:
+        data = open_ablation(stores[domain])
+        methods = texts(data["method"]).tolist()
+        if method not in methods:
+            raise StoreError(f"{stores[domain][0]}: has no ablation {method!r}; it has {methods}, give one of these")
+        shift = data["shift"].isel(method=methods.index(method)).transpose("sample", "target", "timestep")
+        known = groups_of(groups or {}, domain, data["sample"].values)
+        means = over_units(np.asarray(shift.values, dtype=np.float64).mean(axis=-1), known)
+        kinds = texts(data["kind"])
+        for kind in dict.fromkeys(kinds.tolist()):
+            found.setdefault(kind, {})[domain] = means[:, kinds == kind]
+    return found

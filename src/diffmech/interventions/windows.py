@@ -20,6 +20,7 @@ from scipy.stats import nct
 from diffmech.artifacts import read_json, write_csv
 from diffmech.config.analysis import AblationConfig
 from diffmech.config.patching import Windows
+from diffmech.data.groups import GroupTables
 from diffmech.errors import ConfigError, StoreError
 from diffmech.interventions.decisions import ROUNDING
 from diffmech.interventions.effects import COLUMNS as EFFECT_COLUMNS
@@ -49,14 +50,16 @@ def ablation_windows(
     *,
     ablation: AblationConfig,
     seed: int,
+    groups: GroupTables | None = None,
 ) -> None:
     """Write the table of effects per window from the ablation stores of each domain and group (all shards and blocks).
 
-    `phases_csv` is only read for the windows `phases`. Rows are sorted by domain, group, target, method and window.
+    `phases_csv` is only read for the windows `phases`, `groups` say which images belong together. Rows are sorted by
+    domain, group, target, method and window.
     Raises StoreError where a store or table is missing or they do not belong together, ConfigError for a window that
     lies outside the schedule or holds no pass.
     """
-    schedule, opened = schedule_length(model_json), open_groups(stores)
+    schedule, opened = schedule_length(model_json), open_groups(stores, groups)
     tables = []
     for group, domains in opened.items():
         passes = next(iter(domains.values()))["timestep"].values

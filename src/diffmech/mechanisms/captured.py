@@ -11,9 +11,12 @@ import numpy as np
 import xarray as xr
 
 from diffmech.attention.store import conditional, open_attention
+from diffmech.data.groups import GroupTables, groups_of
 from diffmech.errors import StoreError
+from diffmech.statistics.units import Groups, codes, first_units, number_of_units
 
 SPATIAL_QUANTITIES = ("distance", "self_mass", "neighbourhood_mass", "mirror_mass")
+UNIT = "unit"  # the coordinate of samples that says which belong together
 MASSES = ("self_mass", "neighbourhood_mass", "mirror_mass")
 # Tokens of a prompt differ from sample to sample; these groups of them do not. Ours.
 START, WORDS, PADDING = "start of text", "words", "end and padding"
@@ -44,12 +47,18 @@ class Site:
         return self.kind != "cross"
 
 
-def open_domains(paths: Mapping[str, Path | Sequence[Path]]) -> dict[str, xr.DataTree]:
+def open_domains(
+    paths: Mapping[str, Path | Sequence[Path]], groups: GroupTables | None = None
+) -> dict[str, xr.DataTree]:
     """Open the captured attention of each domain, of guided passes the conditional one.
 
-    Raises StoreError unless all have the same sites and timesteps.
+    `groups` are the tables of groups of those domains that have any; `units_of` tells them of a tree. Raises StoreError
+    unless all have the same sites and timesteps, and where images lack a group or are of one only.
     """
     trees = {domain: conditional(open_attention(files)) for domain, files in paths.items()}
+    for domain, tree in trees.items():
+        known = groups_of(groups or {}, domain, tree.coords["sample"].values)
+        trees[domain] = tree if known is None else _with_units(tree, codes(known))
     (first_domain, first), *others = trees.items()
     for domain, tree in others:
         if sites_of(tree) != sites_of(first) or timesteps_of(tree) != timesteps_of(first):
@@ -77,7 +86,34 @@ def open_untrained(
         if not np.isin(there, here).all() or not len(there):
             raise StoreError(f"{paths[domain]}: the untrained twins saw samples that were not captured; capture anew")
         positions[domain] = np.flatnonzero(np.isin(here, there))
+        if (units := units_of(tree)) is not None:
+            twins[domain] = _with_units(twin, units[positions[domain]])
     return twins, positions
+
+
+def units_of(tree: xr.DataTree, samples: np.ndarray | None = None) -> Groups:
+    """Return which unit each sample of a capture, or those at positions `samples`, belongs to; None without groups."""
+    if UNIT not in tree.coords:
+        return None
+    units = np.asarray(tree.coords[UNIT].values)
+    return units if samples is None else units[samples]
+
+
+def as_many_units(
+    trees: Mapping[str, xr.DataTree], samples: Mapping[str, np.ndarray], most: int
+) -> tuple[dict[str, np.ndarray], int]:
+    """Return the positions of the samples of as many units in each domain, the first, at most `most`, and how many."""
+    units = {domain: units_of(tree, samples[domain]) for domain, tree in trees.items()}
+    n = min(most, *(number_of_units(len(samples[domain]), units[domain]) for domain in trees))
+    return {
+        domain: positions[first_units(units[domain], len(positions), n)] for domain, positions in samples.items()
+    }, n
+
+
+def _with_units(tree: xr.DataTree, units: np.ndarray) -> xr.DataTree:
+    marked = tree.copy()
+    marked.coords[UNIT] = ("sample", units)
+    return marked
 
 
 def sites_of(tree: xr.DataTree) -> list[Site]:

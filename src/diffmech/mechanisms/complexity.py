@@ -2,15 +2,17 @@
 
 The measures are ours, and are never mixed; their ratio first / second domain is the counterpart of the published ratio
 (arXiv 2506.17237), whose formula is not known:
-- effective_heads: (sum e_h)^2 / sum e_h^2 with e_h the output shift when head h is ablated, mean over all timesteps
-  and images: n for n equal heads;
 - effective_keys_self, _cross, _joint: mean exp(H) / keys over samples, timesteps and the heads of one kind of
   attention, H the attention entropy in nats: the share of its keys that a query uses. Kinds are not mixed, and a head
   counts by its share: else those with most keys would be all that counts;
 - activation_participation: (tr C)^2 / tr C^2 with C the covariance over samples of all heads' mean outputs, each head
   scaled to unit variance over both domains; the number of dimensions the outputs spread over, mean over timesteps. The
   covariance of few samples spreads over too few, so tr C^2 is estimated without bias from products of distinct samples
-  (Chen, Zhang & Zhong 2010); the first 1,000 samples at most.
+  (Chen, Zhang & Zhong 2010); the first 1,000 samples at most;
+- effective_heads_self, _cross, _joint: (sum e_h)^2 / sum e_h^2 with e_h the output shift when head h of one kind is
+  ablated, mean over all timesteps and images: n for n equal heads.
+The first two are of images under one and the same condition (`mechanisms.told`), `condition` in their rows. Heads are
+ablated while each image is told what it is ("own"), so that what images are and what they are told are not kept apart.
 Intervals: percentile bootstrap over images, each domain on its own; of activation participation, whose estimate
 resampling would bias, the jackknife of the log ratio. p: permutation of the domain labels, two-sided in the log ratio;
 p_holm is Holm's correction over all measures, which share their images. Untrained twins give ratios too, as their
@@ -18,8 +20,8 @@ images differ alike: p_untrained is the rank of the model's distance from the me
 the images that they saw, and p_untrained_max the rank among each twin's largest distance over the measures (max-T,
 Westfall & Young 1993; each measure in units of its mean distance over model and twins). `significant`: the interval
 holds no 1, p_holm and p_untrained_max are at most alpha, and the ratio lies to the same side of 1 and of the twins.
-Twins are not ablated, so effective_heads has no such null and is never significant: whether training made a difference
-by it cannot be told.
+Twins are not ablated, so effective heads have no such null and are never significant: whether training made a
+difference by them cannot be told.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -35,74 +37,83 @@ from scipy.special import ndtri, stdtrit
 from diffmech.artifacts import write_csv
 from diffmech.attention.store import per_sample
 from diffmech.config.analysis import ComplexityConfig
-from diffmech.errors import StoreError
-from diffmech.interventions.stores import open_ablation, texts
-from diffmech.mechanisms.captured import open_domains, open_untrained, read, sites_of, timesteps_of
+from diffmech.data.groups import GroupTables
+from diffmech.interventions.stores import shifts_by_kind
+from diffmech.mechanisms.captured import as_many_units, read, sites_of, timesteps_of, units_of
+from diffmech.mechanisms.told import Files, open_cells
 from diffmech.randomness import generator
 from diffmech.statistics.bootstrap import bootstrap_two_groups
 from diffmech.statistics.jackknife import jackknife_interval
 from diffmech.statistics.multiplicity import holm
 from diffmech.statistics.permutation import label_permutation, max_statistic_p, permutation_p
 from diffmech.statistics.reach import POWER, joint_rank_threshold, smallest_effect, smallest_label_p
+from diffmech.statistics.units import number_of_units, over_units
 
 # Leaving out one of n samples at a time costs n^3 per timestep: seconds with these, 64 times as much with 4,000.
 MOST_SAMPLES = 1000
-KEYS = "effective_keys_"
+KEYS, HEADS = "effective_keys_", "effective_heads_"
+OWN = "own"  # the condition of images that are told what they are
 OF_TWINS = ("untrained_low", "untrained_high", "untrained_n", "p_untrained", "p_untrained_max")
 
 
 def circuit_complexity(
-    attention: Mapping[str, Sequence[Path]],
-    untrained: Mapping[str, Path],
+    files: Files,
+    copies: Files,
     ablation: Mapping[str, Sequence[Path]],
     output: Path,
     *,
+    domains: Sequence[str],
     complexity: ComplexityConfig,
     method: str,
     seed: int,
+    groups: GroupTables | None = None,
 ) -> None:
     """Write the complexity of both domains and its ratio, one row per measure.
 
-    `attention` and `ablation` (group heads) are stores by domain, `untrained` the store of untrained twins of each;
-    `method` is the ablation whose output shift counts. Columns: variant, domain_first, first, domain_second, second,
-    ratio, low, high, p, p_holm, p_least (the smallest p_holm that so many images and permutations allow), n_first,
-    n_second, untrained_low, untrained_high (range of the twins' ratios on `untrained_n` images per domain),
-    p_untrained, p_untrained_max, smallest_ratio (found with 80 % power, see `smallest_ratio`), significant; those of
-    twins are empty where there is no such null. Raises StoreError where the stores lack the method, heads, or the
-    heads' outputs.
+    `files` and `copies` are the attention stores of the denoiser and of its untrained twins by what images are told and
+    domain, `ablation` (group heads) stores by domain; `method` is the ablation whose output shift counts. Columns:
+    variant, condition, domain_first, first, domain_second, second, ratio, low, high, p, p_holm, p_least (the smallest
+    p_holm that so many images and permutations allow), n_first, n_second, untrained_low, untrained_high (range of the
+    twins' ratios on `untrained_n` images per domain), p_untrained, p_untrained_max, smallest_ratio (found with 80 %
+    power, see `smallest_ratio`), significant; those of twins are empty where there is no such null. Raises StoreError
+    where the stores lack the method, heads, or the heads' outputs. Where `groups` are given (tables by domain), n and
+    all else are of their units.
     """
-    trees = open_domains(attention)
-    twins, seen = open_untrained(untrained, trees)
-    shifts = {domain: read_shifts(ablation[domain], method) for domain in trees}
+    cells = open_cells(files, copies, domains, groups)
+    trees, twins, seen = cells.trees[cells.reference], cells.copies[cells.reference], cells.seen[cells.reference]
+    shifts = {f"{HEADS}{kind}": found for kind, found in shifts_by_kind(ablation, domains, method, groups).items()}
     kinds = dict.fromkeys(site.kind for site in sites_of(next(iter(trees.values()))))
     keys = {
         f"{KEYS}{kind}": {domain: _share_of_keys(tree, kind, timesteps_of(tree)) for domain, tree in trees.items()}
         for kind in kinds
     }
-    first, second = trees
-    timesteps = timesteps_of(trees[first])
-    most = min(MOST_SAMPLES, *(tree.sizes["sample"] for tree in trees.values()))
-    products = (_head_products(trees, timestep, dict.fromkeys(trees, np.arange(most))) for timestep in timesteps)
-    n = min(len(positions) for positions in seen.values())
-    alike = {domain: positions[:n] for domain, positions in seen.items()}
-    copies = {}
-    for variant, own in keys.items():
-        of_twins = [
-            _share_of_keys(twins[domain], variant.removeprefix(KEYS), timesteps).mean(axis=-1) for domain in trees
-        ]
-        ratio = own[first][seen[first]].mean() / own[second][seen[second]].mean()
-        copies[variant] = (ratio, of_twins[0] / of_twins[1])
-    copies |= {
+    timesteps = timesteps_of(next(iter(trees.values())))
+    every = {domain: np.arange(tree.sizes["sample"]) for domain, tree in trees.items()}
+    chosen, _ = as_many_units(trees, every, MOST_SAMPLES)
+    products = (_head_products(trees, timestep, chosen) for timestep in timesteps)
+    alike, n = as_many_units(trees, seen, MOST_SAMPLES)
+    of_alike = {domain: np.flatnonzero(np.isin(positions, alike[domain])) for domain, positions in seen.items()}
+    ratios = {}
+    for variant in keys:
+        kind = variant.removeprefix(KEYS)
+        of_twins = [_share_of_keys(twins[domain], kind, timesteps).mean(axis=-1) for domain in trees]
+        on_seen = [_share_of_keys(tree, kind, timesteps, seen[domain]).mean() for domain, tree in trees.items()]
+        ratio = on_seen[0] / on_seen[1]
+        ratios[variant] = (ratio, of_twins[0] / of_twins[1])
+    ratios |= {
         "activation_participation": (
             _participation_ratios(trees, timesteps, alike)[0],
-            _participation_ratios(twins, timesteps, dict.fromkeys(twins, np.arange(n))),
+            _participation_ratios(twins, timesteps, of_alike),
         ),
     }
-    write_csv(output, complexity_table(shifts, keys, products, copies, copies_n=n, complexity=complexity, seed=seed))
+    table = complexity_table(shifts, keys, products, ratios, copies_n=n, complexity=complexity, seed=seed)
+    condition = np.where(table["variant"].str.startswith(HEADS), OWN, cells.reference)
+    table.insert(1, "condition", condition)
+    write_csv(output, table)
 
 
 def complexity_table(
-    shifts: Mapping[str, np.ndarray],
+    shifts: Mapping[str, Mapping[str, np.ndarray]],
     keys: Mapping[str, Mapping[str, np.ndarray]],
     products: Iterable[np.ndarray],
     copies: Mapping[str, tuple[float, np.ndarray]],
@@ -113,15 +124,15 @@ def complexity_table(
 ) -> pd.DataFrame:
     """Return the table of `circuit_complexity`, with every decision, from what was measured of each image.
 
-    `shifts` are output shifts of single heads (sample, head) by domain; `keys` effective keys (sample,) by measure (one
-    per kind of attention) and domain. `products` (sample, sample), one array per timestep, are inner products of head
-    outputs between as many samples of the first domain, then of the second. `copies` gives, by measure, the model's
+    By measure (one per kind of attention) and domain: `shifts` are output shifts of single heads (sample, head), `keys`
+    effective keys (sample,). `products` (sample, sample), one array per timestep, are inner products of head outputs
+    between as many samples of the first domain, then of the second. `copies` gives, by measure, the model's
     ratio on the `copies_n` images per domain that the untrained twins saw, and the twins' ratios (twin,).
     """
     rows = [
-        compare("effective_heads", shifts, effective_number, complexity, seed),
         *(compare(variant, values, lambda mean: mean, complexity, seed) for variant, values in keys.items()),
-        _activation_participation(tuple(shifts), products, complexity, seed),
+        _activation_participation(tuple(next(iter(keys.values()))), products, complexity, seed),
+        *(compare(variant, values, effective_number, complexity, seed) for variant, values in shifts.items()),
     ]
     against = against_untrained(copies, copies_n, complexity.alpha)
     missing = dict.fromkeys(OF_TWINS, np.nan)
@@ -266,19 +277,6 @@ def participation(gram: np.ndarray, members: np.ndarray) -> np.ndarray:
         return np.where(square > 0, trace**2 / square, np.nan)
 
 
-def read_shifts(stores: Sequence[Path | str], method: str) -> np.ndarray:
-    """Return the output shift of every ablated head, mean over all timesteps of an image, (sample, head).
-
-    `stores` are those of one domain, all shards and blocks. Raises StoreError where they lack the method.
-    """
-    data = open_ablation(stores)
-    methods = texts(data["method"]).tolist()
-    if method not in methods:
-        raise StoreError(f"{stores[0]}: has no ablation {method!r}; it has {methods}, give one of these")
-    shift = data["shift"].isel(method=methods.index(method)).transpose("sample", "target", "timestep")
-    return np.asarray(shift.values, dtype=np.float64).mean(axis=-1)
-
-
 def _activation_participation(
     domains: tuple[str, ...], products: Iterable[np.ndarray], complexity: ComplexityConfig, seed: int
 ) -> dict[str, Any]:
@@ -316,18 +314,21 @@ def _relabelled(n: int, permutations: int, seed: int) -> np.ndarray:
     return np.concatenate([labels, permuted])
 
 
-def _share_of_keys(tree: xr.DataTree, kind: str, timesteps: Sequence[int]) -> np.ndarray:
-    """Return exp(H) / keys of every sample, mean over timesteps and the heads of a kind, ([twin,] sample)."""
-    entropy = per_sample(tree, "entropy", kind).sel(timestep=list(timesteps)).values.astype(np.float64)
+def _share_of_keys(
+    tree: xr.DataTree, kind: str, timesteps: Sequence[int], samples: np.ndarray | None = None
+) -> np.ndarray:
+    """Return exp(H) / keys of every unit, mean over timesteps and the heads of a kind, ([twin,] unit)."""
+    array = per_sample(tree, "entropy", kind).sel(timestep=list(timesteps))
+    entropy = (array if samples is None else array.isel(sample=samples)).values.astype(np.float64)
     keys = np.concatenate([np.full(len(site.heads), site.keys) for site in sites_of(tree) if site.kind == kind])
-    return np.asarray((np.exp(entropy) / keys).mean(axis=(-2, -1)))
+    return over_units((np.exp(entropy) / keys).mean(axis=(-2, -1)), units_of(tree, samples), axis=-1)
 
 
 def _participation_ratios(
     trees: Mapping[str, xr.DataTree], timesteps: Sequence[int], samples: Mapping[str, np.ndarray]
 ) -> np.ndarray:
     """Return the ratio of activation participation of each model in `trees`, (twin,), of one that is no twin (1,)."""
-    n = len(next(iter(samples.values())))
+    n = min(number_of_units(len(rows), units_of(trees[domain], rows)) for domain, rows in samples.items())
     everyone = np.ones((1, n))
     found = []
     for timestep in timesteps:
@@ -346,7 +347,14 @@ def _head_products(trees: Mapping[str, xr.DataTree], timestep: int, samples: Map
     products: np.ndarray | float = 0.0
     for site in sites_of(next(iter(trees.values()))):
         outputs = np.concatenate(
-            [read(tree, site, "output_mean", timestep, samples=samples[domain]) for domain, tree in trees.items()],
+            [
+                over_units(
+                    read(tree, site, "output_mean", timestep, samples=samples[domain]),
+                    units_of(tree, samples[domain]),
+                    axis=-3,
+                )
+                for domain, tree in trees.items()
+            ],
             axis=-3,
         )
         centred = outputs - outputs.mean(axis=-3, keepdims=True)

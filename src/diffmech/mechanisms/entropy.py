@@ -2,14 +2,15 @@
 
 Entropy H_i = -sum_j p_ij ln p_ij in nats, averaged over queries (arXiv 2506.17237 reports such values), always beside
 its bound ln(keys) and the same architecture untrained. The divergence is ours: at each timestep, for each kind of
-attention by itself since their bounds differ, the mean over heads of |mean H in one domain - mean H in the other|. The
-absolute value is biased upwards, so the divergence stands beside the floor that permuted domain labels give. Two
-criteria make it significant, both corrected over timesteps and kinds: the labels matter more than chance (permutation,
-Holm), and the trained model tells the domains apart better than every untrained twin does in any kind at any timestep
-on the very same images (rank of the maximum, Westfall & Young 1993).
+attention by itself since their bounds differ, the mean over heads of |effect|, the effect being that of the image, of
+telling or their interaction (`mechanisms.told`); that of the image is the divergence between the domains. The absolute
+value is biased upwards, so the divergence stands beside the floor that permuted domain labels, or random signs, give.
+Two criteria make it significant, both corrected over timesteps and kinds: there is more of it than by chance
+(permutation, Holm), and the trained model shows more than every untrained twin does in any kind at any timestep on the
+very same images (rank of the maximum, Westfall & Young 1993).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ from scipy.special import ndtri
 from diffmech.artifacts import write_csv
 from diffmech.attention.store import per_sample
 from diffmech.config.analysis import EntropyConfig
-from diffmech.mechanisms.captured import open_domains, open_untrained, sites_of, timesteps_of
+from diffmech.data.groups import GroupTables
+from diffmech.mechanisms.captured import open_domains, open_untrained, sites_of, timesteps_of, units_of
 from diffmech.statistics.bootstrap import bootstrap_mean, bootstrap_two_groups
 from diffmech.statistics.effect_sizes import (
     histogram_membership,
@@ -28,8 +30,14 @@ from diffmech.statistics.effect_sizes import (
     jensen_shannon_of_probabilities,
 )
 from diffmech.statistics.multiplicity import holm
-from diffmech.statistics.permutation import label_permutation, max_statistic_p, permutation_p
-from diffmech.statistics.reach import POWER, joint_rank_threshold, smallest_label_p
+from diffmech.statistics.permutation import (
+    label_permutation,
+    max_statistic_p,
+    permutation_p,
+    sign_flip_permutation,
+)
+from diffmech.statistics.reach import POWER, joint_rank_threshold, smallest_label_p, smallest_sign_flip_p
+from diffmech.statistics.units import Groups, over_units
 
 # The floor of the Jensen-Shannon divergence is only a mean, which this many permutations settle.
 FLOOR_PERMUTATIONS = 100
@@ -43,21 +51,24 @@ def attention_entropy(
     *,
     entropy: EntropyConfig,
     seed: int,
+    groups: GroupTables | None = None,
 ) -> None:
     """Write the entropy of every head at every timestep in each domain, with its bootstrap interval over samples.
 
     `attention` gives each domain's attention stores, `untrained` its store of untrained twins. Columns: domain, head,
     site, kind, timestep, entropy, low, high, h_max (nats), normalised, effective_keys (mean exp H), untrained_entropy
-    (mean over twins), untrained_low, untrained_high (range over twins), n (samples). Raises StoreError for captures
-    that do not fit together.
+    (mean over twins), untrained_low, untrained_high (range over twins), n (samples, or units where `groups` are given).
+    Raises StoreError for captures that do not fit together.
     """
-    trees = open_domains(attention)
+    trees = open_domains(attention, groups)
     twins, _ = open_untrained(untrained, trees)
     tables = []
     for domain, tree in trees.items():
-        values = _entropy(tree)
+        units, each = units_of(tree), entropies(tree)
+        values = over_units(each, units)
         interval = bootstrap_mean(values, draws=entropy.draws, confidence=entropy.confidence, seed=seed)
-        null = _entropy(twins[domain], timesteps_of(tree)).mean(axis=1)
+        of_twins = entropies(twins[domain], timesteps_of(tree))
+        null = over_units(of_twins, units_of(twins[domain]), axis=1).mean(axis=1)
         heads = head_table(tree)
         timesteps = timesteps_of(tree)
         table = heads.loc[np.tile(np.arange(len(heads)), len(timesteps))].reset_index(drop=True)
@@ -67,41 +78,12 @@ def attention_entropy(
         table["low"], table["high"] = np.ravel(interval.low), np.ravel(interval.high)
         table["h_max"] = table.pop("h_max")
         table["normalised"] = table["entropy"] / table["h_max"]
-        table["effective_keys"] = np.exp(values).mean(axis=0).ravel()
+        table["effective_keys"] = over_units(np.exp(each), units).mean(axis=0).ravel()
         table["untrained_entropy"] = null.mean(axis=0).ravel()
         table["untrained_low"], table["untrained_high"] = null.min(axis=0).ravel(), null.max(axis=0).ravel()
         table["n"] = len(values)
         tables.append(table)
     write_csv(output, pd.concat(tables).sort_values(["domain", "head", "timestep"], kind="stable"))
-
-
-def entropy_divergence(
-    attention: Mapping[str, Sequence[Path]],
-    untrained: Mapping[str, Path],
-    output: Path,
-    *,
-    entropy: EntropyConfig,
-    seed: int,
-) -> None:
-    """Write the divergence between the two domains per timestep and kind of attention.
-
-    Columns: timestep, kind ("self", "cross", "joint"), divergence (nats), low, high, floor, floor_high (mean and 95 %
-    quantile under permuted labels), p, p_holm, p_least (the smallest p_holm that so many images and permutations
-    allow), jensen_shannon (nats, mean over heads), jensen_shannon_floor, untrained_divergence_max (over twins and
-    timesteps, on `untrained_n` images per domain), p_untrained, smallest (nats, found with at least 80 % power),
-    n_first, n_second, significant.
-
-    The interval contains the true value with at least its confidence, also where that is 0 or many heads do not differ,
-    where resampling the divergence itself would miss it (see `divergence_interval`). It can lie below a divergence that
-    is mostly floor.
-    """
-    trees = open_domains(attention)
-    twins, seen = open_untrained(untrained, trees)
-    timesteps = timesteps_of(trees[next(iter(trees))])
-    kinds = head_table(trees[next(iter(trees))])["kind"].to_numpy()
-    values = {domain: _entropy(tree) for domain, tree in trees.items()}
-    copies = {domain: _entropy(twins[domain], timesteps).mean(axis=1) for domain in trees}
-    write_csv(output, divergence_table(values, copies, seen, kinds, timesteps, entropy=entropy, seed=seed))
 
 
 def divergence_table(
@@ -113,35 +95,57 @@ def divergence_table(
     *,
     entropy: EntropyConfig,
     seed: int,
+    signs: bool = False,
+    bounds: np.ndarray | None = None,
+    units: Mapping[str, Groups] | None = None,
 ) -> pd.DataFrame:
-    """Return the table of `entropy_divergence`, with every decision, from the entropies of the two domains.
+    """Return the table of one effect, with every decision, from what its difference of means is taken of.
 
-    By domain: `values` (sample, timestep, head), means of untrained twins over images `copies` (twin, timestep, head),
-    and which of the samples the twins saw. `kinds` (head,) name the kind of attention of each head.
+    By domain: `values` (sample, timestep, head), of untrained twins the means over images `copies` (twin, timestep,
+    head), and which of the samples the twins saw. `kinds` (head,) name the kind of attention of each head, `bounds`
+    (head,) its largest entropy. `signs`: the null is that the values of an image have a random sign. `units`
+    (sample,) say, by domain, which samples belong together, where any do: then n and all else are of them.
+
+    Columns: timestep, kind ("self", "cross", "joint"), divergence (nats), low, high, share (mean of each head's share
+    of its bound), floor, floor_high (mean and 95 % quantile under the null), p, p_holm, p_least (the smallest p_holm
+    that so many images and permutations allow), jensen_shannon (nats, mean over heads; not of signs),
+    jensen_shannon_floor, untrained_divergence_max (over twins and timesteps, on `untrained_n` images per domain),
+    p_untrained, smallest (nats, found with at least 80 % power), n_first, n_second, significant.
+
+    The interval contains the true value with at least its confidence, also where that is 0 or many heads do not differ,
+    where resampling the divergence itself would miss it (see `divergence_interval`). It can lie below a divergence that
+    is mostly floor.
     """
     first, second = values
-    a, b = values[first], values[second]
+    groups = {name: (units or {}).get(name) for name in values}
+    a, b = (over_units(each, groups[name]) for name, each in values.items())
     names = [kind for kind in ("self", "cross", "joint") if kind in kinds]
     weights = np.stack([kinds == kind for kind in names], axis=1).astype(float)
     weights /= weights.sum(axis=0)
 
-    def divergence(mean_first: np.ndarray, mean_second: np.ndarray) -> np.ndarray:
-        return np.abs(mean_first - mean_second) @ weights  # (draw, timestep, kind)
+    def divergence(difference: np.ndarray) -> np.ndarray:
+        return np.abs(difference) @ weights  # (draw, timestep, kind)
 
-    observed, null = label_permutation(divergence, a, b, permutations=entropy.permutations, seed=seed)
+    observed, null = effect_null(divergence, a, b, signs=signs, permutations=entropy.permutations, seed=seed)
     p = np.asarray(permutation_p(observed, null))
     low, high = divergence_interval(a, b, weights, draws=entropy.draws, confidence=entropy.confidence, seed=seed)
-    spread, spread_floor = _jensen_shannon(a, b, weights, seed)
-    of_twins = divergence(copies[first], copies[second])  # (twin, timestep, kind)
-    seen_a, seen_b = a[seen[first]], b[seen[second]]
-    on_same_images = divergence(seen_a.mean(axis=0), seen_b.mean(axis=0))
+    spread = spread_floor = np.full(p.shape, np.nan)
+    if not signs:
+        spread, spread_floor = _jensen_shannon(a, b, weights, seed)
+    of_twins = divergence(copies[first] - copies[second])  # (twin, timestep, kind)
+    seen_a, seen_b = (over_units(values[n][seen[n]], None if of is None else of[seen[n]]) for n, of in groups.items())
+    on_same_images = divergence(seen_a.mean(axis=0) - seen_b.mean(axis=0))
     p_twins, needed = against_untrained(on_same_images, of_twins, entropy.alpha)
     p_holm = holm(p)
-    least = p.size * smallest_label_p(len(a), len(b), entropy.permutations)
+    least = smallest_label_p(len(a), len(b), entropy.permutations)
+    if signs:
+        least = smallest_sign_flip_p(len(a) + len(b), entropy.permutations)
+    difference = np.abs(a.mean(axis=0) - b.mean(axis=0))
     columns = {
         "divergence": np.asarray(observed),
         "low": low,
         "high": high,
+        "share": (difference if bounds is None else difference / bounds) @ weights,
         "floor": null.mean(axis=0),
         "floor_high": np.quantile(null, 0.95, axis=0),
         "p": p,
@@ -160,7 +164,32 @@ def divergence_table(
     for name, array in columns.items():
         table[name] = array.ravel()
     sizes = {"untrained_n": min(len(seen_a), len(seen_b)), "n_first": len(a), "n_second": len(b)}
-    return table.assign(p_least=min(1.0, least), **sizes).sort_values("timestep", kind="stable", ignore_index=True)
+    table = table.assign(p_least=min(1.0, p.size * least), **sizes)
+    return table.sort_values("timestep", kind="stable", ignore_index=True)
+
+
+def effect_null(
+    statistic: Callable[[np.ndarray], np.ndarray],
+    a: np.ndarray,
+    b: np.ndarray,
+    *,
+    signs: bool,
+    permutations: int,
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a statistic of mean(a) - mean(b), `(sample, ...)` each, and its null (permutation, ...).
+
+    Under the null labels are exchangeable or, with `signs`, the values of each sample have a random sign.
+    """
+    if signs:
+        n = len(a) + len(b)
+        both = np.concatenate([a * (n / len(a)), -b * (n / len(b))])  # whose mean is that difference
+        observed, null = sign_flip_permutation(statistic, both, permutations=permutations, seed=seed)
+    else:
+        observed, null = label_permutation(
+            lambda first, second: statistic(first - second), a, b, permutations=permutations, seed=seed
+        )
+    return np.asarray(observed), null
 
 
 def _margin(a: np.ndarray, b: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -221,7 +250,7 @@ def head_table(tree: xr.DataTree) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["head", "site", "kind", "h_max"])
 
 
-def _entropy(tree: xr.DataTree, timesteps: Sequence[int] | None = None) -> np.ndarray:
+def entropies(tree: xr.DataTree, timesteps: Sequence[int] | None = None) -> np.ndarray:
     """Return the entropies, ([twin,] sample, timestep, head) float64."""
     array = per_sample(tree, "entropy")
     if timesteps is not None:

@@ -63,7 +63,8 @@ def label_mechanisms(
     part or token by its name), and of that probe, in the domain that says less for it, enrichment (times uniform),
     excess, p_rolled_holm and p_content_holm (empty of places and tokens, which have no map), p_untrained; and
     smallest_excess (found beyond the untrained copies four times in five). All but the last also per domain, ending in
-    `_first` and `_second`, with the strongest probe of the domain, which domain_first and domain_second name. Of the
+    `_first` and `_second`, with the strongest probe of the domain, which domain_first and domain_second name; and how
+    many images of it clusters were found on (found_on), and how many others all of this is of (tested_on). Of the
     row's own head in its phase, per domain: enrichment_of_head, p_of_head (uncorrected: the larger of its rank among
     untrained heads of its site and, for a map, that against rolled maps) and confirmed (attracted, and not above alpha;
     with a name in that domain). The same without ending are those of the domain that says less; confirmed needs a name
@@ -80,6 +81,8 @@ def label_mechanisms(
     found = name_mechanisms(evidence, mechanisms.alpha).set_index("mechanism")
     labels = found.loc[table["mechanism"]].reset_index(drop=True)
     for index, ending in enumerate(ENDINGS[: len(evidence.domains)]):
+        for halves in ("found_on", "tested_on"):
+            labels[f"{halves}{ending}"] = int(store[halves].values[index])
         own = [
             tuple(values[index] for values in head_evidence(store, head, spans[int(phase)], probe))
             for head, phase, probe in zip(table["head"], table["phase"], labels[f"candidate{ending}"], strict=True)

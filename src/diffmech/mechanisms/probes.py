@@ -31,6 +31,7 @@ from scipy.special import ndtr
 from diffmech.mechanisms.captured import Site
 from diffmech.mechanisms.reference_maps import GridMaps
 from diffmech.randomness import generator
+from diffmech.statistics.units import Groups, codes, number_of_units, unit_weights
 
 TOKEN = "token:"
 PLACES = ("neighbourhood", "mirror", "distance", "sink", "position")
@@ -50,37 +51,65 @@ class Ratios:
     """Probes of one site and timestep: values (sample, head, probe) and which are valid (sample, probe).
 
     `scale` (sample, head or 1, probe) is c = u / (1 - u), which turns ratios into shares of attention beyond chance.
+    `units` (sample,) say which samples belong together, where any do: means are over units of their samples' means.
     """
 
     names: tuple[str, ...]
     values: np.ndarray
     scale: np.ndarray
     valid: np.ndarray
+    units: Groups = None
 
     def mean(self) -> np.ndarray:
         """Return the mean ratio over valid samples, (head, probe); NaN without any."""
-        return _masked_mean(self.values, self.valid)
+        return _masked_mean(self.values, self.valid, self.units)
 
     def excess(self) -> np.ndarray:
         """Return the mean share of attention beyond chance, (head, probe); NaN without valid samples."""
-        return _masked_mean((self.values - 1) * self.scale, self.valid)
+        return _masked_mean((self.values - 1) * self.scale, self.valid, self.units)
 
 
 @dataclass(frozen=True)
 class NullDraws:
-    """The random orders of samples, and rolls as cells of the `coarsest` grid, both (draw, sample)."""
+    """The random orders of units (draw, unit), and rolls of samples as cells of the `coarsest` grid (draw, sample).
+
+    `units` (sample,) number the unit of each sample, None where each is its own.
+    """
 
     orders: np.ndarray
     rolls: np.ndarray
     coarsest: tuple[int, int]
+    units: Groups = None
+
+    def partners(self, rows: np.ndarray) -> np.ndarray:
+        """Return, per draw, which of the samples `rows` each of them is given the map of, (draw, row), as positions.
+
+        Units change places as wholes: the k-th sample of a unit is given the map of the k-th of another one, and where
+        that has fewer, of its first ones again.
+        """
+        if self.units is None:
+            return np.asarray(self.orders[:, rows].argsort(axis=1))
+        of = codes(self.units[rows])
+        _, first, sizes = np.unique(of, return_index=True, return_counts=True)
+        members, starts = np.argsort(of, kind="stable"), np.cumsum(sizes) - sizes
+        place = np.empty(len(rows), dtype=int)
+        place[members] = np.arange(len(rows)) - starts[of[members]]
+        given = self.orders[:, self.units[rows][first]].argsort(axis=1)[:, of]
+        return np.asarray(members[starts[given] + place % sizes[given]])
 
 
-def draw_nulls(seed: int, domain: str, samples: int, draws: int, coarsest: tuple[int, int]) -> NullDraws:
-    """Return the draws of one domain. `coarsest` is the smallest key grid; its cells are the rolls there are."""
-    unordered = np.broadcast_to(np.arange(samples), (draws, samples))
+def draw_nulls(
+    seed: int, domain: str, samples: int, draws: int, coarsest: tuple[int, int], units: Groups = None
+) -> NullDraws:
+    """Return the draws of one domain. `coarsest` is the smallest key grid; its cells are the rolls there are.
+
+    `units` (sample,) number the units; all samples of one are rolled alike.
+    """
+    count = number_of_units(samples, units)
+    unordered = np.broadcast_to(np.arange(count), (draws, count))
     orders = generator(seed, "orders", domain).permuted(unordered, axis=1)
-    rolls = generator(seed, "rolls", domain).integers(0, coarsest[0] * coarsest[1], size=(draws, samples))
-    return NullDraws(orders, rolls, coarsest)
+    rolls = generator(seed, "rolls", domain).integers(0, coarsest[0] * coarsest[1], size=(draws, count))
+    return NullDraws(orders, rolls if units is None else rolls[:, units], coarsest, units)
 
 
 def chance_of_relations(grid: tuple[int, int], received: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -113,7 +142,11 @@ def chance_of_relations(grid: tuple[int, int], received: np.ndarray) -> dict[str
 
 
 def place_ratios(
-    site: Site, quantities: dict[str, np.ndarray], received: np.ndarray, groups: np.ndarray | None = None
+    site: Site,
+    quantities: dict[str, np.ndarray],
+    received: np.ndarray,
+    groups: np.ndarray | None = None,
+    units: Groups = None,
 ) -> Ratios:
     """Return the probes that need no image. `quantities` are (sample, head), `received` (sample, head, key).
 
@@ -121,15 +154,17 @@ def place_ratios(
     groups that `groups` (sample, key) puts them in. The sink is
     the key that receives most in one half of the samples, measured in the other half, so that picking the largest adds
     no bias; position is, likewise, the attention moved from keys that receive less to keys that receive more than
-    uniform in the other half (1 + total variation distance).
+    uniform in the other half (1 + total variation distance). The halves are samples, or `units` (sample,) of them, by
+    turns.
     """
     n, _, keys = received.shape
     if not site.spatial:
         names = tuple(TOKEN + token for token in site.tokens)
         if groups is not None:
-            return _group_ratios(names, received, groups)
-        return Ratios(names, received, np.full((n, 1, keys), 1 / max(keys - 1, 1)), np.ones((n, keys), dtype=bool))
-    half = np.arange(n) % 2 == 1
+            return _group_ratios(names, received, groups, units)
+        scale, everywhere = np.full((n, 1, keys), 1 / max(keys - 1, 1)), np.ones((n, keys), dtype=bool)
+        return Ratios(names, received, scale, everywhere, units)
+    half = (np.arange(n) if units is None else codes(units)) % 2 == 1
     sink, moved = np.empty(received.shape[:2]), np.empty(received.shape[:2])
     for rows in (half, ~half):
         others = received[~rows if (~rows).any() else rows].mean(axis=0)
@@ -146,31 +181,33 @@ def place_ratios(
     ones = np.ones_like(sink)
     scales = [*(chance[name][1] for name in relations), ones / max(keys - 1, 1), ones]
     valid = np.ones((n, len(PLACES)), dtype=bool)
-    return Ratios(PLACES, np.stack([*values, sink, 1 + moved], axis=-1), np.stack(scales, axis=-1), valid)
+    return Ratios(PLACES, np.stack([*values, sink, 1 + moved], axis=-1), np.stack(scales, axis=-1), valid, units)
 
 
-def _group_ratios(names: tuple[str, ...], received: np.ndarray, groups: np.ndarray) -> Ratios:
+def _group_ratios(names: tuple[str, ...], received: np.ndarray, groups: np.ndarray, units: Groups) -> Ratios:
     """Return the attention per key of each group of tokens; a group without keys in a sample is not valid there."""
     members = np.stack([groups == index for index in range(len(names))], axis=-1).astype(np.float32)
     counts = members.sum(axis=1)  # (sample, group)
     values = np.matmul(received, members) / np.maximum(counts, 1)[:, None]
     share = counts / received.shape[-1]
     scale = np.divide(share, 1 - share, out=np.zeros_like(share), where=share < 1)
-    return Ratios(names, values, scale[:, None], (counts > 0) & (share < 1))
+    return Ratios(names, values, scale[:, None], (counts > 0) & (share < 1), units)
 
 
-def map_ratios(received: np.ndarray, maps: GridMaps) -> Ratios:
+def map_ratios(received: np.ndarray, maps: GridMaps, units: Groups = None) -> Ratios:
     """Return the enrichment of `received` (sample, head, key) on each reference map."""
     values = np.matmul(received, maps.values.transpose(0, 2, 1)) / received.shape[-1]
-    return Ratios(maps.names, values, maps.attainable[:, None], maps.valid)
+    return Ratios(maps.names, values, maps.attainable[:, None], maps.valid, units)
 
 
 def content(received: np.ndarray, maps: GridMaps, draws: NullDraws) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean enrichment on own maps minus that on others', (head, probe), and its null (draw, head, probe).
 
     In a draw each sample has the map of another one, or by chance its own, and the other maps are the rest: with A_ij
-    the enrichment of sample i's attention on sample j's map and S the sum of A over the n pairs of the draw, both are
-    (n S - sum A) / n (n - 1). Samples without a valid map have no part in it. 0 with a single map, NaN without any.
+    the enrichment of sample i's attention on sample j's map and S the mean of A over the n pairs of the draw, both are
+    n / (n - 1) (S - mean of A). Where samples belong together, n is the number of units, which change places as wholes,
+    and means are over units of means over their samples. Samples without a valid map have no part in it. 0 with a
+    single map, NaN without any.
     """
     heads, keys, count = received.shape[1], received.shape[2], len(draws.orders)
     observed = np.full((heads, len(maps.names)), np.nan)
@@ -183,19 +220,21 @@ def content(received: np.ndarray, maps: GridMaps, draws: NullDraws) -> tuple[np.
             continue
         # maps are of mean 1: without it, rounding is that of the differences
         reference = (maps.values[np.ix_(rows, probes)] - 1).transpose(2, 0, 1).reshape(keys, -1)
-        partners = draws.orders[:, rows].argsort(axis=1)
+        partners, of = draws.partners(rows), None if draws.units is None else draws.units[rows]
+        weights, units = unit_weights(n, of), number_of_units(n, of)
         own, every = np.zeros((heads, len(probes))), np.zeros((heads, len(probes)))
         drawn = np.zeros((heads, count, len(probes)))
         size = max(1, PAIRED_AT_ONCE // (heads * reference.shape[1]))
         for start in range(0, n, size):
             some = rows[start : start + size]
             pairs = (received[some].reshape(-1, keys) @ reference).reshape(len(some), heads, n, -1) / keys
-            every += pairs.sum(axis=(0, 2))
+            pairs *= weights[start : start + size, None, None, None].astype(pairs.dtype)
             for offset, of_sample in enumerate(pairs):
+                every += np.tensordot(weights, of_sample, axes=(0, 1))
                 own += of_sample[:, start + offset]
                 drawn += of_sample[:, partners[:, start + offset]]
-        observed[:, probes] = (n * own - every) / (n * max(n - 1, 1))
-        null[:, :, probes] = ((n * drawn - every[:, None]) / (n * max(n - 1, 1))).transpose(1, 0, 2)
+        observed[:, probes] = (own - every) * units / max(units - 1, 1)
+        null[:, :, probes] = ((drawn - every[:, None]) * units / max(units - 1, 1)).transpose(1, 0, 2)
     return observed, null
 
 
@@ -206,12 +245,12 @@ def rolled_null(received: np.ndarray, maps: GridMaps, draws: NullDraws) -> np.nd
     height, width = draws.coarsest
     rows = np.round(np.arange(height) * maps.grid[0] / height).astype(int)
     columns = np.round(np.arange(width) * maps.grid[1] / width).astype(int)
-    total = np.zeros((count, heads * probes))
+    total, shares = np.zeros((count, heads * probes)), _shares(maps.valid, draws.units)
     size = max(1, ROLLED_AT_ONCE // max(1, heads * probes * maps.values.shape[-1]))
     for start in range(0, n, size):
         some = slice(start, start + size)
         attention = fft.rfft2(received[some].reshape(-1, heads, 1, *maps.grid))
-        reference = fft.rfft2((maps.values[some] * maps.valid[some, :, None]).reshape(-1, 1, probes, *maps.grid))
+        reference = fft.rfft2((maps.values[some] * shares[some, :, None]).reshape(-1, 1, probes, *maps.grid))
         # sum_j a_j r_(j - shift) for every shift at once
         rolled = fft.irfft2(attention * reference.conj(), s=maps.grid)[..., rows[:, None], columns]
         values = rolled.reshape(len(rolled), heads * probes, height * width).transpose(0, 2, 1)
@@ -256,6 +295,18 @@ def null_p(
     )
 
 
-def _masked_mean(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
+def _masked_mean(values: np.ndarray, valid: np.ndarray, units: Groups) -> np.ndarray:
+    there = np.where(valid[:, None], values, 0)
+    weighted = there if units is None else there * _shares(valid, units)[:, None]
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(valid[:, None], values, 0).sum(axis=0) / valid.sum(axis=0)
+        return np.asarray(weighted.sum(axis=0) / valid.sum(axis=0))
+
+
+def _shares(valid: np.ndarray, units: Groups) -> np.ndarray:
+    """Return how often each valid sample counts (sample, probe): once, or so that all units of a probe count alike."""
+    if units is None:
+        return valid
+    shares = np.zeros(valid.shape, dtype=np.float32)
+    for column, there in enumerate(valid.T):
+        shares[there, column] = there.sum() * unit_weights(int(there.sum()), units[there])
+    return shares

@@ -7,7 +7,8 @@ multiplied to fit best, sum(eps_hat eps) / sum(eps_hat^2): a minimum of the mean
 value tells of a denoiser that is told another level of noise than the images have (a wrong schedule, scaled timesteps,
 another scale of the images), or was never fitted to such images.
 
-Seen and unseen images are told apart only where it is on record that this denoiser was trained on this very data set.
+Seen and unseen images are told apart only where it is on record on which images this denoiser was trained. Where none
+of a data set that can be made from numbers were, some of those of the training are made again, prepared like these.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,15 +23,18 @@ import torch
 from diffmech.artifacts import progress, write_csv
 from diffmech.batches import in_smaller_batches
 from diffmech.config.analysis import RuntimeConfig
+from diffmech.data.again import MadeAgain
+from diffmech.data.groups import GroupTables, groups_of
 from diffmech.data.store import ImageSet, open_dataset
 from diffmech.errors import ConfigError
 from diffmech.models.denoiser import Condition, Denoiser
 from diffmech.models.load import load_denoiser
 from diffmech.models.prompted import PromptedDenoiser
-from diffmech.models.storage import pointed_directory, read_pointer
-from diffmech.models.training_set import attribute_values, is_held_out, training_record
+from diffmech.models.training_record import TrainingRecord, record_of
+from diffmech.models.training_set import attribute_values
 from diffmech.randomness import noise
 from diffmech.statistics.bootstrap import bootstrap_mean, bootstrap_statistic, bootstrap_two_groups
+from diffmech.statistics.units import Groups, over_units
 
 # More images would cost passes and narrow intervals that are a few per cent wide already.
 MOST_IMAGES = 64
@@ -52,6 +56,14 @@ class Moments:
     predicted_predicted: np.ndarray
     predicted_noise: np.ndarray
 
+    def over(self, units: Groups) -> "Moments":
+        """Return the means over the images of each unit."""
+        return Moments(**{name: over_units(values, units) for name, values in vars(self).items()})
+
+    def of(self, rows: np.ndarray) -> "Moments":
+        """Return the moments of some images, `rows` (sample,) booleans."""
+        return Moments(**{name: values[rows] for name, values in vars(self).items()})
+
 
 @in_smaller_batches
 def heldout_loss(
@@ -66,21 +78,26 @@ def heldout_loss(
     seed: int = 0,
     draws: int = 2000,
     confidence: float = 0.95,
+    unseen: bool = False,
     runtime: RuntimeConfig,
+    groups: GroupTables | None = None,
 ) -> None:
     """Write two tables, both with bootstrap intervals over images, of at most `samples` images per domain, and 64.
 
     `denoising_csv`: domain, timestep, loss (mean squared error of the predicted noise), zero (that of predicting 0),
-    linear (that of c x_t), skill and slope as above, each with low and high, and n.
+    linear (that of c x_t), skill and slope as above, each with low and high, and n; of the unseen images alone where
+    `unseen` are studied.
 
     `output_csv`: domain, split, timestep, loss, low, high, relative (loss on held-out images / on those trained on)
-    with low and high, n; only for domains whose images the denoiser is on record to have been trained on. Split is
-    `train` or `heldout`, half of the images each where there are as many, evenly spread over the ids; the timestep
-    "all" has the means over timesteps, of the ratios too.
+    with low and high, n; only for domains of whose images it is on record whether the denoiser was trained on them.
+    Split is `train` or `heldout`, half of the images each where there are as many, evenly spread over the ids; where
+    none was trained on, a third are images of the training that are made again, if they can be. The timestep "all" has
+    the means over timesteps, of the ratios too.
 
-    `condition` is that of the study, "full" or "null". Noise belongs to (seed, sample id, timestep). Raises ConfigError
-    for a timestep the diffusion does not have. Of a pipeline nobody here knows the noise or the training images: both
-    tables stay empty.
+    Where `groups` are given (tables by domain) intervals resample groups of images, n is their number, and an image is
+    unseen though others of its group may have been trained on. `condition` is that of the study, "full" or "null".
+    Noise belongs to (seed, sample id, timestep). Raises ConfigError for a timestep the diffusion does not have. Of a
+    pipeline nobody here knows the noise or the training images: both tables stay empty.
     """
     denoiser = load_denoiser(Path(model_json), device=runtime.device)
     known = not isinstance(denoiser, PromptedDenoiser)
@@ -92,33 +109,56 @@ def heldout_loss(
     settings: dict[str, Any] = {"draws": draws, "confidence": confidence, "seed": seed}
     seen: list[dict[str, object]] = []
     fits: list[dict[str, object]] = []
-    record = training_record(pointed_directory(read_pointer(Path(model_json)), Path(model_json)))
+    record = record_of(model_json)
     for domain, path in datasets.items() if known else ():
-        images = open_dataset(Path(path))
-        holdout = None if record is None else record.holdout_of(images, Path(path))
-        splits = chosen_images(images.ids, holdout, min(samples, MOST_IMAGES))
+        images, most = open_dataset(Path(path)), min(samples, MOST_IMAGES)
+        seen_before = None if record is None else record.seen(images)
+        fresh = seen_before is not None and not seen_before.any()
+        again = seen_again(record, images, most // 3) if fresh else None
+        splits = chosen_images(images.ids, seen_before, most - (0 if again is None else len(again.ids)))
         ids = np.concatenate(list(splits.values()))
         split = np.repeat(list(splits), [len(part) for part in splits.values()])
+        units = groups_of(groups or {}, domain, ids)
+        fitted = (split != "train") | (not unseen or "heldout" not in splits)
         losses: dict[int | str, np.ndarray] = {}
         for timestep in progress(timesteps, f"loss {domain}", show=runtime.progress):
-            measured = moments(denoiser, images, domain, ids, timestep, seed, runtime.batch_size, condition=condition)
-            fits.append({"domain": domain, "timestep": timestep, **fit_of(measured, **settings)})
+            at: tuple[Any, ...] = (timestep, seed, runtime.batch_size)
+            measured = moments(denoiser, images, domain, ids, *at, condition=condition)
+            fits.append(
+                {
+                    "domain": domain,
+                    "timestep": timestep,
+                    **fit_of(measured.of(fitted).over(None if units is None else units[fitted]), **settings),
+                }
+            )
             losses[timestep] = measured.loss
-        if holdout is not None:
-            seen += [{"domain": domain, **row} for row in seen_and_unseen(losses, split, **settings)]
+            if again is not None:
+                more = moments(denoiser, again, domain, again.ids, *at, condition=condition)
+                losses[timestep] = np.concatenate([losses[timestep], more.loss])
+        if again is not None:
+            split = np.append(split, np.repeat("train", len(again.ids)))
+            more_units = [f"made again {k}" for k in range(len(again.ids))]
+            units = None if units is None else np.append(units, more_units)
+        if seen_before is not None:
+            seen += [{"domain": domain, **row} for row in seen_and_unseen(losses, split, units, **settings)]
     write_csv(Path(output_csv), pd.DataFrame(seen, columns=HELDOUT_COLUMNS))
     write_csv(Path(denoising_csv), pd.DataFrame(fits, columns=DENOISING_COLUMNS))
 
 
-def chosen_images(ids: np.ndarray, holdout: int | None, most: int) -> dict[str, np.ndarray]:
-    """Return at most `most` ids, evenly spread, by split: `train` and `heldout`, or `unknown` without `holdout`."""
-    if holdout is None:
+def chosen_images(ids: np.ndarray, seen: np.ndarray | None, most: int) -> dict[str, np.ndarray]:
+    """Return at most `most` ids, evenly spread, by split: `train` and `heldout`, or `unknown` where `seen` is None."""
+    if seen is None:
         return {"unknown": _spread(ids, most)}
-    held_out = is_held_out(ids, holdout)
-    train, kept = ids[~held_out], ids[held_out]
+    train, kept = ids[seen], ids[~seen]
     half = min(len(kept), max(most // 2, most - len(train)))
     splits = {"train": _spread(train, most - half), "heldout": _spread(kept, half)}
     return {name: part for name, part in splits.items() if len(part)}
+
+
+def seen_again(record: TrainingRecord | None, images: ImageSet, most: int) -> MadeAgain | None:
+    """Return at most `most` images of the training, evenly spread, made again like `images`; None where none can be."""
+    numbers = np.zeros(0) if record is None else record.trained_numbers(images)
+    return MadeAgain(images, _spread(numbers, most)) if len(numbers) and most else None
 
 
 def _spread(ids: np.ndarray, most: int) -> np.ndarray:
@@ -127,7 +167,7 @@ def _spread(ids: np.ndarray, most: int) -> np.ndarray:
 
 def moments(
     denoiser: Denoiser,
-    images: ImageSet,
+    images: ImageSet | MadeAgain,
     domain: str,
     ids: np.ndarray,
     timestep: int,
@@ -177,14 +217,15 @@ def fit_of(measured: Moments, **settings: Any) -> dict[str, float]:
 
 
 def seen_and_unseen(
-    losses: Mapping[int | str, np.ndarray], split: np.ndarray, **settings: Any
+    losses: Mapping[int | str, np.ndarray], split: np.ndarray, units: Groups = None, **settings: Any
 ) -> list[dict[str, object]]:
-    """Return the rows of the held-out table of one domain: `losses[timestep]` and `split` are `(sample,)`."""
+    """Return the rows of the held-out table of one domain: `losses[timestep]`, `split` and `units` are `(sample,)`."""
     rows: list[dict[str, object]] = []
     both = set(split) >= {"train", "heldout"}
     per_split: dict[str, dict[int | str, np.ndarray]] = {}
     for name in dict.fromkeys(split.tolist()):
-        own = {timestep: values[split == name] for timestep, values in losses.items()}
+        of = None if units is None else units[split == name]
+        own = {timestep: over_units(values[split == name], of) for timestep, values in losses.items()}
         per_split[name] = own | ({ALL: np.mean(list(own.values()), axis=0)} if own else {})
     for name, own in per_split.items():
         for timestep, values in own.items():

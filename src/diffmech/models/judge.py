@@ -153,7 +153,7 @@ def train_judge(
         raise ConfigError(f"recognition.faces: {recognition.faces} is too few to train on; give some thousand")
     # Faces that no data set of the study holds: their seed is drawn far from those that people write.
     seed = int(generator(recognition.seed, "faces of the judge").integers(2**31, 2**32))
-    fresh = faces.model_copy(update={"count": recognition.faces, "seed": seed})
+    fresh = faces.model_copy(update={"first": 0, "count": recognition.faces, "seed": seed})
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "faces.zarr.zip"
         prepare_dataset(fresh, images, store, name="faces of the judge", runtime=runtime)
@@ -183,7 +183,8 @@ def trained_faces(model_json: Path) -> SyntheticFaces | None:
         return None
     for dataset in json.loads(record.read_text(encoding="utf-8")).get("datasets", {}).values():
         if dataset.get("config", {}).get("kind") == "synthetic_faces":
-            return SyntheticFaces.restore(dataset["config"])
+            # from 0 on: which of these faces were trained on is nothing to a judge, who gets others
+            return SyntheticFaces.restore(dataset["config"]).model_copy(update={"first": 0})
     return None
 
 

@@ -30,7 +30,8 @@ from diffmech.models.load import resolve_device
 from diffmech.models.precision import default_precision, mixed_precision
 from diffmech.models.storage import find_layout, publishing, save_denoiser, write_pointer
 from diffmech.models.tokens import AttributeTokens
-from diffmech.models.training_set import Batch, TrainingSet, store_sha256
+from diffmech.models.training_record import store_sha256
+from diffmech.models.training_set import Batch, TrainingSet
 
 WARM_UP = 0.1  # share of the steps in which the learning rate rises
 HISTORY_ROWS = 200

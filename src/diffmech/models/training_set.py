@@ -4,25 +4,22 @@ Every batch is a function of (seed, step) alone: which images, mirrored or not, 
 and what of the condition is dropped. So a training that was interrupted goes on exactly as if it had not been.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from diffmech.config.models import Training
+from diffmech.data.again import MadeAgain
 from diffmech.data.store import ImageSet, open_dataset
 from diffmech.errors import ConfigError, DataError
 from diffmech.models.denoiser import Condition
+from diffmech.models.training_record import is_held_out
 from diffmech.randomness import generator
 
-# Kinds of data sets that are the same wherever they are made from the same settings.
-MADE_ANYWHERE = ("lfw_subset", "synthetic_faces", "planted")
 IN_MEMORY_BYTES = 2**31  # images above this are read from their store batch by batch
 
 
@@ -54,7 +51,9 @@ def describe_stores(datasets: Mapping[str, Path]) -> Stores:
     return Stores(sets, tuple(attributes), (channels, height, width))
 
 
-def attribute_values(images: ImageSet, ids: Sequence[int] | np.ndarray, attributes: Sequence[str]) -> np.ndarray:
+def attribute_values(
+    images: ImageSet | MadeAgain, ids: Sequence[int] | np.ndarray, attributes: Sequence[str]
+) -> np.ndarray:
     """Return float32 `(sample, attribute)` in the order of `attributes`, NaN for those that the data set does not
     have."""
     values = np.full((len(ids), len(attributes)), np.nan, dtype=np.float32)
@@ -63,12 +62,6 @@ def attribute_values(images: ImageSet, ids: Sequence[int] | np.ndarray, attribut
         if name in attributes:
             values[:, attributes.index(name)] = known[:, column]
     return values
-
-
-def is_held_out(ids: Sequence[int] | np.ndarray, holdout: int) -> np.ndarray:
-    """Return which sample ids `(sample,)` are kept out of training: every `holdout`-th one, none where it is 0."""
-    ids = np.asarray(ids)
-    return ids % holdout == holdout - 1 if holdout else np.zeros(ids.shape, dtype=bool)
 
 
 @dataclass(frozen=True)
@@ -148,44 +141,3 @@ class TrainingSet:
                 "give every domain of the study one"
             )
         return torch.tensor([shares[domain] for domain in self.domains], dtype=torch.float64)
-
-
-@dataclass(frozen=True)
-class TrainingRecord:
-    """What a denoiser is on record to have been trained on: every `holdout`-th image of `datasets` was kept out."""
-
-    holdout: int
-    datasets: tuple[dict[str, Any], ...]
-
-    def holdout_of(self, images: ImageSet, store: Path) -> int | None:
-        """Return which n-th image of this data set was kept out of training, None where it is not one of those.
-
-        A data set is known by the bytes of its store, or, where it can be made again anywhere (drawn images, images
-        that a library ships), by what made it.
-        """
-        made = images.attrs["provenance"]
-        here = {"config": made["dataset"], "images": made["images"]}
-        again = made["dataset"]["kind"] in MADE_ANYWHERE  # to the last bit of its gain only on the same machine
-        for known in self.datasets:
-            same = again and {key: known.get(key) for key in here} == here
-            if same or known.get("sha256") == store_sha256(store):
-                return self.holdout
-        return None
-
-
-def training_record(directory: Path) -> TrainingRecord | None:
-    """Return what lies beside the weights in `directory` about their training, None where nothing does."""
-    file = Path(directory) / "provenance.json"
-    if not file.is_file():
-        return None
-    record = json.loads(file.read_text(encoding="utf-8"))
-    holdout = record.get("config", {}).get("training", {}).get("holdout")
-    if holdout is None or not record.get("datasets"):
-        return None
-    return TrainingRecord(int(holdout), tuple(record["datasets"].values()))
-
-
-def store_sha256(path: Path) -> str:
-    """Return the SHA-256 of a store, by which a checkpoint knows what it was trained on."""
-    with Path(path).open("rb") as source:
-        return hashlib.file_digest(source, "sha256").hexdigest()

@@ -5,7 +5,7 @@ page says that it is absent; a missing required one is an error.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ import yaml
 from diffmech.artifacts import read_csv, read_json
 from diffmech.errors import StoreError
 from diffmech.interventions.measures import DENOISING_LOSS, OUTPUT_SHIFT
+from diffmech.mechanisms.told import IMAGE
 
 TABLES = (
-    *("entropy", "divergence", "phases", "clusters", "mechanisms", "effects", "windows", "patching", "doses"),
-    *("resampling", "account", "complexity"),
+    *("entropy", "divergence", "factorial", "phases", "clusters", "mechanisms", "effects", "windows"),
+    *("patching", "doses", "resampling", "account", "complexity", "seen", "seen_divergence"),
     "references",
 )
 STORES = ("comparison", "model", "heldout", "denoising", "gallery", "resampled")
@@ -33,12 +34,15 @@ class ReportInputs:
     datasets: dict[str, str]
     comparison: str
     model: str
+    seen: str
+    seen_divergence: str
     heldout: str
     denoising: str
     gallery: str
     attention: dict[str, list[str]]
     entropy: str
     divergence: str
+    factorial: str
     phases: str
     clusters: str
     mechanisms: str
@@ -53,9 +57,10 @@ class ReportInputs:
     complexity: str
     references: str
     benchmarks: str | None = None
+    groups: dict[str, str] = field(default_factory=dict)  # tables of groups of those domains that have any
 
 
-def inputs_of_job(files: Any, domains: Sequence[str]) -> ReportInputs:
+def inputs_of_job(files: Any, domains: Sequence[str], groups: dict[str, str] | None = None) -> ReportInputs:
     """Return the paths of a rule's input, which names tables as `ReportInputs` does and lists stores by domain."""
     named = {name: str(getattr(files, name)) for name in (*STORES, *TABLES)}
     stores = (list(files.attention_first), list(files.attention_second))
@@ -64,6 +69,7 @@ def inputs_of_job(files: Any, domains: Sequence[str]) -> ReportInputs:
         attention=dict(zip(domains, stores, strict=True)),
         circuits=dict(zip(domains, map(str, files.circuits), strict=True)),
         benchmarks="results/benchmarks",
+        groups=groups or {},
         **named,
     )
 
@@ -91,17 +97,25 @@ class Circuit:
 
 @dataclass(frozen=True)
 class Tables:
-    """The tables of one study; `domains` are in the study's order, `heads` and `sites` in the order of the network."""
+    """The tables of one study; `domains` are in the study's order, `heads` and `sites` in the order of the network.
+
+    `divergence` has the rows of the effect of the image, `telling` those of what it is told and of their interaction,
+    none where nothing can be told.
+    """
 
     domains: tuple[str, ...]
     sites: tuple[str, ...]
     heads: tuple[str, ...]
     comparison: dict[str, Any]
     model: dict[str, Any]
+    seen: pd.DataFrame
+    seen_divergence: pd.DataFrame
     heldout: pd.DataFrame
     denoising: pd.DataFrame
     entropy: pd.DataFrame
     divergence: pd.DataFrame
+    telling: pd.DataFrame
+    factorial: pd.DataFrame
     phases: pd.DataFrame
     clusters: pd.DataFrame
     mechanisms: pd.DataFrame
@@ -119,6 +133,8 @@ class Tables:
 
 
 REQUIRED = {
+    "seen": "domain sample seen",
+    "seen_divergence": ("domain timestep kind divergence low high floor floor_high p p_holm p_least n_seen n_unseen"),
     "heldout": "domain split timestep loss low high relative relative_low relative_high n",
     "denoising": "domain timestep loss zero linear skill skill_low skill_high slope slope_low slope_high n",
     "entropy": (
@@ -126,8 +142,12 @@ REQUIRED = {
         "untrained_low untrained_high n"
     ),
     "divergence": (
-        "timestep kind divergence low high floor floor_high p p_holm p_least jensen_shannon "
+        "effect condition timestep kind divergence low high share floor floor_high p p_holm p_least jensen_shannon "
         "untrained_divergence_max untrained_n p_untrained smallest n_first n_second significant"
+    ),
+    "factorial": (
+        "timestep head site kind effect estimate low high p p_holm p_untrained untrained_max n_first n_second "
+        "significant"
     ),
     "phases": "timestep phase stability",
     "clusters": "kind k chosen silhouette bic ari_sample_bootstrap ari_seeds",
@@ -136,7 +156,7 @@ REQUIRED = {
         "smallest_excess domain_first domain_second label_first probe_first enrichment_first p_rolled_holm_first "
         "p_content_holm_first p_untrained_first label_second probe_second enrichment_second p_rolled_holm_second "
         "p_content_holm_second p_untrained_second confirmed_first confirmed_second confirmed "
-        "enrichment_of_head stability"
+        "enrichment_of_head stability found_on_first found_on_second tested_on_first tested_on_second"
     ),
     "effects": (
         "domain group target method timestep effect_percent low high p_zero p_zero_holm p_zero_max smallest_effect "
@@ -183,7 +203,7 @@ REQUIRED = {
 }
 BOOLEAN = {
     *("significant", "confirmed", "confirmed_first", "confirmed_second", "chosen", "monotone", "in_circuit", "needed"),
-    *("circuit", "controls_fair"),
+    *("circuit", "controls_fair", "seen"),
 }
 
 
@@ -197,16 +217,21 @@ def read_tables(inputs: ReportInputs) -> Tables:
     sites = sorted(entropy["site"].unique(), key=site_order)
     by_domain = {name: read_table(getattr(inputs, name), name) for name in ("windows", "patching", "doses", "account")}
     by_domain = {name: in_order(table, tuple(inputs.datasets)) for name, table in by_domain.items()}
+    of_effects = read_table(inputs.divergence, "divergence")
     return Tables(
         domains=tuple(inputs.datasets),
         sites=tuple(sites),
         heads=tuple(sorted(entropy["head"].unique(), key=lambda head: (site_order(head.rpartition(".")[0]), head))),
         comparison=read_json(inputs.comparison),
         model=model,
+        seen=read_table(inputs.seen, "seen"),
+        seen_divergence=read_table(inputs.seen_divergence, "seen_divergence"),
         heldout=heldout,
         denoising=read_table(inputs.denoising, "denoising"),
         entropy=entropy,
-        divergence=read_table(inputs.divergence, "divergence"),
+        divergence=of_effects[of_effects["effect"] == IMAGE],
+        telling=of_effects[of_effects["effect"] != IMAGE],
+        factorial=read_table(inputs.factorial, "factorial"),
         phases=read_table(inputs.phases, "phases"),
         clusters=read_table(inputs.clusters, "clusters"),
         mechanisms=read_table(inputs.mechanisms, "mechanisms"),

@@ -15,6 +15,7 @@ from diffmech.report import (
     charts_model,
     charts_patching,
     charts_resampling,
+    charts_telling,
 )
 from diffmech.report.artifacts import ReportInputs, Tables, read_tables
 from diffmech.report.drawing import specification, write_text
@@ -32,6 +33,8 @@ CHARTS: dict[str, Drawer] = {
     "entropy_layers": lambda t, _: charts_attention.entropy_layers(t.entropy, t.sites, t.domains),
     "entropy_divergence": lambda t, _: charts_attention.entropy_divergence(t.divergence),
     "jensen_shannon": lambda t, _: charts_attention.jensen_shannon(t.divergence),
+    "telling": lambda t, _: charts_telling.telling(t.divergence, t.telling),
+    "factorial_map": lambda t, _: charts_telling.factorial_map(t.factorial, t.heads),
     "cluster_quality": lambda t, _: charts_mechanisms.cluster_quality(t.clusters),
     "mechanism_grid": lambda t, _: charts_mechanisms.mechanism_grid(t.mechanisms, t.heads),
     "ablation_mechanisms": lambda t, a: _forest(t, a, "mechanisms"),

@@ -1,6 +1,7 @@
 """What the denoiser was told of each image beside the noised image itself, in words, from what ran. Ours."""
 
 from diffmech.config.root import Config
+from diffmech.config.study import NOTHING
 from diffmech.report.artifacts import Tables
 from diffmech.report.wording import listed
 
@@ -56,3 +57,36 @@ def condition_sentence(tables: Tables, config: Config) -> str:
     if not parts:
         return "none: no name that this denoiser knows is that of a domain or a label of this study"
     return f"of each image {' and '.join(parts)}"
+
+
+def condition_of_comparison(tables: Tables, config: Config) -> str:
+    """Return, as a sentence, what all images were told where the two domains are compared by their entropy."""
+    first, second = tables.domains
+    pipeline = config.model.source == "pipeline"
+    if not is_conditional(tables, config):
+        return "The denoiser is told nothing of any image."
+    if config.latents.kind == "trajectory":
+        return (
+            f"Each image is observed under its own prompt, so that {first} and {second} images differ in what the"
+            " denoiser is told too, and the two are not kept apart."
+        )
+    if config.latents.condition == "null":
+        return "All images are told nothing (null condition)."
+    if str(tables.divergence["condition"].iloc[0]) != NOTHING:
+        told = f"are under the prompts of {first} images" if pipeline else f"are said to be {first}"
+        return f"All images {told}, those of {second} too."
+    told = "the negative prompt alone" if pipeline else "nothing: neither their domain nor an attribute"
+    return f"All images are told {told}, so that the difference is that of the images."
+
+
+def told_otherwise(tables: Tables, config: Config) -> str:
+    """Return what of a difference between the domains may come from what images were told; empty for nothing."""
+    if not is_conditional(tables, config) or config.latents.condition == "null":
+        return ""
+    if config.latents.kind == "trajectory":
+        return "What they were told: every image is observed under its own prompt, in all that stands here."
+    return (
+        "What they were told: not in the comparison of attention and of effective keys and activations, where all are"
+        " told the same; but mechanisms, effects of removing heads and the circuit are of images that are told what"
+        f" they are ({condition_sentence(tables, config)})."
+    )

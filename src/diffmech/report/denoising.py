@@ -105,10 +105,12 @@ def gap_sentence(tables: Tables) -> str:
     if known.empty:
         return "No images were held out of its training, so memorisation cannot be told from learning."
     parts = []
+    studied = tables.seen.groupby("domain")["seen"].any().to_dict()
     for row in records(known):
         change, low, high = (100 * (end - 1) for end in (row.relative, row.relative_low, row.relative_high))
         seen = tables.heldout[(tables.heldout["domain"] == row.domain) & (tables.heldout["split"] == "train")]
-        amounts = f"{int(row.n)} unseen and {int(seen['n'].max())} seen images"
+        again = "" if studied.get(row.domain, True) else ", which were made again, since none of them is studied"
+        amounts = f"{int(row.n)} unseen and {int(seen['n'].max())} seen images{again}"
         unsure = "" if low > 0 or high < 0 else ", which cannot be told from 0"
         parts.append(f"{row.domain} {_signed(change)} % ({_signed(low)} to {_signed(high)}; {amounts}){unsure}")
     others = [domain for domain in tables.domains if domain not in set(known["domain"])]

@@ -15,7 +15,9 @@ from diffmech.config.root import Config
 from diffmech.interventions.decisions import CAUSAL, DIFFERS, HELPS, NOT_BEYOND, UNFAIR, UNTOLD
 from diffmech.report import controls
 from diffmech.report.artifacts import Tables, effect_title, largest, records
+from diffmech.report.condition import condition_of_comparison, is_conditional, told_otherwise
 from diffmech.report.denoising import gap_sentence
+from diffmech.report.images import foreign_match_sentence, is_matched, seen_divergence_sentences, seen_sentence
 from diffmech.report.naming import (
     confirmed_alone,
     confirmed_labels,
@@ -54,17 +56,19 @@ class Finding:
 def findings(tables: Tables, config: Config) -> list[Finding]:
     """Return the answers of the study, in the order in which a reader asks."""
     return [
-        divergence_finding(tables, config.entropy.alpha, config.untrained.seeds, config.entropy.permutations),
+        divergence_finding(tables, config),
         mechanism_finding(tables, config.mechanisms.alpha, config.untrained.seeds),
         ablation_finding(tables, config.ablation.alpha, config.ablation.methods[0]),
-        complexity_finding(tables, config.complexity.alpha, config.untrained.seeds, config.complexity.permutations),
+        complexity_finding(tables, config),
         confounder_finding(tables, config),
     ]
 
 
 def nothing_found(answers: list[Finding]) -> bool:
-    """Return whether attention, mechanisms and ablations came out negative, and complexity gave no difference."""
-    return all(answer.verdict == "not found" for answer in answers[:3]) and answers[3].verdict != "found"
+    """Return whether attention, mechanisms and ablations came out negative, and nothing else was found."""
+    verdicts = {answer.section: answer.verdict for answer in answers}
+    negative = all(verdicts[section] == "not found" for section in ("divergence", "mechanisms", "ablation"))
+    return negative and "found" not in verdicts.values()
 
 
 def out_of_reach(copies: int, alpha: float) -> str | None:
@@ -96,21 +100,21 @@ def labels_out_of_reach(table: pd.DataFrame, alpha: float, tests: int, permutati
     )
 
 
-def divergence_finding(tables: Tables, alpha: float, copies: int, permutations: int) -> Finding:
+def divergence_finding(tables: Tables, config: Config) -> Finding:
     """Do heads attend differently to the two domains?"""
+    alpha, permutations, copies = config.entropy.alpha, config.entropy.permutations, config.untrained.seeds
     first, second = tables.domains
     question = f"Do heads attend differently to {first} and {second} images?"
-    details, found, unlike, sights = [], [], [], []
+    details, found, unlike, sights = [condition_of_comparison(tables, config)], [], [], []
     for kind, table in tables.divergence.groupby("kind", sort=False):
         peak = largest(table, "divergence")
         name = attention(kind)
-        share = share_of_bound(tables, str(kind), peak["timestep"])
         details.append(
             f"{name.capitalize()}: over timesteps the mean absolute entropy difference per head is"
             f" {number(table['divergence'].min())} to {number(table['divergence'].max())} nats; it is largest at t ="
             f" {peak['timestep']:g}: {interval(peak['divergence'], peak['low'], peak['high'], 'nats')}, on average"
-            f" {number(100 * share, 2)} % of the most possible entropy of a head. Shuffled domain labels alone give up"
-            f" to {number(table['floor_high'].max())} nats, the largest untrained copy, on"
+            f" {number(100 * peak['share'], 2)} % of the most possible entropy of a head. Shuffled domain labels alone"
+            f" give up to {number(table['floor_high'].max())} nats, the largest untrained copy, on"
             f" {count(int(table['untrained_n'].max()), 'image')} per domain,"
             f" {number(table['untrained_divergence_max'].max())} nats."
         )
@@ -144,13 +148,6 @@ def divergence_finding(tables: Tables, alpha: float, copies: int, permutations: 
     # what cannot be told says so in its answer
     sight = f"Found at least four times in five: differences of {listed(sights)}." if sights and not untold else ""
     return Finding(question, verdict, answer, tuple(details), "divergence", family, sight)
-
-
-def share_of_bound(tables: Tables, kind: str, timestep: float) -> float:
-    """Return the mean over the heads of a kind of |difference of entropy| / ln(keys), each head by its own bound."""
-    cells = tables.entropy[(tables.entropy["kind"] == kind) & (tables.entropy["timestep"] == timestep)]
-    shares = cells.pivot(index="head", columns="domain", values="normalised")[list(tables.domains)]
-    return float((shares.iloc[:, 0] - shares.iloc[:, 1]).abs().mean())
 
 
 def mechanism_finding(tables: Tables, alpha: float, copies: int) -> Finding:
@@ -285,12 +282,14 @@ def _effect(row: Any) -> str:
     return interval(row["effect_percent"], row["low"], row["high"], "%")
 
 
-def complexity_finding(tables: Tables, alpha: float, copies: int, permutations: int) -> Finding:
+def complexity_finding(tables: Tables, config: Config) -> Finding:
     """Do the domains use circuits of different size?"""
+    alpha, permutations, copies = config.complexity.alpha, config.complexity.permutations, config.untrained.seeds
     first, second = tables.domains
     table = tables.complexity
     quoted = published(tables.references, "complexity_ratio")
-    details = [
+    details = [condition_of_comparison(tables, config)]
+    details += [
         f"{VARIANTS.get(row.variant, row.variant).capitalize()}: {interval(row.ratio, row.low, row.high)},"
         f" {p_value(row.p_holm)} after correction{untrained_ratios(row)}."
         for row in records(table)
@@ -331,6 +330,11 @@ def complexity_finding(tables: Tables, alpha: float, copies: int, permutations: 
             f"By {measures(table[by_labels & ~has_null])} the domains differ more than shuffled labels do; whether"
             " training made that difference cannot be told."
         )
+    if is_conditional(tables, config) and config.latents.condition == "full":
+        details.append(
+            "Effective heads are of images that are told what they are, so that what the images are and what they were"
+            " told are not kept apart."
+        )
     of = tables.references["papers"][quoted["paper"]]["images"]
     details.append(f"Published, of {of}, by a definition that is not known: {quoted['value']} ± {quoted['error']}.")
     question = f"Do {first} and {second} images use circuits of different size?"
@@ -354,7 +358,7 @@ def measures(rows: pd.DataFrame) -> str:
 def untrained_ratios(row: Any) -> str:
     """Return, for the end of a sentence, what the untrained copies of a row of the complexity table give."""
     if pd.isna(row.p_untrained_max):
-        why = "were not ablated" if row.variant == "effective_heads" else "saw too few images to compare"
+        why = "were not ablated" if row.variant.startswith("effective_heads") else "saw too few images to compare"
         return f"; untrained copies {why}"
     given = limits(row.untrained_low, row.untrained_high, 4)
     return f"; untrained copies, on {int(row.untrained_n)} images per domain: {given}"
@@ -364,8 +368,7 @@ def confounder_finding(tables: Tables, config: Config) -> Finding:
     """What else could explain a difference between the domains?"""
     gap = tables.comparison["spectral_distance"][0]
     before, after = gap["before"], gap["after"]
-    generated = config.model.source == "pipeline"
-    matched = config.images.match is not None and not generated
+    matched = is_matched(config)
     earlier = f" ({number(before, 2)} before mean and contrast were matched)" if matched else ""
     details = [
         (
@@ -376,6 +379,10 @@ def confounder_finding(tables: Tables, config: Config) -> Finding:
     attributes = {tuple(sorted(entry["attributes"])) for entry in tables.comparison["domains"].values()}
     if len(attributes) > 1:
         details.append("The domains are not labelled alike: attributes of one are unknown in the other.")
+    details += filter(None, [foreign_match_sentence(tables, config), seen_sentence(tables, config)])
+    details += seen_divergence_sentences(tables, config.entropy.alpha)
+    if told := told_otherwise(tables, config):
+        details.insert(0, told)
     details.append(gap_sentence(tables))
     rest = "fine structure, content and how well each domain was learned"
     if matched:

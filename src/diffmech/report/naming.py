@@ -98,6 +98,21 @@ def readable_names(table: pd.DataFrame, domains: Sequence[str]) -> dict[str, str
     return names
 
 
+def halves(table: pd.DataFrame, domains: Sequence[str]) -> str:
+    """Return on how many images clusters were found, and on how many others they were tested."""
+    row = table.iloc[0]
+    found, tested = (
+        [(domain, int(row[f"{half}{ending}"])) for domain, ending in zip(domains, ENDINGS, strict=True)]
+        for half in ("found_on", "tested_on")
+    )
+    return (
+        f"Clusters, and the phases, were found on {listed([f'{n} {domain}' for domain, n in found])} images, and named"
+        f" and tested on {listed([f'{n} {domain}' for domain, n in tested])} others: what makes"
+        " heads a cluster by chance speaks neither for its name nor for its effect. Of all these images, heads are"
+        " removed on the others only."
+    )
+
+
 def confirmed_labels(table: pd.DataFrame) -> dict[str, str]:
     """Return the label of each head that confirms one: the first that any of its phases earns."""
     return {row.head: row.label for row in records(table[table["confirmed"]].drop_duplicates("head"))}

@@ -20,6 +20,7 @@ from diffmech.report import (
     sections_patching,
     sections_resampling,
     sections_results,
+    telling,
 )
 from diffmech.report.artifacts import ReportInputs, Tables, read_tables
 from diffmech.report.context import Context
@@ -34,7 +35,7 @@ POLICY = (
     "base-uri 'none'; form-action 'none'"
 )
 MADE_HERE = ("train", "untrained", "planted")  # sources whose weights the workflow itself makes
-AFTER_ABLATION = 3  # where the answer on circuits stands among all answers
+AFTER_DIVERGENCE, AFTER_ABLATION = 1, 3  # where the answers on telling and on circuits stand among the others
 CONTENTS = {
     "answers": "What was found",
     "account": "Each mechanism",
@@ -43,6 +44,7 @@ CONTENTS = {
     "denoiser": "The denoiser",
     "entropy": "How widely heads look",
     "divergence": "Telling domains apart",
+    "telling": "What telling does",
     "mechanisms": "What heads do together",
     "ablation": "Whether it matters",
     "windows": "When it matters",
@@ -66,6 +68,9 @@ def write_report(inputs: ReportInputs, charts: Sequence[str], output: Path | str
     )
     found = findings(tables, config)
     found.insert(AFTER_ABLATION, sections_circuit.circuit_finding(tables, config))
+    told = telling.telling_finding(tables)
+    if told is not None:
+        found.insert(AFTER_DIVERGENCE, told)
     by_section = {finding.section: finding for finding in found}
     parts = [
         sections.answers(context, found),
@@ -75,6 +80,7 @@ def write_report(inputs: ReportInputs, charts: Sequence[str], output: Path | str
         sections.denoiser(context),
         sections_results.entropy(context),
         sections_results.divergence(context, by_section["divergence"]),
+        telling.section(context, told),
         sections_results.mechanisms(context, by_section["mechanisms"]),
         sections_results.ablation(context, by_section["ablation"]),
         sections_patching.windows(context),
@@ -96,7 +102,8 @@ def assemble(config: Config, tables: Tables, parts: list[str]) -> str:
         f"Study “{config.study.name}”: {len(tables.heads)} attention heads of one denoiser on {tables.domains[0]} and "
         f"{tables.domains[1]} images, head by head and timestep by timestep, with intervals, nulls and controls."
     )
-    contents = "".join(f'<li><a href="#{anchor}">{escape(name)}</a></li>' for anchor, name in CONTENTS.items())
+    there = [anchor for anchor in CONTENTS if any(f'<section id="{anchor}"' in part for part in parts)]
+    contents = "".join(f'<li><a href="#{anchor}">{escape(CONTENTS[anchor])}</a></li>' for anchor in there)
     themes = json.dumps(THEMES, separators=(",", ":"))
     return "\n".join(
         [

@@ -10,7 +10,15 @@ from diffmech.report.condition import condition_sentence, guidance_words, is_con
 from diffmech.report.context import Context
 from diffmech.report.denoising import gap_sentence, is_untrained, summary, troubles
 from diffmech.report.findings import Finding, nothing_found
+from diffmech.report.images import (
+    chosen_words,
+    cropped_words,
+    foreign_match_sentence,
+    is_matched,
+    observed_words,
+)
 from diffmech.report.pictures import domain_mosaics, gallery_rows
+from diffmech.report.units import observed_images, seen_note, unit_entry, unit_note, unit_of
 from diffmech.report.wording import count, interval, listed, number
 
 TILE = 70  # CSS pixels of one generated image
@@ -66,7 +74,7 @@ def answers(context: Context, found: list[Finding]) -> str:
         " not, which is no proof that there is nothing; “cannot be told” that the data cannot decide it: too few"
         " images, copies or controls, or an interval that holds both answers; “no fair control” that nothing matches"
         " it. Of many estimates the largest is too large on average."
-    )
+    ) + unit_note(context.config)
     return markup.section(
         "answers",
         "What was found",
@@ -81,7 +89,7 @@ def what_was_run(context: Context) -> str:
     """Return model, data, sizes, timesteps and the steps of the workflow."""
     tables, config = context.tables, context.config
     model = tables.model
-    captured = tables.entropy.groupby("domain")["n"].max()
+    captured = observed_images(context)
     kinds = tables.entropy.drop_duplicates("head")["kind"].value_counts()
     heads = " and ".join(f"{heads} {kind}-attention" for kind, heads in kinds.items())
     channels, height, width = model["sample_shape"]
@@ -98,9 +106,10 @@ def what_was_run(context: Context) -> str:
             [f"{domain} (data set {config.study.domains.get(domain, domain)})" for domain in tables.domains]
         ),
         "Images": (
-            f"{listed([f'{int(captured[domain])} {domain}' for domain in tables.domains])} observed, {width} × {height}"
-            f" pixels, {'grey' if channels == 1 else f'{channels} channels'}"
+            f"{observed_words(tables, captured)} observed, {width} × {height} pixels,"
+            f" {'grey' if channels == 1 else f'{channels} channels'}"
         ),
+        **unit_entry(context),
         "Condition": condition_sentence(tables, config),
         "Timesteps": f"{', '.join(map(str, timesteps))} (0 = clean image)",
         "Untrained copies": (
@@ -143,7 +152,9 @@ def ablation_run(context: Context) -> str:
     images = {}
     for method, rows in effects.groupby("method"):
         most = rows.groupby("domain")["n"].max()
-        images[str(method)] = listed([f"{int(most[domain])} {domain}" for domain in context.tables.domains])
+        images[str(method)] = listed(
+            [f"{int(most[domain])} {unit_of(domain, config)}{domain}" for domain in context.tables.domains]
+        )
     steps = ", ".join(f"{timestep:g}" for timestep in context.ablated_timesteps)
     same = len(set(images.values())) == 1
     ways = [METHODS.get(name, name) + ("" if same else f" (on {images[name]} images)") for name in methods]
@@ -197,7 +208,7 @@ def domains(context: Context) -> str:
     """Return both domains side by side, how they were matched, and what still differs."""
     tables = context.tables
     shown = domain_mosaics(context.inputs, context.config.report.gallery)
-    matched = context.config.images.match is not None and context.config.model.source != "pipeline"
+    matched = is_matched(context.config)
     pair = []
     for domain, mosaic in shown.items():
         entry = tables.comparison["domains"][domain]
@@ -220,7 +231,9 @@ def domains(context: Context) -> str:
                 }
             else:
                 entries |= {PIXELS: number(after["mean"], 3), SPREAD: number(after["contrast"], 3)}
-            entries["Left out"] = skipped_sentence(entry["skipped"])
+            entries |= {"Cropped": cropped_words(entry), "Left out": skipped_sentence(entry["skipped"])}
+            if chosen := chosen_words(context.config, domain):
+                entries["Chosen"] = chosen
         pair.append(f"<div><h3>{markup.escape(domain)}</h3>{markup.image(mosaic)}{markup.facts(entries)}</div>")
     gap = tables.comparison["spectral_distance"][0]
     meaning = "root mean square log10 power ratio"
@@ -241,7 +254,7 @@ def domains(context: Context) -> str:
         "The two domains, side by side",
         f'<div class="pair">{"".join(pair)}</div>',
         attribute_table(context),
-        markup.paragraph(residual),
+        markup.paragraph(" ".join(filter(None, [foreign_match_sentence(tables, context.config), residual]))),
         context.chart(
             "power_spectrum",
             f"Mean power of the {'matched ' if matched else ''}images by spatial frequency. Where the lines part, one"
@@ -298,7 +311,7 @@ def denoiser(context: Context) -> str:
     parts.append(markup.paragraph(" ".join(wrong) if wrong else summary(tables)))
     parts += [table_of_skill(tables)] if len(tables.denoising) else []
     parts.append("<h3>Does it remember what it was trained on?</h3>")
-    parts.append(markup.paragraph(gap_sentence(tables)))
+    parts.append(markup.paragraph(gap_sentence(tables) + seen_note(context)))
     if len(tables.heldout):
         parts.append(
             context.chart(

@@ -6,11 +6,12 @@ from diffmech.interventions.targets import EACH, ON_AVERAGE
 from diffmech.mechanisms.labels import ENDINGS, NAMING_SHARE
 from diffmech.report import markup
 from diffmech.report.artifacts import effect_title
+from diffmech.report.condition import condition_of_comparison
 from diffmech.report.context import Context
 from diffmech.report.controls import COLUMNS as BALANCE
 from diffmech.report.controls import balance_rows, limits_of
 from diffmech.report.findings import Finding, mechanism_names
-from diffmech.report.naming import name_of, own_p, own_probe
+from diffmech.report.naming import halves, name_of, own_p, own_probe
 from diffmech.report.pictures import Example, mechanism_examples
 from diffmech.report.published import measured_counterparts
 from diffmech.report.weights import about_weights
@@ -74,7 +75,7 @@ def divergence(context: Context, finding: Finding) -> str:
         "divergence",
         "Where attention tells the domains apart",
         markup.paragraph(finding.answer),
-        markup.paragraph(read),
+        markup.paragraph(f"{condition_of_comparison(context.tables, context.config)} {read}"),
         context.chart(
             "entropy_divergence",
             "Entropy divergence per timestep, over the heads of each kind of attention, with intervals.",
@@ -135,6 +136,7 @@ def mechanisms(context: Context, finding: Finding) -> str:
         "What heads do together",
         markup.paragraph(finding.answer),
         markup.paragraph(read),
+        markup.paragraph(halves(table, domains)),
         markup.table(
             columns,
             rows,
@@ -222,6 +224,7 @@ def ablation(context: Context, finding: Finding) -> str:
         " among them, do not reach by what each head does alone. Beside single heads and layers no controls were run:"
         " their grey bar, the range of all others of their kind, is a yardstick and no test."
         f" All marks hold at level {alpha}, corrected over all mechanisms, heads or layers of both kinds of images."
+        " None of these images had a part in which heads make up a mechanism."
     )
     groups = context.tables.effects
     chosen = (groups["group"] == "mechanisms") & (groups["timestep"] == "all") & (groups["method"] == context.method)

@@ -23,7 +23,8 @@ SectionType = TypeVar("SectionType", bound=Section)
 
 @dataclass(frozen=True)
 class Job:
-    """The paths and settings of one job, as its rule declares them."""
+    """The paths and settings of one job, as its rule declares them; `config` is the whole study, of which none is
+    tracked."""
 
     input: Any
     output: Any
@@ -31,6 +32,12 @@ class Job:
     params: Any
     root: Path
     runtime: RuntimeConfig
+    config: Any = None
+
+    @property
+    def groups(self) -> dict[str, str]:
+        """The tables of groups of images, by domain; empty where no data set of the rule has groups."""
+        return dict(zip(self.params.grouped, map(str, self.input.groups), strict=True))
 
     def section(self, kind: type[SectionType], name: str) -> SectionType:
         """Return the section that the rule tracks under `settings[name]`."""
@@ -91,6 +98,7 @@ def session(snakemake: Any) -> Iterator[Job]:
                 params=SimpleNamespace(**dict(snakemake.params.items())),
                 root=Path(snakemake.scriptdir).parent,
                 runtime=runtime,
+                config=snakemake.config,
             )
         except DiffmechError as error:
             print(f"diffmech: {error}", file=sys.stderr)

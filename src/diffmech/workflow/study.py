@@ -3,6 +3,7 @@
 Paths and targets are pure functions of the validated configuration. Nothing here imports torch, diffusers or xarray.
 """
 
+import csv
 import hashlib
 import json
 import os
@@ -10,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from diffmech.config.images import IDENTITIES
 from diffmech.config.load import validate
 from diffmech.config.patching import source_file
 from diffmech.config.section import Section
@@ -17,11 +19,14 @@ from diffmech.workflow.fingerprints import fingerprint, module_file
 from diffmech.workflow.own_code import code_digest, find_code
 from diffmech.workflow.shards import blocks, shards
 
+CHOSEN = "results/ablation/{model}/references.csv"
+UNSEEN = "results/unseen/{model}/{dataset}.zarr.zip"
 GENERATED = "results/generated/{model}/{dataset}/{shard}.zarr.zip"
 LATENTS = "results/latents/{model}/{dataset}/{block}/{shard}.zarr.zip"
 ATTENTION = "results/attention/{model}/{dataset}/{block}/{shard}.zarr.zip"
 ABLATION = "results/ablation/{model}/{dataset}/{group}/{block}/{shard}.zarr.zip"
 CIRCUIT = "results/circuit/{model}/{dataset}/circuit.json"
+GROUPS = "results/{folder}/{dataset}.groups.csv"  # beside the store whose images it numbers
 REFERENCE = "results/ablation/{model}/{block}.reference.zarr.zip"
 PATCHING = "results/patching/{model}/{dataset}/{source}.zarr.zip"
 
@@ -125,6 +130,38 @@ class Study:
         """Return the domain that `dataset` stands for."""
         return next(domain for domain, name in self.domains.items() if name == dataset)
 
+    @property
+    def grouped(self) -> list[str]:
+        """The domains of which it is known which images belong together."""
+        return [d for d, dataset in self.domains.items() if getattr(self.config.datasets[dataset], "group", None)]
+
+    def groups(self, *datasets: str) -> list[str]:
+        """Return the tables of groups of `datasets`, by default of both, in the order of `grouped`; often none."""
+        return self._groups(self.studied_stores(), datasets)
+
+    def groups_of_all(self) -> list[str]:
+        """Return the tables of groups of whole data sets, also where only unseen images are studied."""
+        return self._groups(self.dataset_stores(), ())
+
+    def _groups(self, paths: list[str], datasets: tuple[str, ...]) -> list[str]:
+        stores = dict(zip(self.domains, paths, strict=True))
+        return [
+            stores[domain].removesuffix(".zarr.zip") + ".groups.csv"
+            for domain in self.grouped
+            if not datasets or self.domains[domain] in datasets
+        ]
+
+    def group_table(self, dataset: str) -> list[str]:
+        """Return the user's table that says which images of `dataset` belong together, where there is such a file."""
+        config = self.config.datasets[dataset]
+        named = {
+            "image_folder": getattr(config, "labels", None),
+            "celeba": f"{getattr(config, 'path', '')}/{IDENTITIES}",
+        }
+        table = named.get(config.kind)
+        path = Path(table).expanduser() if table else None
+        return [str(path)] if path is not None and path.is_file() else []
+
     def symmetric_domains(self) -> dict[str, bool]:
         """Return, by domain, whether its images are planted ones whose fine structure is mirrored."""
         return {
@@ -134,8 +171,18 @@ class Study:
     # Which files answer what
 
     def dataset_stores(self) -> list[str]:
-        """Return the data set stores, in the order of the domains."""
+        """Return the data set stores, in the order of the domains: what a denoiser is trained on."""
         return [f"results/datasets/{dataset}.zarr.zip" for dataset in self.datasets]
+
+    def studied_store(self, dataset: str) -> str:
+        """Return the store of the images of `dataset` that are studied: all, or those the denoiser never saw."""
+        if self.config.capture.images == "all":
+            return f"results/datasets/{dataset}.zarr.zip"
+        return UNSEEN.format(model=self.model, dataset=dataset)
+
+    def studied_stores(self) -> list[str]:
+        """Return the stores of the studied images, in the order of the domains."""
+        return [self.studied_store(dataset) for dataset in self.datasets]
 
     def generated(self, dataset: str) -> list[str]:
         """Return the generated images of a data set of prompts, none for a data set of images."""
@@ -151,9 +198,20 @@ class Study:
         """Return one block's latents of `dataset` that hold its first `samples` images."""
         return self._captured(LATENTS, dataset, samples, [block])
 
-    def reference_latents(self, dataset: str, block: str) -> list[str]:
-        """Return one block's latents of `dataset` that hold the reference images."""
-        return self._holding(dataset, block, self.config.reference_ids)
+    def reference_latents(self, dataset: str, block: str, chosen: str | None = None) -> list[str]:
+        """Return one block's latents of `dataset` that hold the reference images, or those of the table `chosen`."""
+        if chosen is None:
+            return self._holding(dataset, block, self.config.reference_ids)
+        with Path(chosen).open(encoding="utf-8", newline="") as rows:
+            own = [row for row in csv.DictReader(rows) if row["domain"] == self.domain_of(dataset)]
+        return self._holding(dataset, block, [int(row["sample"]) for row in own])
+
+    @property
+    def among_references(self) -> dict[str, int]:
+        """Among which images reference images are chosen, how many, and how many are studied."""
+        config = self.config
+        first, count, stop = config.reference_ids[0], config.ablation.reference_samples, config.capture.samples
+        return {"studied": config.studied_samples, "first": first, "stop": stop, "count": count}
 
     def circuit_latents(self, dataset: str) -> list[str]:
         """Return the latents of the images and timesteps whose effects are attributed to heads."""

@@ -8,10 +8,12 @@ import pytest
 import yaml
 
 from diffmech.config import documentation
+from diffmech.config.images import Moments
 from diffmech.config.load import merge, overlay, read_config, validate
 from diffmech.config.root import Config
 from diffmech.config.study import DEFAULT_DOMAINS
 from diffmech.errors import ConfigError
+from diffmech.statistics.halves import finding
 from diffmech.workflow.study import Study
 
 ROOT = Path(__file__).parents[3]
@@ -93,6 +95,8 @@ def test_the_domains_that_an_overlay_takes_out_are_those_of_the_default_study():
             "first_reference: 17 is a studied image, of which there are 18; give",
         ),
         ("ablation.first_reference", 90, "100 are too few for 16 reference images from number 90 on, after 18"),
+        ("ablation.first_reference", 84, "samples: 100 leave 0 images on which clusters of heads are found"),
+        ("untrained.samples", 99, "untrained copies); give at least 101, or lower ablation.reference_samples"),
         ("ablation.reference_samples", 1, "ablation.reference_samples: 1 is not allowed: input should be greater than"),
         ("ablation.controls", 18, "ablation.controls: 18 allow no p-value below 0.053"),
         ("ablation.alpha", 0.01, "told from them at ablation.alpha 0.01; give at least 99"),
@@ -132,6 +136,24 @@ def test_no_reference_image_is_studied_by_anything(overlay):
             files = study.reference_latents(dataset, block)
             there = set().union(*(ids for name, ids in held.items() if any(name in file for file in files)))
             assert references <= there
+
+
+@pytest.mark.parametrize("overlay", [None, *STUDIES], ids=lambda path: path.stem if path else "default")
+def test_clusters_are_found_on_images_that_nothing_else_studies(overlay):
+    """Of the images that each rule takes: those that are removed, patched, attributed, of reference, seen by twins."""
+    study = Study(merge(DEFAULT, yaml.safe_load(overlay.read_text()) if overlay else {}), ROOT)
+    config = study.config
+    half = finding(range(config.capture.samples), config.tested_samples)
+    finds = {sample for sample, belongs in enumerate(half) if belongs}
+    patched = config.patching.samples * (2 if "sample" in config.patching_sources else 1)
+    ablated = {sample for ids in study.ablation_shards.values() for sample in ids}
+    counts = (config.circuit_samples, config.discovery_samples, patched, config.untrained.samples)
+    for studied in (ablated, set(config.reference_ids), *map(range, counts)):
+        assert not finds & set(studied)
+    assert len(finds) >= 2
+    # whole halves where there are images for it
+    if config.capture.samples >= 2 * config.tested_samples:
+        assert abs(2 * len(finds) - config.capture.samples) <= 1
 
 
 def test_a_study_that_grows_keeps_its_reference_images_where_they_are_fixed():
@@ -179,3 +201,59 @@ def test_studies_fit_the_generated_schema(overlay):
 
 def test_every_key_is_described():
     assert "| None |" not in documentation.page()
+
+
+FOREIGN = {
+    "custom": {"source": "custom", "implementation": "mine.py:Mine"},
+    "diffusers": {"source": "diffusers", "location": "somewhere/else"},
+    "planted": {"source": "planted"},
+}
+
+
+@pytest.mark.parametrize("source", FOREIGN)
+def test_a_denoiser_from_elsewhere_gets_its_images_unshifted_unless_its_file_asks_for_it(source):
+    """The default study's match leaked into every file laid over it: a mean of 0.25 became -0.1."""
+    mine = {"study": {"model": "mine"}, "models": {"mine": FOREIGN[source]}}
+    assert validate(merge(DEFAULT, mine)).images.match is None
+    assert validate(merge({**DEFAULT, "images": {"size": 32}}, mine)).images.match is None
+    asked = merge(mine, {"images": {"match": {"mean": 0.0, "contrast": 0.5}}})
+    assert validate(merge(DEFAULT, asked)).images.match == Moments(mean=0.0, contrast=0.5)
+
+
+@pytest.mark.parametrize("source", ["bundled", "train", "untrained"])
+def test_a_denoiser_trained_here_gets_matched_images_unless_its_file_says_no(source):
+    own = {"models": {"faces": {"source": source}}}
+    assert validate(merge(DEFAULT, own)).images.match == Moments(mean=-0.1, contrast=0.4)
+    assert validate(merge(DEFAULT, merge(own, {"images": {"match": None}}))).images.match is None
+
+
+def test_no_overlay_of_a_foreign_model_shifts_mean_and_contrast():
+    decided = {path.stem: read_config(ROOT / "config.yaml", path) for path in STUDIES}
+    assert {name for name, config in decided.items() if config.images.match is None} == {
+        "own-model",
+        "flux",
+        "planted",
+        "stable-diffusion",
+    }
+
+
+def test_a_mistake_in_models_is_still_told_where_match_is_left_to_its_source():
+    for models in ([], {"faces": []}, {"faces": {"source": ["bundled"]}}):
+        with pytest.raises(ConfigError, match="models"):
+            validate({**DEFAULT, "models": models})
+
+
+@pytest.mark.parametrize(
+    ("model", "answer"),
+    [
+        (FOREIGN["custom"], "capture.images: 'unseen' needs a record of what models.faces was trained on"),
+        ({"source": "untrained"}, "of source untrained there is none; give all"),
+        ({"source": "train", "training": {"holdout": 0}}, "models.faces.training.holdout is 0; give it 2 or more"),
+    ],
+)
+def test_unseen_images_need_a_record_of_the_training(model, answer):
+    raw = {**edited("capture.images", "unseen"), "models": {"faces": model}}
+    with pytest.raises(ConfigError) as caught:
+        validate(raw)
+    assert answer in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from diffmech.config.images import CelebA
+from diffmech.data.draw import drawn_order
 from diffmech.errors import ConfigError, DataError
 
 NAMES = ("Eyeglasses", "Male", "Smiling")
@@ -36,22 +37,31 @@ def test_both_tables_and_both_layouts_give_zeros_and_ones(table, nested, tmp_pat
     root = write_celeba(tmp_path / "celeba", table=table, nested=nested)
     images = prepare(CelebA(kind="celeba", path=str(root)), channels=3)
     assert images.attributes == NAMES
-    assert images.files == tuple(VALUES)
-    np.testing.assert_array_equal(images.attribute_values(images.ids), [[0, 1, 1], [1, 0, 1], [0, 0, 0]])
+    assert images.files == tuple(drawn_order(VALUES, 0))
+    values = images.attribute_values(np.argsort(images.files))
+    np.testing.assert_array_equal(values, [[0, 1, 1], [1, 0, 1], [0, 0, 0]])
     assert images.image_shape == (3, 16, 16)
 
 
 def test_chosen_attributes_come_in_the_chosen_order(tmp_path, prepare):
     root = write_celeba(tmp_path / "celeba")
-    images = prepare(CelebA(kind="celeba", path=str(root), attributes=["Smiling", "Eyeglasses"], count=2))
+    images = prepare(CelebA(kind="celeba", path=str(root), attributes=["Smiling", "Eyeglasses"]))
     assert images.attributes == ("Smiling", "Eyeglasses")
-    np.testing.assert_array_equal(images.attribute_values([0, 1]), [[1, 0], [1, 1]])
+    values = images.attribute_values(np.argsort(images.files))
+    np.testing.assert_array_equal(values, [[1, 0], [1, 1], [0, 0]])
+
+
+def test_count_takes_the_first_of_the_draw(tmp_path, prepare):
+    root = write_celeba(tmp_path / "celeba")
+    for seed in (0, 1, 2):
+        images = prepare(CelebA(kind="celeba", path=str(root), count=2, seed=seed))
+        assert images.files == tuple(drawn_order(VALUES, seed)[:2])
 
 
 def test_part_of_the_images_is_enough(tmp_path, prepare):
     root = write_celeba(tmp_path / "celeba", images=("000001.jpg", "000003.jpg"))
     images = prepare(CelebA(kind="celeba", path=str(root)))
-    np.testing.assert_array_equal(images.attribute_values([1]), [[0, 0, 0]])
+    np.testing.assert_array_equal(images.attribute_values([images.files.index("000003.jpg")]), [[0, 0, 0]])
 
 
 def test_an_unknown_attribute_is_answered_with_the_nearest(tmp_path, prepare):

@@ -9,6 +9,9 @@ from PIL import Image
 
 from diffmech.config.images import HuggingFace
 from diffmech.data import hub
+from diffmech.data.draw import drawn_order
+from diffmech.data.grouping import image_groups
+from diffmech.data.groups import read_groups
 from diffmech.errors import DataError
 
 datasets = pytest.importorskip("datasets", reason="the optional dependency `datasets` is not installed")
@@ -34,8 +37,24 @@ def test_a_saved_data_set_is_read_with_its_attributes(tmp_path, prepare):
     table([png(0), png(1), png(2)], smile=[True, False, True], age=[0.25, None, 1.0]).save_to_disk(tmp_path / "saved")
     images = prepare(section(tmp_path / "saved", attributes=["smile", "age"]), channels=3)
     assert len(images) == 3
-    np.testing.assert_array_equal(images.attribute_values([0, 1, 2]), [[1, 0.25], [0, np.nan], [1, 1]])
+    assert images.files == tuple(f"row {row}" for row in drawn_order(["0", "1", "2"], 0))
+    values = images.attribute_values(np.argsort(images.files))
+    np.testing.assert_array_equal(values, [[1, 0.25], [0, np.nan], [1, 1]])
     assert len(np.unique(images.raw_images([0, 1, 2]), axis=0)) == 3
+
+
+def test_a_column_says_which_images_belong_together(tmp_path, prepare):
+    saved = table([png(0), png(1), png(2)], person=["ann", "bob", "ann"], scene=[1, None, 2])
+    saved.save_to_disk(tmp_path / "saved")
+    config, output = section(tmp_path / "saved", group="person"), tmp_path / "groups.csv"
+    images = prepare(config, channels=3)
+    image_groups(config, images.path, output)
+    persons = {"row 0": "ann", "row 1": "bob", "row 2": "ann"}
+    assert read_groups(output) == {k: persons[file] for k, file in enumerate(images.files)}
+    with pytest.raises(DataError, match=r"saved:train: row 1 has no group in the column 'scene'"):
+        image_groups(section(tmp_path / "saved", group="scene"), images.path, output)
+    with pytest.raises(DataError, match=r"has no column 'persons', .* did you mean 'person'"):
+        image_groups(section(tmp_path / "saved", group="persons"), images.path, output)
 
 
 def test_the_split_is_chosen(tmp_path, prepare):
@@ -58,7 +77,14 @@ def test_columns_of_arrays_are_images_too(tmp_path, prepare):
     pixels = np.random.default_rng(0).integers(0, 256, (3, 10, 10), dtype=np.uint8)
     datasets.Dataset.from_dict({"pixels": pixels.tolist()}).save_to_disk(tmp_path / "saved")
     images = prepare(section(tmp_path / "saved", image_column="pixels"), size=10, match=None)
-    np.testing.assert_array_equal(images.raw_images([0, 1, 2])[:, 0], pixels)
+    np.testing.assert_array_equal(images.raw_images(np.argsort(images.files))[:, 0], pixels)
+
+
+def test_rows_are_drawn_by_their_number_and_a_seed(tmp_path, prepare):
+    table([png(index) for index in range(8)]).save_to_disk(tmp_path / "saved")
+    for seed in (0, 1):
+        images = prepare(section(tmp_path / "saved", count=3, seed=seed))
+        assert images.files == tuple(f"row {row}" for row in drawn_order(map(str, range(8)), seed)[:3])
 
 
 def test_a_truncated_image_is_named_by_its_row(tmp_path, prepare):
@@ -66,7 +92,7 @@ def test_a_truncated_image_is_named_by_its_row(tmp_path, prepare):
     with pytest.raises(DataError, match=r"saved:train/row 1: cannot be decoded"):
         prepare(section(tmp_path / "saved"))
     images = prepare(section(tmp_path / "saved", on_bad_file="skip"))
-    assert images.files == ("row 0", "row 2")
+    assert sorted(images.files) == ["row 0", "row 2"]
     assert images.attrs["skipped"][0]["file"] == "row 1"
 
 
@@ -74,9 +100,9 @@ def test_unknown_columns_and_values_that_are_no_attributes_are_errors(tmp_path, 
     table([png(0), png(1)], age=[30, 40], name=["a", "b"]).save_to_disk(tmp_path / "saved")
     with pytest.raises(DataError, match=r"has no column 'img'.* did you mean 'image'"):
         prepare(section(tmp_path / "saved", image_column="img"))
-    with pytest.raises(DataError, match=r"row 0: age is 30, outside \[0, 1\]"):
+    with pytest.raises(DataError, match=r"row [01]: age is [34]0, outside \[0, 1\]"):
         prepare(section(tmp_path / "saved", attributes=["age"]))
-    with pytest.raises(DataError, match="row 0: name is 'a', not a number"):
+    with pytest.raises(DataError, match=r"row [01]: name is '[ab]', not a number"):
         prepare(section(tmp_path / "saved", attributes=["name"]))
 
 

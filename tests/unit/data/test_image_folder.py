@@ -7,6 +7,8 @@ import pytest
 from PIL import Image
 
 from diffmech.config.images import ImageFolder, ImagesConfig
+from diffmech.data.comparison import describe
+from diffmech.data.draw import drawn_order
 from diffmech.data.folder import ImageFolderSource
 from diffmech.data.source import Sample, open_source
 from diffmech.errors import DataError
@@ -23,20 +25,91 @@ def assert_one_line(error, *parts):
         assert str(part) in message
 
 
-def test_images_are_read_recursively_in_sorted_order(photos, prepare):
+def test_images_are_read_recursively_in_the_order_of_the_draw(photos, prepare):
     folder = photos(6)
     (folder / "a").mkdir()
     Image.new("L", (9, 9), 100).save(folder / "a" / "z.PNG")
     (folder / ".hidden.png").write_bytes(b"junk")
     (folder / "notes.txt").write_text("no image")
     images = prepare(folder_of(folder))
-    assert images.files == ("00.png", "01.jpg", "02.bmp", "03.webp", "04.tif", "05.png", "a/z.PNG")
+    names = ["00.png", "01.jpg", "02.bmp", "03.webp", "04.tif", "05.png", "a/z.PNG"]
+    assert images.files == tuple(drawn_order(names, 0))
+    assert images.files != tuple(sorted(names))
     assert images.ids.tolist() == list(range(7))
     assert images.image_shape == (1, 16, 16)
 
 
-def test_count_takes_the_first_images(photos, prepare):
-    assert prepare(folder_of(photos(6), count=4)).files == ("00.png", "01.jpg", "02.bmp", "03.webp")
+def test_count_takes_the_first_of_the_draw_and_the_seed_makes_another(photos, prepare):
+    folder = photos(6)
+    whole = prepare(folder_of(folder)).files
+    assert prepare(folder_of(folder, count=4)).files == whole[:4]
+    assert prepare(folder_of(folder, count=4, seed=1)).files != whole[:4]
+
+
+def empty_files(folder: Path, names) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+def drawn_files(folder: Path, **fields) -> list[str]:
+    """Return which files a source would read, in order; none of them is decoded."""
+    return ImageFolderSource(folder_of(folder, **fields), ImagesConfig())._files
+
+
+def test_images_of_a_folder_of_persons_are_those_of_many_persons(tmp_path):
+    """In sorted order 60 images were those of 6 persons."""
+    names = [f"person_{person:03d}/{image}.png" for person in range(100) for image in range(10)]
+    drawn = drawn_files(empty_files(tmp_path, names), count=60)
+    # of 60 images drawn at random from 100 persons of 10 images each 46.6 persons are expected, give or take 2.8
+    assert len({Path(name).parent for name in drawn}) >= 38
+
+
+def test_a_folder_that_grows_or_shrinks_by_one_keeps_all_drawn_images_but_one(tmp_path):
+    names = [f"{number:04d}.png" for number in range(1000)]
+    folder = empty_files(tmp_path, names)
+    before = drawn_files(folder, count=100)
+    others = drawn_files(folder, count=None)[100:]
+    for added in ("!first.png", "05005.png", "zz/last.png"):
+        empty_files(folder, [added])
+        assert len(set(before) - set(drawn_files(folder, count=100))) <= 1
+        (folder / added).unlink()
+    for removed, lost in ((before[0], 1), (before[57], 1), (others[0], 0), (others[-1], 0)):
+        (folder / removed).unlink()
+        now = drawn_files(folder, count=100)
+        assert len(set(before) - set(now)) == lost
+        assert [name for name in before if name != removed] == now[: 100 - lost]
+        (folder / removed).touch()
+
+
+def test_renaming_the_others_changes_the_place_of_no_image(tmp_path):
+    names = [f"{number:04d}.png" for number in range(200)]
+    order = drawn_order(names, 0)
+    kept = set(order[::3])
+    renamed = [name if name in kept else f"a{name}" for name in names]
+    assert [name for name in drawn_order(renamed, 0) if name in kept] == [name for name in order if name in kept]
+    assert drawn_order(reversed(names), 0) == order
+    assert drawn_order(names, 1) != order
+
+
+def test_each_image_is_drawn_as_often_as_any_other():
+    # 4,000 draws of 10 from 40 names: each name 1,000 times, give or take 27; chi-square(39) is below 73 in 99.9 %
+    names = [f"{number:02d}.png" for number in range(40)]
+    counts = dict.fromkeys(names, 0)
+    for seed in range(4000):
+        for name in drawn_order(names, seed)[:10]:
+            counts[name] += 1
+    # drawing without replacement makes counts less variable by (1 - 10 / 40)
+    assert sum((n - 1000) ** 2 for n in counts.values()) / (1000 * 0.75) < 73
+
+
+def test_how_a_file_system_composes_an_accent_changes_no_place():
+    composed, decomposed = "Andr\u00e9.png", "Andre\u0301.png"
+    others = [f"{number}.png" for number in range(50)]
+    assert drawn_order([*others, composed], 0).index(composed) == drawn_order([*others, decomposed], 0).index(
+        decomposed
+    )
 
 
 def test_a_larger_count_changes_no_image_that_was_there(photos, prepare):
@@ -122,13 +195,23 @@ def test_skipped_files_are_listed_and_ids_run_over_the_good_ones(photos, prepare
     folder = photos(4)
     truncated_jpeg(folder, "01_cut.jpg")
     np.save(folder / "02_nan.npy", np.full((8, 8), np.nan))
-    images = prepare(folder_of(folder, on_bad_file="skip", count=4))
-    assert images.files == ("00.png", "01.jpg", "02.bmp", "03.webp")
+    images = prepare(folder_of(folder, on_bad_file="skip"))
+    assert images.files == tuple(drawn_order(["00.png", "01.jpg", "02.bmp", "03.webp"], 0))
     assert images.ids.tolist() == [0, 1, 2, 3]
-    skipped = images.attrs["skipped"]
-    assert [entry["file"] for entry in skipped] == ["01_cut.jpg", "02_nan.npy"]
-    assert "truncated" in skipped[0]["reason"]
-    assert "NaN" in skipped[1]["reason"]
+    reasons = {entry["file"]: entry["reason"] for entry in images.attrs["skipped"]}
+    assert set(reasons) == {"01_cut.jpg", "02_nan.npy"}
+    assert "truncated" in reasons["01_cut.jpg"]
+    assert "NaN" in reasons["02_nan.npy"]
+
+
+def test_where_bad_files_are_skipped_the_next_of_the_draw_takes_their_place(photos, prepare):
+    folder = photos(8)
+    order = drawn_order([path.name for path in folder.iterdir()], 0)
+    (folder / order[1]).write_bytes(b"")
+    assert prepare(folder_of(folder, on_bad_file="skip", count=4)).files == (order[0], *order[2:5])
+    (folder / order[7]).write_bytes(b"")  # beyond those that are used
+    (folder / order[1]).unlink()
+    assert prepare(folder_of(folder, count=4)).files == (order[0], *order[2:5])
 
 
 def test_a_folder_of_bad_files_is_an_error_even_when_they_are_skipped(tmp_path, prepare):
@@ -138,7 +221,12 @@ def test_a_folder_of_bad_files_is_an_error_even_when_they_are_skipped(tmp_path, 
         truncated_jpeg(folder, f"{index}.jpg")
     with pytest.raises(DataError) as error:
         prepare(folder_of(folder, on_bad_file="skip"))
-    assert_one_line(error, folder, "3 left out", "0.jpg", "truncated")
+    assert_one_line(error, folder, "3 left out", ".jpg", "truncated")
+
+
+def by_name(images):
+    """Return the attributes of the images in the order of their names."""
+    return images.attribute_values(np.argsort(images.files))
 
 
 def write_labels(tmp_path, text):
@@ -151,7 +239,8 @@ def test_labels_join_by_name_in_whatever_order_they_stand(photos, prepare, tmp_p
     labels = write_labels(tmp_path, "file,smiling,age\n02.bmp,0,0.25\n00.png,1,0.5\n01.jpg,,1\n")
     images = prepare(folder_of(photos(3), labels=labels))
     assert images.attributes == ("smiling", "age")
-    np.testing.assert_array_equal(images.attribute_values([0, 1, 2]), [[1, 0.5], [np.nan, 1], [0, 0.25]])
+    assert sorted(images.files) == ["00.png", "01.jpg", "02.bmp"]
+    np.testing.assert_array_equal(by_name(images), [[1, 0.5], [np.nan, 1], [0, 0.25]])
 
 
 def test_labels_stay_with_their_image_when_others_are_skipped(photos, prepare, tmp_path):
@@ -159,8 +248,8 @@ def test_labels_stay_with_their_image_when_others_are_skipped(photos, prepare, t
     truncated_jpeg(folder, "01.jpg")
     labels = write_labels(tmp_path, "file,smiling\n00.png,0.1\n01.jpg,0.2\n02.bmp,0.3\n")
     images = prepare(folder_of(folder, labels=labels, on_bad_file="skip"))
-    assert images.files == ("00.png", "02.bmp")
-    np.testing.assert_allclose(images.attribute_values([0, 1])[:, 0], [0.1, 0.3], rtol=1e-6)
+    assert sorted(images.files) == ["00.png", "02.bmp"]
+    np.testing.assert_allclose(by_name(images)[:, 0], [0.1, 0.3], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +279,7 @@ def test_a_missing_label_table_is_one_line(photos, prepare, tmp_path):
 def test_images_without_labels_can_be_skipped(photos, prepare, tmp_path):
     labels = write_labels(tmp_path, "file,smiling\n00.png,1\n02.bmp,0\nghost.png,1\n")
     images = prepare(folder_of(photos(3), labels=labels, on_bad_file="skip"))
-    assert images.files == ("00.png", "02.bmp")
+    assert sorted(images.files) == ["00.png", "02.bmp"]
     assert [entry["file"] for entry in images.attrs["skipped"]] == ["01.jpg", "ghost.png"]
 
 
@@ -217,7 +306,7 @@ def test_masks_cover_what_they_mark(prepare, tmp_path):
     masks = folder / "masks"  # inside the folder of the images, and still no images
     write_masks(masks, ["0.png", "1.bmp", "2.png"])
     images = prepare(folder_of(folder, masks=str(masks)))
-    assert images.files == ("0.png", "1.png", "2.png")
+    assert sorted(images.files) == ["0.png", "1.png", "2.png"]
     assert images.parts == ("eyes", "mouth")
     covered = images.masks([0, 1, 2])
     assert covered.shape == (3, 2, 16, 16)
@@ -257,3 +346,19 @@ def test_sources_are_found_by_the_name_in_their_section(photos):
     sample = source.read([1])[0]
     assert isinstance(sample, Sample)
     assert sample.image.shape == (3, 8, 8)
+
+
+def test_what_the_square_crop_cuts_off_is_counted(prepare, tmp_path):
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    for name, size in {"wide.png": (30, 20), "tall.png": (20, 40), "square.png": (24, 24)}.items():
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, size[::-1], dtype=np.uint8)).save(folder / name)
+    images = prepare(folder_of(folder))
+    kept = dict(zip(images.files, images.kept_area.tolist(), strict=True))
+    assert kept == pytest.approx({"wide.png": 20 / 30, "tall.png": 20 / 40, "square.png": 1.0})
+    described = describe(images)
+    assert described["cropped"] == 2
+    assert described["cut_area"] == pytest.approx((1 / 3 + 1 / 2) / 2)
+    half = describe(prepare(folder_of(folder, crop=0.5)))
+    assert half["cropped"] == 3
+    assert half["cut_area"] == pytest.approx(1 - (100 / 600 + 100 / 800 + 144 / 576) / 3)

@@ -9,12 +9,12 @@ import xarray as xr
 from random_denoisers import DOMAINS, REFERENCES, RUNTIME, TIMESTEPS, write_latents
 
 from diffmech.artifacts import open_store
-from diffmech.attention.sites import AttentionSite, HeadId
+from diffmech.attention.sites import AttentionSite, HeadId, find_sites
 from diffmech.attention.tap import AttentionCall, AttentionTap
 from diffmech.config.analysis import AblationConfig
 from diffmech.errors import DataError, StoreError
 from diffmech.interventions.ablation import ablate_heads
-from diffmech.interventions.reference import collect_reference, open_reference, reference_outputs
+from diffmech.interventions.reference import collect_reference, open_reference, reference_outputs, store_of
 from diffmech.interventions.replay import open_latent_files
 from diffmech.models.denoiser import Denoiser
 
@@ -151,3 +151,18 @@ def test_domains_are_never_taken_for_each_other(
     with pytest.raises(StoreError, match=r"are of real .* and synthetic"):
         assert open_latent_files([*latents["real"], *latents["synthetic"]]).domain
     assert np.isfinite(list(store.displacements("mean", TIMESTEP, sites, "real").values())).all()
+
+
+def test_each_domain_may_have_reference_images_of_its_own(denoiser: Denoiser, latents: dict[str, list[Path]]) -> None:
+    files = {domain: open_latent_files(paths) for domain, paths in latents.items()}
+    chosen = {"real": [6, 9], "synthetic": [7, 8, 9]}
+    store = store_of(collect_reference(files, denoiser, reference_ids=chosen, runtime=RUNTIME))
+    assert store.rows == tuple((domain, sample) for domain, ids in chosen.items() for sample in ids)
+    store.check_apart(range(6))
+    sites = find_sites(denoiser.module)
+    for domain, ids in chosen.items():
+        same = store_of(collect_reference(files, denoiser, reference_ids=ids, runtime=RUNTIME))
+        for of_chosen, expected in zip(
+            store.at(TIMESTEP, sites, domain).mean.values(), same.at(TIMESTEP, sites, domain).mean.values(), strict=True
+        ):
+            torch.testing.assert_close(of_chosen, expected)

@@ -11,9 +11,20 @@ from diffmech.mechanisms.features import head_features
 SETTINGS = MechanismsConfig(cluster_range=(2, 8), stability_draws=10, rolls=200)
 
 
-def write_features(folder: Path, files: StudyFiles, settings: MechanismsConfig = SETTINGS) -> Path:
-    store = folder / "features.zarr.zip"
-    head_features(files.attention, files.latents, files.datasets, files.untrained, store, mechanisms=settings, seed=0)
+def write_features(
+    folder: Path, files: StudyFiles, settings: MechanismsConfig = SETTINGS, name: str = "features.zarr.zip"
+) -> Path:
+    store = folder / name
+    head_features(
+        files.attention,
+        files.latents,
+        files.datasets,
+        files.untrained,
+        store,
+        mechanisms=settings,
+        tested=files.tested,
+        seed=0,
+    )
     return store
 
 

@@ -21,6 +21,7 @@ class StudyFiles:
     latents: dict[str, list[Path]]
     datasets: dict[str, Path]
     untrained: dict[str, Path]
+    tested: int
 
 
 def images_with_a_square(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -46,7 +47,8 @@ def planted_attention(
     part = resample_by_area(masks[:, 0], (GRID, GRID)).reshape(n, 1, keys)
     ones = np.ones((n, keys, keys))
     scores = {
-        "edge": 3 * edge / edge.max(axis=-1, keepdims=True) * ones,
+        # sharp enough that edges hold clearly more of it than texture, which lies beside them
+        "edge": 5 * edge / edge.max(axis=-1, keepdims=True) * ones,
         "part": 4 * part * ones,
         "local": -2.0 * square * ones,
         "mirror": 5.0 * ((y[:, None] == y) & (x[:, None] == GRID - 1 - x)) * ones,
@@ -93,16 +95,19 @@ def write_planted_study(
     folder: Path,
     *,
     seed: int = 0,
-    samples: int = 16,
+    samples: int = 32,
     twins: int = 19,
     seen: int = 4,
     timesteps: tuple[int, ...] = (100, 500),
     change: int | None = None,
     trained: bool = True,
 ) -> StudyFiles:
-    """Write all inputs of a study; the second domain has part masks, the first has none."""
+    """Write all inputs of a study; the second domain has part masks, the first has none.
+
+    Clusters are found on the second half of the images.
+    """
     rng = np.random.default_rng(seed)
-    files = StudyFiles({}, {}, {}, {})
+    files = StudyFiles({}, {}, {}, {}, tested=samples // 2)
     n_timesteps = len(timesteps)
     # the biases of an untrained model are its own, whatever the domain
     biases = random_biases(rng, twins + 1, n_timesteps)

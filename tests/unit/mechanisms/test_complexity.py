@@ -11,7 +11,9 @@ from scipy import stats
 
 from diffmech.artifacts import write_store
 from diffmech.config.analysis import ComplexityConfig
+from diffmech.config.study import NOTHING
 from diffmech.errors import StoreError
+from diffmech.interventions.stores import shifts_by_kind
 from diffmech.mechanisms.complexity import (
     against_untrained,
     circuit_complexity,
@@ -19,7 +21,6 @@ from diffmech.mechanisms.complexity import (
     complexity_table,
     effective_number,
     participation,
-    read_shifts,
 )
 from diffmech.statistics.jackknife import jackknife_interval
 
@@ -84,6 +85,7 @@ def write_ablation(folder, shift, block_sizes=(3, 1), shards=2):
                     {
                         "shift": (dims, shift[:, :, ids, first:last]),
                         "control_of": ("target", np.full(targets, "", dtype=text)),
+                        "kind": ("target", np.full(targets, "self", dtype=text)),
                         "members": (("target", "timestep"), np.full((targets, last - first), "x", dtype=text)),
                     },
                     coords={
@@ -97,13 +99,25 @@ def write_ablation(folder, shift, block_sizes=(3, 1), shards=2):
     return paths
 
 
+def read_shifts(paths):
+    return shifts_by_kind({"real": paths}, ["real"], "mean")["self"]["real"]
+
+
+WITH = {"complexity": SETTINGS, "domains": ["real", "synthetic"], "method": "mean", "seed": 0}
+
+
+def cells_of(attention, untrained, ablation):
+    """Return what `circuit_complexity` takes, of images that are told nothing."""
+    return {NOTHING: attention}, {NOTHING: {domain: [path] for domain, path in untrained.items()}}, ablation
+
+
 def test_an_image_counts_once_however_its_timesteps_are_cut_into_blocks(tmp_path):
     """Two heads, one that matters at the three timesteps of one block, one at the single timestep of the next."""
     shift = np.zeros((2, 1, 6, 4))
     shift[0, ..., :3] = 1
     shift[1, ..., 3:] = 1
     for name, cut in (("one", (4,)), ("unequal", (3, 1)), ("each", (1, 1, 1, 1))):
-        shifts = read_shifts(write_ablation(tmp_path / name, shift, cut), "mean")
+        shifts = read_shifts(write_ablation(tmp_path / name, shift, cut))
         assert shifts.shape == (6, 2)
         assert effective_number(shifts.mean(axis=0)) == pytest.approx(1.6)
 
@@ -117,7 +131,7 @@ def test_heads_count_alike_in_two_domains_that_do_not_differ_no_more_often_than_
         of_image = rng.gamma(1.0, size=(studies * heads, 1, images, 1))  # alike at all timesteps of an image
         shift = sizes * of_image * rng.uniform(0.8, 1.2, size=(studies * heads, 1, images, 4))
         paths = write_ablation(tmp_path / domain, shift)
-        shifts[domain] = read_shifts(paths, "mean").reshape(-1, studies, heads)
+        shifts[domain] = read_shifts(paths).reshape(-1, studies, heads)
     few = ComplexityConfig(draws=199, permutations=199)
     rows = [
         compare("x", {domain: of[:, study] for domain, of in shifts.items()}, effective_number, few, study)
@@ -155,30 +169,36 @@ def test_effective_keys_of_uniform_attention_are_all_keys_and_the_ratio_finds_th
     study = write_study(tmp_path, np.random.default_rng(1), twins_differ=False)
     outputs = [tmp_path / "first.csv", tmp_path / "second.csv"]
     for output in outputs:
-        circuit_complexity(*study, output, complexity=SETTINGS, method="mean", seed=0)
+        circuit_complexity(
+            *cells_of(*study), output, complexity=SETTINGS, domains=["real", "synthetic"], method="mean", seed=0
+        )
     assert outputs[0].read_bytes() == outputs[1].read_bytes()
     table = pd.read_csv(outputs[0]).set_index("variant")
     assert table.loc["effective_keys_self", "first"] == pytest.approx(1, rel=1e-4)  # of 16 keys
-    assert table.loc["effective_heads", "first"] == pytest.approx(4, rel=0.01)
-    assert table.loc["effective_heads", ["n_first", "n_second"]].tolist() == [20, 20]
-    assert table.loc["effective_heads", "ratio"] == pytest.approx(2, rel=0.02)
+    assert table.loc["effective_heads_self", "first"] == pytest.approx(4, rel=0.01)
+    assert table.loc["effective_heads_self", ["n_first", "n_second"]].tolist() == [20, 20]
+    assert table.loc["effective_heads_self", "ratio"] == pytest.approx(2, rel=0.02)
     assert (table["p"] < 0.01).all()
     assert ((table["low"] < table["ratio"]) & (table["ratio"] < table["high"])).drop("activation_participation").all()
     assert (table["low"] > 1).all()
     keys = table.loc["effective_keys_self"]
     assert (keys["p_untrained"], keys["p_untrained_max"], keys["untrained_n"]) == (pytest.approx(1 / 20),) * 2 + (8,)
     # untrained copies are not ablated: a difference by effective heads cannot be told from theirs
-    assert (keys["significant"], table.loc["effective_heads", "significant"]) == (True, False)
+    assert (keys["significant"], table.loc["effective_heads_self", "significant"]) == (True, False)
     assert 0.99 < keys["untrained_low"] <= keys["untrained_high"] < 1.01
-    assert table.loc["effective_heads", ["untrained_low", "untrained_n", "p_untrained"]].isna().all()
+    assert table.loc["effective_heads_self", ["untrained_low", "untrained_n", "p_untrained"]].isna().all()
     with pytest.raises(StoreError, match="has no ablation 'zero'; it has \\['mean'\\]"):
-        circuit_complexity(*study, outputs[0], complexity=SETTINGS, method="zero", seed=0)
+        circuit_complexity(
+            *cells_of(*study), outputs[0], complexity=SETTINGS, domains=["real", "synthetic"], method="zero", seed=0
+        )
 
 
 def test_a_ratio_that_untrained_models_show_too_does_not_stand_out_among_them(tmp_path):
     study = write_study(tmp_path, np.random.default_rng(4), twins_differ=True)
-    circuit_complexity(*study, tmp_path / "c.csv", complexity=SETTINGS, method="mean", seed=0)
-    table = pd.read_csv(tmp_path / "c.csv").set_index("variant").drop("effective_heads")
+    circuit_complexity(
+        *cells_of(*study), tmp_path / "c.csv", complexity=SETTINGS, domains=["real", "synthetic"], method="mean", seed=0
+    )
+    table = pd.read_csv(tmp_path / "c.csv").set_index("variant").drop("effective_heads_self")
     assert (table["p"] < 0.01).all()
     assert (table["p_untrained"] > 0.05).all()
     assert ((table["untrained_low"] < table["ratio"]) & (table["ratio"] < table["untrained_high"])).all()
@@ -220,7 +240,13 @@ def simulated(rng, *, keys=1.0, heads=1.0, images=10, twins=19, scatter=1e-6):
         "activation_participation": (dimensions[0] / dimensions[1], ratios[:, 1]),
     }
     return complexity_table(
-        shifts, {"effective_keys_self": found}, [gram], copies, copies_n=images, complexity=FEW, seed=0
+        {"effective_heads_self": shifts},
+        {"effective_keys_self": found},
+        [gram],
+        copies,
+        copies_n=images,
+        complexity=FEW,
+        seed=0,
     )
 
 
@@ -239,10 +265,10 @@ def test_the_card_finds_a_difference_in_no_more_studies_than_alpha():
 def test_the_smallest_ratio_is_found_about_four_times_in_five(scatter, monkeypatch):
     monkeypatch.setitem(globals(), "FEW", ComplexityConfig(draws=300, permutations=299))
     rng = np.random.default_rng(7)
-    least = np.median([simulated(rng, images=24, scatter=scatter)["smallest_ratio"][1] for _ in range(40)])
-    found = [simulated(rng, images=24, keys=least, scatter=scatter)["significant"][1] for _ in range(100)]
+    least = np.median([simulated(rng, images=24, scatter=scatter)["smallest_ratio"][0] for _ in range(40)])
+    found = [simulated(rng, images=24, keys=least, scatter=scatter)["significant"][0] for _ in range(100)]
     assert 0.65 < np.mean(found) < 0.95
-    assert np.isinf(simulated(rng, twins=18)["smallest_ratio"][1])
+    assert np.isinf(simulated(rng, twins=18)["smallest_ratio"][0])
 
 
 def test_effective_keys_of_each_kind_are_shares_of_the_keys_of_each_head(tmp_path):
@@ -267,7 +293,14 @@ def test_effective_keys_of_each_kind_are_shares_of_the_keys_of_each_head(tmp_pat
             tmp_path / f"{domain}.twins.zarr.zip", sites((19, 8), 0.1), timesteps=(1, 2), twins=True
         )
     _, _, ablation = write_study(tmp_path / "ablation", rng, twins_differ=False)
-    circuit_complexity(attention, untrained, ablation, tmp_path / "c.csv", complexity=SETTINGS, method="mean", seed=0)
+    circuit_complexity(
+        *cells_of(attention, untrained, ablation),
+        tmp_path / "c.csv",
+        complexity=SETTINGS,
+        domains=["real", "synthetic"],
+        method="mean",
+        seed=0,
+    )
     table = pd.read_csv(tmp_path / "c.csv").set_index("variant")
     assert table.loc["effective_keys_self", "ratio"] == pytest.approx(1, abs=1e-5)
     assert table.loc["effective_keys_cross", "first"] == pytest.approx(1, abs=1e-5)
@@ -277,9 +310,9 @@ def test_effective_keys_of_each_kind_are_shares_of_the_keys_of_each_head(tmp_pat
 
 def test_a_difference_without_untrained_copies_is_never_significant():
     table = simulated(np.random.default_rng(8), heads=50.0).set_index("variant")
-    assert table.loc["effective_heads", "p_holm"] <= ALPHA
-    assert not table.loc["effective_heads", "significant"]
-    assert not np.isnan(table.loc["effective_heads", "smallest_ratio"])
+    assert table.loc["effective_heads_self", "p_holm"] <= ALPHA
+    assert not table.loc["effective_heads_self", "significant"]
+    assert not np.isnan(table.loc["effective_heads_self", "smallest_ratio"])
 
 
 def test_permutation_p_is_uniform_where_the_domains_do_not_differ():

@@ -7,12 +7,22 @@ from planted_captures import CROSS, SITE, PlantedSite, softmax, write_capture
 
 import diffmech.mechanisms.entropy
 from diffmech.config.analysis import EntropyConfig
+from diffmech.config.study import NOTHING
 from diffmech.errors import StoreError
-from diffmech.mechanisms.entropy import against_untrained, attention_entropy, divergence_table, entropy_divergence
+from diffmech.mechanisms.entropy import against_untrained, attention_entropy, divergence_table
+from diffmech.mechanisms.factorial import entropy_factorial
 from diffmech.statistics.multiplicity import holm
 
 TIMESTEPS = (100, 500, 900)
 SETTINGS = EntropyConfig(draws=400, permutations=400)
+
+
+def entropy_divergence(captures, untrained, output, *, entropy, seed):
+    """Write the divergence of images that are told nothing."""
+    copies = {NOTHING: {domain: [path] for domain, path in untrained.items()}}
+    by_head = output.with_name(f"{output.name}.heads")
+    domains = list(captures)
+    entropy_factorial({NOTHING: captures}, copies, output, by_head, domains=domains, entropy=entropy, seed=seed)
 
 
 def random_sites(rng, shape, sharpness, heads=3):
@@ -155,6 +165,26 @@ def test_the_smallest_divergence_is_found_at_least_four_times_in_five(kind, hast
     assert found >= 0.78
     assert np.mean([of_kind(simulated(rng, least / 2))["significant"] for _ in range(50)]) < 0.6
     assert np.isinf(simulated(rng, twins=18)["smallest"]).all()
+
+
+def test_a_share_of_the_bound_is_the_mean_of_the_shares_of_heads():
+    """Not a ratio of means over bounds, which differ: within a kind too, where layers have other numbers of keys."""
+    bounds = np.array([np.log(256), np.log(4), 1.0])
+    differences = np.array([0.1, 0.3, 0.2]) * bounds
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 0.01, (8, 1, 3))
+    values = {"a": noise + differences, "b": noise}
+    table = divergence_table(
+        values,
+        {name: np.zeros((19, 1, 3)) for name in values},
+        {name: np.arange(8) for name in values},
+        np.array(["self", "self", "cross"]),
+        [100],
+        entropy=FEW,
+        seed=0,
+        bounds=bounds,
+    ).set_index("kind")
+    assert table["share"].to_dict() == pytest.approx({"self": (0.1 + 0.3) / 2, "cross": 0.2})
 
 
 def test_what_so_few_images_and_permutations_can_reach_is_told():

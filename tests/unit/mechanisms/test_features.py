@@ -1,13 +1,16 @@
 """Head features: planted heads have the features they were built with."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from planted_heads import HEADS
+from conftest import write_features
+from planted_heads import DOMAINS, HEADS
 
 from diffmech.artifacts import open_store
 from diffmech.config.analysis import MechanismsConfig
 from diffmech.errors import StoreError
-from diffmech.mechanisms.features import MEANING, head_features
+from diffmech.mechanisms.features import MEANING
 from diffmech.mechanisms.probes import null_p
 
 
@@ -71,10 +74,19 @@ def test_parts_are_measured_where_there_are_masks_only(store):
     assert list(store["images"].values[:, maps.index("part:eye")]) == [0, 16]
 
 
-def test_domains_weigh_equally_and_resampled_images_scatter_around_the_features(store):
-    by_domain = store["features_by_domain"].transpose("domain", "feature", "head", "timestep").values[:, :8]
+def test_domains_weigh_equally_and_resampled_images_scatter_around_the_features(planted, store, tmp_path):
+    files, _ = planted
+    few = MechanismsConfig(rolls=2, stability_draws=2)
+    alone = []
+    for domain in DOMAINS:  # beside itself
+        twice = {
+            field: dict.fromkeys(DOMAINS, getattr(files, field)[domain])
+            for field in ("attention", "latents", "datasets", "untrained")
+        }
+        path = write_features(tmp_path, replace(files, **twice), few, f"{domain}.zarr.zip")
+        alone.append(open_store(path).to_dataset()["features"].transpose("feature", "head", "timestep").values[:8])
     pooled = store["features"].transpose("feature", "head", "timestep").values[:8]
-    np.testing.assert_allclose(by_domain.mean(axis=0), pooled, rtol=1e-5)
+    np.testing.assert_allclose(np.mean(alone, axis=0), pooled, rtol=1e-5)
     drawn = store["features_bootstrap"].transpose("draw", "feature", "head", "timestep").values[:, :8]
     edge = drawn[:, 0, HEADS.index("edge"), 0]
     assert edge.std() > 0
@@ -110,8 +122,7 @@ def test_every_variable_has_its_unit_and_meaning(store):
 def test_probes_that_are_not_asked_for_are_not_computed(planted, tmp_path):
     files, _ = planted
     few = MechanismsConfig(probes=["edges"], rolls=10, stability_draws=2)
-    output = tmp_path / "f.zarr.zip"
-    head_features(files.attention, files.latents, files.datasets, files.untrained, output, mechanisms=few, seed=0)
+    output = write_features(tmp_path, files, few)
     found = open_store(output).to_dataset()
     assert [str(name) for name in found["map"].values] == ["edges"]
     assert [str(name) for name in found["feature"].values][-1] == "log_enrichment_edges"
@@ -120,13 +131,9 @@ def test_probes_that_are_not_asked_for_are_not_computed(planted, tmp_path):
 def test_captures_without_the_images_behind_them_are_refused(planted, tmp_path):
     files, _ = planted
     with pytest.raises(StoreError, match="no such store"):
-        head_features(
-            files.attention,
-            {domain: [tmp_path / "none.zarr.zip"] for domain in files.latents},
-            files.datasets,
-            files.untrained,
-            tmp_path / "f.zarr.zip",
-            mechanisms=MechanismsConfig(rolls=10),
-            seed=0,
+        write_features(
+            tmp_path,
+            replace(files, latents={domain: [tmp_path / "none.zarr.zip"] for domain in files.latents}),
+            MechanismsConfig(rolls=10),
         )
-    assert not (tmp_path / "f.zarr.zip").exists()
+    assert not list(tmp_path.iterdir())

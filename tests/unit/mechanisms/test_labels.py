@@ -48,6 +48,7 @@ def test_planted_heads_get_their_names_in_both_domains(name, labelled):
     assert row["excess"] > row["smallest_excess"]
     # the domain that says less
     assert row["enrichment"] == min(row["enrichment_first"], row["enrichment_second"]) > 1
+    assert list(row[["found_on_first", "found_on_second", "tested_on_first", "tested_on_second"]]) == [16] * 4
     # places and tokens have no map to roll or to deal out
     of_maps = row[["p_rolled_holm", "p_content_holm", "p_rolled_holm_first", "p_content_holm_second"]]
     assert (of_maps < 0.05).all() if name == "edge" else of_maps.isna().all()
@@ -88,7 +89,7 @@ def test_uniform_heads_confirm_no_name(labelled):
 
 
 def test_heads_that_change_over_denoising_get_another_name_in_each_phase(tmp_path):
-    files = write_planted_study(tmp_path, seed=2, samples=8, seen=2, timesteps=(100, 300, 500, 700), change=2, twins=19)
+    files = write_planted_study(tmp_path, seed=2, samples=16, seen=2, timesteps=(100, 300, 500, 700), change=2)
     table = run(tmp_path, write_features(tmp_path, files))
     assert table["phase"].max() == 2
     edge = table[table["head"] == f"{SITE}.h00"].set_index("phase")

@@ -19,8 +19,9 @@ from diffmech.data.store import open_dataset, prepare_dataset
 from diffmech.models.denoiser import Denoiser
 from diffmech.models.heldout import Moments, chosen_images, fit_of, heldout_loss, moments, seen_and_unseen
 from diffmech.models.importing import import_denoiser
-from diffmech.models.training_set import training_record
+from diffmech.models.training_record import is_held_out, training_record
 from diffmech.report.denoising import troubles
+from diffmech.statistics.units import over_units
 
 IDS = np.arange(24)
 TIMESTEPS = (10, 25, 40)
@@ -176,14 +177,17 @@ def test_seen_and_unseen_are_told_apart_only_of_images_that_are_on_record(
     record = training_record(trained.parent)
     assert record is not None
     for path in stores.values():
-        assert record.holdout_of(open_dataset(path), path) == 5
+        images = open_dataset(path)
+        seen = record.seen(images)
+        assert seen is not None
+        np.testing.assert_array_equal(seen, ~is_held_out(images.ids, 5))
     pixels = tmp_path / "pictures"
     pixels.mkdir()
     for index in range(6):
         np.save(pixels / f"{index}.npy", np.tile(np.arange(8, dtype=np.uint8) * (20 + index), (8, 1)))
     other = tmp_path / "other.zarr.zip"
     prepare_dataset(ImageFolder(kind="image_folder", path=str(pixels)), images_config, other, name="x", runtime=quiet)
-    assert record.holdout_of(open_dataset(other), other) is None
+    assert record.seen(open_dataset(other)) is None
     sets = {"real": other, "synthetic": stores["synthetic"]}
     heldout_loss(trained, sets, tmp_path / "h.csv", tmp_path / "d.csv", timesteps=[10], samples=8, runtime=quiet)
     assert set(pd.read_csv(tmp_path / "h.csv")["domain"]) == {"synthetic"}
@@ -228,14 +232,14 @@ def test_a_condition_of_null_is_what_is_judged_where_the_study_gives_none(
 
 
 def test_both_splits_share_the_images_that_there_are() -> None:
-    few = chosen_images(np.arange(100), 5, 64)
+    few = chosen_images(np.arange(100), ~is_held_out(np.arange(100), 5), 64)
     assert {name: len(part) for name, part in few.items()} == {"train": 44, "heldout": 20}
-    many = chosen_images(np.arange(2000), 5, 64)
+    many = chosen_images(np.arange(2000), ~is_held_out(np.arange(2000), 5), 64)
     assert {name: len(part) for name, part in many.items()} == {"train": 32, "heldout": 32}
     assert (many["heldout"] % 5 == 4).all()
     assert (many["train"] % 5 != 4).all()
     assert list(chosen_images(np.arange(9), None, 64)) == ["unknown"]
-    assert {name: len(part) for name, part in chosen_images(np.arange(3), 5, 64).items()} == {"train": 3}
+    assert {name: len(part) for name, part in chosen_images(np.arange(3), np.ones(3, bool), 64).items()} == {"train": 3}
 
 
 def test_the_ratio_over_all_timesteps_is_the_mean_of_theirs_and_its_interval_holds_the_truth() -> None:
@@ -275,3 +279,17 @@ def test_intervals_of_skill_and_best_factor_hold_the_truth_as_often_as_they_say(
             held[name] += found[f"{name}_low"] <= truth[name] <= found[f"{name}_high"]
     for name, count in held.items():
         assert 0.915 <= count / 300 <= 0.985, (name, count / 300)
+
+
+def test_losses_of_persons_are_resampled_where_images_are_known_to_be_of_one() -> None:
+    rng, person = np.random.default_rng(0), np.array([0, 0, 1, 2, 2, 2, 3, 1])
+    values = rng.gamma(2.0, size=(6, 8))
+    of_persons = fit_of(Moments(*(over_units(each, person) for each in values)), **SETTINGS)
+    assert fit_of(Moments(*values).over(person), **SETTINGS) == of_persons
+    assert of_persons["n"] == 4
+    split = np.array(["train", "train", "heldout", "train", "heldout", "train", "heldout", "heldout"])
+    rows = seen_and_unseen({10: values[0]}, split, person, **SETTINGS)
+    sizes = {(row["split"], row["timestep"]): (row["n"], row["loss"]) for row in rows}
+    seen, unseen = (over_units(values[0][split == name], person[split == name]) for name in ("train", "heldout"))
+    assert sizes["train", 10] == (2, pytest.approx(seen.mean()))
+    assert sizes["heldout", 10] == (3, pytest.approx(unseen.mean()))

@@ -17,7 +17,8 @@ from diffmech.errors import ConfigError, DataError, ModelError
 from diffmech.models.checkpoint import FILE
 from diffmech.models.load import load_denoiser
 from diffmech.models.train import Run, averaging_decay, learning_rate, train_denoiser
-from diffmech.models.training_set import TrainingSet, attribute_values, is_held_out
+from diffmech.models.training_record import is_held_out
+from diffmech.models.training_set import TrainingSet, attribute_values
 from diffmech.testing import assert_same_up_to_rounding
 
 

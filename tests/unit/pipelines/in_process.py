@@ -9,6 +9,7 @@ from diffmech.attention.generated import generate_images, generated_latents
 from diffmech.attention.untrained import capture_untrained
 from diffmech.circuits.discovery import discover_circuit
 from diffmech.config.images import Prompts
+from diffmech.config.study import NOTHING
 from diffmech.data.comparison import compare_domains
 from diffmech.data.store import prepare_dataset
 from diffmech.interventions.ablation import ablate_heads
@@ -20,13 +21,16 @@ from diffmech.interventions.windows import ablation_windows
 from diffmech.mechanisms.account import mechanism_account
 from diffmech.mechanisms.clustering import cluster_heads
 from diffmech.mechanisms.complexity import circuit_complexity
-from diffmech.mechanisms.entropy import attention_entropy, entropy_divergence
+from diffmech.mechanisms.entropy import attention_entropy
+from diffmech.mechanisms.factorial import entropy_factorial
 from diffmech.mechanisms.features import head_features
 from diffmech.mechanisms.labels import label_mechanisms
 from diffmech.mechanisms.phases import find_phases
+from diffmech.mechanisms.seen_divergence import seen_divergence
 from diffmech.models.heldout import heldout_loss
 from diffmech.models.importing import import_denoiser
 from diffmech.models.sampling import generate_gallery
+from diffmech.models.seen import seen_images
 from diffmech.report.artifacts import ReportInputs
 from diffmech.report.charts import CHARTS, draw_charts
 from diffmech.report.page import write_report
@@ -106,12 +110,23 @@ def _analyse(study: Study, folder: Path, model_json: Path) -> Path:
     tables = {
         "comparison": results / "datasets/comparison.json",
         "model": model_json,
+        "seen": results / "seen.csv",
+        "seen_divergence": results / "seen_divergence.csv",
         "heldout": results / "heldout.csv",
         "denoising": results / "denoising.csv",
         "gallery": results / "gallery.zarr.zip",
         **{
             name: results / f"{name}.csv"
-            for name in ("entropy", "divergence", "phases", "clusters", "mechanisms", "effects", "complexity")
+            for name in (
+                "entropy",
+                "divergence",
+                "factorial",
+                "phases",
+                "clusters",
+                "mechanisms",
+                "effects",
+                "complexity",
+            )
         },
         **{name: results / f"{name}.csv" for name in ("windows", "patching", "doses")},
         "resampling": results / "resampling.csv",
@@ -120,14 +135,33 @@ def _analyse(study: Study, folder: Path, model_json: Path) -> Path:
         "references": study.root / "resources/references.yaml",
     }
     compare_domains(datasets, tables["comparison"], samples=config.capture.samples)
+    seen_images(model_json, datasets, tables["seen"], samples=config.capture.samples)
     heldout_loss(model_json, datasets, tables["heldout"], tables["denoising"], timesteps=[], samples=1, runtime=runtime)
     generate_gallery(model_json, tables["gallery"], sampling=config.sampling, runtime=runtime)
     attention = by_domain["attention"]
     attention_entropy(attention, untrained, tables["entropy"], entropy=config.entropy, seed=0)
-    entropy_divergence(attention, untrained, tables["divergence"], entropy=config.entropy, seed=0)
+    told = {NOTHING: attention}, {NOTHING: {domain: [path] for domain, path in untrained.items()}}
+    entropy_factorial(
+        *told,
+        tables["divergence"],
+        tables["factorial"],
+        domains=list(study.domains),
+        entropy=config.entropy,
+        seed=0,
+    )
+    seen_divergence(attention, tables["seen"], tables["seen_divergence"], entropy=config.entropy, seed=0)
     features, members = results / "features.zarr.zip", results / "members.csv"
     mechanisms = config.mechanisms
-    head_features(attention, by_domain["latents"], datasets, untrained, features, mechanisms=mechanisms, seed=0)
+    head_features(
+        attention,
+        by_domain["latents"],
+        datasets,
+        untrained,
+        features,
+        mechanisms=mechanisms,
+        tested=config.tested_samples,
+        seed=0,
+    )
     find_phases(features, tables["phases"], mechanisms=mechanisms)
     cluster_heads(features, tables["phases"], members, tables["clusters"], mechanisms=mechanisms)
     label_mechanisms(features, tables["phases"], members, tables["mechanisms"], mechanisms=mechanisms)
@@ -209,10 +243,10 @@ def _analyse(study: Study, folder: Path, model_json: Path) -> Path:
         seed=0,
     )
     circuit_complexity(
-        attention,
-        untrained,
+        *told,
         {domain: stores[domain]["heads"] for domain in study.domains},
         tables["complexity"],
+        domains=list(study.domains),
         complexity=config.complexity,
         method=config.ablation.methods[0],
         seed=0,

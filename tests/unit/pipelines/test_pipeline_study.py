@@ -31,7 +31,7 @@ OVERLAY: dict[str, Any] = {
     },
     "models": {"tiny": {"source": "pipeline"}},
     "sampling": {"steps": 4, "guidance": 5.0},
-    "capture": {"timesteps": [100, 600], "samples": 8, "shard_size": 6, "block_span": 1000, "keep_maps": 1},
+    "capture": {"timesteps": [100, 600], "samples": 10, "shard_size": 6, "block_span": 1000, "keep_maps": 1},
     "untrained": {"seeds": 2, "samples": 4},
     "entropy": {"draws": 100, "permutations": 100},
     "mechanisms": {

@@ -71,7 +71,10 @@ def run_planted(study: Study, folder: Path, model_json: Path | None = None) -> P
     features, phases, members = (folder / name for name in ("features.zarr.zip", "phases.csv", "members.csv"))
     heads_csv, effects_csv = folder / "heads.csv", folder / "effects.csv"
     mechanisms = config.mechanisms
-    head_features(attention, latents, datasets, untrained, features, mechanisms=mechanisms, seed=study.seed)
+    tested = config.tested_samples
+    head_features(
+        attention, latents, datasets, untrained, features, mechanisms=mechanisms, tested=tested, seed=study.seed
+    )
     find_phases(features, phases, mechanisms=mechanisms)
     cluster_heads(features, phases, members, folder / "clusters.csv", mechanisms=mechanisms)
     label_mechanisms(features, phases, members, heads_csv, mechanisms=mechanisms)

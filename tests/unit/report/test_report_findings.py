@@ -17,7 +17,6 @@ from diffmech.report.findings import (
     mechanism_names,
     nothing_found,
     out_of_reach,
-    share_of_bound,
 )
 from diffmech.report.naming import reasons
 from diffmech.report.published import measured_counterparts
@@ -36,27 +35,11 @@ def test_a_divergence_that_beats_both_nulls_is_reported_by_kind_of_attention(fou
         " both nulls."
     )
     # never of all heads together: their bounds are ln 256 and ln 5
-    assert "Self-attention: " in finding.details[0]
-    assert "t = 820: 0.0900 nats (0.0765 to 0.103)" in finding.details[0]
-    assert "t = 820: 0.0450 nats (0.038" in finding.details[1]
+    assert "Self-attention: " in finding.details[1]
+    assert "t = 820: 0.0900 nats (0.0765 to 0.103)" in finding.details[1]
+    assert "t = 820: 0.0450 nats (0.038" in finding.details[2]
     assert "Corrected over 10 tests (timesteps x kinds of attention)" in finding.family
     assert "0.0250 nats in self-attention" in finding.sight
-
-
-def test_a_share_of_the_bound_is_the_mean_of_the_shares_of_heads(found):
-    """Not a ratio of means over bounds, which differ: within a kind too, where layers have other numbers of keys."""
-    cells = [
-        ("real", "a", "self", 20, 0.5 * np.log(256), np.log(256)),
-        ("synthetic", "a", "self", 20, 0.4 * np.log(256), np.log(256)),
-        ("real", "b", "self", 20, 0.8 * np.log(4), np.log(4)),
-        ("synthetic", "b", "self", 20, 0.5 * np.log(4), np.log(4)),
-        ("real", "c", "cross", 20, 0.3, 1.0),
-        ("synthetic", "c", "cross", 20, 0.1, 1.0),
-    ]
-    table = pd.DataFrame(cells, columns=["domain", "head", "kind", "timestep", "entropy", "h_max"])
-    tables = replace(found[2], entropy=table.assign(normalised=table["entropy"] / table["h_max"]))
-    assert share_of_bound(tables, "self", 20) == pytest.approx((0.1 + 0.3) / 2)
-    assert share_of_bound(tables, "cross", 20) == pytest.approx(0.2)
 
 
 def test_a_divergence_that_untrained_copies_reach_too_is_put_down_to_nothing(found):
@@ -262,13 +245,13 @@ def with_ratios(tables, ratios, p_holm, p_untrained_max):
         (
             (1.12, 1.10, 1.2),
             "Yes: those of real images are larger by effective keys of self-attention and activation participation; of"
-            " effective heads it cannot be told whether training made the difference.",
+            " effective heads of self-attention it cannot be told whether training made the difference.",
             "found",
         ),
         (
             (1.0, 1.10, 1.0),
             "In part: those of real images are larger by effective keys of self-attention; not shown to differ by"
-            " effective heads and activation participation.",
+            " effective heads of self-attention and activation participation.",
             "found",
         ),
         # a smaller circuit is a difference that was found
@@ -280,7 +263,11 @@ def with_ratios(tables, ratios, p_holm, p_untrained_max):
         ),
         ((1.0, 1.0, 1.0), "Not shown: none of 3 measures", "not found"),
         # twins are not ablated: what they would show of effective heads is not known
-        ((1.12, 1.0, 1.0), "It cannot be told: the domains differ by effective heads, of which", "cannot be told"),
+        (
+            (1.12, 1.0, 1.0),
+            "It cannot be told: the domains differ by effective heads of self-attention, of which",
+            "cannot be told",
+        ),
     ],
 )
 def test_complexity_is_answered_measure_by_measure(found, ratios, start, verdict):
@@ -312,12 +299,12 @@ def test_a_ratio_of_untrained_copies_too_is_put_down_to_nothing(found):
     finding = answers(replace(tables, complexity=table))["complexity"]
     assert finding.verdict == "not found"
     assert finding.answer.endswith("differs by more than shuffled labels and untrained copies do.")
-    assert finding.details[0].endswith("; untrained copies were not ablated.")
+    assert finding.details[1].endswith("; untrained copies were not ablated.")
     assert (
         "1.0002 (1.0001 to 1.0003), p < 0.001 after correction; untrained copies, on 16 images per domain: 0.9800 to"
-        " 1.010." in finding.details[1].replace("\u00a0", " ")
+        " 1.010." in finding.details[2].replace("\u00a0", " ")
     )
-    assert finding.details[3] == (
+    assert finding.details[4] == (
         "By effective keys of self-attention the domains differ more than shuffled labels do, which cannot be told"
         " apart from what untrained copies show."
     )
@@ -328,7 +315,7 @@ def test_the_residual_difference_of_the_images_is_always_told(found, null):
     for study in (found, null):
         finding = answers(study[2])["domains"]
         assert finding.verdict == "caution"
-        assert "Power spectra differ by" in finding.details[0]
+        assert "Power spectra differ by" in finding.details[1]
     assert (
         "real +25 % (+10 to +40; 8 unseen and 8 seen images); synthetic +25 %"
         in answers(found[2])["domains"].details[-1]
@@ -397,13 +384,13 @@ def test_copies_that_saw_too_few_images_are_told(found):
     finding = answers(replace(found[2], complexity=table.assign(significant=[False, True, False])))["complexity"]
     assert finding.verdict == "found"
     assert finding.answer == (
-        "Yes: those of real images are larger by effective keys of self-attention; of effective heads and activation"
-        " participation it cannot be told whether training made the difference."
+        "Yes: those of real images are larger by effective keys of self-attention; of effective heads of self-attention"
+        " and activation participation it cannot be told whether training made the difference."
     )
-    assert finding.details[2].endswith("; untrained copies saw too few images to compare.")
-    assert finding.details[3] == (
-        "By effective heads and activation participation the domains differ more than shuffled labels do; whether"
-        " training made that difference cannot be told."
+    assert finding.details[3].endswith("; untrained copies saw too few images to compare.")
+    assert finding.details[4] == (
+        "By effective heads of self-attention and activation participation the domains differ more than shuffled labels"
+        " do; whether training made that difference cannot be told."
     )
 
 

@@ -53,6 +53,16 @@ def table_of_mechanisms(study) -> dict[str, dict[str, str]]:
     return {row[1]: dict(zip(plain[0], row, strict=True)) for row in plain[1:]}
 
 
+def test_on_how_many_images_clusters_were_found_and_tested_is_told(found):
+    context = Context(found[1], found[2], study_config(), {"mechanism_grid": {}, "cluster_quality": {}})
+    page = html.unescape(mechanisms(context, findings(found[2], study_config())[1]))
+    said = (
+        "Clusters, and the phases, were found on 4 real and 5 synthetic images, and named and tested on 20 real and 19 "
+        "synthetic others"
+    )
+    assert said in page
+
+
 def test_each_domain_shows_the_p_of_the_preference_beside_it(found):
     """They were those of a third preference, the one that holds most where it holds less, which no column named."""
     row = table_of_mechanisms(found)["cross-2"]  # semantic on synthetic images alone

@@ -122,7 +122,11 @@ def foreign(tmp_path_factory):
     resampling.to_csv(inputs.resampling, index=False)
     told = [pd.read_csv(getattr(inputs, name)) for name in ("mechanisms", "effects", "windows")]
     account(*told, resampling, method="mean", alpha=0.05).to_csv(inputs.account, index=False)
-    pd.read_csv(inputs.heldout).head(0).to_csv(inputs.heldout, index=False)
+    for path, alone in ((inputs.divergence, ["image"]), (inputs.factorial, ["image"])):
+        table = pd.read_csv(path)
+        table[table["effect"].isin(alone)].to_csv(path, index=False)
+    for path in (inputs.heldout, inputs.seen, inputs.seen_divergence):
+        pd.read_csv(path).head(0).to_csv(path, index=False)
     config = validate(
         {
             "study": {"name": "foreign", "model": "mine", "domains": {"digits": "a", "brains": "b"}},
