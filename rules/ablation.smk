@@ -36,18 +36,6 @@ checkpoint choose_references:
         "../workflow_scripts/choose_references.py"
 
 
-def chosen_references(wildcards) -> str | None:
-    """Return the table of chosen reference images, None where no data set has groups."""
-    return checkpoints.choose_references.get(model=wildcards.model).output[0] if study.grouped else None
-
-
-def once_chosen(wildcards, paths: list[str]) -> list[str]:
-    """Return `paths` of reference outputs once it is known of which images they are: whether a job has to run again is
-    only asked anew of jobs that ask for the checkpoint themselves."""
-    chosen_references(wildcards)
-    return paths
-
-
 rule reference_outputs:
     """Keep the clean head outputs of reference images: what mean and resample ablation put in place."""
     input:

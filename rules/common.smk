@@ -26,6 +26,18 @@ def either(names: list[str]) -> str:
     return "|".join(re.escape(name) for name in names) or "no-such-name"
 
 
+def chosen_references(wildcards) -> str | None:
+    """Return the table of chosen reference images, None where no data set has groups."""
+    return checkpoints.choose_references.get(model=wildcards.model).output[0] if study.grouped else None
+
+
+def once_chosen(wildcards, paths: list[str]) -> list[str]:
+    """Return `paths` of reference outputs once it is known of which images they are: whether a job has to run again is
+    only asked anew of jobs that ask for the checkpoint themselves."""
+    chosen_references(wildcards)
+    return paths
+
+
 wildcard_constraints:
     model=either(list(study.config.models)),
     dataset=either(list(study.config.datasets)),
