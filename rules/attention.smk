@@ -8,7 +8,6 @@ from diffmech.workflow.tellings import (
     told_files,
     told_latents,
     told_names,
-    told_timesteps,
 )
 
 
@@ -93,7 +92,7 @@ rule capture_told:
     params:
         settings=study.settings(told=["samples", "untrained_samples", "untrained_told"], untrained=["seeds"]),
         told=told_names(study),
-        timesteps=told_timesteps(study),
+        timesteps=study.config.told_timesteps,
         domain=lambda wildcards: study.domain_of(wildcards.dataset),
         other=lambda wildcards: study.other_domain(wildcards.dataset),
         code=study.denoising_code("capture_told"),

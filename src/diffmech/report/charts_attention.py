@@ -4,6 +4,7 @@ import altair as alt
 import pandas as pd
 
 from diffmech.report.drawing import (
+    beats_both_nulls,
     domain_colour,
     finish,
     from_to,
@@ -133,12 +134,7 @@ def entropy_divergence(divergence: pd.DataFrame) -> alt.FacetChart:
             x=x,
             y=alt.Y("divergence:Q", title=y_title),
             color=alt.ColorDatum(MEASURED, title=None),
-            shape=alt.Shape(
-                "significant:N",
-                title="beats both nulls after correction",
-                scale=alt.Scale(domain=[True, False], range=["diamond", "circle"]),
-                legend=alt.Legend(labelExpr="datum.value ? 'yes' : 'no'"),
-            ),
+            shape=beats_both_nulls(),
             tooltip=[
                 alt.Tooltip("kind:N", title="attention"),
                 "timestep:Q",

@@ -9,6 +9,7 @@ from diffmech.mechanisms.told import EFFECTS, IMAGE, INTERACTION, TOLD
 from diffmech.report.charts_attention import KINDS
 from diffmech.report.drawing import (
     absent,
+    beats_both_nulls,
     dots,
     finish,
     from_to,
@@ -46,12 +47,7 @@ def telling(divergence: pd.DataFrame, told: pd.DataFrame) -> Any:
             x=x,
             y=y,
             color=colour,
-            shape=alt.Shape(
-                "significant:N",
-                title="beats both nulls after correction",
-                scale=alt.Scale(domain=[True, False], range=["diamond", "circle"]),
-                legend=alt.Legend(labelExpr="datum.value ? 'yes' : 'no'"),
-            ),
+            shape=beats_both_nulls(),
             tooltip=[
                 alt.Tooltip("what:N", title="effect of"),
                 alt.Tooltip("kind:N", title="attention"),

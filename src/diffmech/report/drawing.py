@@ -76,6 +76,16 @@ def domain_colour(domains: tuple[str, ...], title: str | None = None) -> alt.Col
     return alt.Color("domain:N", title=title, sort=list(domains), scale=alt.Scale(domain=list(domains)))
 
 
+def beats_both_nulls() -> alt.Shape:
+    """Mark by a diamond what is significant: beyond chance and beyond the untrained copies, after correction."""
+    return alt.Shape(
+        "significant:N",
+        title="beats both nulls after correction",
+        scale=alt.Scale(domain=[True, False], range=["diamond", "circle"]),
+        legend=alt.Legend(labelExpr="datum.value ? 'yes' : 'no'"),
+    )
+
+
 def from_to(format_: str = ".3g") -> list[alt.Tooltip]:
     """Return the lines of a tooltip that give the interval of a value, columns `low` and `high`."""
     return [alt.Tooltip("low:Q", title="from", format=format_), alt.Tooltip("high:Q", title="to", format=format_)]

@@ -17,14 +17,9 @@ def told_files(study: Study, pattern: str) -> list[str]:
     return [pattern.replace("{told}", name) for name in told_names(study)]
 
 
-def told_timesteps(study: Study) -> list[int]:
-    """Return the timesteps at which images are told something else than what they are."""
-    return study.config.told_timesteps
-
-
 def told_latents(study: Study, dataset: str) -> list[str]:
     """Return the latents of the images of `dataset` that are told something else."""
-    steps, samples = set(told_timesteps(study)), study.config.told.samples
+    steps, samples = set(study.config.told_timesteps), study.config.told.samples
     blocks = [block for block, there in study.blocks.items() if steps & set(there)]
     return [path for block in blocks for path in study.latents_of_block(dataset, block, samples)]
 
