@@ -17,7 +17,8 @@ from torch.overrides import _get_current_function_mode_stack
 from diffmech.attention.ranges import TokenRanges
 from diffmech.attention.sites import find_sites
 from diffmech.attention.statistics import AttentionStatistics, StatisticsObserver
-from diffmech.attention.tap import AttentionCall, AttentionTap, check_tappable
+from diffmech.attention.survey import check_tappable
+from diffmech.attention.tap import AttentionCall, AttentionTap
 from diffmech.attention.text_tokens import token_ranges
 from diffmech.testing import (
     FAMILIES,
@@ -155,19 +156,19 @@ def test_every_site_is_named_once_and_seen(family):
     assert len(set(names)) == len(names) > 0
     assert names == SITES.get(family, " ".join(names)).split()
     assert not report.unclaimed
-    if family != "sana":
-        assert list(report.tapped) == names
-        assert not report.untapped
+    assert not report.untapped
+    assert list(report.tapped) == [name for name in names if name not in report.linear]
 
 
 def test_linear_attention_is_named_as_not_tappable_and_cross_attention_beside_it_is_seen(caplog):
     model, run = prepare("sana")
     report = check_tappable(model, run)
     assert report.tapped == ("block00.cross", "block01.cross")
-    assert list(report.untapped) == ["block00.self", "block01.self"]
-    assert all("linear attention, which has no softmax" in reason for reason in report.untapped.values())
+    assert not report.untapped
+    assert list(report.linear) == ["block00.self", "block01.self"]
+    assert all("linear attention, which has no softmax" in reason for reason in report.linear.values())
     report.require_all()  # what is left can be studied, but nothing is left out in silence
-    assert "is left out: block00.self, block01.self" in caplog.text
+    assert "left out: block00.self: its processor" in caplog.text
 
 
 def test_sdxl_names_each_block_of_a_stack():

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,12 @@ from diffmech.attention.compression import choose_codecs
 from diffmech.attention.keeping import FirstChunks, PassKeeper, Write, choose_kept
 from diffmech.attention.layout import Kept, SiteLayout, create_attention_store, samples_per_chunk
 from diffmech.attention.passes import Latents, open_latents
+from diffmech.attention.ranges import TokenRanges
 from diffmech.attention.results import LOSS_KEY, ChunkResults, Key
-from diffmech.attention.sites import head_ids
+from diffmech.attention.sites import AttentionSite, head_ids
 from diffmech.attention.statistics import StatisticsObserver
-from diffmech.attention.tap import AttentionCall, AttentionTap, check_tappable
+from diffmech.attention.survey import attention_sites
+from diffmech.attention.tap import AttentionCall, AttentionTap
 from diffmech.attention.text_tokens import token_ranges
 from diffmech.attention.writing import writing
 from diffmech.batches import Batches
@@ -132,32 +135,40 @@ def survey_sites(denoiser: Denoiser, latents: Latents, *observers: Any) -> list[
     def run() -> Tensor:
         return denoiser.predict_noise(x_t, timestep, condition)
 
-    check_tappable(denoiser.module, run).require_all()
-    ranges = token_ranges(denoiser.module, run)
-    layouts: dict[str, SiteLayout] = {}
+    seen: list[SiteLayout] = []
 
     def learn(call: AttentionCall) -> None:
-        queries, keys = call.query.shape[-2], call.key.shape[-2]
-        joint = ranges.get(call.site.name)
-        texts = {"cross": keys, "joint": joint.length("text") if joint else 0}.get(call.site.kind)
-        layouts[call.site.name] = SiteLayout(
-            name=call.site.name,
-            kind=call.site.kind,
-            heads=head_ids(call.site),
-            queries=queries,
-            keys=keys,
-            channels=call.output.shape[-1],
-            grid=denoiser.site_grid(call.site, joint.length("image") if joint else queries),
-            tokens=denoiser.token_names if len(denoiser.token_names) == texts else (),
-            ranges=joint,
-            components=call.query.shape[-1],
-            masked=call.attn_mask is not None,
-            causal=call.is_causal,
+        seen.append(
+            SiteLayout(
+                name=call.site.name,
+                kind=call.site.kind,
+                heads=head_ids(call.site),
+                queries=call.query.shape[-2],
+                keys=call.key.shape[-2],
+                channels=call.output.shape[-1],
+                grid=(),
+                components=call.query.shape[-1],
+                masked=call.attn_mask is not None,
+                causal=call.is_causal,
+                module_path=call.site.module_path,
+                call=call.site.call,
+            )
         )
 
-    with torch.no_grad(), AttentionTap(denoiser.module, [learn, *observers]):
-        run()
-    return list(layouts.values())
+    attention_sites(denoiser.module, run, learn, *observers)
+    ranges = token_ranges(denoiser.module, run)
+    return [_placed(denoiser, site, ranges.get(site.name)) for site in seen]
+
+
+def _placed(denoiser: Denoiser, site: SiteLayout, ranges: TokenRanges | None) -> SiteLayout:
+    """Return the layout with where the tokens stand and what they are called."""
+    texts = {"cross": site.keys, "joint": ranges.length("text") if ranges else 0}.get(site.kind)
+    return replace(
+        site,
+        grid=denoiser.site_grid(site, ranges.length("image") if ranges else site.queries),
+        tokens=denoiser.token_names if len(denoiser.token_names) == texts else (),
+        ranges=ranges,
+    )
 
 
 # Takes a site and what was found there, by variable.
@@ -173,7 +184,9 @@ def observing(denoiser: Denoiser, layouts: list[SiteLayout], *observers: Any) ->
 
     On a sampling trajectory there is no noise to compare with, and the loss is NaN.
     """
-    statistics = _Collector(layouts)
+    statistics, expected = _Collector(layouts), [layout.name for layout in layouts]
+    sites = [AttentionSite(each.name, each.module_path, each.kind, len(each.heads), each.call) for each in layouts]  # type: ignore[arg-type]
+    tap = AttentionTap(denoiser.module, [statistics, *observers], sites=sites)
 
     def observe(fill: Fill, x_t: Tensor, noise: Tensor | None, timestep: int, condition: Conditioning) -> None:
         statistics.begin(fill, timestep)
@@ -181,13 +194,14 @@ def observing(denoiser: Denoiser, layouts: list[SiteLayout], *observers: Any) ->
             prediction = denoiser.predict_noise(x_t, timestep, condition)
             size = (prediction if noise is None else prediction - noise).square().flatten(1).mean(1)
             statistics.hand_over()
+            _require_calls(tap.calls, expected, timestep)
         finally:  # also where memory ran out in the middle of the pass
             statistics.results.clear()
         loss = size.float().cpu().numpy()
         _require_finite(loss, "the predicted noise", timestep)
         fill(LOSS_KEY[0], {LOSS_KEY[1]: loss if noise is not None else np.full_like(loss, np.nan)})
 
-    with torch.no_grad(), AttentionTap(denoiser.module, [statistics, *observers]):
+    with torch.no_grad(), tap:
         yield observe
 
 
@@ -300,6 +314,22 @@ def store_attrs(rule: str, latents: Latents, model_json: Path | str, **parameter
             latents=json.loads(latents.attrs["provenance"]),
         ),
     }
+
+
+def _require_calls(found: Sequence[str], expected: Sequence[str], timestep: int) -> None:
+    if list(found) == list(expected):
+        return
+    gone, more = ([name for name in a if name not in b] for a, b in ((expected, found), (found, expected)))
+    what = " and ".join(
+        f"{', '.join(names[:3])}{' ...' if len(names) > 3 else ''} {verb}"
+        for names, verb in ((gone, "did not run"), (more, "ran"))
+        if names
+    )
+    raise ModelError(
+        f"at timestep {timestep} {what or 'its attention ran in another order'}, unlike in the first pass: the model "
+        "attends otherwise at other timesteps or on other images (experts by timestep?); give capture.timesteps at "
+        "which it makes the same calls, and study the others on their own"
+    )
 
 
 def _require_finite(values: np.ndarray, what: str, timestep: int) -> None:

@@ -101,6 +101,15 @@ def logsumexp_scores(
         return torch.cat(blocks, -1)
 
 
+def is_identity(key: Tensor) -> bool:
+    """Return whether the keys (..., key, channel) are the unit vectors, the same for all: then queries are scores."""
+    *leading, keys, channels = key.shape
+    if keys != channels or any(length > 1 and key.stride(axis) for axis, length in enumerate(leading)):
+        return False
+    one = key[(0,) * len(leading)] if key.numel() else key
+    return one.dim() == 2 and torch.equal(one, torch.eye(keys, dtype=key.dtype, device=key.device))
+
+
 def score_tiles(
     query: Tensor,
     key: Tensor,
@@ -119,12 +128,12 @@ def score_tiles(
     if key.shape[1] != heads:  # grouped-query attention: each key head serves several query heads
         key = key.repeat_interleave(heads // key.shape[1], dim=1)
     scaled = query.to(dtype) * (1 / math.sqrt(channels) if scale is None else scale)
-    transposed = key.to(dtype).transpose(-1, -2)
+    given, transposed = is_identity(key), key.to(dtype).transpose(-1, -2)
     mask = None if attn_mask is None else attn_mask.expand(batch, heads, queries, keys)
     tile = max(1, TILE_ELEMENTS // (batch * heads * keys))
     for start in range(0, queries, tile):
         rows = slice(start, min(start + tile, queries))
-        scores = scaled[:, :, rows] @ transposed
+        scores = scaled[:, :, rows].clone() if given else scaled[:, :, rows] @ transposed
         if is_causal:  # aligned at the first query and the first key, as scaled_dot_product_attention has it
             positions = first + torch.arange(start, rows.stop, device=query.device)
             future = torch.arange(keys, device=query.device) > positions[:, None]

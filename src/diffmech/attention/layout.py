@@ -101,7 +101,8 @@ class SiteLayout:
     `grid` is (height, width) of the queries, (frames, height, width) of a video's; `tokens` names the keys that are
     text, if it can. `ranges` tells image from text in joint attention, whose `grid` is that of the image tokens.
     `components` is the length of a query or key, `channels` that of a head's output. `masked` tells whether some keys
-    are masked, `causal` whether queries see only the keys up to themselves.
+    are masked, `causal` whether queries see only the keys up to themselves. `module_path` and `call` are those of the
+    site.
     """
 
     name: str
@@ -116,6 +117,8 @@ class SiteLayout:
     masked: bool = False
     causal: bool = False
     ranges: TokenRanges | None = None
+    module_path: str = ""
+    call: int = 1
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -1,7 +1,8 @@
 """The names of a model's attention sites and heads, derived from module paths alone.
 
-A site is one attention module. Its name is stage, block and kind: `down1.0.self`, `mid.0.cross`, `block03.self`,
-`joint07`, and `down1.0b1.self` where one transformer stack holds several blocks. A head is its site and its index:
+A site is one attention call of a pass. It is named after its module by stage, block and kind: `down1.0.self`,
+`mid.0.cross`, `block03.self`, `joint07`, and `down1.0b1.self` where one transformer stack holds several blocks. Further
+calls of a module in one pass are sites of their own: `mid.0.self#2`. A head is its site and its index:
 `down1.0.self.h03`. Names never depend on enumeration order, so they join tables of different runs. The naming is ours.
 """
 
@@ -9,7 +10,7 @@ import difflib
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Literal
 
@@ -43,12 +44,20 @@ STAGE_ORDER = {"down": 0, "mid": 1, "up": 2}
 
 @dataclass(frozen=True)
 class AttentionSite:
-    """One attention module: its name, where it stands in the model, what it attends to and how many heads it has."""
+    """One attention call: its name, the module that makes it, what it attends to and how many heads it has.
+
+    `call` counts the calls of this name in one pass, from 1.
+    """
 
     name: str
     module_path: str
     kind: Kind
     heads: int
+    call: int = 1
+
+    def again(self, call: int) -> "AttentionSite":
+        """Return the site of the call of this number of the same module."""
+        return self if call == 1 else replace(self, name=f"{self.name}#{call}", call=call)
 
 
 @dataclass(frozen=True, order=True)
@@ -76,15 +85,16 @@ def head_ids(site: AttentionSite) -> tuple[str, ...]:
 
 
 def find_sites(model: nn.Module) -> list[AttentionSite]:
-    """Return the attention sites of `model`, in module order with the middle of a U-Net between its two halves.
+    """Return the modules of `model` that are known as attention by their parts, as sites, before any run.
 
-    Raises ModelError when an attention module does not tell its head count, or when two would get the same name.
+    They stand in module order with the middle of a U-Net between its two halves. What they call when they run, and
+    which modules attend without being known, `attention.survey` tells. Raises ModelError when two would get one name.
     """
     modules = {path: module for path, module in model.named_modules() if _is_attention(path, module)}
     stacked = _stacks_of_several_blocks(modules)
     kinds = {path: _kind(path, module) for path, module in modules.items()}
     sites = [
-        AttentionSite(_name(path, kinds[path], stacked), path, kinds[path], _head_count(path, module))
+        AttentionSite(_plain(_name(path, kinds[path], stacked)), path, kinds[path], _head_count(module) or 0)
         for path, module in modules.items()
     ]
     repeated = [name for name, count in Counter(site.name for site in sites).items() if count > 1]
@@ -99,7 +109,7 @@ def find_sites(model: nn.Module) -> list[AttentionSite]:
 
 def site_at(path: str, kind: Kind, heads: int) -> AttentionSite:
     """Return the site of a module that `find_sites` does not recognise, named by its path and kind."""
-    return AttentionSite(f"{path}.{kind}" if path else kind, path, kind, heads)
+    return AttentionSite(f"{_plain(path)}.{kind}" if path else kind, path, kind, heads)
 
 
 def resolve_heads(patterns: Iterable[str], sites: Iterable[AttentionSite]) -> list[HeadId]:
@@ -125,22 +135,20 @@ def resolve_heads(patterns: Iterable[str], sites: Iterable[AttentionSite]) -> li
 
 
 def _is_attention(path: str, module: nn.Module) -> bool:
-    # torch's own layer is a site too: it cannot be tapped, and the tap says so instead of passing over it.
-    if not path or isinstance(module, nn.MultiheadAttention):
-        return bool(path)
-    has_heads = any(hasattr(module, name) for name in HEAD_COUNTS)
-    return hasattr(module, "to_q") or (has_heads and any(hasattr(module, name) for name in QUERY_PROJECTIONS))
+    # torch's own layer attends to itself or to others as it is called, which only a call tells.
+    if not path or isinstance(module, nn.MultiheadAttention) or _head_count(module) is None:
+        return False
+    return any(hasattr(module, name) for name in QUERY_PROJECTIONS)
 
 
-def _head_count(path: str, module: nn.Module) -> int:
-    counts = [getattr(module, name, None) for name in HEAD_COUNTS]
-    count = next((count for count in counts if isinstance(count, int)), None)
-    if count is None:
-        raise ModelError(
-            f"the attention module {path} ({type(module).__name__}) has a query projection but no head count; "
-            "expected an integer attribute `heads`"
-        )
-    return count
+def _head_count(module: nn.Module) -> int | None:
+    counts = (getattr(module, name, None) for name in HEAD_COUNTS)
+    return next((count for count in counts if isinstance(count, int) and not isinstance(count, bool)), None)
+
+
+def _plain(path: str) -> str:
+    """Return a module path without what has a meaning in the names of arrays, globs or lists of heads."""
+    return re.sub(r"[^\w.\-]", "_", path)
 
 
 def _kind(path: str, module: nn.Module) -> Kind:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from diffmech.attention.kernels import TILE_ELEMENTS, attention_with_lse, score_tiles
+from diffmech.attention.kernels import TILE_ELEMENTS, attention_with_lse, is_identity, score_tiles
 from diffmech.attention.scratch import scratch
 
 # Columns of `Grid.partners`: the query itself, its eight neighbours, and last (added there) its mirrored position.
@@ -132,7 +132,7 @@ def probability_tiles(
     and of the type of the probabilities. The next tile takes the place of the last one.
     """
     # In powers of two: on a CPU torch's exp2 is four times as fast as its exp, and as exact.
-    to_log2, turned = 1 / math.log(2), key.to(lse.dtype).transpose(1, 2)
+    to_log2, given, turned = 1 / math.log(2), is_identity(key), key.to(lse.dtype).transpose(1, 2)
     count, queries, keys = *lse.shape, key.shape[1]
     tile = min(queries, max(1, TILE_ELEMENTS // keys))
     group = min(count, max(1, TILE_ELEMENTS // (tile * keys)))
@@ -145,7 +145,10 @@ def probability_tiles(
             shape = (rows.stop - start, some.stop - first, keys)
             log_p, p = (buffer[: math.prod(shape)].view(shape) for buffer in buffers)
             offset = lse[rows, some].unsqueeze(-1) * -to_log2
-            torch.baddbmm(offset, query[rows, some].to(lse.dtype), turned[rows], alpha=scale * to_log2, out=log_p)
+            if given:
+                torch.add(offset, query[rows, some].to(lse.dtype), alpha=scale * to_log2, out=log_p)
+            else:
+                torch.baddbmm(offset, query[rows, some].to(lse.dtype), turned[rows], alpha=scale * to_log2, out=log_p)
             torch.exp2(log_p, out=p)
             yield rows, some, log_p, p
 

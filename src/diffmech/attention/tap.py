@@ -1,20 +1,21 @@
 """The one interception point: every attention of a model, watched or changed, without touching its code.
 
-Attention in diffusers, timm and transformers ends in `torch.nn.functional.scaled_dot_product_attention`. A torch
-function mode catches that call and forward hooks tell which site is running, so observers see query, key, value and
-per-head output of any architecture, and interventions may replace the per-head output before the output projection.
-Watching leaves the model's output bit-identical. Attention that is computed in another way takes part by one call of
-`announce`. The method is ours; hooks scoped by a context manager follow TransformerLens.
+A torch function mode sees the calls of `scaled_dot_product_attention`, in which attention of diffusers, timm and
+transformers ends, and the products and softmaxes of attention that is written by hand (`attention.products`); forward
+hooks tell which module is running. So observers see every attention call of any architecture, and interventions may
+replace the per-head output before the output projection. Watching leaves the model's output bit-identical. What this
+cannot see takes part by one call of `announce`. The method is ours; hooks scoped by a context manager follow
+TransformerLens.
 """
 
-import inspect
-import logging
 import math
+import types
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Protocol
 
 import torch
@@ -22,19 +23,22 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from diffmech.attention.folding import Folded, unfold
 from diffmech.attention.kernels import logsumexp_scores, same_kernel_with_lse
+from diffmech.attention.products import Products, Weighting
 from diffmech.attention.sites import AttentionSite, find_sites, site_at
 from diffmech.errors import ModelError
 
-logger = logging.getLogger(__name__)
-
 PARAMETERS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
-NO_CALL = "its forward made no scaled_dot_product_attention call (a processor with a hand-written softmax?)"
-LINEAR = "its processor {} is linear attention, which has no softmax over keys"
-SECOND_CALL = "{}, second call of one forward"
-NEVER_RAN = "its forward never ran"
+OUTSIDE = "outside the model"
+NO_PRODUCT = "a softmax of scores whose product with values is not made by matmul, bmm or einsum"
+NO_ROWS = "its weights do not sum to 1 over what they are multiplied with: a softmax over another axis, or a gate"
+# What log p of a weight of 0 becomes: e^-100 is far below what float32 adds to a sum.
+LEAST_LOG = -100.0
+# How far weights that were not seen to be a softmax may be from summing to 1.
+SUM_TOLERANCE = 1e-2
 
-# Sites under an open tap. Two taps on one module would each hide calls from the other.
+# Modules under an open tap. Two taps on one module would each hide calls from the other.
 _tapped: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
 
 # Taps now open, the innermost last: those that `announce` reports to.
@@ -47,6 +51,7 @@ class AttentionCall:
 
     query, key, value are (sample, head, token, channel); output is (sample, head, query, channel), per head, before the
     output projection; lse is (sample, head, query), in nats, or None when no guest asked for it; scale multiplies q.k.
+    Of attention written by hand, of which the probabilities p are at hand, query is log p and key the identity.
     """
 
     site: AttentionSite
@@ -77,54 +82,14 @@ class Intervention(Protocol):
         """Return the new output (sample, head, query, channel) for the whole batch, or None to leave it."""
 
 
-@dataclass(frozen=True)
-class TapReport:
-    """What a tap reaches: sites seen, sites missed with the reason, the number of calls that belong to no site.
-
-    `linear` are those of the missed sites that have nothing to tap: linear attention has no softmax over keys.
-    """
-
-    tapped: tuple[str, ...]
-    untapped: dict[str, str]
-    unclaimed: dict[str, int]
-    linear: tuple[str, ...] = ()
-
-    def require_all(self) -> None:
-        """Raise ModelError naming every site of softmax attention that cannot be tapped, and why.
-
-        Linear attention is left out, and named in a warning of the log.
-        """
-        missed = {name: reason for name, reason in self.untapped.items() if name not in self.linear}
-        if missed:
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in missed.items())
-            raise ModelError(
-                f"{len(missed)} attention sites cannot be tapped ({reasons}); in a module of your own, softmax "
-                "attention is made visible by diffmech.attention.tap.announce, see docs/own-model.md"
-            )
-        if not self.tapped:
-            raise ModelError(
-                "the model has no attention that can be tapped; a module is taken for attention when it has `heads` "
-                "and `to_q`, `q_proj`, `query` or `qkv`, see docs/own-model.md"
-            )
-        if self.linear:
-            logger.warning("linear attention has no softmax over keys and is left out: %s", ", ".join(self.linear))
-
-
-@dataclass(slots=True)
-class _Frame:
-    """One running forward of a site."""
-
-    site: AttentionSite
-    calls: int = 0
-    problem: str = field(default=NO_CALL)
-
-
 class AttentionTap(TorchFunctionMode):
     """Context manager that shows every attention call of `model` to `observers` and lets `interventions` change it.
 
     Interventions apply in order, each to the result of the one before. Observers see the original call, or the final
-    one if their `after_interventions` is True. Bare functions of a call are observers too. After a run, `tapped` names
-    the sites seen, `untapped` those whose forward ran unseen with the reason, `unclaimed` the calls outside every site.
+    one if their `after_interventions` is True. Bare functions of a call are observers too. With `sites` only their
+    calls are shown; without, `sites` fills with every call, in the order of the passes. After a run, `tapped` names the
+    sites seen, `untapped` the calls that could not be understood with the reason, `unclaimed` counts, by module, those
+    that belong to none of the chosen sites, and `linear` names the modules whose attention has no softmax over keys.
     Everything is restored on exit, on exceptions too. Raises ModelError when the model is already under a tap.
     """
 
@@ -137,14 +102,20 @@ class AttentionTap(TorchFunctionMode):
     ) -> None:
         super().__init__()
         self.model = model
-        self.sites = find_sites(model) if sites is None else list(sites)
-        self._all_sites = sites is None
+        self.sites = [] if sites is None else list(sites)
+        self._chosen = None if sites is None else {site.name: site for site in self.sites}
+        self._known = {site.module_path: site for site in find_sites(model)}
+        self._hooked = self._modules_to_hook()
         self.tapped: set[str] = set()
         self.untapped: dict[str, str] = {}
-        self.linear: list[str] = []
+        self.linear: dict[str, str] = {}
         self.unclaimed: Counter[str] = Counter()
-        self._modules = {site.name: model.get_submodule(site.module_path) for site in self.sites}
-        self._running: list[_Frame] = []
+        self.calls: list[str] = []  # the sites of the latest pass, in order
+        self.again: list[AttentionCall] = []  # announced calls that had been followed by themselves
+        self._counts: Counter[str] = Counter()  # the calls of the running pass, by name
+        self._images: int | None = None
+        self._products = Products(model)
+        self._running: list[tuple[str, int]] = []  # paths of modules, and how many calls there were before them
         self._quiet = False  # while guests of an announced call compute, attention of their own belongs to no site
         self._restore: ExitStack | None = None
         observers, interventions = list(observers), list(interventions)
@@ -154,18 +125,26 @@ class AttentionTap(TorchFunctionMode):
         self._interventions = {site.name: self._intervening(site) for site in self.sites}
         self._needs_lse = any(getattr(guest, "needs_lse", False) for guest in [*observers, *interventions])
 
+    def _modules_to_hook(self) -> dict[str, nn.Module]:
+        """Return those whose running tells who makes a call: all, unless every chosen site is known by its parts."""
+        every = dict(self.model.named_modules())
+        if self._chosen is not None and all(site.module_path in self._known for site in self.sites):
+            return {path: every[path] for path in ("", *self._known)}
+        return every
+
     def __enter__(self) -> "AttentionTap":
-        taken = [name for name, module in self._modules.items() if module in _tapped]
+        taken = [path for path, module in self._hooked.items() if module in _tapped]
         if self._restore is not None or taken:
-            what = "this tap" if self._restore is not None else f"a tap on {taken[0]}"
+            known = [self._known[path].name for path in taken if path in self._known]
+            what = "this tap" if self._restore is not None else f"a tap on {(known or taken)[0] or 'the model'}"
             raise ModelError(f"{what} is already open; close it first, or give all guests to one tap")
         with ExitStack() as restore:
-            for site in self.sites:
-                module = self._modules[site.name]
+            for path, module in self._hooked.items():
                 _tapped.add(module)
                 restore.callback(_tapped.discard, module)
                 # Prepended, so that no other hook can fail between this one and the forward it announces.
-                restore.callback(module.register_forward_pre_hook(self._entering(site), prepend=True).remove)
+                enter = module.register_forward_pre_hook(self._entering(path), prepend=True, with_kwargs=True)
+                restore.callback(enter.remove)
                 restore.callback(module.register_forward_hook(self._leave, always_call=True).remove)
             super().__enter__()
             _open.append(self)
@@ -183,88 +162,210 @@ class AttentionTap(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is functional.scaled_dot_product_attention and not self._quiet:
-            return self._attend(func, args, kwargs or {})
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if self._quiet or not self._running:
+            return func(*args, **kwargs)
+        if func is functional.scaled_dot_product_attention:
+            return self._attend(func, args, kwargs)
+        if func is functional.multi_head_attention_forward:
+            with self._seeing():  # what it is made of would not be seen
+                return _open_up(func)(*args, **kwargs)
+        return self._products.run(func, args, kwargs, self._weighted, self._owner)
 
-    def _entering(self, site: AttentionSite) -> Callable[..., None]:
-        def enter(module: nn.Module, inputs: Any) -> None:
-            self._running.append(_Frame(site))
+    @contextmanager
+    def _seeing(self) -> Any:
+        super().__enter__()
+        try:
+            yield
+        finally:
+            super().__exit__(None, None, None)
+
+    @contextmanager
+    def apart(self) -> Any:
+        """Let modules run again in the middle of a pass without their calls counting as further ones of it."""
+        counts, calls = self._counts, self.calls
+        self._counts, self.calls = Counter(), []
+        try:
+            yield
+        finally:
+            self._counts, self.calls = counts, calls
+
+    def _entering(self, path: str) -> Callable[..., None]:
+        def enter(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+            if not self._running:
+                self._counts.clear()
+                self.calls = []
+                self._products.begin()
+                # The batch, where the model itself runs: of its inputs the first that is no list of timesteps.
+                given = (each for each in (*inputs, *named.values()) if isinstance(each, Tensor) and each.dim() > 1)
+                self._images = next((len(each) for each in given), None) if not path else None
+            self._running.append((path, len(self.calls)))
 
         return enter
 
     def _leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        frame = self._running.pop()
-        if frame.calls:
-            self.tapped.add(frame.site.name)
-        elif output is not None:  # None: the forward raised, so nothing is known about its calls
-            processor = type(getattr(module, "processor", None)).__name__
-            if frame.problem == NO_CALL and "linear" in processor.lower():
-                self.linear.append(frame.site.name)
-                frame.problem = LINEAR.format(processor)
-            self.untapped[frame.site.name] = frame.problem
+        path, calls_before = self._running.pop()
+        if path in self._known and len(self.calls) == calls_before:
+            self._silent(path, module, failed=output is None)
+        if not self._running:
+            if output is not None:
+                for owner in self._products.unused.values():
+                    self.untapped[self._name(owner)] = NO_PRODUCT
+                for owner in self._products.loose.values():
+                    self.linear[self._name(owner)] = "its softmax is not one of products of queries and keys"
+            self._products.begin()
+
+    def _silent(self, path: str, module: nn.Module, *, failed: bool) -> None:
+        """Note that a module that is known as attention ran and made no call, unless that is known to be right."""
+        name = self._known[path].name
+        processor = type(getattr(module, "processor", None)).__name__
+        if "linear" in processor.lower():
+            self.linear[name] = f"its processor {processor} is linear attention, which has no softmax over keys"
+        elif not failed and not self._products.unused and name not in self.linear | self.untapped:
+            self.untapped[name] = "its forward made no attention call that can be seen"
+
+    def _owner(self) -> str:
+        """Return the path of the module that a call belongs to: the innermost that is known as attention, or at all."""
+        known = (path for path, _ in reversed(self._running) if path in self._known)
+        return next(known, self._running[-1][0])
+
+    def _name(self, path: str) -> str:
+        return self._known[path].name if path in self._known else path or type(self.model).__name__
+
+    def _claim(self, path: str, kind: str, heads: int) -> AttentionSite | None:
+        """Return the site of the next call of the module at `path`; None if it is not among the chosen ones."""
+        first = self._known.get(path) or site_at(path, kind, heads)  # type: ignore[arg-type]
+        self._counts[first.name] += 1
+        site = first.again(self._counts[first.name])
+        self.calls.append(site.name)
+        if self._chosen is not None:
+            if site.name not in self._chosen:
+                self.unclaimed[self._name(path)] += 1
+            return self._chosen.get(site.name)
+        if site.name not in self._interventions:
+            self.sites.append(site)
+            self._interventions[site.name] = self._intervening(site)
+        return site
 
     def _attend(self, func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         named: dict[str, Any] = dict(zip(PARAMETERS, args, strict=False)) | kwargs
         query, key, value = named["query"], named["key"], named["value"]
-        frame = self._running[-1] if self._running else None
-        if frame is None or frame.calls:
-            name = _caller(self.model) if frame is None else SECOND_CALL.format(frame.site.name)
-            self.unclaimed[name] += 1
+        path = self._owner()
+        folded = self._unfold(path, query.shape)
+        site = self._claim(path, "self" if query.shape[-2] == key.shape[-2] else "cross", folded.heads)
+        if site is None or folded.problem:
+            if folded.problem:
+                self._refuse(path, folded.problem)
             return func(*args, **kwargs)
-        if query.dim() != 4 or query.shape[1] != frame.site.heads:
-            frame.problem = (
-                f"its query has shape {tuple(query.shape)}, expected (sample, {frame.site.heads} heads, token, channel)"
-            )
-            return func(*args, **kwargs)
-        frame.calls += 1
         mask, causal, scale = named.get("attn_mask"), named.get("is_causal", False), named.get("scale")
         output, lse = None, None
-        if self._needs_lse:
-            if not named.get("dropout_p"):
-                output, lse = same_kernel_with_lse(query, key, value, scale, mask, causal) or (None, None)
-            if lse is None:
-                lse = logsumexp_scores(query, key, scale, mask, causal)
+        if self._needs_lse and not folded.changes and not named.get("dropout_p"):
+            output, lse = same_kernel_with_lse(query, key, value, scale, mask, causal) or (None, None)
         if output is None:
             output = func(*args, **kwargs)
-        return self._entertain(_call(frame.site, query, key, value, output, lse, scale, mask, causal))
+        device = query.device.type
+        if torch.is_autocast_enabled(device):  # the function was given these, and cast them
+            query, key, value = (tensor.to(torch.get_autocast_dtype(device)) for tensor in (query, key, value))
+        query, key, value = (folded.apart(tensor) for tensor in (query, key, value))
+        if mask is not None and folded.changes:
+            mask = folded.apart(mask) if mask.dim() == 3 and len(mask) > 1 else mask
+        call = _call(site, query, key, value, folded.apart(output), lse, scale, mask, causal)
+        return self._shown(call, output, folded.together)
 
-    def _announced(self, site: AttentionSite, call: AttentionCall) -> Tensor:
-        """Take a call that `announce` brings; `site` may be one that `find_sites` does not know."""
-        if site.name not in self._modules:
-            self.sites.append(site)
-            self._modules[site.name] = self.model.get_submodule(site.module_path)
-            self._interventions[site.name] = self._intervening(site)
-        if self._running and self._running[-1].site == site:
-            self._running[-1].calls += 1
-            if self._running[-1].calls > 1:
-                self.unclaimed[SECOND_CALL.format(site.name)] += 1
-                return call.output
-        self.tapped.add(site.name)
-        if self._needs_lse:
-            lse = logsumexp_scores(call.query, call.key, call.scale, call.attn_mask, call.is_causal)
-            call = replace(call, lse=lse)
+    def _weighted(self, found: Weighting, result: Tensor) -> Tensor:
+        """Take a product of weights with values, which made `result`."""
+        path, weights = self._owner(), found.weights.detach()
+        if not found.softmax or self._chosen is None:
+            sums = weights.float().sum(-1)
+            if not bool(((sums - 1).abs() < SUM_TOLERANCE).all() and (weights > -SUM_TOLERANCE).all()):
+                if found.softmax:
+                    self.untapped[self._name(path)] = NO_ROWS
+                else:
+                    self.linear[self._name(path)] = "it multiplies products of queries and keys without a softmax"
+                return result
+        folded = self._unfold(path, weights.shape)
+        site = self._claim(path, "self" if weights.shape[-2] == weights.shape[-1] else "cross", folded.heads)
+        values, output = found.values, found.arrange(result)
+        if site is not None and not folded.problem and output.shape[:-1] != weights.shape[:-1]:
+            folded = replace(folded, problem=f"weights of shape {tuple(weights.shape)} give {tuple(output.shape)}")
+        if site is None or folded.problem:
+            if folded.problem:
+                self._refuse(path, folded.problem)
+            return result
+        weights = folded.apart(weights)
+        values = folded.apart(values.expand(*found.weights.shape[:-2], *values.shape[-2:]))
+        dtype = torch.promote_types(weights.dtype, torch.float32)
+        query = weights.to(dtype).log().clamp_min(LEAST_LOG)
+        key = torch.eye(query.shape[-1], dtype=dtype, device=query.device).expand(*query.shape[:2], -1, -1)
+        lse = query.new_zeros(query.shape[:-1]) if self._needs_lse else None
+        call = AttentionCall(site, query, key, values, folded.apart(output), lse, 1.0, None, False)
+        return self._shown(call, result, lambda tensor: found.restore(folded.together(tensor)))
+
+    def _unfold(self, path: str, shape: torch.Size) -> Folded:
+        known = self._known.get(path)
+        return unfold(tuple(shape), self._images, None if known is None else known.heads)
+
+    def _refuse(self, path: str, problem: str) -> None:
+        """Note that a call cannot be laid out; where its site was chosen, passes before this one were."""
+        if self._chosen is not None:
+            raise ModelError(f"{self._name(path)}: {problem}, although other passes were as expected")
+        self.untapped[self._name(path)] = problem
+
+    def _announced(self, own: str, call: AttentionCall) -> Tensor:
+        """Take a call that `announce` brings for the module at `own`, whose site is still to be found."""
+        path = own
+        if own not in self._known and self._running and self._owner() in self._known:
+            path = self._owner()
+        shapes = [tuple(tensor.shape) for tensor in (call.query, call.key, call.value, call.output)]
+        heads = self._known[path].heads if path in self._known else shapes[0][1]
+        fits = all(len(shape) == 4 and shape[0] == shapes[0][0] for shape in shapes) and shapes[0][1] == heads
+        fits = fits and shapes[1][:3] == shapes[2][:3] and shapes[3][:3] == shapes[0][:3] and not heads % shapes[1][1]
+        if not fits:
+            raise ModelError(
+                f"{self._name(path)} announced query, key, value and output of shapes {', '.join(map(str, shapes))}; "
+                f"expected (sample, {heads} heads, token, channel), with as many output as query tokens"
+            )
+        if self._products.made(call.output):  # and shown already
+            self.again.append(replace(call, site=replace(call.site, name=self._name(path))))
+            return call.output
+        site = self._claim(path, "self" if shapes[0][2] == shapes[1][2] else "cross", heads)
+        if site is None:
+            return call.output
+        if shapes[0][0] != (self._images or shapes[0][0]):
+            self._refuse(path, f"it announced {shapes[0][0]} rows of a batch of {self._images}")
+            return call.output
+        rest = call.attn_mask, call.is_causal
+        call = _call(site, call.query, call.key, call.value, call.output, None, call.scale, *rest)
         with ExitStack() as loud:
             for tap in _open:
                 tap._quiet = True
                 loud.callback(setattr, tap, "_quiet", False)
-            return self._entertain(call)
+            return self._shown(call, call.output, lambda tensor: tensor)
 
-    def _site_of(self, module: nn.Module, query: Tensor, key: Tensor) -> AttentionSite | None:
-        """Return the site of a module of this tap's model; None if it is none of it, or not among the chosen ones."""
-        for site in self.sites:
-            if self._modules[site.name] is module:
-                return site
-        path = next((path for path, other in self.model.named_modules() if other is module), None)
-        if path is None or not self._all_sites:
-            return None
-        return site_at(path, "self" if query.shape[-2] == key.shape[-2] else "cross", query.shape[1])
+    def _path(self, module: nn.Module) -> str | None:
+        return next((path for path, other in self.model.named_modules() if other is module), None)
 
     def _intervening(self, site: AttentionSite) -> list[Intervention]:
         return [guest for guest in self._guests if guest.applies_to(site)]
 
+    def _shown(self, call: AttentionCall, result: Tensor, back: Callable[[Tensor], Tensor]) -> Tensor:
+        """Show a call to every guest and return what the model goes on with in place of `result`.
+
+        `back` brings an output per head to the form of `result`. The model's autocast does not reach the guests.
+        """
+        self.tapped.add(call.site.name)
+        device = call.query.device.type
+        with ExitStack() as plain:
+            if torch.is_autocast_enabled(device):
+                plain.enter_context(torch.autocast(device, enabled=False))
+            if self._needs_lse and call.lse is None:
+                lse = logsumexp_scores(call.query, call.key, call.scale, call.attn_mask, call.is_causal)
+                call = replace(call, lse=lse)
+            output = self._entertain(call)
+        return result if output is call.output else back(output)
+
     def _entertain(self, call: AttentionCall) -> Tensor:
-        """Show the call to every guest and return the output that the model goes on with."""
+        """Show the call to every guest and return the output per head that they leave."""
         for observe in self._before:
             observe(call)
         for intervention in self._interventions[call.site.name]:
@@ -295,49 +396,26 @@ def announce(
 ) -> Tensor:
     """Tell open taps of attention that the module `site` computed by other means, and return the output to go on with.
 
-    For forwards that do not call `scaled_dot_product_attention`. The three added lines are the import, and
+    For what a tap cannot see by itself: neither `scaled_dot_product_attention`, nor a softmax of a product that is
+    multiplied with values by `matmul`, `bmm` or `einsum`. The three added lines are the import, and
 
-        probabilities = (scale * query @ key.transpose(-1, -2)).softmax(-1)
-        output = probabilities @ value
+        output = my_kernel(query, key, value, scale)
         output = announce(self, query, key, value, output, scale=scale)    # before heads are merged and projected
 
     query, key, value are (sample, head, token, channel), output is (sample, head, query, channel), scale is
     1 / sqrt(channel) if None, and the mask is as in `scaled_dot_product_attention`. What comes back is `output` itself
-    unless an intervention replaces it; where no tap is open nothing else happens. A module that `find_sites` does not
-    recognise is named by its path, e.g. `encoder.3.mixer.self`; with a query projection and a head count under usual
-    names (`to_q` and `heads`) it is recognised, and its heads can be chosen before any run. Raises ModelError, naming
-    the site, where the shapes do not fit each other or the site's number of heads.
+    unless an intervention replaces it; where no tap is open nothing else happens. The call belongs to the module around
+    `site` that is known as attention by its parts, or to `site` itself, named by its path: `encoder.3.mixer.self`.
+    Raises ModelError, naming the site, where the shapes do not fit each other or the site's number of heads.
     """
     for tap in reversed(_open):
-        known = tap._site_of(site, query, key)
-        if known is None:
+        path = tap._path(site)
+        if path is None:
             continue
-        shapes = [tuple(tensor.shape) for tensor in (query, key, value, output)]
-        fits = all(len(shape) == 4 and shape[0] == shapes[0][0] for shape in shapes)
-        fits = fits and query.shape[1] == known.heads and key.shape[:3] == value.shape[:3]
-        if not fits or output.shape[:3] != query.shape[:3] or known.heads % key.shape[1]:
-            raise ModelError(
-                f"{known.name} announced query, key, value and output of shapes {', '.join(map(str, shapes))}; "
-                f"expected (sample, {known.heads} heads, token, channel), with as many output as query tokens"
-            )
-        return tap._announced(known, _call(known, query, key, value, output, None, scale, attn_mask, is_causal))
+        here = AttentionSite("", "", "self", 0)
+        scale_of = 1 / math.sqrt(query.shape[-1]) if scale is None else float(scale)
+        return tap._announced(path, AttentionCall(here, query, key, value, output, None, scale_of, attn_mask, is_causal))
     return output
-
-
-def check_tappable(model: nn.Module, run: Callable[[], Any]) -> TapReport:
-    """Call `run` (one forward of `model`) under a tap without guests and report what a tap reaches.
-
-    Sites whose forward never ran are listed as untapped too. Gradients are off during the run.
-    """
-    with torch.no_grad(), AttentionTap(model) as tap:
-        run()
-    silent = {site.name: NEVER_RAN for site in tap.sites if site.name not in tap.tapped | tap.untapped.keys()}
-    return TapReport(
-        tapped=tuple(site.name for site in tap.sites if site.name in tap.tapped),
-        untapped=silent | tap.untapped,
-        unclaimed=dict(tap.unclaimed),
-        linear=tuple(dict.fromkeys(tap.linear)),
-    )
 
 
 def _call(
@@ -363,13 +441,10 @@ def _observe(guest: Observer | Callable[[AttentionCall], None]) -> Callable[[Att
     return observe
 
 
-def _caller(model: nn.Module) -> str:
-    """Return the path of the calling module of `model`, from the call stack; only unclaimed calls need it."""
-    paths = {id(module): path for path, module in model.named_modules()}
-    frame = inspect.currentframe()
-    while frame is not None:
-        owner = frame.f_locals.get("self")
-        if isinstance(owner, nn.Module) and id(owner) in paths:
-            return paths[id(owner)] or type(model).__name__
-        frame = frame.f_back
-    return "outside the model"
+@cache
+def _open_up(func: Any) -> Callable[..., Any]:
+    """Return a function of torch that is made of others, so that it calls them instead of asking for a replacement."""
+    names = {**func.__globals__, "has_torch_function": lambda tensors: False}
+    opened = types.FunctionType(func.__code__, names, func.__name__, func.__defaults__, func.__closure__)
+    opened.__kwdefaults__ = func.__kwdefaults__
+    return opened

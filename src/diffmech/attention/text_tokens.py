@@ -38,7 +38,7 @@ def token_ranges(model: nn.Module, run: Callable[[], Any]) -> dict[str, TokenRan
             # Registered before the tap's own hooks, so that the tap is still in the middle of this module's forward.
             handle = model.get_submodule(path).register_forward_hook(hook, with_kwargs=True)
             hooks.callback(handle.remove)
-        with AttentionTap(model, [watch]):
+        with AttentionTap(model, [watch]) as watch.tap:
             run()
     found: dict[str, TokenRanges] = {}
     for name, keys in watch.keys.items():
@@ -61,6 +61,7 @@ class _Watch:
         self.keys: dict[str, Tensor] = {}
         self.found: dict[str, TokenRanges] = {}
         self.changed: dict[str, Tensor] | None = None  # keys of the run with another text, while that is on
+        self.tap: AttentionTap | None = None
 
     def observe(self, call: AttentionCall) -> None:
         name = call.site.name
@@ -81,8 +82,10 @@ class _Watch:
             if not isinstance(text, Tensor) or text.dim() != 3:
                 return
             self.changed = {}
+            assert self.tap is not None
             try:
-                module(**arguments | {TEXT: _another(text)})
+                with self.tap.apart():
+                    module(**arguments | {TEXT: _another(text)})
                 found = _ranges(self.keys[first], self.changed[first], text.shape[1])
             finally:
                 self.changed = None

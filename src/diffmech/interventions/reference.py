@@ -21,7 +21,8 @@ from torch import Tensor
 
 from diffmech.artifacts import open_store, progress, provenance, write_store
 from diffmech.attention.sites import AttentionSite, HeadId, find_sites, head_ids
-from diffmech.attention.tap import AttentionCall, AttentionTap, check_tappable
+from diffmech.attention.survey import attention_sites
+from diffmech.attention.tap import AttentionCall, AttentionTap
 from diffmech.batches import in_smaller_batches
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.errors import ConfigError, DataError, StoreError
@@ -244,10 +245,9 @@ def tapped_sites(denoiser: Denoiser, *files: LatentFiles) -> list[AttentionSite]
     if source is None:  # a shard beyond the end of a small data set: nothing will run
         return find_sites(denoiser.module)
     passes = source.read(source.timesteps[0], source.samples[:1], denoiser.device)
-    check_tappable(
+    return attention_sites(
         denoiser.module, lambda: denoiser.predict_noise(passes.x_t, passes.timestep, passes.condition)
-    ).require_all()
-    return find_sites(denoiser.module)
+    )
 
 
 def _clean_outputs(

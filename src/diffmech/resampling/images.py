@@ -16,7 +16,7 @@ from torch import Tensor
 
 from diffmech.artifacts import open_store, provenance, write_store
 from diffmech.attention.sites import AttentionSite, find_sites
-from diffmech.attention.tap import check_tappable
+from diffmech.attention.survey import attention_sites
 from diffmech.batches import in_smaller_batches
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.images import Prompts
@@ -160,8 +160,7 @@ def _sites(denoiser: Denoiser, steps: int) -> list[AttentionSite]:
     t = int(ddim(denoiser, steps).timesteps[0])
     noise = initial_noise(0, [0], denoiser.sample_shape).to(denoiser.device)
     condition = domain_condition(denoiser, "", 1, 0).to(denoiser.device)
-    check_tappable(denoiser.module, lambda: guided_noise(denoiser, noise, t, condition, 1.0)).require_all()
-    return find_sites(denoiser.module)
+    return attention_sites(denoiser.module, lambda: guided_noise(denoiser, noise, t, condition, 1.0))
 
 
 def stored_images(

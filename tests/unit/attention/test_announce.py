@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,8 @@ from torch.nn import functional
 
 from diffmech.attention.sites import AttentionSite
 from diffmech.attention.statistics import StatisticsObserver
-from diffmech.attention.tap import AttentionCall, AttentionTap, announce, check_tappable
+from diffmech.attention.survey import check_tappable
+from diffmech.attention.tap import AttentionCall, AttentionTap, announce
 from diffmech.errors import ModelError
 from diffmech.testing import assert_same_up_to_rounding
 
@@ -107,21 +109,57 @@ def test_without_a_tap_the_output_itself_comes_back():
         assert announce(model["layer"], q, q, q, output) is output
 
 
-def test_an_announced_site_counts_as_tapped_and_a_silent_one_is_named():
-    model, x = build(Recognised)
+class OwnKernel(Recognised):
+    """Attention by a function that nobody can look into; `scale` is what it announces."""
+
+    def __init__(self, key_heads: int = 2, scale: float = SCALE) -> None:
+        super().__init__()
+        self.key_heads, self.scale = key_heads, scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        q = self.to_q(x).unflatten(-1, (2, 4)).transpose(1, 2)
+        k = q[:, : self.key_heads]
+        output = torch.from_numpy(attend(q.detach().numpy(), k.detach().numpy()))
+        return announce(self, q, k, k, output, scale=self.scale).transpose(1, 2).flatten(2)
+
+
+def attend(q: np.ndarray, k: np.ndarray) -> np.ndarray:
+    p = np.exp(SCALE * q @ k.swapaxes(-1, -2))
+    return np.asarray(p / p.sum(-1, keepdims=True) @ k)
+
+
+def test_what_nobody_can_look_into_is_seen_where_it_announces_itself_and_named_where_it_does_not():
+    model, x = build(OwnKernel)
     assert check_tappable(model, lambda: model["layer"](x)).tapped == ("layer.self",)
 
     class Silent(Recognised):
         def forward(self, x: Tensor) -> Tensor:
-            q = self.to_q(x)
-            return (q @ q.transpose(-1, -2)).softmax(-1) @ q
+            q = self.to_q(x).detach().numpy()[:, None]
+            return torch.from_numpy(attend(q, q))[:, 0]
 
     silent, x = build(Silent)
     assert list(check_tappable(silent, lambda: silent["layer"](x)).untapped) == ["layer.self"]
 
 
+def test_an_announcement_that_does_not_give_the_output_is_refused():
+    for kind, arguments in ((OwnKernel, {"scale": 1.0}), (Misannounced, {})):
+        model, x = build(kind, **arguments)
+        report = check_tappable(model, lambda model=model, x=x: model["layer"](x))
+        assert "differs by" in report.untapped["layer.self"]
+        with pytest.raises(ModelError, match="a scale or a bias is missing"):
+            report.require_all()
+
+
+class Misannounced(Recognised):
+    """Followed without being told, and told wrongly."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        q = SCALE**0.5 * self.to_q(x).unflatten(-1, (2, 4)).transpose(1, 2)
+        return announce(self, q, q, q, (q @ q.mT).softmax(-1) @ q).transpose(1, 2).flatten(2)
+
+
 def test_grouped_query_attention_is_announced_with_its_own_number_of_key_heads():
-    model, x = build(HandWritten, key_heads=1)
+    model, x = build(OwnKernel, key_heads=1)
     calls: list[AttentionCall] = []
     with AttentionTap(model, [calls.append]):
         model["layer"](x)
@@ -131,15 +169,28 @@ def test_grouped_query_attention_is_announced_with_its_own_number_of_key_heads()
     assert_same_up_to_rounding(call.output, exact)
 
 
-def test_a_second_announcement_of_one_forward_is_counted_as_unclaimed():
-    class Twice(Recognised):
+def test_a_second_announcement_of_one_forward_is_a_site_of_its_own():
+    class Twice(OwnKernel):
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(super().forward(x))
 
     model, x = build(Twice)
     with AttentionTap(model) as tap:
         model["layer"](x)
-    assert tap.unclaimed == {"layer.self, second call of one forward": 1}
+    assert [site.name for site in tap.sites] == ["layer.self", "layer.self#2"]
+
+
+def test_an_announcement_from_inside_a_module_that_is_known_as_attention_belongs_to_that():
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.heads, self.qkv, self.inner = 2, nn.Linear(8, 24), HandWritten()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(x)
+
+    model, x = build(Outer)
+    assert check_tappable(model, lambda: model["layer"](x)).tapped == ("layer.self",)
 
 
 @pytest.mark.parametrize("wrong", ["output", "value", "query"])

@@ -109,9 +109,25 @@ def test_two_modules_with_one_name_are_an_error():
         find_sites(model)
 
 
-def test_attention_without_a_head_count_is_an_error_that_names_the_module():
-    with pytest.raises(ModelError, match=r"odd .*no head count"):
-        find_sites(nn.ModuleDict({"odd": Projections(None)}))
+def test_a_query_projection_alone_does_not_make_a_site_before_it_is_seen_to_attend():
+    assert find_sites(nn.ModuleDict({"odd": Projections(None)})) == []
+
+
+def test_names_hold_nothing_that_arrays_globs_or_lists_of_heads_would_take_apart():
+    blocks = nn.ModuleDict({"8x8/attn 1": Projections(2), "8x8/attn [2]": Projections(2)})
+    sites = find_sites(nn.ModuleDict({"blocks": blocks}))
+    assert [site.name for site in sites] == ["blocks.8x8_attn_1.self", "blocks.8x8_attn__2_.self"]
+    assert [site.module_path for site in sites] == ["blocks.8x8/attn 1", "blocks.8x8/attn [2]"]
+    for site in sites:
+        assert resolve_heads([site.name, f"{site.name}.h01"], sites) == [HeadId(site.name, 0), HeadId(site.name, 1)]
+
+
+def test_further_calls_of_a_module_are_sites_of_their_own():
+    site = AttentionSite("mid.0.self", "mid_block.attentions.0", "self", 2)
+    assert site.again(1) is site
+    second = site.again(2)
+    assert (second.name, second.module_path, second.call) == ("mid.0.self#2", site.module_path, 2)
+    assert str(HeadId.parse(head_ids(second)[1])) == "mid.0.self#2.h01"
 
 
 def test_head_ids_are_formatted_and_parsed_without_loss():

@@ -13,7 +13,8 @@ from torch.overrides import _get_current_function_mode_stack
 
 from diffmech.attention.sites import AttentionSite, find_sites
 from diffmech.attention.statistics import StatisticsObserver
-from diffmech.attention.tap import AttentionCall, AttentionTap, check_tappable
+from diffmech.attention.survey import check_tappable
+from diffmech.attention.tap import AttentionCall, AttentionTap
 from diffmech.errors import ModelError
 from diffmech.testing import ROUNDINGS_OF_MANY_PASSES, assert_same_up_to_rounding
 
@@ -240,11 +241,9 @@ def test_a_module_that_runs_inside_another_gets_its_own_calls():
     with AttentionTap(model, [recorder]):
         model["outer"](normal(1, 5, 8))
         model["outer"].inner(normal(1, 5, 8), depth=2)
-    assert [call.site.name for call in recorder.calls] == [
-        "outer.inner.self",
-        "outer.self",
-        *["outer.inner.self"] * 3,
-    ]
+    # the second pass is one of a module by itself, which runs three times in it
+    further = ["outer.inner.self", "outer.inner.self#2", "outer.inner.self#3"]
+    assert [call.site.name for call in recorder.calls] == ["outer.inner.self", "outer.self", *further]
 
 
 def test_returning_none_or_the_same_output_changes_nothing():
@@ -340,41 +339,105 @@ def test_a_model_is_under_one_tap_at_a_time():
         pass
 
 
-def test_hand_written_softmax_is_reported_by_name():
+def test_a_processor_with_a_softmax_of_its_own_is_seen_as_the_fused_one_is():
     model, inputs = unet2d()
+    fused = StatisticsObserver()
+    with AttentionTap(model, [fused]):
+        evaluate(model, inputs)
     model.mid_block.attentions[0].set_processor(AttnProcessor())
-    report = check_tappable(model, lambda: evaluate(model, inputs))
-    assert set(report.tapped) == {"down1.0.self", "up0.0.self", "up0.1.self"}
-    assert list(report.untapped) == ["mid.0.self"]
-    assert "no scaled_dot_product_attention call" in report.untapped["mid.0.self"]
-    with pytest.raises(ModelError, match=r"1 attention sites cannot be tapped \(mid.0.self"):
-        report.require_all()
+    plain, found = evaluate(model, inputs), StatisticsObserver()
+    with AttentionTap(model, [found]) as tap:
+        assert torch.equal(plain, evaluate(model, inputs))
+    assert tap.tapped == {"down1.0.self", "mid.0.self", "up0.0.self", "up0.1.self"}
+    assert not tap.untapped
+    for name in ("entropy", "received", "distance", "output_norm"):
+        mine, theirs = (getattr(observer.results["mid.0.self"], name) for observer in (found, fused))
+        assert_same_up_to_rounding(mine, theirs)
 
 
-def test_torch_multihead_attention_is_reported_and_not_passed_over():
-    model = nn.ModuleDict({"layer": nn.MultiheadAttention(8, 2, batch_first=True)})
-    x = normal(1, 5, 8)
-    assert list(check_tappable(model, lambda: model["layer"](x, x, x)).untapped) == ["layer.self"]
-
-
-def test_a_site_that_never_runs_and_a_model_without_attention_are_reported():
+def test_a_module_that_never_runs_is_no_site_and_a_model_without_attention_is_an_error():
     model = nn.ModuleDict({"used": Attention(), "idle": Attention()})
     report = check_tappable(model, lambda: model["used"](normal(1, 5, 8)))
-    assert report.untapped == {"idle.self": "its forward never ran"}
+    assert report.tapped == ("used.self",)
+    report.require_all()
     plain = nn.Sequential(nn.Linear(2, 2))
-    with pytest.raises(ModelError, match="no attention"):
+    with pytest.raises(ModelError, match="no attention call"):
         check_tappable(plain, lambda: plain(torch.zeros(1, 2))).require_all()
 
 
-def test_calls_outside_every_site_are_counted_under_the_module_that_makes_them():
+def test_calls_of_modules_that_nothing_knows_as_attention_are_sites_under_their_path():
     class Pooling(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return functional.scaled_dot_product_attention(x, x, x)
 
     model = nn.Sequential(Attention(), Pooling())
     report = check_tappable(model, lambda: [model(normal(1, 5, 8)) for _ in range(2)])
-    assert report.tapped == ("0.self",)
-    assert report.unclaimed == {"1": 2}
+    assert report.tapped == ("0.self", "1.self")
+    assert [site.heads for site in report.sites] == [2, 1]
+    with AttentionTap(model, sites=report.sites[:1]) as tap:  # and are counted where others were chosen
+        model(normal(1, 5, 8))
+    assert tap.tapped == {"0.self"}
+    assert tap.unclaimed.total() == 1
+
+
+def test_every_run_of_a_module_in_one_pass_is_a_site_of_its_own():
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.block = Attention()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.block(self.block(self.block(x)))
+
+    model, recorder = Tied(), Recorder()
+    x = normal(2, 5, 8)
+    with torch.no_grad(), AttentionTap(model, [recorder]) as tap:
+        plain = model(x)
+        model(x)
+    names = ["block.self", "block.self#2", "block.self#3"]
+    assert [call.site.name for call in recorder.calls] == names * 2
+    assert [site.name for site in tap.sites] == names
+
+    def nothing(call: AttentionCall) -> Tensor:
+        return torch.zeros_like(call.output)
+
+    with torch.no_grad(), AttentionTap(model, interventions=[Rewrite(nothing, "block.self#3")], sites=tap.sites):
+        assert not model(x).any()
+    with torch.no_grad():
+        assert torch.equal(plain, model(x))
+
+
+def test_windows_in_the_batch_are_refused_by_the_name_of_the_site():
+    class Windows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attn = Attention()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.attn(x.unflatten(1, (2, -1)).flatten(0, 1)).unflatten(0, (-1, 2)).flatten(1, 2)
+
+    model = Windows()
+    report = check_tappable(model, lambda: model(normal(2, 10, 8)))
+    assert "2 windows, frames or passes of each" in report.untapped["attn.self"]
+    with pytest.raises(ModelError, match=r"attn.self: its query has shape \(4, 2, 5, 4\) for 2 images"):
+        report.require_all()
+
+
+def test_statistics_do_not_inherit_the_autocast_of_the_model():
+    class Casting(Attention):
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                return super().forward(8 * x)
+
+    model, observer, calls = nn.Sequential(Casting()), StatisticsObserver(), Recorder()
+    with torch.no_grad(), AttentionTap(model, [observer, calls]):
+        model(normal(1, 9, 8))
+    call = calls.calls[0]
+    assert call.query.dtype == torch.bfloat16
+    p = (call.scale * call.query.double() @ call.key.double().mT).softmax(-1)
+    entropy = -torch.special.xlogy(p, p).sum(-1).mean(-1)
+    assert observer.results["0.self"].entropy.dtype == torch.float32
+    assert_same_up_to_rounding(observer.results["0.self"].entropy, entropy)
 
 
 def test_a_site_with_another_number_of_heads_than_it_says_is_not_trusted():
@@ -451,4 +514,5 @@ def test_linear_attention_is_named_as_such():
 
     model = nn.ModuleDict({"layer": Linear()})
     report = check_tappable(model, lambda: model["layer"](normal(1, 5, 8)))
-    assert "SomeLinearAttnProcessor is linear attention" in report.untapped["layer.self"]
+    assert "SomeLinearAttnProcessor is linear attention" in report.linear["layer.self"]
+    assert not report.untapped
