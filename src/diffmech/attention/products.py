@@ -8,7 +8,7 @@ are linear attention. Nothing here changes a tensor or keeps one alive.
 
 import string
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, Literal
@@ -115,6 +115,12 @@ class Products:
         elif self._marks and func not in MIXING and isinstance(result, Tensor):
             self._carry(func, args, kwargs, result)
         return result
+
+    def explain(self, owners: Container[str]) -> None:
+        """Take the softmaxes that these modules made for used: they say themselves what they do with them."""
+        for notes in (self.unused, self.loose):
+            for number in [number for number, owner in notes.items() if owner in owners]:
+                del notes[number]
 
     def made(self, tensor: Tensor) -> bool:
         """Return whether `tensor` is the result of weighting values that was followed, in whatever shape."""

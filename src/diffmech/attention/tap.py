@@ -328,6 +328,7 @@ class AttentionTap(TorchFunctionMode):
         if self._products.made(call.output):  # and shown already
             self.again.append(replace(call, site=replace(call.site, name=self._name(path))))
             return call.output
+        self._products.explain({path, own})
         site = self._claim(path, "self" if shapes[0][2] == shapes[1][2] else "cross", heads)
         if site is None:
             return call.output

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import torch
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from diffmech.artifacts import provenance, read_json, write_json
 from diffmech.batches import out_of_memory
@@ -30,6 +31,7 @@ from diffmech.config.models import DenoiserConfig
 from diffmech.errors import DiffmechError, ModelError
 from diffmech.models.architecture import seeded
 from diffmech.models.denoiser import Condition, Denoiser, Forward
+from diffmech.models.eager import check_kind, input_dtype, uncompiled
 from diffmech.models.load import check_unchanged, count_parameters, resolve_device
 from diffmech.models.storage import check_scheduler, check_size, publishing, relative_location
 from diffmech.workflow.own_code import OwnCode, code_digest, find_code, is_installed, own_files
@@ -82,7 +84,7 @@ def import_custom(config: DenoiserConfig, output_json: Path, *, root: Path, imag
     }
     denoiser = load_custom(pointer, output_json, device="cpu")
     _try(denoiser, code)
-    _check_random(code, config.arguments)
+    _check_random(code, config.arguments, shape)
     found = {
         "parameters": count_parameters(denoiser),
         "attributes": list(denoiser.attributes),
@@ -114,10 +116,12 @@ def load_custom(
         found = _sha256(code, pointer["arguments"], weights)
         check_unchanged(pointer, model_json, found=found, where=code.file, what="the code or the weights")
     seed = pointer["seed"] if untrained_seed is None else untrained_seed
-    module = build(code, pointer["arguments"], seed)
+    uncompiled()
+    module = build(code, pointer["arguments"], seed, pointer["sample_shape"])
     if weights is not None and untrained_seed is None:
         read_weights(module, weights)
-    module.to(target, torch.float32).eval().requires_grad_(False)
+    # Not to another precision: half and complex weights are the model's own arithmetic.
+    module.to(target).eval().requires_grad_(False)
     scheduler = DDPMScheduler.from_pretrained(str(folder / "scheduler"), local_files_only=True)
     shape = tuple(int(length) for length in pointer["sample_shape"])
     attributes, domains = (_names(module, name, code) for name in ("attributes", "domains"))
@@ -125,8 +129,11 @@ def load_custom(
     return Denoiser(module, scheduler, shape, None, attributes, domains, forward)  # type: ignore[arg-type]
 
 
-def build(code: OwnCode, arguments: Mapping[str, Any], seed: int) -> nn.Module:
-    """Return the module of the class in `code`, its weights drawn from torch's generator under `seed`."""
+def build(code: OwnCode, arguments: Mapping[str, Any], seed: int, shape: Sequence[int]) -> nn.Module:
+    """Return the module of the class in `code`, its weights drawn from torch's generator under `seed`.
+
+    Lazy modules learn their sizes from one pass of an image of `shape`.
+    """
     with _blaming(code):
         content = _run(code)
     found = getattr(content, code.name, None)
@@ -148,9 +155,19 @@ def build(code: OwnCode, arguments: Mapping[str, Any], seed: int) -> nn.Module:
         ) from error
     with seeded(seed), _blaming(code):
         module = found(**arguments)
+        check_kind(module, code.file)
+        if any(isinstance(each, UninitializedParameter) for each in module.parameters()):
+            _pass_of_zeros(module, code, shape)
     if next(module.parameters(), None) is None:
         raise ModelError(f"{code.file}: {code.name} has no parameters; expected a network that predicts noise")
     return module
+
+
+def _pass_of_zeros(module: nn.Module, code: OwnCode, shape: Sequence[int]) -> None:
+    names = [_names(module, name, code) for name in ("attributes", "domains")]
+    forward = _forward(module, code, conditional=any(names))
+    with torch.no_grad():
+        forward(torch.zeros(1, *shape), torch.zeros(1, dtype=torch.long), Condition.null(1, len(names[0])))
 
 
 def read_weights(module: nn.Module, file: Path) -> None:
@@ -196,8 +213,11 @@ def _forward(module: nn.Module, code: OwnCode, *, conditional: bool) -> Forward:
             f"{code.file}: {code.name}.forward is {accepted}, expected {expected} ({error}); docs/own-model.md"
         ) from error
 
+    dtype = input_dtype(module)
+
     def forward(x_t: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
-        output = module(x_t, timestep, condition) if conditional else module(x_t, timestep)
+        given = x_t.to(dtype)
+        output = module(given, timestep, condition) if conditional else module(given, timestep)
         if isinstance(output, tuple | list) and output:
             output = output[0]
         found = getattr(output, "sample", output) if not isinstance(output, Tensor) else output
@@ -211,7 +231,7 @@ def _forward(module: nn.Module, code: OwnCode, *, conditional: bool) -> Forward:
                 f"{code.file}: {code.name}.forward returned {what} for images of shape {tuple(x_t.shape)}; expected "
                 "the predicted noise in that shape"
             )
-        return found
+        return found.to(x_t.dtype)
 
     return forward
 
@@ -232,8 +252,8 @@ def _try(denoiser: Denoiser, code: OwnCode) -> None:
         )
 
 
-def _check_random(code: OwnCode, arguments: Mapping[str, Any]) -> None:
-    first, second = (build(code, arguments, seed).state_dict() for seed in (0, 1))
+def _check_random(code: OwnCode, arguments: Mapping[str, Any], shape: Sequence[int]) -> None:
+    first, second = (build(code, arguments, seed, shape).state_dict() for seed in (0, 1))
     if all(torch.equal(value, second[name]) for name, value in first.items()):
         raise ModelError(
             f"{code.file}: {code.name} has the same weights under every seed, so there is no untrained copy to compare "

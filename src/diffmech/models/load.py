@@ -16,6 +16,7 @@ from torch import nn
 from diffmech.errors import ConfigError, ModelError
 from diffmech.models.architecture import seeded
 from diffmech.models.denoiser import Denoiser
+from diffmech.models.eager import watchable
 from diffmech.models.storage import (
     Layout,
     find_layout,
@@ -44,6 +45,7 @@ def load_denoiser(model_json: Path, *, device: str = "auto", untrained_seed: int
     of every claim about what training put there. Raises ModelError or StoreError when it cannot be loaded, ConfigError
     for a device that is not there.
     """
+    watchable()
     pointer = read_pointer(Path(model_json))
     if pointer["kind"] not in LOADERS:
         raise ModelError(

@@ -1,0 +1,165 @@
+"""What must hold of a denoiser before anything is computed with it, tried once where it is imported. Ours.
+
+Every attention call of a pass is understood; an image gets the same prediction, and every head of it the same output,
+alone and beside others; and the tokens of self-attention stand where the grid of the image says. What was measured is
+kept with the model.
+"""
+
+import math
+from collections.abc import Mapping
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffmech.artifacts import read_json, write_json
+from diffmech.attention.survey import check_tappable
+from diffmech.attention.tap import AttentionCall, AttentionTap
+from diffmech.errors import ModelError
+from diffmech.models.denoiser import Denoiser
+from diffmech.models.load import load_denoiser
+from diffmech.models.prompted import PromptedDenoiser
+from diffmech.randomness import generator
+
+BATCH = 8
+# How far a prediction, or what a head writes, may depend on the batch, of its largest value: rounding gives 1e-6 in
+# float32 and 1e-2 where half precision is used; statistics over a batch give more than a tenth.
+TOLERANCE, LOW_TOLERANCE = 1e-3, 5e-2
+# What is added to a quarter of an image to see which tokens hear of it, in standard deviations of its noise.
+NUDGE = 2.0
+QUARTERS = ((0, 0), (0, 1), (1, 0), (1, 1))
+# By how much of what quarters hear the right order must lead all orders on average, and may be behind the best one.
+LEAST_LEAD, MOST_LAG = 0.02, 0.1
+
+
+def check_imported(model_json: Path) -> None:
+    """Check the denoiser behind `model_json` and write what was measured into it, as `checked`.
+
+    The denoiser of a pipeline has no pass without its prompts: there the first pass that is stored shows its attention.
+    """
+    pointer = read_json(model_json)
+    denoiser = load_denoiser(model_json, device="cpu")
+    if not isinstance(denoiser, PromptedDenoiser):
+        where = pointer.get("implementation", {}).get("file") or pointer["location"]
+        write_json(model_json, {**pointer, "checked": check_denoiser(denoiser, f"{model_json.parent.name} ({where})")})
+
+
+def check_denoiser(denoiser: Denoiser, where: object) -> dict[str, Any]:
+    """Return what was measured: the calls of a pass, what has no softmax, and how far results depend on the batch.
+
+    Raises ModelError, in one line that starts with `where`, for whatever does not hold.
+    """
+    images, timestep = _images(denoiser), denoiser.timesteps // 2
+    of_one, of_all = _Kept(1), _Kept(1 + len(QUARTERS))
+    alone: list[Tensor] = []
+    report = check_tappable(
+        denoiser.module, lambda: alone.append(denoiser.predict_noise(images[:1], timestep)[0]), of_one
+    )
+    try:
+        report.require_all()
+    except ModelError as error:
+        raise ModelError(f"{where}: {error}") from error
+    with torch.no_grad(), AttentionTap(denoiser.module, [of_all], sites=report.sites) as tap:
+        together = denoiser.predict_noise(images, timestep)[0]
+    if tap.calls != list(report.tapped):
+        raise ModelError(f"{where}: one image makes other attention calls than {BATCH}; let each be treated by itself")
+    low = any(outputs.dtype in (torch.float16, torch.bfloat16) for outputs in of_one.outputs.values())
+    tolerance = LOW_TOLERANCE if low else TOLERANCE
+    measured = _difference(together, alone[0])
+    for name, outputs in of_all.outputs.items():
+        found = _difference(outputs, of_one.outputs[name])
+        if found > tolerance and measured <= tolerance:
+            raise ModelError(
+                f"{where}: at {name} the heads of an image among {BATCH} are not those of the image alone (they differ "
+                f"by {found:.2g} of their size): its batch axis does not hold images first; bring query, key and value "
+                "to (sample, head, token, channel)"
+            )
+    if not measured <= tolerance:
+        raise ModelError(
+            f"{where}: the prediction of an image depends on the others in its batch (by {measured:.2g} of its size; "
+            f"at most {tolerance:g}): statistics over a batch, as of BatchNorm without running statistics, or random "
+            "numbers; its results would depend on runtime.batch_size, so let it treat each image by itself"
+        )
+    for name, heard in places_heard(denoiser, of_all.values).items():
+        lead, lag = lead_of_places(heard)
+        if lead < LEAST_LEAD or lag > MOST_LAG:
+            raise ModelError(
+                f"{where}: the tokens of {name} do not stand row by row on the image: what changes in one quarter of "
+                f"it is not heard most by the tokens of that quarter (lead {lead:.2g}, behind another order by "
+                f"{lag:.2g}); attention over channels, or tokens in another order"
+            )
+    return {
+        "attention_calls": len(report.sites),
+        "attention_left_out": report.linear,
+        # To the power of ten, so that the same model gives the same file on another machine.
+        "batch_difference_below": 10.0 ** math.ceil(math.log10(measured)) if measured else 0.0,
+    }
+
+
+def _images(denoiser: Denoiser) -> Tensor:
+    """Return an image of noise, the same with each quarter nudged, and others."""
+    noise = [generator(0, "import", image).standard_normal(denoiser.sample_shape) for image in range(BATCH)]
+    images = torch.from_numpy(np.stack(noise).astype(np.float32))
+    height, width = denoiser.sample_shape[1:]
+    for row, (y, x) in enumerate(QUARTERS, start=1):
+        images[row] = images[0]
+        images[row, :, _half(y, height), _half(x, width)] += NUDGE
+    return images.to(denoiser.device)
+
+
+class _Kept:
+    """Observer that keeps what heads write of the first image, and the values of self-attention of the first `rows`."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self.outputs: dict[str, Tensor] = {}
+        self.values: dict[str, Tensor] = {}
+
+    def observe(self, call: AttentionCall) -> None:
+        self.outputs[call.site.name] = call.output[0].clone()
+        if call.site.kind == "self" and call.query.shape[-2] == call.key.shape[-2]:
+            self.values[call.site.name] = call.value[: self.rows].float().transpose(1, 2).flatten(2)
+
+
+def _difference(found: Tensor, expected: Tensor) -> float:
+    if found.shape != expected.shape:
+        return float("inf")
+    size = float(expected.double().abs().max())
+    return float((found.double() - expected.double()).abs().max()) / size if size else 0.0
+
+
+def places_heard(denoiser: Denoiser, values: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Return how much the values of each quarter of the tokens change with each quarter of the image.
+
+    `values` (image, token, channel) are those of an image and of itself with each quarter changed, by site; what comes
+    back is (changed, heard), of sites with at least 2 x 2 tokens.
+    """
+    heard: dict[str, np.ndarray] = {}
+    for name, found in values.items():
+        rows, columns = denoiser.site_grid(name, found.shape[1])
+        if min(rows, columns) < 2:
+            continue
+        change = (found[1:] - found[:1]).square().sum(-1).sqrt().unflatten(1, (rows, columns)).cpu().numpy()
+        quarters = [change[:, _half(y, rows), _half(x, columns)].mean(axis=(1, 2)) for y, x in QUARTERS]
+        heard[name] = np.stack(quarters, axis=1)
+    return heard
+
+
+def lead_of_places(heard: np.ndarray) -> tuple[float, float]:
+    """Return by how much quarters hear of their own quarter more than orders do on average, and less than the best.
+
+    `heard` is (changed, heard). Both are shares of all that is heard, each quarter's own loudness taken out.
+    """
+    loud = heard / np.maximum(heard.mean(axis=0, keepdims=True), np.finfo(np.float64).tiny)
+    shares = loud / np.maximum(loud.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    places = np.arange(len(shares))
+    orders = np.array([shares[places, order].mean() for order in permutations(places)])
+    return float(orders[0] - orders.mean()), float(orders.max() - orders[0])
+
+
+def _half(which: int, length: int) -> slice:
+    """Return the first or second half of an axis; a middle one of an odd length belongs to neither."""
+    return slice(0, length // 2) if which == 0 else slice(length - length // 2, length)
