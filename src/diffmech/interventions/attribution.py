@@ -20,16 +20,18 @@ Attribution patching: Nanda 2023, Syed et al. 2023. Integrated gradients: Sundar
 of one layer together: Marks et al. 2024. Estimates are never given without their correlation with exact ablation.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import CheckpointError
 
 from diffmech.attention.sites import AttentionSite
 from diffmech.attention.tap import AttentionCall, AttentionTap
-from diffmech.errors import ConfigError
+from diffmech.errors import ConfigError, ModelError
 from diffmech.interventions.heads import (
     HeadPairs,
     MeanHead,
@@ -42,6 +44,7 @@ from diffmech.interventions.heads import (
 )
 from diffmech.interventions.recording import predict
 from diffmech.interventions.replay import Passes
+from diffmech.interventions.unchecked import without_checkpoints
 from diffmech.models.denoiser import Denoiser
 from diffmech.randomness import generator
 
@@ -120,13 +123,13 @@ def attribute_heads(
 
     def slopes(share: float, moving: Iterable[AttentionSite]) -> dict[str, Tensor]:
         interpolation = _Interpolation(_REPLACEMENTS[method], rows, reference, share, {site.name for site in moving})
-        with torch.enable_grad(), AttentionTap(denoiser.module, interventions=[interpolation], sites=sites):
+        with _with_gradients(denoiser, interpolation, sites):
             return interpolation.estimates(loss(predict(denoiser, passes)).sum())
 
     if probes:
         every = {site.name for site in sites}
         interpolation = _Interpolation(_REPLACEMENTS[method], rows, reference, 0.0, every)
-        with torch.enable_grad(), AttentionTap(denoiser.module, interventions=[interpolation], sites=sites):
+        with _with_gradients(denoiser, interpolation, sites):
             predicted = predict(denoiser, passes)
             found = interpolation.estimates(loss(predicted).sum(), more=True)
             for probe in range(probes):
@@ -145,6 +148,18 @@ def attribute_heads(
             for name, slope in slopes(share, moving).items():
                 estimates[name] = estimates.get(name, torch.zeros_like(slope)) + weight * slope
     return {site.name: estimates[site.name] for site in sites}
+
+
+@contextmanager
+def _with_gradients(
+    denoiser: Denoiser, interpolation: "_Interpolation", sites: Sequence[AttentionSite]
+) -> Iterator[None]:
+    with (
+        torch.enable_grad(),
+        without_checkpoints(denoiser.module),
+        AttentionTap(denoiser.module, interventions=[interpolation], sites=sites),
+    ):
+        yield
 
 
 def _signs(passes: Passes, seed: int, probe: int) -> Tensor:
@@ -197,7 +212,21 @@ class _Interpolation:
 
     def estimates(self, total: Tensor, *, more: bool = False) -> dict[str, Tensor]:
         """Return <d total / do, o' - o> by site, (sample, head); `more` keeps what the next one of the pass needs."""
-        gradients = torch.autograd.grad(total, list(self._outputs.values()), retain_graph=more)
+        unreached, gradients = list(self._outputs), ()
+        if total.requires_grad:
+            try:
+                gradients = torch.autograd.grad(
+                    total, list(self._outputs.values()), retain_graph=more, allow_unused=True
+                )
+                unreached = [name for name, found in zip(self._outputs, gradients, strict=True) if found is None]
+            except CheckpointError:  # one that could not be taken out
+                pass
+        if unreached:
+            others = f", nor at {len(unreached) - 1} other sites" if unreached[1:] else ""
+            raise ModelError(
+                f"{unreached[0]}: no gradient reaches what its heads write{others}: its forward runs under no_grad or "
+                "in a checkpoint of its own, or its output is not used; let the network run plainly in evaluation mode"
+            )
         return {
             name: (gradient * self._differences[name]).sum((2, 3))
             for name, gradient in zip(self._outputs, gradients, strict=True)
