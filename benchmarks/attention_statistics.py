@@ -14,11 +14,12 @@ from collections.abc import Callable
 import diffusers
 import torch
 
+from diffmech.attention.calls import AttentionCall
 from diffmech.attention.kernels import attention_with_lse
 from diffmech.attention.ranges import TokenRanges
 from diffmech.attention.sites import AttentionSite
 from diffmech.attention.statistics import StatisticsObserver, attention_statistics
-from diffmech.attention.tap import AttentionCall, AttentionTap
+from diffmech.attention.tap import AttentionTap
 
 
 def naive_statistics(call: AttentionCall) -> None:

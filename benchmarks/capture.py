@@ -24,10 +24,11 @@ import torch
 import xarray as xr
 
 from diffmech.artifacts import write_store
+from diffmech.attention.calls import AttentionCall
 from diffmech.attention.capture import capture_attention
 from diffmech.attention.latents import make_latents
 from diffmech.attention.passes import open_latents
-from diffmech.attention.tap import AttentionCall, AttentionTap
+from diffmech.attention.tap import AttentionTap
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.models import Architecture
 from diffmech.config.study import CaptureConfig, LatentsConfig

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 import zarr
 
+from diffmech.attention.calls import AttentionCall
 from diffmech.attention.compression import CODECS, encoded_bytes
 from diffmech.attention.keeping import attention_factors, attention_maps
 from diffmech.attention.statistics import attention_statistics
-from diffmech.attention.tap import AttentionCall, AttentionTap
+from diffmech.attention.tap import AttentionTap
 from diffmech.config.images import ImagesConfig, SyntheticFaces
 from diffmech.data.drawn import SyntheticFacesSource
 from diffmech.models.load import load_denoiser

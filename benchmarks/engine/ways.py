@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from diffmech.artifacts import building_store
 from diffmech.attention.archive import archiving
+from diffmech.attention.calls import AttentionCall
 from diffmech.attention.capture import lay_out
 from diffmech.attention.compression import choose_codecs
 from diffmech.attention.keeping import FirstChunks, PassKeeper
@@ -22,7 +23,7 @@ from diffmech.attention.layout import JOINT_VARIABLES, VARIABLES, Kept, SiteLayo
 from diffmech.attention.sites import HeadId, find_sites
 from diffmech.attention.statistics import StatisticsObserver
 from diffmech.attention.store import open_attention
-from diffmech.attention.tap import AttentionCall, AttentionTap
+from diffmech.attention.tap import AttentionTap
 from diffmech.attention.writing import writing
 
 # Entropies are compared for the first sample and these heads of every site.

@@ -210,7 +210,7 @@ class Torchs(Noted):
         super().__init__()
         self.mha, self.weights = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True), weights
         with torch.no_grad():
-            self.mha.in_proj_weight.mul_(LOUD)
+            self.mha.in_proj_weight[:WIDTH].mul_(LOUD)  # the queries
 
     def forward(self, image: Tensor) -> Tensor:
         x = image.flatten(2).mT

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from layouts import HEADS, LAYOUTS, SIZE, WIDTH, Noted, Tokens, Torchs
-from torch import Tensor, nn
 from scipy.special import softmax
+from torch import Tensor, nn
 from torch.nn import functional
 
 from diffmech.attention.tap import announce
@@ -73,7 +73,7 @@ class Wrong(Tokens):
         self.how = how
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        b, h, n, d = q.shape
+        b, h = q.shape[:2]
         if self.how == "windows":
             q, k, v = (z.unflatten(2, (4, -1)).transpose(1, 2).flatten(0, 1) for z in (q, k, v))
             out = functional.scaled_dot_product_attention(q, k, v)

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import _get_current_function_mode_stack
 
+from diffmech.attention.calls import AttentionCall
 from diffmech.attention.ranges import TokenRanges
 from diffmech.attention.sites import find_sites
 from diffmech.attention.statistics import AttentionStatistics, StatisticsObserver
 from diffmech.attention.survey import check_tappable
-from diffmech.attention.tap import AttentionCall, AttentionTap
+from diffmech.attention.tap import AttentionTap
 from diffmech.attention.text_tokens import token_ranges
 from diffmech.testing import (
     FAMILIES,

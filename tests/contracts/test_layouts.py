@@ -5,10 +5,11 @@ import torch
 from layouts import LAYOUTS, SIZE, Net
 from torch import Tensor, nn
 
+from diffmech.attention.calls import AttentionCall
 from diffmech.attention.sites import AttentionSite
 from diffmech.attention.statistics import StatisticsObserver
 from diffmech.attention.survey import attention_sites, check_tappable
-from diffmech.attention.tap import AttentionCall, AttentionTap
+from diffmech.attention.tap import AttentionTap
 from diffmech.testing import assert_same_up_to_rounding
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)

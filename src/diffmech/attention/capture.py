@@ -23,6 +23,7 @@ from torch import Tensor
 from diffmech.artifacts import building_store, progress, provenance, read_json
 from diffmech.attention.archive import ArchivingStore, Region, archiving
 from diffmech.attention.budget import require_disk, require_memory, store_contents
+from diffmech.attention.calls import AttentionCall
 from diffmech.attention.compression import choose_codecs
 from diffmech.attention.keeping import FirstChunks, PassKeeper, Write, choose_kept
 from diffmech.attention.layout import Kept, SiteLayout, create_attention_store, samples_per_chunk
@@ -32,7 +33,7 @@ from diffmech.attention.results import LOSS_KEY, ChunkResults, Key
 from diffmech.attention.sites import AttentionSite, head_ids
 from diffmech.attention.statistics import StatisticsObserver
 from diffmech.attention.survey import attention_sites
-from diffmech.attention.tap import AttentionCall, AttentionTap
+from diffmech.attention.tap import AttentionTap
 from diffmech.attention.text_tokens import token_ranges
 from diffmech.attention.writing import writing
 from diffmech.batches import Batches

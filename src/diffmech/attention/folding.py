@@ -1,4 +1,4 @@
-"""Where images and heads stand in the leading axes of an attention call: apart, folded into one, or with no heads. Ours."""
+"""Where images and heads stand in the leading axes of an attention call: apart, folded, or with no heads. Ours."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,8 +46,12 @@ def unfold(shape: Sequence[int], images: int | None, heads: int | None) -> Folde
 
     None stands for what is not known. Images are taken to stand before heads where both are folded into one axis.
     """
-    expected = f"expected (sample, {heads} heads, token, channel)" if heads else "expected (sample, head, token, channel)"
-    what = f"its query has shape {tuple(shape)} for {images} images" if images else f"its query has shape {tuple(shape)}"
+    expected = (
+        f"expected (sample, {heads} heads, token, channel)" if heads else "expected (sample, head, token, channel)"
+    )
+    what = (
+        f"its query has shape {tuple(shape)} for {images} images" if images else f"its query has shape {tuple(shape)}"
+    )
     if len(shape) == 4:
         first, second = shape[:2]
         if (images in (None, first)) and heads in (None, second):

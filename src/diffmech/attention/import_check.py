@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from diffmech.artifacts import read_json, write_json
+from diffmech.attention.calls import AttentionCall
 from diffmech.attention.survey import check_tappable
-from diffmech.attention.tap import AttentionCall, AttentionTap
+from diffmech.attention.tap import AttentionTap
 from diffmech.errors import ModelError
 from diffmech.models.denoiser import Denoiser
 from diffmech.models.load import load_denoiser
@@ -71,7 +72,7 @@ def check_denoiser(denoiser: Denoiser, where: object) -> dict[str, Any]:
     measured = _difference(together, alone[0])
     for name, outputs in of_all.outputs.items():
         found = _difference(outputs, of_one.outputs[name])
-        if found > tolerance and measured <= tolerance:
+        if found > LOW_TOLERANCE and measured <= tolerance:
             raise ModelError(
                 f"{where}: at {name} the heads of an image among {BATCH} are not those of the image alone (they differ "
                 f"by {found:.2g} of their size): its batch axis does not hold images first; bring query, key and value "

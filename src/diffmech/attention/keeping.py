@@ -14,11 +14,11 @@ import torch
 import zarr
 from torch import Tensor
 
+from diffmech.attention.calls import AttentionCall
 from diffmech.attention.kernels import TILE_ELEMENTS, score_tiles
 from diffmech.attention.layout import CHUNK_BYTES, Kept, SiteLayout
 from diffmech.attention.scratch import scratch, scratch_parts
 from diffmech.attention.sums import probability_tiles
-from diffmech.attention.tap import AttentionCall
 from diffmech.attention.writing import Region
 from diffmech.config.study import CaptureConfig, KeptPasses
 from diffmech.errors import ConfigError, ModelError

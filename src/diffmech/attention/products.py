@@ -65,7 +65,7 @@ class Products:
         self._fixed = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
         self._marks: dict[int, _Mark] = {}
         self._numbers = count()
-        # With the module that ran: softmaxes of scores that no product has used; softmaxes of other things that one has.
+        # With the module that ran: softmaxes of scores that no product has used; those of other things that one has.
         self.unused: dict[int, str] = {}
         self.loose: dict[int, str] = {}
 

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from diffmech.attention.calls import AttentionCall
 from diffmech.attention.joint import joined_received, joint_parts, joint_statistics
 from diffmech.attention.kernels import logsumexp_scores
 from diffmech.attention.ranges import TokenRanges
@@ -25,7 +26,6 @@ from diffmech.attention.sums import (
     make_grid,
     tiled_sums,
 )
-from diffmech.attention.tap import AttentionCall
 from diffmech.errors import ModelError
 
 # Copies of queries and keys that are held at a time, 4 MiB each in float32.

@@ -1,4 +1,4 @@
-"""Which attention calls one pass of a model makes, and whether each is what it says: output = softmax(scale q k) v. Ours.
+"""Which attention calls one pass makes, and whether each is what it says: output = softmax(scale q k) v. Ours.
 
 Everything that watches or changes heads works on the sites that are found here, so that what cannot be understood is
 named before any result.
@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from diffmech.attention.calls import AttentionCall
 from diffmech.attention.kernels import score_tiles
 from diffmech.attention.sites import AttentionSite
-from diffmech.attention.tap import AttentionCall, AttentionTap
+from diffmech.attention.tap import AttentionTap
 from diffmech.errors import ModelError
 
 logger = logging.getLogger(__name__)
@@ -127,9 +128,7 @@ def discrepancy(call: AttentionCall) -> float:
     return worst / max(float(call.output.double().abs().max()), torch.finfo(torch.float32).tiny)
 
 
-def _outputs(
-    query: Tensor, key: Tensor, value: Tensor, call: AttentionCall, mask: Tensor | None, first: int
-) -> Tensor:
+def _outputs(query: Tensor, key: Tensor, value: Tensor, call: AttentionCall, mask: Tensor | None, first: int) -> Tensor:
     tiles = score_tiles(query, key, call.scale, mask, call.is_causal, first)
     # A query that may see no key gets 0, as from the fused kernels.
     return torch.cat([scores.softmax(-1).nan_to_num(0.0) @ value for _, scores in tiles], -2)
@@ -137,5 +136,3 @@ def _outputs(
 
 def _listed(reasons: dict[str, str]) -> str:
     return "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-
-

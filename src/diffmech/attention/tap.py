@@ -14,15 +14,16 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from diffmech.attention.calls import AttentionCall, Intervention, Observer, attention_call
 from diffmech.attention.folding import Folded, unfold
 from diffmech.attention.kernels import logsumexp_scores, same_kernel_with_lse
 from diffmech.attention.products import Products, Weighting
@@ -43,43 +44,6 @@ _tapped: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
 
 # Taps now open, the innermost last: those that `announce` reports to.
 _open: "list[AttentionTap]" = []
-
-
-@dataclass(frozen=True, slots=True)
-class AttentionCall:
-    """One attention call of one site: everything that statistics or interventions need.
-
-    query, key, value are (sample, head, token, channel); output is (sample, head, query, channel), per head, before the
-    output projection; lse is (sample, head, query), in nats, or None when no guest asked for it; scale multiplies q.k.
-    Of attention written by hand, of which the probabilities p are at hand, query is log p and key the identity.
-    """
-
-    site: AttentionSite
-    query: Tensor
-    key: Tensor
-    value: Tensor
-    output: Tensor
-    lse: Tensor | None
-    scale: float
-    attn_mask: Tensor | None
-    is_causal: bool
-
-
-class Observer(Protocol):
-    """Watches attention calls. Optional attributes: `needs_lse` and `after_interventions`, both False by default."""
-
-    def observe(self, call: AttentionCall) -> None:
-        """Receive one call; the tensors belong to the model and must not be changed."""
-
-
-class Intervention(Protocol):
-    """Replaces the per-head output of some sites. Optional attribute: `needs_lse`, False by default."""
-
-    def applies_to(self, site: AttentionSite) -> bool:
-        """Return whether this intervention wants the calls of `site`."""
-
-    def replace_output(self, call: AttentionCall) -> Tensor | None:
-        """Return the new output (sample, head, query, channel) for the whole batch, or None to leave it."""
 
 
 class AttentionTap(TorchFunctionMode):
@@ -269,7 +233,7 @@ class AttentionTap(TorchFunctionMode):
         query, key, value = (folded.apart(tensor) for tensor in (query, key, value))
         if mask is not None and folded.changes:
             mask = folded.apart(mask) if mask.dim() == 3 and len(mask) > 1 else mask
-        call = _call(site, query, key, value, folded.apart(output), lse, scale, mask, causal)
+        call = attention_call(site, query, key, value, folded.apart(output), lse, scale, mask, causal)
         return self._shown(call, output, folded.together)
 
     def _weighted(self, found: Weighting, result: Tensor) -> Tensor:
@@ -336,7 +300,7 @@ class AttentionTap(TorchFunctionMode):
             self._refuse(path, f"it announced {shapes[0][0]} rows of a batch of {self._images}")
             return call.output
         rest = call.attn_mask, call.is_causal
-        call = _call(site, call.query, call.key, call.value, call.output, None, call.scale, *rest)
+        call = attention_call(site, call.query, call.key, call.value, call.output, None, call.scale, *rest)
         with ExitStack() as loud:
             for tap in _open:
                 tap._quiet = True
@@ -415,26 +379,10 @@ def announce(
             continue
         here = AttentionSite("", "", "self", 0)
         scale_of = 1 / math.sqrt(query.shape[-1]) if scale is None else float(scale)
-        return tap._announced(path, AttentionCall(here, query, key, value, output, None, scale_of, attn_mask, is_causal))
+        return tap._announced(
+            path, AttentionCall(here, query, key, value, output, None, scale_of, attn_mask, is_causal)
+        )
     return output
-
-
-def _call(
-    site: AttentionSite,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    output: Tensor,
-    lse: Tensor | None,
-    scale: float | None,
-    attn_mask: Tensor | None,
-    is_causal: bool,
-) -> AttentionCall:
-    if key.shape[1] != query.shape[1]:  # grouped-query attention: guests see one key head per query head
-        repeats = query.shape[1] // key.shape[1]
-        key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
-    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else float(scale)
-    return AttentionCall(site, query, key, value, output, lse, scale, attn_mask, is_causal)
 
 
 def _observe(guest: Observer | Callable[[AttentionCall], None]) -> Callable[[AttentionCall], None]:

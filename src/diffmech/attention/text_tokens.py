@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from diffmech.attention.calls import AttentionCall
 from diffmech.attention.ranges import TokenRanges
 from diffmech.attention.sites import AttentionSite, find_sites
-from diffmech.attention.tap import AttentionCall, AttentionTap
+from diffmech.attention.tap import AttentionTap
 from diffmech.errors import ModelError
 
 TEXT = "encoder_hidden_states"

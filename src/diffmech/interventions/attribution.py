@@ -29,8 +29,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import CheckpointError
 
+from diffmech.attention.calls import AttentionCall
 from diffmech.attention.sites import AttentionSite
-from diffmech.attention.tap import AttentionCall, AttentionTap
+from diffmech.attention.tap import AttentionTap
 from diffmech.errors import ConfigError, ModelError
 from diffmech.interventions.heads import (
     HeadPairs,

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from diffmech.attention.calls import AttentionCall
 from diffmech.attention.sites import AttentionSite, resolve_heads
-from diffmech.attention.tap import AttentionCall
 from diffmech.errors import ConfigError
 from diffmech.interventions.heads import (
     BATCH,

@@ -16,8 +16,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from diffmech.attention.calls import AttentionCall
 from diffmech.attention.sites import AttentionSite, HeadId, resolve_heads
-from diffmech.attention.tap import AttentionCall
 from diffmech.errors import ConfigError, StoreError
 
 # The source of a patch that is another row of the very batch.

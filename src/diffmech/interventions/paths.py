@@ -22,8 +22,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from diffmech.attention.calls import AttentionCall
 from diffmech.attention.sites import AttentionSite, HeadId, resolve_heads
-from diffmech.attention.tap import AttentionCall, AttentionTap
+from diffmech.attention.tap import AttentionTap
 from diffmech.errors import ConfigError
 from diffmech.interventions.attribution import Loss
 from diffmech.interventions.engine import AblationPlan

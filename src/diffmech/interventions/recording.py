@@ -5,8 +5,9 @@ from collections.abc import Container, Sequence
 import torch
 from torch import Tensor
 
+from diffmech.attention.calls import AttentionCall
 from diffmech.attention.sites import AttentionSite
-from diffmech.attention.tap import AttentionCall, AttentionTap
+from diffmech.attention.tap import AttentionTap
 from diffmech.interventions.replay import Passes
 from diffmech.models.denoiser import Denoiser
 

@@ -20,9 +20,10 @@ import xarray as xr
 from torch import Tensor
 
 from diffmech.artifacts import open_store, progress, provenance, write_store
+from diffmech.attention.calls import AttentionCall
 from diffmech.attention.sites import AttentionSite, HeadId, find_sites, head_ids
 from diffmech.attention.survey import attention_sites
-from diffmech.attention.tap import AttentionCall, AttentionTap
+from diffmech.attention.tap import AttentionTap
 from diffmech.batches import in_smaller_batches
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.errors import ConfigError, DataError, StoreError

@@ -22,7 +22,7 @@ def _plainly(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 @contextmanager
 def without_checkpoints(module: nn.Module) -> Iterator[None]:
-    """Let torch's checkpoints call what they are given, wherever their function was imported, and diffusers' do none."""
+    """Let torch's checkpoints call what they are given, wherever they were imported to, and switch off diffusers'."""
     own = checkpoints.checkpoint
     with ExitStack() as restore:
         for holder in list(sys.modules.values()):

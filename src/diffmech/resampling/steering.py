@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from diffmech.attention.calls import AttentionCall
 from diffmech.attention.sites import AttentionSite, HeadId
-from diffmech.attention.tap import AttentionCall
 from diffmech.interventions.engine import AblationPlan
 from diffmech.interventions.heads import HeadIntervention, PatchHead, ReferenceOutputs, ZeroHead
 from diffmech.interventions.targets import Heads

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from diffmech.attention.calls import AttentionCall
 from diffmech.attention.sites import AttentionSite
 from diffmech.attention.statistics import StatisticsObserver
 from diffmech.attention.survey import check_tappable
-from diffmech.attention.tap import AttentionCall, AttentionTap, announce
+from diffmech.attention.tap import AttentionTap, announce
 from diffmech.errors import ModelError
 from diffmech.testing import assert_same_up_to_rounding
 

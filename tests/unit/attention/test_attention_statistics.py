@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from diffmech.attention import statistics
+from diffmech.attention.calls import AttentionCall
 from diffmech.attention.kernels import TILE_ELEMENTS, attention_with_lse
 from diffmech.attention.sites import AttentionSite
 from diffmech.attention.statistics import (
@@ -22,7 +23,7 @@ from diffmech.attention.statistics import (
     attention_statistics,
     tiled_statistics,
 )
-from diffmech.attention.tap import AttentionCall, AttentionTap
+from diffmech.attention.tap import AttentionTap
 from diffmech.errors import ModelError
 from diffmech.testing import ROUNDINGS_OF_MANY_PASSES, assert_same_up_to_rounding
 

@@ -15,13 +15,14 @@ import torch
 import xarray as xr
 from conftest import ENTROPY_ERROR, RUNTIME, Capture
 
+from diffmech.attention.calls import AttentionCall
 from diffmech.attention.capture import capture_attention, observing, survey_sites
 from diffmech.attention.keeping import attention_maps
 from diffmech.attention.passes import open_latents
 from diffmech.attention.sites import AttentionSite
 from diffmech.attention.statistics import StatisticsObserver
 from diffmech.attention.store import open_attention
-from diffmech.attention.tap import AttentionCall, AttentionTap
+from diffmech.attention.tap import AttentionTap
 from diffmech.config.study import CaptureConfig
 from diffmech.errors import ModelError, StoreError
 from diffmech.models.load import load_denoiser

@@ -10,12 +10,12 @@ import torch
 import xarray as xr
 from conftest import ENTROPY_ERROR, MAP_ERROR, RUNTIME, Capture
 
+from diffmech.attention.calls import AttentionCall
 from diffmech.attention.capture import capture_attention
 from diffmech.attention.factors import MapsFromFactors
 from diffmech.attention.keeping import attention_factors
 from diffmech.attention.sites import AttentionSite
 from diffmech.attention.store import open_attention
-from diffmech.attention.tap import AttentionCall
 from diffmech.config.study import CaptureConfig
 from diffmech.errors import ModelError
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from diffmech.attention.calls import AttentionCall
 from diffmech.attention.kernels import attention_with_lse
 from diffmech.attention.ranges import PARTS, TokenRanges
 from diffmech.attention.sites import AttentionSite
 from diffmech.attention.statistics import AttentionStatistics, attention_statistics, tiled_statistics
-from diffmech.attention.tap import AttentionCall
 from diffmech.errors import ModelError
 from diffmech.testing import assert_same_up_to_rounding
 

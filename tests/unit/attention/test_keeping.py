@@ -11,6 +11,7 @@ from conftest import MAP_ERROR, RUNTIME, Capture
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffmech.artifacts import building_store
+from diffmech.attention.calls import AttentionCall
 from diffmech.attention.capture import capture_attention
 from diffmech.attention.compression import CODECS, choose_codec
 from diffmech.attention.keeping import attention_factors, attention_maps, choose_kept, map_blocks
@@ -18,7 +19,6 @@ from diffmech.attention.layout import Kept, SiteLayout, create_attention_store, 
 from diffmech.attention.scratch import ALIGNMENT
 from diffmech.attention.sites import AttentionSite
 from diffmech.attention.store import open_attention
-from diffmech.attention.tap import AttentionCall
 from diffmech.config.study import CaptureConfig
 from diffmech.errors import ConfigError
 from diffmech.testing import assert_same_up_to_rounding

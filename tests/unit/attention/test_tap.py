@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import _get_current_function_mode_stack
 
+from diffmech.attention.calls import AttentionCall
 from diffmech.attention.sites import AttentionSite, find_sites
 from diffmech.attention.statistics import StatisticsObserver
 from diffmech.attention.survey import check_tappable
-from diffmech.attention.tap import AttentionCall, AttentionTap
+from diffmech.attention.tap import AttentionTap
 from diffmech.errors import ModelError
 from diffmech.testing import ROUNDINGS_OF_MANY_PASSES, assert_same_up_to_rounding
 

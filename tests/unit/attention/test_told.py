@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from diffmech.artifacts import open_store, read_json, write_store
+from diffmech.attention.calls import AttentionCall
 from diffmech.attention.passes import open_latents
 from diffmech.attention.store import open_attention, per_sample
-from diffmech.attention.tap import AttentionCall, AttentionTap
+from diffmech.attention.tap import AttentionTap
 from diffmech.attention.told import capture_told
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.study import NOTHING, ToldConfig, UntrainedConfig

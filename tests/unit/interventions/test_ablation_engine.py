@@ -6,8 +6,9 @@ from random_denoisers import tiny_denoiser
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from diffmech.attention.calls import AttentionCall
 from diffmech.attention.sites import AttentionSite, HeadId, find_sites
-from diffmech.attention.tap import AttentionCall, AttentionTap
+from diffmech.attention.tap import AttentionTap
 from diffmech.errors import ConfigError
 from diffmech.interventions.engine import AblationPlan
 from diffmech.interventions.heads import HeadIntervention, ReferenceOutputs, UniformAttention, ZeroHead, replace_heads

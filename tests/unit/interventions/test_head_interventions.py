@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from diffmech.attention.calls import AttentionCall
 from diffmech.attention.sites import AttentionSite, HeadId
-from diffmech.attention.tap import AttentionCall
 from diffmech.errors import ConfigError, StoreError
 from diffmech.interventions.heads import (
     HeadPairs,

@@ -10,8 +10,9 @@ import xarray as xr
 from random_denoisers import REFERENCES, RUNTIME, TIMESTEPS, tiny_denoiser, write_latents
 
 from diffmech.artifacts import open_store
+from diffmech.attention.calls import AttentionCall
 from diffmech.attention.sites import AttentionSite, HeadId, head_ids
-from diffmech.attention.tap import AttentionCall, AttentionTap
+from diffmech.attention.tap import AttentionTap
 from diffmech.config.analysis import AblationConfig
 from diffmech.errors import ConfigError, ModelError, StoreError
 from diffmech.interventions.ablation import ablate_heads, ablate_targets

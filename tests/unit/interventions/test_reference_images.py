@@ -9,8 +9,9 @@ import xarray as xr
 from random_denoisers import DOMAINS, REFERENCES, RUNTIME, TIMESTEPS, write_latents
 
 from diffmech.artifacts import open_store
+from diffmech.attention.calls import AttentionCall
 from diffmech.attention.sites import AttentionSite, HeadId, find_sites
-from diffmech.attention.tap import AttentionCall, AttentionTap
+from diffmech.attention.tap import AttentionTap
 from diffmech.config.analysis import AblationConfig
 from diffmech.errors import DataError, StoreError
 from diffmech.interventions.ablation import ablate_heads

@@ -177,7 +177,9 @@ def test_attention_that_is_neither_called_nor_announced_is_named_with_the_remedy
     with pytest.raises(ModelError, match=r"block00\.self: .*; .* diffmech\.attention\.tap\.announce"):
         observe(ENTRY)
     (tmp_path / "mine.py").write_text(silent.replace("heads", "lanes"))
-    with pytest.raises(ModelError, match=r"blocks\.0\.attn: a softmax of scores .*; .* diffmech\.attention\.tap\.announce"):
+    with pytest.raises(
+        ModelError, match=r"blocks\.0\.attn: a softmax of scores .*; .* diffmech\.attention\.tap\.announce"
+    ):
         observe(ENTRY)
 
 

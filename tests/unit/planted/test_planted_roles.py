@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from diffmech.attention.calls import AttentionCall
 from diffmech.attention.sites import find_sites
-from diffmech.attention.tap import AttentionCall, AttentionTap
+from diffmech.attention.tap import AttentionTap
 from diffmech.config.models import PLANTED_ROLES, PlantedCircuit
 from diffmech.planted.images import draw_images, places
 from diffmech.planted.network import CHAIN, CHANNELS, HEAD_WIDTH, stem_features

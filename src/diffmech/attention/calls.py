@@ -1,0 +1,65 @@
+"""What is known of one attention call, and who may see and change it."""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from diffmech.attention.sites import AttentionSite
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionCall:
+    """One attention call of one site: everything that statistics or interventions need.
+
+    query, key, value are (sample, head, token, channel); output is (sample, head, query, channel), per head, before the
+    output projection; lse is (sample, head, query), in nats, or None when no guest asked for it; scale multiplies q.k.
+    Of attention written by hand, of which the probabilities p are at hand, query is log p and key the identity.
+    """
+
+    site: AttentionSite
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    output: Tensor
+    lse: Tensor | None
+    scale: float
+    attn_mask: Tensor | None
+    is_causal: bool
+
+
+class Observer(Protocol):
+    """Watches attention calls. Optional attributes: `needs_lse` and `after_interventions`, both False by default."""
+
+    def observe(self, call: AttentionCall) -> None:
+        """Receive one call; the tensors belong to the model and must not be changed."""
+
+
+class Intervention(Protocol):
+    """Replaces the per-head output of some sites. Optional attribute: `needs_lse`, False by default."""
+
+    def applies_to(self, site: AttentionSite) -> bool:
+        """Return whether this intervention wants the calls of `site`."""
+
+    def replace_output(self, call: AttentionCall) -> Tensor | None:
+        """Return the new output (sample, head, query, channel) for the whole batch, or None to leave it."""
+
+
+def attention_call(
+    site: AttentionSite,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    output: Tensor,
+    lse: Tensor | None,
+    scale: float | None,
+    attn_mask: Tensor | None,
+    is_causal: bool,
+) -> AttentionCall:
+    """Return the call of a fused or announced attention, with one key head per query head."""
+    if key.shape[1] != query.shape[1]:  # grouped-query attention: guests see one key head per query head
+        repeats = query.shape[1] // key.shape[1]
+        key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else float(scale)
+    return AttentionCall(site, query, key, value, output, lse, scale, attn_mask, is_causal)
