@@ -11,6 +11,7 @@ from typing import Any
 import diffusers
 import pytest
 import torch
+from softmax_counts import softmaxes
 from torch import Tensor, nn
 from torch.overrides import _get_current_function_mode_stack
 
@@ -159,6 +160,12 @@ def test_every_site_is_named_once_and_seen(family):
     assert not report.unclaimed
     assert not report.untapped
     assert list(report.tapped) == [name for name in names if name not in report.linear]
+
+
+@each_family
+def test_there_are_as_many_sites_as_softmaxes(family):
+    model, run = prepare(family)
+    assert softmaxes(run) == len(check_tappable(model, run).sites)
 
 
 def test_linear_attention_is_named_as_not_tappable_and_cross_attention_beside_it_is_seen(caplog):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from layouts import LAYOUTS, SIZE, Net
+from softmax_counts import softmaxes
 from torch import Tensor, nn
 
 from diffmech.attention.calls import AttentionCall
@@ -58,6 +59,14 @@ def test_one_pass_of_many_images_is_many_passes_of_one(layout: str) -> None:
             net(x_t[image : image + 1], steps[image : image + 1])
             for name, found in observer.results.items():
                 assert_same_up_to_rounding(found.entropy[0], together[name][image], scale=1)
+
+
+@each_layout
+def test_there_are_as_many_sites_as_softmaxes(layout: str) -> None:
+    net, x_t, steps = build(layout)
+    sites = attention_sites(net, lambda: net(x_t[:1], steps[:1]))
+    by_exponentials = layout == "masked"  # has no softmax to count
+    assert softmaxes(lambda: net(x_t, steps)) == (0 if by_exponentials else len(sites))
 
 
 class Silence:

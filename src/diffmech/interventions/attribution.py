@@ -213,7 +213,8 @@ class _Interpolation:
 
     def estimates(self, total: Tensor, *, more: bool = False) -> dict[str, Tensor]:
         """Return <d total / do, o' - o> by site, (sample, head); `more` keeps what the next one of the pass needs."""
-        unreached, gradients = list(self._outputs), ()
+        unreached = list(self._outputs)
+        gradients: Sequence[Tensor] = ()
         if total.requires_grad:
             try:
                 gradients = torch.autograd.grad(
