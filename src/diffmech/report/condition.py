@@ -3,7 +3,7 @@
 from diffmech.config.root import Config
 from diffmech.config.study import NOTHING
 from diffmech.report.artifacts import Tables
-from diffmech.report.wording import listed
+from diffmech.report.wording import count, listed
 
 MOST_NAMES = 12
 
@@ -90,3 +90,19 @@ def told_otherwise(tables: Tables, config: Config) -> str:
         " told the same; but mechanisms, effects of removing heads and the circuit are of images that are told what"
         f" they are ({condition_sentence(tables, config)})."
     )
+
+
+def calls_words(tables: Tables) -> str:
+    """Return how many attention calls a pass makes and how many were observed, and what is left out.
+
+    A pass with other calls than those observed ends a study, so where the model was not checked beforehand they are
+    the same.
+    """
+    checked = tables.model.get("checked") or {}
+    seen = len(tables.sites)
+    calls = int(checked.get("attention_calls", seen))
+    said = f"; a pass makes {count(calls, 'attention call')}, of which {'all' if calls == seen else seen} were observed"
+    if calls == seen == 1:
+        said = "; a pass makes one attention call, which was observed"
+    left_out = checked.get("attention_left_out") or {}
+    return said + (f"; left out, having no softmax over keys: {listed(list(left_out))}" if left_out else "")

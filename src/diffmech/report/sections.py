@@ -6,7 +6,7 @@ from diffmech.config.root import Config
 from diffmech.data.store import open_dataset
 from diffmech.report import markup
 from diffmech.report.artifacts import Tables, records, weights_directory
-from diffmech.report.condition import condition_sentence, guidance_words, is_conditional
+from diffmech.report.condition import calls_words, condition_sentence, guidance_words, is_conditional
 from diffmech.report.context import Context
 from diffmech.report.denoising import gap_sentence, is_untrained, summary, troubles
 from diffmech.report.findings import Finding, nothing_found
@@ -101,7 +101,7 @@ def what_was_run(context: Context) -> str:
             f" {int(model['parameters']):,} parameters, predicts {PREDICTS.get(predicted, predicted)},"
             f" {model['timesteps']} timesteps"
         ),
-        "Attention": f"{len(tables.heads)} heads ({heads}) in {count(len(tables.sites), 'layer')}",
+        "Attention": f"{len(tables.heads)} heads ({heads}) in {count(len(tables.sites), 'layer')}{calls_words(tables)}",
         "Domains": listed(
             [f"{domain} (data set {config.study.domains.get(domain, domain)})" for domain in tables.domains]
         ),
