@@ -147,5 +147,5 @@ class ToldConfig(Section):
     timesteps: Count | None = Field(
         None, description="How many of capture.timesteps, spread evenly; null = all of them."
     )
-    untrained_samples: Count = Field(10, description="Images per domain on which untrained twins are told nothing.")
-    untrained_told: Count = Field(3, description="Images per domain on which untrained twins are told a domain.")
+    untrained_samples: Count = Field(6, description="Images per domain on which untrained twins are told nothing.")
+    untrained_told: Count = Field(2, description="Images per domain on which untrained twins are told a domain.")
