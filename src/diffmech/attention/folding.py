@@ -59,7 +59,8 @@ def unfold(shape: Sequence[int], images: int | None, heads: int | None) -> Folde
         if images == second and heads in (None, first):
             return Folded("swapped", second, first)
         if images is not None and heads in (None, second) and first > images and first % images == 0:
-            return Folded("", first, second, f"{what}: {first // images} windows, frames or passes of each, {expected}")
+            several = f"{first // images} windows, frames or passes of each in the batch axis, which are not studied"
+            return Folded("", first, second, f"{what}: {several}; attend over all tokens of an image, with a mask")
         return Folded("", first, second, f"{what}, {expected}")
     if len(shape) == 3:
         rows = shape[0]

@@ -55,8 +55,7 @@ class TapReport:
         if self.untapped:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in self.untapped.items())
             raise ModelError(
-                f"{len(self.untapped)} attention calls cannot be studied ({reasons}); of a module of your own, "
-                "diffmech.attention.tap.announce makes attention visible that nothing else shows, see docs/own-model.md"
+                f"{len(self.untapped)} attention calls cannot be studied ({reasons}); docs/own-model.md says what can"
             )
         if not self.sites:
             rest = f"; left out: {_listed(self.linear)}" if self.linear else ""

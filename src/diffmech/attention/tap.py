@@ -32,8 +32,13 @@ from diffmech.errors import ModelError
 
 PARAMETERS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 OUTSIDE = "outside the model"
-NO_PRODUCT = "a softmax of scores whose product with values is not made by matmul, bmm or einsum"
-NO_ROWS = "its weights do not sum to 1 over what they are multiplied with: a softmax over another axis, or a gate"
+ANNOUNCE = "announce it by diffmech.attention.tap.announce"
+NO_CALL = f"its forward made no attention call that can be seen; {ANNOUNCE}"
+NO_PRODUCT = f"a softmax of scores whose product with values is not made by matmul, bmm or einsum; {ANNOUNCE}"
+NO_ROWS = (
+    "its weights do not sum to 1 over what they are multiplied with: a softmax over another axis than the keys, or "
+    "weights that are changed after it"
+)
 # What log p of a weight of 0 becomes: e^-100 is far below what float32 adds to a sum.
 LEAST_LOG = -100.0
 # How far weights that were not seen to be a softmax may be from summing to 1.
@@ -186,7 +191,7 @@ class AttentionTap(TorchFunctionMode):
         if "linear" in processor.lower():
             self.linear[name] = f"its processor {processor} is linear attention, which has no softmax over keys"
         elif not failed and not self._products.unused and name not in self.linear | self.untapped:
-            self.untapped[name] = "its forward made no attention call that can be seen"
+            self.untapped[name] = NO_CALL
 
     def _owner(self) -> str:
         """Return the path of the module that a call belongs to: the innermost that is known as attention, or at all."""
