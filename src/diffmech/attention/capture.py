@@ -187,10 +187,11 @@ def observing(denoiser: Denoiser, layouts: list[SiteLayout], *observers: Any) ->
     """
     statistics, expected = _Collector(layouts), [layout.name for layout in layouts]
     sites = [AttentionSite(each.name, each.module_path, each.kind, len(each.heads), each.call) for each in layouts]  # type: ignore[arg-type]
-    tap = AttentionTap(denoiser.module, [statistics, *observers], sites=sites)
+    tap = AttentionTap(denoiser.module, [statistics, *observers], sites=sites, whole=True)
 
     def observe(fill: Fill, x_t: Tensor, noise: Tensor | None, timestep: int, condition: Conditioning) -> None:
         statistics.begin(fill, timestep)
+        tap.where = f"at timestep {timestep}: "
         try:
             prediction = denoiser.predict_noise(x_t, timestep, condition)
             size = (prediction if noise is None else prediction - noise).square().flatten(1).mean(1)
@@ -318,19 +319,13 @@ def store_attrs(rule: str, latents: Latents, model_json: Path | str, **parameter
 
 
 def _require_calls(found: Sequence[str], expected: Sequence[str], timestep: int) -> None:
-    if list(found) == list(expected):
-        return
-    gone, more = ([name for name in a if name not in b] for a, b in ((expected, found), (found, expected)))
-    what = " and ".join(
-        f"{', '.join(names[:3])}{' ...' if len(names) > 3 else ''} {verb}"
-        for names, verb in ((gone, "did not run"), (more, "ran"))
-        if names
-    )
-    raise ModelError(
-        f"at timestep {timestep} {what or 'its attention ran in another order'}, unlike in the first pass: the model "
-        "attends otherwise at other timesteps or on other images (experts by timestep?); give capture.timesteps at "
-        "which it makes the same calls, and study the others on their own"
-    )
+    if list(found) != list(expected):  # those that are missing, the tap has named
+        more = ", ".join(dict.fromkeys(name for name in found if name not in expected))
+        raise ModelError(
+            f"at timestep {timestep} the model makes other attention calls than in the first pass"
+            f"{f' ({more})' if more else ', or in another order'}; give capture.timesteps at which it makes the same "
+            "calls, and study the others on their own"
+        )
 
 
 def _require_finite(values: np.ndarray, what: str, timestep: int) -> None:

@@ -9,13 +9,11 @@ TransformerLens.
 """
 
 import math
-import types
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import torch
@@ -26,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 from diffmech.attention.calls import AttentionCall, Intervention, Observer, attention_call
 from diffmech.attention.folding import Folded, unfold
 from diffmech.attention.kernels import logsumexp_scores, same_kernel_with_lse
-from diffmech.attention.products import Products, Weighting
+from diffmech.attention.products import Products, Weighting, opened_up
 from diffmech.attention.sites import AttentionSite, find_sites, site_at
 from diffmech.errors import ModelError
 
@@ -56,7 +54,8 @@ class AttentionTap(TorchFunctionMode):
 
     Interventions apply in order, each to the result of the one before. Observers see the original call, or the final
     one if their `after_interventions` is True. Bare functions of a call are observers too. With `sites` only their
-    calls are shown; without, `sites` fills with every call, in the order of the passes. After a run, `tapped` names the
+    calls are shown, and a pass must make those that are changed, of a `whole` one all; without, `sites` fills with
+    every call, in the order of the passes. After a run, `tapped` names the
     sites seen, `untapped` the calls that could not be understood with the reason, `unclaimed` counts, by module, those
     that belong to none of the chosen sites, and `linear` names the modules whose attention has no softmax over keys.
     Everything is restored on exit, on exceptions too. Raises ModelError when the model is already under a tap.
@@ -68,17 +67,21 @@ class AttentionTap(TorchFunctionMode):
         observers: Iterable[Observer | Callable[[AttentionCall], None]] = (),
         interventions: Iterable[Intervention] = (),
         sites: Iterable[AttentionSite] | None = None,
+        *,
+        whole: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
         self.sites = [] if sites is None else list(sites)
         self._chosen = None if sites is None else {site.name: site for site in self.sites}
+        self._whole = whole and sites is not None
         self._known = {site.module_path: site for site in find_sites(model)}
         self._hooked = self._modules_to_hook()
         self.tapped: set[str] = set()
         self.untapped: dict[str, str] = {}
         self.linear: dict[str, str] = {}
         self.unclaimed: Counter[str] = Counter()
+        self.where = ""  # what an error about a pass begins with
         self.calls: list[str] = []  # the sites of the latest pass, in order
         self.again: list[AttentionCall] = []  # announced calls that had been followed by themselves
         self._counts: Counter[str] = Counter()  # the calls of the running pass, by name
@@ -138,7 +141,7 @@ class AttentionTap(TorchFunctionMode):
             return self._attend(func, args, kwargs)
         if func is functional.multi_head_attention_forward:
             with self._seeing():  # what it is made of would not be seen
-                return _open_up(func)(*args, **kwargs)
+                return opened_up(func)(*args, **kwargs)
         return self._products.run(func, args, kwargs, self._weighted, self._owner)
 
     @contextmanager
@@ -178,11 +181,26 @@ class AttentionTap(TorchFunctionMode):
             self._silent(path, module, failed=output is None)
         if not self._running:
             if output is not None:
+                if not path:
+                    self._require_chosen()
                 for owner in self._products.unused.values():
                     self.untapped[self._name(owner)] = NO_PRODUCT
                 for owner in self._products.loose.values():
                     self.linear[self._name(owner)] = "its softmax is not one of products of queries and keys"
             self._products.begin()
+
+    def _require_chosen(self) -> None:
+        """Raise ModelError where a pass did not make the calls that are changed, or all that are watched."""
+        wanted = [name for name, guests in self._interventions.items() if guests]
+        if self._whole:
+            wanted = [site.name for site in self.sites]
+        if gone := [name for name in wanted if name not in self.calls]:
+            raise ModelError(
+                f"{self.where}{', '.join(gone[:3])}{' ...' if gone[3:] else ''} did not run, unlike in the first pass "
+                "of the study: the model attends otherwise at other timesteps (experts by timestep?) or on other "
+                "images; give timesteps (capture.timesteps, ablation.timesteps) at which it makes the same calls, and "
+                "study the others on their own"
+            )
 
     def _silent(self, path: str, module: nn.Module, *, failed: bool) -> None:
         """Note that a module that is known as attention ran and made no call, unless that is known to be right."""
@@ -393,12 +411,3 @@ def announce(
 def _observe(guest: Observer | Callable[[AttentionCall], None]) -> Callable[[AttentionCall], None]:
     observe: Callable[[AttentionCall], None] = guest.observe if hasattr(guest, "observe") else guest
     return observe
-
-
-@cache
-def _open_up(func: Any) -> Callable[..., Any]:
-    """Return a function of torch that is made of others, so that it calls them instead of asking for a replacement."""
-    names = {**func.__globals__, "has_torch_function": lambda tensors: False}
-    opened = types.FunctionType(func.__code__, names, func.__name__, func.__defaults__, func.__closure__)
-    opened.__kwdefaults__ = func.__kwdefaults__
-    return opened

@@ -97,7 +97,7 @@ def paths_between(
     def note(call: AttentionCall) -> None:
         order.append(call.site.name)
 
-    with torch.no_grad(), AttentionTap(denoiser.module, observers=[note], sites=sites):
+    with torch.no_grad(), AttentionTap(denoiser.module, observers=[note], sites=sites, whole=True):
         predict(denoiser, passes.rows(torch.zeros(1, dtype=torch.long, device=passes.x_t.device)))
     heads = [HeadId(site.name, head) for site in sites for head in range(site.heads)]
     sending = [sender[0].head for sender in senders]

@@ -35,5 +35,5 @@ def record_heads(
         if of is None or call.site.name in of:
             outputs[call.site.name] = call.output.clone()
 
-    with torch.no_grad(), AttentionTap(denoiser.module, observers=[keep], sites=sites):
+    with torch.no_grad(), AttentionTap(denoiser.module, observers=[keep], sites=sites, whole=True):
         return predict(denoiser, passes), outputs

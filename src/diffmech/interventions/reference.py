@@ -270,7 +270,7 @@ def _clean_outputs(
         seen[call.site.name] = call.output.float().cpu().numpy(), torch.stack(distances).cpu().numpy()
 
     passes = source.read(timestep, ids, denoiser.device)
-    with torch.inference_mode(), AttentionTap(denoiser.module, observers=[keep], sites=sites):
+    with torch.inference_mode(), AttentionTap(denoiser.module, observers=[keep], sites=sites, whole=True):
         denoiser.predict_noise(passes.x_t, timestep, passes.condition)
     return seen
 

@@ -408,6 +408,27 @@ def test_every_run_of_a_module_in_one_pass_is_a_site_of_its_own():
         assert torch.equal(plain, model(x))
 
 
+def test_a_site_that_does_not_run_in_a_later_pass_ends_it():
+    class Experts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.early, self.late = Attention(), Attention()
+
+        def forward(self, x: Tensor, timestep: int) -> Tensor:
+            return (self.early if timestep < 50 else self.late)(x)
+
+    model, x = Experts(), normal(1, 5, 8)
+    with AttentionTap(model) as tap:
+        model(x, 10)
+    assert [site.name for site in tap.sites] == ["early.self"]
+    silence = Rewrite(lambda call: torch.zeros_like(call.output), "early.self")
+    for guests in ({"observers": [Recorder()], "whole": True}, {"interventions": [silence]}):
+        with AttentionTap(model, **guests, sites=tap.sites):
+            model(x, 49)
+            with pytest.raises(ModelError, match=r"early.self did not run, .*capture.timesteps"):
+                model(x, 60)
+
+
 def test_windows_in_the_batch_are_refused_by_the_name_of_the_site():
     class Windows(nn.Module):
         def __init__(self) -> None:
