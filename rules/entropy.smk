@@ -89,6 +89,7 @@ rule seen_divergence:
         settings=study.settings(entropy=study.config.entropy),
         domains=list(study.domains),
         seed=study.seed,
+        grouped=study.grouped,
         code=study.code("seen_divergence"),
     message:
         "Comparing seen and unseen images in {wildcards.model}"

@@ -12,4 +12,5 @@ with session(snakemake) as job:
         job.output[0],
         entropy=job.section(EntropyConfig, "entropy"),
         seed=job.params.seed,
+        grouped=job.params.grouped,
     )

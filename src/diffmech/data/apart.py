@@ -1,7 +1,9 @@
 """Which images are reference images where images belong together: none of a group that is studied. Ours.
 
 A person's other images are like the studied one, so that a mean over them takes away less than one over strangers. The
-first images behind those that are studied are taken whose group is not studied, so that more images change no choice.
+first images behind those that are studied are taken whose group is not studied, and before others those of the half
+that tests clusters of heads, so that clusters are not found on what replaces them. Where that half has enough of them,
+more images change no choice.
 """
 
 from collections.abc import Sequence
@@ -12,17 +14,27 @@ import pandas as pd
 from diffmech.artifacts import read_csv, write_csv
 from diffmech.data.groups import GroupTables, read_groups
 from diffmech.errors import DataError
+from diffmech.statistics.halves import finding
 
 COLUMNS = ["domain", "sample"]
 
 
 def choose_references(
-    groups: GroupTables, domains: Sequence[str], output: Path | str, *, studied: int, first: int, stop: int, count: int
+    groups: GroupTables,
+    domains: Sequence[str],
+    output: Path | str,
+    *,
+    studied: int,
+    tested: int,
+    first: int,
+    stop: int,
+    count: int,
 ) -> None:
     """Write the numbers of `count` reference images of each domain (domain, sample), ascending.
 
-    They are sought from number `first` to below `stop`; images below `studied` are those that are studied. Of a domain
-    without groups they are the first ones. Raises DataError where there are too few.
+    They are sought from number `first` to below `stop`; images below `studied` are those that are studied, below
+    `tested` those that find no clusters in any case (`statistics.halves`). Of a domain without groups they are the
+    first ones. Raises DataError where there are too few.
     """
     rows = []
     for domain in domains:
@@ -36,7 +48,11 @@ def choose_references(
                 "more images (capture.samples), or lower ablation.reference_samples or the numbers of studied images "
                 "(ablation.samples, discovery.samples, circuit.samples, patching.samples)"
             )
-        rows += [(domain, sample) for sample in apart[:count]]
+        if domain in groups:
+            names = list(known)
+            finds = dict(zip(names, finding(names, tested, [known[name] for name in names]), strict=True))
+            apart.sort(key=lambda sample: (finds[sample], sample))
+        rows += [(domain, sample) for sample in sorted(apart[:count])]
     write_csv(output, pd.DataFrame(rows, columns=COLUMNS))
 
 

@@ -1,7 +1,8 @@
 """What the image and what telling do to the entropy of every head: three effects that add up to the raw difference.
 
 The effects are those of `mechanisms.told`, in nats, from the same images under every telling. Of each head and timestep
-stand the effect, its interval, p from permuted domain labels (image, interaction) or random signs of images (told) with
+stand the effect, its interval, p from permuted domain labels (image, interaction) or random signs (told: one for the
+images of one number in both domains, which have the same noise; with groups one per group) with
 Holm's correction over heads and timesteps, and p_untrained: the rank of its size among the largest of each untrained
 twin over heads and timesteps, on the images that the twins saw, each kind of attention in units of its mean (max-T).
 `significant`: both are at most alpha. The row `raw` is the sum, of images that are told what they are. Ours.
@@ -19,7 +20,7 @@ from diffmech.config.analysis import EntropyConfig
 from diffmech.data.groups import GroupTables
 from diffmech.mechanisms.captured import timesteps_of, units_of
 from diffmech.mechanisms.entropy import against_untrained, divergence_table, effect_null, entropies, head_table
-from diffmech.mechanisms.told import EFFECTS, IMAGE, RAW, TOLD, Cells, Files, contrasts, open_cells
+from diffmech.mechanisms.told import EFFECTS, IMAGE, RAW, TOLD, Cells, Files, contrasts, open_cells, paired
 from diffmech.statistics.bootstrap import bootstrap_two_groups
 from diffmech.statistics.multiplicity import holm
 from diffmech.statistics.permutation import permutation_p
@@ -58,7 +59,9 @@ def entropy_factorial(
     seen = {effect: cells.seen_by_twins(effect) for effect in of_model}
     of_twins = {effect: _twins(cells, effect, seen[effect], timesteps) for effect in of_model}
     kinds, tables = heads["kind"].to_numpy(), []
-    for effect, (a, b) in of_model.items():
+    in_pairs = _in_pairs(cells, units, seen)
+    for effect, contrast in of_model.items():
+        a, b = paired(contrast) if effect == TOLD and in_pairs else contrast
         table = divergence_table(
             dict(zip(domains, (a, b), strict=True)),
             dict(zip(domains, of_twins[effect], strict=True)),
@@ -74,7 +77,9 @@ def entropy_factorial(
         table.insert(0, "effect", effect)
         tables.append(table.assign(condition=cells.reference))
     write_csv(divergence_csv, pd.concat(tables, ignore_index=True))
-    table = factorial_table(of_model, of_twins, seen, heads, timesteps, entropy=entropy, seed=seed, units=units)
+    table = factorial_table(
+        of_model, of_twins, seen, heads, timesteps, entropy=entropy, seed=seed, units=units, in_pairs=in_pairs
+    )
     write_csv(factorial_csv, table, digits=DIGITS)
 
 
@@ -88,11 +93,13 @@ def factorial_table(
     entropy: EntropyConfig,
     seed: int,
     units: Mapping[str, Groups] | None = None,
+    in_pairs: bool = False,
 ) -> pd.DataFrame:
     """Return the second table of `entropy_factorial`.
 
     By effect: `of_model` (sample, timestep, head), means `of_twins` (twin, timestep, head), and which of the samples of
-    each domain the twins saw. `units` (sample,) say, by domain, which samples belong together, where any do.
+    each domain the twins saw. `units` (sample,) say, by domain, which samples belong together, where any do; `in_pairs`
+    that samples of one number have the same noise in both domains, and the twins saw the same numbers of both.
     """
     kinds = heads["kind"].to_numpy()
     tests = len(timesteps) * len(heads)
@@ -101,7 +108,8 @@ def factorial_table(
     tables = []
     for effect, images in of_model.items():
         belong = [(units or {}).get(domain) for domain in seen[effect]]
-        a, b = (over_units(part, own) for part, own in zip(images, belong, strict=True))
+        tested = paired(images) if effect == TOLD and in_pairs else images
+        a, b = (over_units(part, own) for part, own in zip(tested, belong, strict=True))
         observed, null = effect_null(np.abs, a, b, signs=effect == TOLD, permutations=permutations, seed=seed)
         p = np.asarray(permutation_p(observed, null))
         seen_a, seen_b = (
@@ -127,6 +135,13 @@ def factorial_table(
     return found.sort_values(
         ["timestep", "head", "effect"], key=lambda c: c.map(order) if c.name == "effect" else c, kind="stable"
     ).reset_index(drop=True)
+
+
+def _in_pairs(cells: Cells, units: Mapping[str, Groups], seen: Mapping[str, Mapping[str, np.ndarray]]) -> bool:
+    """Return whether the images of both domains have the same numbers, and so the same noise, and no groups."""
+    first, second = (tree["sample"].values for tree in cells.trees[cells.reference].values())
+    alike = all(np.array_equal(*by_domain.values()) for by_domain in seen.values())
+    return np.array_equal(first, second) and alike and all(own is None for own in units.values())
 
 
 def _values(cells: Cells) -> dict[str, dict[str, np.ndarray]]:

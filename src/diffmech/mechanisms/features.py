@@ -150,6 +150,14 @@ def _halves(domain: str, ids: np.ndarray, tested: int, units: Groups) -> tuple[n
     """Return the positions of the samples on which clusters are found, and of those on which they are tested."""
     finds = np.array(finding(ids.tolist(), tested, None if units is None else units.tolist()), dtype=bool)
     if number_of_units(int(finds.sum()), None if units is None else units[finds]) < FEWEST:
+        if units is not None:
+            raise DataError(
+                f"{domain}: of {number_of_units(len(ids), units)} groups of images "
+                f"{number_of_units(int(finds.sum()), units[finds])} are left on which clusters of heads are found, "
+                f"beside those that hold one of the first {tested} images, on which they are tested; give images of "
+                f"more groups (at least {FEWEST} more), or lower ablation.reference_samples, untrained.samples or the "
+                "samples of ablation, discovery, circuit or patching"
+            )
         raise DataError(
             f"{domain}: of {len(ids)} captured images {finds.sum()} are left on which clusters of heads are found, "
             f"beside the first {tested} on which they are tested; give at least {tested + FEWEST} images, or lower "

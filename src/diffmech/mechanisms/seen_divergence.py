@@ -5,7 +5,7 @@ heads of |mean entropy of the seen images - mean entropy of the unseen ones|, be
 it says how much of a difference between domains could come from the share of their images that were trained on.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,13 +32,15 @@ def seen_divergence(
     *,
     entropy: EntropyConfig,
     seed: int,
+    grouped: Container[str] = (),
 ) -> None:
     """Write the divergence between seen and unseen images of each domain that has at least eight of both.
 
     `seen_csv` says which images of a domain the denoiser was trained on. Columns: domain, timestep, kind, divergence
     (nats), low, high, floor, floor_high (mean and 95 % quantile under permuted labels), p, p_holm (over domains,
     timesteps and kinds), p_least (the smallest p_holm possible), n_seen, n_unseen. There are no rows of a domain of
-    whose images it is not on record, or with too few of either.
+    whose images it is not on record, or with too few of either, nor of one that is `grouped`: training keeps out
+    images, not groups, so that seen and unseen ones of a group are not independent.
     """
     listed = read_csv(seen_csv, ["domain", "sample", "seen"])
     listed["seen"] = listed["seen"].astype(str).str.lower() == "true"
@@ -46,7 +48,7 @@ def seen_divergence(
     enough = [
         domain
         for domain, seen, images in counts.itertuples()
-        if seen >= FEWEST and images - seen >= FEWEST and domain in attention
+        if seen >= FEWEST and images - seen >= FEWEST and domain in attention and domain not in grouped
     ]
     tables = []
     for domain, tree in (open_domains({domain: attention[domain] for domain in enough}) if enough else {}).items():

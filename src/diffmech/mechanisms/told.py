@@ -9,9 +9,13 @@ nothing; where the denoiser cannot be told that, of the first domain),
     interaction = [m(1, 1) + m(1, 2)] / 2 - m(1, r) - [m(2, 1) + m(2, 2)] / 2 + m(2, r)
 
 add up to m(1, 1) - m(2, 2), each image told what it is. The interaction is how much more being told anything changes
-the images of the first domain than those of the second. Each is a difference of two means over independent images,
-mean(a) - mean(b): of `image` and `interaction` the null is that the labels of the domains are exchangeable, of `told`
-that telling an image the one or the other is, so that the sign of its difference is random.
+the images of the first domain than those of the second; that a head answers to images which agree with what is told of
+them, m(1, 1) - m(1, 2) - m(2, 1) + m(2, 2), cancels in the raw difference and is no part of it. Each is a difference of
+two means over images, mean(a) - mean(b): of `image` and `interaction` the null is that the labels of the domains are
+exchangeable, of `told` that telling an image the one or the other is, so that the sign of its difference is random.
+Images of the same number have the same noise in both domains, so that what telling does to them is alike: they get one
+sign, and are resampled together (`paired`). Of the other two effects that noise cancels in part, and their nulls, which
+take it for independent, are on the safe side.
 """
 
 from collections.abc import Mapping, Sequence
@@ -101,3 +105,12 @@ def contrasts(
         (b1 + b2) / 2 - values[reference][second],
     )
     return found
+
+
+def paired(contrast: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return a contrast of the same effect in which the pair (a_i, b_i) of one number is one unit: a - b, and nothing.
+
+    So whatever resamples units or flips their signs does it to both images of a pair at once.
+    """
+    a, b = contrast
+    return a - b, np.zeros_like(b)

@@ -6,6 +6,8 @@ from diffmech.report.artifacts import Tables
 from diffmech.report.wording import count, listed
 
 MOST_NAMES = 12
+# The columns of how many images there are of each domain.
+SIDES = ("n_first", "n_second")
 
 
 def is_conditional(tables: Tables, config: Config) -> bool:
@@ -106,3 +108,22 @@ def calls_words(tables: Tables) -> str:
         said = "; a pass makes one attention call, which was observed"
     left_out = checked.get("attention_left_out") or {}
     return said + (f"; left out, having no softmax over keys: {listed(list(left_out))}" if left_out else "")
+
+
+def compared_words(tables: Tables, config: Config) -> str:
+    """Return on which images, at which timesteps and under what condition the domains are compared."""
+    image = tables.divergence
+    sides = zip(SIDES, tables.domains, strict=True)
+    counts = listed([f"{int(image[column].min())} {domain}" for column, domain in sides])
+    steps = ", ".join(f"{timestep:g}" for timestep in sorted(image["timestep"].unique()))
+    told = str(image["condition"].iloc[0])
+    said = f"{counts} images at t = {steps}"
+    if tables.telling.empty:
+        return said
+    condition = "told nothing" if told == NOTHING else f"all told {told}"
+    return (
+        f"{said}, {condition}, by entropy and complexity; what telling does, on the same images told"
+        f" {listed(tables.domains, 'or')};"
+        f" untrained copies see the first {config.told.untrained_samples} of each domain, told a domain"
+        f" {config.told.untrained_told}"
+    )

@@ -52,8 +52,11 @@ def seen_sentence(tables: Tables, config: Config) -> str:
 
 
 def seen_divergence_sentences(tables: Tables, alpha: float) -> list[str]:
-    """Return, for each domain with enough of both, how far entropies of seen and unseen images of it lie apart."""
-    between = tables.divergence.set_index(["timestep", "kind"])["divergence"]
+    """Return, for each domain with enough of both, how far entropies of seen and unseen images of it lie apart.
+
+    These are observed under their own condition at every timestep, the domains told nothing, at some of them.
+    """
+    between = tables.divergence.set_index(["timestep", "kind"])
     said = []
     for domain, rows in tables.seen_divergence.groupby("domain", sort=False):
         most = largest(rows, "divergence")
@@ -64,11 +67,19 @@ def seen_divergence_sentences(tables: Tables, alpha: float) -> list[str]:
             verdict = f"more than chance in {beyond} of {len(rows)} combinations of timestep and kind of attention"
         else:
             verdict = f"nowhere more than chance (smallest corrected {p_value(rows['p_holm'].min())})"
+        where = (most.timestep, most.kind)
+        there = between.loc[where] if where in between.index else None
+        beside = (
+            f" The domains, told the same, differ there by {number(there['divergence'], 2)} nats"
+            f" ({int(there['n_first'])} and {int(there['n_second'])} images)."
+            if there is not None
+            else ""
+        )
         said.append(
             f"Between {int(most.n_seen)} {domain} images that were trained on and {int(most.n_unseen)} that were not,"
-            f" entropies differ by {interval(most.divergence, most.low, most.high, 'nats', 2)} at most"
-            f" ({attention(most.kind)}, t = {most.timestep:g}; {number(most.floor, 2)} by chance), {verdict}. Between"
-            f" the domains they differ by {number(between[most.timestep, most.kind], 2)} nats there."
+            " each told what it is, entropies differ by"
+            f" {interval(most.divergence, most.low, most.high, 'nats', 2)} at most"
+            f" ({attention(most.kind)}, t = {most.timestep:g}; {number(most.floor, 2)} by chance), {verdict}.{beside}"
         )
     return said
 

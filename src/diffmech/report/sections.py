@@ -6,7 +6,7 @@ from diffmech.config.root import Config
 from diffmech.data.store import open_dataset
 from diffmech.report import markup
 from diffmech.report.artifacts import Tables, records, weights_directory
-from diffmech.report.condition import calls_words, condition_sentence, guidance_words, is_conditional
+from diffmech.report.condition import calls_words, compared_words, condition_sentence, guidance_words, is_conditional
 from diffmech.report.context import Context
 from diffmech.report.denoising import gap_sentence, is_untrained, summary, troubles
 from diffmech.report.findings import Finding, nothing_found
@@ -116,10 +116,12 @@ def what_was_run(context: Context) -> str:
             f"{config.untrained.seeds}, each on {config.untrained.samples} images per domain: the same architecture"
             " with fresh random weights"
         ),
+        "Compared domains": compared_words(tables, config),
         "Ablation": ablation_run(context),
         "Intervals": (
-            f"{intervals(config)}; p-values of entropies from {config.entropy.permutations:,} permutations of the"
-            f" domain labels, of ablations from {config.ablation.permutations:,} random signs of images"
+            f"{intervals(config)}; p-values of entropies from at least {config.entropy.permutations:,} permutations of"
+            " the domain labels (of telling: random signs), of ablations from"
+            f" {config.ablation.permutations:,} random signs of images"
         ),
     }
     steps = steps_sentence(context)

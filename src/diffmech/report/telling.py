@@ -71,8 +71,10 @@ def section(context: Context, finding: Finding | None) -> str:
             f"Each of {n} images per domain is observed three times on the same noise: told that it is {first}, told"
             f" that it is {second}, and told nothing, always without attributes. The difference between {first} images"
             f" told {first} and {second} images told {second} is then the sum of three parts: what the images do when"
-            " all are told the same; what telling does to the same image, on average; and by how much more telling"
-            " changes the images of the one domain than those of the other."
+            " all are told the same; what being told the one rather than the other does to the same image, on average;"
+            " and by how much more being told anything, rather than nothing, changes the images of the one domain than"
+            " those of the other (interaction). Whether a head answers to images that agree with what is told of them"
+            " cancels in that difference, and is not shown."
         ),
         context.chart(
             "telling",
@@ -83,7 +85,8 @@ def section(context: Context, finding: Finding | None) -> str:
         context.chart(
             "factorial_map",
             f"Each part by head and timestep, in nats: above zero where {first} images, or being told {first}, make a"
-            " head look more widely. Dots mark effects that beat both nulls after correction. The colours end at the"
+            f" head look more widely; of the interaction, where being told anything widens it more on {first} images."
+            " Dots mark effects that beat both nulls after correction. The colours end at the"
             " 99th percentile.",
         ),
     )

@@ -211,7 +211,8 @@ class Study:
         """Among which images reference images are chosen, how many, and how many are studied."""
         config = self.config
         first, count, stop = config.reference_ids[0], config.ablation.reference_samples, config.capture.samples
-        return {"studied": config.studied_samples, "first": first, "stop": stop, "count": count}
+        studied, tested = config.studied_samples, config.tested_samples
+        return {"studied": studied, "tested": tested, "first": first, "stop": stop, "count": count}
 
     def circuit_latents(self, dataset: str) -> list[str]:
         """Return the latents of the images and timesteps whose effects are attributed to heads."""

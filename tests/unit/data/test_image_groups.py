@@ -115,10 +115,24 @@ def test_reference_images_are_the_first_of_groups_that_are_not_studied(tmp_path)
     path = tmp_path / "groups.csv"
     path.write_text("sample,group\n" + "".join(f"{k},{group}\n" for k, group in enumerate("abcaadbeeffg")))
     tables, out = {"real": path}, tmp_path / "references.csv"
-    choose_references(tables, ["real", "synthetic"], out, studied=3, first=4, stop=20, count=3)
+    choose_references(tables, ["real", "synthetic"], out, studied=3, tested=7, first=4, stop=20, count=3)
     assert read_references(out) == {"real": [5, 7, 8], "synthetic": [4, 5, 6]}
-    choose_references(tables, ["real"], tmp_path / "more.csv", studied=3, first=4, stop=200, count=3)
+    choose_references(tables, ["real"], tmp_path / "more.csv", studied=3, tested=7, first=4, stop=200, count=3)
     assert read_references(tmp_path / "more.csv")["real"] == [5, 7, 8]
     with pytest.raises(DataError, match=r"only 6 of the real images from number 4 on are of groups that none of the 3"):
-        choose_references(tables, ["real"], tmp_path / "none.csv", studied=3, first=4, stop=20, count=7)
+        choose_references(tables, ["real"], tmp_path / "none.csv", studied=3, tested=7, first=4, stop=20, count=7)
     assert not (tmp_path / "none.csv").exists()
+
+
+def test_reference_images_are_of_the_half_that_tests_where_there_are_enough(tmp_path):
+    """Twenty persons at random: clusters are found on none of the images that replace outputs."""
+    rng = np.random.default_rng(0)
+    persons = rng.integers(0, 20, 100).tolist()
+    path = tmp_path / "groups.csv"
+    path.write_text("sample,group\n" + "".join(f"{k},{person}\n" for k, person in enumerate(persons)))
+    choose_references({"real": path}, ["real"], tmp_path / "r.csv", studied=6, tested=16, first=6, stop=100, count=10)
+    chosen = read_references(tmp_path / "r.csv")["real"]
+    finds = finding(range(100), 16, persons)
+    assert not any(finds[sample] for sample in chosen)
+    assert not {persons[sample] for sample in chosen} & set(persons[:6])
+    assert sum(finds) > 10

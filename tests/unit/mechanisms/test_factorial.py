@@ -8,6 +8,7 @@ from diffmech.config.analysis import EntropyConfig
 from diffmech.config.study import NOTHING
 from diffmech.mechanisms.factorial import factorial_table
 from diffmech.mechanisms.told import EFFECTS, IMAGE, INTERACTION, RAW, TOLD, contrasts
+from diffmech.statistics.multiplicity import holm
 
 DOMAINS = ("real", "synthetic")
 TIMESTEPS, IMAGES, SEEN, TWINS = (100, 500, 900), 24, 6, 19
@@ -92,11 +93,68 @@ def test_each_effect_is_found_at_the_head_that_has_it_and_only_there():
 
 
 def test_telling_is_tested_within_images_so_that_small_effects_are_seen():
-    """A tenth of what images differ by: permuted labels of two groups of images could not see it."""
+    """A twentieth of what is planted elsewhere, half of what images differ by."""
     told = table_of(3, planted=0.05)
     told = told[(told["effect"] == TOLD) & (told["head"] == HEADS["head"][READS_TOKEN])]
     assert (told["p_holm"] < 0.03).all()
     assert told["estimate"].to_numpy() == pytest.approx(0.05, abs=0.01)
+
+
+@pytest.mark.parametrize(("in_pairs", "most", "least"), [(True, 0.075, 0.0), (False, 1.0, 0.1)])
+def test_images_of_one_number_are_one_unit_of_what_telling_does_to_them(in_pairs, most, least):
+    """Both domains have the same noise, to which telling adds the same: 0 on average, other at every number.
+
+    Taken for independent, a tenth and more of such heads are found at p <= 0.05 and intervals are too narrow.
+    """
+    rng, heads = np.random.default_rng(0), 400
+    table = pd.DataFrame({"head": [f"a.h{k:03d}" for k in range(heads)], "site": "a", "kind": "self"})
+    shared = rng.normal(0, 1, (24, 1, heads))
+    sides = [sign * (shared + rng.normal(0, 0.3, shared.shape)) for sign in (1, -1)]
+    twins = {TOLD: (np.zeros((3, 1, heads)), np.zeros((3, 1, heads)))}
+    seen = {TOLD: {domain: np.arange(4) for domain in DOMAINS}}
+    found = factorial_table(
+        *({TOLD: (sides[0], sides[1])}, twins, seen, table, (100,)),
+        entropy=EntropyConfig(draws=400, permutations=400),
+        seed=0,
+        in_pairs=in_pairs,
+    )
+    p = found["p"].to_numpy()
+    assert least <= (p <= 0.05).mean() <= most
+    outside = ((found["low"] > 0) | (found["high"] < 0)).mean()
+    assert least <= outside <= most + 0.02
+    np.testing.assert_allclose(found["estimate"], np.ravel(sides[0].mean(0) - sides[1].mean(0)), atol=1e-12)
+
+
+def test_p_values_are_corrected_by_holm_over_heads_and_timesteps_of_each_effect():
+    for _, rows in table_of(5).groupby("effect"):
+        if rows["effect"].iloc[0] != RAW:
+            np.testing.assert_allclose(rows["p_holm"], holm(rows["p"].to_numpy()))
+
+
+def test_twins_are_compared_on_the_images_they_saw_and_each_kind_in_its_own_units():
+    """An effect on images that the twins did not see says nothing against them; loud twins of one kind hide nothing."""
+    rng = np.random.default_rng(6)
+    of_model = contrasts(entropies(rng, planted=0.0), DOMAINS, NOTHING)
+    twins = contrasts(entropies(rng, (TWINS,), images=SEEN, planted=0.0), DOMAINS, NOTHING)
+    means = {effect: (a.mean(axis=1), b.mean(axis=1)) for effect, (a, b) in twins.items()}
+    seen = {effect: {domain: np.arange(SEEN) for domain in DOMAINS} for effect in of_model}
+    elsewhere = of_model[IMAGE][0].copy()
+    elsewhere[SEEN:, :, READS_IMAGE] += 2.0
+    changed = {**of_model, IMAGE: (elsewhere, of_model[IMAGE][1])}
+    arguments = (means, seen, HEADS, TIMESTEPS)
+    rows = factorial_table(changed, *arguments, entropy=SETTINGS, seed=0)
+    rows = rows[(rows["effect"] == IMAGE) & (rows["head"] == HEADS["head"][READS_IMAGE])]
+    assert (rows["p_holm"] < 0.05).all()
+    assert (rows["p_untrained"] > 0.05).all()
+    crosses = HEADS["kind"].to_numpy() == "cross"
+    loud = {effect: tuple(np.where(crosses, 100 * side, side) for side in sides) for effect, sides in means.items()}
+    planted = {
+        **of_model,
+        IMAGE: (of_model[IMAGE][0] + 2.0 * (np.arange(len(HEADS)) == READS_IMAGE), of_model[IMAGE][1]),
+    }
+    rows = factorial_table(planted, loud, *arguments[1:], entropy=SETTINGS, seed=0)
+    rows = rows[(rows["effect"] == IMAGE) & (rows["head"] == HEADS["head"][READS_IMAGE])]
+    assert rows["significant"].all()
 
 
 def test_holm_can_be_passed_however_many_heads_and_timesteps_there_are():

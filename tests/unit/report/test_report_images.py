@@ -132,9 +132,9 @@ def test_how_far_seen_and_unseen_images_lie_apart_is_told_beside_the_domains(tab
     (said,) = seen_divergence_sentences(tables, 0.05)
     said = said.replace("\u00a0", " ")
     assert said.startswith(
-        "Between 80 real images that were trained on and 20 that were not, entropies differ by 0.030 nats (0.0020 to"
-        " 0.050) at most (self-attention, t = 820; 0.0090 by chance), nowhere more than chance (smallest corrected"
-        " p = 0.90). Between the domains they differ by 0.090 nats there."
+        "Between 80 real images that were trained on and 20 that were not, each told what it is, entropies differ by"
+        " 0.030 nats (0.0020 to 0.050) at most (self-attention, t = 820; 0.0090 by chance), nowhere more than chance"
+        " (smallest corrected p = 0.90). The domains, told the same, differ there by 0.090 nats ("
     )
     assert said in " ".join(confounder_finding(tables, small_study.study_config()).details).replace("\u00a0", " ")
     table = tables.seen_divergence
@@ -146,3 +146,8 @@ def test_how_far_seen_and_unseen_images_lie_apart_is_told_beside_the_domains(tab
         in (seen_divergence_sentences(few, 0.05)[0])
     )
     assert seen_divergence_sentences(replace(tables, seen_divergence=table.head(0)), 0.05) == []
+    # where the domains are compared at fewer timesteps than images are observed at, as in the default study
+    at_others = tables.divergence[tables.divergence["timestep"] != 820]
+    (alone,) = seen_divergence_sentences(replace(tables, divergence=at_others), 0.05)
+    assert "t = 820" in alone.replace("\u00a0", " ")
+    assert "The domains" not in alone
