@@ -11,6 +11,7 @@ from diffmech.data.folder import ImageFolderSource
 from diffmech.data.grouping import image_groups
 from diffmech.data.groups import groups_of, read_groups
 from diffmech.errors import DataError, StoreError
+from diffmech.statistics.halves import finding
 
 NAMES = ["00.png", "01.jpg", "02.bmp", "03.webp"]
 PERSONS = {"00.png": "007", "01.jpg": " NA ", "02.bmp": "007", "03.webp": "7"}
