@@ -196,7 +196,7 @@ class Folded(Tokens):
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = (z.flatten(0, 1) for z in (q, k, v))
-        empty = torch.empty(len(q), q.shape[1], k.shape[1])
+        empty = torch.empty(len(q), q.shape[1], k.shape[1], dtype=q.dtype)
         scores = torch.baddbmm(empty, q, k.transpose(-1, -2), beta=0, alpha=q.shape[-1] ** -0.5)
         p = scores.softmax(dim=-1)
         self.note(p, len(q) // HEADS)
