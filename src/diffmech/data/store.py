@@ -52,7 +52,7 @@ def prepare_dataset(
     source = open_source(config, images, generated)
     skipped = list(source.misfits)
     if skipped and config.on_bad_file == "error":
-        raise _bad(source, skipped[0], more=len(skipped) - 1)
+        raise _bad(source, skipped[0], skipped[1:])
     _check_enough(source, config)
     with building_store(output) as directory:
         group = zarr.create_group(directory, zarr_format=3)
@@ -64,6 +64,11 @@ def prepare_dataset(
             raise DataError(
                 f"{source.location}: {len(files)} usable image(s), {len(skipped)} left out{first}; "
                 f"at least {MINIMUM} are needed"
+            )
+        if skipped:
+            logger.warning(
+                "%s: %d images, %d left out, for example %s: %s",
+                *(source.location, len(files), len(skipped), skipped[0].file, skipped[0].reason),
             )
         for array in arrays.values():
             array.resize((len(files), *array.shape[1:]))
@@ -276,9 +281,13 @@ def _check_enough(source: ImageSource, config: AnyDataset) -> None:
         raise DataError(f"{source.location}: holds {there} usable image(s); at least {MINIMUM} are needed")
 
 
-def _bad(source: ImageSource, bad: BadFile, more: int = 0) -> DataError:
+def _bad(source: ImageSource, bad: BadFile, more: Sequence[BadFile] = ()) -> DataError:
     where = bad.file if Path(bad.file).is_absolute() else f"{source.location}/{bad.file}"
-    others = f" (and {more} more such files)" if more else ""
+    alike = sum(other.reason == bad.reason for other in more)
+    counts = [f"{alike} more such files"] if alike else []
+    if unlike := len(more) - alike:
+        counts.append(f"{unlike} that cannot be used for other reasons")
+    others = f" (and {', and '.join(counts)})" if counts else ""
     return DataError(
         f"{where}: {bad.reason}{others}; mend or remove it, or set on_bad_file: skip to leave such files out"
     )
