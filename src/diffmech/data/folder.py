@@ -96,10 +96,11 @@ class ImageFolderSource:
             pixels = read_image(path, background=BLACK)
         except DataError as error:
             raise DataError(f"its mask {path} {error}") from error
-        if pixels.shape[:2] != shape:
-            raise DataError(
-                f"its mask {path} has height and width {pixels.shape[:2]} but the image has {shape}; make them equal"
-            )
+        found = pixels.shape[:2]
+        if found != shape:
+            turned = found == shape[::-1]
+            advice = "turn it as the orientation in the image's EXIF turns the image" if turned else "make them equal"
+            raise DataError(f"its mask {path} has height and width {found} but the image has {shape}; {advice}")
         return prepare_mask(pixels, self._images.size, self._crop)
 
 
@@ -135,10 +136,10 @@ def _mask_misfits(
         for file in used:
             if _stem(file) in paths:
                 continue
-            name = other.get(_stem(file))
-            reason = unread(suffix_of(name)) if name else None
+            name = other.get(_stem(file), "")
+            unfit = unread(suffix_of(name))
             misfits[file] = BadFile(
-                file, f"its mask {folder / part / name} {reason}" if reason else f"has no mask in {folder / part}"
+                file, f"its mask {folder / part / name} {unfit}" if unfit else f"has no mask in {folder / part}"
             )
     return misfits
 

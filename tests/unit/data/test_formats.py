@@ -36,7 +36,7 @@ def write(path):
     elif suffix in (".pbm", ".xbm"):
         GREY.convert("1").save(path)
     elif suffix == ".xpm":
-        path.write_text('/* XPM */\nstatic char *x[] = {\n"2 2 2 1",\n"a c #000000",\n"b c #FFFFFF",\n"ab",\n"ba"\n};\n')
+        path.write_text('/* XPM */\nstatic char *x[] = {\n"2 2 2 1",\n"a c #000",\n"b c #FFF",\n"ab",\n"ba"\n};\n')
     elif suffix == ".ras":
         path.write_bytes(struct.pack(">8I", 0x59A66A95, 20, 20, 8, 400, 1, 0, 0) + NOISE[:, :, 0].tobytes())
     else:

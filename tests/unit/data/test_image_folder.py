@@ -331,6 +331,9 @@ def test_a_mask_of_another_size_is_an_error(prepare, tmp_path):
     write_masks(tmp_path / "masks", ["0.png", "1.png"], size=(10, 10))
     with pytest.raises(DataError, match=r"0\.png: its mask .* make them equal"):
         prepare(folder_of(folder, masks=str(tmp_path / "masks")))
+    write_masks(tmp_path / "turned", ["0.png", "1.png"], size=(24, 20))
+    with pytest.raises(DataError, match=r"height and width \(20, 24\) but the image has \(24, 20\); turn it as"):
+        prepare(folder_of(folder, masks=str(tmp_path / "turned")))
 
 
 def test_masks_without_subfolders_are_an_error(prepare, tmp_path):
