@@ -5,6 +5,7 @@ and contrast to those of the others; reading applies them. The sample id is the 
 larger `count` adds ids and changes no image.
 """
 
+import hashlib
 import json
 import logging
 from collections import OrderedDict
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from diffmech.artifacts import building_store, open_store, progress, provenance
+from diffmech.artifacts import atomic_path, building_store, open_store, progress, provenance
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.images import AnyDataset, ImagesConfig
 from diffmech.data.moments import Matching, Measured, match_moments
@@ -41,8 +42,11 @@ def prepare_dataset(
     name: str,
     runtime: RuntimeConfig,
     generated: Sequence[Path | str] = (),
+    digest: Path | str | None = None,
 ) -> None:
-    """Write the data set `name` to the store `output`; `generated` holds the images of a data set of prompts.
+    """Write the data set `name` to the store `output`, and the SHA-256 of that to the file `digest`.
+
+    `generated` holds the images of a data set of prompts.
 
     Variables: `image` (sample, channel, y, x) uint8, `attribute_value` (sample, attribute) float32, `mask` (sample,
     part, y, x) uint8, `kept_area` (sample,) float32; coordinates sample, file, attribute, part. Memory does not grow
@@ -86,6 +90,9 @@ def prepare_dataset(
             name=name,
         )
         group.attrs.update(_attributes(config, images, name, matching, skipped))
+    if digest is not None:
+        with Path(output).open("rb") as store, atomic_path(digest) as temporary:
+            temporary.write_text(hashlib.file_digest(store, "sha256").hexdigest() + "\n", encoding="utf-8")
 
 
 def open_dataset(path: Path) -> "ImageSet":
