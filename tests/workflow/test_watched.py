@@ -82,6 +82,22 @@ def test_edits_of_files_and_labels_are_seen(done):
     (folder / "shot.heic").unlink()
 
 
+def test_files_are_looked_at_once_per_call_and_by_no_job(project):
+    """Each job parses the workflow anew; a folder of 200,000 files would be walked by every one of them."""
+    write_faces(project)
+    code = project.folder / "src/diffmech/workflow/watched.py"
+    looked = '    with open("looks.txt", "a") as file:\n        file.write("once\\n")\n'
+    begin = "def _found(config: Any) -> Iterator[str]:\n"
+    text = code.read_text()
+    assert begin in text
+    code.write_text(text.replace(begin, begin + looked))
+    target = "results/datasets/comparison.json"
+    assert project.run(target, edit=STUDY) >= {READ, "compare_domains"}
+    assert (project.folder / "looks.txt").read_text() == "once\n"
+    assert project.planned(STUDY, target) == set()
+    assert (project.folder / "looks.txt").read_text() == "once\nonce\n"
+
+
 def test_a_data_set_that_is_equal_after_all_repeats_nothing(done):
     done.run(*TARGETS, edit=STUDY)
     before = done.files()

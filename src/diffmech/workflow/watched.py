@@ -32,7 +32,8 @@ def watched(name: str, config: AnyDataset) -> str:
     known: dict[str, str] = json.loads(os.environ.get(ENVIRONMENT, "{}"))
     key = f"{name} {json.dumps(config.model_dump(mode='json'), sort_keys=True)}"
     if key not in known:
-        known[key] = _digest(_found(config))
+        found = list(_found(config))
+        known[key] = _digest(found) if found else ""
         os.environ[ENVIRONMENT] = json.dumps(known)
     return known[key]
 
