@@ -26,6 +26,7 @@ LOOKED_AT = 200  # rows that tell the separator
 CLASSES_NAMED = 4
 _SAID = re.compile(r'^"?sep=(.|\\t)"?$', re.IGNORECASE)
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+")
+_ODD = re.compile(r"\\|//|\./|/$")
 _TRUTH = {"true": "1", "false": "0"}
 
 
@@ -198,6 +199,8 @@ def _names_an_image(cell: str, images: Sequence[str]) -> bool:
 
 def _form(name: str) -> str:
     """Return the one form of the ways in which a path can be written."""
+    if name.isascii() and not _ODD.search(name):  # nearly all, and a table may have 200,000
+        return name
     return posixpath.normpath(unicodedata.normalize("NFC", name).replace("\\", "/"))
 
 
