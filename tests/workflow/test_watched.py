@@ -36,14 +36,11 @@ def write_faces(project) -> None:
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory):
+def done(module_project):
     """The entropy tables of the tiny study on a folder of images with labels and groups."""
-    from conftest import copy_project
-
-    project = copy_project(tmp_path_factory.mktemp("watched"))
-    write_faces(project)
-    project.run(*TARGETS, edit=STUDY)
-    return project
+    write_faces(module_project)
+    module_project.run(*TARGETS, edit=STUDY)
+    return module_project
 
 
 def changed(project) -> set[str]:
