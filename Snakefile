@@ -14,10 +14,13 @@ sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 from diffmech.workflow.fingerprints import remember
 from diffmech.workflow.notes import notes
 from diffmech.workflow.startup import forget_dead_run, share_with_jobs
+from diffmech.workflow.watched import forget_watched
 
 share_with_jobs(Path(workflow.basedir) / "src")
 if workflow.exec_mode == ExecMode.DEFAULT and not workflow.dryrun:
     alive = forget_dead_run(Path(".snakemake"))
+if workflow.exec_mode == ExecMode.DEFAULT:
+    forget_watched()
 
 
 configfile: Path(workflow.basedir) / "config.yaml"

@@ -14,6 +14,7 @@ checkpoint choose_references:
     """Choose reference images of groups that are not studied, where it is known which images belong together."""
     input:
         groups=study.groups(),
+        settled=settled_groups,
     output:
         CHOSEN,
     log:
@@ -47,6 +48,7 @@ rule reference_outputs:
         ),
         chosen=lambda wildcards: chosen_references(wildcards) or [],
         model="results/models/{model}/model.json",
+        settled=settled_groups,
     output:
         REFERENCE,
     log:
@@ -81,6 +83,7 @@ rule ablate_heads:
             if wildcards.group == "mechanisms"
             else []
         ),
+        settled=settled_groups,
     output:
         ABLATION,
     log:
@@ -110,6 +113,7 @@ rule ablation_effects:
     input:
         **study.named_ablations(),
         groups=study.groups(),
+        settled=settled_groups,
     output:
         "results/ablation/{model}/effects.csv",
     log:
@@ -140,6 +144,7 @@ rule circuit_complexity:
         ablation_first=study.ablations(study.datasets[0], "heads"),
         ablation_second=study.ablations(study.datasets[1], "heads"),
         groups=study.groups(),
+        settled=settled_groups,
     output:
         "results/complexity/{model}.csv",
     log:

@@ -14,6 +14,7 @@ rule mechanism_account:
         effects="results/ablation/{model}/effects.csv",
         windows="results/ablation/{model}/windows.csv",
         resampling="results/resampling/{model}/effects.csv",
+        settled=settled_groups,
     output:
         "results/account/{model}.csv",
     log:

@@ -23,6 +23,7 @@ rule capture_attention:
     input:
         latents=LATENTS,
         model="results/models/{model}/model.json",
+        settled=settled_own,
     output:
         ATTENTION,
     log:
@@ -49,6 +50,7 @@ rule capture_untrained:
     input:
         latents=lambda wildcards: study.latents(wildcards.dataset, samples=study.config.untrained.samples),
         model="results/models/{model}/model.json",
+        settled=settled_own,
     output:
         "results/untrained/{model}/{dataset}.zarr.zip",
     log:
@@ -76,6 +78,7 @@ rule capture_told:
         own=lambda wildcards: told_latents(study, wildcards.dataset),
         other=lambda wildcards: lending_latents(study, wildcards.dataset),
         model="results/models/{model}/model.json",
+        settled=settled,
     output:
         cells=told_files(study, TOLD),
         copies=told_files(study, TOLD_COPIES),

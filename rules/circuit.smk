@@ -18,6 +18,7 @@ rule attribution_patching:
         ablation_first=study.ablations(study.datasets[0], "heads"),
         ablation_second=study.ablations(study.datasets[1], "heads"),
         groups=study.groups(),
+        settled=settled_groups,
     output:
         table="results/circuit/{model}/attribution.csv",
         agreement="results/circuit/{model}/attribution.json",
@@ -54,6 +55,7 @@ rule discover_circuit:
         reference=study.discovery_references(),
         ablations=lambda wildcards: study.ranked_by(wildcards.dataset),
         groups=lambda wildcards: study.groups(wildcards.dataset),
+        settled=settled_groups,
     output:
         summary=CIRCUIT,
         heads="results/circuit/{model}/{dataset}/heads.csv",

@@ -26,6 +26,40 @@ def either(names: list[str]) -> str:
     return "|".join(re.escape(name) for name in names) or "no-such-name"
 
 
+def by_content(store: str):
+    """Return a data set as an input whose time says nothing: its digest, an input beside it, says whether it changed.
+    Other stores are returned as they are."""
+    return ancient(store) if study.digests([store]) else store
+
+
+def settled(wildcards) -> list[str]:
+    """Add no file, but ask for both data sets, so that whether the job has to run is asked anew once they are made."""
+    for dataset in study.collected_datasets:
+        checkpoints.prepare_dataset.get(dataset=dataset)
+    return []
+
+
+def settled_own(wildcards) -> list[str]:
+    """Ask for the one data set of a job, or for both where the denoiser is trained on them."""
+    if wildcards.model in study.trained:
+        return settled(wildcards)
+    if wildcards.dataset in study.collected:
+        checkpoints.prepare_dataset.get(dataset=wildcards.dataset)
+    return []
+
+
+def settled_weights(wildcards) -> list[str]:
+    """Ask for both data sets where the denoiser is trained on them."""
+    return settled(wildcards) if wildcards.model in study.trained else []
+
+
+def settled_groups(wildcards) -> list[str]:
+    """Ask for both data sets, and for which of their images belong together."""
+    for folder, dataset in study.grouped_folders:
+        checkpoints.image_groups.get(folder=folder, dataset=dataset)
+    return settled(wildcards)
+
+
 def chosen_references(wildcards) -> str | None:
     """Return the table of chosen reference images, None where no data set has groups."""
     return checkpoints.choose_references.get(model=wildcards.model).output[0] if study.grouped else None

@@ -1,12 +1,15 @@
 """Images: every data set in one form, and what still differs between the two domains."""
 
 
-rule prepare_dataset:
+# A checkpoint, since only this stops a data set that was read anew, and is what it was, from repeating what lies below:
+# every job there asks for it (`settled`). Its digest tells them whether it is, as its time cannot.
+checkpoint prepare_dataset:
     """Decode, crop, resize and match the images of one data set."""
     input:
         generated=lambda wildcards: study.generated(wildcards.dataset),
     output:
-        "results/datasets/{dataset}.zarr.zip",
+        store="results/datasets/{dataset}.zarr.zip",
+        digest="results/datasets/{dataset}.sha256",
     log:
         "results/logs/prepare_dataset/{dataset}.log",
     benchmark:
@@ -23,6 +26,7 @@ rule prepare_dataset:
         ),
         code=study.code("prepare_dataset"),
         source=lambda wildcards: study.source_code(wildcards.dataset),
+        watched=lambda wildcards: study.watched(wildcards.dataset),
     message:
         "Preparing the images of {wildcards.dataset}"
     script:
@@ -33,8 +37,10 @@ rule prepare_dataset:
 rule unseen_images:
     """Take the images of one data set that the denoiser was not trained on."""
     input:
-        dataset="results/datasets/{dataset}.zarr.zip",
+        dataset=ancient("results/datasets/{dataset}.zarr.zip"),
+        digest="results/datasets/{dataset}.sha256",
         model="results/models/{model}/model.json",
+        settled=settled,
     output:
         UNSEEN,
     log:
@@ -58,9 +64,11 @@ rule unseen_images:
 rule seen_images:
     """List which of the studied images the denoiser was trained on, as far as that is on record."""
     input:
-        first=study.studied_stores()[0],
-        second=study.studied_stores()[1],
+        first=by_content(study.studied_stores()[0]),
+        second=by_content(study.studied_stores()[1]),
+        digests=study.digests(study.studied_stores()),
         model="results/models/{model}/model.json",
+        settled=settled,
     output:
         "results/models/{model}/seen.csv",
     log:
@@ -83,11 +91,14 @@ rule seen_images:
         "../workflow_scripts/seen_images.py"
 
 
-rule image_groups:
+# A checkpoint for the same reason: other labels in the table that says the groups leave these as they were.
+checkpoint image_groups:
     """Note which images of one data set belong together: the unit of all statistics, which no capture depends on."""
     input:
-        dataset="results/{folder}/{dataset}.zarr.zip",
+        dataset=lambda wildcards: by_content(f"results/{wildcards.folder}/{wildcards.dataset}.zarr.zip"),
+        digests=lambda wildcards: study.digests([f"results/{wildcards.folder}/{wildcards.dataset}.zarr.zip"]),
         table=lambda wildcards: study.group_table(wildcards.dataset),
+        settled=settled,
     output:
         GROUPS,
     log:
@@ -113,8 +124,10 @@ rule image_groups:
 rule compare_domains:
     """Measure what still differs between the matched domains: brightness, contrast, power spectrum, attributes."""
     input:
-        first=study.studied_stores()[0],
-        second=study.studied_stores()[1],
+        first=by_content(study.studied_stores()[0]),
+        second=by_content(study.studied_stores()[1]),
+        digests=study.digests(study.studied_stores()),
+        settled=settled,
     output:
         "results/datasets/comparison.json",
     log:

@@ -16,6 +16,7 @@ rule attention_entropy:
         second=study.attention(study.datasets[1]),
         untrained=study.untrained(),
         groups=study.groups(),
+        settled=settled_groups,
     output:
         "results/entropy/{model}/heads.csv",
     log:
@@ -44,6 +45,7 @@ rule entropy_divergence:
     input:
         **named_cells(study),
         groups=study.groups(),
+        settled=settled_groups,
     output:
         divergence="results/entropy/{model}/divergence.csv",
         factorial="results/entropy/{model}/factorial.csv",
@@ -74,6 +76,7 @@ rule seen_divergence:
         first=study.attention(study.datasets[0]),
         second=study.attention(study.datasets[1]),
         seen="results/models/{model}/seen.csv",
+        settled=settled_groups,
     output:
         "results/entropy/{model}/seen.csv",
     log:

@@ -4,7 +4,9 @@
 rule generate_images:
     """Generate the images of one shard of prompts, and keep all that the denoiser was given meanwhile."""
     input:
+        prompts=lambda wildcards: study.prompt_file(wildcards.dataset),
         model="results/models/{model}/model.json",
+        settled=settled_weights,
     output:
         GENERATED,
     log:
@@ -67,8 +69,10 @@ rule generated_latents:
 rule make_latents:
     """Noise the images of one shard to the timesteps of one block."""
     input:
-        dataset=lambda wildcards: study.studied_store(wildcards.dataset),
+        dataset=lambda wildcards: by_content(study.studied_store(wildcards.dataset)),
+        digests=lambda wildcards: study.digests([study.studied_store(wildcards.dataset)]),
         model="results/models/{model}/model.json",
+        settled=settled_own,
     output:
         LATENTS,
     log:

@@ -14,9 +14,11 @@ rule head_features:
         attention_second=study.attention(study.datasets[1]),
         latents_first=study.latents(study.datasets[0]),
         latents_second=study.latents(study.datasets[1]),
-        datasets=study.studied_stores(),
+        datasets=[by_content(store) for store in study.studied_stores()],
+        digests=study.digests(study.studied_stores()),
         untrained=study.untrained(),
         groups=study.groups(),
+        settled=settled_groups,
     output:
         "results/mechanisms/{model}/features.zarr.zip",
     log:
@@ -45,6 +47,7 @@ rule find_phases:
     """Cut the timesteps into phases within which the heads behave alike."""
     input:
         "results/mechanisms/{model}/features.zarr.zip",
+        settled=settled_groups,
     output:
         "results/mechanisms/{model}/phases.csv",
     log:
@@ -70,6 +73,7 @@ rule cluster_heads:
     input:
         features="results/mechanisms/{model}/features.zarr.zip",
         phases="results/mechanisms/{model}/phases.csv",
+        settled=settled_groups,
     output:
         members="results/mechanisms/{model}/members.csv",
         quality="results/mechanisms/{model}/clusters.csv",
@@ -106,6 +110,7 @@ checkpoint label_mechanisms:
         features="results/mechanisms/{model}/features.zarr.zip",
         phases="results/mechanisms/{model}/phases.csv",
         members="results/mechanisms/{model}/members.csv",
+        settled=settled_groups,
     output:
         "results/mechanisms/{model}/heads.csv",
     log:

@@ -14,8 +14,10 @@ rule models:
 rule train_denoiser:
     """Train one denoiser on both domains; a killed training resumes from its last checkpoint."""
     input:
-        first=study.dataset_stores()[0],
-        second=study.dataset_stores()[1],
+        first=by_content(study.dataset_stores()[0]),
+        second=by_content(study.dataset_stores()[1]),
+        digests=study.digests(study.dataset_stores()),
+        settled=settled,
     output:
         "results/models/{model}/model.json",
         "results/models/{model}/unet/config.json",
@@ -82,10 +84,12 @@ rule import_denoiser:
 rule heldout_loss:
     """Measure per timestep whether the model denoises, and its loss on images that it was trained on and never saw."""
     input:
-        first=study.dataset_stores()[0],
-        second=study.dataset_stores()[1],
+        first=by_content(study.dataset_stores()[0]),
+        second=by_content(study.dataset_stores()[1]),
+        digests=study.digests(study.dataset_stores()),
         model="results/models/{model}/model.json",
         groups=study.groups_of_all(),
+        settled=settled_groups,
     output:
         heldout="results/models/{model}/heldout.csv",
         denoising="results/models/{model}/denoising.csv",
@@ -119,6 +123,7 @@ rule generate_gallery:
     """Generate images from the denoiser, with and without each attribute."""
     input:
         model="results/models/{model}/model.json",
+        settled=settled_weights,
     output:
         "results/models/{model}/gallery.zarr.zip",
     log:
@@ -150,6 +155,7 @@ rule train_judge:
     """Train the classifier that tells which attributes an image shows, or take the one that came with the weights."""
     input:
         model="results/models/{model}/model.json",
+        settled=settled_weights,
     output:
         "results/judges/{model}.safetensors",
     log:
@@ -179,6 +185,7 @@ rule check_recognition:
     input:
         model="results/models/{model}/model.json",
         judge="results/judges/{model}.safetensors",
+        settled=settled_weights,
     output:
         "results/models/{model}/recognition.csv",
     log:

@@ -16,6 +16,7 @@ rule ablation_windows:
         phases=study.phases(study.config.ablation.windows),
         model="results/models/{model}/model.json",
         groups=study.groups(),
+        settled=settled_groups,
     output:
         "results/ablation/{model}/windows.csv",
     log:
@@ -53,6 +54,7 @@ rule patch_heads:
     input:
         latents=lambda wildcards: study.patching_latents(wildcards.dataset, wildcards.source),
         model="results/models/{model}/model.json",
+        settled=settled_groups,
     output:
         PATCHING,
     log:
@@ -94,6 +96,7 @@ rule patching_effects:
         **study.named_patching(),
         phases=study.phases(study.patching_windows),
         groups=study.groups(),
+        settled=settled_groups,
     output:
         effects="results/patching/{model}/effects.csv",
         doses="results/patching/{model}/doses.csv",

@@ -17,6 +17,7 @@ rule planted_recovery:
         heads="results/mechanisms/{model}/heads.csv",
         effects="results/ablation/{model}/effects.csv",
         reference=[REFERENCE.format(model=study.model, block=block) for block in study.ablation_blocks],
+        settled=settled_groups,
     output:
         heads="results/planted/{model}/recovery.csv",
         pairs="results/planted/{model}/pairs.csv",

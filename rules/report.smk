@@ -67,10 +67,12 @@ rule draw_charts:
     """Draw every chart: as Vega-Lite with its data, and as SVG."""
     input:
         **TABLES,
-        datasets=study.studied_stores(),
+        datasets=[by_content(store) for store in study.studied_stores()],
+        digests=study.digests(study.studied_stores()),
         circuits=study.circuits(),
         attention_first=study.attention(study.datasets[0]),
         attention_second=study.attention(study.datasets[1]),
+        settled=settled_groups,
     output:
         specs=[f"results/report/charts/{chart}.vl.json" for chart in CHARTS],
         pictures=[
@@ -105,12 +107,14 @@ rule write_report:
     """Write the page: one file that opens from disk, without any network."""
     input:
         **TABLES,
-        datasets=study.studied_stores(),
+        datasets=[by_content(store) for store in study.studied_stores()],
+        digests=study.digests(study.studied_stores()),
         circuits=study.circuits(),
         attention_first=study.attention(study.datasets[0]),
         attention_second=study.attention(study.datasets[1]),
         charts=rules.draw_charts.output.specs,
         groups=study.groups(),
+        settled=settled_groups,
     output:
         report(
             "results/report.html",

@@ -29,6 +29,7 @@ rule resample_images:
             wildcards, [REFERENCE.format(model=study.model, block=block) for block in study.ablation_blocks]
         ),
         heads=lambda wildcards: checkpoints.label_mechanisms.get(model=wildcards.model).output[0],
+        settled=settled_groups,
     output:
         RESAMPLED,
     log:
@@ -59,6 +60,7 @@ rule resampling_effects:
     input:
         **named_resampled(study),
         judge=needed_judge(study),
+        settled=settled_groups,
     output:
         table="results/resampling/{model}/effects.csv",
         examples="results/resampling/{model}/examples.zarr.zip",

@@ -14,7 +14,8 @@ with session(snakemake) as job:
     prepare_dataset(
         TypeAdapter(AnyDataset).validate_python(job.params.settings["dataset"] | named),
         job.section(ImagesConfig, "images"),
-        job.output[0],
+        job.output.store,
+        digest=job.output.digest,
         name=job.wildcards.dataset,
         runtime=job.runtime,
         generated=list(job.input.generated),

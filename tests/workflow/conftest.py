@@ -95,6 +95,12 @@ def finished(tmp_path_factory) -> Project:
     return project
 
 
+@pytest.fixture(scope="module")
+def module_project(tmp_path_factory) -> Project:
+    """A copy of the project in which nothing has run, for all tests of one module."""
+    return copy_project(tmp_path_factory.mktemp("module"))
+
+
 @pytest.fixture
 def project(tmp_path) -> Project:
     """A copy of the project in which nothing has run."""

@@ -40,6 +40,16 @@ class ImagesConfig(Section):
         json_schema_extra=_or_auto,
     )
 
+    @field_validator("size", mode="before")
+    @classmethod
+    def _square(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple) and len(value) == 2:
+            raise ValueError(
+                f"{list(value)} is a height and a width, but every image is studied as a square, cut from its middle "
+                "(`crop` of its data set); give one number"
+            )
+        return value
+
     @field_validator("match", mode="before")
     @classmethod
     def _auto(cls, value: Any) -> Any:
@@ -120,7 +130,9 @@ class NamedImages(Grouped):
 
 
 class ImageFolder(NamedImages):
-    """Any folder of images (jpg, png, bmp, webp, tif, npy), with an optional table of labels and folder of masks."""
+    """Any folder of images (jpg, png, tif, webp, bmp, pgm, ppm, gif and all else that Pillow reads, npy), with an
+    optional table of labels and folder of masks. Of a picture in several views (MPO of phones) the primary one is
+    taken. Images in a format that is not read (heic, raw) count as bad files. Folder, table and masks are watched."""
 
     implementation: ClassVar[str] = "diffmech.data.folder:ImageFolderSource"
     kind: Literal["image_folder"]
@@ -128,7 +140,8 @@ class ImageFolder(NamedImages):
     labels: str | None = Field(
         None,
         description="CSV whose first column is the file name (relative to `path`) and whose other columns are numeric "
-        "attributes in [0, 1].",
+        "attributes in [0, 1], with a first line of names. Cells are separated by commas, semicolons, tabs or bars; "
+        "rows without an image are noted.",
     )
     masks: str | None = Field(
         None,

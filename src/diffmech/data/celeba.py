@@ -14,7 +14,7 @@ import numpy as np
 
 from diffmech.config.images import CelebA, ImagesConfig
 from diffmech.data.draw import drawn_order
-from diffmech.data.folder import find_images
+from diffmech.data.listing import list_images
 from diffmech.data.preparation import kept_area, prepare_image, read_image
 from diffmech.data.source import BadFile, Sample
 from diffmech.errors import ConfigError, DataError
@@ -56,12 +56,14 @@ class CelebASource:
         self.attribute_names = kept
         self.part_names: tuple[str, ...] = ()
         self._values = values[:, [names.index(name) for name in kept]]
-        files = find_images(self.folder)
+        listing = list_images(self.folder)
+        files = list(listing.images)
         drawn = drawn_order(files, config.seed)
         used = drawn[: config.count] if config.on_bad_file == "error" else drawn
         self._files = [file for file in used if file in rows]
         self._rows = rows
-        self.misfits = tuple(BadFile(file, f"has no row in {table}") for file in sorted(used) if file not in rows)
+        misfits = {file: f"has no row in {table}" for file in used if file not in rows} | listing.unread
+        self.misfits = tuple(BadFile(file, misfits[file]) for file in sorted(misfits))
         if len(files) < len(rows):
             logger.warning("%s: %d of the %d images in %s are there", self.folder, len(files), len(rows), table.name)
 

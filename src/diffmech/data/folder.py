@@ -2,28 +2,34 @@
 
 Images are found recursively and drawn by a seed and their path relative to the folder. Hidden files, and whatever lies
 in the folder of the masks, are no images. A mask belongs to the image with the same relative path, whatever their
-suffixes.
+suffixes. Files that look like images and are not read are misfits, rows of the table without an image a note.
 """
 
-import csv
-import os
-from collections.abc import Iterator, Sequence
+import logging
+import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from diffmech.config.images import ImageFolder, ImagesConfig
 from diffmech.data.draw import drawn_order
-from diffmech.data.preparation import BLACK, SUFFIXES, kept_area, prepare_image, prepare_mask, read_image
-from diffmech.data.source import BadFile, Sample, attribute_row
+from diffmech.data.formats import readable, suffix_of, unread
+from diffmech.data.labels import read_labels, read_table, why_none_fits
+from diffmech.data.listing import list_images, note_what_is_left, scan
+from diffmech.data.preparation import BLACK, kept_area, prepare_image, prepare_mask, read_image
+from diffmech.data.source import BadFile, Sample
 from diffmech.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 
 class ImageFolderSource:
     """The images of one folder.
 
-    Raises DataError if the folder is missing or holds no image, if the label table is no table of numbers in [0, 1], or
-    if the mask folder has no subfolder. Images without label or mask, and the reverse, are misfits.
+    Raises DataError if the folder is missing or holds no image, if the label table is no table of numbers in [0, 1] or
+    of other images, or if the mask folder has no subfolder. Images that are not read, without label or mask, and masks
+    without image, are misfits.
     """
 
     def __init__(self, config: ImageFolder, images: ImagesConfig) -> None:
@@ -32,23 +38,27 @@ class ImageFolderSource:
         self.folder = Path(config.path).expanduser()
         self.location = str(self.folder)
         mask_folder = Path(config.masks).expanduser() if config.masks else None
-        files = find_images(self.folder, without=mask_folder)
+        listing = list_images(self.folder, without=mask_folder)
+        note_what_is_left(self.folder, listing)
+        files = list(listing.images)
         # where nothing may be bad, only the images that are used have to be good
         drawn = drawn_order(files, config.seed)
         used = drawn[: config.count] if config.on_bad_file == "error" else drawn
-        misfits: dict[str, BadFile] = {}
+        misfits = {file: BadFile(file, reason) for file, reason in listing.unread.items()}
         self.attribute_names: tuple[str, ...] = ()
         self._labels: dict[str, np.ndarray] = {}
         if config.labels:
-            table = Path(config.labels).expanduser()
-            self.attribute_names, self._labels = read_labels(table, without=config.group)
-            present = set(files)
-            for file in self._labels:
-                if file not in present:
-                    misfits[file] = BadFile(file, f"has a row in {table} but there is no such image")
-            for file in used:
-                if file not in self._labels:
-                    misfits[file] = BadFile(file, f"has no row in {table}")
+            table = read_table(Path(config.labels).expanduser(), files)
+            self.attribute_names, self._labels = read_labels(table, files, without=config.group)
+            if not self._labels:
+                raise DataError(why_none_fits(table, files, self.folder))
+            missing = {file: BadFile(file, f"has no row in {table.path}") for file in used if file not in self._labels}
+            misfits.update(missing)
+            if extra := table.without_image(files):
+                logger.warning(
+                    "%s: %d of its %d rows name no image of %s, for example %s",
+                    *(table.path, len(extra), len(table.rows), self.folder, extra[0]),
+                )
         self.part_names: tuple[str, ...] = ()
         self._masks: dict[str, dict[str, Path]] = {}
         if mask_folder is not None:
@@ -86,83 +96,12 @@ class ImageFolderSource:
             pixels = read_image(path, background=BLACK)
         except DataError as error:
             raise DataError(f"its mask {path} {error}") from error
-        if pixels.shape[:2] != shape:
-            raise DataError(
-                f"its mask {path} has height and width {pixels.shape[:2]} but the image has {shape}; make them equal"
-            )
+        found = pixels.shape[:2]
+        if found != shape:
+            turned = found == shape[::-1]
+            advice = "turn it as the orientation in the image's EXIF turns the image" if turned else "make them equal"
+            raise DataError(f"its mask {path} has height and width {found} but the image has {shape}; {advice}")
         return prepare_mask(pixels, self._images.size, self._crop)
-
-
-def find_images(folder: Path, *, without: Path | None = None) -> list[str]:
-    """Return the paths of all images below `folder`, relative to it and sorted, except those below `without`.
-
-    Raises DataError if the folder does not exist, is no folder or holds no image.
-    """
-    if not folder.is_dir():
-        found = "is not a folder" if folder.exists() else "there is no such folder"
-        raise DataError(f"{folder}: {found}; set `path` to the folder that holds the images")
-    excluded = without.resolve() if without is not None else None
-    files = sorted(
-        path.relative_to(folder).as_posix()
-        for path in _walk(folder)
-        if excluded is None or excluded not in path.resolve().parents
-    )
-    if not files:
-        raise DataError(f"{folder}: holds no images; looked, also in subfolders, for {', '.join(SUFFIXES)}")
-    return files
-
-
-def read_labels(table: Path, *, without: str | None = None) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
-    """Return the attribute names of a CSV and, per file of its first column, float32 values `(attribute,)`.
-
-    The column `without`, where there is one, is no attribute. An empty cell is an unknown value. Raises DataError as
-    `read_table` does, and for a value that is no number in [0, 1].
-    """
-    columns, rows = read_table(table)
-    kept = [place for place, name in enumerate(columns) if name != without]
-    names = tuple(columns[place] for place in kept)
-    labels = {
-        file: attribute_row(names, [cells[place] for place in kept], f"{table}: line {line} ({file})")
-        for file, (line, cells) in rows.items()
-    }
-    return names, labels
-
-
-def read_table(table: Path) -> tuple[tuple[str, ...], dict[str, tuple[int, list[str]]]]:
-    """Return the columns of a CSV after the first and, per file of the first, its line number and its cells.
-
-    Raises DataError for a table that is missing, not UTF-8, without a second column, with rows of a wrong length, or
-    with a file named twice.
-    """
-    found: dict[str, tuple[int, list[str]]] = {}
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as stream:
-            rows = csv.reader(stream)
-            names = tuple(name.strip() for name in next(rows, [])[1:])
-            if not names or len(set(names)) != len(names) or not all(names):
-                raise DataError(
-                    f"{table}: its first line must name the file column and at least one attribute, each once, "
-                    "for example 'file,smiling'"
-                )
-            for row in rows:
-                if not row:
-                    continue
-                where = f"{table}: line {rows.line_num}"
-                if len(row) != len(names) + 1:
-                    raise DataError(
-                        f"{where} has {len(row)} cells but the first line has {len(names) + 1}; mend the line"
-                    )
-                file = Path(row[0].strip()).as_posix()
-                if file in found:
-                    raise DataError(f"{where} names {file} a second time; keep one row per image")
-                found[file] = rows.line_num, row[1:]
-    except OSError as error:
-        raise DataError(
-            f"{table}: cannot be read ({error.strerror}); set `labels` to a CSV file, or to null"
-        ) from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{table}: is not a CSV in UTF-8 ({error}); save it as CSV in UTF-8") from error
-    return names, found
 
 
 def find_masks(folder: Path) -> dict[str, dict[str, Path]]:
@@ -172,7 +111,10 @@ def find_masks(folder: Path) -> dict[str, dict[str, Path]]:
     parts = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not parts:
         raise DataError(f"{folder}: has no subfolder; put the masks of each part in one, for example {folder}/eyes")
-    return {part.name: {_stem(path.relative_to(part).as_posix()): path for path in _walk(part)} for part in parts}
+    return {
+        part.name: {_stem(name): part / name for name, entry in scan(part) if suffix_of(entry.name) in readable()}
+        for part in parts
+    }
 
 
 def _mask_misfits(
@@ -190,26 +132,17 @@ def _mask_misfits(
         for stem, path in paths.items():
             if stem not in stems:
                 misfits[str(path)] = BadFile(str(path), "is a mask without an image")
+        other = {_stem(name): name for name, _ in scan(folder / part)}
         for file in used:
-            if _stem(file) not in paths:
-                misfits[file] = BadFile(file, f"has no mask in {folder / part}")
+            if _stem(file) in paths:
+                continue
+            name = other.get(_stem(file), "")
+            unfit = unread(suffix_of(name))
+            misfits[file] = BadFile(
+                file, f"its mask {folder / part / name} {unfit}" if unfit else f"has no mask in {folder / part}"
+            )
     return misfits
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Yield all image files below `folder`, following links to other folders but never in a circle."""
-    seen = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                yield Path(parent) / name
-
-
 def _stem(file: str) -> str:
-    return Path(file).with_suffix("").as_posix()
+    return unicodedata.normalize("NFC", Path(file).with_suffix("").as_posix())

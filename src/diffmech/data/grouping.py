@@ -6,7 +6,7 @@ given a group of its own in the table. Text is compared as it is, without blanks
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ import pandas as pd
 
 from diffmech.artifacts import write_csv
 from diffmech.config.images import IDENTITIES, AnyDataset, CelebA, HuggingFace, ImageFolder
-from diffmech.data.folder import read_table
 from diffmech.data.groups import COLUMNS, FEWEST
+from diffmech.data.labels import read_table
 from diffmech.data.store import open_dataset
 from diffmech.errors import DataError
 
+GroupOf = Callable[[str], str]
 _ROW = re.compile(r"row (\d+)")  # how `HuggingFaceSource` names an image
 
 
@@ -29,7 +30,7 @@ def image_groups(config: AnyDataset, dataset: Path | str, output: Path | str) ->
     Raises DataError where the table or its column is missing, where an image has no group, and for fewer than 2 groups.
     """
     files = open_dataset(Path(dataset)).files
-    where, group_of = _reader(config)
+    where, group_of = _reader(config, files)
     groups = []
     for file in files:
         group = group_of(file)
@@ -51,27 +52,32 @@ def _column(config: Any) -> str:
     return str(config.group)
 
 
-def _reader(config: AnyDataset) -> tuple[str, Callable[[str], str]]:
+def _reader(config: AnyDataset, files: Sequence[str]) -> tuple[str, GroupOf]:
     """Return what says which images belong together, and the function from the name of an image to its group."""
-    readers: Mapping[type, Callable[[Any], tuple[str, Callable[[str], str]]]] = {
+    readers: Mapping[type, Callable[[Any, Sequence[str]], tuple[str, GroupOf]]] = {
         ImageFolder: _of_folder,
         CelebA: _of_celeba,
         HuggingFace: _of_hub,
     }
-    return readers[type(config)](config)
+    return readers[type(config)](config, files)
 
 
-def _of_folder(config: ImageFolder) -> tuple[str, Callable[[str], str]]:
-    table = Path(str(config.labels)).expanduser()
-    columns, rows = read_table(table)
-    if config.group not in columns:
-        near = get_close_matches(str(config.group), columns, n=1, cutoff=0.0)[0]
-        raise DataError(f"{table}: has no column {config.group!r}, only {', '.join(columns)}; did you mean {near!r}?")
-    place = columns.index(config.group)
-    return str(table), lambda file: rows[file][1][place].strip() if file in rows else ""
+def _of_folder(config: ImageFolder, files: Sequence[str]) -> tuple[str, GroupOf]:
+    table = read_table(Path(str(config.labels)).expanduser(), files)
+    if config.group not in table.columns:
+        near = get_close_matches(str(config.group), table.columns, n=1, cutoff=0.0)[0]
+        there = ", ".join(table.columns)
+        raise DataError(f"{table.path}: has no column {config.group!r}, only {there}; did you mean {near!r}?")
+    place = table.columns.index(config.group)
+
+    def group_of(file: str) -> str:
+        row = table.row(file)
+        return "" if row is None else row[1][place].strip()
+
+    return str(table.path), group_of
 
 
-def _of_celeba(config: CelebA) -> tuple[str, Callable[[str], str]]:
+def _of_celeba(config: CelebA, files: Sequence[str]) -> tuple[str, GroupOf]:
     table = Path(config.path).expanduser() / IDENTITIES
     try:
         lines = [line.split() for line in table.read_text(encoding="utf-8").splitlines()]
@@ -83,7 +89,7 @@ def _of_celeba(config: CelebA) -> tuple[str, Callable[[str], str]]:
     return str(table), lambda file: known.get(file, "")
 
 
-def _of_hub(config: HuggingFace) -> tuple[str, Callable[[str], str]]:
+def _of_hub(config: HuggingFace, files: Sequence[str]) -> tuple[str, GroupOf]:
     from diffmech.data.hub import load_table
 
     table = load_table(config)

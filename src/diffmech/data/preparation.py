@@ -7,18 +7,19 @@ the share of each pixel that the part covers.
 """
 
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from diffmech.config.images import ImagesConfig
+from diffmech.data.formats import HEAD, image_by_content, other_by_content
 from diffmech.errors import DataError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".npy")
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 _WITH_ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
 WHITE, BLACK = 1.0, 0.0  # what transparency shows: white paper for images, "not the part" for masks
+_KIND_OF_PAGE, _REDUCED_OR_MASK = 254, 0b101  # of TIFF 6.0, NewSubfileType: a smaller version of a page, or its mask
 _ROUNDING = 1e-6  # what float32 arithmetic may add to a value that is meant to be 1
 
 
@@ -40,18 +41,55 @@ def read_image(path: Path, *, background: float = WHITE) -> np.ndarray:
 
 
 def decode_image(file: Path | IO[bytes], *, background: float = WHITE) -> np.ndarray:
-    """Return the pixels of an encoded image (jpg, png, bmp, webp, tif) like `read_image`."""
+    """Return the pixels of an encoded image, in any format of Pillow's, like `read_image`."""
     try:
         with Image.open(file) as image:
-            frames = getattr(image, "n_frames", 1)
-            if frames != 1:
-                raise DataError(f"holds {frames} frames; save one image per file")
+            _to_primary(image)
             image.load()
             return _pixels(ImageOps.exif_transpose(image), background)
     except DataError:
         raise
+    except UnidentifiedImageError as error:
+        raise DataError(f"cannot be decoded: {_found(file)}") from error
     except Exception as error:  # broken files make decoders raise errors of any kind, struct.error and IndexError too
         raise DataError(f"cannot be decoded ({_one_line(error)})") from error
+
+
+def _to_primary(image: Image.Image) -> None:
+    """Go to the one picture that a file of several is of. Raises DataError where there are several of equal rank.
+
+    A phone or camera puts previews, depth and other views behind the picture that was taken (MPO), a scanner smaller
+    versions behind a page (TIFF).
+    """
+    frames = getattr(image, "n_frames", 1)
+    if frames == 1 or image.format == "MPO":
+        return
+    if image.format == "TIFF":
+        whole = [frame for frame in range(frames) if not _kind_of_page(image, frame) & _REDUCED_OR_MASK]
+        if len(whole) == 1:
+            image.seek(whole[0])
+            return
+    raise DataError(f"holds {frames} frames; save one image per file")
+
+
+def _kind_of_page(image: Any, frame: int) -> int:
+    image.seek(frame)
+    return int(image.tag_v2.get(_KIND_OF_PAGE, 0))
+
+
+def _found(file: Path | IO[bytes]) -> str:
+    """Return what a file is that is no image to Pillow, as far as its first bytes tell."""
+    if isinstance(file, Path):
+        with file.open("rb") as stream:
+            head = stream.read(HEAD)
+    else:
+        file.seek(0)
+        head = file.read(HEAD)
+    if (other := other_by_content(head)) is not None:
+        return f"it is {other}"
+    if (kind := image_by_content(head)) is not None:
+        return f"it is {kind} by its content, which is not read, or broken; save it as PNG or JPEG"
+    return "its content is of no kind of image that is known here"
 
 
 def check_pixels(array: np.ndarray, *, background: float = WHITE) -> np.ndarray:
@@ -63,7 +101,9 @@ def check_pixels(array: np.ndarray, *, background: float = WHITE) -> np.ndarray:
     if array.ndim == 2:
         array = array[:, :, None]
     if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:
-        raise DataError(f"has shape {array.shape}; expected (height, width) or (height, width, 1, 3 or 4)")
+        first = array.ndim == 3 and array.shape[0] in (1, 3, 4)
+        advice = ", channels last: save numpy.moveaxis(array, 0, -1)" if first else ""
+        raise DataError(f"has shape {array.shape}; expected (height, width) or (height, width, 1, 3 or 4){advice}")
     if array.dtype == np.bool_:
         array = array.astype(np.float32)
     elif np.issubdtype(array.dtype, np.floating):

@@ -45,8 +45,9 @@ class BadFile:
 class ImageSource(Protocol):
     """A set of images behind one entry of `datasets`, built as `Source(config, images)`.
 
-    `location` names it in messages; `misfits` lists what was found unusable without decoding (a label without its
-    image, an image without its mask). DataError is raised by the constructor if the whole set cannot be used.
+    `location` names it in messages; `misfits` lists what was found unusable without decoding (an image of a format
+    that is not read, or without its label or mask). DataError is raised by the constructor if the whole set cannot be
+    used.
     """
 
     location: str
@@ -92,11 +93,13 @@ def attribute_row(names: Sequence[str], values: Iterable[object], where: str) ->
             number = float(value)  # type: ignore[arg-type]
         except (TypeError, ValueError):
             raise DataError(
-                f"{where}: {name} is {value!r}, not a number; give a number in [0, 1], or nothing for unknown"
+                f"{where}: {name} is {value!r}, not a number; give a number in [0, 1], or nothing for unknown; "
+                "write classes one-hot, with a column of 0 and 1 for each"
             ) from None
         if number < 0 or number > 1:
             raise DataError(
-                f"{where}: {name} is {number:g}, outside [0, 1]; rescale the column (for example -1/1 to 0/1)"
+                f"{where}: {name} is {number:g}, outside [0, 1]; rescale the column (for example -1/1 to 0/1), or "
+                "write classes one-hot, with a column of 0 and 1 for each"
             )
         row[index] = number
     return row

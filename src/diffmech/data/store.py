@@ -5,6 +5,7 @@ and contrast to those of the others; reading applies them. The sample id is the 
 larger `count` adds ids and changes no image.
 """
 
+import hashlib
 import json
 import logging
 from collections import OrderedDict
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from diffmech.artifacts import building_store, open_store, progress, provenance
+from diffmech.artifacts import atomic_path, building_store, open_store, progress, provenance
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.images import AnyDataset, ImagesConfig
 from diffmech.data.moments import Matching, Measured, match_moments
@@ -41,8 +42,11 @@ def prepare_dataset(
     name: str,
     runtime: RuntimeConfig,
     generated: Sequence[Path | str] = (),
+    digest: Path | str | None = None,
 ) -> None:
-    """Write the data set `name` to the store `output`; `generated` holds the images of a data set of prompts.
+    """Write the data set `name` to the store `output`, and the SHA-256 of that to the file `digest`.
+
+    `generated` holds the images of a data set of prompts.
 
     Variables: `image` (sample, channel, y, x) uint8, `attribute_value` (sample, attribute) float32, `mask` (sample,
     part, y, x) uint8, `kept_area` (sample,) float32; coordinates sample, file, attribute, part. Memory does not grow
@@ -52,7 +56,7 @@ def prepare_dataset(
     source = open_source(config, images, generated)
     skipped = list(source.misfits)
     if skipped and config.on_bad_file == "error":
-        raise _bad(source, skipped[0], more=len(skipped) - 1)
+        raise _bad(source, skipped[0], skipped[1:])
     _check_enough(source, config)
     with building_store(output) as directory:
         group = zarr.create_group(directory, zarr_format=3)
@@ -64,6 +68,11 @@ def prepare_dataset(
             raise DataError(
                 f"{source.location}: {len(files)} usable image(s), {len(skipped)} left out{first}; "
                 f"at least {MINIMUM} are needed"
+            )
+        if skipped:
+            logger.warning(
+                "%s: %d images, %d left out, for example %s: %s",
+                *(source.location, len(files), len(skipped), skipped[0].file, skipped[0].reason),
             )
         for array in arrays.values():
             array.resize((len(files), *array.shape[1:]))
@@ -81,6 +90,9 @@ def prepare_dataset(
             name=name,
         )
         group.attrs.update(_attributes(config, images, name, matching, skipped))
+    if digest is not None:
+        with Path(output).open("rb") as store, atomic_path(digest) as temporary:
+            temporary.write_text(hashlib.file_digest(store, "sha256").hexdigest() + "\n", encoding="utf-8")
 
 
 def open_dataset(path: Path) -> "ImageSet":
@@ -276,9 +288,13 @@ def _check_enough(source: ImageSource, config: AnyDataset) -> None:
         raise DataError(f"{source.location}: holds {there} usable image(s); at least {MINIMUM} are needed")
 
 
-def _bad(source: ImageSource, bad: BadFile, more: int = 0) -> DataError:
+def _bad(source: ImageSource, bad: BadFile, more: Sequence[BadFile] = ()) -> DataError:
     where = bad.file if Path(bad.file).is_absolute() else f"{source.location}/{bad.file}"
-    others = f" (and {more} more such files)" if more else ""
+    alike = sum(other.reason == bad.reason for other in more)
+    counts = [f"{alike} more such files"] if alike else []
+    if unlike := len(more) - alike:
+        counts.append(f"{unlike} that cannot be used for other reasons")
+    others = f" (and {', and '.join(counts)})" if counts else ""
     return DataError(
         f"{where}: {bad.reason}{others}; mend or remove it, or set on_bad_file: skip to leave such files out"
     )

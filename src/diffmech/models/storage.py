@@ -184,11 +184,25 @@ def check_scheduler(path: Path, content: dict[str, Any]) -> None:
 def check_size(shape: Sequence[int], images: ImagesConfig, where: Path) -> None:
     """Raise ModelError where the denoiser at `where`, of images of `shape` (channel, y, x), does not fit `images`."""
     channels, height, width = shape
-    if (channels, height, width) != (images.channels, images.size, images.size):
+    if (channels, height, width) == (images.channels, images.size, images.size):
+        return
+    found = f"{where}: denoises {channels} x {height} x {width} (channels, height, width), but "
+    if channels not in (1, 3):
         raise ModelError(
-            f"{where}: denoises {channels} x {height} x {width} (channels, height, width), but `images` gives "
-            f"{images.channels} x {images.size} x {images.size}; set channels {channels} and size {height}"
+            f"{found}images have 1 channel or 3; where it denoises the latents of a pipeline, study that one (source: "
+            "pipeline)"
         )
+    if height != width:
+        raise ModelError(
+            f"{found}only square images are studied, cut from the middle of each (`crop`); where the network takes "
+            f"squares too, say so (sample_shape: [{channels}, {min(height, width)}, {min(height, width)}] of source "
+            f"custom, sample_size: {min(height, width)} in the config.json of a diffusers directory) and set "
+            f"images.size {min(height, width)}; one that takes nothing else cannot be studied"
+        )
+    raise ModelError(
+        f"{found}`images` gives {images.channels} x {images.size} x {images.size}; set images.channels {channels} and "
+        f"images.size {height}"
+    )
 
 
 def sample_shape(layout: Layout) -> tuple[int, int, int]:

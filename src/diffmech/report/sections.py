@@ -30,7 +30,7 @@ METHODS = {
     "resample": "what they write for another image",
     "uniform": "what uniform attention gives",
 }
-WITHOUT_IMAGE = ("has a row in ", "is a mask without an image")  # how the reasons for such misfits read
+WITHOUT_IMAGE = "is a mask without an image"  # how the reason for such misfits reads
 WITH_DRAWS = ("entropy", "mechanisms", "ablation", "discovery", "patching", "complexity")  # sections with `draws`
 SKILL_COLUMNS = ["images", "timestep", "loss", "predicting zero", "best multiple of x_t", "skill", "best factor", "n"]
 MOST_PROMPTS = 8  # prompts of a domain that are shown
@@ -266,15 +266,12 @@ def domains(context: Context) -> str:
 
 
 def skipped_sentence(skipped: list[Mapping[str, str]]) -> str:
-    """Return which images were left out, and why, and which labels and masks have no image to belong to."""
-    rows = [entry for entry in skipped if entry["reason"].startswith(WITHOUT_IMAGE[0])]
-    masks = [entry for entry in skipped if entry["reason"] == WITHOUT_IMAGE[1]]
-    files = [entry for entry in skipped if entry not in rows and entry not in masks]
+    """Return which images were left out, and why, and how many masks have no image to belong to."""
+    masks = [entry for entry in skipped if entry["reason"] == WITHOUT_IMAGE]
+    files = [entry for entry in skipped if entry["reason"] != WITHOUT_IMAGE]
     first = "; ".join(f"{entry['file']}: {entry['reason']}" for entry in files[:3])
     more = f"; and {len(files) - 3} more" if len(files) > 3 else ""
     said = f"{count(len(files), 'image')} ({first}{more})" if files else "no image"
-    if rows:
-        said += f"; {count(len(rows), 'row')} of the label table {'names' if len(rows) == 1 else 'name'} no image"
     if masks:
         said += f"; {count(len(masks), 'mask')} {'belongs' if len(masks) == 1 else 'belong'} to no image"
     return said

@@ -103,6 +103,11 @@ def test_the_domains_that_an_overlay_takes_out_are_those_of_the_default_study():
         ("ablation.groups", ["layers"], "ablation: groups must contain heads"),
         ("untrained.samples", 101, "untrained.samples: 101 is above"),
         ("mechanisms.phases.penality", 1, "mechanisms.phases.penality: unknown key; did you mean 'penalty'?"),
+        (
+            "images.size",
+            [64, 48],
+            "images.size: [64, 48] is a height and a width, but every image is studied as",
+        ),
         ("images.resolution", 64, "images: resolution 64 is above size 32"),
         ("entropy.draws", "many", "entropy.draws: 'many' is not allowed"),
         (

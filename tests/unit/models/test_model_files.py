@@ -16,7 +16,7 @@ from diffmech.models.architecture import build_model, build_scheduler
 from diffmech.models.denoiser import Condition, Denoiser
 from diffmech.models.importing import bundle_denoiser, import_denoiser
 from diffmech.models.load import load_denoiser, resolve_device
-from diffmech.models.storage import save_denoiser
+from diffmech.models.storage import check_size, save_denoiser
 from diffmech.testing import assert_same_up_to_rounding
 
 TINY = Architecture(channels=[8, 16], attention=[False, True], heads=4, norm_groups=4, token_width=8, timesteps=50)
@@ -175,9 +175,24 @@ def test_untrained_source_is_written_with_the_names_of_the_study(
 
 def test_images_of_another_size_are_refused(tmp_path: Path) -> None:
     write_unconditional(tmp_path / "m")
-    with pytest.raises(ModelError, match=r"1 x 8 x 8 .* gives 1 x 32 x 32; set channels 1 and size 8"):
+    with pytest.raises(ModelError, match=r"1 x 8 x 8 .* gives 1 x 32 x 32; set images\.channels 1 and images\.size 8"):
         import_denoiser(foreign(str(tmp_path / "m")), tmp_path / "model.json", root=tmp_path, images=ImagesConfig())
     assert not (tmp_path / "model.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("shape", "advice"),
+    [
+        ((1, 16, 8), "only square images are studied.*sample_shape: .1, 8, 8. .*set images.size 8; one that takes"),
+        ((3, 8, 48), "only square images are studied.*sample_shape: .3, 8, 8. "),
+        ((4, 64, 64), "images have 1 channel or 3; where it denoises the latents of a pipeline, study that one"),
+    ],
+)
+def test_a_denoiser_of_images_that_nobody_can_set_gets_advice_that_fits(shape, advice) -> None:
+    """It was told to set `size` to its height, and then the same again, or `channels` to what is not allowed."""
+    with pytest.raises(ModelError, match=advice) as error:
+        check_size(shape, ImagesConfig(), Path("net.py"))
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

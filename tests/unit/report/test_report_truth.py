@@ -173,12 +173,11 @@ def test_contrast_that_was_not_matched_is_not_said_to_be(foreign, found):
     assert "its own domain and its attributes where they are known (glasses" in re.sub(r"\s+", " ", default["run"])
 
 
-def test_rows_of_a_label_table_are_not_called_files_that_were_left_out(foreign):
-    assert "no image; 2 rows of the label table name no image" in foreign[0]["domains"]
+def test_what_has_no_image_is_not_called_an_image_that_was_left_out(foreign):
+    assert "Left out no image" in foreign[0]["domains"]  # though two rows of its label table name none
     bad = {"file": "c.png", "reason": "cannot be decoded"}
-    rows = [{"file": f"{i}.png", "reason": "has a row in labels.csv but there is no such image"} for i in range(13082)]
-    said = skipped_sentence([bad, *rows])
-    assert said == "1 image (c.png: cannot be decoded); 13,082 rows of the label table name no image"
+    masks = [{"file": f"{i}.png", "reason": "is a mask without an image"} for i in range(13082)]
+    assert skipped_sentence([bad, *masks]) == "1 image (c.png: cannot be decoded); 13,082 masks belong to no image"
     assert skipped_sentence([]) == "no image"
 
 

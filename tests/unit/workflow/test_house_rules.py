@@ -1,6 +1,7 @@
 """Rules of the house that incremental runs and reproducible environments depend on."""
 
 import ast
+import re
 import tomllib
 from pathlib import Path
 
@@ -42,6 +43,18 @@ def test_packages_stay_empty_so_that_fingerprints_do_not_merge(package):
     assert not [
         node for node in ast.walk(ast.parse(package.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)
     ]
+
+
+def test_every_rule_behind_which_images_lie_asks_whether_they_changed():
+    """A rule that does not ask runs again whenever a data set was read again, and so does all below it."""
+    without_images = {"prepare_dataset", "import_denoiser", "plan", "generated_latents"}
+    for file in sorted((ROOT / "rules").glob("*.smk")):
+        for rule in re.split(r"\n(?:rule|checkpoint) ", file.read_text())[1:]:
+            name = rule.split(":")[0]
+            if "script:" in rule:
+                assert ("        settled=settled" in rule) == (name not in without_images), name
+            # its time says nothing, so it is no input without its digest
+            assert ("by_content(" in rule) <= ("study.digests(" in rule), name
 
 
 def test_every_rule_tracks_its_code_and_names_its_environment():
