@@ -31,7 +31,8 @@ from diffmech.errors import DiffmechError, ModelError
 from diffmech.models.architecture import seeded
 from diffmech.models.denoiser import Condition, Denoiser, Forward
 from diffmech.models.load import check_unchanged, count_parameters, resolve_device
-from diffmech.models.storage import check_scheduler, check_size, publishing, relative_location
+from diffmech.models.schedules import noise_schedule
+from diffmech.models.storage import check_size, publishing, relative_location
 from diffmech.workflow.own_code import OwnCode, code_digest, find_code, is_installed, own_files
 
 
@@ -253,9 +254,7 @@ def _schedule(config: DenoiserConfig, root: Path) -> DDPMScheduler:
         (each for each in (Path(schedule.config).expanduser(), root / schedule.config) if each.is_dir()), None
     )
     file = directory / "scheduler_config.json" if directory else _file(schedule.config, "schedule.config", root)
-    content = read_json(file)
-    check_scheduler(file, content)
-    return DDPMScheduler.from_config(content)
+    return noise_schedule(file, read_json(file))
 
 
 def _code(implementation: str, root: Path) -> OwnCode:
