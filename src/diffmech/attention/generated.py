@@ -49,7 +49,7 @@ def generate_images(
     Variables: image (sample, channel, y, x) uint8, clean (sample, ...), x_t (step, sample, ...), the conditioning
     (guidance, sample, ...), and the coordinates prompt, token (sample, token), timestep (step). Sample i has prompt i
     modulo the number of prompts and noise from (seed, i), whatever else is generated with it. Raises ConfigError for
-    prompts and settings that do not fit the pipeline, ModelError for one that cannot be recorded or generates no images.
+    prompts and settings that do not fit the pipeline, ModelError for one that cannot be recorded or makes none.
     """
     texts = read_prompts(prompts)
     pipeline = load_pipeline(Path(model_json), scheduler=sampling.scheduler, device=runtime.device)
