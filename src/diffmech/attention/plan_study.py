@@ -85,16 +85,14 @@ def plan_study(config: Config, workload: Workload, *, results: Path, root: Path,
 def facts_of(config: Config, denoiser: Denoiser, measured: Calibration, samples: Sequence[int]) -> Facts:
     """Return what is known before the study runs: of the denoiser, and of data sets of so many samples."""
     prompted = config.model.source == "pipeline"
-    known = [domain for domain in config.study.domains if domain in denoiser.domains]
-    if prompted:  # told by their prompts, and nothing where guidance has a pass for it
-        tellings = len(config.study.domains) + (len(measured.example.guidance) > 1)
-    else:
-        tellings = 1 + len(known)
+    by_name = 1 + sum(domain in denoiser.domains for domain in config.study.domains)
+    # prompts are told by themselves, and nothing where guidance has a pass for it
+    by_prompt = len(config.study.domains) + (len(measured.example.guidance) > 1)
     return Facts(
         images=list(samples),
         heads=sum(len(site.heads) for site in measured.layouts),
         sites=len(measured.layouts),
-        tellings=tellings,
+        tellings=by_prompt if prompted else by_name,
         conditional=len(measured.example.guidance) > 1 if prompted else denoiser.conditional,
         rows=0 if prompted else len(gallery_rows(denoiser, config.sampling)),
         on_cpu=denoiser.device.type == "cpu",

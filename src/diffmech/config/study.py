@@ -20,7 +20,7 @@ class StudyConfig(Section):
     model: str = Field(description="The entry of `models` that is studied.")
     domains: Annotated[dict[str, str], WithJsonSchema(_NAMES_OR_NULL)] = Field(
         description="The two domains and the data set behind each. The first is the one differences are counted from. "
-        "In a file laid over config.yaml two other names replace those of the default study; null takes one of them out."
+        "In a file laid over config.yaml two other names replace those of the default study; null takes one out."
     )
     seed: Seed = Field(0, description="Seed of all statistics (bootstrap, permutations, controls).")
 

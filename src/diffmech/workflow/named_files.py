@@ -21,9 +21,9 @@ def check_named_files(config: Config, root: Path) -> None:
 def _missing(config: Config, root: Path) -> Iterator[str]:
     model, where = config.model, f"models.{config.study.model}"
     looked = " and ".join(dict.fromkeys([str(Path.cwd()), str(root.resolve())]))
-    if model.source in ("diffusers", "pipeline") and (location := str(model.location)).startswith((".", "/", "~")):
-        if not any(path.is_dir() for path in _places(location, root)):
-            yield f"{where}.location: {location!r}: no such directory (looked from {looked}); check the path"
+    location = str(model.location) if model.source in ("diffusers", "pipeline") else ""
+    if location.startswith((".", "/", "~")) and not any(path.is_dir() for path in _places(location, root)):
+        yield f"{where}.location: {location!r}: no such directory (looked from {looked}); check the path"
     if model.source != "custom":
         return
     if find_code(str(model.implementation), root) is None:
