@@ -30,7 +30,8 @@ def commands() -> set[str]:
     found = set()
     for page in PAGES:
         for first, second in COMMAND.findall(page.read_text(encoding="utf-8")):
-            found.add((first or second).strip().removeprefix(".venv/bin/"))
+            command = re.split(" {2,}", (first or second).strip())[0]  # what follows at a distance is about it
+            found.add(command.removeprefix(".venv/bin/"))
     return found
 
 

@@ -143,9 +143,7 @@ def test_own_domains_replace_those_of_the_default_study(domains: dict[str, Any],
 
 
 def test_one_domain_beside_those_of_the_default_study_is_told_how_to_take_one_out() -> None:
-    with pytest.raises(
-        ConfigError, match=r"found .*; a file laid over .*by null: \{real: null, synthetic: null, \.\.\."
-    ):
+    with pytest.raises(ConfigError, match=r"a file laid over .*by null: \{real: null, synthetic: null, \.\.\."):
         validate(merge(DEFAULT, {"study": {"domains": {"letters": "lfw_subset"}}}))
 
 
@@ -155,9 +153,7 @@ def test_shares_of_a_training_that_nobody_gave_are_those_of_the_own_domains() ->
     raw = merge(DEFAULT, {"study": {"domains": domains}, "models": {"faces": model}})
     assert validate(raw).model.training.domain_shares == {"digits": 0.5, "letters": 0.5}
     own = merge(raw, {"models": {"faces": {"training": {"domain_shares": {"digits": 1, "cats": 2}}}}})
-    with pytest.raises(
-        ConfigError, match=r"models\.faces\.training\.domain_shares: 'cats' is not a domain of the study"
-    ):
+    with pytest.raises(ConfigError, match=r"faces\.training\.domain_shares: 'cats' is not a domain of the study"):
         validate(own)
     assert validate(merge(DEFAULT, {"models": {"faces": model}})).model.training.domain_shares["real"] == 0.3
 
