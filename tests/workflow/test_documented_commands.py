@@ -5,7 +5,6 @@ import shlex
 import subprocess
 import sys
 import zipfile
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -50,11 +49,6 @@ def test_every_target_of_make_exists(command: str) -> None:
     words = [word for word in shlex.split(command)[1:] if "=" not in word]
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert set(words) <= set(targets)
-
-
-@pytest.mark.parametrize("command", [command for command in ALL if command.startswith("python -m")])
-def test_every_module_that_is_run_exists(command: str) -> None:
-    assert find_spec(shlex.split(command)[2]) is not None
 
 
 @pytest.mark.parametrize("command", [command for command in OF_SNAKEMAKE if "--report" not in command])

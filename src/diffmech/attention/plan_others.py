@@ -147,7 +147,7 @@ def _patched(pairs: int, targets: int, doses: int, directions: int, at_once: int
 
 
 def _resampling(config: Config, facts: Facts) -> Work:
-    """Clean images, those that give the means, and one image per removal and seed; parts share all but the first."""
+    """Clean images, those that give the means, and one image per removal and seed, in batches that are filled up."""
     settings = config.resampling
     domains = _resampled(config)
     steps = settings.steps or config.sampling.steps
@@ -157,9 +157,12 @@ def _resampling(config: Config, facts: Facts) -> Work:
     cuts = 0 if windows is None else config.mechanisms.phases.maximum if isinstance(windows, str) else len(windows)
     removals = clusters * (1 + settings.controls + cuts)
     averaged = settings.mean_images if settings.method == "mean" else 0
-    clean = settings.parts * (averaged + settings.images) + (settings.reference or settings.images)
-    images = domains * (clean + removals * settings.images)
-    return Work("sampling again, at most", domains * settings.parts, images * steps * _branches(facts, guidance))
+    others = math.ceil((settings.reference or settings.images) / settings.parts)
+    clean = averaged + settings.images + others  # in every part
+    replaced = math.ceil(removals / settings.parts) * settings.images
+    size = max(1, min(config.runtime.batch_size, max(clean, replaced)))
+    rows = domains * settings.parts * size * (math.ceil(clean / size) + math.ceil(replaced / size))
+    return Work("sampling again, at most", domains * settings.parts, rows * steps * _branches(facts, guidance))
 
 
 def _resampled(config: Config) -> int:

@@ -33,6 +33,7 @@ from diffmech.models.denoiser import Condition, Denoiser, Forward
 from diffmech.models.load import check_unchanged, count_parameters, resolve_device
 from diffmech.models.schedules import noise_schedule
 from diffmech.models.storage import check_size, publishing, relative_location
+from diffmech.models.weights import read_weights
 from diffmech.workflow.own_code import OwnCode, code_digest, find_code, is_installed, own_files
 
 
@@ -152,37 +153,6 @@ def build(code: OwnCode, arguments: Mapping[str, Any], seed: int) -> nn.Module:
     if next(module.parameters(), None) is None:
         raise ModelError(f"{code.file}: {code.name} has no parameters; expected a network that predicts noise")
     return module
-
-
-def read_weights(module: nn.Module, file: Path) -> None:
-    """Put the state_dict of `file` into `module`. Raises ModelError where it is none, or of another network."""
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            content: Any = load_file(file)
-        else:
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # safetensors, zipfile and pickle each raise their own
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(
-            f"{file}: cannot be read as tensors ({reason}); save model.state_dict() and no more"
-        ) from error
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        found = ", ".join(map(str, content))[:200] if isinstance(content, Mapping) else f"a {type(content).__name__}"
-        raise ModelError(f"{file}: holds {found}; expected the tensors of model.state_dict() and no more")
-    wanted = module.state_dict()
-    wrong = [
-        f"{name} is missing" if name not in content else f"{name} is {_shape(content[name])}, expected {_shape(value)}"
-        for name, value in wanted.items()
-        if name not in content or content[name].shape != value.shape
-    ] + [f"{name} is not of the class" for name in content if name not in wanted]
-    if wrong:
-        raise ModelError(
-            f"{file}: {len(wrong)} of its weights do not fit {type(module).__name__}: {'; '.join(wrong[:3])}"
-            f"{'; ...' if len(wrong) > 3 else ''}; give the weights or the arguments that belong together"
-        )
-    module.load_state_dict(dict(content))
 
 
 def _forward(module: nn.Module, code: OwnCode, *, conditional: bool) -> Forward:
@@ -334,7 +304,3 @@ def _sha256(code: OwnCode, arguments: Mapping[str, Any], weights: Path | None) -
         with weights.open("rb") as source:
             digest.update(hashlib.file_digest(source, "sha256").digest())
     return digest.hexdigest()
-
-
-def _shape(tensor: Tensor) -> str:
-    return " x ".join(map(str, tensor.shape)) or "a number"
