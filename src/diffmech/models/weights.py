@@ -64,14 +64,8 @@ def read_weights(module: nn.Module, file: Path) -> None:
 
 def _tensors(file: Path) -> Mapping[str, Tensor]:
     """Return the tensors of `file` by name. Raises ModelError, saying what the file is instead."""
-    with file.open("rb") as source:
-        head = source.read(HEAD_BYTES)
-    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
-    if not start:
-        raise ModelError(f"{file}: is empty; download it again, or save model.state_dict()")
-    for begins, what in PRETENDERS.items():
-        if start.lower().startswith(begins.lower()):
-            raise ModelError(f"{file}: holds no weights but is {what}")
+    if what := pretended(file):
+        raise ModelError(f"{file}: holds no weights but is {what}")
     try:
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -80,15 +74,32 @@ def _tensors(file: Path) -> Mapping[str, Tensor]:
         else:
             content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # safetensors, zipfile and pickle each raise their own
-        raise ModelError(f"{file}: {_unread(file, head, error)}") from error
+        raise ModelError(f"{file}: {_unread(file, error)}") from error
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         found = ", ".join(map(str, content))[:200] if isinstance(content, Mapping) else f"a {type(content).__name__}"
         raise ModelError(f"{file}: holds {found}; expected the tensors of model.state_dict() and no more")
     return content
 
 
-def _unread(file: Path, head: bytes, error: Exception) -> str:
+def pretended(file: Path) -> str:
+    """Return what `file`, which bears the name of weights, is instead and what to do, empty where it may hold some."""
+    head = _head(file)
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if not start:
+        return "an empty file; download it again, or save model.state_dict()"
+    if head[8:9] == b"{":  # of safetensors, which begins with any length
+        return ""
+    return next((what for begins, what in PRETENDERS.items() if start.startswith(begins.lower())), "")
+
+
+def _head(file: Path) -> bytes:
+    with file.open("rb") as source:
+        return source.read(HEAD_BYTES)
+
+
+def _unread(file: Path, error: Exception) -> str:
     """Say why tensors cannot be read, without what torch advises: to run the code that a file may hold."""
+    head = _head(file)
     if file.suffix == ".safetensors" and (head.startswith(b"PK") or head.startswith(b"\x80")):
         return "is a file of torch.save under the name of another format; rename it to .pt"
     if file.suffix != ".safetensors" and head[8:9] == b"{":
