@@ -46,9 +46,7 @@ def windows(fragments: list[str]) -> frozenset[str]:
 
 def fragments(message: ast.expr) -> list[str]:
     """Return the constant parts of a message, with those of words that are chosen in it."""
-    return [
-        node.value for node in ast.walk(message) if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    ]
+    return [node.value for node in ast.walk(message) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
 
 
 def sites() -> Iterator[Site]:
