@@ -45,7 +45,7 @@ def refused(file: Path) -> str:
         (b"/annex/objects/MD5E-s42--1.pt\n", r"is a pointer of git-annex"),
         (b"<?xml version='1.0'?><Error><Code>AccessDenied", r"is an XML document, such as the error of a download"),
         (b'{"error": "not found"}', r"is a JSON text"),
-        (gzip.compress(b"weights"), r"is compressed by gzip; unpack it first"),
+        (gzip.compress(b"weights", mtime=0), r"is compressed by gzip; unpack it first"),
         (b"\x89HDF\r\n\x1a\n", r"is an HDF5 file"),
         (b"", r"is an empty file; download it again"),
     ],
