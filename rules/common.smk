@@ -1,6 +1,7 @@
 """The validated study, and what all rules share."""
 
 from diffmech.errors import ConfigError
+from diffmech.workflow.named_files import check_named_files
 from diffmech.workflow.study import (
     ABLATION,
     ATTENTION,
@@ -17,6 +18,7 @@ from diffmech.workflow.study import (
 
 try:
     study = Study(config, Path(workflow.basedir))
+    check_named_files(study.config, Path(workflow.basedir))
 except ConfigError as error:
     raise WorkflowError("\n".join(f"config: {line}" for line in str(error).splitlines()))
 

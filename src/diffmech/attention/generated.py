@@ -24,7 +24,7 @@ from diffmech.config.images import Prompts
 from diffmech.config.models import SamplingConfig
 from diffmech.config.study import LatentsConfig
 from diffmech.data.prompts import prompt_of, read_prompts
-from diffmech.errors import ConfigError
+from diffmech.errors import ConfigError, ModelError
 from diffmech.models.pipelines import described, is_flow, load_pipeline, prediction_type
 from diffmech.models.prompt_tokens import check_lengths, token_strings
 from diffmech.models.recording import Recording, record_sampling
@@ -49,7 +49,7 @@ def generate_images(
     Variables: image (sample, channel, y, x) uint8, clean (sample, ...), x_t (step, sample, ...), the conditioning
     (guidance, sample, ...), and the coordinates prompt, token (sample, token), timestep (step). Sample i has prompt i
     modulo the number of prompts and noise from (seed, i), whatever else is generated with it. Raises ConfigError for
-    prompts and settings that do not fit the pipeline, ModelError for a pipeline that cannot be recorded.
+    prompts and settings that do not fit the pipeline, ModelError for one that cannot be recorded or makes none.
     """
     texts = read_prompts(prompts)
     pipeline = load_pipeline(Path(model_json), scheduler=sampling.scheduler, device=runtime.device)
@@ -69,6 +69,11 @@ def generate_images(
                 guidance=sampling.guidance,
                 size=size,
             )
+        )
+    if not all(np.isfinite(part.images).all() and part.clean.isfinite().all() for part in parts):
+        raise ModelError(
+            f"{type(pipeline).__name__}: generated images are NaN or infinite; give models.<name>.dtype float32 or "
+            "bfloat16, or another sampling.scheduler"
         )
     scheduler = described(pipeline.scheduler)
     store = _generated_store(parts, ids, chosen)

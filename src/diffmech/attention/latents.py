@@ -17,7 +17,8 @@ import zarr
 from diffmech.artifacts import building_store, portable, provenance, read_json
 from diffmech.config.study import LatentsConfig
 from diffmech.data.store import open_dataset
-from diffmech.errors import ConfigError, ModelError
+from diffmech.errors import ModelError
+from diffmech.models.schedules import check_timesteps, named_alphas
 from diffmech.randomness import noise
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 # A chunk is one timestep of as many samples as fit: large enough to read fast, small enough to hold a few at once.
 CHUNK_BYTES = 8 * 2**20
 
-# What else a scheduler can do to its betas is left to diffusers.
+# Schedulers and schedules whose betas are made here; all else that a scheduler can do to them is left to diffusers.
+PLAIN_SCHEDULERS = ("DDPMScheduler", "DDIMScheduler")
 PLAIN_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 
 
@@ -48,12 +50,7 @@ def make_latents(
     model = read_json(model_json)
     timesteps = sorted(int(timestep) for timestep in timesteps)
     alphas = scheduler_alphas(model_json)
-    for index, timestep in enumerate(timesteps):
-        if not 0 <= timestep < len(alphas):
-            raise ConfigError(
-                f"capture.timesteps[{index}]: {timestep} is not below the scheduler's {len(alphas)} steps; "
-                f"give timesteps from 0 to {len(alphas) - 1}"
-            )
+    check_timesteps(timesteps, alphas)
     images = open_dataset(Path(dataset_store))
     ids = sorted({int(sample) for sample in sample_ids} & set(images.ids.tolist()))
     _check_shape(images, model, dataset_store)
@@ -95,7 +92,7 @@ def diffuse(x_0: np.ndarray, eps: np.ndarray, alpha_cumprod: float) -> np.ndarra
 def scheduler_alphas(model_json: Path | str) -> np.ndarray:
     """Return abar_t (timestep,) of the scheduler that belongs to the model behind `model_json`, in float64.
 
-    Raises ModelError where the model's directory has no scheduler_config.json.
+    Raises ModelError where the model's directory has no scheduler_config.json, and as `noise_schedule` does.
     """
     model = read_json(model_json)
     directory = Path(model_json).resolve().parent / model["location"]
@@ -112,13 +109,11 @@ def scheduler_alphas(model_json: Path | str) -> np.ndarray:
 
 def alphas_cumprod(scheduler: dict[str, Any]) -> np.ndarray:
     """Return abar_t (timestep,) in float64 for a diffusers scheduler config; names and defaults are diffusers' own."""
-    schedule = scheduler.get("beta_schedule", "linear")
+    schedule, name = scheduler.get("beta_schedule", "linear"), scheduler.get("_class_name", PLAIN_SCHEDULERS[0])
     special = scheduler.get("trained_betas") is not None or scheduler.get("rescale_betas_zero_snr")
-    if special or schedule not in PLAIN_SCHEDULES:
+    if special or schedule not in PLAIN_SCHEDULES or name not in PLAIN_SCHEDULERS:
         # Only then: importing diffusers costs seconds, and these jobs are many and short.
-        from diffusers import DDPMScheduler
-
-        return DDPMScheduler.from_config(scheduler).alphas_cumprod.double().numpy()
+        return named_alphas({"_class_name": name, **scheduler})
     steps = int(scheduler.get("num_train_timesteps", 1000))
     first, last = float(scheduler.get("beta_start", 1e-4)), float(scheduler.get("beta_end", 0.02))
     if schedule == "linear":

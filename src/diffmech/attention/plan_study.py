@@ -13,6 +13,7 @@ from diffmech.attention.budget import readable
 from diffmech.attention.calibration import STEPS, Calibration, calibrate, example_latents, spread
 from diffmech.attention.generated import generated_latents
 from diffmech.attention.passes import Latents, open_latents
+from diffmech.attention.plan_others import Facts, plan_others
 from diffmech.attention.planning import (
     Estimate,
     capture_jobs,
@@ -30,6 +31,7 @@ from diffmech.machine import free_disk, free_memory
 from diffmech.models.denoiser import Denoiser
 from diffmech.models.importing import import_denoiser
 from diffmech.models.load import count_parameters, load_denoiser
+from diffmech.models.sampling import gallery_rows
 
 COLUMNS = ("", "jobs", "disk", "at most", "memory/job", "GPU/job", "time", "")
 
@@ -71,9 +73,30 @@ def plan_study(config: Config, workload: Workload, *, results: Path, root: Path,
         ablation=config.ablation,
         clusters=config.mechanisms.clusters + config.mechanisms.cross_clusters,
     )
-    rows = [plan_latents(jobs, measured.example), *captures, twins, ablations]
+    others = [
+        work.estimate(measured.plain_seconds, measured.pass_seconds, load_seconds)
+        for work in plan_others(config, facts_of(config, denoiser, measured, samples))
+    ]
+    rows = [plan_latents(jobs, measured.example), *captures, twins, ablations, *others]
     title = _title(config, measured, denoiser, samples, workload.side_by_side)
     return "\n".join([title, "", *_table(rows, workload.side_by_side), "", *_room(rows, workload, results), *notes])
+
+
+def facts_of(config: Config, denoiser: Denoiser, measured: Calibration, samples: Sequence[int]) -> Facts:
+    """Return what is known before the study runs: of the denoiser, and of data sets of so many samples."""
+    prompted = config.model.source == "pipeline"
+    by_name = 1 + sum(domain in denoiser.domains for domain in config.study.domains)
+    # prompts are told by themselves, and nothing where guidance has a pass for it
+    by_prompt = len(config.study.domains) + (len(measured.example.guidance) > 1)
+    return Facts(
+        images=list(samples),
+        heads=sum(len(site.heads) for site in measured.layouts),
+        sites=len(measured.layouts),
+        tellings=by_prompt if prompted else by_name,
+        conditional=len(measured.example.guidance) > 1 if prompted else denoiser.conditional,
+        rows=0 if prompted else len(gallery_rows(denoiser, config.sampling)),
+        on_cpu=denoiser.device.type == "cpu",
+    )
 
 
 def calibrate_study(

@@ -1,5 +1,6 @@
 """Reading config.yaml, and answering a mistake in it with one line: the path, the value, what is allowed."""
 
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -78,6 +79,11 @@ def _line(detail: Any, raw: Mapping[str, Any]) -> str:
     if kind == "value_error":
         message = str(detail["ctx"]["error"])
         return f"{path}: {message}" if path else message
+    if kind == "string_pattern_mismatch":  # of study.name alone
+        mended = re.sub(r"[^A-Za-z0-9_-]+", "-", value).strip("-_") or "my-study"
+        return f"{path}: {value!r} is not letters, digits, - and _ after a letter or digit; give e.g. {mended}"
+    if kind == "string_type" and isinstance(value, int | float):
+        return f"{path}: {value!r} is not text, which YAML makes of it in quotes: '{str(value).lower()}'"
     return f"{path}: {value!r} is not allowed: {detail['msg'][0].lower()}{detail['msg'][1:]}"
 
 

@@ -55,7 +55,9 @@ class Training(Section):
     learning_rate: Annotated[float, Field(gt=0)] = Field(1.5e-3, description="Peak of the one-cycle schedule.")
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(0.999, description="Decay of the averaged weights.")
     domain_shares: dict[str, Annotated[float, Field(gt=0)]] = Field(
-        {"real": 0.3, "synthetic": 0.7}, description="Share of each domain in a batch (normalised to sum 1)."
+        {"real": 0.3, "synthetic": 0.7},
+        description="Share of each domain in a batch (normalised to sum 1); not given, domains of other names have "
+        "equal ones.",
     )
     condition_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.1, description="Share of images trained without any condition, for classifier-free guidance."

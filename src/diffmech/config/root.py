@@ -19,7 +19,14 @@ from diffmech.config.models import DenoiserConfig, RecognitionConfig, SamplingCo
 from diffmech.config.patching import PatchingConfig, Windows, attribute_of, check_windows
 from diffmech.config.resampling import ResamplingConfig
 from diffmech.config.section import Section
-from diffmech.config.study import CaptureConfig, LatentsConfig, StudyConfig, ToldConfig, UntrainedConfig
+from diffmech.config.study import (
+    DEFAULT_DOMAINS,
+    CaptureConfig,
+    LatentsConfig,
+    StudyConfig,
+    ToldConfig,
+    UntrainedConfig,
+)
 from diffmech.statistics.halves import FEWEST, finding
 
 # Sources of denoisers that the workflow, or whoever bundled them, trained on matched images, or that no image trained.
@@ -63,6 +70,23 @@ class Config(Section):
             return raw  # the mistake is told below
         match = Moments().canonical() if source in MATCHED_SOURCES else None
         return {**raw, "images": {**images, "match": match}}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shares_of_own_domains(cls, raw: Any) -> Any:
+        """Give domains of other names equal shares of a training whose file gives none."""
+        try:
+            study, models = raw["study"], raw["models"]
+            model = models[study["model"]]
+            training = dict(model.get("training") or {})
+            domains = StudyConfig.model_validate(study).domains
+        except (KeyError, TypeError, AttributeError, ValueError):
+            return raw  # the mistake is told below
+        own = model.get("source") in ("train", "untrained") and set(domains) != set(DEFAULT_DOMAINS)
+        if not own or "domain_shares" in training:
+            return raw
+        training["domain_shares"] = dict.fromkeys(domains, 1 / len(domains))
+        return {**raw, "models": {**models, study["model"]: {**model, "training": training}}}
 
     @model_validator(mode="after")
     def _names_exist(self) -> "Config":

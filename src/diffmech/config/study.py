@@ -7,8 +7,9 @@ from pydantic import Field, WithJsonSchema, field_validator, model_validator
 from diffmech.config.section import Count, Section, Seed
 
 LABELLED = "synthetic"  # the domain whose attributes are known; the last one where no domain has this name
-DEFAULT_DOMAINS = ("real", "synthetic")  # those of config.yaml
+DEFAULT_DOMAINS = {"real": "lfw_subset", "synthetic": "synthetic_faces"}  # those of config.yaml
 NOTHING = "nothing"  # what an image is told that is not said to be of any domain
+_FULL_OR_NULL = {"anyOf": [{"enum": ["full", "null"], "type": "string"}, {"type": "null"}]}
 _NAMES_OR_NULL = {"type": "object", "additionalProperties": {"anyOf": [{"type": "string"}, {"type": "null"}]}}
 
 
@@ -19,14 +20,19 @@ class StudyConfig(Section):
     model: str = Field(description="The entry of `models` that is studied.")
     domains: Annotated[dict[str, str], WithJsonSchema(_NAMES_OR_NULL)] = Field(
         description="The two domains and the data set behind each. The first is the one differences are counted from. "
-        "Null takes a domain of the default study out, in a file laid over it."
+        "In a file laid over config.yaml two other names replace those of the default study; null takes one out."
     )
     seed: Seed = Field(0, description="Seed of all statistics (bootstrap, permutations, controls).")
 
     @field_validator("domains", mode="before")
     @classmethod
-    def _without_null(cls, domains: Any) -> Any:
-        return {k: v for k, v in domains.items() if v is not None} if isinstance(domains, dict) else domains
+    def _own(cls, domains: Any) -> Any:
+        """Leave out what null takes out, and of more than two what is the default study's beside two of one's own."""
+        if not isinstance(domains, dict):
+            return domains
+        named = {name: dataset for name, dataset in domains.items() if dataset is not None}
+        own = {name: dataset for name, dataset in named.items() if DEFAULT_DOMAINS.get(name) != dataset}
+        return own if len(named) > 2 and len(own) == 2 else named
 
     @field_validator("domains")
     @classmethod
@@ -53,10 +59,15 @@ class LatentsConfig(Section):
         description="`noised`: clean images plus noise, with a denoising loss; `trajectory` (of prompts): what the "
         "denoiser was given while it generated the images, at the sampling steps nearest to capture.timesteps.",
     )
-    condition: Literal["full", "null"] = Field(
-        "full", description="Condition the denoiser on each image's own domain and attributes, or on nothing."
+    condition: Annotated[Literal["full", "null"], WithJsonSchema(_FULL_OR_NULL)] = Field(
+        "full", description="Condition the denoiser on each image's own domain and attributes, or (null) on nothing."
     )
     seed: Seed = Field(0, description="Seed of the noise, drawn by (seed, sample, timestep).")
+
+    @field_validator("condition", mode="before")
+    @classmethod
+    def _null_is_a_word(cls, condition: Any) -> Any:
+        return "null" if condition is None else condition  # what YAML makes of it without quotes
 
 
 class KeptPasses(Section):

@@ -121,16 +121,20 @@ class Denoiser:
         `timestep` is one integer for all images, or `(sample,)`. `condition` None says nothing about the images.
         Gradients flow where the caller allows them.
         """
+        steps = self._steps(timestep, x_t)
+        return self._as_noise(self.predict(x_t, steps, condition), x_t, steps)
+
+    def predict(self, x_t: Tensor, timestep: int | Tensor, condition: Conditioning | None = None) -> Tensor:
+        """Return what the network itself predicts (`prediction_type`), given and shaped as in `predict_noise`.
+
+        Where x_t is noise alone, only this tells what the network makes of it.
+        """
         if tuple(x_t.shape[1:]) != self.sample_shape:
             raise ValueError(
                 f"x_t has shape {tuple(x_t.shape)}; expected (n, {', '.join(map(str, self.sample_shape))})"
             )
-        if isinstance(timestep, Tensor):
-            steps = timestep.to(x_t.device)
-        else:
-            steps = torch.full((len(x_t),), int(timestep), device=x_t.device)
-        output = (self.forward or self._unet)(x_t, steps, self._known(condition, x_t))
-        return self._as_noise(output[:, : self.sample_shape[0]], x_t, steps)
+        output = (self.forward or self._unet)(x_t, self._steps(timestep, x_t), self._known(condition, x_t))
+        return output[:, : self.sample_shape[0]]
 
     def site_grid(self, site: object, n_tokens: int) -> tuple[int, int]:
         """Return rows and columns of the grid whose `n_tokens` pixels or patches are the queries of `site`.
@@ -185,6 +189,12 @@ class Denoiser:
         if hasattr(self.module, "encoder_hid_proj"):  # UNet2DConditionModel wants its second argument even when unused
             return self.module(x_t, steps, None).sample
         return self.module(x_t, steps).sample
+
+    @staticmethod
+    def _steps(timestep: int | Tensor, x_t: Tensor) -> Tensor:
+        if isinstance(timestep, Tensor):
+            return timestep.to(x_t.device)
+        return torch.full((len(x_t),), int(timestep), device=x_t.device)
 
     def _as_noise(self, output: Tensor, x_t: Tensor, steps: Tensor) -> Tensor:
         if self.prediction_type == "epsilon":

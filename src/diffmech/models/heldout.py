@@ -26,10 +26,10 @@ from diffmech.config.analysis import RuntimeConfig
 from diffmech.data.again import MadeAgain
 from diffmech.data.groups import GroupTables, groups_of
 from diffmech.data.store import ImageSet, open_dataset
-from diffmech.errors import ConfigError
 from diffmech.models.denoiser import Condition, Denoiser
 from diffmech.models.load import load_denoiser
 from diffmech.models.prompted import PromptedDenoiser
+from diffmech.models.schedules import check_timesteps
 from diffmech.models.training_record import TrainingRecord, record_of
 from diffmech.models.training_set import attribute_values
 from diffmech.randomness import noise
@@ -96,16 +96,13 @@ def heldout_loss(
 
     Where `groups` are given (tables by domain) intervals resample groups of images, n is their number, and an image is
     unseen though others of its group may have been trained on. `condition` is that of the study, "full" or "null".
-    Noise belongs to (seed, sample id, timestep). Raises ConfigError for a timestep the diffusion does not have. Of a
-    pipeline nobody here knows the noise or the training images: both tables stay empty.
+    Noise belongs to (seed, sample id, timestep). Raises ConfigError for a timestep the diffusion does not have, or at
+    which no image is left. Of a pipeline nobody here knows the noise or the training images: both tables stay empty.
     """
     denoiser = load_denoiser(Path(model_json), device=runtime.device)
     known = not isinstance(denoiser, PromptedDenoiser)
-    late = [t for t in timesteps if known and not 0 <= t < denoiser.timesteps]
-    if late:
-        raise ConfigError(
-            f"capture.timesteps: {late[0]} is not below the {denoiser.timesteps} steps of the denoiser's scheduler"
-        )
+    if known:
+        check_timesteps(timesteps, denoiser.alphas_cumprod)
     settings: dict[str, Any] = {"draws": draws, "confidence": confidence, "seed": seed}
     seen: list[dict[str, object]] = []
     fits: list[dict[str, object]] = []

@@ -33,7 +33,9 @@ from diffmech.models.architecture import seeded
 from diffmech.models.denoiser import Condition, Denoiser, Forward
 from diffmech.models.eager import check_kind, input_dtype, uncompiled
 from diffmech.models.load import check_unchanged, count_parameters, resolve_device
-from diffmech.models.storage import check_scheduler, check_size, publishing, relative_location
+from diffmech.models.schedules import noise_schedule
+from diffmech.models.storage import check_size, publishing, relative_location
+from diffmech.models.weights import read_weights
 from diffmech.workflow.own_code import OwnCode, code_digest, find_code, is_installed, own_files
 
 
@@ -170,37 +172,6 @@ def _pass_of_zeros(module: nn.Module, code: OwnCode, shape: Sequence[int]) -> No
         forward(torch.zeros(1, *shape), torch.zeros(1, dtype=torch.long), Condition.null(1, len(names[0])))
 
 
-def read_weights(module: nn.Module, file: Path) -> None:
-    """Put the state_dict of `file` into `module`. Raises ModelError where it is none, or of another network."""
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            content: Any = load_file(file)
-        else:
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # safetensors, zipfile and pickle each raise their own
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(
-            f"{file}: cannot be read as tensors ({reason}); save model.state_dict() and no more"
-        ) from error
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        found = ", ".join(map(str, content))[:200] if isinstance(content, Mapping) else f"a {type(content).__name__}"
-        raise ModelError(f"{file}: holds {found}; expected the tensors of model.state_dict() and no more")
-    wanted = module.state_dict()
-    wrong = [
-        f"{name} is missing" if name not in content else f"{name} is {_shape(content[name])}, expected {_shape(value)}"
-        for name, value in wanted.items()
-        if name not in content or content[name].shape != value.shape
-    ] + [f"{name} is not of the class" for name in content if name not in wanted]
-    if wrong:
-        raise ModelError(
-            f"{file}: {len(wrong)} of its weights do not fit {type(module).__name__}: {'; '.join(wrong[:3])}"
-            f"{'; ...' if len(wrong) > 3 else ''}; give the weights or the arguments that belong together"
-        )
-    module.load_state_dict(dict(content))
-
-
 def _forward(module: nn.Module, code: OwnCode, *, conditional: bool) -> Forward:
     accepted = inspect.signature(module.forward)
     try:
@@ -273,9 +244,7 @@ def _schedule(config: DenoiserConfig, root: Path) -> DDPMScheduler:
         (each for each in (Path(schedule.config).expanduser(), root / schedule.config) if each.is_dir()), None
     )
     file = directory / "scheduler_config.json" if directory else _file(schedule.config, "schedule.config", root)
-    content = read_json(file)
-    check_scheduler(file, content)
-    return DDPMScheduler.from_config(content)
+    return noise_schedule(file, read_json(file))
 
 
 def _code(implementation: str, root: Path) -> OwnCode:
@@ -355,7 +324,3 @@ def _sha256(code: OwnCode, arguments: Mapping[str, Any], weights: Path | None) -
         with weights.open("rb") as source:
             digest.update(hashlib.file_digest(source, "sha256").digest())
     return digest.hexdigest()
-
-
-def _shape(tensor: Tensor) -> str:
-    return " x ".join(map(str, tensor.shape)) or "a number"

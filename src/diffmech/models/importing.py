@@ -72,7 +72,8 @@ def import_denoiser(
     if images is not None:
         check_size(denoiser.sample_shape, images, directory)
     with torch.no_grad():
-        finite = denoiser.predict_noise(torch.zeros(1, *denoiser.sample_shape), 0).isfinite().all()
+        ends = torch.tensor([0, denoiser.timesteps - 1])
+        finite = denoiser.predict_noise(torch.zeros(2, *denoiser.sample_shape), ends).isfinite().all()
     if not finite:
         raise ModelError(f"{directory}: predicts NaN or infinity for an empty image; its weights are damaged")
     write_pointer(output_json, layout, parameters=count_parameters(denoiser), source=config.source, root=root)

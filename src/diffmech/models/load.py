@@ -18,6 +18,7 @@ from diffmech.models.architecture import seeded
 from diffmech.models.denoiser import Denoiser
 from diffmech.models.eager import watchable
 from diffmech.models.storage import (
+    WEIGHT_SUFFIXES,
     Layout,
     find_layout,
     pointed_directory,
@@ -27,6 +28,7 @@ from diffmech.models.storage import (
     weights_sha256,
 )
 from diffmech.models.tokens import AttributeTokens
+from diffmech.models.weights import pretended
 
 # Inside the package, and without its name: rules track the loader of the kind they load, not those of all kinds.
 LOADERS = {
@@ -142,8 +144,12 @@ def _read_weights(module_class: Any, folder: Path) -> Any:
             **as_dtype(torch.float32),
         )
     except Exception as error:  # diffusers, safetensors and pickle each raise their own
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(f"{folder}: the weights cannot be read ({reason}); get the whole directory again") from error
+        for file in sorted(folder.iterdir()):
+            if file.suffix in WEIGHT_SUFFIXES and (what := pretended(file)):
+                raise ModelError(f"{file}: holds no weights but is {what}") from error
+        raise ModelError(
+            f"{folder}: the weights cannot be read ({type(error).__name__}); get the whole directory again"
+        ) from error
     wrong = [*info["missing_keys"], *info["mismatched_keys"]]
     if wrong:
         raise ModelError(

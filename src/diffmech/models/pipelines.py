@@ -19,6 +19,7 @@ from diffmech.errors import ConfigError, ModelError
 from diffmech.models.architecture import seeded
 from diffmech.models.load import as_dtype, check_unchanged, resolve_device
 from diffmech.models.prompted import DTYPES, PromptedDenoiser, noised_argument
+from diffmech.models.schedules import with_betas
 from diffmech.models.storage import WEIGHT_SUFFIXES, pointed_directory, relative_location
 
 KIND = "pipeline"
@@ -155,7 +156,11 @@ def fitting_scheduler(own: Any, name: str, where: str) -> Any:
             f"sampling.scheduler: {name} does not fit {where}, whose denoiser was trained by {kind} "
             f"({type(own).__name__}); give {' or '.join(fit)}, or null for its own"
         )
-    return getattr(diffusers, SAMPLERS[name]).from_config(own.config)
+    sampler = getattr(diffusers, SAMPLERS[name])
+    try:
+        return sampler.from_config(own.config)
+    except NotImplementedError:  # a beta schedule that only its own scheduler knows by name
+        return sampler.from_config(with_betas(own.config, own))
 
 
 def described(scheduler: Any) -> dict[str, Any]:

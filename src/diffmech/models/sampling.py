@@ -19,11 +19,12 @@ from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.models import SamplingConfig
 from diffmech.config.study import LABELLED
 from diffmech.data.synthetic_faces import NAMES, sample_attributes
-from diffmech.errors import ConfigError
+from diffmech.errors import ModelError
 from diffmech.models.denoiser import Condition, Denoiser
 from diffmech.models.load import load_denoiser
 from diffmech.models.memory_format import channels_last
 from diffmech.models.prompted import PromptedDenoiser
+from diffmech.models.schedules import ddim_scheduler
 from diffmech.randomness import generator
 
 
@@ -33,9 +34,9 @@ def sample_images(
 ) -> Tensor:
     """Return one image `(sample, channel, y, x)`, on the CPU, for each row of `condition`.
 
-    With `guidance` g the predicted noise is eps_null + g (eps_condition - eps_null), both from one forward pass of two
-    stacked batches; g = 1, or a network without tokens, needs one. `condition` None asks for one image. Raises
-    ConfigError for more steps than the diffusion has.
+    With `guidance` g the prediction is p_null + g (p_condition - p_null), both from one forward pass of two stacked
+    batches; g = 1, or a network without tokens, needs one. `condition` None asks for one image. Raises ConfigError for
+    more steps than the diffusion has, ModelError for images that are none.
     """
     scheduler = ddim(denoiser, steps)
     condition = condition or Condition.null(1, len(denoiser.attributes))
@@ -49,41 +50,76 @@ def sample_images(
                 here = condition.rows(rows).to(denoiser.device)
                 x_t = initial_noise(seed, range(len(condition))[rows], denoiser.sample_shape).to(denoiser.device)
             t = int(scheduler.timesteps[index])
-            x_t = ddim_step(scheduler, guided_noise(denoiser, x_t, t, here, guidance), t, x_t)
+            x_t = ddim_step(scheduler, guided_prediction(denoiser, x_t, t, here, guidance), t, x_t)
             images[rows] = x_t.cpu()
-    return images
+    return checked(images, steps)
 
 
 def ddim(denoiser: Denoiser, steps: int) -> DDIMScheduler:
     """Return the sampler of `denoiser`, set to `steps` steps. Raises ConfigError for more than the diffusion has."""
-    if not 1 <= steps <= denoiser.timesteps:
-        raise ConfigError(
-            f"sampling.steps: {steps} is not between 1 and the {denoiser.timesteps} steps of the diffusion"
-        )
-    scheduler = DDIMScheduler.from_config({**denoiser.scheduler.config, "prediction_type": "epsilon"})
-    scheduler.set_timesteps(steps)
-    return scheduler
+    return ddim_scheduler(denoiser.scheduler, steps)
 
 
 def ddim_step(scheduler: DDIMScheduler, predicted: Tensor, t: int, x_t: Tensor) -> Tensor:
-    """Return the less noisy images that follow `x_t` at timestep `t`, given the predicted noise."""
+    """Return the less noisy images that follow `x_t` at timestep `t`, given what the network predicts.
+
+    Equation 12 of Song et al. 2021 without noise. They have the noise of the timestep that comes next in the schedule:
+    the step of diffusers goes T // steps down, which is another one unless steps are counted so ("leading").
+    """
+    places = (scheduler.timesteps == t).nonzero()
+    following = scheduler.timesteps[int(places[0]) + 1 :]
+    share = scheduler.alphas_cumprod[t]
+    left = scheduler.alphas_cumprod[following[0]] if len(following) else scheduler.final_alpha_cumprod
+    if share == 1:  # there is no noise to take out, and none to divide by
+        return x_t
+    clean = _clean(scheduler, predicted, share, x_t)
     # The direction to the noise is taken anew from the clipped image: guidance drives images beyond [-1, 1].
-    previous: Tensor = scheduler.step(predicted, t, x_t, use_clipped_model_output=True, return_dict=False)[0]
-    return previous
+    noise = (x_t - share**0.5 * clean) / (1 - share) ** 0.5
+    return left**0.5 * clean + (1 - left) ** 0.5 * noise
+
+
+def _clean(scheduler: DDIMScheduler, predicted: Tensor, share: Tensor, x_t: Tensor) -> Tensor:
+    """Return the clean images that follow from what was predicted, clipped as the scheduler says."""
+    kind = scheduler.config["prediction_type"]
+    if kind == "epsilon":
+        clean = (x_t - (1 - share) ** 0.5 * predicted) / share**0.5
+    else:
+        clean = predicted if kind == "sample" else share**0.5 * x_t - (1 - share) ** 0.5 * predicted
+    if scheduler.config["thresholding"]:
+        return scheduler._threshold_sample(clean)
+    if scheduler.config["clip_sample"]:
+        most = scheduler.config["clip_sample_range"]
+        return clean.clamp(-most, most)
+    return clean
+
+
+def checked(images: Tensor, steps: int) -> Tensor:
+    """Return sampled images. Raises ModelError where any of them is no image."""
+    if not images.isfinite().all():
+        bad = int((~images.flatten(1).isfinite().all(1)).sum())
+        raise ModelError(
+            f"{bad} of {len(images)} images sampled in {steps} steps are NaN or infinite; check the weights, and that "
+            "the schedule and its prediction_type are those of the training"
+        )
+    return images
 
 
 def guidance_branches(denoiser: Denoiser, guidance: float) -> int:
-    """Return how many passes `guided_noise` makes of one: two, conditional first, or one without guidance."""
+    """Return how many passes `guided_prediction` makes of one: two, conditional first, or one without guidance."""
     return 2 if denoiser.conditional and guidance != 1 else 1
 
 
-def guided_noise(denoiser: Denoiser, x_t: Tensor, t: int, condition: Condition, guidance: float) -> Tensor:
-    """Return the predicted noise of `x_t`, from one forward pass of the stacked branches."""
+def guided_prediction(denoiser: Denoiser, x_t: Tensor, t: int, condition: Condition, guidance: float) -> Tensor:
+    """Return what the network predicts of `x_t`, from one forward pass of the stacked branches.
+
+    Noise, v and clean image are linear in each other at any one x_t, so guidance is the same in each of them; but where
+    x_t is noise alone, the predicted noise does not tell the image.
+    """
     if not denoiser.conditional:
-        return denoiser.predict_noise(x_t, t)
+        return denoiser.predict(x_t, t)
     if guidance_branches(denoiser, guidance) == 1:
-        return denoiser.predict_noise(x_t, t, condition)
-    both = denoiser.predict_noise(torch.cat([x_t, x_t]), t, condition.joined(condition.null_like()))
+        return denoiser.predict(x_t, t, condition)
+    both = denoiser.predict(torch.cat([x_t, x_t]), t, condition.joined(condition.null_like()))
     known, null = both.chunk(2)
     return null + guidance * (known - null)
 

@@ -23,12 +23,11 @@ from torch import nn
 from diffmech.artifacts import provenance, read_json, write_json
 from diffmech.config.images import ImagesConfig
 from diffmech.errors import ModelError
+from diffmech.models.schedules import noise_schedule
 from diffmech.models.tokens import AttributeTokens
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin")
 SUPPORTED = ("UNet2DModel", "UNet2DConditionModel")
-# Schedulers that describe a diffusion by the betas of DDPM; flow matching and sigma-based ones do not.
-BETA_SCHEDULERS = ("DDPM", "DDIM", "PNDM", "LMSDiscrete", "Euler", "Heun", "DPMSolver", "UniPC", "DEIS", "KDPM2")
 
 
 @dataclass(frozen=True)
@@ -161,24 +160,7 @@ def _check_supported(unet: Path, config: dict[str, Any], *, with_tokens: bool) -
 def read_scheduler(layout: Layout) -> DDPMScheduler:
     """Return the noise schedule. Raises ModelError for one that is not described by the betas of DDPM."""
     path = layout.scheduler / "scheduler_config.json"
-    content = read_json(path)
-    check_scheduler(path, content)
-    return DDPMScheduler.from_config(content)
-
-
-def check_scheduler(path: Path, content: dict[str, Any]) -> None:
-    """Raise ModelError where `content`, the scheduler of `path`, does not noise images by the betas of DDPM."""
-    name = str(content.get("_class_name", ""))
-    if not name.startswith(BETA_SCHEDULERS):
-        raise ModelError(
-            f"{path}: {name or 'a scheduler without a class name'} is not supported, since it does not noise images "
-            f"by the betas of DDPM; expected one of {', '.join(BETA_SCHEDULERS)}"
-        )
-    if content.get("prediction_type", "epsilon") not in ("epsilon", "v_prediction", "sample"):
-        raise ModelError(
-            f"{path}: prediction_type {content['prediction_type']!r} is not supported; "
-            "expected epsilon, v_prediction or sample"
-        )
+    return noise_schedule(path, read_json(path))
 
 
 def check_size(shape: Sequence[int], images: ImagesConfig, where: Path) -> None:
@@ -249,7 +231,7 @@ def write_pointer(output_json: Path, layout: Layout, *, parameters: int, source:
     The directory is named relative to the pointer where both lie under `root` or the pointer lies in it, absolutely
     elsewhere.
     """
-    names = _names(layout)
+    names, scheduler = _names(layout), read_scheduler(layout)
     content = {
         "kind": layout.kind,
         "location": relative_location(layout.directory, output_json, root),
@@ -259,8 +241,8 @@ def write_pointer(output_json: Path, layout: Layout, *, parameters: int, source:
         "attributes": list(names[0]),
         "domains": list(names[1]),
         "sample_shape": list(sample_shape(layout)),
-        "timesteps": int(read_scheduler(layout).config["num_train_timesteps"]),
-        "prediction_type": str(read_scheduler(layout).config["prediction_type"]),
+        "timesteps": int(scheduler.config["num_train_timesteps"]),
+        "prediction_type": str(scheduler.config["prediction_type"]),
         "source": source,
         "provenance": json.loads(provenance()),
     }

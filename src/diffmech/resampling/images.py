@@ -28,7 +28,7 @@ from diffmech.interventions.targets import Balance
 from diffmech.interventions.windows import schedule_length
 from diffmech.models.denoiser import Denoiser
 from diffmech.models.load import load_denoiser
-from diffmech.models.sampling import ddim, domain_condition, guided_noise, initial_noise
+from diffmech.models.sampling import ddim, domain_condition, guided_prediction, initial_noise
 from diffmech.randomness import generator
 from diffmech.resampling.removals import Removal, plan_removals
 from diffmech.resampling.steering import MEAN
@@ -160,7 +160,7 @@ def _sites(denoiser: Denoiser, steps: int) -> list[AttentionSite]:
     t = int(ddim(denoiser, steps).timesteps[0])
     noise = initial_noise(0, [0], denoiser.sample_shape).to(denoiser.device)
     condition = domain_condition(denoiser, "", 1, 0).to(denoiser.device)
-    return attention_sites(denoiser.module, lambda: guided_noise(denoiser, noise, t, condition, 1.0))
+    return attention_sites(denoiser.module, lambda: guided_prediction(denoiser, noise, t, condition, 1.0))
 
 
 def stored_images(

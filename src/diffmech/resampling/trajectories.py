@@ -16,7 +16,7 @@ from diffmech.attention.sites import AttentionSite
 from diffmech.attention.tap import AttentionTap
 from diffmech.models.denoiser import Condition, Denoiser
 from diffmech.models.memory_format import channels_last
-from diffmech.models.sampling import ddim, ddim_step, guidance_branches, guided_noise, initial_noise
+from diffmech.models.sampling import checked, ddim, ddim_step, guidance_branches, guided_prediction, initial_noise
 from diffmech.resampling.removals import Removal
 from diffmech.resampling.steering import MEAN, Steering, StepMeans
 
@@ -55,7 +55,7 @@ def resample(
     """Sample the clean images `numbers` (of the seed's noise), and of these the ones of `tasks` with heads replaced.
 
     `condition` has a row per clean image. The first `averaged` of them give the means of the method "mean". Raises
-    ConfigError for more steps than the diffusion has.
+    ConfigError for more steps than the diffusion has, ModelError for images that are none.
     """
     scheduler, device = ddim(denoiser, steps), denoiser.device
     condition, branches = condition.to(device), range(guidance_branches(denoiser, guidance))
@@ -76,7 +76,7 @@ def resample(
     def denoised(x_t: Tensor, t: int, positions: Tensor) -> Tensor:
         """Return what follows `x_t`, whose rows are the clean images `positions` or ablated ones of theirs."""
         noisy = x_t.to(device)
-        predicted = guided_noise(denoiser, noisy, t, condition.rows(positions.to(device)), guidance)
+        predicted = guided_prediction(denoiser, noisy, t, condition.rows(positions.to(device)), guidance)
         return ddim_step(scheduler, predicted, t, noisy).cpu()
 
     def run() -> Iterator[None]:
@@ -112,4 +112,4 @@ def resample(
     for row, task in enumerate(tasks):
         if task.removal.first_step >= steps:
             ablated[row] = clean[task.position]
-    return Resampled(clean, ablated)
+    return Resampled(checked(clean, steps), checked(ablated, steps))

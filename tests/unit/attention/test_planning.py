@@ -209,6 +209,9 @@ def test_a_study_is_planned_before_its_data_exist_and_its_denoiser_is_trained(tm
     (configured,) = [line for line in lines if line.endswith("<- configured")]
     assert configured.startswith("captures: maps of 2 ")
     assert "random weights" in lines[-1]
+    first = [line.split()[0] for line in lines if line]
+    for what in ("training", "denoising", "gallery", "told", "patching,", "sampling", "circuits,"):
+        assert first.count(what) == 1, what
     assert not list((tmp_path / "r").iterdir())
 
 

@@ -323,12 +323,18 @@ def test_arguments_that_the_class_does_not_accept_are_named_with_those_it_does(w
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"layer.weight": torch.ones(1, 1, 1, 1)}, r"1 of its weights do not fit Linear: layer\.bias is missing"),
+        (
+            {"layer.weight": torch.ones(1, 1, 1, 1)},
+            r"which has 2: 1 are missing, first layer\.bias; give",
+        ),
         (
             {"layer.weight": torch.ones(1, 1, 3, 3), "layer.bias": torch.ones(1)},
             "1 x 1 x 3 x 3, expected 1 x 1 x 1 x 1",
         ),
-        ({"module.a": torch.ones(1)}, r"3 of its weights .*; module\.a is not of the class"),
+        (
+            {"module.a": torch.ones(1)},
+            r"2 are missing, .*, 1 are not of the class, first module\.a",
+        ),
         ({"epoch": 3, "model": {}}, "holds epoch, model; expected the tensors"),
         (torch.ones(3), "holds a Tensor; expected"),
         (None, "cannot be read as tensors"),

@@ -150,7 +150,7 @@ def test_both_tables_have_every_domain_and_timestep(
         ["synthetic", 40, 12],
     ]
     assert (skill["linear"] <= skill["zero"]).all()
-    with pytest.raises(ConfigError, match=r"timesteps: 50 is not below the 50 steps"):
+    with pytest.raises(ConfigError, match=r"timesteps\[0\]: 50 is not below the scheduler's 50 steps"):
         heldout_loss(trained, stores, heldout, denoising, timesteps=[50], samples=7, **settings)
 
 

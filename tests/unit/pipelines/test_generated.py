@@ -1,5 +1,6 @@
 """Images generated from prompts, and the latents on which their denoiser is observed."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from diffmech.interventions.replay import open_latent_files
 from diffmech.models.importing import import_denoiser
 from diffmech.models.load import load_denoiser
 from diffmech.models.prompted import PromptCondition
+from diffmech.models.recording import record_sampling
 from diffmech.testing import ROUNDINGS_OF_MANY_PASSES, assert_same_up_to_rounding
 
 TIMESTEPS = [100, 300, 700]
@@ -62,6 +64,29 @@ def test_a_sample_does_not_depend_on_what_else_is_generated(
     assert some["prompt"].values.tolist() == ["a photo of a face", "a drawing of a hat"]
     assert_same_up_to_rounding(some["clean"], every["clean"].sel(sample=[3, 4]), roundings=ROUNDINGS_OF_MANY_PASSES)
     assert np.abs(every["clean"][0] - every["clean"][3]).max() > 0.1  # one prompt, other noise
+
+
+def test_images_that_are_none_are_never_stored(
+    pipeline_json: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = record_sampling
+
+    def broken(*given: Any, **settings: Any) -> Any:
+        recording = recorded(*given, **settings)
+        return replace(recording, clean=recording.clean * torch.nan)
+
+    monkeypatch.setattr("diffmech.attention.generated.record_sampling", broken)
+    with pytest.raises(ModelError, match=r"generated images are NaN or infinite; give models\.<name>\.dtype"):
+        generate_images(
+            pipeline_json,
+            tmp_path / "x.zarr.zip",
+            prompts=PIPELINE_PROMPTS,
+            sampling=PIPELINE_SAMPLING,
+            size=16,
+            sample_ids=[0],
+            runtime=PIPELINE_RUNTIME,
+        )
+    assert not (tmp_path / "x.zarr.zip").exists()
 
 
 @pytest.mark.parametrize("target", ["epsilon", "v_prediction", "sample", "velocity"])

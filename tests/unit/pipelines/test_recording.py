@@ -141,6 +141,13 @@ def test_flow_matching_is_recorded_and_refuses_samplers_with_betas(tmp_path: Pat
         fitting_scheduler(DDPMScheduler(**SCHEDULE), "flow_euler", "here")
 
 
+@pytest.mark.parametrize("name", ["ddim", "dpmsolver++", "euler"])
+def test_a_sampler_gets_betas_that_it_does_not_know_by_name(name: str) -> None:
+    own = DDPMScheduler(100, beta_schedule="sigmoid", beta_end=0.03)
+    fitting = fitting_scheduler(own, name, "here")
+    assert_same_up_to_rounding(fitting.alphas_cumprod, own.alphas_cumprod)
+
+
 def test_classes_are_given_by_number_or_name(tmp_path: Path) -> None:
     pipeline = PIPELINES["dit"](tmp_path)
     numbered, named = record(pipeline, prompts=["0", "1"]), record(pipeline, prompts=["cat", "hound"])
