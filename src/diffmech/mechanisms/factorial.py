@@ -139,8 +139,8 @@ def factorial_table(
 
 def _in_pairs(cells: Cells, units: Mapping[str, Groups], seen: Mapping[str, Mapping[str, np.ndarray]]) -> bool:
     """Return whether the images of both domains have the same numbers, and so the same noise, and no groups."""
-    first, second = (tree["sample"].values for tree in cells.trees[cells.reference].values())
-    alike = all(np.array_equal(*by_domain.values()) for by_domain in seen.values())
+    first, second = (np.asarray(cells.trees[cells.reference][domain]["sample"].to_numpy()) for domain in cells.domains)
+    alike = all(np.array_equal(by[cells.domains[0]], by[cells.domains[1]]) for by in seen.values())
     return np.array_equal(first, second) and alike and all(own is None for own in units.values())
 
 

@@ -123,7 +123,7 @@ def compared_words(tables: Tables, config: Config) -> str:
     condition = "told nothing" if told == NOTHING else f"all told {told}"
     return (
         f"{said}, {condition}, by entropy and complexity; what telling does, on the same images told"
-        f" {listed(tables.domains, 'or')};"
+        f" {listed(list(tables.domains), 'or')};"
         f" untrained copies see the first {config.told.untrained_samples} of each domain, told a domain"
         f" {config.told.untrained_told}"
     )
