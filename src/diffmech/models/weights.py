@@ -104,8 +104,8 @@ def _unread(file: Path, error: Exception) -> str:
         return "is a file of torch.save under the name of another format; rename it to .pt"
     if file.suffix != ".safetensors" and head[8:9] == b"{":
         return "is a file of safetensors under the name of another format; rename it to .safetensors"
-    told = any(word in str(error) for word in ("weights_only", "WeightsUnpickler", "Unsupported global"))
-    if told and head.startswith((b"PK", b"\x80")):  # what else it is told of is no pickle at all
+    saved = head.startswith((b"PK", b"\x80"))  # torch says the same of a text that is no pickle at all
+    if saved and any(sign in str(error) for sign in ("weights_only", "WeightsUnpickler", "Unsupported global")):
         return (
             f"holds more than tensors{_classes(head)}, and only tensors are read, since objects in it could run any "
             "code; where it comes from, load it and save model.state_dict() and no more"
