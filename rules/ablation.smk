@@ -9,12 +9,11 @@ rule ablation:
 
 
 # A checkpoint, since only this stops other groups that leave the reference images as they were from repeating all
-# ablations; without groups they are known beforehand.
+# ablations; without groups they are known beforehand. It asks for nothing itself, as `image_groups`.
 checkpoint choose_references:
     """Choose reference images of groups that are not studied, where it is known which images belong together."""
     input:
         groups=study.groups(),
-        settled=settled_groups,
     output:
         CHOSEN,
     log:

@@ -91,14 +91,14 @@ rule seen_images:
         "../workflow_scripts/seen_images.py"
 
 
-# A checkpoint for the same reason: other labels in the table that says the groups leave these as they were.
+# A checkpoint for the same reason: other labels in the table that says the groups leave these as they were. It asks for
+# nothing itself: of a checkpoint that does, it is found too late that it has to run for others to ask for it.
 checkpoint image_groups:
     """Note which images of one data set belong together: the unit of all statistics, which no capture depends on."""
     input:
         dataset=lambda wildcards: by_content(f"results/{wildcards.folder}/{wildcards.dataset}.zarr.zip"),
         digests=lambda wildcards: study.digests([f"results/{wildcards.folder}/{wildcards.dataset}.zarr.zip"]),
         table=lambda wildcards: study.group_table(wildcards.dataset),
-        settled=settled,
     output:
         GROUPS,
     log:
