@@ -80,5 +80,6 @@ def test_an_edit_of_the_groups_reruns_statistics_and_no_capture(people):
     assert not [job for job in jobs if job.startswith(COSTLY)]
     assert ("real", str(len(studied) - 1)) in sizes("ablation/tiny/effects.csv")
 
-    # without groups each image is a unit again
-    assert people.planned(GROUPED | {"datasets": {"people": PEOPLE | {"group": None}}}, "entropy") == statistics
+    # without groups each image is a unit again, and the column one of labels, so that the table is read anew
+    ungrouped = GROUPED | {"datasets": {"people": PEOPLE | {"group": None}}}
+    assert people.planned(ungrouped, "entropy") >= {"prepare_dataset people"} | statistics
