@@ -136,11 +136,8 @@ class Odd(nn.Module):
             out = scores.softmax(-2) @ v
         elif self.how == "gated":
             out = (scores.softmax(-1) * q.mean(-1, keepdim=True).sigmoid()) @ v
-        elif self.how == "summed by hand":
+        else:
             out = (scores.softmax(-1)[..., None] * v[:, :, None]).sum(-2)
-        else:  # heads before images
-            q, k, v = (z.transpose(0, 1).flatten(0, 1) for z in (q, k, v))
-            out = ((q @ k.mT).softmax(-1) @ v).unflatten(0, (2, -1)).transpose(0, 1)
         return image + out.transpose(1, 2).flatten(2).mT.reshape(image.shape)
 
 

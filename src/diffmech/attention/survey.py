@@ -97,8 +97,7 @@ class _Check:
         if not call.output.isfinite().all():
             return  # what is seen of it says so, and at which timestep
         found = discrepancy(call)
-        eps = torch.finfo(torch.promote_types(call.output.dtype, call.query.dtype)).eps
-        eps = max(eps, torch.finfo(call.output.dtype).eps)
+        eps = torch.finfo(call.output.dtype).eps
         if not found <= max(TOLERANCE, ROUNDINGS * eps):
             self.wrong[call.site.name] = (
                 f"its output differs by {found:.2g} of its size from softmax(scale q k) v of its query, key and value "
