@@ -191,7 +191,7 @@ class AttentionTap(TorchFunctionMode):
 
     def _require_chosen(self) -> None:
         """Raise ModelError where a pass did not make the calls that are changed, or all that are watched."""
-        wanted = [name for name, guests in self._interventions.items() if guests]
+        wanted = [name for name, guests in self._interventions.items() if not all(map(_where_called, guests))]
         if self._whole:
             wanted = [site.name for site in self.sites]
         if gone := [name for name in wanted if name not in self.calls]:
@@ -406,6 +406,10 @@ def announce(
             path, AttentionCall(here, query, key, value, output, None, scale_of, attn_mask, is_causal)
         )
     return output
+
+
+def _where_called(guest: Intervention) -> bool:
+    return getattr(guest, "where_called", False)
 
 
 def _observe(guest: Observer | Callable[[AttentionCall], None]) -> Callable[[AttentionCall], None]:
