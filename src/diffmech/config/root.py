@@ -170,10 +170,11 @@ class Config(Section):
                 "which gives the exact effects"
             )
         self._check_references()
-        if self.untrained.samples > min(self.capture.samples, self.capture.shard_size):
+        most = min(self.capture.samples, self.capture.shard_size)
+        if self.untrained.samples > most:
             raise ValueError(
                 f"untrained.samples: {self.untrained.samples} is above capture.samples {self.capture.samples} "
-                f"or capture.shard_size {self.capture.shard_size}"
+                f"or capture.shard_size {self.capture.shard_size}; give at most {most}"
             )
         self._check_halves()
         return self
