@@ -121,6 +121,11 @@ def test_the_domains_that_an_overlay_takes_out_are_those_of_the_default_study():
             {"kind": "image_folder", "path": "faces", "group": "person"},
             "datasets.mine: group: 'person' is a column of the table `labels`, which is null",
         ),
+        (
+            "models.faces",
+            {"source": "pipeline", "location": "somewhere"},
+            "study.domains.real: 'lfw_subset' is of kind lfw_subset, but models.faces is of source pipeline and needs",
+        ),
         ("datasets.p", {"kind": "prompts"}, "datasets.p: give either `prompts`, a list of texts, or `file`, a text"),
         ("models.faces.architecture", {"channels": [32, 64]}, "channels has 2 levels but attention has 3; give"),
         ("models.faces.architecture", {"attention": [False] * 3}, "architecture: no level has attention; set one"),
@@ -194,6 +199,20 @@ def test_a_study_that_grows_keeps_its_reference_images_where_they_are_fixed():
     grown["ablation"]["samples"] = 32
     assert validate(small).reference_ids == validate(grown).reference_ids == list(range(40, 56))
     assert validate(edited("ablation.samples", 32)).reference_ids == list(range(32, 48))
+
+
+def test_a_pipeline_generates_rgb_images():
+    prompts = {"kind": "prompts", "prompts": ["a face"]}
+    overlay = {
+        "models": {"faces": {"source": "pipeline", "location": "somewhere"}},
+        "datasets": {"lfw_subset": None, "synthetic_faces": None, "a": prompts, "b": prompts},
+        "study": {"domains": {"real": "a", "synthetic": "b"}},
+    }
+    raw = merge(DEFAULT, overlay)
+    raw["datasets"] = {"a": prompts, "b": prompts}
+    with pytest.raises(ConfigError, match=r"^images\.channels: a pipeline generates RGB images; set channels to 3$"):
+        validate(raw)
+    assert validate(merge(raw, {"images": {"channels": 3}})).images.channels == 3
 
 
 def test_each_mistake_has_its_own_line():

@@ -242,7 +242,9 @@ def test_prompts_take_turns_and_come_from_a_file_too(tmp_path: Path) -> None:
     prompts = read_prompts(Prompts(kind="prompts", file=str(file)))
     assert prompts == ["a face", "a hat"]
     assert [prompt_of(prompts, sample) for sample in range(3)] == ["a face", "a hat", "a face"]
-    with pytest.raises(DataError, match=r"missing.txt: cannot be read \(No such file or directory\)"):
+    with pytest.raises(
+        DataError, match=r"missing.txt: cannot be read \(No .*\); give a text file with one prompt per line"
+    ):
         read_prompts(Prompts(kind="prompts", file=str(tmp_path / "missing.txt")))
     file.write_text("\n")
     with pytest.raises(DataError, match="holds no prompt; write one per line"):
