@@ -82,8 +82,9 @@ def _of_celeba(config: CelebA, files: Sequence[str]) -> tuple[str, GroupOf]:
     try:
         lines = [line.split() for line in table.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise DataError(
-            f"{table}: cannot be read ({error}); put the original file there, or set group: null"
+            f"{table}: cannot be read ({reason}); put the original file there, or set group: null"
         ) from error
     known = {line[0]: line[1] for line in lines if len(line) == 2}
     return str(table), lambda file: known.get(file, "")

@@ -143,7 +143,8 @@ def effects_of_group(
     for domain, data in domains.items():
         if not np.array_equal(texts(data["members"]), texts(first["members"])):
             raise StoreError(
-                f"{domain}: other {group} or controls were ablated than in {next(iter(domains))}; make anew"
+                f"{domain}: other {group} or controls were ablated than in {next(iter(domains))}; "
+                "delete the ablation stores of both and let the workflow make them anew"
             )
     spans = each_timestep(first["timestep"].values) if spans is None else spans
     tables = [

@@ -271,9 +271,10 @@ def read_references(path: str | Path) -> dict[str, Any]:
     """Read the published figures and the definitions, each with its source."""
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise StoreError(f"{path}: the published figures cannot be read ({' '.join(str(error).split())})") from error
-    return dict(content)
+        return dict(content)
+    except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise StoreError(f"{path}: the published figures cannot be read ({reason}); restore the file") from error
 
 
 def weights_directory(inputs: ReportInputs, model: dict[str, Any]) -> Path:

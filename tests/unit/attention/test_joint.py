@@ -183,7 +183,7 @@ def test_joint_attention_that_cannot_be_told_apart_is_an_error_that_names_the_si
     call = joint_call()
     with pytest.raises(ModelError, match=r"joint07 is joint attention .* 31 tokens"):
         attention_statistics(call, GRID)
-    with pytest.raises(ModelError, match=r"joint07 has 31 queries .* image \(0, 20\)"):
+    with pytest.raises(ModelError, match=r"joint07 has 31 queries and 31 keys, which the token ranges image \(0, 20\)"):
         attention_statistics(call, GRID, ranges=TokenRanges((0, 20), (20, 24)))
     with pytest.raises(ModelError, match=r"joint07 has 24 image tokens, which the grid 5 x 5"):
         attention_statistics(call, (5, 5), ranges=IMAGE_FIRST)

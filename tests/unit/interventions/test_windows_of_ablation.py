@@ -144,6 +144,12 @@ def test_windows_that_cannot_be_are_refused() -> None:
         resolve_windows([(0, 999), (110, 290)], TIMESTEPS, 1000)
 
 
+def test_a_model_that_does_not_say_how_long_its_schedule_is_is_refused(tmp_path: Path) -> None:
+    write_json(tmp_path / "model.json", {"kind": "diffusers"})
+    with pytest.raises(StoreError, match=r"model\.json: does not say how many timesteps it has; delete it to have it"):
+        ablation_windows({}, tmp_path / "model.json", None, tmp_path / "w.csv", ablation=CONFIG, seed=0)
+
+
 def test_the_table_is_written_sorted_from_stores(tmp_path: Path) -> None:
     write_store(tmp_path / "a.zarr.zip", ablated(np.zeros((2, 4))))
     write_json(tmp_path / "model.json", {"timesteps": 1000})

@@ -11,6 +11,7 @@ from small_study import study_config
 from diffmech.errors import StoreError
 from diffmech.report import markup
 from diffmech.report.artifacts import read_tables
+from diffmech.report.findings import findings
 from diffmech.report.page import CONTENTS, durations
 
 
@@ -101,6 +102,25 @@ def test_a_table_that_lacks_a_column_is_named(found, tmp_path):
     pd.read_csv(found[1].divergence).drop(columns="floor").to_csv(broken, index=False)
     with pytest.raises(StoreError, match=r"divergence\.csv: lacks the columns floor"):
         read_tables(replace(found[1], divergence=str(broken)))
+
+
+@pytest.mark.parametrize("content", [None, "published: [", "7"])
+def test_published_figures_that_cannot_be_read_are_named(content, found, tmp_path):
+    broken = tmp_path / "references.yaml"
+    if content is not None:
+        broken.write_text(content)
+    message = r"references\.yaml: the published figures cannot be read \(.*\); restore the file"
+    with pytest.raises(StoreError, match=message) as caught:
+        read_tables(replace(found[1], references=str(broken)))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_published_figure_that_was_taken_out_is_named(found):
+    references = found[2].references | {"published": []}
+    with pytest.raises(
+        StoreError, match=r"references\.yaml: has no published figure 'complexity_ratio'; restore the file"
+    ):
+        findings(replace(found[2], references=references), study_config())
 
 
 def test_an_empty_table_is_named(found, tmp_path):

@@ -217,6 +217,15 @@ def test_bad_targets_are_answered_with_one_line(
         )
 
 
+def test_sampling_steps_at_one_timestep_are_refused(painted: Denoiser, tmp_path: Path) -> None:
+    """As where those of a sampler with many steps are rounded."""
+    sites, table = find_sites(painted.module), heads_table(tmp_path, painted)
+    with pytest.raises(
+        ConfigError, match=r"two of the 4 sampling steps fall on one timestep; give fewer resampling\.ste"
+    ):
+        plan_removals(table, sites, [75, 25, 25, 0], {}, schedule=100, resampling=ResamplingConfig(), seed=0)
+
+
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
