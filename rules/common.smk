@@ -1,7 +1,7 @@
 """The validated study, and what all rules share."""
 
+from diffmech.declared import every_table
 from diffmech.errors import ConfigError
-from diffmech.tables import every_table
 from diffmech.workflow.named_files import check_named_files
 from diffmech.workflow.study import (
     ABLATION,

@@ -6,7 +6,8 @@ Run: python -m diffmech.dictionary
 from collections.abc import Iterator
 from pathlib import Path
 
-from diffmech.tables import Table, every_table
+from diffmech.declared import every_table
+from diffmech.tables import Table
 
 PAGE = Path(__file__).parents[2] / "docs" / "tables.md"
 VALUES = {"text": "text", "whole": "whole number", "number": "number", "flag": "True or False"}

@@ -1,12 +1,11 @@
 """A table of results is declared once, beside what computes it: its path, its rows, its columns and what they mean.
 
-Declarations stand in the `tables` module of each room, those of one more measure in its own module below `measures`;
-all of them import nothing heavy, since rules take paths from them. What is written is checked against the declaration,
-and so is what is read; docs/tables.md is made from it (`diffmech.dictionary`). Ours.
+Declarations stand in the `tables` module of each room, those of one more measure in its own module below `measures`
+(`diffmech.declared` finds them); all of them import nothing heavy, since rules take paths from them. What is written is
+checked against the declaration, and so is what is read. Ours.
 """
 
-import importlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 Values = Literal["text", "whole", "number", "flag"]
 OURS = "ours"
 TRUE = ("true", "1", "1.0")
-PACKAGE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -66,8 +64,8 @@ class Table:
     """One table of results, a CSV file.
 
     `path` is that of its file, with the wildcards of the rule that makes it; `row` says what one row is, `about` what
-    the table answers. `digits` are the significant digits of its numbers. Where `more` names a kind of further
-    columns, a file may have any others behind those that are declared. `name` is how rules, charts and docs call it.
+    the table answers. Where `more` names a kind of further columns, a file may have any others behind those that are
+    declared. `name` is how rules, charts and docs call it.
     """
 
     name: str
@@ -75,23 +73,26 @@ class Table:
     row: str
     about: str
     columns: Mapping[str, Column]
-    digits: int = 6
     more: str = ""
 
     def at(self, **wildcards: str) -> str:
         """Return the path of the file for these values of its wildcards."""
         return self.path.format(**wildcards)
 
-    def write(self, path: Path | str, frame: "pd.DataFrame") -> None:
-        """Write `frame` so that equal numbers give equal bytes. Raises ValueError where its columns are others."""
+    def write(self, path: Path | str, frame: "pd.DataFrame", *, digits: int = 6) -> None:
+        """Write `frame` so that equal numbers give equal bytes: significant `digits`.
+
+        Raises ValueError where its columns are not those that are declared.
+        """
         from diffmech.artifacts import write_csv
 
         found, declared = list(map(str, frame.columns)), list(self.columns)
-        if (found[: len(declared)] if self.more else found) != declared:
+        found = found[: len(declared)] if self.more else found
+        if found != declared:
             odd = [name for name in found if name not in declared] + [name for name in declared if name not in found]
             what = f"columns {', '.join(odd)}" if odd else f"columns in another order ({', '.join(found)})"
             raise ValueError(f"table {self.name}: {what} other than declared; mend its declaration or what computes it")
-        write_csv(path, frame, digits=self.digits)
+        write_csv(path, frame, digits=digits)
 
     def read(self, path: Path | str) -> "pd.DataFrame":
         """Read the table; flags come as bool. StoreError names the file, and the column that is missing or odd."""
@@ -121,32 +122,3 @@ class Table:
     def in_order(self, frame: "pd.DataFrame") -> "pd.DataFrame":
         """Return the declared columns of `frame`, in the order of the declaration."""
         return frame[list(self.columns)]
-
-
-def measures() -> list[str]:
-    """Return the names of the modules that hold one measure each, with its table and its chart."""
-    return _modules("*/measures/*.py")
-
-
-def every_table() -> list[Table]:
-    """Return all tables that the package declares, by the modules that declare them."""
-    return list(_declared(_modules("*/tables.py") + measures()))
-
-
-def measured_tables() -> list[Table]:
-    """Return the tables of `measures`."""
-    return list(_declared(measures()))
-
-
-def _modules(pattern: str) -> list[str]:
-    files = (file for file in sorted(PACKAGE.glob(pattern)) if file.stem != "__init__")
-    return [".".join((PACKAGE.name, *file.relative_to(PACKAGE).with_suffix("").parts)) for file in files]
-
-
-def _declared(modules: Iterable[str]) -> Iterator[Table]:
-    names: dict[str, str] = {}
-    for module in modules:
-        for value in vars(importlib.import_module(module)).values():
-            if isinstance(value, Table) and value.name not in names:
-                names[value.name] = module
-                yield value

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from diffmech import dictionary
+from diffmech.declared import every_table
 from diffmech.errors import StoreError
-from diffmech.tables import Table, every_table, flag, interval, number, text, whole
+from diffmech.tables import Table, flag, interval, number, text, whole
 
 TABLE = Table(
     name="tried",
@@ -104,7 +105,7 @@ def test_no_path_of_a_table_is_written_a_second_time() -> None:
 
 def test_declarations_import_nothing_heavy() -> None:
     heavy = ["torch", "diffusers", "xarray", "zarr", "pandas", "altair", "scipy", "numpy"]
-    code = "import sys; from diffmech.tables import every_table; every_table(); "
+    code = "import sys; from diffmech.declared import every_table; every_table(); "
     code += f"print([m for m in {heavy} if m in sys.modules])"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"

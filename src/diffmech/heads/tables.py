@@ -1,5 +1,6 @@
 """Which tables the report of the main study reads."""
 
+from diffmech.declared import measured_tables
 from diffmech.interventions.tables import DOSES, EFFECTS, PATCHING, WINDOWS
 from diffmech.mechanisms.tables import (
     ACCOUNT,
@@ -14,7 +15,7 @@ from diffmech.mechanisms.tables import (
 )
 from diffmech.models.tables import DENOISING, HELDOUT, SEEN
 from diffmech.resampling.tables import RESAMPLING
-from diffmech.tables import Table, measured_tables
+from diffmech.tables import Table
 
 _OF_THE_STUDY = (
     *(SEEN, SEEN_DIVERGENCE, HELDOUT, DENOISING),

@@ -80,7 +80,7 @@ def entropy_factorial(
     table = factorial_table(
         of_model, of_twins, seen, heads, timesteps, entropy=entropy, seed=seed, units=units, in_pairs=in_pairs
     )
-    FACTORIAL.write(factorial_csv, table)
+    FACTORIAL.write(factorial_csv, table, digits=DIGITS)
 
 
 def factorial_table(

@@ -91,7 +91,6 @@ FACTORIAL = Table(
         "untrained_max": number("largest effect of the untrained copies over heads and timesteps of this kind", "nat"),
         "significant": flag("whether p_holm and p_untrained are at most alpha"),
     },
-    digits=9,
 )
 
 SEEN_DIVERGENCE = Table(

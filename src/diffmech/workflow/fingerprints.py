@@ -2,10 +2,10 @@
 
 The fingerprint covers the rule's script and every diffmech module that it imports, directly or not, at the top of a
 module or inside a function, by statement or by a lazy "module:name" string. It hashes syntax trees without docstrings,
-and without the words of errors and of declared tables, so comments, docstrings, messages of `raise`, meanings of
-columns, formatting and `touch` change nothing (no model is trained again over a reworded error) and a real edit changes
-exactly what depends on it.
-Configuration and workflow glue are left out: what they pass on is tracked as parameters.
+and without the words of errors, so comments, docstrings, messages of `raise`, formatting and `touch` change nothing (no
+model is trained again over a reworded error) and a real edit changes exactly what depends on it.
+Configuration and workflow glue are left out: what they pass on is tracked as parameters. So are declarations of tables:
+a column that is added or renamed is so in the code that computes it.
 """
 
 import ast
@@ -21,11 +21,8 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
 _UNTRACKED = ("diffmech.config", "diffmech.workflow", "diffmech.errors")
+_DECLARATIONS = re.compile(r"^diffmech\.\w+\.tables(?:\.|$)")
 _LAZY_NAME = re.compile(r"^diffmech(?:\.\w+)+(?::\w+)?$")
-
-# What declares a table and its columns (`diffmech.tables`), and which of its arguments only say what they mean.
-DECLARING = ("Table", "text", "whole", "number", "flag", "interval")
-WORDS = ("about", "row", "meaning", "of", "unit", "source", "how", "more")
 
 MEMORY = Path(".snakemake") / "diffmech-syntax.json"
 MOST_REMEMBERED = 5000  # files in all their versions, about 1 MB
@@ -61,27 +58,21 @@ def module_file(module: str) -> Path:
 
 
 def syntax(text: str, name: str) -> ast.Module:
-    """Return the syntax tree of `text`, the file `name`, without docstrings, words of errors and of declared tables."""
+    """Return the syntax tree of `text`, the file `name`, without docstrings and the words of errors."""
     tree = ast.parse(text, filename=name)
-    declaring = Path(name).stem == "tables" or Path(name).parent.name == "measures"
     documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     for node in ast.walk(tree):
         if isinstance(node, documented) and ast.get_docstring(node):
             node.body = node.body[1:] or [ast.Pass()]
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
             node.exc = node.exc.func
-        if declaring and isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in DECLARING:
-            node.args = [argument for argument in node.args if not _is_text(argument)]
-            node.keywords = [keyword for keyword in node.keywords if keyword.arg not in WORDS]
     return tree
 
 
-def _is_text(node: ast.expr) -> bool:
-    return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
-
-
 def _exists(module: str) -> bool:
-    return module.startswith("diffmech.") and not module.startswith(_UNTRACKED) and module_file(module).is_file()
+    if not module.startswith("diffmech.") or module.startswith(_UNTRACKED) or _DECLARATIONS.match(module):
+        return False
+    return module_file(module).is_file()
 
 
 @dataclass(frozen=True)
