@@ -152,7 +152,6 @@ def test_the_table_is_written_sorted_from_stores(tmp_path: Path) -> None:
     for name in ("one", "two"):
         ablation_windows(stores, tmp_path / "model.json", None, tmp_path / f"{name}.csv", ablation=config, seed=0)
     table = pd.read_csv(tmp_path / "one.csv")
-    assert list(table.columns) == list(WINDOWS.columns)
     assert table["domain"].tolist() == ["real"] * 4 + ["synthetic"] * 4
     assert table["window"].tolist() == ["0-400", "500-999"] * 4
     assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
