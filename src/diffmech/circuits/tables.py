@@ -67,7 +67,7 @@ EDGES = Table(
     columns={
         "sender": text("head whose output is replaced"),
         "receiver": text("later head that alone hears of it, or output"),
-        "path": text("edge, direct, total or residual: what reaches the output and how"),
+        "path": text("edge, direct, mediated, total or residual: how the effect reaches the output"),
         "effect_percent": number("effect on the loss along this path, in percent of the clean loss", "%", WANG),
         **interval("the effect", "%"),
         "p": number("p against no effect: random signs over images", source="Phipson & Smyth 2010"),

@@ -22,7 +22,7 @@ HELDOUT = Table(
     about="The denoising loss on images of the training and on images that were kept out of it.",
     columns={
         "domain": DOMAIN,
-        "split": text("seen: images of the training; unseen: images kept out of it"),
+        "split": text("train: images of the training; heldout: images kept out of it"),
         "timestep": text("timestep of the scheduler, or all for the mean over them"),
         "loss": number("mean squared error of the predicted noise", "1", HO),
         **interval("the loss"),

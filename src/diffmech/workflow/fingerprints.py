@@ -48,7 +48,7 @@ def closure(script: Path) -> frozenset[str]:
         if module not in found:
             found.add(module)
             waiting.extend(_imports(module_file(module)))
-    return frozenset(found)
+    return frozenset(module for module in found if not _DECLARATIONS.match(module))
 
 
 def module_file(module: str) -> Path:
@@ -70,9 +70,7 @@ def syntax(text: str, name: str) -> ast.Module:
 
 
 def _exists(module: str) -> bool:
-    if not module.startswith("diffmech.") or module.startswith(_UNTRACKED) or _DECLARATIONS.match(module):
-        return False
-    return module_file(module).is_file()
+    return module.startswith("diffmech.") and not module.startswith(_UNTRACKED) and module_file(module).is_file()
 
 
 @dataclass(frozen=True)

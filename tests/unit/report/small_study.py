@@ -589,7 +589,7 @@ def complexity_table(effect: bool) -> pd.DataFrame:
         (name, 10.0 * ratio, 10.0, ratio, ratio - 0.02, ratio + 0.02, 0.001 if abs(ratio - 1) > 0.02 else 0.5)
         for name, ratio in zip(names, ratios, strict=True)
     ]
-    table = pd.DataFrame(rows, columns=["variant", *DOMAINS, "ratio", "low", "high", "p"])
+    table = pd.DataFrame(rows, columns=["variant", "first", "second", "ratio", "low", "high", "p"])
     has_null = table["variant"] != "effective_heads_self"
     table = table.assign(
         p_holm=np.minimum(1, 3 * table["p"]),

@@ -127,7 +127,7 @@ def test_the_size_of_the_difference_is_that_over_all_timesteps(found):
 def test_passes_that_never_differ_have_nothing_to_carry(found):
     tables = found[2]
     same = tables.patching.assign(n=0)
-    context = Context(found[1], type(tables)(**{**vars(tables), "patching": same}), study_config(), {})
+    context = Context(found[1], changed(tables, patching=same), study_config(), {})
     assert (
         patching_sentences(context)[0]
         == "Real, said to be synthetic: the two predictions never differ, so there is nothing to carry."

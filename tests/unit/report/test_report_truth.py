@@ -116,12 +116,12 @@ def foreign(tmp_path_factory):
     model |= {"kind": "custom", "source": "custom", "attributes": [], "domains": [], "weights": "mine.pt"}
     Path(inputs.model).write_text(json.dumps(model))
     for name in ("patching", "doses"):
-        path = Path(getattr(inputs, name))
+        path = Path(inputs.tables[name])
         pd.read_csv(path).assign(source="sample").to_csv(path, index=False)
     resampling = pd.read_csv(inputs.tables["resampling"])
     resampling = resampling[~resampling["measure"].str.contains(":")]
     resampling.to_csv(inputs.tables["resampling"], index=False)
-    told = [pd.read_csv(getattr(inputs, name)) for name in ("mechanisms", "effects", "windows")]
+    told = [pd.read_csv(inputs.tables[name]) for name in ("mechanisms", "effects", "windows")]
     account(*told, resampling, method="mean", alpha=0.05).to_csv(inputs.tables["account"], index=False)
     for path, alone in ((inputs.tables["divergence"], ["image"]), (inputs.tables["factorial"], ["image"])):
         table = pd.read_csv(path)
