@@ -38,8 +38,9 @@ lint: $(DEVELOPING)  ## style, types, workflow lint
 	$(BIN)/mypy
 	$(BIN)/snakemake --lint
 
-docs: $(DEVELOPING)  ## regenerate docs/config.md and resources/config.schema.json
+docs: $(DEVELOPING)  ## regenerate docs/config.md, docs/tables.md and resources/config.schema.json
 	$(BIN)/python -m diffmech.config.documentation
+	$(BIN)/python -m diffmech.dictionary
 
 matrix: $(DEVELOPING)  ## contract tests with the oldest, the pinned and the newest diffusers
 	.ci/matrix $(ARGS)

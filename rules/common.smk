@@ -1,5 +1,6 @@
 """The validated study, and what all rules share."""
 
+from diffmech.declared import every_table
 from diffmech.errors import ConfigError
 from diffmech.workflow.named_files import check_named_files
 from diffmech.workflow.study import (
@@ -21,6 +22,10 @@ try:
     check_named_files(study.config, Path(workflow.basedir))
 except ConfigError as error:
     raise WorkflowError("\n".join(f"config: {line}" for line in str(error).splitlines()))
+
+
+# By name; rules take the paths of tables from where these are declared.
+tables = {table.name: table for table in every_table()}
 
 
 def either(names: list[str]) -> str:

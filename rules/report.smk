@@ -1,5 +1,7 @@
 """What was found, as charts and as one page that opens from disk."""
 
+from diffmech.heads.tables import reported
+
 # Chart -> its chapter in `snakemake --report`, which shows the SVG; the page draws the Vega-Lite beside it.
 CHARTS = {
     "power_spectrum": "1 Images",
@@ -31,28 +33,13 @@ CHARTS = {
     "complexity_ratio": "8 Complexity",
 }
 
-TABLES = {
+# What the page reads: the declared tables by name, and what is no table.
+ARTIFACTS = {
+    **{name: table.at(model=study.model) for name, table in reported().items()},
     "comparison": "results/datasets/comparison.json",
     "model": f"results/models/{study.model}/model.json",
-    "seen": f"results/models/{study.model}/seen.csv",
-    "seen_divergence": f"results/entropy/{study.model}/seen.csv",
-    "heldout": f"results/models/{study.model}/heldout.csv",
-    "denoising": f"results/models/{study.model}/denoising.csv",
     "gallery": f"results/models/{study.model}/gallery.zarr.zip",
-    "entropy": f"results/entropy/{study.model}/heads.csv",
-    "divergence": f"results/entropy/{study.model}/divergence.csv",
-    "factorial": f"results/entropy/{study.model}/factorial.csv",
-    "phases": f"results/mechanisms/{study.model}/phases.csv",
-    "clusters": f"results/mechanisms/{study.model}/clusters.csv",
-    "mechanisms": f"results/mechanisms/{study.model}/heads.csv",
-    "effects": f"results/ablation/{study.model}/effects.csv",
-    "windows": f"results/ablation/{study.model}/windows.csv",
-    "patching": f"results/patching/{study.model}/effects.csv",
-    "doses": f"results/patching/{study.model}/doses.csv",
-    "resampling": f"results/resampling/{study.model}/effects.csv",
     "resampled": f"results/resampling/{study.model}/examples.zarr.zip",
-    "account": f"results/account/{study.model}.csv",
-    "complexity": f"results/complexity/{study.model}.csv",
     "references": os.path.relpath(Path(workflow.basedir) / "resources" / "references.yaml"),
 }
 
@@ -66,7 +53,7 @@ rule report:
 rule draw_charts:
     """Draw every chart: as Vega-Lite with its data, and as SVG."""
     input:
-        **TABLES,
+        **ARTIFACTS,
         datasets=[by_content(store) for store in study.studied_stores()],
         digests=study.digests(study.studied_stores()),
         circuits=study.circuits(),
@@ -106,7 +93,7 @@ rule draw_charts:
 rule write_report:
     """Write the page: one file that opens from disk, without any network."""
     input:
-        **TABLES,
+        **ARTIFACTS,
         datasets=[by_content(store) for store in study.studied_stores()],
         digests=study.digests(study.studied_stores()),
         circuits=study.circuits(),

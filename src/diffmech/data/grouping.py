@@ -13,11 +13,11 @@ from typing import Any
 
 import pandas as pd
 
-from diffmech.artifacts import write_csv
 from diffmech.config.images import IDENTITIES, AnyDataset, CelebA, HuggingFace, ImageFolder
-from diffmech.data.groups import COLUMNS, FEWEST
+from diffmech.data.groups import FEWEST
 from diffmech.data.labels import read_table
 from diffmech.data.store import open_dataset
+from diffmech.data.tables import GROUPS
 from diffmech.errors import DataError
 
 GroupOf = Callable[[str], str]
@@ -45,7 +45,7 @@ def image_groups(config: AnyDataset, dataset: Path | str, output: Path | str) ->
             f"{where}: all {len(files)} images are of one group, {groups[0]!r}; statistics need at least {FEWEST}, so "
             "give another column, or set group: null"
         )
-    write_csv(output, pd.DataFrame({"sample": range(len(files)), "group": groups}, columns=COLUMNS))
+    GROUPS.write(output, pd.DataFrame({"sample": range(len(files)), "group": groups}))
 
 
 def _column(config: Any) -> str:

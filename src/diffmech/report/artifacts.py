@@ -7,70 +7,59 @@ page says that it is absent; a missing required one is an error.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import yaml
 
-from diffmech.artifacts import read_csv, read_json
+from diffmech.artifacts import read_json
+from diffmech.circuits.tables import CURVE, EDGES, HEADS, SUBSETS
 from diffmech.errors import StoreError
+from diffmech.heads.tables import reported
 from diffmech.interventions.measures import DENOISING_LOSS, OUTPUT_SHIFT
+from diffmech.interventions.tables import DOSES, EFFECTS, PATCHING, WINDOWS
+from diffmech.mechanisms.tables import ACCOUNT, DIVERGENCE, ENTROPY
 from diffmech.mechanisms.told import IMAGE
+from diffmech.models.tables import HELDOUT, HISTORY, RECOGNITION
+from diffmech.resampling.tables import RESAMPLING
 
-TABLES = (
-    *("entropy", "divergence", "factorial", "phases", "clusters", "mechanisms", "effects", "windows"),
-    *("patching", "doses", "resampling", "account", "complexity", "seen", "seen_divergence"),
-    "references",
-)
-STORES = ("comparison", "model", "heldout", "denoising", "gallery", "resampled")
-CIRCUIT_TABLES = ("heads", "curve", "subsets", "edges")
+STORES = ("comparison", "model", "gallery", "resampled", "references")
+CIRCUIT_TABLES = {"heads": HEADS, "curve": CURVE, "subsets": SUBSETS, "edges": EDGES}
+BESIDE_WEIGHTS = {"history": HISTORY, "recognition": RECOGNITION}
 STAGES = {"down": 0, "mid": 1, "up": 2}
 
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """The paths of one study's artifacts; `datasets` and `attention` are by domain, in the study's order."""
+    """The paths of one study's artifacts; `datasets` and `attention` are by domain, in the study's order.
+
+    `tables` are those of `diffmech.heads.tables.reported`, by name; `groups` those of domains that have any.
+    """
 
     datasets: dict[str, str]
+    attention: dict[str, list[str]]
+    circuits: dict[str, str]
+    tables: dict[str, str]
     comparison: str
     model: str
-    seen: str
-    seen_divergence: str
-    heldout: str
-    denoising: str
     gallery: str
-    attention: dict[str, list[str]]
-    entropy: str
-    divergence: str
-    factorial: str
-    phases: str
-    clusters: str
-    mechanisms: str
-    effects: str
-    windows: str
-    patching: str
-    doses: str
-    circuits: dict[str, str]
-    resampling: str
     resampled: str
-    account: str
-    complexity: str
     references: str
     benchmarks: str | None = None
-    groups: dict[str, str] = field(default_factory=dict)  # tables of groups of those domains that have any
+    groups: dict[str, str] = field(default_factory=dict)
 
 
 def inputs_of_job(files: Any, domains: Sequence[str], groups: dict[str, str] | None = None) -> ReportInputs:
-    """Return the paths of a rule's input, which names tables as `ReportInputs` does and lists stores by domain."""
-    named = {name: str(getattr(files, name)) for name in (*STORES, *TABLES)}
+    """Return the paths of a rule's input, which names tables as they are declared and lists stores by domain."""
     stores = (list(files.attention_first), list(files.attention_second))
     return ReportInputs(
         datasets=dict(zip(domains, map(str, files.datasets), strict=True)),
         attention=dict(zip(domains, stores, strict=True)),
         circuits=dict(zip(domains, map(str, files.circuits), strict=True)),
+        tables={name: str(getattr(files, name)) for name in reported()},
         benchmarks="results/benchmarks",
         groups=groups or {},
-        **named,
+        **{name: str(getattr(files, name)) for name in STORES},
     )
 
 
@@ -99,8 +88,9 @@ class Circuit:
 class Tables:
     """The tables of one study; `domains` are in the study's order, `heads` and `sites` in the order of the network.
 
-    `divergence` has the rows of the effect of the image, `telling` those of what it is told and of their interaction,
-    none where nothing can be told.
+    `frames` are those of `diffmech.heads.tables.reported`, by name, and attributes by that name too. `divergence` has
+    the rows of the effect of the image alone; `telling` those of what it is told and of their interaction, none where
+    nothing can be told.
     """
 
     domains: tuple[str, ...]
@@ -108,142 +98,50 @@ class Tables:
     heads: tuple[str, ...]
     comparison: dict[str, Any]
     model: dict[str, Any]
-    seen: pd.DataFrame
-    seen_divergence: pd.DataFrame
-    heldout: pd.DataFrame
-    denoising: pd.DataFrame
-    entropy: pd.DataFrame
-    divergence: pd.DataFrame
-    telling: pd.DataFrame
-    factorial: pd.DataFrame
-    phases: pd.DataFrame
-    clusters: pd.DataFrame
-    mechanisms: pd.DataFrame
-    effects: pd.DataFrame
-    windows: pd.DataFrame
-    patching: pd.DataFrame
-    doses: pd.DataFrame
     circuits: dict[str, Circuit]
-    resampling: pd.DataFrame
-    account: pd.DataFrame
-    complexity: pd.DataFrame
     references: dict[str, Any]
+    telling: pd.DataFrame
     history: pd.DataFrame | None
     recognition: pd.DataFrame | None
+    frames: dict[str, pd.DataFrame]
 
-
-REQUIRED = {
-    "seen": "domain sample seen",
-    "seen_divergence": ("domain timestep kind divergence low high floor floor_high p p_holm p_least n_seen n_unseen"),
-    "heldout": "domain split timestep loss low high relative relative_low relative_high n",
-    "denoising": "domain timestep loss zero linear skill skill_low skill_high slope slope_low slope_high n",
-    "entropy": (
-        "domain head site kind timestep entropy low high h_max normalised effective_keys untrained_entropy "
-        "untrained_low untrained_high n"
-    ),
-    "divergence": (
-        "effect condition timestep kind divergence low high share floor floor_high p p_holm p_least jensen_shannon "
-        "untrained_divergence_max untrained_n p_untrained smallest n_first n_second significant"
-    ),
-    "factorial": (
-        "timestep head site kind effect estimate low high p p_holm p_untrained untrained_max n_first n_second "
-        "significant"
-    ),
-    "phases": "timestep phase stability",
-    "clusters": "kind k chosen silhouette bic ari_sample_bootstrap ari_seeds",
-    "mechanisms": (
-        "head site kind phase phase_first phase_last mechanism label reason probe enrichment p_rolled_holm p_untrained "
-        "smallest_excess domain_first domain_second label_first probe_first enrichment_first p_rolled_holm_first "
-        "p_content_holm_first p_untrained_first label_second probe_second enrichment_second p_rolled_holm_second "
-        "p_content_holm_second p_untrained_second confirmed_first confirmed_second confirmed "
-        "enrichment_of_head stability found_on_first found_on_second tested_on_first tested_on_second"
-    ),
-    "effects": (
-        "domain group target method timestep effect_percent low high p_zero p_zero_holm p_zero_max smallest_effect "
-        "shift shift_low shift_high control_mean control_low control_high control_sd control_percentile p_control "
-        "p_heads_adjusted p_control_adjusted smallest_effect_control control_pool control_overlap control_ratio "
-        "control_ratio_low control_ratio_high controls controls_fair verdict off_distribution heads n measure "
-        "effect_mean effect_mean_low effect_mean_high weight"
-    ),
-    "resampling": (
-        "domain group target window measure clean effect low high p_zero p_zero_holm control_mean control_low "
-        "control_high p_control p_control_adjusted control_ratio controls controls_fair flipped heads n"
-    ),
-    "account": (
-        "mechanism label domain heads verdict effect_percent low high p_zero_max smallest_effect control_mean "
-        "control_low control_high p_control_adjusted smallest_effect_control controls_fair window window_effect "
-        "window_low window_high window_verdict attributes attributes_beyond attributes_flipped attribute "
-        "attribute_measure attribute_change attribute_low attribute_high attribute_p_holm attribute_flipped "
-        "attribute_control_low attribute_control_high attribute_controls attribute_verdict"
-    ),
-    "windows": (
-        "domain group target method window window_first window_last timesteps effect_percent low high p_zero_max "
-        "significant control_mean control_percentile p_control_adjusted controls_fair verdict heads n measure"
-    ),
-    "patching": (
-        "domain source group target direction dose window window_first window_last effect low high p_zero_max "
-        "significant smallest control_percentile p_control_adjusted off difference n"
-    ),
-    "doses": (
-        "domain source group target direction slope departure departure_low departure_high p_linear_max monotone n"
-    ),
-    "circuit_heads": (
-        "head site kind rank effect in_circuit timestep drop low high p_needed needed minimality minimality_low "
-        "minimality_high without"
-    ),
-    "circuit_curve": "ranking size faithfulness low high sets",
-    "circuit_subsets": "how size removed circuit_without model_without incompleteness low high",
-    "circuit_edges": "sender receiver path effect_percent low high p p_holm significant n",
-    "complexity": (
-        "variant ratio low high p p_holm p_least n_first n_second untrained_low untrained_high untrained_n p_untrained "
-        "p_untrained_max smallest_ratio significant"
-    ),
-    "history": "step loss learning_rate seconds",
-    "recognition": "attribute heldout_accuracy recognised_share low high n",
-}
-BOOLEAN = {
-    *("significant", "confirmed", "confirmed_first", "confirmed_second", "chosen", "monotone", "in_circuit", "needed"),
-    *("circuit", "controls_fair", "seen"),
-}
+    def __getattr__(self, name: str) -> pd.DataFrame:
+        # Looked up in `__dict__`: a copy that is still being made has no frames.
+        try:
+            return cast(pd.DataFrame, self.__dict__["frames"][name])
+        except KeyError:
+            raise AttributeError(f"no table is called {name}") from None
 
 
 def read_tables(inputs: ReportInputs) -> Tables:
     """Read all tables of a study. Raises StoreError naming the file and the column for a table that is not whole."""
-    model = read_json(inputs.model)
-    entropy = read_table(inputs.entropy, "entropy")
-    effects, heldout = read_table(inputs.effects, "effects"), read_table(inputs.heldout, "heldout")
-    for table in (effects, heldout):
-        table["timestep"] = table["timestep"].astype(str).str.removesuffix(".0")
+    model, domains = read_json(inputs.model), tuple(inputs.datasets)
+    frames = {name: table.read(inputs.tables[name]) for name, table in reported().items()}
+    for name in (EFFECTS.name, HELDOUT.name):
+        frames[name] = with_timesteps_as_text(frames[name])
+    for table in (EFFECTS, WINDOWS, PATCHING, DOSES, ACCOUNT, RESAMPLING):
+        frames[table.name] = in_order(frames[table.name], domains)
+    entropy, of_effects = frames[ENTROPY.name], frames[DIVERGENCE.name]
+    frames[DIVERGENCE.name] = of_effects[of_effects["effect"] == IMAGE]
     sites = sorted(entropy["site"].unique(), key=site_order)
-    by_domain = {name: read_table(getattr(inputs, name), name) for name in ("windows", "patching", "doses", "account")}
-    by_domain = {name: in_order(table, tuple(inputs.datasets)) for name, table in by_domain.items()}
-    of_effects = read_table(inputs.divergence, "divergence")
     return Tables(
-        domains=tuple(inputs.datasets),
+        domains=domains,
         sites=tuple(sites),
         heads=tuple(sorted(entropy["head"].unique(), key=lambda head: (site_order(head.rpartition(".")[0]), head))),
         comparison=read_json(inputs.comparison),
         model=model,
-        seen=read_table(inputs.seen, "seen"),
-        seen_divergence=read_table(inputs.seen_divergence, "seen_divergence"),
-        heldout=heldout,
-        denoising=read_table(inputs.denoising, "denoising"),
-        entropy=entropy,
-        divergence=of_effects[of_effects["effect"] == IMAGE],
-        telling=of_effects[of_effects["effect"] != IMAGE],
-        factorial=read_table(inputs.factorial, "factorial"),
-        phases=read_table(inputs.phases, "phases"),
-        clusters=read_table(inputs.clusters, "clusters"),
-        mechanisms=read_table(inputs.mechanisms, "mechanisms"),
-        effects=in_order(effects, tuple(inputs.datasets)),
         circuits={domain: read_circuit(path) for domain, path in inputs.circuits.items()},
-        resampling=in_order(read_table(inputs.resampling, "resampling"), tuple(inputs.datasets)),
-        complexity=read_table(inputs.complexity, "complexity"),
         references=read_references(inputs.references),
+        telling=of_effects[of_effects["effect"] != IMAGE],
         history=beside_weights(inputs, model, "history"),
         recognition=beside_weights(inputs, model, "recognition"),
-        **by_domain,
+        frames=frames,
     )
+
+
+def with_timesteps_as_text(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table some of whose rows are of all timesteps with the others as whole numbers, all of them text."""
+    return table.assign(timestep=table["timestep"].astype(str).str.removesuffix(".0"))
 
 
 def in_order(table: pd.DataFrame, domains: Sequence[str]) -> pd.DataFrame:
@@ -254,17 +152,9 @@ def in_order(table: pd.DataFrame, domains: Sequence[str]) -> pd.DataFrame:
 
 def read_circuit(path: str | Path) -> Circuit:
     """Read the circuit whose summary is `path`; its tables stand beside it."""
-    tables = {name: read_table(Path(path).parent / f"{name}.csv", f"circuit_{name}") for name in CIRCUIT_TABLES}
-    tables["heads"]["timestep"] = tables["heads"]["timestep"].astype(str).str.removesuffix(".0")
+    tables = {name: table.read(Path(path).parent / f"{name}.csv") for name, table in CIRCUIT_TABLES.items()}
+    tables["heads"] = with_timesteps_as_text(tables["heads"])
     return Circuit(read_json(path), **tables)
-
-
-def read_table(path: str | Path, name: str) -> pd.DataFrame:
-    """Read the table `name`; StoreError if the file or one of its columns is missing."""
-    frame = read_csv(path, REQUIRED[name].split())
-    for column in BOOLEAN & set(frame.columns):
-        frame[column] = frame[column].astype(str).str.lower().isin(["true", "1", "1.0"])
-    return frame
 
 
 def read_references(path: str | Path) -> dict[str, Any]:
@@ -287,7 +177,7 @@ def beside_weights(inputs: ReportInputs, model: dict[str, Any], name: str) -> pd
     for folder in (weights_directory(inputs, model), Path(inputs.model).parent):
         path = folder / f"{name}.csv"
         if path.is_file():
-            return read_table(path, name)
+            return BESIDE_WEIGHTS[name].read(path)
     return None
 
 

@@ -4,7 +4,8 @@ The fingerprint covers the rule's script and every diffmech module that it impor
 module or inside a function, by statement or by a lazy "module:name" string. It hashes syntax trees without docstrings,
 and without the words of errors, so comments, docstrings, messages of `raise`, formatting and `touch` change nothing (no
 model is trained again over a reworded error) and a real edit changes exactly what depends on it.
-Configuration and workflow glue are left out: what they pass on is tracked as parameters.
+Configuration and workflow glue are left out: what they pass on is tracked as parameters. So are declarations of tables:
+a column that is added or renamed is so in the code that computes it.
 """
 
 import ast
@@ -20,6 +21,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
 _UNTRACKED = ("diffmech.config", "diffmech.workflow", "diffmech.errors")
+_DECLARATIONS = re.compile(r"^diffmech\.\w+\.tables(?:\.|$)")
 _LAZY_NAME = re.compile(r"^diffmech(?:\.\w+)+(?::\w+)?$")
 
 MEMORY = Path(".snakemake") / "diffmech-syntax.json"
@@ -46,7 +48,7 @@ def closure(script: Path) -> frozenset[str]:
         if module not in found:
             found.add(module)
             waiting.extend(_imports(module_file(module)))
-    return frozenset(found)
+    return frozenset(module for module in found if not _DECLARATIONS.match(module))
 
 
 def module_file(module: str) -> Path:

@@ -15,20 +15,24 @@ from diffmech.config.images import IDENTITIES
 from diffmech.config.load import validate
 from diffmech.config.patching import source_file
 from diffmech.config.section import Section
+from diffmech.data.tables import GROUPS as GROUP_TABLE
+from diffmech.data.tables import REFERENCES
+from diffmech.mechanisms.tables import PHASES
+from diffmech.planted.tables import PAIRS, RECOVERY, SUMMARY
 from diffmech.workflow.fingerprints import fingerprint, module_file
 from diffmech.workflow.own_code import code_digest, find_code
 from diffmech.workflow.shards import blocks, shards
 from diffmech.workflow.watched import watched
 
 DATASETS = "results/datasets"
-CHOSEN = "results/ablation/{model}/references.csv"
+CHOSEN = REFERENCES.path
 UNSEEN = "results/unseen/{model}/{dataset}.zarr.zip"
 GENERATED = "results/generated/{model}/{dataset}/{shard}.zarr.zip"
 LATENTS = "results/latents/{model}/{dataset}/{block}/{shard}.zarr.zip"
 ATTENTION = "results/attention/{model}/{dataset}/{block}/{shard}.zarr.zip"
 ABLATION = "results/ablation/{model}/{dataset}/{group}/{block}/{shard}.zarr.zip"
 CIRCUIT = "results/circuit/{model}/{dataset}/circuit.json"
-GROUPS = "results/{folder}/{dataset}.groups.csv"  # beside the store whose images it numbers
+GROUPS = GROUP_TABLE.path  # beside the store whose images it numbers
 REFERENCE = "results/ablation/{model}/{block}.reference.zarr.zip"
 PATCHING = "results/patching/{model}/{dataset}/{source}.zarr.zip"
 
@@ -308,7 +312,7 @@ class Study:
         """Return the tables of what was found of a planted denoiser, none for one that was not planted."""
         if self.config.model.source != "planted":
             return []
-        return [f"results/planted/{self.model}/{table}.csv" for table in ("recovery", "pairs", "summary")]
+        return [table.at(model=self.model) for table in (RECOVERY, PAIRS, SUMMARY)]
 
     def ablation_references(self, group: str, block: str) -> list[str]:
         """Return the reference outputs one ablation job needs: mechanisms match their controls over all blocks."""
@@ -359,7 +363,7 @@ class Study:
 
     def phases(self, windows: Any) -> list[str]:
         """Return the table of phases where the windows of timesteps are the phases."""
-        return [f"results/mechanisms/{self.model}/phases.csv"] if windows == "phases" else []
+        return [PHASES.at(model=self.model)] if windows == "phases" else []
 
     def other_domain(self, dataset: str) -> str:
         """Return the domain of the study that `dataset` does not stand for."""

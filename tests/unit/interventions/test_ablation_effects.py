@@ -11,8 +11,9 @@ from diffmech.artifacts import write_store
 from diffmech.config.analysis import AblationConfig
 from diffmech.errors import StoreError
 from diffmech.interventions.decisions import CAUSAL, DIFFERS, NOT_REMOVED, NOTHING, UNFAIR, UNTOLD
-from diffmech.interventions.effects import COLUMNS, ablation_effects, effects_of_group
+from diffmech.interventions.effects import ablation_effects, effects_of_group
 from diffmech.interventions.stores import open_ablation
+from diffmech.interventions.tables import EFFECTS
 from diffmech.statistics.multiplicity import holm
 
 CONFIG = AblationConfig(draws=500, permutations=999)
@@ -205,7 +206,7 @@ def test_the_table_is_sorted_complete_and_the_same_in_every_run(tmp_path: Path) 
     ablation_effects(stores, tables[1], ablation=CONFIG, seed=0)
     assert tables[0].read_bytes() == tables[1].read_bytes()
     table = pd.read_csv(tables[0])
-    assert list(table) == COLUMNS
+    assert list(table) == list(EFFECTS.columns)
     assert table["domain"].tolist() == ["real"] * 6 + ["synthetic"] * 6
     assert table["target"].tolist() == ["a", "a", "a", "b", "b", "b"] * 2
     assert table["timestep"].tolist() == ["all", "100", "700"] * 4

@@ -12,6 +12,7 @@ from diffmech.config.images import Prompts
 from diffmech.config.study import NOTHING
 from diffmech.data.comparison import compare_domains
 from diffmech.data.store import prepare_dataset
+from diffmech.heads.tables import reported
 from diffmech.interventions.ablation import ablate_heads
 from diffmech.interventions.effects import ablation_effects
 from diffmech.interventions.patching_study import patch_data_set
@@ -107,37 +108,18 @@ def _analyse(study: Study, folder: Path, model_json: Path) -> Path:
     }
     datasets = {d: results / f"datasets/{name}.zarr.zip" for d, name in study.domains.items()}
     untrained = {d: results / f"untrained/{study.model}/{name}.zarr.zip" for d, name in study.domains.items()}
-    tables = {
+    tables = {name: results / f"{name}.csv" for name in reported()}
+    others = {
         "comparison": results / "datasets/comparison.json",
         "model": model_json,
-        "seen": results / "seen.csv",
-        "seen_divergence": results / "seen_divergence.csv",
-        "heldout": results / "heldout.csv",
-        "denoising": results / "denoising.csv",
         "gallery": results / "gallery.zarr.zip",
-        **{
-            name: results / f"{name}.csv"
-            for name in (
-                "entropy",
-                "divergence",
-                "factorial",
-                "phases",
-                "clusters",
-                "mechanisms",
-                "effects",
-                "complexity",
-            )
-        },
-        **{name: results / f"{name}.csv" for name in ("windows", "patching", "doses")},
-        "resampling": results / "resampling.csv",
         "resampled": results / "resampled.zarr.zip",
-        "account": results / "account.csv",
         "references": study.root / "resources/references.yaml",
     }
-    compare_domains(datasets, tables["comparison"], samples=config.capture.samples)
+    compare_domains(datasets, others["comparison"], samples=config.capture.samples)
     seen_images(model_json, datasets, tables["seen"], samples=config.capture.samples)
     heldout_loss(model_json, datasets, tables["heldout"], tables["denoising"], timesteps=[], samples=1, runtime=runtime)
-    generate_gallery(model_json, tables["gallery"], sampling=config.sampling, runtime=runtime)
+    generate_gallery(model_json, others["gallery"], sampling=config.sampling, runtime=runtime)
     attention = by_domain["attention"]
     attention_entropy(attention, untrained, tables["entropy"], entropy=config.entropy, seed=0)
     told = {NOTHING: attention}, {NOTHING: {domain: [path] for domain, path in untrained.items()}}
@@ -273,7 +255,7 @@ def _analyse(study: Study, folder: Path, model_json: Path) -> Path:
     resampling_effects(
         {domain: [folder / path for path in named[name]] for domain, name in resampled_names(study).items()},
         tables["resampling"],
-        tables["resampled"],
+        others["resampled"],
         judge=None,
         resampling=config.resampling,
         seed=0,
@@ -282,7 +264,8 @@ def _analyse(study: Study, folder: Path, model_json: Path) -> Path:
     told = (tables[name] for name in ("mechanisms", "effects", "windows", "resampling", "account"))
     mechanism_account(*told, method=config.ablation.methods[0], alpha=config.ablation.alpha)
     inputs = ReportInputs(
-        **{name: str(path) for name, path in tables.items()},
+        **{name: str(path) for name, path in others.items()},
+        tables={name: str(path) for name, path in tables.items()},
         datasets={domain: str(path) for domain, path in datasets.items()},
         attention={domain: [str(path) for path in paths] for domain, paths in attention.items()},
         circuits={domain: str(path) for domain, path in circuits.items()},

@@ -5,11 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from diffmech.artifacts import write_csv, write_json
-from diffmech.circuits.curves import CURVE_COLUMNS, curve_sizes
-from diffmech.circuits.discovery import HEAD_COLUMNS
-from diffmech.circuits.edges import EDGE_COLUMNS
-from diffmech.circuits.subsets import SUBSET_COLUMNS
+from diffmech.artifacts import write_json
+from diffmech.circuits.curves import curve_sizes
+from diffmech.circuits.tables import CURVE, EDGES, HEADS, SUBSETS
 
 SITES = [f"{stage}.{kind}" for stage in ("down1.0", "up1.0", "up1.1") for kind in ("self", "cross")]
 CIRCUIT = [
@@ -29,10 +27,10 @@ def write_circuits(folder: Path, domains: Sequence[str], *, found: bool) -> dict
         place = folder / domain
         paths[domain] = str(place / "circuit.json")
         write_json(Path(paths[domain]), summary(domain, found))
-        write_csv(place / "heads.csv", heads(found))
-        write_csv(place / "curve.csv", curve() if found else pd.DataFrame(columns=CURVE_COLUMNS))
-        write_csv(place / "subsets.csv", subsets() if found else pd.DataFrame(columns=SUBSET_COLUMNS))
-        write_csv(place / "edges.csv", edges() if found else pd.DataFrame(columns=EDGE_COLUMNS))
+        HEADS.write(place / "heads.csv", heads(found))
+        CURVE.write(place / "curve.csv", curve() if found else CURVE.frame())
+        SUBSETS.write(place / "subsets.csv", subsets() if found else SUBSETS.frame())
+        EDGES.write(place / "edges.csv", edges() if found else EDGES.frame())
     return paths
 
 
@@ -119,7 +117,7 @@ def heads(found: bool) -> pd.DataFrame:
             worth = [drop + 0.02, drop - 0.01, drop + 0.05, CIRCUIT[0]] if drop is not None else [None] * 4
             worth = worth if timestep == "all" else [None] * 4
             rows.append([head, site, site.rpartition(".")[2], rank, 0.01, inside, timestep, *ends, *worth])
-    return pd.DataFrame(rows, columns=HEAD_COLUMNS)
+    return HEADS.frame(rows)
 
 
 def curve() -> pd.DataFrame:
@@ -130,7 +128,7 @@ def curve() -> pd.DataFrame:
         for size in curve_sizes(48)
     ]
     rows += [["circuit", 6, 0.91, 0.86, 0.96, 0], ["random circuits", 6, 0.34, 0.1, 0.6, 100]]
-    return pd.DataFrame(rows, columns=CURVE_COLUMNS)
+    return CURVE.frame(rows)
 
 
 def subsets() -> pd.DataFrame:
@@ -140,7 +138,7 @@ def subsets() -> pd.DataFrame:
         ["greedy", 2, " ".join(CIRCUIT[:2]), 0.4, 0.7, 0.3, 0.2, 0.4],
         ["random", 3, " ".join(CIRCUIT[1:4]), 0.5, 0.65, 0.15, 0.1, 0.2],
     ]
-    return pd.DataFrame(rows, columns=SUBSET_COLUMNS)
+    return SUBSETS.frame(rows)
 
 
 def edges() -> pd.DataFrame:
@@ -155,4 +153,4 @@ def edges() -> pd.DataFrame:
         rows.append([sender, "output", "direct", direct, direct - 1, direct + 1, 0.0005, 0.003, True, 8])
         for path, value in (("total", direct + mediated + 0.5), ("mediated", mediated), ("residual", 0.5)):
             rows.append([sender, "output", path, value, value - 0.2, value + 0.2, None, None, False, 8])
-    return pd.DataFrame(rows, columns=EDGE_COLUMNS)
+    return EDGES.frame(rows)

@@ -5,14 +5,16 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 from small_circuits import write_circuits
 
-from diffmech.artifacts import building_store, write_csv, write_json, write_store
+from diffmech.artifacts import building_store, write_json, write_store
 from diffmech.attention.layout import Kept, SiteLayout, create_attention_store
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.images import AnyDataset, ImagesConfig, LfwSubset, SyntheticFaces
@@ -20,9 +22,12 @@ from diffmech.config.load import validate
 from diffmech.config.root import Config
 from diffmech.data.comparison import compare_domains
 from diffmech.data.store import prepare_dataset
+from diffmech.heads.tables import reported
 from diffmech.interventions.decisions import verdict
 from diffmech.mechanisms.account import account
+from diffmech.models.tables import DENOISING, HELDOUT, HISTORY, RECOGNITION
 from diffmech.report.artifacts import ReportInputs
+from diffmech.tables import Table
 
 ROOT = Path(__file__).parents[3]
 DOMAINS = ("real", "synthetic")
@@ -97,8 +102,10 @@ def build_study(
     tables["factorial"] = factorial_table(tables["entropy"], effect)
     told = (tables[name] for name in ("mechanisms", "effects", "windows", "resampling"))
     tables["account"] = account(*told, method="mean", alpha=0.05)
+    paths = {name: str(folder / f"{name}.csv") for name in tables}
+    paths |= {name: str(folder / f"models/{name}.csv") for name in ("heldout", "denoising")}
     for name, table in tables.items():
-        write_csv(folder / f"{name}.csv", table)
+        write_table(reported()[name], paths[name], table)
     write_resampled(folder / "resampled.zarr.zip", list(tables["mechanisms"]["mechanism"].unique()))
     circuits = write_circuits(folder / "circuits", DOMAINS, found=effect)
     write_benchmarks(folder / "benchmarks")
@@ -106,16 +113,30 @@ def build_study(
         datasets=datasets,
         comparison=str(comparison),
         model=str(model),
-        heldout=str(folder / "models/heldout.csv"),
-        denoising=str(folder / "models/denoising.csv"),
         gallery=str(folder / "models/gallery.zarr.zip"),
         resampled=str(folder / "resampled.zarr.zip"),
         attention=attention,
         circuits=circuits,
         references=str(ROOT / "resources" / "references.yaml"),
         benchmarks=str(folder / "benchmarks"),
-        **{name: str(folder / f"{name}.csv") for name in tables},
+        tables=paths,
     )
+
+
+def write_table(declared: Table, path: Path | str, table: pd.DataFrame) -> None:
+    """Write a table of which only the columns that a test needs are made; all others are empty."""
+    more = [] if not declared.more else [name for name in table if name not in declared.columns]
+    odd = [name for name in table if name not in declared.columns and not declared.more]
+    assert not odd, f"{declared.name} has no columns {odd}"
+    declared.write(path, table.reindex(columns=[*declared.columns, *more]))
+
+
+def changed(what: Any, **parts: Any) -> Any:
+    """Return `Tables` or `ReportInputs` with some tables, or other parts, replaced."""
+    held = "frames" if hasattr(what, "frames") else "tables"
+    of_tables = {name: part for name, part in parts.items() if name in getattr(what, held)}
+    rest = {name: part for name, part in parts.items() if name not in of_tables}
+    return replace(what, **rest, **{held: {**getattr(what, held), **of_tables}})
 
 
 def write_model(folder: Path, *, effect: bool, optional: bool, generator: np.random.Generator) -> None:
@@ -136,8 +157,8 @@ def write_model(folder: Path, *, effect: bool, optional: bool, generator: np.ran
             "provenance": {"versions": {"torch": "2.6.0"}},
         },
     )
-    write_csv(folder / "models/heldout.csv", heldout_table())
-    write_csv(folder / "models/denoising.csv", denoising_table(effect))
+    write_table(HELDOUT, folder / "models/heldout.csv", heldout_table())
+    write_table(DENOISING, folder / "models/denoising.csv", denoising_table(effect))
     labels = [*DOMAINS, *TOKENS[1:]]
     noise = generator.uniform(0, 255, (len(labels), 8, 1, 32, 32)).astype(np.uint8)
     gallery = xr.Dataset({"image": (("row", "column", "channel", "y", "x"), noise)}, coords={"row": labels})
@@ -147,7 +168,7 @@ def write_model(folder: Path, *, effect: bool, optional: bool, generator: np.ran
         history = pd.DataFrame(
             {"step": steps, "loss": 0.03 + np.exp(-steps / 200.0), "learning_rate": 1e-3, "seconds": steps / 4}
         )
-        write_csv(folder / "models/weights/history.csv", history)
+        HISTORY.write(folder / "models/weights/history.csv", history)
         shares = pd.DataFrame(
             {
                 "attribute": TOKENS[1:],
@@ -158,7 +179,7 @@ def write_model(folder: Path, *, effect: bool, optional: bool, generator: np.ran
                 "n": 64,
             }
         )
-        write_csv(folder / "models/weights/recognition.csv", shares)
+        RECOGNITION.write(folder / "models/weights/recognition.csv", shares)
 
 
 def seen_table(effect: bool) -> pd.DataFrame:
@@ -568,7 +589,7 @@ def complexity_table(effect: bool) -> pd.DataFrame:
         (name, 10.0 * ratio, 10.0, ratio, ratio - 0.02, ratio + 0.02, 0.001 if abs(ratio - 1) > 0.02 else 0.5)
         for name, ratio in zip(names, ratios, strict=True)
     ]
-    table = pd.DataFrame(rows, columns=["variant", *DOMAINS, "ratio", "low", "high", "p"])
+    table = pd.DataFrame(rows, columns=["variant", "first", "second", "ratio", "low", "high", "p"])
     has_null = table["variant"] != "effective_heads_self"
     table = table.assign(
         p_holm=np.minimum(1, 3 * table["p"]),

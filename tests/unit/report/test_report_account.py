@@ -2,7 +2,7 @@
 
 import pandas as pd
 import pytest
-from small_study import study_config
+from small_study import changed, study_config
 
 from diffmech.interventions.decisions import NOT_BEYOND, UNFAIR, UNTOLD
 from diffmech.report.context import Context
@@ -10,7 +10,7 @@ from diffmech.report.sections_account import account
 
 
 def section_of(study, table=None) -> str:
-    tables = study[2] if table is None else type(study[2])(**{**vars(study[2]), "account": table})
+    tables = study[2] if table is None else changed(study[2], account=table)
     return account(Context(study[1], tables, study_config(), {})).replace("\u00a0", " ").replace("&nbsp;", " ")
 
 

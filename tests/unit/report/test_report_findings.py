@@ -1,11 +1,9 @@
 """Sentences claim what both nulls allow, with the tables' numbers, and say 'no' otherwise."""
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
-from small_study import study_config
+from small_study import changed, study_config
 
 from diffmech.config.analysis import EntropyConfig
 from diffmech.config.study import UntrainedConfig
@@ -46,7 +44,7 @@ def test_a_divergence_that_untrained_copies_reach_too_is_put_down_to_nothing(fou
     """Not being told from untrained copies is no evidence that a difference lies in the images."""
     tables = found[2]
     reached = tables.divergence.assign(significant=False, p_untrained=0.8)
-    finding = answers(replace(tables, divergence=reached))["divergence"]
+    finding = answers(changed(tables, divergence=reached))["divergence"]
     assert finding.verdict == "not found"
     told = " ".join(finding.details)
     assert "which cannot be told apart from what untrained copies show" in told
@@ -57,13 +55,13 @@ def test_a_divergence_that_untrained_copies_reach_too_is_put_down_to_nothing(fou
 def test_too_few_images_cannot_tell_whether_domains_differ(found):
     tables = found[2]
     few = tables.divergence.assign(significant=False, p=0.1, p_holm=1.0, p_least=0.5, n_first=3, n_second=3)
-    finding = answers(replace(tables, divergence=few))["divergence"]
+    finding = answers(changed(tables, divergence=few))["divergence"]
     assert finding.verdict == "cannot be told"
     assert "3 images per domain" in finding.answer
     assert "level 0.05 takes 6 images per domain (capture.samples)" in finding.answer
     config = study_config().model_copy(update={"entropy": EntropyConfig(permutations=99)})
     hasty = tables.divergence.assign(significant=False, p_least=0.1)
-    finding = findings(replace(tables, divergence=hasty), config)[0]
+    finding = findings(changed(tables, divergence=hasty), config)[0]
     assert finding.answer.endswith("level 0.05 takes 200 permutations.")
 
 
@@ -91,7 +89,7 @@ def test_true_reasons_are_counted_not_the_nulls_that_were_passed(found):
     table = tables.mechanisms.assign(label="unassigned", confirmed=False, confirmed_first=False, confirmed_second=False)
     reason = "intensity is strongest and names no mechanism"
     table = table.assign(label_first="unassigned", label_second="unassigned", reason=reason, p_rolled_holm=0.001)
-    finding = answers(replace(tables, mechanisms=table))["mechanisms"]
+    finding = answers(changed(tables, mechanisms=table))["mechanisms"]
     assert finding.verdict == "not found"
     assert finding.details[0] == f"8 clusters of 8 carry no name that holds in both domains: {reason} (8)."
     assert not any("beat" in detail for detail in finding.details)
@@ -111,11 +109,11 @@ def test_names_of_all_clusters_are_counted_as_english_does(found):
 def test_a_name_that_no_head_confirms_is_none(found):
     tables = found[2]
     off = dict.fromkeys(("confirmed", "confirmed_first", "confirmed_second"), False)
-    finding = answers(replace(tables, mechanisms=tables.mechanisms.assign(**off)))["mechanisms"]
+    finding = answers(changed(tables, mechanisms=tables.mechanisms.assign(**off)))["mechanisms"]
     assert finding.verdict == "not found"
     assert "named, but none of its heads confirms the name (6)" in finding.details[0]
-    assert head_labels(replace(tables, mechanisms=tables.mechanisms.assign(**off))) == {}
-    names = mechanism_names(replace(tables, mechanisms=tables.mechanisms.assign(**off)))
+    assert head_labels(changed(tables, mechanisms=tables.mechanisms.assign(**off))) == {}
+    names = mechanism_names(changed(tables, mechanisms=tables.mechanisms.assign(**off)))
     assert (names["self-1"], names["self-6"]) == ("edge, unconfirmed (self-1)", "unassigned (self-6)")
 
 
@@ -144,7 +142,7 @@ def test_a_mechanism_matters_only_beyond_its_matched_controls(found):
     tables = found[2]
     assert "2 of 16 mechanism and domain pairs" in answers(tables)["ablation"].answer
     beaten = tables.effects.assign(verdict=tables.effects["verdict"].replace(CAUSAL, NOT_BEYOND))
-    finding = answers(replace(tables, effects=beaten))["ablation"]
+    finding = answers(changed(tables, effects=beaten))["ablation"]
     assert finding.verdict == "not found"
     assert (
         finding.answer
@@ -164,7 +162,7 @@ def test_a_mechanism_matters_only_beyond_its_matched_controls(found):
 def test_what_no_outcome_could_show_is_not_said_to_be_not_found(found, verdict, card, words):
     tables = found[2]
     unseen = tables.effects.assign(verdict=verdict, controls_fair=verdict != UNFAIR, n=4)
-    finding = answers(replace(tables, effects=unseen))["ablation"]
+    finding = answers(changed(tables, effects=unseen))["ablation"]
     assert finding.verdict == card
     assert words in finding.answer
     if verdict == UNTOLD:
@@ -183,7 +181,7 @@ def of_heads(tables, verdicts, effects):
     heads = heads.assign(verdict=verdicts, effect_percent=effects, p_zero_max=0.01)
     heads = heads.assign(low=heads["effect_percent"] - 1, high=heads["effect_percent"] + 1)
     others = rows[rows["group"] == "mechanisms"]
-    return answers(replace(tables, effects=pd.concat([others, heads])))["ablation"].details[1].replace("\u00a0", " ")
+    return answers(changed(tables, effects=pd.concat([others, heads])))["ablation"].details[1].replace("\u00a0", " ")
 
 
 def test_of_single_heads_the_strongest_that_was_told_from_zero_is_named_not_the_largest_estimate(found):
@@ -208,12 +206,12 @@ def test_pairs_without_fair_controls_are_not_counted_among_those_that_were_teste
     lone = tables.effects["target"].isin(["self-2", "self-3"])
     assert (tables.effects[lone & (tables.effects["group"] == "mechanisms")]["verdict"] != CAUSAL).all()
     effects = tables.effects.assign(controls_fair=tables.effects["controls_fair"] & ~lone)
-    assert answers(replace(tables, effects=effects))["ablation"].answer == (
+    assert answers(changed(tables, effects=effects))["ablation"].answer == (
         "Yes: 2 of 12 mechanism and domain pairs with fair controls cost more than matched random heads; 4 have no fair"
         " control."
     )
     beaten = effects.assign(verdict=effects["verdict"].replace(CAUSAL, NOT_BEYOND))
-    assert answers(replace(tables, effects=beaten))["ablation"].answer == (
+    assert answers(changed(tables, effects=beaten))["ablation"].answer == (
         "Not shown: of 12 mechanism and domain pairs with fair controls none was shown to cost more than equally many"
         " matched heads; 4 have no fair control."
     )
@@ -222,13 +220,13 @@ def test_pairs_without_fair_controls_are_not_counted_among_those_that_were_teste
 def test_an_effect_that_helps_denoising_is_no_mechanism_that_matters(found):
     tables = found[2]
     helpful = tables.effects.assign(verdict=HELPS, effect_percent=-tables.effects["effect_percent"])
-    assert answers(replace(tables, effects=helpful))["ablation"].verdict == "not found"
+    assert answers(changed(tables, effects=helpful))["ablation"].verdict == "not found"
 
 
 def test_without_ablated_mechanisms_nothing_is_claimed(found):
     tables = found[2]
     heads = tables.effects[tables.effects["group"] == "heads"]
-    assert answers(replace(tables, effects=heads))["ablation"].verdict == "caution"
+    assert answers(changed(tables, effects=heads))["ablation"].verdict == "caution"
 
 
 def with_ratios(tables, ratios, p_holm, p_untrained_max):
@@ -236,7 +234,7 @@ def with_ratios(tables, ratios, p_holm, p_untrained_max):
     table = table.assign(low=table["ratio"] - 0.02, high=table["ratio"] + 0.02)
     apart = (table["low"] > 1) | (table["high"] < 1)
     significant = apart & (table["p_holm"] <= 0.05) & (table["p_untrained_max"] <= 0.05)
-    return replace(tables, complexity=table.assign(significant=significant))
+    return changed(tables, complexity=table.assign(significant=significant))
 
 
 @pytest.mark.parametrize(
@@ -286,7 +284,7 @@ def test_complexity_is_answered_measure_by_measure(found, ratios, start, verdict
 def test_one_of_three_raw_p_values_is_no_finding(found):
     """Any of three at 0.05 was called found: 12.5 % false alarms over the family."""
     table = found[2].complexity.assign(p=[0.5, 0.03, 0.5], p_holm=[1.0, 0.09, 1.0], significant=False)
-    finding = answers(replace(found[2], complexity=table))["complexity"]
+    finding = answers(changed(found[2], complexity=table))["complexity"]
     assert finding.verdict == "not found"
     assert not any("differ more than shuffled labels" in detail for detail in finding.details)
 
@@ -296,7 +294,7 @@ def test_a_ratio_of_untrained_copies_too_is_put_down_to_nothing(found):
     tables = found[2]
     table = tables.complexity.assign(ratio=[1.0, 1.00021, 1.0], low=[0.9, 1.00012, 0.9], high=[1.1, 1.0003, 1.1])
     table = table.assign(p_holm=[0.5, 0.0005, 0.5], p_untrained_max=[np.nan, 0.1, 0.6], significant=False)
-    finding = answers(replace(tables, complexity=table))["complexity"]
+    finding = answers(changed(tables, complexity=table))["complexity"]
     assert finding.verdict == "not found"
     assert finding.answer.endswith("differs by more than shuffled labels and untrained copies do.")
     assert finding.details[1].endswith("; untrained copies were not ablated.")
@@ -348,7 +346,7 @@ def test_a_label_that_heads_earn_in_one_domain_is_not_said_to_be_earned_by_none(
     tables = found[2]
     semantic = tables.mechanisms["label"] == "semantic"
     table = tables.mechanisms[~semantic]
-    told = measured_counterparts(replace(tables, mechanisms=table), "mean")["entropy_semantic"]
+    told = measured_counterparts(changed(tables, mechanisms=table), "mean")["entropy_semantic"]
     assert told.startswith("no head earned the label semantic in both domains; on synthetic images alone cross-attent")
     assert "mean over 9 heads" in told
     cells = table[table["label_second"] == "semantic"]
@@ -362,7 +360,7 @@ def test_with_too_few_untrained_copies_nothing_is_put_down_to_the_images(found):
     assert out_of_reach(19, 0.05) is None
     assert out_of_reach(99, 0.01) is None
     few = study_config().model_copy(update={"untrained": UntrainedConfig(seeds=3)})
-    lost = replace(
+    lost = changed(
         tables,
         divergence=tables.divergence.assign(significant=False),
         mechanisms=tables.mechanisms.assign(label="unassigned"),
@@ -381,7 +379,7 @@ def test_with_too_few_untrained_copies_nothing_is_put_down_to_the_images(found):
 
 def test_copies_that_saw_too_few_images_are_told(found):
     table = found[2].complexity.assign(p_holm=0.003, low=1.1, ratio=1.2, p_untrained_max=[np.nan, 0.05, np.nan])
-    finding = answers(replace(found[2], complexity=table.assign(significant=[False, True, False])))["complexity"]
+    finding = answers(changed(found[2], complexity=table.assign(significant=[False, True, False])))["complexity"]
     assert finding.verdict == "found"
     assert finding.answer == (
         "Yes: those of real images are larger by effective keys of self-attention; of effective heads of self-attention"
@@ -398,5 +396,5 @@ def test_with_too_few_copies_no_name_can_be_told_whatever_rolled_maps_say(found)
     """Places and tokens have no map to roll, so that more copies could have named any cluster."""
     tables = found[2]
     few = study_config().model_copy(update={"untrained": UntrainedConfig(seeds=3)})
-    lost = replace(tables, mechanisms=tables.mechanisms.assign(label="unassigned", p_rolled_holm=0.5, confirmed=False))
+    lost = changed(tables, mechanisms=tables.mechanisms.assign(label="unassigned", p_rolled_holm=0.5, confirmed=False))
     assert findings(lost, few)[1].verdict == "cannot be told"

@@ -1,12 +1,11 @@
 """The page holds everything it shows, says what is missing, and cannot be broken by what it quotes."""
 
 import re
-from dataclasses import replace
 from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
-from small_study import study_config
+from small_study import changed, study_config
 
 from diffmech.errors import StoreError
 from diffmech.report import markup
@@ -99,9 +98,9 @@ def test_settings_are_shown_without_those_that_change_nothing(pages):
 
 def test_a_table_that_lacks_a_column_is_named(found, tmp_path):
     broken = tmp_path / "divergence.csv"
-    pd.read_csv(found[1].divergence).drop(columns="floor").to_csv(broken, index=False)
+    pd.read_csv(found[1].tables["divergence"]).drop(columns="floor").to_csv(broken, index=False)
     with pytest.raises(StoreError, match=r"divergence\.csv: lacks the columns floor"):
-        read_tables(replace(found[1], divergence=str(broken)))
+        read_tables(changed(found[1], divergence=str(broken)))
 
 
 @pytest.mark.parametrize("content", [None, "published: [", "7"])
@@ -126,7 +125,7 @@ def test_a_published_figure_that_was_taken_out_is_named(found):
 def test_an_empty_table_is_named(found, tmp_path):
     (tmp_path / "effects.csv").write_text("")
     with pytest.raises(StoreError, match=r"effects\.csv: cannot be read as a table"):
-        read_tables(replace(found[1], effects=str(tmp_path / "effects.csv")))
+        read_tables(changed(found[1], effects=str(tmp_path / "effects.csv")))
 
 
 def test_quoted_text_cannot_break_the_page():

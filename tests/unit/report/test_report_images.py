@@ -1,7 +1,6 @@
 """What the page says of the images: how many the denoiser was trained on, what was cut off, what was shifted."""
 
 import html
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ import pandas as pd
 import pytest
 import small_study
 from PIL import Image
+from small_study import changed
 from test_report_truth import pictures
 
 from diffmech.config.images import ImageFolder, ImagesConfig
@@ -43,7 +43,7 @@ def tables(inputs) -> Tables:
 def with_seen(tables: Tables, **seen: tuple[int, int]) -> Tables:
     """Return the tables with so many images seen of so many studied, by domain."""
     rows = [(domain, i, i < some) for domain, (some, studied) in seen.items() for i in range(studied)]
-    return replace(tables, seen=pd.DataFrame(rows, columns=["domain", "sample", "seen"]))
+    return changed(tables, seen=pd.DataFrame(rows, columns=["domain", "sample", "seen"]))
 
 
 def test_the_page_says_how_many_of_the_studied_images_were_trained_on(inputs, tables) -> None:
@@ -138,16 +138,16 @@ def test_how_far_seen_and_unseen_images_lie_apart_is_told_beside_the_domains(tab
     )
     assert said in " ".join(confounder_finding(tables, small_study.study_config()).details).replace("\u00a0", " ")
     table = tables.seen_divergence
-    some = replace(tables, seen_divergence=table.assign(p_holm=np.where(table["timestep"] > 600, 0.01, 0.9)))
+    some = changed(tables, seen_divergence=table.assign(p_holm=np.where(table["timestep"] > 600, 0.01, 0.9)))
     assert "more than chance in 4 of 10 combinations of timestep and kind" in seen_divergence_sentences(some, 0.05)[0]
-    few = replace(tables, seen_divergence=table.assign(p_least=0.06))
+    few = changed(tables, seen_divergence=table.assign(p_least=0.06))
     assert (
         "whether that is more than chance cannot be told with so few images"
         in (seen_divergence_sentences(few, 0.05)[0])
     )
-    assert seen_divergence_sentences(replace(tables, seen_divergence=table.head(0)), 0.05) == []
+    assert seen_divergence_sentences(changed(tables, seen_divergence=table.head(0)), 0.05) == []
     # where the domains are compared at fewer timesteps than images are observed at, as in the default study
     at_others = tables.divergence[tables.divergence["timestep"] != 820]
-    (alone,) = seen_divergence_sentences(replace(tables, divergence=at_others), 0.05)
+    (alone,) = seen_divergence_sentences(changed(tables, divergence=at_others), 0.05)
     assert "t = 820" in alone.replace("\u00a0", " ")
     assert "The domains" not in alone

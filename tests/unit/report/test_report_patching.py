@@ -3,11 +3,10 @@
 import csv
 import io
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
-from small_study import study_config
+from small_study import changed, study_config
 
 from diffmech.report import charts_patching
 from diffmech.report.artifacts import in_order
@@ -48,7 +47,7 @@ def with_pushing_heads(study) -> Context:
         rows = table["target"] == target
         ends = {"effect": value, "low": value - 0.02, "high": value + 0.02, "p_zero_max": 0.01, "significant": True}
         table.loc[rows, list(ends)] = list(ends.values())
-    return Context(study[1], replace(study[2], patching=table), study_config(), {})
+    return Context(study[1], changed(study[2], patching=table), study_config(), {})
 
 
 def test_heads_that_push_the_prediction_away_bring_no_share(found, null):
@@ -70,14 +69,14 @@ def test_part_of_a_head_that_pushes_away_moves_more_where_it_departs_downwards(f
     ends = {"departure_low": departure - 0.01, "departure_high": departure + 0.01}
     for name, value in {"slope": slope, "departure": departure, **ends}.items():
         doses.loc[bent, name] = value
-    said = dose_sentence(Context(found[1], replace(found[2], doses=doses), study_config(), {}))
+    said = dose_sentence(Context(found[1], changed(found[2], doses=doses), study_config(), {}))
     assert f"moves {way} than its part, by 5.0 % (4.0 to 6.0) of the difference" in said
 
 
 def test_every_corrected_departure_is_counted_however_small(found):
     doses = found[2].doses.copy()
     doses.loc[doses["target"] == "down1.0.cross.h01", ["departure", "p_linear_max"]] = [0.002, 0.01]
-    said = dose_sentence(Context(found[1], replace(found[2], doses=doses), study_config(), {}))
+    said = dose_sentence(Context(found[1], changed(found[2], doses=doses), study_config(), {}))
     assert "2 of 8 heads depart from a straight line, 1 by more than 1 % of the difference" in said
 
 
@@ -105,7 +104,7 @@ def test_where_nothing_is_found_the_page_says_so(null):
 
 def test_what_few_images_cannot_tell_is_not_said_to_be_nothing(null):
     tables = null[2]
-    few = replace(tables, patching=tables.patching.assign(n=5), doses=tables.doses.assign(n=5))
+    few = changed(tables, patching=tables.patching.assign(n=5), doses=tables.doses.assign(n=5))
     context = Context(null[1], few, study_config(), {})
     for sentence in [*patching_sentences(context), dose_sentence(context)]:
         assert "cannot be told: 5 images allow no p below 0.063, and level 0.05 takes 6 (patching.samples)" in sentence
@@ -118,7 +117,7 @@ def test_the_size_of_the_difference_is_that_over_all_timesteps(found):
     whole = tables.patching["window"] == "all"
     context = Context(
         found[1],
-        replace(tables, patching=tables.patching.assign(difference=np.where(whole, 0.04, 0.3))),
+        changed(tables, patching=tables.patching.assign(difference=np.where(whole, 0.04, 0.3))),
         study_config(),
         {},
     )
@@ -128,7 +127,7 @@ def test_the_size_of_the_difference_is_that_over_all_timesteps(found):
 def test_passes_that_never_differ_have_nothing_to_carry(found):
     tables = found[2]
     same = tables.patching.assign(n=0)
-    context = Context(found[1], type(tables)(**{**vars(tables), "patching": same}), study_config(), {})
+    context = Context(found[1], changed(tables, patching=same), study_config(), {})
     assert (
         patching_sentences(context)[0]
         == "Real, said to be synthetic: the two predictions never differ, so there is nothing to carry."

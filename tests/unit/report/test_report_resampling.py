@@ -1,11 +1,10 @@
 """The chapter on whole images names its tests, and says what so many images can show."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from small_study import study_config
+from small_study import changed, study_config
 
 from diffmech.report.charts_resampling import resampling_measures
 from diffmech.report.context import Context
@@ -21,7 +20,7 @@ def test_a_change_is_told_as_the_median_of_images(found):
 
 def section_of(study, frame: pd.DataFrame) -> str:
     charts = {name: {} for name in ("resampling_attributes", "resampling_measures")}
-    page = resampling(Context(study[1], replace(study[2], resampling=frame), study_config(), charts))
+    page = resampling(Context(study[1], changed(study[2], resampling=frame), study_config(), charts))
     return page.replace("\u00a0", " ").replace("&nbsp;", " ")
 
 

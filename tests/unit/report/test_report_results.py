@@ -2,11 +2,10 @@
 
 import html
 import re
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from small_study import study_config
+from small_study import changed, study_config
 
 from diffmech.report import controls
 from diffmech.report.context import Context
@@ -15,7 +14,7 @@ from diffmech.report.sections_results import ablation, entropy, mechanisms, phas
 
 
 def context_of(study, **tables) -> Context:
-    return Context(study[1], replace(study[2], **tables), study_config(), {"entropy_map": {}, "entropy_layers": {}})
+    return Context(study[1], changed(study[2], **tables), study_config(), {"entropy_map": {}, "entropy_layers": {}})
 
 
 def test_a_border_counts_once_however_long_the_phase_that_it_opens(found):
@@ -35,7 +34,7 @@ def test_a_border_counts_once_however_long_the_phase_that_it_opens(found):
 def test_shares_of_cells_are_told_by_kind_of_attention(found):
     table = found[2].entropy
     uniform = table.assign(normalised=np.where(table["kind"] == "cross", 1.0, 0.5))
-    told = findings(replace(found[2], entropy=uniform), study_config())[1].details[-1]
+    told = findings(changed(found[2], entropy=uniform), study_config())[1].details[-1]
     assert "0 % of self-attention and 100 % of cross-attention are within 1 %" in told
     inside = table.assign(untrained_low=0.0, untrained_high=np.where(table["kind"] == "cross", 9.0, 0.0))
     assert "0 % of self-attention and 100 % of cross-attention lie within" in entropy(
@@ -71,7 +70,7 @@ def test_each_domain_shows_the_p_of_the_preference_beside_it(found):
     assert row["named by, or strongest, on real"].startswith("eyes ")
     assert row["named by, or strongest, on synthetic"].startswith("semantic: eyes ")
     table = found[2].mechanisms
-    places = replace(found[2], mechanisms=table.assign(p_rolled_holm_first=np.nan, p_content_holm_first=np.nan))
+    places = changed(found[2], mechanisms=table.assign(p_rolled_holm_first=np.nan, p_content_holm_first=np.nan))
     assert table_of_mechanisms((*found[:2], places))["cross-2"]["its p on real"] == "untrained copies p = 0.60"
 
 

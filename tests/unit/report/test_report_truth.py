@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 import small_study
 from PIL import Image
+from small_study import changed
 
 from diffmech.config.images import ImageFolder, ImagesConfig
 from diffmech.config.load import validate
@@ -115,17 +116,17 @@ def foreign(tmp_path_factory):
     model |= {"kind": "custom", "source": "custom", "attributes": [], "domains": [], "weights": "mine.pt"}
     Path(inputs.model).write_text(json.dumps(model))
     for name in ("patching", "doses"):
-        path = Path(getattr(inputs, name))
+        path = Path(inputs.tables[name])
         pd.read_csv(path).assign(source="sample").to_csv(path, index=False)
-    resampling = pd.read_csv(inputs.resampling)
+    resampling = pd.read_csv(inputs.tables["resampling"])
     resampling = resampling[~resampling["measure"].str.contains(":")]
-    resampling.to_csv(inputs.resampling, index=False)
-    told = [pd.read_csv(getattr(inputs, name)) for name in ("mechanisms", "effects", "windows")]
-    account(*told, resampling, method="mean", alpha=0.05).to_csv(inputs.account, index=False)
-    for path, alone in ((inputs.divergence, ["image"]), (inputs.factorial, ["image"])):
+    resampling.to_csv(inputs.tables["resampling"], index=False)
+    told = [pd.read_csv(inputs.tables[name]) for name in ("mechanisms", "effects", "windows")]
+    account(*told, resampling, method="mean", alpha=0.05).to_csv(inputs.tables["account"], index=False)
+    for path, alone in ((inputs.tables["divergence"], ["image"]), (inputs.tables["factorial"], ["image"])):
         table = pd.read_csv(path)
         table[table["effect"].isin(alone)].to_csv(path, index=False)
-    for path in (inputs.heldout, inputs.seen, inputs.seen_divergence):
+    for path in (inputs.tables["heldout"], inputs.tables["seen"], inputs.tables["seen_divergence"]):
         pd.read_csv(path).head(0).to_csv(path, index=False)
     config = validate(
         {
@@ -189,7 +190,7 @@ def test_how_many_images_each_way_of_removing_ran_on_is_told(foreign):
     assert "on 8 digits and 8 brains images at t = 20, 220" in said  # in the order of the study
     effects = foreign[1].tables.effects
     fewer = effects.assign(n=effects["n"].where(effects["method"] == "mean", 3))
-    said = ablation_run(replace(foreign[1], tables=replace(foreign[1].tables, effects=fewer)))
+    said = ablation_run(replace(foreign[1], tables=changed(foreign[1].tables, effects=fewer)))
     assert "by their mean over reference images (on 8 digits and 8 brains images), nothing (on 3 digits and 3" in said
 
 
@@ -270,8 +271,8 @@ def first_screen(context: Context, **columns: object) -> str:
     table = context.tables.denoising.astype(dict.fromkeys(columns, float))
     for name, value in columns.items():
         table.loc[table["timestep"] == small_study.TIMESTEPS[-1], name] = value
-    changed = replace(context, tables=replace(context.tables, denoising=table))
-    page = answers(changed, findings(changed.tables, changed.config))
+    other = replace(context, tables=changed(context.tables, denoising=table))
+    page = answers(other, findings(other.tables, other.config))
     return html.unescape(re.sub(r"<[^>]+>", "", page)).replace("\u00a0", " ")
 
 
@@ -320,15 +321,15 @@ def test_random_weights_are_said_not_to_denoise_and_to_remember_nothing(found, n
     assert "wrong schedule" not in said  # it is used as it should be
     assert "trained on no image" in gap_sentence(null[2])
     assert "the ratio taken at each timestep and averaged over timesteps: real +25 %" in gap_sentence(found[2])
-    planted = " ".join(troubles(replace(null[2], model={**null[2].model, "source": "planted"})))
+    planted = " ".join(troubles(changed(null[2], model={**null[2].model, "source": "planted"})))
     assert planted.endswith("It was built by hand so that the work of its heads is known, not to denoise well.")
-    own = replace(null[2], model={**null[2].model, "source": "custom", "weights": None})
+    own = changed(null[2], model={**null[2].model, "source": "custom", "weights": None})
     assert is_untrained(own)
-    assert not is_untrained(replace(own, model={**own.model, "weights": "mine.pt"}))
+    assert not is_untrained(changed(own, model={**own.model, "weights": "mine.pt"}))
 
 
 def test_of_a_pipeline_nothing_is_said_to_be_measured(null):
-    empty = replace(null[2], denoising=null[2].denoising.head(0), heldout=null[2].heldout.head(0))
+    empty = changed(null[2], denoising=null[2].denoising.head(0), heldout=null[2].heldout.head(0))
     assert "was not measured" in summary(empty)
     assert troubles(empty) == []
 

@@ -4,7 +4,7 @@ import html
 import re
 from dataclasses import replace
 
-from small_study import study_config
+from small_study import changed, study_config
 
 from diffmech.config.images import ImageFolder
 from diffmech.report.context import Context
@@ -29,7 +29,7 @@ def grouped(study, tmp_path):
         table = getattr(study[2], name)
         tables[name] = table.assign(n=table["n"].where(table["domain"] != "real", n))
     inputs = replace(study[1], groups={"real": str(path)})
-    return Context(inputs, replace(study[2], **tables), config, {})
+    return Context(inputs, changed(study[2], **tables), config, {})
 
 
 def test_the_page_names_the_column_the_groups_and_their_images(found, tmp_path):
@@ -54,7 +54,7 @@ def test_unseen_images_are_said_to_be_of_groups_that_may_have_been_seen(found, t
     heldout = context.tables.heldout
     assert "real" in set(heldout["domain"])
     assert "Of real images those kept out of training were chosen image by image" in seen_note(context)
-    drawn = replace(context.tables, heldout=heldout[heldout["domain"] == "synthetic"])
+    drawn = changed(context.tables, heldout=heldout[heldout["domain"] == "synthetic"])
     assert seen_note(replace(context, tables=drawn)) == ""
     assert seen_note(replace(context, config=study_config())) == ""
 

@@ -72,6 +72,16 @@ def test_configuration_and_glue_are_tracked_as_parameters_instead(copy):
     assert fingerprint(copy) == before
 
 
+def test_declarations_of_tables_count_by_the_code_that_computes_them(copy):
+    before = fingerprint(copy)
+    declared = copy / "src/diffmech/mechanisms/tables.py"
+    edit(declared, "How widely each head attends.", "How wide.")
+    edit(declared, '"condition": text(', '"told": text("what it is told"),\n        "condition": text(')
+    assert fingerprint(copy) == before
+    edit(copy / "src/diffmech/tables.py", "digits: int = 6", "digits: int = 7")
+    assert fingerprint(copy) != before
+
+
 def test_lazily_named_modules_belong_to_the_closure(tmp_path, monkeypatch):
     from diffmech.workflow import fingerprints
 
