@@ -53,4 +53,4 @@ rule all:
     default_target: True
     input:
         "results/report.html",
-        study.recoveries(),
+        heads.recoveries(),
