@@ -74,6 +74,7 @@ wildcard_constraints:
 
 localrules:
     all,
+    everything,
     models,
     attention,
     entropy,
