@@ -16,11 +16,15 @@ define install
 	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true  # a file that is not for this Python
 endef
 
-.PHONY: run plan test settings lint docs matrix benchmark clean
+.PHONY: run everything plan test settings lint docs matrix benchmark clean
 
 run: $(INSTALLED)  ## the study of config.yaml, up to results/report.html
 	$(BIN)/snakemake --cores $(CORES) $(ARGS)
 	@echo "The report is results/report.html"
+
+everything: $(INSTALLED)  ## every study that config.yaml asks for, up to results/index.html
+	$(BIN)/snakemake --cores $(CORES) everything $(ARGS)
+	@echo "The front page is results/index.html"
 
 plan: $(INSTALLED)  ## what that study will take on this machine: disk, memory, time
 	$(BIN)/snakemake --cores $(CORES) --quiet all $(ARGS) -- plan

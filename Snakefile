@@ -27,20 +27,13 @@ configfile: Path(workflow.basedir) / "config.yaml"
 
 
 include: "rules/common.smk"
-include: "rules/data.smk"
-include: "rules/models.smk"
-include: "rules/latents.smk"
-include: "rules/attention.smk"
-include: "rules/entropy.smk"
-include: "rules/mechanisms.smk"
-include: "rules/ablation.smk"
-include: "rules/circuit.smk"
-include: "rules/patching.smk"
-include: "rules/resampling.smk"
-include: "rules/account.smk"
-include: "rules/planted.smk"
-include: "rules/report.smk"
-include: "rules/plan.smk"
+
+
+# All others, so that the rules of a new study are found; what they share is in common.smk.
+for rule_file in sorted((Path(workflow.basedir) / "rules").glob("*.smk")):
+    if rule_file.name != "common.smk":
+
+        include: rule_file
 
 
 remember()
@@ -52,5 +45,13 @@ if workflow.exec_mode == ExecMode.DEFAULT:
 rule all:
     default_target: True
     input:
-        "results/report.html",
-        study.recoveries(),
+        MAIN_PAGE,
+        heads.recoveries(),
+
+
+rule everything:
+    """The page of every study that the configuration asks for, and the front page over all of them."""
+    input:
+        rules.all.input,
+        further_pages(study),
+        FRONT_PAGE,

@@ -1,5 +1,7 @@
 """Whether a head matters: replace its output and measure what denoising loses."""
 
+from diffmech.heads.tellings import named_cells
+
 
 rule ablation:
     """The ablation effects with their intervals and matched controls."""
@@ -26,7 +28,7 @@ checkpoint choose_references:
     resources:
         mem_mb=1000,
     params:
-        among=study.among_references,
+        among=heads.among_references,
         domains=list(study.domains),
         grouped=study.grouped,
         code=study.code("choose_references"),
@@ -39,10 +41,10 @@ checkpoint choose_references:
 rule reference_outputs:
     """Keep the clean head outputs of reference images: what mean and resample ablation put in place."""
     input:
-        first=lambda wildcards: study.reference_latents(
+        first=lambda wildcards: heads.reference_latents(
             study.datasets[0], wildcards.block, chosen_references(wildcards)
         ),
-        second=lambda wildcards: study.reference_latents(
+        second=lambda wildcards: heads.reference_latents(
             study.datasets[1], wildcards.block, chosen_references(wildcards)
         ),
         chosen=lambda wildcards: chosen_references(wildcards) or [],
@@ -62,7 +64,7 @@ rule reference_outputs:
         mem_mb=4000,
     params:
         reference_ids=study.config.reference_ids,
-        timesteps=lambda wildcards: study.ablated_in(wildcards.block),
+        timesteps=lambda wildcards: heads.ablated_in(wildcards.block),
         domains=list(study.domains),
         code=study.denoising_code("reference_outputs"),
     message:
@@ -74,9 +76,9 @@ rule reference_outputs:
 rule ablate_heads:
     """Ablate heads, layers or mechanisms on one shard of latents."""
     input:
-        latents=lambda wildcards: study.ablation_latents(wildcards.dataset, wildcards.block, wildcards.shard),
+        latents=lambda wildcards: heads.ablation_latents(wildcards.dataset, wildcards.block, wildcards.shard),
         model="results/models/{model}/model.json",
-        reference=lambda wildcards: once_chosen(wildcards, study.ablation_references(wildcards.group, wildcards.block)),
+        reference=lambda wildcards: once_chosen(wildcards, heads.ablation_references(wildcards.group, wildcards.block)),
         heads=lambda wildcards: (
             checkpoints.label_mechanisms.get(model=wildcards.model).output[0]
             if wildcards.group == "mechanisms"
@@ -96,9 +98,9 @@ rule ablate_heads:
         gpu=study.gpus,
         mem_mb=4000,
     params:
-        settings=lambda wildcards: study.ablation_settings(wildcards.group),
-        sample_ids=lambda wildcards: study.ablation_shards[wildcards.shard],
-        timesteps=lambda wildcards: study.ablated_in(wildcards.block),
+        settings=lambda wildcards: heads.ablation_settings(wildcards.group),
+        sample_ids=lambda wildcards: heads.ablation_shards[wildcards.shard],
+        timesteps=lambda wildcards: heads.ablated_in(wildcards.block),
         seed=study.seed,
         code=study.denoising_code("ablate_heads"),
     message:
@@ -110,7 +112,7 @@ rule ablate_heads:
 rule ablation_effects:
     """Turn ablations into effects with intervals, matched controls and corrected p-values."""
     input:
-        **study.named_ablations(),
+        **heads.named_ablations(),
         groups=study.groups(),
         settled=settled_groups,
     output:
@@ -126,7 +128,7 @@ rule ablation_effects:
         mem_mb=2000,
     params:
         settings=study.settings(ablation=["methods", "draws", "permutations", "confidence", "alpha"]),
-        names=study.ablation_names(),
+        names=heads.ablation_names(),
         seed=study.seed,
         grouped=study.grouped,
         code=study.code("ablation_effects"),
@@ -139,9 +141,9 @@ rule ablation_effects:
 rule circuit_complexity:
     """Compare how many heads, keys and activation dimensions each domain uses."""
     input:
-        **named_cells(study),
-        ablation_first=study.ablations(study.datasets[0], "heads"),
-        ablation_second=study.ablations(study.datasets[1], "heads"),
+        **named_cells(heads),
+        ablation_first=heads.ablations(study.datasets[0], "heads"),
+        ablation_second=heads.ablations(study.datasets[1], "heads"),
         groups=study.groups(),
         settled=settled_groups,
     output:

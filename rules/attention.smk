@@ -1,21 +1,13 @@
 """What every head does on every pass: exact statistics, and maps or factors of the first images."""
 
-from diffmech.workflow.tellings import (
-    TOLD,
-    TOLD_COPIES,
-    lending_latents,
-    named_cells,
-    told_files,
-    told_latents,
-    told_names,
-)
+from diffmech.heads.tellings import TOLD, TOLD_COPIES, lending_latents, told_files, told_latents, told_names
 
 
 rule attention:
     """All attention stores, of the denoiser and of its untrained twins."""
     input:
-        study.all_attention(),
-        study.untrained(),
+        heads.all_attention(),
+        heads.untrained(),
 
 
 rule capture_attention:
@@ -48,7 +40,7 @@ rule capture_attention:
 rule capture_untrained:
     """Observe the same architecture with random weights, several times: the null of every claim about training."""
     input:
-        latents=lambda wildcards: study.latents(wildcards.dataset, samples=study.config.untrained.samples),
+        latents=lambda wildcards: heads.latents(wildcards.dataset, samples=study.config.untrained.samples),
         model="results/models/{model}/model.json",
         settled=settled_own,
     output:
@@ -75,13 +67,13 @@ rule capture_untrained:
 rule capture_told:
     """Observe images that are told to be of either domain, and nothing, with untrained twins: statistics only."""
     input:
-        own=lambda wildcards: told_latents(study, wildcards.dataset),
-        other=lambda wildcards: lending_latents(study, wildcards.dataset),
+        own=lambda wildcards: told_latents(heads, wildcards.dataset),
+        other=lambda wildcards: lending_latents(heads, wildcards.dataset),
         model="results/models/{model}/model.json",
         settled=settled,
     output:
-        cells=told_files(study, TOLD),
-        copies=told_files(study, TOLD_COPIES),
+        cells=told_files(heads, TOLD),
+        copies=told_files(heads, TOLD_COPIES),
     log:
         "results/logs/capture_told/{model}/{dataset}.log",
     benchmark:
@@ -94,7 +86,7 @@ rule capture_told:
         mem_mb=4000,
     params:
         settings=study.settings(told=["samples", "untrained_samples", "untrained_told"], untrained=["seeds"]),
-        told=told_names(study),
+        told=told_names(heads),
         timesteps=study.config.told_timesteps,
         domain=lambda wildcards: study.domain_of(wildcards.dataset),
         other=lambda wildcards: study.other_domain(wildcards.dataset),

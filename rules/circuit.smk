@@ -5,18 +5,18 @@ rule circuit:
     """The estimated effects of all heads, and the circuit of each domain."""
     input:
         tables["attribution"].at(model=study.model),
-        study.circuits(),
+        heads.circuits(),
 
 
 rule attribution_patching:
     """Estimate the effect of ablating every head from gradients, and correlate it with exact ablation."""
     input:
-        latents_first=study.circuit_latents(study.datasets[0]),
-        latents_second=study.circuit_latents(study.datasets[1]),
+        latents_first=heads.circuit_latents(study.datasets[0]),
+        latents_second=heads.circuit_latents(study.datasets[1]),
         model="results/models/{model}/model.json",
-        reference=[REFERENCE.format(model=study.model, block=block) for block in study.ablation_blocks],
-        ablation_first=study.ablations(study.datasets[0], "heads"),
-        ablation_second=study.ablations(study.datasets[1], "heads"),
+        reference=[REFERENCE.format(model=study.model, block=block) for block in heads.ablation_blocks],
+        ablation_first=heads.ablations(study.datasets[0], "heads"),
+        ablation_second=heads.ablations(study.datasets[1], "heads"),
         groups=study.groups(),
         settled=settled_groups,
     output:
@@ -50,10 +50,10 @@ rule attribution_patching:
 rule discover_circuit:
     """Find the fewest heads that bring what all heads contribute to one domain, and test them on images unseen."""
     input:
-        latents=lambda wildcards: study.discovery_latents(wildcards.dataset),
+        latents=lambda wildcards: heads.discovery_latents(wildcards.dataset),
         model="results/models/{model}/model.json",
-        reference=study.discovery_references(),
-        ablations=lambda wildcards: study.ranked_by(wildcards.dataset),
+        reference=heads.discovery_references(),
+        ablations=lambda wildcards: heads.ranked_by(wildcards.dataset),
         groups=lambda wildcards: study.groups(wildcards.dataset),
         settled=settled_groups,
     output:

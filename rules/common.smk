@@ -1,27 +1,17 @@
-"""The validated study, and what all rules share."""
+"""The validated study, its files, and what all rules share."""
 
 from diffmech.declared import every_table
 from diffmech.errors import ConfigError
+from diffmech.heads.paths import ABLATION, ATTENTION, CHOSEN, CIRCUIT, LATENTS, PATCHING, REFERENCE, Heads
 from diffmech.workflow.named_files import check_named_files
-from diffmech.workflow.study import (
-    ABLATION,
-    ATTENTION,
-    CHOSEN,
-    CIRCUIT,
-    GENERATED,
-    GROUPS,
-    LATENTS,
-    PATCHING,
-    REFERENCE,
-    UNSEEN,
-    Study,
-)
+from diffmech.workflow.study import GENERATED, GROUPS, UNSEEN, Study
 
 try:
     study = Study(config, Path(workflow.basedir))
     check_named_files(study.config, Path(workflow.basedir))
 except ConfigError as error:
     raise WorkflowError("\n".join(f"config: {line}" for line in str(error).splitlines()))
+heads = Heads(study)
 
 
 # By name; rules take the paths of tables from where these are declared.
@@ -89,6 +79,7 @@ wildcard_constraints:
 
 localrules:
     all,
+    everything,
     models,
     attention,
     entropy,

@@ -1,5 +1,7 @@
 """Attention entropy per head, timestep and domain, and how far the domains diverge."""
 
+from diffmech.heads.tellings import named_cells
+
 
 rule entropy:
     """The entropy tables."""
@@ -12,9 +14,9 @@ rule entropy:
 rule attention_entropy:
     """Tabulate entropy with its interval, its bound and its untrained null."""
     input:
-        first=study.attention(study.datasets[0]),
-        second=study.attention(study.datasets[1]),
-        untrained=study.untrained(),
+        first=heads.attention(study.datasets[0]),
+        second=heads.attention(study.datasets[1]),
+        untrained=heads.untrained(),
         groups=study.groups(),
         settled=settled_groups,
     output:
@@ -43,7 +45,7 @@ rule attention_entropy:
 rule entropy_divergence:
     """Test what the images and what the denoiser is told of them do to attention, each by itself."""
     input:
-        **named_cells(study),
+        **named_cells(heads),
         groups=study.groups(),
         settled=settled_groups,
     output:
@@ -73,8 +75,8 @@ rule entropy_divergence:
 rule seen_divergence:
     """Test per timestep whether the heads tell images that were trained on from those that were not."""
     input:
-        first=study.attention(study.datasets[0]),
-        second=study.attention(study.datasets[1]),
+        first=heads.attention(study.datasets[0]),
+        second=heads.attention(study.datasets[1]),
         seen=tables["seen"].path,
         settled=settled_groups,
     output:

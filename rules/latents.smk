@@ -55,7 +55,7 @@ rule generated_latents:
         mem_mb=4000,
     params:
         settings=study.settings(latents=study.config.latents),
-        timesteps=lambda wildcards: study.blocks[wildcards.block],
+        timesteps=lambda wildcards: heads.blocks[wildcards.block],
         among=study.config.capture.timesteps,
         sample_ids=lambda wildcards: study.shards[wildcards.shard],
         domain=lambda wildcards: study.domain_of(wildcards.dataset),
@@ -88,7 +88,7 @@ rule make_latents:
         mem_mb=2000,
     params:
         settings=study.settings(latents=study.config.latents),
-        timesteps=lambda wildcards: study.blocks[wildcards.block],
+        timesteps=lambda wildcards: heads.blocks[wildcards.block],
         sample_ids=lambda wildcards: study.shards[wildcards.shard],
         domain=lambda wildcards: study.domain_of(wildcards.dataset),
         code=study.code("make_latents"),

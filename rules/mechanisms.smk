@@ -10,13 +10,13 @@ rule mechanisms:
 rule head_features:
     """Describe every head at every timestep: reach, focus, content dependence, and what it attends to."""
     input:
-        attention_first=study.attention(study.datasets[0]),
-        attention_second=study.attention(study.datasets[1]),
-        latents_first=study.latents(study.datasets[0]),
-        latents_second=study.latents(study.datasets[1]),
+        attention_first=heads.attention(study.datasets[0]),
+        attention_second=heads.attention(study.datasets[1]),
+        latents_first=heads.latents(study.datasets[0]),
+        latents_second=heads.latents(study.datasets[1]),
         datasets=[by_content(store) for store in study.studied_stores()],
         digests=study.digests(study.studied_stores()),
-        untrained=study.untrained(),
+        untrained=heads.untrained(),
         groups=study.groups(),
         settled=settled_groups,
     output:

@@ -12,8 +12,8 @@ rule windows:
 rule ablation_windows:
     """Turn ablations into effects per window of timesteps; nothing is run again."""
     input:
-        **study.named_ablations(),
-        phases=study.phases(study.config.ablation.windows),
+        **heads.named_ablations(),
+        phases=heads.phases(study.config.ablation.windows),
         model="results/models/{model}/model.json",
         groups=study.groups(),
         settled=settled_groups,
@@ -39,7 +39,7 @@ rule ablation_windows:
                 "alpha",
             ]
         ),
-        names=study.ablation_names(),
+        names=heads.ablation_names(),
         seed=study.seed,
         grouped=study.grouped,
         code=study.code("ablation_windows"),
@@ -52,7 +52,7 @@ rule ablation_windows:
 rule patch_heads:
     """Patch every head between the passes of one data set and their counterfactuals."""
     input:
-        latents=lambda wildcards: study.patching_latents(wildcards.dataset, wildcards.source),
+        latents=lambda wildcards: heads.patching_latents(wildcards.dataset, wildcards.source),
         model="results/models/{model}/model.json",
         settled=settled_groups,
     output:
@@ -62,7 +62,7 @@ rule patch_heads:
     benchmark:
         "results/benchmarks/patch_heads/{model}/{dataset}/{source}.tsv"
     wildcard_constraints:
-        source=either(list(study.patching_sources)),
+        source=either(list(heads.patching_sources)),
     conda:
         "../envs/diffmech.yaml"
     threads: study.threads
@@ -80,7 +80,7 @@ rule patch_heads:
                 "directions",
             ]
         ),
-        source=lambda wildcards: study.patching_sources[wildcards.source],
+        source=lambda wildcards: heads.patching_sources[wildcards.source],
         contrast=lambda wildcards: study.other_domain(wildcards.dataset),
         timesteps=study.config.patching_timesteps,
         code=study.denoising_code("patch_heads"),
@@ -93,8 +93,8 @@ rule patch_heads:
 rule patching_effects:
     """Turn patched passes into shares of the difference per window and dose, with intervals, nulls and controls."""
     input:
-        **study.named_patching(),
-        phases=study.phases(study.patching_windows),
+        **heads.named_patching(),
+        phases=heads.phases(heads.patching_windows),
         groups=study.groups(),
         settled=settled_groups,
     output:
@@ -111,8 +111,8 @@ rule patching_effects:
         mem_mb=2000,
     params:
         settings=study.settings(patching=["draws", "permutations", "confidence", "alpha"]),
-        windows=study.patching_windows,
-        names=study.patching_names(),
+        windows=heads.patching_windows,
+        names=heads.patching_names(),
         seed=study.seed,
         grouped=study.grouped,
         code=study.code("patching_effects"),

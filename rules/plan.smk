@@ -14,7 +14,7 @@ rule plan:
         mem_mb=4000,
     params:
         config=study.config.canonical(),
-        workload=lambda wildcards: study.workload(workflow.cores),
+        workload=lambda wildcards: heads.workload(workflow.cores),
         generated="".join(study.generated(study.datasets[0])[:1]),
         code=study.denoising_code("plan"),
     message:

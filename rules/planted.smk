@@ -12,11 +12,11 @@ rule planted:
 rule planted_recovery:
     """Compare labels and effects with what was planted, and ablate every pair of heads to find the redundant one."""
     input:
-        **{f"latents_{domain}": study.paired_latents(domain) for domain in study.domains},
+        **{f"latents_{domain}": heads.paired_latents(domain) for domain in study.domains},
         model="results/models/{model}/model.json",
         heads=tables["mechanisms"].path,
         effects=tables["effects"].path,
-        reference=[REFERENCE.format(model=study.model, block=block) for block in study.ablation_blocks],
+        reference=[REFERENCE.format(model=study.model, block=block) for block in heads.ablation_blocks],
         settled=settled_groups,
     output:
         heads=tables["recovery"].path,
@@ -37,7 +37,7 @@ rule planted_recovery:
             ablation=["methods", "window", "timesteps", "permutations", "alpha", "samples"],
             untrained=study.config.untrained,
         ),
-        symmetric=study.symmetric_domains(),
+        symmetric=heads.symmetric_domains(),
         seed=study.seed,
         code=study.denoising_code("planted_recovery"),
     message:

@@ -1,6 +1,6 @@
 """What removing heads does to whole images: the same seeds sampled again, clean and with heads replaced."""
 
-from diffmech.workflow.resamplings import (
+from diffmech.heads.resamplings import (
     JUDGED,
     RESAMPLED,
     named_resampled,
@@ -26,7 +26,7 @@ rule resample_images:
     input:
         model="results/models/{model}/model.json",
         reference=lambda wildcards: once_chosen(
-            wildcards, [REFERENCE.format(model=study.model, block=block) for block in study.ablation_blocks]
+            wildcards, [REFERENCE.format(model=study.model, block=block) for block in heads.ablation_blocks]
         ),
         heads=lambda wildcards: checkpoints.label_mechanisms.get(model=wildcards.model).output[0],
         settled=settled_groups,
@@ -46,7 +46,7 @@ rule resample_images:
         gpu=study.gpus,
         mem_mb=4000,
     params:
-        settings=lambda wildcards: resampling_settings(study, wildcards.domain),
+        settings=lambda wildcards: resampling_settings(heads, wildcards.domain),
         seed=study.seed,
         code=study.denoising_code("resample_images"),
     message:
@@ -58,8 +58,8 @@ rule resample_images:
 rule resampling_effects:
     """Measure what changed in the images, with intervals over seeds, matched controls and corrected p-values."""
     input:
-        **named_resampled(study),
-        judge=needed_judge(study),
+        **named_resampled(heads),
+        judge=needed_judge(heads),
         settled=settled_groups,
     output:
         table=tables["resampling"].path,
@@ -76,8 +76,8 @@ rule resampling_effects:
         mem_mb=4000,
     params:
         settings=study.settings(resampling=JUDGED),
-        names=resampled_names(study),
-        why_none=why_not_resampled(study),
+        names=resampled_names(heads),
+        why_none=why_not_resampled(heads),
         seed=study.seed,
         code=study.code("resampling_effects"),
     message:

@@ -16,6 +16,7 @@ COPIED = ["Snakefile", "config.yaml", "rules", "workflow_scripts", "src", "profi
 # Rules without a script.
 TARGETS = {
     *("all", "models", "attention", "entropy", "mechanisms", "ablation", "circuit", "windows", "resampling", "report"),
+    "everything",
 }
 CPU = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
 

@@ -8,7 +8,7 @@ import pytest
 
 pytestmark = pytest.mark.workflow
 
-HEAVY = ("torch", "diffusers", "xarray", "sklearn", "skimage")
+HEAVY = ("torch", "diffusers", "xarray", "zarr", "altair", "pandas", "scipy", "sklearn", "skimage")
 PROBE = """
 import sys
 from snakemake.cli import main

@@ -42,7 +42,7 @@ def page() -> str:
 
 def _section(title: str, path: str, field: FieldInfo) -> Iterator[str]:
     yield f"## {title}\n"
-    if _is_mapping(field.annotation):
+    if _is_mapping(field.annotation) or field.default is None:
         yield f"{field.description}\n"
     for model in models_in(field.annotation):
         kind = model.model_fields.get("kind")

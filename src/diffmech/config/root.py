@@ -1,9 +1,9 @@
 """The whole study, and the checks that need more than one section."""
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, create_model, model_validator
 
 from diffmech.config.analysis import (
     AblationConfig,
@@ -14,6 +14,7 @@ from diffmech.config.analysis import (
     RuntimeConfig,
 )
 from diffmech.config.circuit import CircuitConfig, DiscoveryConfig
+from diffmech.config.further import further_fields
 from diffmech.config.images import AUTO, AnyDataset, ImagesConfig, Moments
 from diffmech.config.models import DenoiserConfig, RecognitionConfig, SamplingConfig
 from diffmech.config.patching import PatchingConfig, Windows, attribute_of, check_windows
@@ -33,8 +34,8 @@ from diffmech.statistics.halves import FEWEST, finding
 MATCHED_SOURCES = ("bundled", "train", "untrained")
 
 
-class Config(Section):
-    """config.yaml."""
+class CommonConfig(Section):
+    """config.yaml without further studies."""
 
     study: StudyConfig = Field(description="What is compared.")
     images: ImagesConfig = Field(ImagesConfig(), description="The form in which every image is studied.")
@@ -89,7 +90,7 @@ class Config(Section):
         return {**raw, "models": {**models, study["model"]: {**model, "training": training}}}
 
     @model_validator(mode="after")
-    def _names_exist(self) -> "Config":
+    def _names_exist(self) -> "CommonConfig":
         if self.study.model not in self.models:
             raise ValueError(f"study.model: {self.study.model!r} is not in models, which has {sorted(self.models)}")
         for domain, dataset in self.study.domains.items():
@@ -124,7 +125,7 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _unseen_on_record(self) -> "Config":
+    def _unseen_on_record(self) -> "CommonConfig":
         if self.capture.images == "unseen":
             name, model = self.study.model, self.model
             if model.source not in ("train", "bundled", "diffusers"):
@@ -140,7 +141,7 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _timesteps_fit(self) -> "Config":
+    def _timesteps_fit(self) -> "CommonConfig":
         # The schedule of a foreign model is only known once it is loaded; latents check it then.
         if (steps := self._schedule()) is not None:
             for index, timestep in enumerate(self.capture.timesteps):
@@ -182,7 +183,7 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _controls_can_tell(self) -> "Config":
+    def _controls_can_tell(self) -> "CommonConfig":
         # `statistics.reach.draws_needed`, without what it imports
         needed, controls = math.ceil(1 / self.ablation.alpha - 1e-9) - 1, self.ablation.controls
         if "mechanisms" in self.ablation.groups and controls < needed:
@@ -193,7 +194,7 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _patching_fits(self) -> "Config":
+    def _patching_fits(self) -> "CommonConfig":
         for index, timestep in enumerate(self.patching.timesteps or []):
             if timestep not in self.capture.timesteps:
                 raise ValueError(
@@ -213,7 +214,7 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _resampling_fits(self) -> "Config":
+    def _resampling_fits(self) -> "CommonConfig":
         for index, domain in enumerate(self.resampling.domains or []):
             if domain not in self.study.domains:
                 raise ValueError(
@@ -245,7 +246,7 @@ class Config(Section):
         return (model.schedule if model.source == "custom" else model.architecture).timesteps
 
     @model_validator(mode="after")
-    def _discovery_fits(self) -> "Config":
+    def _discovery_fits(self) -> "CommonConfig":
         if self.discovery_samples > self.capture.samples:
             raise ValueError(
                 f"discovery.samples: {self.discovery_samples} is above capture.samples {self.capture.samples}"
@@ -364,6 +365,21 @@ class Config(Section):
     def patching_windows(self) -> Windows:
         """The windows of timesteps of activation patching."""
         return self.patching.windows or self.ablation.windows
+
+
+if TYPE_CHECKING:
+
+    class Config(CommonConfig):
+        """config.yaml."""
+
+else:
+    Config = create_model(
+        "Config",
+        __base__=CommonConfig,
+        __doc__="config.yaml.",
+        __module__=__name__,
+        **further_fields(CommonConfig.model_fields),
+    )
 
 
 def _spread(timesteps: list[int], count: int | None) -> list[int]:

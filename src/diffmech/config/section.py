@@ -1,6 +1,6 @@
 """What every section of config.yaml shares: unknown keys are errors, values are frozen, every field is described."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -27,6 +27,15 @@ class Section(BaseModel):
     def restore(cls, canonical: dict[str, Any]) -> Self:
         """Return the section that `canonical()` was taken from."""
         return cls.model_validate(canonical)
+
+
+class StudySection(Section):
+    """Base of the section of a further study, whose file is `diffmech/config/studies/<name>.py`.
+
+    Every field has a default: rules are read whether or not config.yaml asks for the study.
+    """
+
+    title: ClassVar[str]  # what the front page calls the study
 
 
 class Inference(Section):

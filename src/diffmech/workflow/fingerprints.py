@@ -4,8 +4,9 @@ The fingerprint covers the rule's script and every diffmech module that it impor
 module or inside a function, by statement or by a lazy "module:name" string. It hashes syntax trees without docstrings,
 and without the words of errors, so comments, docstrings, messages of `raise`, formatting and `touch` change nothing (no
 model is trained again over a reworded error) and a real edit changes exactly what depends on it.
-Configuration and workflow glue are left out: what they pass on is tracked as parameters. So are declarations of tables:
-a column that is added or renamed is so in the code that computes it.
+Configuration and workflow glue are left out, and so is what names the files and jobs of a study for its rules: what
+they pass on is tracked as parameters. So are declarations of tables: a column that is added or renamed is so in the
+code that computes it.
 """
 
 import ast
@@ -22,6 +23,9 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1]
 _UNTRACKED = ("diffmech.config", "diffmech.workflow", "diffmech.errors")
 _DECLARATIONS = re.compile(r"^diffmech\.\w+\.tables(?:\.|$)")
+# In the package of a study; elsewhere modules of these names are code like any other.
+_GLUE_OF_A_STUDY = ("paths", "tellings", "resamplings")
+MAIN_STUDY = "heads"
 _LAZY_NAME = re.compile(r"^diffmech(?:\.\w+)+(?::\w+)?$")
 
 MEMORY = Path(".snakemake") / "diffmech-syntax.json"
@@ -69,8 +73,17 @@ def syntax(text: str, name: str) -> ast.Module:
     return tree
 
 
+def is_glue(module: str) -> bool:
+    """Return whether no fingerprint covers `module`, since what it passes on is tracked as parameters."""
+    _, package, *rest = module.split(".")
+    if module.startswith(_UNTRACKED):
+        return True
+    further = PACKAGE / "config" / "studies" / f"{package}.py"
+    return bool(rest) and rest[0] in _GLUE_OF_A_STUDY and (package == MAIN_STUDY or further.is_file())
+
+
 def _exists(module: str) -> bool:
-    return module.startswith("diffmech.") and not module.startswith(_UNTRACKED) and module_file(module).is_file()
+    return module.startswith("diffmech.") and not is_glue(module) and module_file(module).is_file()
 
 
 @dataclass(frozen=True)

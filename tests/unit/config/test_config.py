@@ -13,6 +13,7 @@ from diffmech.config.load import merge, overlay, read_config, validate
 from diffmech.config.root import Config
 from diffmech.config.study import DEFAULT_DOMAINS
 from diffmech.errors import ConfigError
+from diffmech.heads.paths import Heads
 from diffmech.statistics.halves import finding
 from diffmech.workflow.study import Study
 
@@ -161,17 +162,17 @@ def test_a_mistake_is_answered_in_one_line(path, value, answer):
 @pytest.mark.parametrize("overlay", [None, *STUDIES], ids=lambda path: path.stem if path else "default")
 def test_no_reference_image_is_studied_by_anything(overlay):
     """Of the files that each rule gets and the images that it takes of them."""
-    study = Study(merge(DEFAULT, yaml.safe_load(overlay.read_text()) if overlay else {}), ROOT)
-    config, references = study.config, set(study.config.reference_ids)
+    heads = Heads(Study(merge(DEFAULT, yaml.safe_load(overlay.read_text()) if overlay else {}), ROOT))
+    config, references = heads.config, set(heads.config.reference_ids)
     assert len(references) == config.ablation.reference_samples >= 2
-    ablated = {sample for ids in study.ablation_shards.values() for sample in ids}
+    ablated = {sample for ids in heads.ablation_shards.values() for sample in ids}
     found, patched = range(config.discovery_samples), range(2 * config.patching.samples)
     for studied in (ablated, range(config.circuit_samples), found, patched):
         assert not references & set(studied) or (studied is patched and "sample" not in config.patching_sources)
-    held = {name: set(ids) for name, ids in study.shards.items()}
-    for dataset in study.datasets:
-        for block in study.ablation_blocks:
-            files = study.reference_latents(dataset, block)
+    held = {name: set(ids) for name, ids in heads.shards.items()}
+    for dataset in heads.datasets:
+        for block in heads.ablation_blocks:
+            files = heads.reference_latents(dataset, block)
             there = set().union(*(ids for name, ids in held.items() if any(name in file for file in files)))
             assert references <= there
 
@@ -179,12 +180,12 @@ def test_no_reference_image_is_studied_by_anything(overlay):
 @pytest.mark.parametrize("overlay", [None, *STUDIES], ids=lambda path: path.stem if path else "default")
 def test_clusters_are_found_on_images_that_nothing_else_studies(overlay):
     """Of the images that each rule takes: those that are removed, patched, attributed, of reference, seen by twins."""
-    study = Study(merge(DEFAULT, yaml.safe_load(overlay.read_text()) if overlay else {}), ROOT)
-    config = study.config
+    heads = Heads(Study(merge(DEFAULT, yaml.safe_load(overlay.read_text()) if overlay else {}), ROOT))
+    config = heads.config
     half = finding(range(config.capture.samples), config.tested_samples)
     finds = {sample for sample, belongs in enumerate(half) if belongs}
     patched = config.patching.samples * (2 if "sample" in config.patching_sources else 1)
-    ablated = {sample for ids in study.ablation_shards.values() for sample in ids}
+    ablated = {sample for ids in heads.ablation_shards.values() for sample in ids}
     counts = (config.circuit_samples, config.discovery_samples, patched, config.untrained.samples)
     for studied in (ablated, set(config.reference_ids), *map(range, counts)):
         assert not finds & set(studied)

@@ -12,6 +12,8 @@ from diffmech.config.images import Prompts
 from diffmech.config.study import NOTHING
 from diffmech.data.comparison import compare_domains
 from diffmech.data.store import prepare_dataset
+from diffmech.heads.paths import ABLATION, ATTENTION, CIRCUIT, LATENTS, PATCHING, REFERENCE, Heads
+from diffmech.heads.resamplings import RESAMPLED, named_resampled, resampled_names
 from diffmech.heads.tables import reported
 from diffmech.interventions.ablation import ablate_heads
 from diffmech.interventions.effects import ablation_effects
@@ -37,13 +39,12 @@ from diffmech.report.charts import CHARTS, draw_charts
 from diffmech.report.page import write_report
 from diffmech.resampling.effects import resampling_effects
 from diffmech.resampling.images import resample_images
-from diffmech.workflow.resamplings import RESAMPLED, named_resampled, resampled_names
-from diffmech.workflow.study import ABLATION, ATTENTION, CIRCUIT, GENERATED, LATENTS, PATCHING, REFERENCE, Study
+from diffmech.workflow.study import GENERATED, Study
 
 
 def run_study(study: Study, folder: Path) -> Path:
     """Run `study`, whose data sets are prompts, in `folder` and return its report."""
-    config, runtime, model = study.config, study.config.runtime, study.model
+    config, runtime, model, heads = study.config, study.config.runtime, study.model, Heads(study)
     model_json = folder / f"results/models/{model}/model.json"
     import_denoiser(config.model, model_json, root=study.root, images=config.images)
 
@@ -63,7 +64,7 @@ def run_study(study: Study, folder: Path) -> Path:
                 sample_ids=ids,
                 runtime=runtime,
             )
-            for block, timesteps in study.blocks.items():
+            for block, timesteps in heads.blocks.items():
                 generated_latents(
                     named(GENERATED, dataset=dataset, shard=shard),
                     model_json,
@@ -83,7 +84,7 @@ def run_study(study: Study, folder: Path) -> Path:
                     runtime=runtime,
                 )
         capture_untrained(
-            [folder / path for path in study.latents(dataset, samples=config.untrained.samples)],
+            [folder / path for path in heads.latents(dataset, samples=config.untrained.samples)],
             model_json,
             folder / f"results/untrained/{model}/{dataset}.zarr.zip",
             untrained=config.untrained,
@@ -97,14 +98,15 @@ def run_study(study: Study, folder: Path) -> Path:
             runtime=runtime,
             generated=[folder / path for path in study.generated(dataset)],
         )
-    return _analyse(study, folder, model_json)
+    return _analyse(heads, folder, model_json)
 
 
-def _analyse(study: Study, folder: Path, model_json: Path) -> Path:
+def _analyse(heads: Heads, folder: Path, model_json: Path) -> Path:
+    study = heads.study
     config, runtime, results = study.config, study.config.runtime, folder / "results"
     by_domain = {
-        "attention": {d: [folder / path for path in study.attention(name)] for d, name in study.domains.items()},
-        "latents": {d: [folder / path for path in study.latents(name)] for d, name in study.domains.items()},
+        "attention": {d: [folder / path for path in heads.attention(name)] for d, name in study.domains.items()},
+        "latents": {d: [folder / path for path in heads.latents(name)] for d, name in study.domains.items()},
     }
     datasets = {d: results / f"datasets/{name}.zarr.zip" for d, name in study.domains.items()}
     untrained = {d: results / f"untrained/{study.model}/{name}.zarr.zip" for d, name in study.domains.items()}
@@ -147,28 +149,28 @@ def _analyse(study: Study, folder: Path, model_json: Path) -> Path:
     find_phases(features, tables["phases"], mechanisms=mechanisms)
     cluster_heads(features, tables["phases"], members, tables["clusters"], mechanisms=mechanisms)
     label_mechanisms(features, tables["phases"], members, tables["mechanisms"], mechanisms=mechanisms)
-    for block in study.ablation_blocks:
+    for block in heads.ablation_blocks:
         reference_outputs(
             {
-                domain: [folder / path for path in study.reference_latents(name, block)]
+                domain: [folder / path for path in heads.reference_latents(name, block)]
                 for domain, name in study.domains.items()
             },
             model_json,
             folder / REFERENCE.format(model=study.model, block=block),
             reference_ids=config.reference_ids,
             runtime=runtime,
-            timesteps=study.ablated_in(block),
+            timesteps=heads.ablated_in(block),
         )
     stores: dict[str, dict[str, list[Path]]] = {domain: {} for domain in study.domains}
     for domain, dataset in study.domains.items():
         for group in config.ablation.groups:
-            stores[domain][group] = [folder / path for path in study.ablations(dataset, group)]
-            for block in study.ablation_blocks:
-                for shard, ids in study.ablation_shards.items():
+            stores[domain][group] = [folder / path for path in heads.ablations(dataset, group)]
+            for block in heads.ablation_blocks:
+                for shard, ids in heads.ablation_shards.items():
                     ablate_heads(
-                        [folder / path for path in study.ablation_latents(dataset, block, shard)],
+                        [folder / path for path in heads.ablation_latents(dataset, block, shard)],
                         model_json,
-                        [folder / path for path in study.ablation_references(group, block)],
+                        [folder / path for path in heads.ablation_references(group, block)],
                         folder
                         / ABLATION.format(model=study.model, dataset=dataset, group=group, block=block, shard=shard),
                         group=group,
@@ -177,7 +179,7 @@ def _analyse(study: Study, folder: Path, model_json: Path) -> Path:
                         seed=0,
                         runtime=runtime,
                         sample_ids=ids,
-                        timesteps=study.ablated_in(block),
+                        timesteps=heads.ablated_in(block),
                     )
     ablation_effects(stores, tables["effects"], ablation=config.ablation, seed=0)
     ablation_windows(stores, model_json, tables["phases"], tables["windows"], ablation=config.ablation, seed=0)
@@ -187,10 +189,10 @@ def _analyse(study: Study, folder: Path, model_json: Path) -> Path:
     for domain, dataset in study.domains.items():
         beside = {name: circuits[domain].parent / f"{name}.csv" for name in ("heads", "curve", "subsets", "edges")}
         discover_circuit(
-            [folder / path for path in study.discovery_latents(dataset)],
+            [folder / path for path in heads.discovery_latents(dataset)],
             model_json,
-            [folder / path for path in study.discovery_references()],
-            [folder / path for path in study.ranked_by(dataset)],
+            [folder / path for path in heads.discovery_references()],
+            [folder / path for path in heads.ranked_by(dataset)],
             {"summary": circuits[domain], **beside},
             domain=domain,
             discovery=config.discovery,
@@ -203,13 +205,13 @@ def _analyse(study: Study, folder: Path, model_json: Path) -> Path:
         )
     patched: dict[str, dict[str, Path]] = {domain: {} for domain in study.domains}
     for domain, dataset in study.domains.items():
-        for source in study.patching_sources:
+        for source in heads.patching_sources:
             patched[domain][source] = folder / PATCHING.format(model=study.model, dataset=dataset, source=source)
             patch_data_set(
-                [folder / path for path in study.patching_latents(dataset, source)],
+                [folder / path for path in heads.patching_latents(dataset, source)],
                 model_json,
                 patched[domain][source],
-                source=study.patching_sources[source],
+                source=heads.patching_sources[source],
                 contrast=study.other_domain(dataset),
                 patching=config.patching,
                 timesteps=config.patching_timesteps,
@@ -240,7 +242,7 @@ def _analyse(study: Study, folder: Path, model_json: Path) -> Path:
             resample_images(
                 model_json,
                 tables["mechanisms"],
-                [folder / REFERENCE.format(model=study.model, block=block) for block in study.ablation_blocks],
+                [folder / REFERENCE.format(model=study.model, block=block) for block in heads.ablation_blocks],
                 folder / RESAMPLED.format(model=study.model, domain=domain, part=part),
                 domain=domain,
                 part=part,
@@ -251,9 +253,9 @@ def _analyse(study: Study, folder: Path, model_json: Path) -> Path:
                 prompts=prompts,
                 size=config.images.size,
             )
-    named = named_resampled(study)
+    named = named_resampled(heads)
     resampling_effects(
-        {domain: [folder / path for path in named[name]] for domain, name in resampled_names(study).items()},
+        {domain: [folder / path for path in named[name]] for domain, name in resampled_names(heads).items()},
         tables["resampling"],
         others["resampled"],
         judge=None,

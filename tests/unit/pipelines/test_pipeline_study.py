@@ -11,10 +11,11 @@ from tiny_pipelines import PIPELINES
 
 from diffmech.artifacts import open_store, read_json
 from diffmech.config.load import merge
+from diffmech.heads.paths import PATCHING, Heads
 from diffmech.interventions.reference import open_reference
 from diffmech.interventions.stores import open_ablation
 from diffmech.testing import assert_same_up_to_rounding
-from diffmech.workflow.study import PATCHING, Study
+from diffmech.workflow.study import Study
 
 ROOT = Path(__file__).parents[3]
 FACES = ["face", "face with glasses", "face with a hat"]
@@ -89,16 +90,16 @@ def study_of(family: str, folder: Path, **changes: Any) -> Study:
     return Study(merge(merge(merge(base, OVERLAY), located), changes), ROOT)
 
 
-def assert_no_reference_image_was_studied(study: Study, folder: Path) -> None:
+def assert_no_reference_image_was_studied(heads: Heads, folder: Path) -> None:
     """Of what was written, by all that ablates, attributes, patches, or finds and tests circuits."""
-    references = open_reference([folder / path for path in study.discovery_references()])
+    references = open_reference([folder / path for path in heads.discovery_references()])
     assert set(references.rows) == {(d, sample) for d in ("photo", "drawing") for sample in (6, 7)}
     studied: set[int] = set()
-    for dataset, circuit in zip(study.datasets, study.circuits(), strict=True):
-        for group in study.config.ablation.groups:
-            studied |= set(open_ablation([folder / p for p in study.ablations(dataset, group)])["sample"].values)
-        for source in study.patching_sources:
-            patched = folder / PATCHING.format(model=study.model, dataset=dataset, source=source)
+    for dataset, circuit in zip(heads.datasets, heads.circuits(), strict=True):
+        for group in heads.config.ablation.groups:
+            studied |= set(open_ablation([folder / p for p in heads.ablations(dataset, group)])["sample"].values)
+        for source in heads.patching_sources:
+            patched = folder / PATCHING.format(model=heads.model, dataset=dataset, source=source)
             ids = open_store(patched).to_dataset()["sample"].values
             studied |= set(ids) | set(ids + len(ids))  # each is paired with one further on
         summary = read_json(folder / circuit)
@@ -109,7 +110,7 @@ def assert_no_reference_image_was_studied(study: Study, folder: Path) -> None:
 @pytest.mark.parametrize(("family", "kind"), [("stable_diffusion", "trajectory"), ("stable_diffusion_3", "noised")])
 def test_a_pipeline_goes_through_the_whole_main_job(family: str, kind: str, tmp_path: Path) -> None:
     study = study_of(family, tmp_path, latents={"kind": kind})
-    report = run_study(study, tmp_path)
+    report, heads = run_study(study, tmp_path), Heads(study)
     page = report.read_text()
     heads = pd.read_csv(report.parent / "entropy.csv")
     effects = pd.read_csv(report.parent / "effects.csv")
@@ -133,8 +134,8 @@ def test_a_pipeline_goes_through_the_whole_main_job(family: str, kind: str, tmp_
     assert set(changed["measure"]) == {"ssim", "mse"}
     assert changed.query("measure == 'mse'")["effect"].max() > 0
     assert "Not measured: attributes" in page
-    assert_no_reference_image_was_studied(study, tmp_path)
-    circuit = read_json(tmp_path / study.circuits()[0])
+    assert_no_reference_image_was_studied(heads, tmp_path)
+    circuit = read_json(tmp_path / heads.circuits()[0])
     assert circuit["domain"] == "photo"
     assert circuit["measure"] == ("output shift" if kind == "trajectory" else "denoising loss")
     # random weights: replaced heads shift any output, but only by chance do they lower a loss
@@ -142,7 +143,7 @@ def test_a_pipeline_goes_through_the_whole_main_job(family: str, kind: str, tmp_
     assert ("this is the share of the output shift" in page) == (kind == "trajectory")
     if kind == "trajectory":
         # nobody knows the noise, so the effect on the loss is the output shift
-        ablated = open_store(tmp_path / study.ablations("photos", "heads")[0]).to_dataset()
+        ablated = open_store(tmp_path / heads.ablations("photos", "heads")[0]).to_dataset()
         ratio = ablated["mse_ablated"] / ablated["mse_clean"] - 1
         assert_same_up_to_rounding(ratio, ablated["shift"], scale=float(1 + ablated["shift"].max()))
         assert (ablated["shift"] > 0).any()

@@ -10,6 +10,7 @@ from diffmech.attention.latents import make_latents
 from diffmech.attention.untrained import capture_untrained
 from diffmech.config.load import merge
 from diffmech.data.store import prepare_dataset
+from diffmech.heads.paths import Heads
 from diffmech.interventions.ablation import ablate_heads
 from diffmech.interventions.effects import ablation_effects
 from diffmech.interventions.reference import reference_outputs
@@ -102,7 +103,7 @@ def run_planted(study: Study, folder: Path, model_json: Path | None = None) -> P
         heads_output=folder / "recovery.csv",
         pairs_output=folder / "pairs.csv",
         summary_output=folder / "summary.csv",
-        symmetric=study.symmetric_domains(),
+        symmetric=Heads(study).symmetric_domains(),
         ablation=config.ablation,
         untrained=config.untrained,
         seed=study.seed,

@@ -110,7 +110,7 @@ def test_published_figures_that_cannot_be_read_are_named(content, found, tmp_pat
         broken.write_text(content)
     message = r"references\.yaml: the published figures cannot be read \(.*\); restore the file"
     with pytest.raises(StoreError, match=message) as caught:
-        read_tables(replace(found[1], references=str(broken)))
+        read_tables(changed(found[1], references=str(broken)))
     assert "\n" not in str(caught.value)
 
 
@@ -119,7 +119,7 @@ def test_a_published_figure_that_was_taken_out_is_named(found):
     with pytest.raises(
         StoreError, match=r"references\.yaml: has no published figure 'complexity_ratio'; restore the file"
     ):
-        findings(replace(found[2], references=references), study_config())
+        findings(changed(found[2], references=references), study_config())
 
 
 def test_an_empty_table_is_named(found, tmp_path):

@@ -1,0 +1,57 @@
+"""The front page as its rule sees it: a card for the main study, and one for every further study of the package.
+
+A further study has its page and its findings where its name says; one that config.yaml does not ask for has no page,
+and its card says so.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from diffmech.config.further import further_sections
+from diffmech.findings import StudyCard
+from diffmech.workflow.fingerprints import MAIN_STUDY
+from diffmech.workflow.study import Study
+
+FRONT_PAGE = "results/index.html"
+MAIN_PAGE = "results/report.html"
+PAGE = "results/{study}.html"
+FINDINGS = "results/{study}/findings.json"
+
+
+def further_pages(study: Study) -> list[str]:
+    """Return the pages of the further studies that are asked for."""
+    return [PAGE.format(study=name) for name, asked in study.further.items() if asked]
+
+
+def further_findings(study: Study) -> list[str]:
+    """Return the findings of the further studies that are asked for."""
+    return [FINDINGS.format(study=name) for name, asked in study.further.items() if asked]
+
+
+def cards(study: Study) -> list[dict[str, str]]:
+    """Return what the front page says of each study, in plain values as rules track them; '' where there is nothing."""
+    main = {"name": MAIN_STUDY, "title": study.config.report.title, "page": MAIN_PAGE, "findings": "", "why_absent": ""}
+    return [main, *(_card(study, name, section.title) for name, section in further_sections().items())]
+
+
+def restore(plain: Sequence[Mapping[str, str]]) -> list[StudyCard]:
+    """Return the cards that `cards` gave in plain values."""
+    return [
+        StudyCard(
+            card["name"],
+            card["title"],
+            page=Path(card["page"]) if card["page"] else None,
+            findings=Path(card["findings"]) if card["findings"] else None,
+            why_absent=card["why_absent"],
+        )
+        for card in plain
+    ]
+
+
+def _card(study: Study, name: str, title: str) -> dict[str, str]:
+    if study.further[name]:
+        files = {"page": PAGE.format(study=name), "findings": FINDINGS.format(study=name), "why_absent": ""}
+    else:
+        why = f"not asked for: config.yaml has no section {name}; {name}: {{}} asks for it with its defaults"
+        files = {"page": "", "findings": "", "why_absent": why}
+    return {"name": name, "title": title, **files}

@@ -1,0 +1,123 @@
+"""Each study is a room of its own: none imports another's code, and imports run in one direction only."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from diffmech.config.further import further_sections
+from diffmech.workflow.fingerprints import is_glue, module_file
+
+ROOT = Path(__file__).parents[3]
+SOURCE = ROOT / "src" / "diffmech"
+LAZY_NAME = re.compile(r"^diffmech(?:\.\w+)+(?::\w+)?$")
+
+MAIN_STUDY = {"mechanisms", "interventions", "circuits", "resampling", "planted", "heads"}
+STUDIES = [MAIN_STUDY, *({name} for name in further_sections())]
+
+# What each package, and each module beside them, may import; a further study may import all but other studies.
+BASE = {"errors", "randomness", "machine", "artifacts", "batches", "config", "statistics"}
+OBSERVED = BASE | {"data", "models", "attention"}
+MAY_IMPORT = {
+    "errors": set(),
+    "randomness": set(),
+    "machine": set(),
+    "findings": set(),
+    "artifacts": {"errors"},
+    "batches": {"config", "errors"},
+    "statistics": {"randomness"},
+    "config": {"errors", "statistics"},
+    "data": BASE,
+    "models": BASE | {"data"},
+    "attention": BASE | {"data", "models"},
+    "interventions": OBSERVED,
+    "mechanisms": OBSERVED | {"interventions"},
+    "circuits": OBSERVED | {"interventions"},
+    "resampling": OBSERVED | {"interventions"},
+    "planted": OBSERVED | {"interventions", "mechanisms"},
+    "workflow": {"config", "errors", "batches", "data", "findings"},
+    "heads": {"config", "workflow"},
+    "report": OBSERVED | MAIN_STUDY | {"findings"},
+    "testing": {"attention", "models", "randomness"},
+    "__init__": {"attention"},
+}
+FURTHER = OBSERVED | {"workflow", "findings"}
+# Arrows that point up, and why each is there.
+UPWARDS = {
+    ("models.importing", "planted"),  # planted denoisers are imported as any other, by the loader of their kind
+    ("models.implementation", "workflow"),  # the digest of the user's own code, which the workflow tracks too
+    ("attention.plan_others", "circuits"),  # the plan of the whole main study is made beside that of its captures
+    ("attention.plan_others", "interventions"),
+}
+
+
+def room_of(module: str) -> str:
+    """Return the package or module below diffmech, of one page of the report its study."""
+    below = module.split(".")[1:]
+    own_page = below[0] == "report" and len(below) > 2 and below[1] in further_sections()
+    return below[1] if own_page else below[0]
+
+
+def imports(file: Path, *, by_name: bool = False) -> Iterator[str]:
+    """Yield what a file imports of the package, at its top or in functions, and modules that it names in strings."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith("diffmech."))
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "diffmech":
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from names if node.module == "diffmech" else [str(node.module)]
+        elif by_name and isinstance(node, ast.Constant) and LAZY_NAME.match(str(node.value)):
+            yield str(node.value).split(":")[0]
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for file in sorted(SOURCE.rglob("*.py")):
+        yield ".".join(("diffmech", *file.relative_to(SOURCE).with_suffix("").parts)), file
+
+
+def test_no_study_imports_another() -> None:
+    for module, file in modules():
+        for own in STUDIES:
+            if room_of(module) in own:
+                others = set().union(*STUDIES) - own
+                assert not {room_of(name) for name in imports(file, by_name=True)} & others, module
+
+
+def test_imports_run_in_one_direction() -> None:
+    used = set()
+    for module, file in modules():
+        room, place = room_of(module), module.removeprefix("diffmech.")
+        allowed = FURTHER if room in further_sections() else MAY_IMPORT[room]
+        for name in imports(file):
+            if room_of(name) not in allowed | {room}:
+                used.add((place, room_of(name)))
+    assert used == UPWARDS
+
+
+def test_what_a_study_names_for_its_rules_is_glue_and_the_code_of_the_same_name_is_not() -> None:
+    glue = {module for module, _ in modules() if is_glue(module) and not module.endswith("__init__")}
+    of_packages = ("diffmech.config.", "diffmech.workflow.", "diffmech.errors")
+    further = {f"diffmech.{name}.paths" for name in further_sections()}
+    assert {module for module in glue if not module.startswith(of_packages)} == {
+        "diffmech.heads.paths",
+        "diffmech.heads.resamplings",
+        "diffmech.heads.tellings",
+        *(name for name in further if module_file(name).is_file()),
+    }
+    assert module_file("diffmech.interventions.paths").is_file()
+    assert not is_glue("diffmech.interventions.paths")
+
+
+def test_glue_of_a_study_computes_nothing() -> None:
+    """It imports configuration, other glue and declarations alone: all that it says is tracked as parameters."""
+    for module, file in modules():
+        if is_glue(module) and room_of(module) not in ("config", "workflow", "errors"):
+            for name in imports(file):
+                assert is_glue(name) or name.endswith(".tables"), f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("path", sorted((SOURCE / "workflow").glob("*.py")) + sorted((SOURCE / "heads").glob("*.py")))
+def test_no_module_of_the_glue_grows_too_long(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) < 400

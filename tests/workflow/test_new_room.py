@@ -1,0 +1,196 @@
+"""A further study moves in by its own files: nothing that is there is edited, nothing that is computed runs again."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from diffmech.findings import StudyCard
+
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("tiny")]
+
+FILES = {
+    "src/diffmech/config/studies/shapes.py": '''
+"""`shapes`: a study of the tests."""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from diffmech.config.section import Count, StudySection
+
+
+class ShapesStudy(StudySection):
+    """How many shapes there are."""
+
+    title: ClassVar[str] = "Shapes & sizes"
+
+    count: Count = Field(2, description="How many shapes are counted.")
+''',
+    "src/diffmech/shapes/__init__.py": '"""The study of shapes."""\n',
+    "src/diffmech/shapes/paths.py": '''
+"""The files of the study of shapes."""
+
+from diffmech.workflow.front import FINDINGS, PAGE
+from diffmech.workflow.study import Study
+
+
+class Shapes:
+    """What the study of shapes makes of one validated config.yaml."""
+
+    def __init__(self, study: Study) -> None:
+        """Take its section, or the defaults."""
+        self.section = study.section("shapes")
+        self.page = PAGE.format(study="shapes")
+        self.findings = FINDINGS.format(study="shapes")
+''',
+    "src/diffmech/shapes/counting.py": '''
+"""Count shapes."""
+
+from pathlib import Path
+
+from diffmech.artifacts import write_json
+from diffmech.config.studies.shapes import ShapesStudy
+
+
+def write_page(page: str, findings: str, *, shapes: ShapesStudy) -> None:
+    """Write how many shapes there are."""
+    Path(page).write_text(f"{shapes.count} shapes", encoding="utf-8")
+    write_json(findings, [])
+''',
+    "workflow_scripts/shapes_page.py": '''
+"""Write the page on shapes."""
+
+from diffmech.workflow.session import session
+
+with session(snakemake) as job:
+    from diffmech.config.studies.shapes import ShapesStudy
+    from diffmech.shapes.counting import write_page
+
+    write_page(job.output.page, job.output.findings, shapes=job.section(ShapesStudy, "shapes"))
+''',
+    "rules/shapes.smk": '''
+"""How many shapes there are."""
+
+from diffmech.shapes.paths import Shapes
+
+shapes = Shapes(study)
+
+
+localrules:
+    shapes,
+
+
+rule shapes:
+    """The page on shapes."""
+    input:
+        shapes.page,
+
+
+rule shapes_page:
+    """Count the shapes."""
+    input:
+        settled=settled,
+    output:
+        page=shapes.page,
+        findings=shapes.findings,
+    log:
+        "results/logs/shapes_page.log",
+    benchmark:
+        "results/benchmarks/shapes_page.tsv"
+    conda:
+        "../envs/diffmech.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        settings=study.settings(shapes=shapes.section),
+        code=study.code("shapes_page"),
+    message:
+        "Counting shapes"
+    script:
+        "../workflow_scripts/shapes_page.py"
+''',
+}
+ASKED = {"shapes": {"count": 3}}
+
+
+def move_in(project):
+    for name, text in FILES.items():
+        path = project.folder / name
+        assert not path.exists()
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text.lstrip("\n"))
+    return project
+
+
+def rules(jobs):
+    return {job.split()[0] for job in jobs} - {"everything", "shapes"}
+
+
+def test_the_section_of_a_new_study_is_checked_and_described(project):
+    move_in(project)
+    done = project.snakemake("--dry-run", "--quiet", "all", edit={"shapes": {"cuont": 3}})
+    assert done.returncode != 0
+    assert "config: shapes.cuont: unknown key; did you mean 'count'?" in done.stdout + done.stderr
+    code = f"import sys; sys.path.insert(0, {str(project.folder / 'src')!r}); import runpy;"
+    code += "runpy.run_module('diffmech.config.documentation', run_name='__main__')"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=project.folder)
+    schema = json.loads((project.folder / "resources/config.schema.json").read_text())
+    assert schema["properties"]["shapes"]["default"] is None
+    assert {"$ref": "#/$defs/ShapesStudy"} in schema["properties"]["shapes"]["anyOf"]
+    page = (project.folder / "docs/config.md").read_text()
+    assert "## `shapes`\n\nShapes & sizes: a further study; null = not asked for.\n" in page
+    assert "| `shapes.count` | integer ≥ 1 | `2` | How many shapes are counted. |" in page
+
+
+def test_a_new_study_is_a_target_and_part_of_everything_where_it_is_asked_for(project):
+    main = rules(project.planned(None, "everything"))
+    assert "write_report" in main
+    assert "front_page" in main
+    move_in(project)
+    listed = project.snakemake("--list-rules").stdout.split()
+    assert {"shapes", "shapes_page", "everything", "front_page", "all"} <= set(listed)
+    assert rules(project.planned(None, "everything")) == main
+    assert rules(project.planned({"shapes": None}, "everything")) == main
+    assert rules(project.planned(ASKED, "everything")) == main | {"shapes_page"}
+    assert "shapes_page" not in rules(project.planned(ASKED))
+    # by its name it runs with its defaults, and nothing but what it needs
+    assert rules(project.planned(None, "shapes")) == {"shapes_page", "prepare_dataset"}
+
+
+def test_a_study_that_moves_in_repeats_nothing_and_is_on_the_front_page(finished, tmp_path):
+    project = move_in(finished.copy(tmp_path / "copy"))
+    assert project.planned() == set()
+    assert project.planned(ASKED) == set()
+    assert rules(project.run("everything")) == {"front_page"}
+    front = project.folder / "results/index.html"
+    assert "report.html" in front.read_text()
+    assert "Shapes &amp; sizes" in front.read_text()
+    assert "not asked for" in front.read_text()
+    assert rules(project.run("everything", edit=ASKED)) == {"front_page", "shapes_page"}
+    assert (project.folder / "results/shapes.html").read_text() == "3 shapes"
+    assert "shapes.html" in front.read_text()
+    assert "not asked for" not in front.read_text()
+    assert project.planned(ASKED, "everything") == set()
+    # an edit of what names its files reruns nothing, one of its code its page
+    with (project.folder / "src/diffmech/shapes/paths.py").open("a") as module:
+        module.write("\n\nadded = 1\n")
+    assert project.planned(ASKED, "everything") == set()
+    with (project.folder / "src/diffmech/shapes/counting.py").open("a") as module:
+        module.write("\n\nadded = 1\n")
+    assert rules(project.planned(ASKED, "everything")) == {"front_page", "shapes_page"}
+
+
+def test_cards_say_which_study_has_a_page_and_why_another_has_none(tmp_path):
+    from diffmech.report.front_page import write_front_page
+
+    page = tmp_path / "report.html"
+    asked = StudyCard("heads", "Heads <1>", page, None, "")
+    absent = StudyCard("shapes", "Shapes", None, None, "not asked for")
+    write_front_page([asked, absent], tmp_path / "index.html", title="All & sundry")
+    text = (tmp_path / "index.html").read_text()
+    assert "All &amp; sundry" in text
+    assert "Heads &lt;1&gt;" in text
+    assert text.index("report.html") < text.index("not asked for")
