@@ -60,7 +60,7 @@ def test_other_columns_than_declared_are_not_written(frame, message, tmp_path) -
 def test_reading_names_the_file_the_column_and_what_is_odd(tmp_path) -> None:
     path = tmp_path / "t.csv"
     FRAME.assign(effect=["much", "1"]).to_csv(path, index=False)
-    with pytest.raises(StoreError, match=r"t\.csv: column effect holds 'much', expected numbers \(effect\)"):
+    with pytest.raises(StoreError, match=r"t\.csv: column effect holds 'much', .*; delete the file to have it made"):
         TABLE.read(path)
     FRAME.drop(columns="found").to_csv(path, index=False)
     with pytest.raises(StoreError, match=r"t\.csv: lacks the columns found"):

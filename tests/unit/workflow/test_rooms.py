@@ -18,7 +18,7 @@ MAIN_STUDY = {"mechanisms", "interventions", "circuits", "resampling", "planted"
 STUDIES = [MAIN_STUDY, *({name} for name in further_sections())]
 
 # What each package, and each module beside them, may import; a further study may import all but other studies.
-BASE = {"errors", "randomness", "machine", "artifacts", "batches", "config", "statistics"}
+BASE = {"errors", "randomness", "machine", "artifacts", "tables", "batches", "config", "statistics"}
 OBSERVED = BASE | {"data", "models", "attention"}
 MAY_IMPORT = {
     "errors": set(),
@@ -26,6 +26,9 @@ MAY_IMPORT = {
     "machine": set(),
     "findings": set(),
     "artifacts": {"errors"},
+    "tables": {"artifacts", "errors"},
+    "declared": {"tables"},
+    "dictionary": {"declared", "tables"},
     "batches": {"config", "errors"},
     "statistics": {"randomness"},
     "config": {"errors", "statistics"},
@@ -38,7 +41,7 @@ MAY_IMPORT = {
     "resampling": OBSERVED | {"interventions"},
     "planted": OBSERVED | {"interventions", "mechanisms"},
     "workflow": {"config", "errors", "batches", "data", "findings"},
-    "heads": {"config", "workflow"},
+    "heads": {"config", "workflow", "tables", "declared", "data", "models"} | MAIN_STUDY,  # of the others tables alone
     "report": OBSERVED | MAIN_STUDY | {"findings"},
     "testing": {"attention", "models", "randomness"},
     "__init__": {"attention"},
