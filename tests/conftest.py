@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent / "unit" / "report"))
+sys.path.insert(0, str(Path(__file__).parent / "unit" / "report" / "heads"))
 
 
 def _written(folder, **kinds):
     from small_study import build_study, study_config
 
-    from diffmech.report.artifacts import read_tables
-    from diffmech.report.charts import CHARTS, draw_charts
-    from diffmech.report.page import write_report
+    from diffmech.report.heads.artifacts import read_tables
+    from diffmech.report.heads.charts import CHARTS, draw_charts
+    from diffmech.report.heads.page import write_report
 
     inputs = build_study(folder, **kinds)
     config = study_config("bundled" if kinds.get("effect", True) else "untrained")
@@ -50,5 +50,5 @@ def null(tmp_path_factory):
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups after it
 def pytest_collection_modifyitems(items):
     for item in items:
-        if item.path.parent.name in ("report", "browser"):
+        if {"report", "browser"} & set(item.path.parts):
             item.add_marker(pytest.mark.xdist_group("report"))

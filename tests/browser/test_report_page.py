@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from diffmech.report.charts import CHARTS
+from diffmech.report.heads.charts import CHARTS
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 pytestmark = [

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from diffmech.report.findings import Finding
+from diffmech.findings import Finding
 from diffmech.report.pictures import Picture
 
 

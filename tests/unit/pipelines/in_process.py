@@ -31,9 +31,9 @@ from diffmech.models.heldout import heldout_loss
 from diffmech.models.importing import import_denoiser
 from diffmech.models.sampling import generate_gallery
 from diffmech.models.seen import seen_images
-from diffmech.report.artifacts import ReportInputs
-from diffmech.report.charts import CHARTS, draw_charts
-from diffmech.report.page import write_report
+from diffmech.report.heads.artifacts import ReportInputs
+from diffmech.report.heads.charts import CHARTS, draw_charts
+from diffmech.report.heads.page import write_report
 from diffmech.resampling.effects import resampling_effects
 from diffmech.resampling.images import resample_images
 from diffmech.workflow.resamplings import RESAMPLED, named_resampled, resampled_names
