@@ -17,14 +17,15 @@ def _written(folder, **kinds):
     from small_study import build_study, study_config
 
     from diffmech.report.heads.artifacts import read_tables
-    from diffmech.report.heads.charts import CHARTS, draw_charts
+    from diffmech.report.heads.charts import every_chart
+    from diffmech.report.heads.draw import draw_charts
     from diffmech.report.heads.page import write_report
 
     inputs = build_study(folder, **kinds)
     config = study_config("bundled" if kinds.get("effect", True) else "untrained")
     draw_charts(inputs, folder / "charts", ablation=config.ablation)
-    charts = [str(folder / "charts" / f"{name}.vl.json") for name in CHARTS]
-    write_report(inputs, charts, folder / "report.html", config=config)
+    charts = [str(folder / "charts" / f"{chart.name}.vl.json") for chart in every_chart()]
+    write_report(inputs, charts, folder / "report.html", folder / "findings.json", config=config)
     return folder, inputs, read_tables(inputs)
 
 

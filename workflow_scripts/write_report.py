@@ -10,6 +10,7 @@ with session(snakemake) as job:
     write_report(
         inputs_of_job(job.input, job.params.domains, job.groups),
         list(job.input.charts),
-        job.output[0],
+        job.output.page,
+        job.output.findings,
         config=Config.restore(job.params.settings),
     )

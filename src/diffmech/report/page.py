@@ -1,9 +1,10 @@
 """The shell of a page: one file that opens from disk, holds all its data, and asks nothing of any network."""
 
-import json
 from collections.abc import Mapping, Sequence
-from html import escape
 
+from markupsafe import Markup
+
+from diffmech.report.markup import Section, environment
 from diffmech.report.style import CSS, SCRIPT
 from diffmech.report.theme import THEMES
 
@@ -14,32 +15,22 @@ POLICY = (
 )
 
 
-def assemble(title: str, lead: str, contents: Mapping[str, str], parts: Sequence[str]) -> str:
+def assemble(title: str, lead: str, contents: Mapping[str, str], sections: Sequence[Section]) -> str:
     """Return the whole page around its sections; `contents` names them for the navigation, by anchor."""
-    there = [anchor for anchor in contents if any(f'<section id="{anchor}"' in part for part in parts)]
-    entries = "".join(f'<li><a href="#{anchor}">{escape(contents[anchor])}</a></li>' for anchor in there)
-    themes = json.dumps(THEMES, separators=(",", ":"))
-    return "\n".join(
-        [
-            "<!doctype html>",
-            '<html lang="en"><head><meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escape(title)}</title>",
-            '<link rel="icon" href="data:,">',
-            f"<style>{CSS}</style></head>",
-            '<body><a class="skip" href="#answers">To the findings</a><div class="frame">',
-            f'<nav aria-label="Sections"><ol>{entries}</ol></nav><main>',
-            f'<header><h1>{escape(title)}</h1><p class="lead">{escape(lead)}</p></header>',
-            "<noscript><p>The charts need JavaScript; all text, tables and pictures do not.</p></noscript>",
-            *parts,
-            "<footer>Made by diffmech. Everything on this page is inside this file.</footer>",
-            "</main></div>",
-            f'<script type="application/json" id="themes">{themes}</script>',
-            f"<script>{chart_library()}</script>",
-            f"<script>{SCRIPT}</script>",
-            "</body></html>\n",
-        ]
+    return (
+        environment()
+        .get_template("page.html")
+        .render(
+            policy=POLICY,
+            title=title,
+            lead=lead,
+            contents=contents,
+            sections=sections,
+            css=Markup(CSS),
+            themes=THEMES,
+            library=Markup(chart_library()),
+            script=Markup(SCRIPT),
+        )
     )
 
 

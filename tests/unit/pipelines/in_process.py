@@ -32,7 +32,8 @@ from diffmech.models.importing import import_denoiser
 from diffmech.models.sampling import generate_gallery
 from diffmech.models.seen import seen_images
 from diffmech.report.heads.artifacts import ReportInputs
-from diffmech.report.heads.charts import CHARTS, draw_charts
+from diffmech.report.heads.charts import every_chart
+from diffmech.report.heads.draw import draw_charts
 from diffmech.report.heads.page import write_report
 from diffmech.resampling.effects import resampling_effects
 from diffmech.resampling.images import resample_images
@@ -291,8 +292,9 @@ def _analyse(study: Study, folder: Path, model_json: Path) -> Path:
     draw_charts(inputs, results / "charts", ablation=config.ablation)
     write_report(
         inputs,
-        [str(results / f"charts/{name}.vl.json") for name in CHARTS],
+        [str(results / f"charts/{chart.name}.vl.json") for chart in every_chart()],
         results / "report.html",
+        results / "findings.json",
         config=config,
     )
     assert len(pd.read_csv(tables["effects"]))

@@ -5,6 +5,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from diffmech.config.analysis import AblationConfig
 from diffmech.report.drawing import (
     absent,
     control_band,
@@ -21,9 +22,28 @@ from diffmech.report.drawing import (
 )
 from diffmech.report.heads.artifacts import effect_title, largest, records
 from diffmech.report.heads.controls import MARKS
+from diffmech.report.heads.naming import readable_names
+from diffmech.report.heads.published import published
 from diffmech.report.heads.terms import VARIANTS
 
 TOP_HEADS = 12
+
+
+def ablation_mechanisms(
+    effects: pd.DataFrame, mechanisms: pd.DataFrame, domains: tuple[str, ...], ablation: AblationConfig
+) -> Any:
+    """Effect of removing each mechanism, beside its matched controls."""
+    return ablation_forest(effects, "mechanisms", ablation.methods[0], domains, readable_names(mechanisms, domains))
+
+
+def ablation_layers(effects: pd.DataFrame, domains: tuple[str, ...], ablation: AblationConfig) -> Any:
+    """Effect of removing all heads of each layer, beside the other layers of its kind."""
+    return ablation_forest(effects, "layers", ablation.methods[0], domains, {})
+
+
+def ablation_heads(effects: pd.DataFrame, domains: tuple[str, ...], ablation: AblationConfig) -> Any:
+    """Effect of removing each of the heads that matter most, beside all others of their kind."""
+    return ablation_forest(effects, "heads", ablation.methods[0], domains, {})
 
 
 def ablation_forest(
@@ -94,15 +114,16 @@ def ablation_forest(
 
 
 def ablation_map(
-    effects: pd.DataFrame, method: str, heads: tuple[str, ...], domains: tuple[str, ...], alpha: float
+    effects: pd.DataFrame, heads: tuple[str, ...], domains: tuple[str, ...], ablation: AblationConfig
 ) -> Any:
     """Effect of removing each single head at each timestep, one panel per domain."""
-    chosen = (effects["group"] == "heads") & (effects["method"] == method) & (effects["timestep"] != "all")
+    own = effects["method"] == ablation.methods[0]
+    chosen = (effects["group"] == "heads") & own & (effects["timestep"] != "all")
     frame = effects.loc[chosen, ["domain", "target", "timestep", "effect_percent", "low", "high", "p_zero_max"]]
     frame = frame.rename(columns={"target": "head"})
     if frame.empty:
         return absent("No effects of single heads per timestep were computed.")
-    frame = frame.assign(timestep=frame["timestep"].astype(float), significant=frame["p_zero_max"] <= alpha)
+    frame = frame.assign(timestep=frame["timestep"].astype(float), significant=frame["p_zero_max"] <= ablation.alpha)
     # A few heads can be far stronger than all others: the scale ends at the 99th percentile and clamps what is beyond.
     bound = max(float(frame["effect_percent"].abs().quantile(0.99)), 1e-6)
     x = alt.X("timestep:O", title="timestep", axis=alt.Axis(labelAngle=0, labelOverlap=True, ticks=False))
@@ -128,8 +149,9 @@ def ablation_map(
     )
 
 
-def ablation_methods(effects: pd.DataFrame, domains: tuple[str, ...], names: dict[str, str]) -> Any:
+def ablation_methods(effects: pd.DataFrame, mechanisms: pd.DataFrame, domains: tuple[str, ...]) -> Any:
     """The same removal by each method: where methods disagree, the effect is partly the method's own."""
+    names = readable_names(mechanisms, domains)
     groups = [group for group in ("mechanisms", "layers", "heads") if group in set(effects["group"])]
     frame = effects[(effects["timestep"] == "all") & (effects["group"].isin(groups[:1]))].copy()
     if frame.empty:
@@ -164,7 +186,7 @@ def ablation_methods(effects: pd.DataFrame, domains: tuple[str, ...], names: dic
     return finish(facets, f"Effects of removing {groups[0]} by {', '.join(methods)}, per domain.", panels=2)
 
 
-def complexity_ratio(complexity: pd.DataFrame, published: dict[str, Any], domains: tuple[str, ...]) -> alt.LayerChart:
+def complexity_ratio(complexity: pd.DataFrame, references: dict[str, Any], domains: tuple[str, ...]) -> alt.LayerChart:
     """Complexity of the first domain relative to the second, in several variants, beside the published ratio.
 
     The band is the range of the untrained copies, for the measures that they have.
@@ -174,8 +196,9 @@ def complexity_ratio(complexity: pd.DataFrame, published: dict[str, Any], domain
     frame = complexity[chosen].rename(columns=untrained)
     frame["name"] = frame["variant"].map(lambda variant: VARIANTS.get(variant, variant))
     frame["origin"] = "measured here"
-    low, high = published["interval"]
-    quoted = {"name": "published (other definition)", "ratio": published["value"], "low": low, "high": high}
+    figure = published(references, "complexity_ratio")
+    low, high = figure["interval"]
+    quoted = {"name": "published (other definition)", "ratio": figure["value"], "low": low, "high": high}
     frame = pd.concat([frame, pd.DataFrame([{**quoted, "origin": "published"}])])
     y = alt.Y("name:N", sort=list(frame["name"]), title=None, axis=alt.Axis(labelLimit=240))
     colour = alt.Color("origin:N", title=None, scale=alt.Scale(domain=["measured here", "published"]))

@@ -8,6 +8,7 @@ import pandas as pd
 
 from diffmech.report.drawing import absent, dots, finish, from_to, in_panels, signed_cells
 from diffmech.report.heads.artifacts import Circuit, largest, records
+from diffmech.report.heads.naming import confirmed_labels
 from diffmech.report.heads.terms import LABELS
 
 NONE = "No domain has a circuit to draw: heads are not shown to lower the loss by enough to be explained."
@@ -92,8 +93,9 @@ def _curve_tooltip() -> list[Any]:
     ]
 
 
-def circuit_graph(circuits: Mapping[str, Circuit], sites: tuple[str, ...], labels: Mapping[str, str]) -> Any:
+def circuit_graph(circuits: Mapping[str, Circuit], mechanisms: pd.DataFrame, sites: tuple[str, ...]) -> Any:
     """The circuit over the layers: heads by mechanism and worth, and the paths between them; one panel per domain."""
+    labels = confirmed_labels(mechanisms)
     found = {domain: each for domain, each in circuits.items() if each.chosen}
     if not found:
         return absent(NONE)

@@ -96,11 +96,11 @@ def heldout_loss(heldout: pd.DataFrame, domains: tuple[str, ...]) -> Any:
     return finish(alt.layer(line, bars, points, data=data), text, height=260)
 
 
-def recognition(table_: pd.DataFrame | None) -> Any:
+def recognition(recognition: pd.DataFrame | None) -> Any:
     """Share of conditional samples in which a classifier sees the attribute, beside the classifier's own accuracy."""
-    if table_ is None:
+    if recognition is None:
         return absent("No recognition check was run on this denoiser (target `recognition`).")
-    data = table(table_)
+    data = table(recognition)
     y = alt.Y("attribute:N", title=None, sort=None)
     intervals = with_intervals(
         alt.X("recognised_share:Q", title="share", scale=alt.Scale(domain=[0, 1])),
@@ -120,8 +120,10 @@ def recognition(table_: pd.DataFrame | None) -> Any:
         .encode(y=y, x="heldout_accuracy:Q", color=alt.ColorDatum("classifier's accuracy on drawn faces", title=None))
     )
     chance = alt.Chart().mark_rule(style="reference").encode(x=alt.XDatum(0.5))
-    shares = ", ".join(f"{row.attribute} {row.recognised_share:.2f}" for row in records(table_))
+    shares = ", ".join(f"{row.attribute} {row.recognised_share:.2f}" for row in records(recognition))
     chart = alt.layer(chance, *intervals, accuracy, data=data)
     return finish(
-        chart, f"Share of generated images in which the attribute is recognised: {shares}.", height=34 * len(table_)
+        chart,
+        f"Share of generated images in which the attribute is recognised: {shares}.",
+        height=34 * len(recognition),
     )

@@ -6,6 +6,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from diffmech.config.analysis import AblationConfig
 from diffmech.config.patching import attribute_of
 from diffmech.report.drawing import (
     absent,
@@ -26,9 +27,11 @@ FULL_DOSE = 1.0
 DIRECTIONS = {"denoising": "brought", "noising": "taken away"}
 
 
-def windows_map(windows: pd.DataFrame, method: str, heads: tuple[str, ...], domains: tuple[str, ...]) -> Any:
+def windows_map(
+    windows: pd.DataFrame, heads: tuple[str, ...], domains: tuple[str, ...], ablation: AblationConfig
+) -> Any:
     """Effect of removing each single head in each window of timesteps, one panel per domain."""
-    frame = windows[(windows["group"] == "heads") & (windows["method"] == method)]
+    frame = windows[(windows["group"] == "heads") & (windows["method"] == ablation.methods[0])]
     if frame.empty:
         return absent("No effects of single heads per window were computed.")
     frame = frame.rename(columns={"target": "head", "effect_percent": "value"}).assign(
@@ -51,6 +54,16 @@ def windows_map(windows: pd.DataFrame, method: str, heads: tuple[str, ...], doma
             f" {int(frame['significant'].sum())} of {len(frame)} cells differ from zero after correction."
         ),
     )
+
+
+def patching_sufficient(patching: pd.DataFrame, heads: tuple[str, ...], domains: tuple[str, ...]) -> Any:
+    """Share of the difference that each head brings into the first pass."""
+    return patching_map(patching, "denoising", heads, domains)
+
+
+def patching_necessary(patching: pd.DataFrame, heads: tuple[str, ...], domains: tuple[str, ...]) -> Any:
+    """Share of the difference that is gone from the second pass without each head."""
+    return patching_map(patching, "noising", heads, domains)
 
 
 def patching_map(patching: pd.DataFrame, direction: str, heads: tuple[str, ...], domains: tuple[str, ...]) -> Any:

@@ -5,6 +5,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from diffmech.config.analysis import AblationConfig
 from diffmech.interventions.decisions import ROUNDING
 from diffmech.report.drawing import (
     absent,
@@ -19,6 +20,7 @@ from diffmech.report.drawing import (
     with_intervals,
 )
 from diffmech.report.heads.artifacts import farthest_from_zero, records
+from diffmech.report.heads.naming import readable_names
 from diffmech.report.wording import count
 
 NOTHING = "No image was sampled with heads removed."
@@ -49,15 +51,17 @@ def claim(row: Any, alpha: float) -> str:
     return CLAIMS[2]
 
 
-def resampling_attributes(resampling: pd.DataFrame, alpha: float, names: dict[str, str]) -> Any:
+def resampling_attributes(
+    resampling: pd.DataFrame, mechanisms: pd.DataFrame, domains: tuple[str, ...], ablation: AblationConfig
+) -> Any:
     """How much surer or less sure the judge is of each attribute when a mechanism is removed, median over images."""
-    frame = whole_mechanisms(resampling, names)
+    frame = whole_mechanisms(resampling, readable_names(mechanisms, domains))
     frame = frame[frame["kind"].isin(QUESTIONS)]
     if frame.empty:
         return absent(NOTHING if resampling.empty else "Nothing judged attributes of the sampled images.")
     shown = question(frame)
     frame = frame[frame["kind"] == shown].assign(points=lambda rows: 100 * rows["effect"])
-    frame["claim"] = [claim(row, alpha) for row in records(frame)]
+    frame["claim"] = [claim(row, ablation.alpha) for row in records(frame)]
     frame["mark"] = frame["claim"].map({CLAIMS[0]: "◆", CLAIMS[1]: "●", CLAIMS[2]: ""})
     columns = [
         *["domain", "name", "attribute", "points", "low", "high", "p_zero_holm", "control_mean", "control_low"],
@@ -107,16 +111,18 @@ def resampling_attributes(resampling: pd.DataFrame, alpha: float, names: dict[st
     return finish(in_panels(panel, "domain", frame[columns], None), description, panels=2)
 
 
-def resampling_measures(resampling: pd.DataFrame, alpha: float, names: dict[str, str]) -> Any:
+def resampling_measures(
+    resampling: pd.DataFrame, mechanisms: pd.DataFrame, domains: tuple[str, ...], ablation: AblationConfig
+) -> Any:
     """How far images move from the clean ones when a mechanism is removed, beside its matched controls."""
-    frame = whole_mechanisms(resampling, names)
+    frame = whole_mechanisms(resampling, readable_names(mechanisms, domains))
     frame = frame[frame["kind"].isin(MEASURES)]
     if frame.empty:
         return absent(NOTHING)
     frame["panel"] = frame["kind"].map(MEASURES)
     if frame["domain"].nunique() > 1:
         frame["panel"] = frame["domain"] + ": " + frame["panel"]
-    beaten = frame["controls_fair"] & (frame["p_control_adjusted"] <= alpha)
+    beaten = frame["controls_fair"] & (frame["p_control_adjusted"] <= ablation.alpha)
     frame["beaten"] = beaten.map({True: CLAIMS[0], False: NOT_BEATEN})
     shapes = {CLAIMS[0]: "diamond", NOT_BEATEN: "circle"}
     if not frame["controls"].fillna(0).max() > 0:
@@ -128,12 +134,12 @@ def resampling_measures(resampling: pd.DataFrame, alpha: float, names: dict[str,
     ]
     y = alt.Y("name:N", sort=order, title=None, axis=alt.Axis(labelLimit=170))
     x = alt.X("effect:Q", title=None, scale=alt.Scale(zero=False))
-    domains = tuple(dict.fromkeys(frame["domain"]))
+    sampled = tuple(dict.fromkeys(frame["domain"]))
     band = control_band(frame, y, None, 0.8)
     intervals = with_intervals(
         x,
         y,
-        colour=domain_colour(domains),
+        colour=domain_colour(sampled),
         size=65,
         shape=alt.Shape(
             "beaten:N",

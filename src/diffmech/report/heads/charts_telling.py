@@ -28,11 +28,11 @@ NAMES = {
 NOTHING_TOLD = "This denoiser cannot be told a domain, so that all differences are those of the images."
 
 
-def telling(divergence: pd.DataFrame, told: pd.DataFrame) -> Any:
+def telling(divergence: pd.DataFrame, telling: pd.DataFrame) -> Any:
     """Mean size over heads of what the image, what telling and their interaction do to entropy, per timestep."""
-    if told.empty:
+    if telling.empty:
         return absent(NOTHING_TOLD)
-    frame = pd.concat([divergence, told]).assign(zero=0.0)
+    frame = pd.concat([divergence, telling]).assign(zero=0.0)
     frame["panel"], frame["what"] = frame["kind"].map(KINDS), frame["effect"].map(NAMES)
     kinds = [name for kind, name in KINDS.items() if kind in set(frame["kind"])]
     colour = alt.Color("what:N", title=None, sort=list(NAMES.values()), scale=alt.Scale(domain=list(NAMES.values())))

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from markupsafe import Markup
 from scipy.special import ndtri
 
 from diffmech.config.root import Config
@@ -95,7 +96,7 @@ def subsets_sentence(summary: dict[str, Any]) -> str:
     )
 
 
-def areas_table(areas: dict[str, dict[str, Any]]) -> str:
+def areas_table(areas: dict[str, dict[str, Any]]) -> Markup:
     """Return the table of the areas of the curves."""
     columns = ["heads kept by", "area under the curve", "distance from 100 %", "area beyond chance"]
     rows = []
@@ -111,7 +112,7 @@ def areas_table(areas: dict[str, dict[str, Any]]) -> str:
     return markup.table(columns, rows, caption, columns[1:])
 
 
-def partition_table(circuit: Circuit) -> str:
+def partition_table(circuit: Circuit) -> Markup:
     """Return the table of total, direct, mediated and remaining effects of the heads of a circuit."""
     columns = ["head", "total", "direct", "through the circuit's heads", "remaining"]
     rows = []

@@ -2,11 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+from markupsafe import Markup
+
+from diffmech.charts import Chart
 from diffmech.config.root import Config
 from diffmech.report import markup
 from diffmech.report.heads.artifacts import ReportInputs, Tables, run_timesteps
+from diffmech.report.heads.charts import every_chart
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,17 @@ class Context:
             return [float(timestep) for timestep in self.config.patching_timesteps]
         return self.ablated_timesteps if self.config.patching.timesteps is None else []
 
-    def chart(self, name: str, caption: str) -> str:
-        """Return the chart `name` with its caption."""
-        return markup.chart(name, self.specs[name], caption)
+    @cached_property
+    def charts(self) -> dict[str, Chart]:
+        """All charts of the study by name."""
+        return {chart.name: chart for chart in every_chart()}
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The settings of the study as captions read them."""
+        return self.config.model_dump(mode="json", exclude={"runtime"})
+
+    def chart(self, name: str, more: str = "") -> Markup:
+        """Return the chart `name` under its declared caption, and under what only this page can say of it."""
+        caption = self.charts[name].words(self.settings, self.tables.domains)
+        return markup.chart(name, self.specs[name], f"{caption} {more}".strip())

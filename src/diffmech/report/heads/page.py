@@ -2,16 +2,18 @@
 
 import json
 from collections.abc import Sequence
-from html import escape
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
+from markupsafe import Markup
 
 from diffmech.artifacts import atomic_path, provenance, read_json
 from diffmech.config.load import overlay
 from diffmech.config.root import Config
+from diffmech.findings import write_findings
 from diffmech.report import markup
 from diffmech.report.heads import (
     sections,
@@ -23,8 +25,11 @@ from diffmech.report.heads import (
     telling,
 )
 from diffmech.report.heads.artifacts import ReportInputs, read_tables
+from diffmech.report.heads.charts import CHAPTERS, of_measures
 from diffmech.report.heads.context import Context
+from diffmech.report.heads.evidence import with_evidence
 from diffmech.report.heads.findings import findings
+from diffmech.report.markup import Section
 from diffmech.report.page import assemble
 from diffmech.report.wording import duration, number
 
@@ -51,8 +56,10 @@ CONTENTS = {
 }
 
 
-def write_report(inputs: ReportInputs, charts: Sequence[str], output: Path | str, *, config: Config) -> None:
-    """Write the page. `charts` are the Vega-Lite files; `config` is the study.
+def write_report(
+    inputs: ReportInputs, charts: Sequence[str], output: Path | str, findings_file: Path | str, *, config: Config
+) -> None:
+    """Write the page and the file of its findings. `charts` are the Vega-Lite files; `config` is the study.
 
     Raises StoreError for an artifact that is missing or not whole.
     """
@@ -78,7 +85,7 @@ def write_report(inputs: ReportInputs, charts: Sequence[str], output: Path | str
         sections.denoiser(context),
         sections_results.entropy(context),
         sections_results.divergence(context, by_section["divergence"]),
-        telling.section(context, told),
+        *([telling.section(context, told)] if told is not None else []),
         sections_results.mechanisms(context, by_section["mechanisms"]),
         sections_results.ablation(context, by_section["ablation"]),
         sections_patching.windows(context),
@@ -89,11 +96,19 @@ def write_report(inputs: ReportInputs, charts: Sequence[str], output: Path | str
         sections_results.published(context),
         settings(context),
     ]
+    parts = [with_measures(part, context) for part in parts]
+    write_findings([with_evidence(finding, tables, config) for finding in found], findings_file)
     with atomic_path(output) as temporary:
         temporary.write_text(assemble(config.report.title, lead, CONTENTS, parts), encoding="utf-8")
 
 
-def settings(context: Context) -> str:
+def with_measures(section: Section, context: Context) -> Section:
+    """Return a section with the charts at its end that measures declare for its chapter."""
+    added = [context.chart(chart.name) for chart in of_measures() if CHAPTERS[chart.chapter] == section.anchor]
+    return replace(section, parts=(*section.parts, *added))
+
+
+def settings(context: Context) -> markup.Section:
     """Return the full settings, versions, seeds, durations, and how to repeat and cite the study."""
     config = context.config
     text = yaml.safe_dump(overlay(config), sort_keys=False, allow_unicode=True, width=100)
@@ -120,13 +135,13 @@ def settings(context: Context) -> str:
         "Settings, versions, and how to repeat this",
         markup.paragraph(repeat),
         markup.paragraph(cite),
-        "<h3>Seeds</h3>",
+        markup.heading("Seeds"),
         markup.facts(seeds),
-        "<h3>Versions</h3>",
+        markup.heading("Versions"),
         markup.facts({**versions, **({made_or_read(config.model.source): model_versions} if model_versions else {})}),
-        "<h3>Durations</h3>",
+        markup.heading("Durations"),
         durations(context.inputs.benchmarks),
-        markup.folded("All settings", f"<pre>{escape(text)}</pre>"),
+        markup.folded("All settings", markup.preformatted(text)),
     )
 
 
@@ -140,7 +155,7 @@ def _versions(made: Any) -> str:
     return ", ".join(f"{name} {version}" for name, version in found.items())
 
 
-def durations(folder: str | None) -> str:
+def durations(folder: str | None) -> Markup:
     """Return how long each step of the workflow took, from Snakemake's benchmark files."""
     rows = []
     for rule in sorted(p for p in Path(folder).iterdir()) if folder and Path(folder).is_dir() else []:

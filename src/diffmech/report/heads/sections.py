@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from markupsafe import Markup
+
 from diffmech.config.root import Config
 from diffmech.data.store import open_dataset
 from diffmech.findings import Finding
@@ -53,7 +55,7 @@ SOURCES = {
 PREDICTS = {"epsilon": "the noise", "v_prediction": "v", "sample": "the clean image"}
 
 
-def answers(context: Context, found: list[Finding]) -> str:
+def answers(context: Context, found: list[Finding]) -> markup.Section:
     """Return the findings under what must be known first: whether the denoiser denoises, and is trained at all."""
     warnings = []
     if is_untrained(context.tables):
@@ -73,8 +75,6 @@ def answers(context: Context, found: list[Finding]) -> str:
         )
     wrong = troubles(context.tables)
     warnings += [" ".join(wrong)] if wrong else []
-    banners = "".join(f'<div class="banner" role="note">{markup.paragraph(warning)}</div>' for warning in warnings)
-    cards = "".join(markup.finding(answer) for answer in found)
     read = (
         "A number in brackets is an interval that comes from resampling images, not pixels. “Found” means that the"
         " result beats every null it was tested against after correction for multiple tests; “not found” that it does"
@@ -85,14 +85,14 @@ def answers(context: Context, found: list[Finding]) -> str:
     return markup.section(
         "answers",
         "What was found",
-        banners,
-        "" if wrong else markup.paragraph(summary(context.tables)),
+        *map(markup.banner, warnings),
+        *([] if wrong else [markup.paragraph(summary(context.tables))]),
         markup.paragraph(read, "quiet"),
-        f'<div class="findings">{cards}</div>',
+        markup.block("findings", *map(markup.finding, found)),
     )
 
 
-def what_was_run(context: Context) -> str:
+def what_was_run(context: Context) -> markup.Section:
     """Return model, data, sizes, timesteps and the steps of the workflow."""
     tables, config = context.tables, context.config
     model = tables.model
@@ -213,7 +213,7 @@ def steps_sentence(context: Context) -> str:
     return first + last
 
 
-def domains(context: Context) -> str:
+def domains(context: Context) -> markup.Section:
     """Return both domains side by side, how they were matched, and what still differs."""
     tables = context.tables
     shown = domain_mosaics(context.inputs, context.config.report.gallery)
@@ -243,7 +243,7 @@ def domains(context: Context) -> str:
             entries |= {"Cropped": cropped_words(entry), "Left out": skipped_sentence(entry["skipped"])}
             if chosen := chosen_words(context.config, domain):
                 entries["Chosen"] = chosen
-        pair.append(f"<div><h3>{markup.escape(domain)}</h3>{markup.image(mosaic)}{markup.facts(entries)}</div>")
+        pair.append(markup.block("", markup.heading(domain), markup.figure(mosaic), markup.facts(entries)))
     gap = tables.comparison["spectral_distance"][0]
     meaning = "root mean square log10 power ratio"
     if matched:
@@ -261,14 +261,10 @@ def domains(context: Context) -> str:
     return markup.section(
         "domains",
         "The two domains, side by side",
-        f'<div class="pair">{"".join(pair)}</div>',
+        markup.block("pair", *pair),
         attribute_table(context),
         markup.paragraph(" ".join(filter(None, [foreign_match_sentence(tables, context.config), residual]))),
-        context.chart(
-            "power_spectrum",
-            f"Mean power of the {'matched ' if matched else ''}images by spatial frequency. Where the lines part, one"
-            " domain has more structure of that size.",
-        ),
+        context.chart("power_spectrum"),
     )
 
 
@@ -284,7 +280,7 @@ def skipped_sentence(skipped: list[Mapping[str, str]]) -> str:
     return said
 
 
-def attribute_table(context: Context) -> str:
+def attribute_table(context: Context) -> Markup:
     """Return how often each attribute is known and its mean, per domain."""
     described = context.tables.comparison["domains"]
     names = list(dict.fromkeys(name for entry in described.values() for name in entry["attributes"]))
@@ -306,39 +302,33 @@ def attribute_table(context: Context) -> str:
     return markup.folded("Attributes of both domains", body)
 
 
-def denoiser(context: Context) -> str:
+def denoiser(context: Context) -> markup.Section:
     """Return training history, held-out loss, the gallery and the recognition check."""
     tables = context.tables
     parts = [
         markup.paragraph(f"Weights: {weights_name(context)}, SHA-256 {str(tables.model['sha256'])[:16]}….", "quiet")
     ]
     wrong = troubles(tables)
-    parts.append("<h3>Does it denoise?</h3>")
+    parts.append(markup.heading("Does it denoise?"))
     parts.append(markup.paragraph(" ".join(wrong) if wrong else summary(tables)))
     parts += [table_of_skill(tables)] if len(tables.denoising) else []
-    parts.append("<h3>Does it remember what it was trained on?</h3>")
+    parts.append(markup.heading("Does it remember what it was trained on?"))
     parts.append(markup.paragraph(gap_sentence(tables) + seen_note(context)))
     if len(tables.heldout):
-        parts.append(
-            context.chart(
-                "heldout_loss",
-                "Denoising loss per timestep on images used for training (solid) and images kept out of it"
-                " (dashed), with 95 % intervals over images. A gap between solid and dashed is a sign of memorisation.",
-            )
-        )
-    parts.append("<h3>How it was trained</h3>")
+        parts.append(context.chart("heldout_loss"))
+    parts.append(markup.heading("How it was trained"))
     if tables.history is None:
         parts.append(markup.paragraph("No training history lies beside the weights, so none is shown."))
     else:
-        parts.append(context.chart("training_history", "Training loss over optimiser steps."))
-    parts.append("<h3>What it draws</h3>")
+        parts.append(context.chart("training_history"))
+    parts.append(markup.heading("What it draws"))
     if context.config.model.source == "pipeline":
         parts.append(markup.paragraph("The images of both domains above are its own."))
     else:
         parts += gallery(context)
     if not is_conditional(tables, context.config):
         return markup.section("denoiser", "The denoiser", *parts)  # nothing can be asked of it
-    parts.append("<h3>Do its images show what was asked for?</h3>")
+    parts.append(markup.heading("Do its images show what was asked for?"))
     if tables.recognition is None:
         parts.append(
             markup.paragraph(
@@ -353,18 +343,11 @@ def denoiser(context: Context) -> str:
             for row in records(tables.recognition)
         ]
         parts.append(markup.paragraph(f"Recognised of the images that were asked for: {'; '.join(lines)}."))
-        parts.append(
-            context.chart(
-                "recognition",
-                "Share of generated images in which a small classifier, trained on drawn faces, sees the attribute that"
-                " was asked for; the tick is the classifier's own accuracy on drawn faces it never saw, the dotted line"
-                " is chance.",
-            )
-        )
+        parts.append(context.chart("recognition"))
     return markup.section("denoiser", "The denoiser", *parts)
 
 
-def table_of_skill(tables: Tables) -> str:
+def table_of_skill(tables: Tables) -> Markup:
     """Return loss, baselines, skill and best factor per domain and timestep, folded away."""
     rows = [
         [
@@ -383,7 +366,7 @@ def table_of_skill(tables: Tables) -> str:
     return markup.folded("Does it denoise? By timestep", markup.table(SKILL_COLUMNS, rows, caption, SKILL_COLUMNS[1:]))
 
 
-def gallery(context: Context) -> list[str]:
+def gallery(context: Context) -> list[Markup]:
     """Return the images generated to show what the denoiser learned."""
     sampling, shown = context.config.sampling, gallery_rows(context.inputs.gallery)
     lead = markup.paragraph(
@@ -391,11 +374,7 @@ def gallery(context: Context) -> list[str]:
         f"{guidance_words(context.tables, context.config, sampling.guidance)}."
         f"{' Within a column all images start from the same noise.' if len(shown) > 1 else ''}"
     )
-    rows = "".join(
-        f"<div>{markup.escape(row.caption)}</div>{markup.plain_image(row, markup.width_limit(row, TILE))}"
-        for row in shown
-    )
-    return [lead, f'<div class="gallery">{rows}</div>']
+    return [lead, markup.gallery(shown, TILE)]
 
 
 def weights_name(context: Context) -> str:

@@ -36,7 +36,7 @@ COLUMNS = [
 ]
 
 
-def account(context: Context) -> str:
+def account(context: Context) -> markup.Section:
     """Return the table of mechanisms with their evidence, those without any effect folded away."""
     table = context.tables.account
     title = "What each mechanism does"

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from markupsafe import Markup
 from scipy.special import ndtri
 from scipy.stats import hypergeom
 
@@ -177,7 +178,7 @@ def _outcome(domain: str, circuit: Circuit, judged: CircuitVerdict) -> str:
     return f"The {count(summary['size'], 'head')} found on {domain} images {reached}."
 
 
-def circuit(context: Context, finding: Finding) -> str:
+def circuit(context: Context, finding: Finding) -> markup.Section:
     """Return curve, graph, timesteps and tables of the circuits."""
     config = context.config
     read = (
@@ -195,7 +196,7 @@ def circuit(context: Context, finding: Finding) -> str:
         " and are tested against zero only: paths have no matched controls."
     )
     judged = judged_circuits(context.tables, config.discovery.alpha)
-    parts: list[str] = []
+    parts: list[Markup] = []
     for domain, each in context.tables.circuits.items():
         parts += _domain(domain, each, judged.get(domain), context)
     return markup.section(
@@ -203,22 +204,12 @@ def circuit(context: Context, finding: Finding) -> str:
         "The circuit",
         markup.paragraph(finding.answer),
         markup.paragraph(read),
-        context.chart(
-            "circuit_curve",
-            f"Share by number of heads kept{_rankings(context.tables)}. Diamond: the circuit with its interval."
-            " Triangle: random sets with as many heads of each kind of attention, their mean and range. Dotted: the"
-            " target.",
-        ),
-        "<h3>Over the layers</h3>",
+        context.chart("circuit_curve", more=_rankings(context.tables)),
+        markup.heading("Over the layers"),
         markup.paragraph(graph),
-        context.chart("circuit_graph", "The circuit of each domain, with the paths between its heads."),
-        "<h3>When each head is needed</h3>",
-        context.chart(
-            "circuit_timesteps",
-            "Share lost at each timestep when one head of the circuit is replaced too. Dots: surely more than nothing"
-            " (random signs, corrected over heads and timesteps). Timesteps at which all heads together do not surely"
-            " help are left out: there is no share of nothing.",
-        ),
+        context.chart("circuit_graph"),
+        markup.heading("When each head is needed"),
+        context.chart("circuit_timesteps"),
         *parts,
     )
 
@@ -228,11 +219,12 @@ def _rankings(tables: Tables) -> str:
     areas = [each.summary["areas"] for each in tables.circuits.values() if each.chosen]
     names = [RANKINGS[name] for name in RANKINGS if name != "chance" and any(name in each for each in areas)]
     text = (
-        f", those first that rank first by {listed(names)} on the other half of the images, with intervals over images"
+        f"Those are kept first that rank first by {listed(names)} on the other half of the images, with intervals over"
+        " images"
     )
     drawn = [each["chance"]["orders"] for each in areas if "chance" in each]
     chance = f"; and by chance, with the range of {count(max(drawn), 'random order')}" if drawn else ""
-    return f"{text}{chance}" if names else ""
+    return f"{text}{chance}." if names else ""
 
 
 def _carried(domain: str, circuit: Circuit, confidence: float) -> str:
@@ -287,13 +279,13 @@ def _measured_on(summary: dict[str, Any]) -> str:
     )
 
 
-def _domain(domain: str, circuit: Circuit, judged: CircuitVerdict | None, context: Context) -> list[str]:
-    summary, images = circuit.summary, f"on {markup.escape(domain)} images"
+def _domain(domain: str, circuit: Circuit, judged: CircuitVerdict | None, context: Context) -> list[Markup]:
+    summary, images = circuit.summary, f"on {domain} images"
     if judged is None:
         why = f"There is no circuit on {domain} images: {_why_none(circuit)}."
-        return [f"<h3>No heads were chosen {images}</h3>", markup.paragraph(why)]
+        return [markup.heading(f"No heads were chosen {images}"), markup.paragraph(why)]
     what = "Heads of the circuit" if judged.verdict == "found" else "Heads chosen"
-    title = f"<h3>{what} {images}</h3>"
+    title = markup.heading(f"{what} {images}")
     rest = (
         f"All heads outside the circuit still bring {shown(summary['completeness'])}: near 0 % the circuit would be"
         " all there is; the rest is what other heads can do in its place."

@@ -18,7 +18,7 @@ from diffmech.statistics.reach import smallest_sign_flip_p, units_needed
 WORTH_A_WORD = 0.01  # share of the difference: how many heads depart farther from a straight line is said besides
 
 
-def windows(context: Context) -> str:
+def windows(context: Context) -> markup.Section:
     """Return what removing heads costs in each window of timesteps."""
     table = context.tables.windows
     spans = table.drop_duplicates("window").sort_values("window_first")
@@ -37,10 +37,7 @@ def windows(context: Context) -> str:
         "When it matters",
         *[markup.paragraph(sentence) for sentence in window_sentences(context)],
         markup.paragraph(read),
-        context.chart(
-            "windows_map",
-            "Effect of removing each head in each window. The colours end at the 99th percentile.",
-        ),
+        context.chart("windows_map"),
     )
 
 
@@ -104,7 +101,7 @@ def mechanism_sentences(context: Context, table: pd.DataFrame) -> list[str]:
     ]
 
 
-def patching(context: Context) -> str:
+def patching(context: Context) -> markup.Section:
     """Return what each head carries of the difference between two inputs."""
     table = context.tables.patching
     if table.empty:
@@ -134,23 +131,13 @@ def patching(context: Context) -> str:
         markup.paragraph(read),
         *[markup.paragraph(sentence) for sentence in patching_sentences(context)],
         markup.paragraph(caution),
-        "<h3>Sufficient alone?</h3>",
-        context.chart(
-            "patching_sufficient",
-            "Share of the difference that a single head brings into the first pass, by window of timesteps.",
-        ),
-        "<h3>Necessary?</h3>",
-        context.chart(
-            "patching_necessary",
-            "Share of the difference that is gone from the second pass when a single head is taken out of it.",
-        ),
-        "<h3>Is half of it worth half?</h3>",
+        markup.heading("Sufficient alone?"),
+        context.chart("patching_sufficient"),
+        markup.heading("Necessary?"),
+        context.chart("patching_necessary"),
+        markup.heading("Is half of it worth half?"),
         markup.paragraph(dose_sentence(context)),
-        context.chart(
-            "patching_doses",
-            "Share moved by part of a head's output, for the heads that move most, over all timesteps. Dashed: what it"
-            " would be if the rest of the network were linear.",
-        ),
+        context.chart("patching_doses"),
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
 from diffmech.artifacts import open_store
 from diffmech.report import markup
@@ -22,7 +23,7 @@ from diffmech.statistics.reach import draws_needed, units_needed
 TILE = 70  # CSS pixels of one image
 
 
-def resampling(context: Context) -> str:
+def resampling(context: Context) -> markup.Section:
     """Return pictures with and without each mechanism, the attributes that went with it, and how far images moved."""
     frame = context.tables.resampling
     absent = [str(reason) for reason in json.loads(open_store(context.inputs.resampled).attrs["absent"])]
@@ -37,13 +38,13 @@ def resampling(context: Context) -> str:
     what = "the mean of what they write while nothing is removed" if settings.method == "mean" else "nothing"
     judged = whole_mechanisms(frame, names)["kind"].isin(QUESTIONS).any()
     attributes = [
-        "<h3>Which attributes go</h3>",
+        markup.heading("Which attributes go"),
         context.chart(
             "resampling_attributes",
-            f"How much surer (orange) or less sure (blue) the judge is that an attribute is {QUESTIONS[shown]} when a"
-            f" mechanism is removed: the median over {sampled}images. A dot marks a change that differs from zero"
-            f"{', a diamond one that also beats its matched controls' if run >= draws_needed(alpha) else ''} (level"
-            f" {alpha:g}, corrected). {judge_sentence(context)}",
+            more=(
+                f"Here an attribute counts as {QUESTIONS[shown]}, and the median is over {sampled}images."
+                f" {judge_sentence(context)}"
+            ),
         ),
         *[markup.paragraph(sentence, "quiet") for sentence in sight_sentences(frame, alpha)],
         markup.paragraph(power_sentence(run, alpha), "quiet"),
@@ -60,9 +61,7 @@ def resampling(context: Context) -> str:
         else " No other heads were removed beside them."
     )
     apart = (
-        "; and by how much the Fréchet distance to such images of other seeds exceeds that of the images with nothing"
-        " removed; 0 = no farther than they. The distance has no interval, since none holds with few images, which"
-        " make both distances too large"
+        "The distance has no interval, since none holds with few images, which make both distances too large."
         if (frame["measure"] == "fd").any()
         else ""
     )
@@ -72,15 +71,11 @@ def resampling(context: Context) -> str:
         markup.paragraph(finding_sentence(frame, names, alpha)),
         markup.paragraph(read),
         *reasons,
-        "<h3>The same seeds without each mechanism</h3>",
+        markup.heading("The same seeds without each mechanism"),
         pictures(context, names),
         *(attributes if judged else []),
-        "<h3>How far images move</h3>",
-        context.chart(
-            "resampling_measures",
-            f"Likeness to the image of the same seed with nothing removed, 1 = unchanged{apart}. Lines are intervals"
-            f" over seeds.{' Grey: the range of matched controls.' if run else ''}",
-        ),
+        markup.heading("How far images move"),
+        context.chart("resampling_measures", more=apart),
     )
 
 
@@ -196,7 +191,7 @@ def judge_sentence(context: Context) -> str:
     return f"The judge is a classifier trained on drawn faces; right on faces it never saw: {listed(right)}."
 
 
-def pictures(context: Context, names: dict[str, str]) -> str:
+def pictures(context: Context, names: dict[str, str]) -> Markup:
     """Return one row of images per mechanism, under the clean ones."""
     data = open_store(context.inputs.resampled).dataset
     rows = []
@@ -205,9 +200,7 @@ def pictures(context: Context, names: dict[str, str]) -> str:
         label = "nothing removed" if target == "clean" else f"without {names.get(str(target), str(target))}"
         prefix = f"{domain}: " if len(set(domains)) > 1 else ""
         rows.append(strip(data["image"].isel(row=index).values, prefix + label))
-    cells = [(markup.escape(row.caption), markup.plain_image(row, markup.width_limit(row, TILE))) for row in rows]
-    body = "".join(f"<div>{label}</div>{image}" for label, image in cells)
-    return f'<div class="gallery">{body}</div>'
+    return markup.gallery(rows, TILE)
 
 
 def strip(images: np.ndarray, label: str) -> Picture:

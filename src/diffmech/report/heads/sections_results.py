@@ -1,6 +1,7 @@
 """The second half of the page: entropy, divergence, mechanisms, ablation, complexity, published figures."""
 
 import pandas as pd
+from markupsafe import Markup
 
 from diffmech.findings import Finding
 from diffmech.interventions.targets import EACH, ON_AVERAGE
@@ -23,7 +24,7 @@ CONFIRMED = ("confirmed", *(f"confirmed{ending}" for ending in ENDINGS))
 TILE = 92  # CSS pixels of one example image
 
 
-def entropy(context: Context) -> str:
+def entropy(context: Context) -> markup.Section:
     """Return the entropy of all heads, with its bound and its untrained null."""
     table = context.tables.entropy
     bounds = {
@@ -50,21 +51,13 @@ def entropy(context: Context) -> str:
         "How widely each head looks",
         markup.paragraph(read),
         markup.paragraph(sure),
-        context.chart(
-            "entropy_map",
-            "Attention entropy as a share of its bound: one row per head, one column per timestep, one panel per"
-            " domain, and the mean of the untrained copies. Point at a cell for its interval.",
-        ),
-        "<h3>By layer</h3>",
-        context.chart(
-            "entropy_layers",
-            "Mean over the heads of each layer. The grey band runs from the lowest to the highest"
-            " untrained copy of each head, averaged over heads.",
-        ),
+        context.chart("entropy_map", more="Point at a cell for its interval."),
+        markup.heading("By layer"),
+        context.chart("entropy_layers"),
     )
 
 
-def divergence(context: Context, finding: Finding) -> str:
+def divergence(context: Context, finding: Finding) -> markup.Section:
     """Return the divergence of the domains per timestep against both nulls."""
     read = (
         "For every head the mean entropy of one domain is taken from that of the other; the chart shows the mean size"
@@ -78,20 +71,13 @@ def divergence(context: Context, finding: Finding) -> str:
         "Where attention tells the domains apart",
         markup.paragraph(finding.answer),
         markup.paragraph(f"{condition_of_comparison(context.tables, context.config)} {read}"),
-        context.chart(
-            "entropy_divergence",
-            "Entropy divergence per timestep, over the heads of each kind of attention, with intervals.",
-        ),
-        "<h3>Whole distributions</h3>",
-        context.chart(
-            "jensen_shannon",
-            "Jensen-Shannon divergence between the per-image entropies of the two domains: 0 = the same distribution,"
-            " ln 2 = 0.693 = no overlap.",
-        ),
+        context.chart("entropy_divergence"),
+        markup.heading("Whole distributions"),
+        context.chart("jensen_shannon"),
     )
 
 
-def mechanisms(context: Context, finding: Finding) -> str:
+def mechanisms(context: Context, finding: Finding) -> markup.Section:
     """Return the mechanisms: table, grid, example attention, quality of the clusters."""
     table = context.tables.mechanisms
     domains = context.tables.domains
@@ -146,20 +132,11 @@ def mechanisms(context: Context, finding: Finding) -> str:
             wide=["heads", "why no name in both", *(title for _, title in evidence)],
         ),
         markup.paragraph(phase_sentence(context)),
-        context.chart(
-            "mechanism_grid",
-            "Every head in every phase, by label; the cluster stands in brackets. Pale cells with a question mark are"
-            " heads that do not confirm the name of their cluster. A head may change its mechanism.",
-        ),
-        "<h3>What they look at</h3>",
+        context.chart("mechanism_grid"),
+        markup.heading("What they look at"),
         examples(context),
-        "<h3>How good are the clusters?</h3>",
-        context.chart(
-            "cluster_quality",
-            "Quality by number of clusters; a ring marks the number in use. Silhouette: how far apart clusters lie."
-            " BIC: cost of a Gaussian mixture. ARI: agreement with the clusters found again from resampled images, and"
-            " from other seeds (1 = the same, 0 = chance).",
-        ),
+        markup.heading("How good are the clusters?"),
+        context.chart("cluster_quality"),
     )
 
 
@@ -180,7 +157,7 @@ def phase_sentence(context: Context) -> str:
     )
 
 
-def examples(context: Context) -> str:
+def examples(context: Context) -> Markup:
     """Return the attention of the strongest head of each mechanism over example images."""
     names = mechanism_names(context.tables)
     found = mechanism_examples(context.inputs, context.tables.mechanisms, context.config.report.examples)
@@ -190,20 +167,20 @@ def examples(context: Context) -> str:
         "The strongest head of each mechanism, of those that confirm its name where any does, laid over the clean"
         " images it saw noised. Dark places attract least attention, yellow ones most."
     )
-    return lead + "".join(_example(example, names) for example in found)
+    return Markup("").join([lead, *(_example(example, names) for example in found)])
 
 
-def _example(example: Example, names: dict[str, str]) -> str:
-    title = f"<h4>{markup.escape(names[example.mechanism])}</h4>"
+def _example(example: Example, names: dict[str, str]) -> Markup:
     about = f"{example.head} at t = {example.timestep}"
     if example.kind == "cross":
         about += ": how strongly each place reads each token of the condition (mean beside the name, 1 = uniform)"
         domains = dict.fromkeys(shown.caption.split(",")[0] for shown in example.pictures)
         rows = [[p for p in example.pictures if p.caption.startswith(f"{domain},")] for domain in domains]
-        body = "".join(f'<div class="tokens">{"".join(map(markup.image, row))}</div>' for row in rows)
+        body = [markup.block("tokens", *map(markup.figure, row)) for row in rows]
     else:
-        body = f'<div class="two">{"".join(markup.image(shown, TILE) for shown in example.pictures)}</div>'
-    return f'<div class="mechanism">{title}{markup.paragraph(about, "quiet")}{body}</div>'
+        body = [markup.block("two", *(markup.figure(shown, TILE) for shown in example.pictures))]
+    title = markup.heading(names[example.mechanism], level=4)
+    return markup.block("mechanism", title, markup.paragraph(about, "quiet"), *body)
 
 
 def short_heads(heads: list[str]) -> str:
@@ -215,7 +192,7 @@ def short_heads(heads: list[str]) -> str:
     return "; ".join(f"{site} {' '.join(indices)}" for site, indices in sites.items())
 
 
-def ablation(context: Context, finding: Finding) -> str:
+def ablation(context: Context, finding: Finding) -> markup.Section:
     """Return what removing heads costs, beside matched controls."""
     alpha = f"{context.config.ablation.alpha:g}"
     read = (
@@ -251,36 +228,22 @@ def ablation(context: Context, finding: Finding) -> str:
         markup.paragraph(finding.answer),
         markup.paragraph(read),
         markup.paragraph(about_weights(context.tables.effects, context.method, mechanism_names(context.tables))),
-        "<h3>Mechanisms</h3>",
-        context.chart("ablation_mechanisms", "Effect of removing each mechanism, beside its matched controls."),
+        markup.heading("Mechanisms"),
+        context.chart("ablation_mechanisms"),
         *([] if groups.empty else balance),
         *([] if groups.empty else [markup.paragraph(f"{finding.family} {finding.sight}", "quiet")]),
-        "<h3>Layers</h3>",
-        context.chart(
-            "ablation_layers",
-            "Effect of removing all heads of a layer. The grey bar is the range of the other layers of its kind.",
-        ),
-        "<h3>Single heads</h3>",
-        context.chart(
-            "ablation_heads",
-            "The heads with the largest effects. The grey bar is the range of all other heads of the same kind.",
-        ),
-        context.chart(
-            "ablation_map",
-            "Effect of removing each head at each timestep. Dots mark effects that differ from zero after correction."
-            " The colours end at the 99th percentile.",
-        ),
-        "<h3>Does the way of removing matter?</h3>",
+        markup.heading("Layers"),
+        context.chart("ablation_layers"),
+        markup.heading("Single heads"),
+        context.chart("ablation_heads"),
+        context.chart("ablation_map"),
+        markup.heading("Does the way of removing matter?"),
         markup.paragraph(far),
-        context.chart(
-            "ablation_methods",
-            "The same removals by every method. Where methods disagree, part of the effect belongs to the method."
-            " Methods beyond the first may have run on fewer images; point at an effect for their number.",
-        ),
+        context.chart("ablation_methods", more="Point at an effect for the number of its images."),
     )
 
 
-def complexity(context: Context, finding: Finding) -> str:
+def complexity(context: Context, finding: Finding) -> markup.Section:
     """Return the complexity ratios beside the published one."""
     return markup.section(
         "complexity",
@@ -291,15 +254,11 @@ def complexity(context: Context, finding: Finding) -> str:
             " how many heads the output shifts of ablations spread. Effective keys: what share of its keys a query"
             " uses. Activation participation: how many directions head outputs use."
         ),
-        context.chart(
-            "complexity_ratio",
-            "Ratio of the domains with intervals; the dotted line is equality. Grey: the range of the untrained copies,"
-            " on the same images with random weights; where there is none, they were not measured.",
-        ),
+        context.chart("complexity_ratio"),
     )
 
 
-def published(context: Context) -> str:
+def published(context: Context) -> markup.Section:
     """Return published figures beside measured ones, and where each definition comes from."""
     references = context.tables.references
     measured = measured_counterparts(context.tables, context.method)
@@ -334,8 +293,8 @@ def published(context: Context) -> str:
             rows,
             "Published figures and their counterparts; ratios are of the first domain to the second",
         ),
-        *[f'<div class="banner" role="note">{markup.paragraph(warning)}</div>' for warning in references["warnings"]],
-        "<h3>Definitions in use</h3>",
+        *map(markup.banner, references["warnings"]),
+        markup.heading("Definitions in use"),
         markup.table(
             ["quantity", "definition", "origin"], definitions, "What each quantity is, and whose definition it is"
         ),

@@ -58,10 +58,8 @@ def telling_finding(tables: Tables) -> Finding | None:
     )
 
 
-def section(context: Context, finding: Finding | None) -> str:
+def section(context: Context, finding: Finding) -> markup.Section:
     """Return the effects of the image, of telling, and of both, by timestep and by head."""
-    if finding is None:
-        return ""
     first, second = context.tables.domains
     n = int(context.tables.telling["n_first"].min())
     return markup.section(
@@ -77,17 +75,7 @@ def section(context: Context, finding: Finding | None) -> str:
             " those of the other (interaction). Whether a head answers to images that agree with what is told of them"
             " cancels in that difference, and is not shown."
         ),
-        context.chart(
-            "telling",
-            "Mean size over heads of the three parts, with intervals. A mean of sizes is never zero: diamonds mark what"
-            " beats both nulls.",
-        ),
-        "<h3>Head by head</h3>",
-        context.chart(
-            "factorial_map",
-            f"Each part by head and timestep, in nats: above zero where {first} images, or being told {first}, make a"
-            f" head look more widely; of the interaction, where being told anything widens it more on {first} images."
-            " Dots mark effects that beat both nulls after correction. The colours end at the"
-            " 99th percentile.",
-        ),
+        context.chart("telling"),
+        markup.heading("Head by head"),
+        context.chart("factorial_map"),
     )

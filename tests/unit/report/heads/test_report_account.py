@@ -11,7 +11,7 @@ from diffmech.report.heads.sections_account import account
 
 def section_of(study, table=None) -> str:
     tables = study[2] if table is None else type(study[2])(**{**vars(study[2]), "account": table})
-    return account(Context(study[1], tables, study_config(), {})).replace("\u00a0", " ").replace("&nbsp;", " ")
+    return str(account(Context(study[1], tables, study_config(), {}))).replace("\u00a0", " ")
 
 
 def test_a_causal_mechanism_is_named_with_its_window_and_attribute(found):

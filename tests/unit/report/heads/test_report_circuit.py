@@ -13,7 +13,6 @@ from small_study import study_config
 from diffmech.report.drawing import specification
 from diffmech.report.heads.charts_circuit import RANKINGS, circuit_curve, circuit_graph, circuit_timesteps
 from diffmech.report.heads.context import Context
-from diffmech.report.heads.findings import head_labels
 from diffmech.report.heads.sections_circuit import circuit, circuit_finding
 
 
@@ -24,8 +23,8 @@ def rows(chart):
 def section_of(study) -> str:
     charts = {name: {} for name in ("circuit_curve", "circuit_graph", "circuit_timesteps")}
     context = Context(study[1], study[2], study_config(), charts)
-    page = circuit(context, circuit_finding(study[2], context.config))
-    return page.replace("\u00a0", " ").replace("&nbsp;", " ")
+    page = str(circuit(context, circuit_finding(study[2], context.config)))
+    return page.replace("\u00a0", " ")
 
 
 @contextmanager
@@ -202,9 +201,7 @@ def test_curves_of_every_ranking_have_the_circuit_and_random_sets_beside_them(fo
 def test_the_graph_draws_every_head_and_tells_paths_that_help_hurt_or_are_nothing(found):
     tables = found[2]
     drawn = [
-        row
-        for row in rows(circuit_graph(tables.circuits, tables.sites, head_labels(tables)))
-        if row["domain"] == "real"
+        row for row in rows(circuit_graph(tables.circuits, tables.mechanisms, tables.sites)) if row["domain"] == "real"
     ]
     assert sum(row["what"] == "other" for row in drawn) == 48 - len(CIRCUIT)
     assert {row["head"] for row in drawn if row["what"] == "circuit"} == set(CIRCUIT)

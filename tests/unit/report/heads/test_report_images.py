@@ -49,7 +49,7 @@ def with_seen(tables: Tables, **seen: tuple[int, int]) -> Tables:
 def test_the_page_says_how_many_of_the_studied_images_were_trained_on(inputs, tables) -> None:
     config = small_study.study_config()
     assert seen_counts(tables) == {"real": (7, 8), "synthetic": (0, 8)}
-    run = what_was_run(Context(inputs, tables, config, {}))
+    run = str(what_was_run(Context(inputs, tables, config, {})))
     assert "8 real (7 of them trained on) and 8 synthetic (none of them trained on) observed, 32" in run
     said = " ".join(confounder_finding(tables, config).details)
     assert "The denoiser was trained on 7 of 8 real and 0 of 8 synthetic images of those studied." in said
@@ -116,7 +116,7 @@ def test_what_the_crop_cut_off_is_on_the_page(tmp_path) -> None:
     charts: dict = {"power_spectrum": {}}
     settings = {"lfw": square, "drawn": wide}
     config = small_study.study_config().model_copy(update={"datasets": settings})
-    page = html.unescape(domains(Context(inputs, tables, config, charts))).replace("\u00a0", " ")
+    page = html.unescape(str(domains(Context(inputs, tables, config, charts)))).replace("\u00a0", " ")
     assert "no image: all were square" in page
     assert "6 of 24 images, to the central square, which cuts off 33 % of their area on average" in page
     assert "by a hash of the seed 0 and each image's own name" in page

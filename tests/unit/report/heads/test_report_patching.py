@@ -145,7 +145,9 @@ def test_every_source_is_told_in_words(source):
 
 def test_the_maps_mark_exactly_the_significant_cells(found):
     tables = found[2]
-    spec = specification(charts_patching.windows_map(tables.windows, "mean", tables.heads, tables.domains))
+    spec = specification(
+        charts_patching.windows_map(tables.windows, tables.heads, tables.domains, study_config().ablation)
+    )
     rows = list(csv.DictReader(io.StringIO(next(iter(spec["datasets"].values())))))
     marked = {(row["head"], row["when"]) for row in rows if row["significant"] == "true"}
     assert marked == {("down1.0.self.h00", "620 to 820")}

@@ -19,25 +19,28 @@ def test_a_change_is_told_as_the_median_of_images(found):
     assert "less sure of glasses as asked for, in the median of 16 synthetic images" in sentence
 
 
-def section_of(study, frame: pd.DataFrame) -> str:
+def section_of(study, frame: pd.DataFrame, **settings) -> str:
+    config = study_config()
+    config = config.model_copy(update={"resampling": config.resampling.model_copy(update=settings)})
     charts = {name: {} for name in ("resampling_attributes", "resampling_measures")}
-    page = resampling(Context(study[1], replace(study[2], resampling=frame), study_config(), charts))
-    return page.replace("\u00a0", " ").replace("&nbsp;", " ")
+    page = str(resampling(Context(study[1], replace(study[2], resampling=frame), config, charts)))
+    return page.replace("\u00a0", " ")
 
 
 def test_without_controls_nothing_is_said_of_controls(found):
     ends = dict.fromkeys(("control_mean", "control_low", "control_high", "p_control", "p_control_adjusted"), np.nan)
+    others = found[2].mechanisms, found[2].domains, study_config().ablation
     alone = found[2].resampling.assign(**ends, controls=np.nan, controls_fair=False)
-    page = section_of(found, alone)
+    page = section_of(found, alone, controls=0)
     assert "No other heads were removed beside them." in page
     assert "No controls were run (resampling.controls), so it cannot be told whether" in page
     for never in ("no matched random sets", "matched controls", "diamond", "they show what as many"):
         assert never not in page, never
-    assert "diamond" not in json.dumps(specification(resampling_measures(alone, 0.05, {})))
+    assert "diamond" not in json.dumps(specification(resampling_measures(alone, *others)))
     beside = section_of(found, found[2].resampling)
-    assert "diamond" in json.dumps(specification(resampling_measures(found[2].resampling, 0.05, {})))
+    assert "diamond" in json.dumps(specification(resampling_measures(found[2].resampling, *others)))
     assert "20 matched random sets of as many heads, its own among them as chance has it" in beside
-    assert "a diamond one that also beats its matched controls" in beside
+    assert "a diamond one that is also more than its matched controls" in beside
     assert "Grey: the range of matched controls." in beside
 
 

@@ -38,15 +38,15 @@ def test_shares_of_cells_are_told_by_kind_of_attention(found):
     told = findings(replace(found[2], entropy=uniform), study_config())[1].details[-1]
     assert "0 % of self-attention and 100 % of cross-attention are within 1 %" in told
     inside = table.assign(untrained_low=0.0, untrained_high=np.where(table["kind"] == "cross", 9.0, 0.0))
-    assert "0 % of self-attention and 100 % of cross-attention lie within" in entropy(
-        context_of(found, entropy=inside)
-    ).replace("&nbsp;", " ")
+    assert "0 % of self-attention and 100 % of cross-attention lie within" in str(
+        entropy(context_of(found, entropy=inside))
+    ).replace("\u00a0", " ")
 
 
 def table_of_mechanisms(study) -> dict[str, dict[str, str]]:
     """Return the cells of the table of mechanisms by cluster and column."""
     context = Context(study[1], study[2], study_config(), {"mechanism_grid": {}, "cluster_quality": {}})
-    page = mechanisms(context, findings(study[2], study_config())[1])
+    page = str(mechanisms(context, findings(study[2], study_config())[1]))
     body = page[page.index("<table>") : page.index("</table>")]
     cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in body.split("<tr>")[1:]]
     plain = [[html.unescape(cell).replace("\u00a0", " ") for cell in row] for row in cells]
@@ -55,7 +55,7 @@ def table_of_mechanisms(study) -> dict[str, dict[str, str]]:
 
 def test_on_how_many_images_clusters_were_found_and_tested_is_told(found):
     context = Context(found[1], found[2], study_config(), {"mechanism_grid": {}, "cluster_quality": {}})
-    page = html.unescape(mechanisms(context, findings(found[2], study_config())[1]))
+    page = html.unescape(str(mechanisms(context, findings(found[2], study_config())[1])))
     said = (
         "Clusters, and the phases, were found on 4 real and 5 synthetic images, and named and tested on 20 real and 19 "
         "synthetic others"
@@ -101,6 +101,6 @@ def test_controls_are_told_by_how_many_ran_and_in_the_order_of_the_study(found):
 def test_single_heads_and_layers_are_said_to_have_no_controls_because_none_were_run(found):
     names = ("ablation_mechanisms", "ablation_layers", "ablation_heads", "ablation_map", "ablation_methods")
     context = Context(found[1], found[2], study_config(), {name: {} for name in names})
-    page = ablation(context, findings(found[2], context.config)[3])
+    page = str(ablation(context, findings(found[2], context.config)[3]))
     assert "Beside single heads and layers no controls were run" in page
     assert "left to choose from" not in page

@@ -24,10 +24,11 @@ from diffmech.config.root import Config
 from diffmech.mechanisms.account import account
 from diffmech.report.drawing import specification, write_text
 from diffmech.report.heads.artifacts import ReportInputs, Tables, read_tables
-from diffmech.report.heads.charts import CHARTS
+from diffmech.report.heads.charts import every_chart
 from diffmech.report.heads.charts_patching import timesteps_within
 from diffmech.report.heads.context import Context
 from diffmech.report.heads.denoising import gap_sentence, is_untrained, summary, troubles
+from diffmech.report.heads.draw import known
 from diffmech.report.heads.findings import findings
 from diffmech.report.heads.page import made_or_read, write_report
 from diffmech.report.heads.sections import ablation_run, answers, intervals, skipped_sentence
@@ -81,10 +82,13 @@ def render(folder: Path, inputs: ReportInputs, config: Config) -> tuple[dict[str
     """Return the words of each section of the page, and the tables it was made from."""
     tables = read_tables(inputs)
     charts = []
-    for name, draw in CHARTS.items():
-        charts.append(folder / f"{name}.vl.json")
-        charts[-1].write_text(write_text(specification(draw(tables, config.ablation))), encoding="utf-8")
-    write_report(inputs, [str(chart) for chart in charts], folder / "report.html", config=config)
+    for chart in every_chart():
+        charts.append(folder / f"{chart.name}.vl.json")
+        spec = specification(chart.drawn(known(tables, config.ablation)))
+        charts[-1].write_text(write_text(spec), encoding="utf-8")
+    write_report(
+        inputs, [str(chart) for chart in charts], folder / "report.html", folder / "findings.json", config=config
+    )
     words = Sections((folder / "report.html").read_text(encoding="utf-8")).words
     return {section: re.sub(r"\s+", " ", said) for section, said in words.items()}, tables
 

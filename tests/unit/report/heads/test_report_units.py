@@ -14,7 +14,7 @@ from diffmech.report.heads.units import seen_note
 
 
 def words(page):
-    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split())
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", str(page))).split())
 
 
 def grouped(study, tmp_path):
