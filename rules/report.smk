@@ -1,37 +1,10 @@
 """What was found, as charts and as one page that opens from disk."""
 
 from diffmech.heads.tables import reported
+from diffmech.report.heads.charts import every_chart
 
-# Chart -> its chapter in `snakemake --report`, which shows the SVG; the page draws the Vega-Lite beside it.
-CHARTS = {
-    "power_spectrum": "1 Images",
-    "training_history": "2 Denoiser",
-    "heldout_loss": "2 Denoiser",
-    "recognition": "2 Denoiser",
-    "entropy_map": "3 Entropy",
-    "entropy_layers": "3 Entropy",
-    "entropy_divergence": "3 Entropy",
-    "jensen_shannon": "3 Entropy",
-    "telling": "3 Entropy",
-    "factorial_map": "3 Entropy",
-    "mechanism_grid": "4 Mechanisms",
-    "cluster_quality": "4 Mechanisms",
-    "ablation_mechanisms": "5 Ablation",
-    "ablation_layers": "5 Ablation",
-    "ablation_heads": "5 Ablation",
-    "ablation_map": "5 Ablation",
-    "ablation_methods": "5 Ablation",
-    "windows_map": "5 Ablation",
-    "patching_sufficient": "6 Patching",
-    "patching_necessary": "6 Patching",
-    "patching_doses": "6 Patching",
-    "resampling_attributes": "5 Ablation",
-    "resampling_measures": "5 Ablation",
-    "circuit_curve": "7 Circuit",
-    "circuit_graph": "7 Circuit",
-    "circuit_timesteps": "7 Circuit",
-    "complexity_ratio": "8 Complexity",
-}
+# What `snakemake --report` shows is the SVG; the page draws the Vega-Lite beside it.
+CHARTS = every_chart()
 
 # What the page reads: the declared tables by name, and what is no table.
 ARTIFACTS = {
@@ -61,15 +34,15 @@ rule draw_charts:
         attention_second=heads.attention(study.datasets[1]),
         settled=settled_groups,
     output:
-        specs=[f"results/report/charts/{chart}.vl.json" for chart in CHARTS],
+        specs=[f"results/report/charts/{chart.name}.vl.json" for chart in CHARTS],
         pictures=[
             report(
-                f"results/report/charts/{chart}.svg",
-                caption=f"../resources/captions/{chart}.rst",
-                category=chapter,
-                labels={"chart": chart.replace("_", " ")},
+                f"results/report/charts/{chart.name}.svg",
+                caption=f"../resources/captions/{chart.name}.rst",
+                category=chart.chapter,
+                labels={"chart": chart.name.replace("_", " ")},
             )
-            for chart, chapter in CHARTS.items()
+            for chart in CHARTS
         ],
     log:
         "results/logs/draw_charts.log",
@@ -103,12 +76,13 @@ rule write_report:
         groups=study.groups(),
         settled=settled_groups,
     output:
-        report(
+        page=report(
             "results/report.html",
             caption="../resources/captions/page.rst",
             category="0 The page",
             labels={"chart": "all of it, explained"},
         ),
+        findings="results/report/findings.json",
     log:
         "results/logs/write_report.log",
     benchmark:

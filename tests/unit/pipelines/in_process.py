@@ -34,9 +34,10 @@ from diffmech.models.heldout import heldout_loss
 from diffmech.models.importing import import_denoiser
 from diffmech.models.sampling import generate_gallery
 from diffmech.models.seen import seen_images
-from diffmech.report.artifacts import ReportInputs
-from diffmech.report.charts import CHARTS, draw_charts
-from diffmech.report.page import write_report
+from diffmech.report.heads.artifacts import ReportInputs
+from diffmech.report.heads.charts import every_chart
+from diffmech.report.heads.draw import draw_charts
+from diffmech.report.heads.page import write_report
 from diffmech.resampling.effects import resampling_effects
 from diffmech.resampling.images import resample_images
 from diffmech.workflow.study import GENERATED, Study
@@ -276,8 +277,9 @@ def _analyse(heads: Heads, folder: Path, model_json: Path) -> Path:
     draw_charts(inputs, results / "charts", ablation=config.ablation)
     write_report(
         inputs,
-        [str(results / f"charts/{name}.vl.json") for name in CHARTS],
+        [str(results / f"charts/{chart.name}.vl.json") for chart in every_chart()],
         results / "report.html",
+        results / "findings.json",
         config=config,
     )
     assert len(pd.read_csv(tables["effects"]))

@@ -94,6 +94,22 @@ def test_lazily_named_modules_belong_to_the_closure(tmp_path, monkeypatch):
     assert fingerprints.closure(script) == {"diffmech.late"}
 
 
+def test_a_lazily_named_folder_stands_for_its_modules_and_templates(tmp_path, monkeypatch):
+    from diffmech.workflow import fingerprints
+
+    folder, script = tmp_path / "diffmech" / "found", tmp_path / "script.py"
+    folder.mkdir(parents=True)
+    script.write_text('FOLDER = "diffmech.found"\n')
+    monkeypatch.setattr(fingerprints, "PACKAGE", tmp_path / "diffmech")
+    seen = []
+    for name, text in (("one.py", "x = 1\n"), ("page.html", "<p>"), ("page.html", "<b>")):
+        (folder / name).write_text(text)
+        fingerprints._imports.cache_clear()
+        seen.append(fingerprints.fingerprint(script))
+    assert fingerprints.closure(script) == {"diffmech.found.one"}
+    assert len(set(seen)) == 3
+
+
 def test_what_is_remembered_gives_the_same_fingerprints_and_hides_no_edit(copy):
     def run(folder: Path) -> str:
         code = (

@@ -24,7 +24,8 @@ MAY_IMPORT = {
     "errors": set(),
     "randomness": set(),
     "machine": set(),
-    "findings": set(),
+    "findings": {"artifacts", "errors"},
+    "charts": set(),
     "artifacts": {"errors"},
     "tables": {"artifacts", "errors"},
     "declared": {"tables"},
@@ -42,11 +43,11 @@ MAY_IMPORT = {
     "planted": OBSERVED | {"interventions", "mechanisms"},
     "workflow": {"config", "errors", "batches", "data", "findings"},
     "heads": {"config", "workflow", "tables", "declared", "data", "models"} | MAIN_STUDY,  # of the others tables alone
-    "report": OBSERVED | MAIN_STUDY | {"findings"},
+    "report": OBSERVED | MAIN_STUDY | {"findings", "charts"},
     "testing": {"attention", "models", "randomness"},
     "__init__": {"attention"},
 }
-FURTHER = OBSERVED | {"workflow", "findings"}
+FURTHER = OBSERVED | {"workflow", "findings", "charts"}
 # Arrows that point up, and why each is there.
 UPWARDS = {
     ("models.importing", "planted"),  # planted denoisers are imported as any other, by the loader of their kind
