@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from diffmech.attention.layout import Kept, SiteLayout, create_attention_store
-from diffmech.attention.ranges import PARTS, TokenRanges
+from diffmech.attention.ranges import TokenRanges
 
 
 def open_site(folder: Path, layout: SiteLayout) -> xr.Dataset:
@@ -18,7 +18,7 @@ def open_site(folder: Path, layout: SiteLayout) -> xr.Dataset:
 
 
 def layout(kind: str, ranges: TokenRanges | None = None, grid: tuple[int, ...] = (2, 3), tokens=()) -> SiteLayout:
-    count = ranges.tokens if ranges else int(np.prod(grid))
+    count = ranges.keys if ranges else int(np.prod(grid))
     return SiteLayout("joint07", kind, ("joint07.h00", "joint07.h01"), count, count, 8, grid, tokens, ranges=ranges)
 
 
@@ -26,7 +26,7 @@ def layout(kind: str, ranges: TokenRanges | None = None, grid: tuple[int, ...] =
 def test_joint_attention_keeps_image_and_text_apart(tmp_path, ranges):
     site = open_site(tmp_path, layout("joint", ranges, tokens=("a", "cat", "on", "")))
     assert dict(site.sizes) | {"query": 10, "key": 10, "part": 4, "head": 2} == dict(site.sizes)
-    assert tuple(site["part"].values) == PARTS
+    assert tuple(site["part"].values) == ranges.parts
     image, text = slice(*ranges.image), slice(*ranges.text)
     for dim in ("query", "key"):
         assert set(site[f"{dim}_range"].values[image]) == {"image"}
