@@ -6,7 +6,7 @@ kept with the model.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from torch import Tensor
 
 from diffmech.artifacts import read_json, write_json
 from diffmech.attention.calls import AttentionCall
+from diffmech.attention.extra_tokens import extra_ranges
+from diffmech.attention.sites import AttentionSite
 from diffmech.attention.survey import check_tappable
 from diffmech.attention.tap import AttentionTap
 from diffmech.errors import ModelError
@@ -84,15 +86,20 @@ def check_denoiser(denoiser: Denoiser, where: object) -> dict[str, Any]:
             f"at most {tolerance:g}): statistics over a batch, as of BatchNorm without running statistics, or random "
             "numbers; its results would depend on runtime.batch_size, so let it treat each image by itself"
         )
+    try:
+        values = _of_places(denoiser, report.sites, lambda: denoiser.predict_noise(images[:1], timestep), of_all)
+    except ModelError as error:
+        raise ModelError(f"{where}: {error}") from error
     mixed: set[int] = set()  # numbers of tokens that earlier attention has mixed, so that all may hear of everything
-    for name, heard in places_heard(denoiser, of_all.values).items():
+    for name, heard in places_heard(denoiser, values).items():
         lead, lag = lead_of_places(heard)
-        tokens = of_all.values[name].shape[1]
+        tokens = values[name].shape[1]
         if (lead < LEAST_LEAD and tokens not in mixed) or lag > MOST_LAG:
             raise ModelError(
                 f"{where}: the tokens of {name} do not stand row by row on the image: what changes in one quarter of "
                 f"it is not heard most by the tokens of that quarter (lead {lead:.2g}, behind another order by "
-                f"{lag:.2g}); attention over channels, or tokens in another order"
+                f"{lag:.2g}); attention over channels, tokens in another order, or a smaller grid and tokens without a "
+                "place"
             )
         mixed.add(tokens)
     return {
@@ -121,10 +128,12 @@ class _Kept:
         self.rows = rows
         self.outputs: dict[str, Tensor] = {}
         self.values: dict[str, Tensor] = {}
+        self.tokens: dict[str, tuple[int, int]] = {}  # queries and keys of self-attention
 
     def observe(self, call: AttentionCall) -> None:
         self.outputs[call.site.name] = call.output[0].clone()
-        if call.site.kind == "self" and call.query.shape[-2] == call.key.shape[-2]:
+        if call.site.kind == "self":
+            self.tokens[call.site.name] = call.query.shape[-2], call.key.shape[-2]
             self.values[call.site.name] = call.value[: self.rows].float().transpose(1, 2).flatten(2)
 
 
@@ -133,6 +142,15 @@ def _difference(found: Tensor, expected: Tensor) -> float:
         return float("inf")
     size = float(expected.double().abs().max())
     return float((found.double() - expected.double()).abs().max()) / size if size else 0.0
+
+
+def _of_places(
+    denoiser: Denoiser, sites: Iterable[AttentionSite], run: Callable[[], Any], kept: _Kept
+) -> dict[str, Tensor]:
+    """Return the values (image, token, channel) of the places of the image, by site of self-attention."""
+    ranges = extra_ranges(denoiser.module, run, sites, kept.tokens, denoiser.has_grid)
+    places = {name: slice(None) if name not in ranges else ranges[name].of_image("key") for name in kept.values}
+    return {name: values[:, places[name]] for name, values in kept.values.items()}
 
 
 def places_heard(denoiser: Denoiser, values: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
