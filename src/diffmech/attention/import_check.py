@@ -6,7 +6,7 @@ kept with the model.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from torch import Tensor
 from diffmech.artifacts import read_json, write_json
 from diffmech.attention.calls import AttentionCall
 from diffmech.attention.extra_tokens import extra_ranges
-from diffmech.attention.sites import AttentionSite
 from diffmech.attention.survey import check_tappable
 from diffmech.attention.tap import AttentionTap
 from diffmech.errors import ModelError
@@ -51,7 +50,7 @@ def check_imported(model_json: Path) -> None:
 
 
 def check_denoiser(denoiser: Denoiser, where: object) -> dict[str, Any]:
-    """Return what was measured: the calls of a pass, what has no softmax, and how far results depend on the batch.
+    """Return what was measured: the calls of a pass, what has no softmax, keys without a place, the batch's influence.
 
     Raises ModelError, in one line that starts with `where`, for whatever does not hold.
     """
@@ -87,9 +86,17 @@ def check_denoiser(denoiser: Denoiser, where: object) -> dict[str, Any]:
             "numbers; its results would depend on runtime.batch_size, so let it treat each image by itself"
         )
     try:
-        values = _of_places(denoiser, report.sites, lambda: denoiser.predict_noise(images[:1], timestep), of_all)
+        ranges = extra_ranges(
+            denoiser.module,
+            lambda: denoiser.predict_noise(images[:1], timestep),
+            report.sites,
+            of_all.tokens,
+            denoiser.has_grid,
+        )
     except ModelError as error:
         raise ModelError(f"{where}: {error}") from error
+    places = {name: ranges[name].of_image("key") if name in ranges else slice(None) for name in of_all.values}
+    values = {name: found[:, places[name]] for name, found in of_all.values.items()}
     mixed: set[int] = set()  # numbers of tokens that earlier attention has mixed, so that all may hear of everything
     for name, heard in places_heard(denoiser, values).items():
         lead, lag = lead_of_places(heard)
@@ -105,6 +112,7 @@ def check_denoiser(denoiser: Denoiser, where: object) -> dict[str, Any]:
     return {
         "attention_calls": len(report.sites),
         "attention_left_out": report.linear,
+        "extra_tokens": {name: sum(found.extra) for name, found in ranges.items()},
         # To the power of ten, so that the same model gives the same file on another machine.
         "batch_difference_below": 10.0 ** math.ceil(math.log10(measured)) if measured else 0.0,
     }
@@ -142,15 +150,6 @@ def _difference(found: Tensor, expected: Tensor) -> float:
         return float("inf")
     size = float(expected.double().abs().max())
     return float((found.double() - expected.double()).abs().max()) / size if size else 0.0
-
-
-def _of_places(
-    denoiser: Denoiser, sites: Iterable[AttentionSite], run: Callable[[], Any], kept: _Kept
-) -> dict[str, Tensor]:
-    """Return the values (image, token, channel) of the places of the image, by site of self-attention."""
-    ranges = extra_ranges(denoiser.module, run, sites, kept.tokens, denoiser.has_grid)
-    places = {name: slice(None) if name not in ranges else ranges[name].of_image("key") for name in kept.values}
-    return {name: values[:, places[name]] for name, values in kept.values.items()}
 
 
 def places_heard(denoiser: Denoiser, values: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
