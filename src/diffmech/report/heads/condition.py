@@ -95,7 +95,7 @@ def told_otherwise(tables: Tables, config: Config) -> str:
 
 
 def calls_words(tables: Tables) -> str:
-    """Return how many attention calls a pass makes and how many were observed, and what is left out.
+    """Return how many attention calls a pass makes and how many were observed, what is left out, and extra tokens.
 
     A pass with other calls than those observed ends a study, so where the model was not checked beforehand they are
     the same.
@@ -106,8 +106,17 @@ def calls_words(tables: Tables) -> str:
     said = f"; a pass makes {count(calls, 'attention call')}, of which {'all' if calls == seen else seen} were observed"
     if calls == seen == 1:
         said = "; a pass makes one attention call, which was observed"
-    left_out = checked.get("attention_left_out") or {}
-    return said + (f"; left out, having no softmax over keys: {listed(list(left_out))}" if left_out else "")
+    if left_out := checked.get("attention_left_out"):
+        said += f"; left out, having no softmax over keys: {listed(list(left_out))}"
+    if extra := checked.get("extra_tokens"):
+        where = "all self-attention" if len(extra) == seen else listed(list(extra))
+        most = count(max(extra.values()), "extra key")
+        said += (
+            f"; in {where} there are {'up to ' if len(set(extra.values())) > 1 else ''}{most} without a place on the"
+            " image, as of class tokens, registers or learned keys: entropy is that of the image's queries over all"
+            " keys, places and distances are those among the image's"
+        )
+    return said
 
 
 def compared_words(tables: Tables, config: Config) -> str:

@@ -77,7 +77,7 @@ def mechanism_examples(inputs: ReportInputs, mechanisms: pd.DataFrame, examples:
             images = colour_pixels(sets[domain].images(ids))
             if str(row["kind"]) != "cross":
                 pictures += received_maps(among_image(node), images, ids, domain)
-            if str(row["kind"]) != "self":
+            if str(row["kind"]) == "cross" or "key_range" in node.coords:
                 pictures += token_maps(node, images, ids, domain)
         if pictures:
             found.append(Example(str(row["mechanism"]), head, str(row["kind"]), timestep, tuple(pictures)))
@@ -91,7 +91,7 @@ def strongest(rows: pd.DataFrame) -> Any:
 
 
 def among_image(node: xr.Dataset) -> xr.Dataset:
-    """Return a site of joint attention among its image tokens alone, what they receive relative to their mean."""
+    """Return a site among its image tokens alone, where others stand beside them; received: relative to the mean."""
     if "key_range" not in node.coords:
         return node
     image = {dim: np.flatnonzero(node[f"{dim}_range"].values == "image") for dim in ("query", "key")}
@@ -155,8 +155,8 @@ def token_maps(node: xr.Dataset, images: np.ndarray, ids: np.ndarray, domain: st
 def token_keys(node: xr.Dataset, sample: int) -> dict[int, str]:
     """Return the keys worth a picture with their names: every token, of a prompt those up to its end."""
     if "token" not in node.coords:
-        joint = "key_range" in node.coords
-        unnamed = np.flatnonzero(node["key_range"].values == "text") if joint else np.arange(node.sizes["key"])
+        beside = "key_range" in node.coords
+        unnamed = np.flatnonzero(node["key_range"].values != "image") if beside else np.arange(node.sizes["key"])
         return {int(index): f"token {number}" for number, index in enumerate(unnamed[:MOST_TOKENS])}
     token = node["token"]
     names = [str(name) for name in (token.sel(sample=sample) if "sample" in token.dims else token).values]

@@ -20,6 +20,13 @@ from diffmech.report.heads.condition import calls_words
             "; a pass makes 2 attention calls, of which all were observed; left out, having no softmax over keys:"
             " low.attn and mid.attn",
         ),
+        (
+            {"attention_calls": 3, "extra_tokens": {"block00.self": 1, "block01.self": 3}},
+            3,
+            "; a pass makes 3 attention calls, of which all were observed; in block00.self and block01.self there are"
+            " up to 3 extra keys without a place on the image, as of class tokens, registers or learned keys: entropy"
+            " is that of the image's queries over all keys, places and distances are those among the image's",
+        ),
     ],
 )
 def test_calls_made_and_seen(checked, sites, said) -> None:
