@@ -7,21 +7,18 @@ from pathlib import Path
 from diffmech.tables import Table
 
 PACKAGE = Path(__file__).parent
-
-
-def measures() -> list[str]:
-    """Return the names of the modules that hold one measure each, with its table and its chart."""
-    return _modules("*/measures/*.py")
+MEASURES = "measures/*.py"
 
 
 def every_table() -> list[Table]:
     """Return all tables that the package declares, by the modules that declare them."""
-    return list(_declared(_modules("*/tables.py") + measures()))
+    return list(_declared(_modules("*/tables.py") + _modules(MEASURES)))
 
 
 def measured_tables() -> list[Table]:
-    """Return the tables of `measures`."""
-    return list(_declared(measures()))
+    """Return the tables that modules of `diffmech.measures` declare."""
+    others = {table.name for table in _declared(_modules("*/tables.py"))}
+    return [table for table in _declared(_modules(MEASURES)) if table.name not in others]
 
 
 def _modules(pattern: str) -> list[str]:

@@ -1,6 +1,6 @@
 """A table of results is declared once, beside what computes it: its path, its rows, its columns and what they mean.
 
-Declarations stand in the `tables` module of each room, those of one more measure in its own module below `measures`
+Declarations stand in the `tables` module of each room, those of one more measure in its own module of `measures`
 (`diffmech.declared` finds them); all of them import nothing heavy, since rules take paths from them. What is written is
 checked against the declaration, and so is what is read. Ours.
 """

@@ -2,7 +2,7 @@
 
 from diffmech.charts import Chart, declared_in
 
-MEASURES = "diffmech.mechanisms.measures"  # each module in it may declare charts of its own
+MEASURES = "diffmech.measures"  # each module in it may declare charts of its own
 
 # What functions that draw may ask for beside tables.
 FACTS = {
