@@ -51,11 +51,12 @@ def _ablation(tables: Tables, config: Config) -> Estimate | None:
 
 def _circuit(tables: Tables, config: Config) -> Estimate | None:
     for domain, circuit in tables.circuits.items():
-        share = circuit.summary["faithfulness"] if circuit.chosen else {"estimate": None}
-        if None not in share.values():
+        share = circuit.summary["faithfulness"] if circuit.chosen else None
+        if share is not None and None not in share.values():
             heads = count(circuit.summary["size"], "head")
             what = f"Share of what attention contributes that {heads} carry, {domain} images"
-            return Estimate(what, *(100 * float(share[end]) for end in ("estimate", "low", "high")), "%")
+            percent = {end: 100 * share[end] for end in ("estimate", "low", "high")}
+            return _estimate(what, percent, "estimate", "%")
     return None
 
 

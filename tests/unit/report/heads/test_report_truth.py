@@ -276,7 +276,7 @@ def first_screen(context: Context, **columns: object) -> str:
         table.loc[table["timestep"] == small_study.TIMESTEPS[-1], name] = value
     changed = replace(context, tables=replace(context.tables, denoising=table))
     page = answers(changed, findings(changed.tables, changed.config))
-    return html.unescape(re.sub(r"<[^>]+>", "", page)).replace("\u00a0", " ")
+    return html.unescape(re.sub(r"<[^>]+>", "", str(page))).replace("\u00a0", " ")
 
 
 def test_that_a_denoiser_denoises_is_said_first_with_its_numbers(foreign):
