@@ -281,7 +281,7 @@ CHARTS = (
             " mechanism is removed throughout sampling ({{ settings['resampling']['method'] }} ablation): the median"
             " over the same {{ settings['resampling']['images'] }} seeds with and without. A dot marks a change that"
             " differs from zero{% if settings['resampling']['controls'] %}, a diamond one that is also more than its"
-            " matched controls, of up to {{ settings['resampling']['controls'] }} random sets of heads{% endif %}; level"
+            " matched controls, of up to {{ settings['resampling']['controls'] }} random sets{% endif %}; level"
             " {{ settings['ablation']['alpha'] }} after correction (Holm against zero, over all changes of a domain"
             "{% if settings['resampling']['controls'] %}; over all mechanisms, attributes and domains against controls"
             "{% endif %})."

@@ -22,7 +22,8 @@ def with_evidence(finding: Finding, tables: Tables, config: Config) -> Finding:
         return finding
     measured, chart = _EVIDENCE[finding.section]
     estimate = measured(tables, config)
-    return finding if estimate is None else replace(finding, estimate=estimate, picture=f"charts/{chart}.svg")
+    picture = f"charts/{chart}.svg" if chart and estimate else None
+    return replace(finding, estimate=estimate, picture=picture)
 
 
 def _divergence(tables: Tables, config: Config) -> Estimate:
@@ -63,6 +64,7 @@ def _circuit(tables: Tables, config: Config) -> Estimate | None:
 def _complexity(tables: Tables, config: Config) -> Estimate:
     first, second = tables.domains
     table = tables.complexity
+    table = table[table["significant"]] if table["significant"].any() else table
     top = table.iloc[int(np.abs(np.log(table["ratio"])).to_numpy().argmax())]
     what = f"Ratio of {first} to {second} images, {VARIANTS.get(top['variant'], top['variant'])}"
     return _estimate(what, top, "ratio", "")
@@ -76,10 +78,10 @@ def _estimate(what: str, row: Any, column: str, unit: str) -> Estimate:
     return Estimate(what, float(row[column]), float(row["low"]), float(row["high"]), unit)
 
 
-# By the section of a finding.
-_EVIDENCE: dict[str, tuple[Callable[[Tables, Config], Estimate | None], str]] = {
+# By the section of a finding: its number, and the chart that a front page may show of it.
+_EVIDENCE: dict[str, tuple[Callable[[Tables, Config], Estimate | None], str | None]] = {
     "divergence": (_divergence, "entropy_divergence"),
-    "telling": (_telling, "telling"),
+    "telling": (_telling, None),
     "ablation": (_ablation, "ablation_mechanisms"),
     "circuit": (_circuit, "circuit_curve"),
     "complexity": (_complexity, "complexity_ratio"),
