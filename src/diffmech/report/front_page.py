@@ -32,6 +32,7 @@ class _Entry:
 class _Illustration:
     uri: str
     words: str
+    caption: str
 
 
 @dataclass(frozen=True)
@@ -89,4 +90,6 @@ def _illustration(finding: Finding, folder: Path) -> _Illustration:
         raise StoreError(
             f"{path}: the picture of a finding is missing ({error.strerror}); run its study again"
         ) from error
-    return _Illustration(f"data:{KINDS[path.suffix]};base64,{text}", f"{finding.question} {finding.answer}")
+    return _Illustration(
+        f"data:{KINDS[path.suffix]};base64,{text}", f"{finding.question} {finding.answer}", finding.question
+    )

@@ -86,6 +86,7 @@ footer{color:var(--quiet);font-size:13px;padding:26px 0 60px}
 @media (max-width:1020px){.frame{grid-template-columns:minmax(0,980px);gap:0}nav{position:static;max-height:none;
 padding:20px 0 0}
 nav ol{display:flex;flex-wrap:wrap;gap:4px 14px}nav li{margin:0}header{padding-top:18px}}
+@media (prefers-color-scheme:dark){.pictures img[src^="data:image/svg"]{filter:invert(.9) hue-rotate(180deg)}}
 @media (max-width:900px){.study .body{grid-template-columns:minmax(0,1fr);gap:18px}}
 @media (max-width:560px){.front{padding:0 16px}.study{padding:16px}.verdicts li{grid-template-columns:1fr}
 body{font-size:15.5px}.frame{padding:0 16px}h1{font-size:25px}

@@ -57,13 +57,6 @@ CHARTS = (
         draw="diffmech.report.heads.charts_model:power_spectrum",
     ),
     Chart(
-        name="training_history",
-        chapter="2 Denoiser",
-        caption="Training loss over optimiser steps, as recorded beside the weights of the denoiser.",
-        tables=("history",),
-        draw="diffmech.report.heads.charts_model:training_history",
-    ),
-    Chart(
         name="heldout_loss",
         chapter="2 Denoiser",
         caption=(
@@ -72,6 +65,13 @@ CHARTS = (
         ),
         tables=("heldout",),
         draw="diffmech.report.heads.charts_model:heldout_loss",
+    ),
+    Chart(
+        name="training_history",
+        chapter="2 Denoiser",
+        caption="Training loss over optimiser steps, as recorded beside the weights of the denoiser.",
+        tables=("history",),
+        draw="diffmech.report.heads.charts_model:training_history",
     ),
     Chart(
         name="recognition",
@@ -171,7 +171,7 @@ CHARTS = (
         name="cluster_quality",
         chapter="4 Mechanisms",
         caption=(
-            "Quality by number of clusters; a ring marks the number in use (asked for:"
+            "Quality by number of clusters; a ring marks the number in use (by the settings"
             " {{ settings['mechanisms']['clusters'] }} of self-attention,"
             " {{ settings['mechanisms']['cross_clusters'] }} of cross-attention, where there is any). Silhouette: how"
             " far apart clusters lie. BIC: cost of a Gaussian mixture. ARI: agreement with the clusters found again"
@@ -186,8 +186,8 @@ CHARTS = (
         chapter="5 Ablation",
         caption=(
             _effect("all heads of a mechanism are") + " ({{ settings['ablation']['methods'][0] }} ablation), "
-            "" + MEASURED_ON + ". Grey: random sets of as many other heads that match the mechanism"
-            " ({{ settings['ablation']['controls'] }} were asked for). Marks are at level"
+            "" + MEASURED_ON + ". Grey: up to {{ settings['ablation']['controls'] }} random sets of as many other"
+            " heads that match the mechanism. Marks are at level"
             " {{ settings['ablation']['alpha'] }} after correction over all mechanisms and domains, against zero and"
             " against controls."
         ),
@@ -281,7 +281,7 @@ CHARTS = (
             " mechanism is removed throughout sampling ({{ settings['resampling']['method'] }} ablation): the median"
             " over the same {{ settings['resampling']['images'] }} seeds with and without. A dot marks a change that"
             " differs from zero{% if settings['resampling']['controls'] %}, a diamond one that is also more than its"
-            " matched controls ({{ settings['resampling']['controls'] }} were asked for){% endif %}; level"
+            " matched controls, of up to {{ settings['resampling']['controls'] }} random sets{% endif %}; level"
             " {{ settings['ablation']['alpha'] }} after correction (Holm against zero, over all changes of a domain"
             "{% if settings['resampling']['controls'] %}; over all mechanisms, attributes and domains against controls"
             "{% endif %})."
@@ -295,10 +295,11 @@ CHARTS = (
         caption=(
             "Structural similarity to the image of the same seed with nothing removed, 1 = unchanged, when a mechanism"
             " is removed throughout sampling, with " + _interval("resampling") + " over"
-            " {{ settings['resampling']['images'] }} seeds; and, where features were read, by how much the Fréchet"
-            " distance to such images of other seeds exceeds that of images with nothing removed, 0 = no farther than"
-            " they.{% if settings['resampling']['controls'] %} Grey: random sets of as many heads that match the"
-            " mechanism ({{ settings['resampling']['controls'] }} were asked for), of the same seeds.{% endif %}"
+            " {{ settings['resampling']['images'] }} seeds. Where features were read, a second panel shows how"
+            " much farther the images lie from those of other seeds than images with nothing removed do, 0 = no farther"
+            " than they.{% if settings['resampling']['controls'] %} Grey: up to"
+            " {{ settings['resampling']['controls'] }} random sets of as many heads that match the mechanism, of the"
+            " same seeds.{% endif %}"
         ),
         tables=("resampling", "mechanisms"),
         draw="diffmech.report.heads.charts_resampling:resampling_measures",

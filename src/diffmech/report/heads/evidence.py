@@ -22,7 +22,8 @@ def with_evidence(finding: Finding, tables: Tables, config: Config) -> Finding:
         return finding
     measured, chart = _EVIDENCE[finding.section]
     estimate = measured(tables, config)
-    return finding if estimate is None else replace(finding, estimate=estimate, picture=f"charts/{chart}.svg")
+    picture = f"charts/{chart}.svg" if chart and estimate else None
+    return replace(finding, estimate=estimate, picture=picture)
 
 
 def _divergence(tables: Tables, config: Config) -> Estimate:
@@ -51,17 +52,19 @@ def _ablation(tables: Tables, config: Config) -> Estimate | None:
 
 def _circuit(tables: Tables, config: Config) -> Estimate | None:
     for domain, circuit in tables.circuits.items():
-        share = circuit.summary["faithfulness"] if circuit.chosen else {"estimate": None}
-        if None not in share.values():
+        share = circuit.summary["faithfulness"] if circuit.chosen else None
+        if share is not None and None not in share.values():
             heads = count(circuit.summary["size"], "head")
             what = f"Share of what attention contributes that {heads} carry, {domain} images"
-            return Estimate(what, *(100 * float(share[end]) for end in ("estimate", "low", "high")), "%")
+            percent = {end: 100 * share[end] for end in ("estimate", "low", "high")}
+            return _estimate(what, percent, "estimate", "%")
     return None
 
 
 def _complexity(tables: Tables, config: Config) -> Estimate:
     first, second = tables.domains
     table = tables.complexity
+    table = table[table["significant"]] if table["significant"].any() else table
     top = table.iloc[int(np.abs(np.log(table["ratio"])).to_numpy().argmax())]
     what = f"Ratio of {first} to {second} images, {VARIANTS.get(top['variant'], top['variant'])}"
     return _estimate(what, top, "ratio", "")
@@ -75,10 +78,10 @@ def _estimate(what: str, row: Any, column: str, unit: str) -> Estimate:
     return Estimate(what, float(row[column]), float(row["low"]), float(row["high"]), unit)
 
 
-# By the section of a finding.
-_EVIDENCE: dict[str, tuple[Callable[[Tables, Config], Estimate | None], str]] = {
+# By the section of a finding: its number, and the chart that a front page may show of it.
+_EVIDENCE: dict[str, tuple[Callable[[Tables, Config], Estimate | None], str | None]] = {
     "divergence": (_divergence, "entropy_divergence"),
-    "telling": (_telling, "telling"),
+    "telling": (_telling, None),
     "ablation": (_ablation, "ablation_mechanisms"),
     "circuit": (_circuit, "circuit_curve"),
     "complexity": (_complexity, "complexity_ratio"),

@@ -61,7 +61,7 @@ def resampling(context: Context) -> markup.Section:
         else " No other heads were removed beside them."
     )
     apart = (
-        "The distance has no interval, since none holds with few images, which make both distances too large."
+        "The Fréchet distance has no interval, since none holds with few images, which make both distances too large."
         if (frame["measure"] == "fd").any()
         else ""
     )

@@ -40,7 +40,7 @@ def test_without_controls_nothing_is_said_of_controls(found):
     assert "diamond" in json.dumps(specification(resampling_measures(found[2].resampling, *others)))
     assert "20 matched random sets of as many heads, its own among them as chance has it" in beside
     assert "a diamond one that is also more than its matched controls" in beside
-    assert "Grey: the range of matched controls." in beside
+    assert "Grey: up to 6 random sets of as many heads that match the mechanism" in beside
 
 
 def test_a_distance_that_was_not_measured_has_no_caption_and_sampled_images_have_a_domain(found):
