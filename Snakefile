@@ -12,6 +12,7 @@ min_version("9.8")
 sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
 from diffmech.workflow.fingerprints import remember
+from diffmech.workflow.front import FRONT_PAGE, MAIN_PAGE, further_pages
 from diffmech.workflow.notes import notes
 from diffmech.workflow.startup import forget_dead_run, share_with_jobs
 from diffmech.workflow.watched import forget_watched

@@ -95,7 +95,8 @@ def test_imports_run_in_one_direction() -> None:
         room, place = room_of(module), module.removeprefix("diffmech.")
         allowed = FURTHER if room in further_sections() else MAY_IMPORT[room]
         for name in imports(file):
-            if room_of(name) not in allowed | {room}:
+            # declarations of tables lie below everything
+            if room_of(name) not in allowed | {room} and not name.endswith(".tables"):
                 used.add((place, room_of(name)))
     assert used == UPWARDS
 
