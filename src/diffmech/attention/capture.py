@@ -31,7 +31,7 @@ from diffmech.attention.layout import Kept, SiteLayout, create_attention_store, 
 from diffmech.attention.passes import Latents, open_latents
 from diffmech.attention.ranges import TokenRanges, count
 from diffmech.attention.results import LOSS_KEY, ChunkResults, Key
-from diffmech.attention.sites import head_ids
+from diffmech.attention.sites import AttentionSite, head_ids
 from diffmech.attention.statistics import StatisticsObserver
 from diffmech.attention.survey import attention_sites
 from diffmech.attention.tap import AttentionTap
@@ -189,7 +189,7 @@ def observing(denoiser: Denoiser, layouts: list[SiteLayout], *observers: Any) ->
     On a sampling trajectory there is no noise to compare with, and the loss is NaN.
     """
     statistics, expected = _Collector(layouts), [layout.name for layout in layouts]
-    sites = [each.site for each in layouts]
+    sites = [_site(layout) for layout in layouts]
     tap = AttentionTap(denoiser.module, [statistics, *observers], sites=sites, whole=True)
 
     def observe(fill: Fill, x_t: Tensor, noise: Tensor | None, timestep: int, condition: Conditioning) -> None:
@@ -208,6 +208,11 @@ def observing(denoiser: Denoiser, layouts: list[SiteLayout], *observers: Any) ->
 
     with torch.no_grad(), tap:
         yield observe
+
+
+def _site(layout: SiteLayout) -> AttentionSite:
+    kind, heads = layout.kind, len(layout.heads)
+    return AttentionSite(layout.name, layout.module_path, kind, heads, layout.call, layout.memory)  # type: ignore[arg-type]
 
 
 class _Collector(StatisticsObserver):

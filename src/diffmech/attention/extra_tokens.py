@@ -64,7 +64,7 @@ def extra_ranges(
         elif queries != keys:
             raise ModelError(
                 f"{name} has {queries} queries and {keys} keys, of which {int(seen[name].changed.sum())} change with "
-                "the image, and which of them are places cannot be told: learned keys must stand before or after those "
+                "the image, and nothing tells which of them are places: learned keys must stand before or after those "
                 "of the image, one of these for each query; attention to something else than the image says "
                 "is_cross_attention = True"
             )

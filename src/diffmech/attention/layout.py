@@ -16,7 +16,6 @@ import zarr
 from diffmech.attention.archive import ArchivingStore
 from diffmech.attention.hierarchy import Hierarchy
 from diffmech.attention.ranges import Dim, TokenRanges
-from diffmech.attention.sites import AttentionSite, Kind
 
 # Dimension (or dimensions), values, attributes.
 Coordinate = tuple[str | tuple[str, ...], np.ndarray, dict[str, Any]]
@@ -115,7 +114,7 @@ class SiteLayout:
     """
 
     name: str
-    kind: Kind
+    kind: str
     heads: tuple[str, ...]
     queries: int
     keys: int
@@ -129,11 +128,6 @@ class SiteLayout:
     module_path: str = ""
     call: int = 1
     memory: int = 0
-
-    @property
-    def site(self) -> AttentionSite:
-        """The site."""
-        return AttentionSite(self.name, self.module_path, self.kind, len(self.heads), self.call, self.memory)
 
     @property
     def sizes(self) -> dict[str, int]:

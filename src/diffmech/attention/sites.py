@@ -59,6 +59,8 @@ class AttentionSite:
 
     def again(self, call: int) -> "AttentionSite":
         """Return the site of the call of this number of the same module."""
+        if call == self.call:
+            return self
         name = self.name.removesuffix(f"#{self.call}")
         return replace(self, name=name if call == 1 else f"{name}#{call}", call=call)
 

@@ -293,7 +293,9 @@ def tiled_sums(
                 mass = p.sum(-1)
                 sums.log_mass.add_(torch.xlogy(mass, mass).sum(-1))
             if part.grid is not None and sums.square is not None and sums.places is not None:
-                inside = within(rows, part.query)
+                assert isinstance(part.query, slice)  # those of a grid follow each other
+                first = max(rows.start - part.query.start, 0)
+                inside = slice(first, first + p.shape[-2])
                 sums.square.add_(p.flatten(2) @ part.grid.squares(inside).flatten())
                 entries = p.gather(-1, part.grid.partners[inside].expand(*zeros.shape, -1, -1))
                 sums.places.add_(_places((entries * part.grid.present[inside]).sum(-2)))

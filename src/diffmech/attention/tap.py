@@ -273,7 +273,7 @@ class AttentionTap(TorchFunctionMode):
                     self.linear[self._name(path)] = "it multiplies products of queries and keys without a softmax"
                 return result
         folded = self._unfold(path, weights.shape)
-        site = self._claim(path, *weights.shape[-2:], folded.heads)
+        site = self._claim(path, weights.shape[-2], weights.shape[-1], folded.heads)
         values, output = found.values, found.arrange(result)
         if site is not None and not folded.problem and output.shape[:-1] != weights.shape[:-1]:
             folded = replace(folded, problem=f"weights of shape {tuple(weights.shape)} give {tuple(output.shape)}")

@@ -153,7 +153,7 @@ class Denoiser:
         else:
             y, x = grids[n_tokens - extra]
             hint = (
-                f"they would be a grid of {y} x {x} and {extra} more, but which of them have no place cannot be told: "
+                f"they would be a grid of {y} x {x} and {extra} more, but nothing tells which have no place: "
                 "let tokens without a place (class token, registers) stand before or after the image's, and let them "
                 "not depend on it before the first attention over so many tokens"
             )

@@ -150,11 +150,14 @@ def test_where_all_tokens_are_places_nothing_is_run():
     ("net", "reason"),
     [
         # A token that is the mean of the image changes with it, as places do.
-        (lambda: Net([Mix()], before=1, pooled=True), "a grid of 4 x 4 and 1 more, but which of them have no place"),
+        (
+            lambda: Net([Mix()], before=1, pooled=True),
+            "a grid of 4 x 4 and 1 more, but nothing tells which have no place: let",
+        ),
         # Keys before the image and after it, of which one has a query.
         (
             lambda: Net([Known((2, 0))], after=1),
-            r"layers.0.self has 17 queries and 19 keys, of which 16 change with the image",
+            r"layers.0.self has 17 queries and 19 keys, of which 16 change with the image, and nothing tells which of",
         ),
     ],
 )

@@ -30,7 +30,7 @@ def tree(request, tmp_path) -> xr.DataTree:
         if name:
             array[:] = 0.0
         if variable == "received":
-            array[:] = received
+            array[:] = np.broadcast_to(received, array.shape)
         if variable == "part_mass":
             array[:] = 0.5
         if variable == "self_mass":
