@@ -42,8 +42,10 @@ lint: $(DEVELOPING)  ## style, types, workflow lint
 	$(BIN)/mypy
 	$(BIN)/snakemake --lint
 
-docs: $(DEVELOPING)  ## regenerate docs/config.md and resources/config.schema.json
+docs: $(DEVELOPING)  ## regenerate docs/config.md, docs/tables.md, resources/config.schema.json and resources/captions
 	$(BIN)/python -m diffmech.config.documentation
+	$(BIN)/python -m diffmech.dictionary
+	$(BIN)/python -m diffmech.report.heads.captions
 
 matrix: $(DEVELOPING)  ## contract tests with the oldest, the pinned and the newest diffusers
 	.ci/matrix $(ARGS)

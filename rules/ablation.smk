@@ -6,8 +6,8 @@ from diffmech.heads.tellings import named_cells
 rule ablation:
     """The ablation effects with their intervals and matched controls."""
     input:
-        f"results/ablation/{study.model}/effects.csv",
-        f"results/complexity/{study.model}.csv",
+        tables["effects"].at(model=study.model),
+        tables["complexity"].at(model=study.model),
 
 
 # A checkpoint, since only this stops other groups that leave the reference images as they were from repeating all
@@ -116,7 +116,7 @@ rule ablation_effects:
         groups=study.groups(),
         settled=settled_groups,
     output:
-        "results/ablation/{model}/effects.csv",
+        tables["effects"].path,
     log:
         "results/logs/ablation_effects/{model}.log",
     benchmark:
@@ -147,7 +147,7 @@ rule circuit_complexity:
         groups=study.groups(),
         settled=settled_groups,
     output:
-        "results/complexity/{model}.csv",
+        tables["complexity"].path,
     log:
         "results/logs/circuit_complexity/{model}.log",
     benchmark:

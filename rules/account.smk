@@ -4,19 +4,19 @@
 rule account:
     """The causal account of every mechanism."""
     input:
-        f"results/account/{study.model}.csv",
+        tables["account"].at(model=study.model),
 
 
 rule mechanism_account:
     """Put together what ablation, its windows and resampled images show of each mechanism."""
     input:
-        heads="results/mechanisms/{model}/heads.csv",
-        effects="results/ablation/{model}/effects.csv",
-        windows="results/ablation/{model}/windows.csv",
-        resampling="results/resampling/{model}/effects.csv",
+        heads=tables["mechanisms"].path,
+        effects=tables["effects"].path,
+        windows=tables["windows"].path,
+        resampling=tables["resampling"].path,
         settled=settled_groups,
     output:
-        "results/account/{model}.csv",
+        tables["account"].path,
     log:
         "results/logs/mechanism_account/{model}.log",
     benchmark:

@@ -4,7 +4,7 @@
 rule circuit:
     """The estimated effects of all heads, and the circuit of each domain."""
     input:
-        f"results/circuit/{study.model}/attribution.csv",
+        tables["attribution"].at(model=study.model),
         heads.circuits(),
 
 
@@ -20,7 +20,7 @@ rule attribution_patching:
         groups=study.groups(),
         settled=settled_groups,
     output:
-        table="results/circuit/{model}/attribution.csv",
+        table=tables["attribution"].path,
         agreement="results/circuit/{model}/attribution.json",
     log:
         "results/logs/attribution_patching/{model}.log",
@@ -58,10 +58,10 @@ rule discover_circuit:
         settled=settled_groups,
     output:
         summary=CIRCUIT,
-        heads="results/circuit/{model}/{dataset}/heads.csv",
-        curve="results/circuit/{model}/{dataset}/curve.csv",
-        subsets="results/circuit/{model}/{dataset}/subsets.csv",
-        edges="results/circuit/{model}/{dataset}/edges.csv",
+        heads=tables["circuit_heads"].path,
+        curve=tables["circuit_curve"].path,
+        subsets=tables["circuit_subsets"].path,
+        edges=tables["circuit_edges"].path,
     log:
         "results/logs/discover_circuit/{model}/{dataset}.log",
     benchmark:

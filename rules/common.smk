@@ -1,5 +1,6 @@
 """The validated study, its files, and what all rules share."""
 
+from diffmech.declared import every_table
 from diffmech.errors import ConfigError
 from diffmech.heads.paths import ABLATION, ATTENTION, CHOSEN, CIRCUIT, LATENTS, PATCHING, REFERENCE, Heads
 from diffmech.workflow.named_files import check_named_files
@@ -11,6 +12,10 @@ try:
 except ConfigError as error:
     raise WorkflowError("\n".join(f"config: {line}" for line in str(error).splitlines()))
 heads = Heads(study)
+
+
+# By name; rules take the paths of tables from where these are declared.
+tables = {table.name: table for table in every_table()}
 
 
 def either(names: list[str]) -> str:

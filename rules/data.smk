@@ -70,7 +70,7 @@ rule seen_images:
         model="results/models/{model}/model.json",
         settled=settled,
     output:
-        "results/models/{model}/seen.csv",
+        tables["seen"].path,
     log:
         "results/logs/seen_images/{model}.log",
     benchmark:

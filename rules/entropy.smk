@@ -6,9 +6,9 @@ from diffmech.heads.tellings import named_cells
 rule entropy:
     """The entropy tables."""
     input:
-        f"results/entropy/{study.model}/heads.csv",
-        f"results/entropy/{study.model}/divergence.csv",
-        f"results/entropy/{study.model}/factorial.csv",
+        tables["entropy"].at(model=study.model),
+        tables["divergence"].at(model=study.model),
+        tables["factorial"].at(model=study.model),
 
 
 rule attention_entropy:
@@ -20,7 +20,7 @@ rule attention_entropy:
         groups=study.groups(),
         settled=settled_groups,
     output:
-        "results/entropy/{model}/heads.csv",
+        tables["entropy"].path,
     log:
         "results/logs/attention_entropy/{model}.log",
     benchmark:
@@ -49,8 +49,8 @@ rule entropy_divergence:
         groups=study.groups(),
         settled=settled_groups,
     output:
-        divergence="results/entropy/{model}/divergence.csv",
-        factorial="results/entropy/{model}/factorial.csv",
+        divergence=tables["divergence"].path,
+        factorial=tables["factorial"].path,
     log:
         "results/logs/entropy_divergence/{model}.log",
     benchmark:
@@ -77,10 +77,10 @@ rule seen_divergence:
     input:
         first=heads.attention(study.datasets[0]),
         second=heads.attention(study.datasets[1]),
-        seen="results/models/{model}/seen.csv",
+        seen=tables["seen"].path,
         settled=settled_groups,
     output:
-        "results/entropy/{model}/seen.csv",
+        tables["seen_divergence"].path,
     log:
         "results/logs/seen_divergence/{model}.log",
     benchmark:

@@ -4,7 +4,7 @@
 rule mechanisms:
     """The table of heads with their mechanisms."""
     input:
-        f"results/mechanisms/{study.model}/heads.csv",
+        tables["mechanisms"].at(model=study.model),
 
 
 rule head_features:
@@ -49,7 +49,7 @@ rule find_phases:
         "results/mechanisms/{model}/features.zarr.zip",
         settled=settled_groups,
     output:
-        "results/mechanisms/{model}/phases.csv",
+        tables["phases"].path,
     log:
         "results/logs/find_phases/{model}.log",
     benchmark:
@@ -72,11 +72,11 @@ rule cluster_heads:
     """Cluster heads by what they do in each phase, and measure how stable the clusters are."""
     input:
         features="results/mechanisms/{model}/features.zarr.zip",
-        phases="results/mechanisms/{model}/phases.csv",
+        phases=tables["phases"].path,
         settled=settled_groups,
     output:
-        members="results/mechanisms/{model}/members.csv",
-        quality="results/mechanisms/{model}/clusters.csv",
+        members=tables["members"].path,
+        quality=tables["clusters"].path,
     log:
         "results/logs/cluster_heads/{model}.log",
     benchmark:
@@ -108,11 +108,11 @@ checkpoint label_mechanisms:
     """Name each cluster after its strongest probe, where that beats its nulls; otherwise leave it unassigned."""
     input:
         features="results/mechanisms/{model}/features.zarr.zip",
-        phases="results/mechanisms/{model}/phases.csv",
-        members="results/mechanisms/{model}/members.csv",
+        phases=tables["phases"].path,
+        members=tables["members"].path,
         settled=settled_groups,
     output:
-        "results/mechanisms/{model}/heads.csv",
+        tables["mechanisms"].path,
     log:
         "results/logs/label_mechanisms/{model}.log",
     benchmark:

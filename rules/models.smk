@@ -5,9 +5,9 @@ rule models:
     """Everything about the denoiser: weights, held-out loss, generated images."""
     input:
         f"results/models/{study.model}/model.json",
-        f"results/models/{study.model}/seen.csv",
-        f"results/models/{study.model}/heldout.csv",
-        f"results/models/{study.model}/denoising.csv",
+        tables["seen"].at(model=study.model),
+        tables["heldout"].at(model=study.model),
+        tables["denoising"].at(model=study.model),
         f"results/models/{study.model}/gallery.zarr.zip",
 
 
@@ -26,7 +26,7 @@ rule train_denoiser:
         "results/models/{model}/tokens/diffusion_pytorch_model.safetensors",
         "results/models/{model}/scheduler/scheduler_config.json",
         "results/models/{model}/provenance.json",
-        "results/models/{model}/history.csv",
+        tables["history"].path,
     log:
         "results/logs/train_denoiser/{model}.log",
     benchmark:
@@ -91,8 +91,8 @@ rule heldout_loss:
         groups=study.groups_of_all(),
         settled=settled_groups,
     output:
-        heldout="results/models/{model}/heldout.csv",
-        denoising="results/models/{model}/denoising.csv",
+        heldout=tables["heldout"].path,
+        denoising=tables["denoising"].path,
     log:
         "results/logs/heldout_loss/{model}.log",
     benchmark:
@@ -148,7 +148,7 @@ rule generate_gallery:
 rule recognition:
     """Train a small classifier on drawn faces and let it judge conditional samples of the denoiser."""
     input:
-        f"results/models/{study.model}/recognition.csv",
+        tables["recognition"].at(model=study.model),
 
 
 rule train_judge:
@@ -187,7 +187,7 @@ rule check_recognition:
         judge="results/judges/{model}.safetensors",
         settled=settled_weights,
     output:
-        "results/models/{model}/recognition.csv",
+        tables["recognition"].path,
     log:
         "results/logs/check_recognition/{model}.log",
     benchmark:

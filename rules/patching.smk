@@ -4,9 +4,9 @@
 rule windows:
     """The effects of heads per window of timesteps: of ablation, and of activation patching."""
     input:
-        f"results/ablation/{study.model}/windows.csv",
-        f"results/patching/{study.model}/effects.csv",
-        f"results/patching/{study.model}/doses.csv",
+        tables["windows"].at(model=study.model),
+        tables["patching"].at(model=study.model),
+        tables["doses"].at(model=study.model),
 
 
 rule ablation_windows:
@@ -18,7 +18,7 @@ rule ablation_windows:
         groups=study.groups(),
         settled=settled_groups,
     output:
-        "results/ablation/{model}/windows.csv",
+        tables["windows"].path,
     log:
         "results/logs/ablation_windows/{model}.log",
     benchmark:
@@ -98,8 +98,8 @@ rule patching_effects:
         groups=study.groups(),
         settled=settled_groups,
     output:
-        effects="results/patching/{model}/effects.csv",
-        doses="results/patching/{model}/doses.csv",
+        effects=tables["patching"].path,
+        doses=tables["doses"].path,
     log:
         "results/logs/patching_effects/{model}.log",
     benchmark:

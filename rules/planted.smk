@@ -4,9 +4,9 @@
 rule planted:
     """What was found of the planted heads, and precision and recall of it."""
     input:
-        f"results/planted/{study.model}/recovery.csv",
-        f"results/planted/{study.model}/pairs.csv",
-        f"results/planted/{study.model}/summary.csv",
+        tables["recovery"].at(model=study.model),
+        tables["pairs"].at(model=study.model),
+        tables["planted_summary"].at(model=study.model),
 
 
 rule planted_recovery:
@@ -14,14 +14,14 @@ rule planted_recovery:
     input:
         **{f"latents_{domain}": heads.paired_latents(domain) for domain in study.domains},
         model="results/models/{model}/model.json",
-        heads="results/mechanisms/{model}/heads.csv",
-        effects="results/ablation/{model}/effects.csv",
+        heads=tables["mechanisms"].path,
+        effects=tables["effects"].path,
         reference=[REFERENCE.format(model=study.model, block=block) for block in heads.ablation_blocks],
         settled=settled_groups,
     output:
-        heads="results/planted/{model}/recovery.csv",
-        pairs="results/planted/{model}/pairs.csv",
-        summary="results/planted/{model}/summary.csv",
+        heads=tables["recovery"].path,
+        pairs=tables["pairs"].path,
+        summary=tables["planted_summary"].path,
     log:
         "results/logs/planted_recovery/{model}.log",
     benchmark:

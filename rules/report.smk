@@ -1,58 +1,18 @@
 """What was found, as charts and as one page that opens from disk."""
 
-# Chart -> its chapter in `snakemake --report`, which shows the SVG; the page draws the Vega-Lite beside it.
-CHARTS = {
-    "power_spectrum": "1 Images",
-    "training_history": "2 Denoiser",
-    "heldout_loss": "2 Denoiser",
-    "recognition": "2 Denoiser",
-    "entropy_map": "3 Entropy",
-    "entropy_layers": "3 Entropy",
-    "entropy_divergence": "3 Entropy",
-    "jensen_shannon": "3 Entropy",
-    "telling": "3 Entropy",
-    "factorial_map": "3 Entropy",
-    "mechanism_grid": "4 Mechanisms",
-    "cluster_quality": "4 Mechanisms",
-    "ablation_mechanisms": "5 Ablation",
-    "ablation_layers": "5 Ablation",
-    "ablation_heads": "5 Ablation",
-    "ablation_map": "5 Ablation",
-    "ablation_methods": "5 Ablation",
-    "windows_map": "5 Ablation",
-    "patching_sufficient": "6 Patching",
-    "patching_necessary": "6 Patching",
-    "patching_doses": "6 Patching",
-    "resampling_attributes": "5 Ablation",
-    "resampling_measures": "5 Ablation",
-    "circuit_curve": "7 Circuit",
-    "circuit_graph": "7 Circuit",
-    "circuit_timesteps": "7 Circuit",
-    "complexity_ratio": "8 Complexity",
-}
+from diffmech.heads.tables import reported
+from diffmech.report.heads.charts import every_chart
 
-TABLES = {
+# What `snakemake --report` shows is the SVG; the page draws the Vega-Lite beside it.
+CHARTS = every_chart()
+
+# What the page reads: the declared tables by name, and what is no table.
+ARTIFACTS = {
+    **{name: table.at(model=study.model) for name, table in reported().items()},
     "comparison": "results/datasets/comparison.json",
     "model": f"results/models/{study.model}/model.json",
-    "seen": f"results/models/{study.model}/seen.csv",
-    "seen_divergence": f"results/entropy/{study.model}/seen.csv",
-    "heldout": f"results/models/{study.model}/heldout.csv",
-    "denoising": f"results/models/{study.model}/denoising.csv",
     "gallery": f"results/models/{study.model}/gallery.zarr.zip",
-    "entropy": f"results/entropy/{study.model}/heads.csv",
-    "divergence": f"results/entropy/{study.model}/divergence.csv",
-    "factorial": f"results/entropy/{study.model}/factorial.csv",
-    "phases": f"results/mechanisms/{study.model}/phases.csv",
-    "clusters": f"results/mechanisms/{study.model}/clusters.csv",
-    "mechanisms": f"results/mechanisms/{study.model}/heads.csv",
-    "effects": f"results/ablation/{study.model}/effects.csv",
-    "windows": f"results/ablation/{study.model}/windows.csv",
-    "patching": f"results/patching/{study.model}/effects.csv",
-    "doses": f"results/patching/{study.model}/doses.csv",
-    "resampling": f"results/resampling/{study.model}/effects.csv",
     "resampled": f"results/resampling/{study.model}/examples.zarr.zip",
-    "account": f"results/account/{study.model}.csv",
-    "complexity": f"results/complexity/{study.model}.csv",
     "references": os.path.relpath(Path(workflow.basedir) / "resources" / "references.yaml"),
 }
 
@@ -66,7 +26,7 @@ rule report:
 rule draw_charts:
     """Draw every chart: as Vega-Lite with its data, and as SVG."""
     input:
-        **TABLES,
+        **ARTIFACTS,
         datasets=[by_content(store) for store in study.studied_stores()],
         digests=study.digests(study.studied_stores()),
         circuits=heads.circuits(),
@@ -74,15 +34,15 @@ rule draw_charts:
         attention_second=heads.attention(study.datasets[1]),
         settled=settled_groups,
     output:
-        specs=[f"results/report/charts/{chart}.vl.json" for chart in CHARTS],
+        specs=[f"results/report/charts/{chart.name}.vl.json" for chart in CHARTS],
         pictures=[
             report(
-                f"results/report/charts/{chart}.svg",
-                caption=f"../resources/captions/{chart}.rst",
-                category=chapter,
-                labels={"chart": chart.replace("_", " ")},
+                f"results/report/charts/{chart.name}.svg",
+                caption=f"../resources/captions/{chart.name}.rst",
+                category=chart.chapter,
+                labels={"chart": chart.name.replace("_", " ")},
             )
-            for chart, chapter in CHARTS.items()
+            for chart in CHARTS
         ],
     log:
         "results/logs/draw_charts.log",
@@ -106,7 +66,7 @@ rule draw_charts:
 rule write_report:
     """Write the page: one file that opens from disk, without any network."""
     input:
-        **TABLES,
+        **ARTIFACTS,
         datasets=[by_content(store) for store in study.studied_stores()],
         digests=study.digests(study.studied_stores()),
         circuits=heads.circuits(),
@@ -116,12 +76,13 @@ rule write_report:
         groups=study.groups(),
         settled=settled_groups,
     output:
-        report(
+        page=report(
             "results/report.html",
             caption="../resources/captions/page.rst",
             category="0 The page",
             labels={"chart": "all of it, explained"},
         ),
+        findings="results/report/findings.json",
     log:
         "results/logs/write_report.log",
     benchmark:

@@ -18,7 +18,7 @@ localrules:
 rule resampling:
     """The change of generated images, their distance from clean ones, and which attributes went, beside controls."""
     input:
-        f"results/resampling/{study.model}/effects.csv",
+        tables["resampling"].at(model=study.model),
 
 
 rule resample_images:
@@ -62,7 +62,7 @@ rule resampling_effects:
         judge=needed_judge(heads),
         settled=settled_groups,
     output:
-        table="results/resampling/{model}/effects.csv",
+        table=tables["resampling"].path,
         examples="results/resampling/{model}/examples.zarr.zip",
     log:
         "results/logs/resampling_effects/{model}.log",

@@ -10,21 +10,22 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent / "unit" / "report"))
+sys.path.insert(0, str(Path(__file__).parent / "unit" / "report" / "heads"))
 
 
 def _written(folder, **kinds):
     from small_study import build_study, study_config
 
-    from diffmech.report.artifacts import read_tables
-    from diffmech.report.charts import CHARTS, draw_charts
-    from diffmech.report.page import write_report
+    from diffmech.report.heads.artifacts import read_tables
+    from diffmech.report.heads.charts import every_chart
+    from diffmech.report.heads.draw import draw_charts
+    from diffmech.report.heads.page import write_report
 
     inputs = build_study(folder, **kinds)
     config = study_config("bundled" if kinds.get("effect", True) else "untrained")
     draw_charts(inputs, folder / "charts", ablation=config.ablation)
-    charts = [str(folder / "charts" / f"{name}.vl.json") for name in CHARTS]
-    write_report(inputs, charts, folder / "report.html", config=config)
+    charts = [str(folder / "charts" / f"{chart.name}.vl.json") for chart in every_chart()]
+    write_report(inputs, charts, folder / "report.html", folder / "findings.json", config=config)
     return folder, inputs, read_tables(inputs)
 
 
@@ -50,5 +51,5 @@ def null(tmp_path_factory):
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups after it
 def pytest_collection_modifyitems(items):
     for item in items:
-        if item.path.parent.name in ("report", "browser"):
+        if {"report", "browser"} & set(item.path.parts):
             item.add_marker(pytest.mark.xdist_group("report"))

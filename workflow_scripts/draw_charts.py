@@ -6,8 +6,8 @@ from diffmech.workflow.session import session
 
 with session(snakemake) as job:
     from diffmech.config.analysis import AblationConfig
-    from diffmech.report.artifacts import inputs_of_job
-    from diffmech.report.charts import draw_charts
+    from diffmech.report.heads.artifacts import inputs_of_job
+    from diffmech.report.heads.draw import draw_charts
 
     draw_charts(
         inputs_of_job(job.input, job.params.domains),

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +19,8 @@ from diffmech.attention.calls import AttentionCall
 from diffmech.attention.capture import lay_out
 from diffmech.attention.compression import choose_codecs
 from diffmech.attention.keeping import FirstChunks, PassKeeper
-from diffmech.attention.layout import JOINT_VARIABLES, VARIABLES, Kept, SiteLayout
+from diffmech.attention.layout import Kept, SiteLayout
+from diffmech.attention.ranges import count
 from diffmech.attention.sites import HeadId, find_sites
 from diffmech.attention.statistics import StatisticsObserver
 from diffmech.attention.store import open_attention
@@ -63,12 +64,10 @@ def statistics(subject: Subject) -> Prepared:
     def write(folder: Path) -> None:
         with building_store(folder / STORE) as directory:
             arrays = lay_out(directory, sites, _axes(subject, 1), attrs={})
-            for site, found in observer.results.items():
-                for variable in fields(found):
-                    values = getattr(found, variable.name)
-                    if values is not None:
-                        dtype = (VARIABLES | JOINT_VARIABLES)[variable.name].dtype
-                        arrays[site, variable.name][:, 0] = values.cpu().numpy().astype(dtype)
+            for site in sites:
+                for name, variable in site.variables.items():
+                    values = getattr(observer.results[site.name], name)
+                    arrays[site.name, name][:, 0] = values.cpu().numpy().astype(variable.dtype)
 
     def entropies(folder: Path) -> dict[str, Tensor]:
         return {site: found.entropy[0, :CHECKED_HEADS].cpu() for site, found in observer.results.items()}
@@ -238,7 +237,7 @@ def _survey(subject: Subject, *observers: Any) -> list[SiteLayout]:
     def observe(call: AttentionCall) -> None:
         site, queries, keys = call.site, call.query.shape[2], call.key.shape[2]
         ranges = subject.ranges if site.kind == "joint" else None
-        side = math.isqrt(queries if ranges is None else ranges.length("image"))
+        side = math.isqrt(queries if ranges is None else count(ranges.of_image("query")))
         heads = tuple(str(HeadId(site.name, head)) for head in range(site.heads))
         sites.append(
             SiteLayout(

@@ -1,8 +1,8 @@
 """Attention as people write it, in the layouts of well-known code bases, each in a denoiser of 8 x 8 images.
 
 Written anew and small; what is kept is how heads, images and tokens stand, where scale and softmax are, and which
-functions make the products. `truth` (sample, head) of each module is the entropy of its attention in float64, which it
-notes while it runs.
+functions make the products. `truth` (sample, head) of each module is the entropy of its attention in float64, the mean
+over the places of the image, which it notes while it runs. A module that is `timed` gets the embedded timestep too.
 """
 
 import math
@@ -24,6 +24,8 @@ def entropy(p: Tensor) -> Tensor:
 
 class Noted(nn.Module):
     """Notes the entropy of every attention that it makes, (sample, head) each."""
+
+    timed = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -127,6 +129,42 @@ class Helped(Images):
         return self.attend(q, k, v).mT.reshape(len(q), -1, SIZE * SIZE)
 
 
+class Remembering(Helped):
+    """The same with learned keys and values before those of the image (lucidrains' `mem_kv`)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mem_kv = nn.Parameter(torch.randn(2, HEADS, 4, WIDTH // HEADS))
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = (z.reshape(len(z), self.heads, -1, SIZE * SIZE).mT for z in (q, k, v))
+        more_k, more_v = (z.expand(len(q), -1, -1, -1) for z in self.mem_kv)
+        out = self.attend(q, torch.cat((more_k, k), dim=-2), torch.cat((more_v, v), dim=-2))
+        return out.mT.reshape(len(q), -1, SIZE * SIZE)
+
+
+class Adapted(Images):
+    """One convolution for all heads' q, k and v, each head's scale split between q and k (k-diffusion)."""
+
+    timed = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.about = nn.Linear(WIDTH, 2 * WIDTH)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        weight, bias = self.about(time)[:, :, None, None].chunk(2, dim=1)
+        normed = torch.addcmul(bias, functional.group_norm(x, 4), weight + 1)
+        b, c, h, w = x.shape
+        qkv = self.qkv_conv(normed).reshape(b, 3 * self.count, c // self.count, h * w).transpose(2, 3)
+        q, k, v = qkv.chunk(3, dim=1)
+        s = k.shape[3] ** -0.25
+        weights = ((LOUD * q * s) @ (k.transpose(2, 3) * s)).softmax(3)
+        self.note(weights, b)
+        mixed = functional.dropout(weights, 0.1, self.training) @ v
+        return x + self.proj(mixed.transpose(2, 3).reshape(b, c, h, w))
+
+
 class ByHead(Images):
     """Tokens before heads, einsum over both (labml)."""
 
@@ -177,6 +215,53 @@ class Spelt(Tokens):
         return (attn @ v).transpose(1, 2).flatten(2)
 
 
+class Among(Spelt):
+    """The same over a sequence of which `places` are those of the image, and perhaps over `memory` learned keys."""
+
+    def __init__(self, places: slice, memory: int) -> None:
+        super().__init__()
+        self.places = places
+        self.more = nn.Parameter(torch.randn(2, HEADS, memory, WIDTH // HEADS))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.three(x)
+        k, v = (
+            torch.cat([more.expand(len(x), -1, -1, -1), z], dim=2) for more, z in zip(self.more, (k, v), strict=True)
+        )
+        return x + self.proj(self.mix(q, k, v))
+
+    def note(self, p: Tensor, images: int) -> None:
+        super().note(p[:, :, self.places], images)
+
+
+class Joined(Noted):
+    """Blocks of attention over places and the tokens `before` and `after` them, which stand nowhere (ViT).
+
+    Where it is `timed`, the token before them is that of the time (U-ViT).
+    """
+
+    def __init__(self, before: int, after: int, *, timed: bool = False, memory: int = 0) -> None:
+        super().__init__()
+        self.timed, self.before, self.after = timed, before, after
+        self.extra = nn.Parameter(torch.randn(before + after, WIDTH))
+        self.norm, places = nn.LayerNorm(WIDTH), slice(before, before + SIZE * SIZE)
+        self.blocks = nn.ModuleList(Among(places, memory) for _ in range(2))
+        for block in self.blocks:
+            block.truth = self.truth
+
+    @property
+    def proj(self) -> nn.Module:
+        return self.blocks[-1].proj
+
+    def forward(self, image: Tensor, *time: Tensor) -> Tensor:
+        extra = self.extra.expand(len(image), -1, -1)
+        first, last = extra[:, : self.before], extra[:, self.before :]
+        x = torch.cat([first + time[0][:, None] if time else first, image.flatten(2).mT, last], dim=1)
+        for block in self.blocks:
+            x = block(self.norm(x))
+        return x[:, self.before : x.shape[1] - self.after].mT.reshape(image.shape)
+
+
 class Masked(Tokens):
     """A mask and a bias per head on the scores, subtracted maximum, a softmax of exponentials."""
 
@@ -204,11 +289,11 @@ class Folded(Tokens):
 
 
 class Torchs(Noted):
-    """torch's own layer; `weights` asks for the weights, which takes another way inside."""
+    """torch's own layer; `weights` asks for the weights, which takes another way inside; `bias` adds a learned key."""
 
-    def __init__(self, *, weights: bool) -> None:
+    def __init__(self, *, weights: bool, bias: bool = False) -> None:
         super().__init__()
-        self.mha, self.weights = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True), weights
+        self.mha, self.weights = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True, add_bias_kv=bias), weights
         with torch.no_grad():
             self.mha.in_proj_weight[:WIDTH].mul_(LOUD)  # the queries
 
@@ -221,7 +306,7 @@ class Torchs(Noted):
 
 
 class Net(nn.Module):
-    """Two attentions of one kind on an image of 8 x 8 tokens."""
+    """Two layers of attention of one kind on an image of 8 x 8 tokens."""
 
     def __init__(self, build: Callable[[], nn.Module]) -> None:
         super().__init__()
@@ -230,9 +315,10 @@ class Net(nn.Module):
         self.layers = nn.ModuleList([build(), build()])
 
     def forward(self, x_t: Tensor, timestep: Tensor) -> Tensor:
-        x = self.enter(x_t) + self.time(timestep)[:, :, None, None]
+        time = self.time(timestep)
+        x = self.enter(x_t) + time[:, :, None, None]
         for layer in self.layers:
-            x = layer(x)
+            x = layer(x, time) if layer.timed else layer(x)
         return self.leave(x)
 
     def truth(self) -> list[Tensor]:
@@ -256,4 +342,10 @@ LAYOUTS: dict[str, Callable[[], nn.Module]] = {
     "masked": Masked,
     "folded": Folded,
     "torch's": lambda: Torchs(weights=True),
+    "torch's and a bias": lambda: Torchs(weights=True, bias=True),
+    "remembering": Remembering,
+    "adapted": Adapted,
+    "time token": lambda: Joined(1, 0, timed=True),
+    "class token and registers": lambda: Joined(1, 3),
+    "class token and memory": lambda: Joined(1, 0, memory=2),
 }

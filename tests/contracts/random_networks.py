@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from layouts import HEADS, LAYOUTS, SIZE, WIDTH, Noted, Tokens, Torchs
+from layouts import HEADS, LAYOUTS, SIZE, WIDTH, Joined, Noted, Tokens, Torchs
 from scipy.special import softmax
 from torch import Tensor, nn
 from torch.nn import functional
@@ -126,11 +126,12 @@ class RandomDenoiser(nn.Module):
         self.plan, self.truth = layers, truth
 
     def forward(self, x_t: Tensor, timestep: Tensor) -> Tensor:
-        x = self.norm(self.enter(x_t) + self.time(timestep)[:, :, None, None])
+        time = self.time(timestep)
+        x = self.norm(self.enter(x_t) + time[:, :, None, None])
         for layer in self.plan:
             for _ in range(layer.runs):
                 with torch.autocast("cpu", dtype=torch.bfloat16, enabled=layer.cast):
-                    x = layer.module(x).to(x.dtype)
+                    x = layer.module(*([x, time] if layer.module.timed else [x])).to(x.dtype)
         return self.leave(x)
 
 
@@ -167,8 +168,17 @@ def _module(random: np.random.Generator) -> tuple[nn.Module, set[str]]:
         return Announced(), set()
     if share < 0.57:
         return Torchs(weights=True), set()
+    if share < 0.64:
+        return _joined(random), set()
     build: Callable[[], nn.Module] = LAYOUTS[str(random.choice(list(LAYOUTS)))]
     return build(), set()
+
+
+def _joined(random: np.random.Generator) -> Joined:
+    """Return attention over places and tokens without one, before them, after them or both, and perhaps memory."""
+    before, after = (int(count) for count in random.integers(0, 4, 2))
+    memory = 0 if after else int(random.integers(0, 3))  # with both, nothing says which ones have a query
+    return Joined(before, after, timed=bool(before and random.random() < 0.5), memory=memory)
 
 
 assert HEADS > 1  # else heads before images are the same

@@ -5,6 +5,7 @@ import torch
 from layouts import LAYOUTS, SIZE, Net
 from softmax_counts import softmaxes
 from torch import Tensor, nn
+from watching import sites_and_ranges
 
 from diffmech.attention.calls import AttentionCall
 from diffmech.attention.sites import AttentionSite
@@ -14,6 +15,14 @@ from diffmech.attention.tap import AttentionTap
 from diffmech.testing import assert_same_up_to_rounding
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
+# How many tokens without a place stand (before, after) those of the image, and how many of them no query belongs to.
+EXTRA = {
+    "torch's and a bias": ((0, 1), (0, 1)),
+    "remembering": ((4, 0), (4, 0)),
+    "time token": ((1, 0), (0, 0)),
+    "class token and registers": ((1, 3), (0, 0)),
+    "class token and memory": ((3, 0), (2, 0)),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -34,12 +43,16 @@ def build(layout: str) -> tuple[Net, Tensor, Tensor]:
 def test_entropy_is_that_of_float64_and_the_output_the_same_bit_for_bit(layout: str) -> None:
     net, x_t, steps = build(layout)
     plain, truth = net(x_t, steps), net.truth()
-    observer = StatisticsObserver()
-    sites = attention_sites(net, lambda: net(x_t[:1], steps[:1]))
+    sites, ranges = sites_and_ranges(net, lambda: net(x_t[:1], steps[:1]), lambda tokens: tokens == SIZE**2)
+    observer = StatisticsObserver(ranges=ranges)
     with AttentionTap(net, [observer], sites=sites):
         assert torch.equal(plain, net(x_t, steps))
     assert torch.equal(plain, net(x_t, steps))
-    assert len(sites) == len(truth) == 2
+    assert len(sites) == len(truth) == sum(len(getattr(layer, "blocks", [layer])) for layer in net.layers)
+    assert {name: found.extra for name, found in ranges.items()} == {
+        site.name: EXTRA[layout][0] for site in sites if layout in EXTRA
+    }
+    assert all(found.memory == EXTRA[layout][1] for found in ranges.values())
     for site, expected in zip(sites, truth, strict=True):
         assert site.kind == "self"
         assert site.heads == expected.shape[1]
@@ -51,8 +64,9 @@ def test_entropy_is_that_of_float64_and_the_output_the_same_bit_for_bit(layout: 
 @each_layout
 def test_one_pass_of_many_images_is_many_passes_of_one(layout: str) -> None:
     net, x_t, steps = build(layout)
-    observer = StatisticsObserver()
-    with AttentionTap(net, [observer]):
+    sites, ranges = sites_and_ranges(net, lambda: net(x_t[:1], steps[:1]), lambda tokens: tokens == SIZE**2)
+    observer = StatisticsObserver(ranges=ranges)
+    with AttentionTap(net, [observer], sites=sites):
         net(x_t, steps)
         together = {name: found.entropy for name, found in observer.results.items()}
         for image in range(3):
@@ -104,6 +118,8 @@ def test_linear_attention_beside_full_is_named_and_left_out() -> None:
     class Linear(nn.Module):
         """softmax over the channels of queries and the places of keys; their product with values comes first."""
 
+        timed = False
+
         def __init__(self) -> None:
             super().__init__()
             self.to_qkv = nn.Conv2d(16, 48, 1)
@@ -124,6 +140,8 @@ def test_linear_attention_beside_full_is_named_and_left_out() -> None:
 
 class Odd(nn.Module):
     """Attention that is not what it seems; `how` says in which way."""
+
+    timed = False
 
     def __init__(self, how: str) -> None:
         super().__init__()

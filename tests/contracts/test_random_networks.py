@@ -7,10 +7,10 @@ import torch
 from diffusers import DDPMScheduler
 from layouts import SIZE
 from random_networks import REASONS, RandomDenoiser, draw
+from watching import sites_and_ranges
 
 from diffmech.attention.import_check import check_denoiser
 from diffmech.attention.statistics import StatisticsObserver
-from diffmech.attention.survey import attention_sites
 from diffmech.attention.tap import AttentionTap
 from diffmech.errors import ModelError
 from diffmech.models.denoiser import Denoiser
@@ -29,8 +29,8 @@ def study(network: RandomDenoiser, dtype: torch.dtype) -> int:
     check_denoiser(denoiser, "drawn")
     x_t, steps = torch.randn(3, 1, SIZE, SIZE), torch.tensor([3, 50, 90])
     plain = denoiser.predict_noise(x_t, steps)
-    sites = attention_sites(network, lambda: denoiser.predict_noise(x_t[:1], steps[:1]))
-    observer = StatisticsObserver()
+    sites, ranges = sites_and_ranges(network, lambda: denoiser.predict_noise(x_t[:1], steps[:1]), denoiser.has_grid)
+    observer = StatisticsObserver(ranges=ranges)
     network.truth.clear()
     with torch.no_grad(), AttentionTap(network, [observer], sites=sites) as tap:
         assert torch.equal(plain, denoiser.predict_noise(x_t, steps))

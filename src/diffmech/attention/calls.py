@@ -37,7 +37,11 @@ class Observer(Protocol):
 
 
 class Intervention(Protocol):
-    """Replaces the per-head output of some sites. Optional attribute: `needs_lse`, False by default."""
+    """Replaces the per-head output of some sites.
+
+    Optional attributes, False by default: `needs_lse`, and `where_called`, True of one that has nothing to do in a pass
+    that does not make the call.
+    """
 
     def applies_to(self, site: AttentionSite) -> bool:
         """Return whether this intervention wants the calls of `site`."""

@@ -25,10 +25,11 @@ from diffmech.attention.archive import ArchivingStore, Region, archiving
 from diffmech.attention.budget import require_disk, require_memory, store_contents
 from diffmech.attention.calls import AttentionCall
 from diffmech.attention.compression import choose_codecs
+from diffmech.attention.extra_tokens import extra_ranges
 from diffmech.attention.keeping import FirstChunks, PassKeeper, Write, choose_kept
 from diffmech.attention.layout import Kept, SiteLayout, create_attention_store, samples_per_chunk
 from diffmech.attention.passes import Latents, open_latents
-from diffmech.attention.ranges import TokenRanges
+from diffmech.attention.ranges import TokenRanges, count
 from diffmech.attention.results import LOSS_KEY, ChunkResults, Key
 from diffmech.attention.sites import AttentionSite, head_ids
 from diffmech.attention.statistics import StatisticsObserver
@@ -136,40 +137,42 @@ def survey_sites(denoiser: Denoiser, latents: Latents, *observers: Any) -> list[
     def run() -> Tensor:
         return denoiser.predict_noise(x_t, timestep, condition)
 
-    seen: list[SiteLayout] = []
+    seen: dict[str, SiteLayout] = {}
 
     def learn(call: AttentionCall) -> None:
-        seen.append(
-            SiteLayout(
-                name=call.site.name,
-                kind=call.site.kind,
-                heads=head_ids(call.site),
-                queries=call.query.shape[-2],
-                keys=call.key.shape[-2],
-                channels=call.output.shape[-1],
-                grid=(),
-                components=call.query.shape[-1],
-                masked=call.attn_mask is not None,
-                causal=call.is_causal,
-                module_path=call.site.module_path,
-                call=call.site.call,
-            )
+        seen[call.site.name] = SiteLayout(
+            name=call.site.name,
+            kind=call.site.kind,
+            heads=head_ids(call.site),
+            queries=call.query.shape[-2],
+            keys=call.key.shape[-2],
+            channels=call.output.shape[-1],
+            grid=(),
+            components=call.query.shape[-1],
+            masked=call.attn_mask is not None,
+            causal=call.is_causal,
+            module_path=call.site.module_path,
+            call=call.site.call,
+            memory=call.site.memory,
         )
 
-    attention_sites(denoiser.module, run, learn, *observers)
+    sites = attention_sites(denoiser.module, run, learn, *observers)
+    layouts = [seen[site.name] for site in sites]
+    tokens = {layout.name: (layout.queries, layout.keys) for layout in layouts if layout.kind == "self"}
     ranges = token_ranges(denoiser.module, run)
-    return [_placed(denoiser, site, ranges.get(site.name)) for site in seen]
+    ranges |= extra_ranges(denoiser.module, run, sites, tokens, denoiser.has_grid)
+    return [_placed(denoiser, layout, ranges.get(layout.name)) for layout in layouts]
 
 
 def _placed(denoiser: Denoiser, site: SiteLayout, ranges: TokenRanges | None) -> SiteLayout:
     """Return the layout with where the tokens stand and what they are called."""
-    texts = {"cross": site.keys, "joint": ranges.length("text") if ranges else 0}.get(site.kind)
-    return replace(
-        site,
-        grid=denoiser.site_grid(site, ranges.length("image") if ranges else site.queries),
-        tokens=denoiser.token_names if len(denoiser.token_names) == texts else (),
-        ranges=ranges,
-    )
+    names = denoiser.token_names
+    if site.kind == "self":
+        names = () if ranges is None else tuple(f"extra {index}" for index in range(sum(ranges.extra)))
+    elif len(names) != (site.keys if ranges is None else count(ranges.of_rest("key"))):
+        names = ()
+    grid = denoiser.site_grid(site, site.queries if ranges is None else count(ranges.of_image("query")))
+    return replace(site, grid=grid, tokens=names, ranges=ranges)
 
 
 # Takes a site and what was found there, by variable.
@@ -186,7 +189,7 @@ def observing(denoiser: Denoiser, layouts: list[SiteLayout], *observers: Any) ->
     On a sampling trajectory there is no noise to compare with, and the loss is NaN.
     """
     statistics, expected = _Collector(layouts), [layout.name for layout in layouts]
-    sites = [AttentionSite(each.name, each.module_path, each.kind, len(each.heads), each.call) for each in layouts]  # type: ignore[arg-type]
+    sites = [_site(layout) for layout in layouts]
     tap = AttentionTap(denoiser.module, [statistics, *observers], sites=sites, whole=True)
 
     def observe(fill: Fill, x_t: Tensor, noise: Tensor | None, timestep: int, condition: Conditioning) -> None:
@@ -205,6 +208,11 @@ def observing(denoiser: Denoiser, layouts: list[SiteLayout], *observers: Any) ->
 
     with torch.no_grad(), tap:
         yield observe
+
+
+def _site(layout: SiteLayout) -> AttentionSite:
+    kind, heads = layout.kind, len(layout.heads)
+    return AttentionSite(layout.name, layout.module_path, kind, heads, layout.call, layout.memory)  # type: ignore[arg-type]
 
 
 class _Collector(StatisticsObserver):

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from diffmech.artifacts import read_json, write_json
 from diffmech.attention.calls import AttentionCall
+from diffmech.attention.extra_tokens import extra_ranges
 from diffmech.attention.survey import check_tappable
 from diffmech.attention.tap import AttentionTap
 from diffmech.errors import ModelError
@@ -49,7 +50,7 @@ def check_imported(model_json: Path) -> None:
 
 
 def check_denoiser(denoiser: Denoiser, where: object) -> dict[str, Any]:
-    """Return what was measured: the calls of a pass, what has no softmax, and how far results depend on the batch.
+    """Return what was measured: the calls of a pass, what has no softmax, keys without a place, the batch's influence.
 
     Raises ModelError, in one line that starts with `where`, for whatever does not hold.
     """
@@ -84,20 +85,34 @@ def check_denoiser(denoiser: Denoiser, where: object) -> dict[str, Any]:
             f"at most {tolerance:g}): statistics over a batch, as of BatchNorm without running statistics, or random "
             "numbers; its results would depend on runtime.batch_size, so let it treat each image by itself"
         )
+    try:
+        ranges = extra_ranges(
+            denoiser.module,
+            lambda: denoiser.predict_noise(images[:1], timestep),
+            report.sites,
+            of_all.tokens,
+            denoiser.has_grid,
+        )
+    except ModelError as error:
+        raise ModelError(f"{where}: {error}") from error
+    places = {name: ranges[name].of_image("key") if name in ranges else slice(None) for name in of_all.values}
+    values = {name: found[:, places[name]] for name, found in of_all.values.items()}
     mixed: set[int] = set()  # numbers of tokens that earlier attention has mixed, so that all may hear of everything
-    for name, heard in places_heard(denoiser, of_all.values).items():
+    for name, heard in places_heard(denoiser, values).items():
         lead, lag = lead_of_places(heard)
-        tokens = of_all.values[name].shape[1]
+        tokens = values[name].shape[1]
         if (lead < LEAST_LEAD and tokens not in mixed) or lag > MOST_LAG:
             raise ModelError(
                 f"{where}: the tokens of {name} do not stand row by row on the image: what changes in one quarter of "
                 f"it is not heard most by the tokens of that quarter (lead {lead:.2g}, behind another order by "
-                f"{lag:.2g}); attention over channels, or tokens in another order"
+                f"{lag:.2g}); attention over channels, tokens in another order, or a smaller grid and tokens without a "
+                "place"
             )
         mixed.add(tokens)
     return {
         "attention_calls": len(report.sites),
         "attention_left_out": report.linear,
+        "extra_tokens": {name: sum(found.extra) for name, found in ranges.items()},
         # To the power of ten, so that the same model gives the same file on another machine.
         "batch_difference_below": 10.0 ** math.ceil(math.log10(measured)) if measured else 0.0,
     }
@@ -121,10 +136,12 @@ class _Kept:
         self.rows = rows
         self.outputs: dict[str, Tensor] = {}
         self.values: dict[str, Tensor] = {}
+        self.tokens: dict[str, tuple[int, int]] = {}  # queries and keys of self-attention
 
     def observe(self, call: AttentionCall) -> None:
         self.outputs[call.site.name] = call.output[0].clone()
-        if call.site.kind == "self" and call.query.shape[-2] == call.key.shape[-2]:
+        if call.site.kind == "self":
+            self.tokens[call.site.name] = call.query.shape[-2], call.key.shape[-2]
             self.values[call.site.name] = call.value[: self.rows].float().transpose(1, 2).flatten(2)
 
 

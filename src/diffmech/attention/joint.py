@@ -1,4 +1,4 @@
-"""Statistics of joint attention, where tokens of image and text stand in one softmax and the parts are kept apart.
+"""Statistics where image tokens stand in one softmax with others, text or extra ones, and the parts are kept apart.
 
 What other attention has is taken over image queries: entropy, received attention, position information and the head's
 output over all keys; distance and the spatial masses over image keys, where the distance is
@@ -14,40 +14,43 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffmech.attention.ranges import TokenRanges
+from diffmech.attention.ranges import TokenRanges, count
 from diffmech.attention.sums import Grid, Part, Sums
 
 
 @dataclass(frozen=True)
 class JointStatistics:
-    """What only joint attention has, in the order of `ranges.PARTS`.
+    """What only attention with several parts has, in the order of `TokenRanges.parts`.
 
     part_mass: (sample, head, part), mean over the part's queries of the attention that goes to the part's keys.
     part_entropy: (sample, head, part), mass-weighted mean entropy of attention renormalised within the part, nats.
-    received_from_text: (sample, head, key), attention received from text queries, times uniform.
+    received_from_rest: (sample, head, key), attention received from queries that are not the image's, times uniform;
+    None where there are none.
     """
 
     part_mass: Tensor
     part_entropy: Tensor
-    received_from_text: Tensor
+    received_from_rest: Tensor | None
 
 
 def joint_parts(ranges: TokenRanges, grid: Grid) -> list[Part]:
-    """Return the four parts in the order of `ranges.PARTS`; only image to image is laid out on `grid`."""
-    image, text = slice(*ranges.image), slice(*ranges.text)
-    return [Part(image, image, grid), Part(image, text), Part(text, image), Part(text, text)]
+    """Return the parts in the order of `TokenRanges.parts`; only image to image is laid out on `grid`."""
+    asking = [tokens for tokens in (ranges.of_image("query"), ranges.of_rest("query")) if count(tokens)]
+    image, rest = ranges.of_image("key"), ranges.of_rest("key")
+    (_, *others) = [Part(query, key) for query in asking for key in (image, rest)]
+    return [Part(asking[0], image, grid), *others]
 
 
 def joint_statistics(sums: Sequence[Sums], parts: Sequence[Part], keys: int) -> JointStatistics:
-    """Return what only joint attention has from the sums of the four `parts`."""
-    queries = [part.query.stop - part.query.start for part in parts]
+    """Return what only attention with several parts has from the sums of all `parts`."""
+    queries = [count(part.query) for part in parts]
     mass = torch.stack([part.received.sum(-1) for part in sums], -1)
     entropy = torch.stack([part.entropy + part.log_mass for part in sums if part.log_mass is not None], -1)
     tiny = torch.finfo(mass.dtype).tiny
     return JointStatistics(
         part_mass=mass / mass.new_tensor(queries),
         part_entropy=(entropy / mass.clamp_min(tiny)).clamp_min(0),
-        received_from_text=joined_received(sums[2:], parts[2:], keys) * keys / queries[2],
+        received_from_rest=joined_received(sums[2:], parts[2:], keys) * keys / queries[2] if parts[2:] else None,
     )
 
 

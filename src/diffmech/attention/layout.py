@@ -15,7 +15,7 @@ import zarr
 
 from diffmech.attention.archive import ArchivingStore
 from diffmech.attention.hierarchy import Hierarchy
-from diffmech.attention.ranges import PARTS, TokenRanges
+from diffmech.attention.ranges import Dim, TokenRanges
 
 # Dimension (or dimensions), values, attributes.
 Coordinate = tuple[str | tuple[str, ...], np.ndarray, dict[str, Any]]
@@ -66,13 +66,20 @@ VARIABLES: dict[str, Variable] = {
     "output_mean": Variable(("head", "channel"), "float32", "1", "mean over queries of the head's output"),
     "output_norm": Variable(("head",), "float32", "1", "root mean square norm of the head's output"),
 }
-# Only of joint attention, where all others are those of image queries.
-JOINT_VARIABLES: dict[str, Variable] = {
+# Only where other tokens stand beside those of the image; all others are then those of image queries.
+PART_VARIABLES: dict[str, Variable] = {
     "part_mass": Variable(("head", "part"), "float32", "1", "attention of the part's queries that goes to its keys"),
     "part_entropy": Variable(("head", "part"), "float32", "nat", "mass-weighted entropy of attention within the part"),
-    "received_from_text": Variable(
-        ("head", "key"), "float16", "times uniform", "attention received by each key from text queries, 1 where uniform"
-    ),
+}
+# Beside these, of queries that are not the image's, by what they are.
+RECEIVED_FROM: dict[str, Variable] = {
+    rest: Variable(
+        ("head", "key"),
+        "float16",
+        "times uniform",
+        f"attention received by each key from {rest} queries, 1 where uniform",
+    )
+    for rest in ("text", "extra")
 }
 SPATIAL = ("distance", "self_mass", "neighbourhood_mass", "mirror_mass")
 MAPS = Variable(("head", "query", "key"), "float16", "1", "attention probabilities of the first samples of the shard")
@@ -99,10 +106,11 @@ class SiteLayout:
     """The shape of one attention site.
 
     `grid` is (height, width) of the queries, (frames, height, width) of a video's; `tokens` names the keys that are
-    text, if it can. `ranges` tells image from text in joint attention, whose `grid` is that of the image tokens.
+    not the image's, if it can. `ranges` tells these from the image's where both stand in one softmax; `grid` is then
+    that of the image tokens.
     `components` is the length of a query or key, `channels` that of a head's output. `masked` tells whether some keys
-    are masked, `causal` whether queries see only the keys up to themselves. `module_path` and `call` are those of the
-    site.
+    are masked, `causal` whether queries see only the keys up to themselves. `module_path`, `call` and `memory` are
+    those of the site.
     """
 
     name: str
@@ -119,12 +127,14 @@ class SiteLayout:
     ranges: TokenRanges | None = None
     module_path: str = ""
     call: int = 1
+    memory: int = 0
 
     @property
     def sizes(self) -> dict[str, int]:
         """The length of each dimension."""
         lengths = {"head": len(self.heads), "query": self.queries, "key": self.keys}
-        return lengths | {"channel": self.channels, "component": self.components, "part": len(PARTS)}
+        parts = 0 if self.ranges is None else len(self.ranges.parts)
+        return lengths | {"channel": self.channels, "component": self.components, "part": parts}
 
     @property
     def factors(self) -> dict[str, Variable]:
@@ -133,32 +143,39 @@ class SiteLayout:
 
     @property
     def variables(self) -> dict[str, Variable]:
-        """The quantities this site has: those of space only where keys are positions, those of parts only if joint."""
-        if self.kind == "joint":
-            return VARIABLES | JOINT_VARIABLES
-        return {name: v for name, v in VARIABLES.items() if self.kind == "self" or name not in SPATIAL}
+        """The quantities this site has: those of space only where keys are positions, those of parts with `ranges`."""
+        found = {name: v for name, v in VARIABLES.items() if self.kind != "cross" or name not in SPATIAL}
+        if self.ranges is not None:
+            found |= PART_VARIABLES
+            if len(self.ranges.parts) > 2:
+                found[f"received_from_{self.ranges.rest}"] = RECEIVED_FROM[self.ranges.rest]
+        return found
 
     def coords(self) -> dict[str, Coordinate]:
-        """Return the coordinates: head names, pixel centres in [0, 1] (NaN on text), token names, image or text."""
+        """Return the coordinates: head names, pixel centres in [0, 1] (NaN on other tokens), what tokens are."""
         coords: dict[str, Coordinate] = {"head": ("head", _text(self.heads), {"long_name": "attention head"})}
-        for dim in ("query",) if self.kind == "cross" else ("query", "key"):
+        dims: tuple[Dim, ...] = ("query", "key")
+        for dim in dims[:1] if self.kind == "cross" else dims:
             coords |= self._places(dim)
         if self.tokens:
-            coords["token"] = ("key", _text(self._key_names()), {"long_name": "conditioning token"})
-        if self.kind == "joint" and self.ranges is not None:
-            coords["part"] = ("part", _text(PARTS), {"long_name": "queries -> keys"})
-            for dim in ("query", "key"):
-                coords[f"{dim}_range"] = (dim, _text(self.ranges.names()), {"long_name": "image or text"})
+            what = (
+                "conditioning token" if self.ranges is None or self.ranges.rest == "text" else "token without a place"
+            )
+            coords["token"] = ("key", _text(self._key_names()), {"long_name": what})
+        if self.ranges is not None:
+            coords["part"] = ("part", _text(self.ranges.parts), {"long_name": "queries -> keys"})
+            about = {"long_name": f"image or {self.ranges.rest}"}
+            coords |= {f"{dim}_range": (dim, _text(self.ranges.names(dim)), about) for dim in dims}
         return coords
 
-    def _places(self, dim: str) -> dict[str, Coordinate]:
-        """Return where the tokens of a dimension stand; text stands nowhere."""
+    def _places(self, dim: Dim) -> dict[str, Coordinate]:
+        """Return where the tokens of a dimension stand; text and extra tokens stand nowhere."""
         frames, height, width = (1, *self.grid) if len(self.grid) == 2 else self.grid
-        first, last = (0, self.queries) if self.ranges is None else self.ranges.image
-        assert frames * height * width == last - first
+        image = slice(0, self.queries) if self.ranges is None else self.ranges.of_image(dim)
+        assert frames * height * width == image.stop - image.start
         axes = np.arange(frames), (np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width
-        frame, y, x = (np.full(self.queries, np.nan) for _ in range(3))
-        frame[first:last], y[first:last], x[first:last] = (c.ravel() for c in np.meshgrid(*axes, indexing="ij"))
+        frame, y, x = (np.full(self.sizes[dim], np.nan) for _ in range(3))
+        frame[image], y[image], x[image] = (c.ravel() for c in np.meshgrid(*axes, indexing="ij"))
         places: dict[str, Coordinate] = {
             f"{dim}_y": (dim, y, {"units": "image side", "long_name": f"height of the {dim}, 0 = top"}),
             f"{dim}_x": (dim, x, {"units": "image side", "long_name": f"position of the {dim}, 0 = left"}),
@@ -171,9 +188,8 @@ class SiteLayout:
         """Return the name of every key, "" for those of the image."""
         if self.ranges is None:
             return self.tokens
-        names = [""] * self.keys
-        names[slice(*self.ranges.text)] = self.tokens
-        return names
+        names = iter(self.tokens)
+        return ["" if what == "image" else next(names) for what in self.ranges.names("key")]
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,8 @@ STAGE_ORDER = {"down": 0, "mid": 1, "up": 2}
 class AttentionSite:
     """One attention call: its name, the module that makes it, what it attends to and how many heads it has.
 
-    `call` counts the calls of this name in one pass, from 1.
+    `call` counts the calls of this name in one pass, from 1. `memory` is the number of keys that the module's
+    self-attention has beside those of its queries, where only looking on tells (`attention.extra_tokens`).
     """
 
     name: str
@@ -54,10 +55,14 @@ class AttentionSite:
     kind: Kind
     heads: int
     call: int = 1
+    memory: int = 0
 
     def again(self, call: int) -> "AttentionSite":
         """Return the site of the call of this number of the same module."""
-        return self if call == 1 else replace(self, name=f"{self.name}#{call}", call=call)
+        if call == self.call:
+            return self
+        name = self.name.removesuffix(f"#{self.call}")
+        return replace(self, name=name if call == 1 else f"{name}#{call}", call=call)
 
 
 @dataclass(frozen=True, order=True)

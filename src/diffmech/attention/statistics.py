@@ -16,7 +16,7 @@ from torch import Tensor
 from diffmech.attention.calls import AttentionCall
 from diffmech.attention.joint import joined_received, joint_parts, joint_statistics
 from diffmech.attention.kernels import logsumexp_scores
-from diffmech.attention.ranges import TokenRanges
+from diffmech.attention.ranges import TokenRanges, count
 from diffmech.attention.sums import (
     Part,
     Sums,
@@ -48,8 +48,9 @@ class AttentionStatistics:
     self_mass, neighbourhood_mass, mirror_mass: attention on the query's own position, on the 3 x 3 positions around it
     (fewer at the border) and on its left-right mirror image, all within the query's frame.
     output_mean: (sample, head, channel), mean head output. output_norm: root mean square norm of the head output.
-    The four spatial fields are None for cross-attention, whose keys are tokens. Joint attention is averaged over image
-    queries, spatial fields over image keys, and alone has the last three fields (see `attention.joint`).
+    The four spatial fields are None for cross-attention, whose keys are tokens. Attention of image tokens and others,
+    text or extra ones, in one softmax is averaged over image queries, spatial fields over image keys, and alone has the
+    last four fields (see `attention.joint`), of which one tells what queries beside the image look at.
     """
 
     entropy: Tensor
@@ -64,13 +65,14 @@ class AttentionStatistics:
     part_mass: Tensor | None = None
     part_entropy: Tensor | None = None
     received_from_text: Tensor | None = None
+    received_from_extra: Tensor | None = None
 
 
 class StatisticsObserver:
     """Observer that keeps the statistics of the latest call of every site in `results`, keyed by site name.
 
     `grids` gives (height, width) or (frames, height, width) of the image queries of a site; one that it does not name
-    is square. `ranges` tells image from text at every joint site (see `attention.ranges.token_ranges`).
+    is square. `ranges` tells the image tokens of every site that has others beside them (see `attention.ranges`).
     """
 
     needs_lse = True
@@ -96,8 +98,9 @@ def attention_statistics(
 ) -> AttentionStatistics:
     """Return the statistics of `call`, computed in at least float32.
 
-    `grid` is (height, width) or (frames, height, width) of the queries, of the image's in joint attention; a square if
-    None. Raises ModelError, naming the site, where the grid or the `ranges` of joint attention do not fit the tokens.
+    `grid` is (height, width) or (frames, height, width) of the image's queries; a square if None. `ranges` tells which
+    tokens are the image's where others stand beside them. Raises ModelError, naming the site, where the grid or the
+    `ranges` do not fit the tokens.
     """
     if call.attn_mask is not None or call.is_causal:
         return tiled_statistics(call, grid, ranges)
@@ -113,7 +116,7 @@ def attention_statistics(
     at_once = math.ceil(lse.shape[axis] / math.ceil(copied / COPIED_ELEMENTS))
     turns = zip(*(tensor.split(at_once, axis) for tensor in (call.query, call.key, lse)), strict=True)
     pieces = [_part_sums(summed, parts, turn, call.scale) for turn in turns]
-    return _statistics(call, parts, [joined_sums(found, axis) for found in zip(*pieces, strict=True)])
+    return _statistics(call, parts, [joined_sums(found, axis) for found in zip(*pieces, strict=True)], ranges)
 
 
 def _part_sums(
@@ -137,54 +140,57 @@ def tiled_statistics(
     """
     parts = _parts(call, grid, ranges, torch.promote_types(call.query.dtype, torch.float32))
     sums = tiled_sums(call.query, call.key, call.scale, call.attn_mask, call.is_causal, parts)
-    return _statistics(call, parts, sums)
+    return _statistics(call, parts, sums, ranges)
 
 
 def _parts(call: AttentionCall, grid: GridSize | None, ranges: TokenRanges | None, dtype: torch.dtype) -> list[Part]:
-    """Return the four parts of joint attention, or the one part that other attention is."""
+    """Return the parts of attention with `ranges`, or the one part that other attention is."""
     name, kind, queries, keys = call.site.name, call.site.kind, call.query.shape[-2], call.key.shape[-2]
     everything = slice(0, queries), slice(0, keys)
     if kind == "cross":
         return [Part(*everything)]
-    if kind == "joint":
-        if ranges is None:
+    if kind == "joint" and ranges is None:
+        raise ModelError(
+            f"{name} is joint attention and nothing says which of its {keys} tokens are text; give its token ranges"
+        )
+    if ranges is not None:
+        if (ranges.queries, ranges.keys) != (queries, keys):
             raise ModelError(
-                f"{name} is joint attention and nothing says which of its {keys} tokens are text; give its token ranges"
+                f"{name} has {queries} queries and {keys} keys, which the token ranges image {ranges.image}, text "
+                f"{ranges.text} and {sum(ranges.extra)} extra keys do not fit; give its own token ranges"
             )
-        if queries != keys or ranges.tokens != keys:
-            raise ModelError(
-                f"{name} has {queries} queries and {keys} keys, which the token ranges image {ranges.image} and text "
-                f"{ranges.text} do not fit; give its own token ranges"
-            )
-        queries = keys = ranges.image[1] - ranges.image[0]
+        queries = keys = count(ranges.of_image("query"))
     side = math.isqrt(queries)
     size = (side, side) if grid is None else grid
     if math.prod(size) != queries or queries != keys:
         given = "a square grid" if grid is None else f"the grid {' x '.join(map(str, grid))}"
-        what = "image tokens" if kind == "joint" else f"queries and {keys} keys"
+        what = f"queries and {keys} keys" if ranges is None else "image tokens"
         raise ModelError(f"{name} has {queries} {what}, which {given} does not fit; give its grid")
     frames, height, width = (1, *size) if len(size) == 2 else size
     placed = make_grid(frames, height, width, call.query.device, dtype)
-    return [Part(*everything, placed)] if ranges is None or kind != "joint" else joint_parts(ranges, placed)
+    return [Part(*everything, placed)] if ranges is None else joint_parts(ranges, placed)
 
 
-def _statistics(call: AttentionCall, parts: Sequence[Part], sums: Sequence[Sums]) -> AttentionStatistics:
-    """Turn sums into averages: over all queries, or over the image's in joint attention, whose parts come first."""
+def _statistics(
+    call: AttentionCall, parts: Sequence[Part], sums: Sequence[Sums], ranges: TokenRanges | None
+) -> AttentionStatistics:
+    """Turn sums into averages: over all queries, or over the image's where others stand beside them."""
     joint = len(parts) > 1
     rows, keys = parts[0].query, call.key.shape[-2]
-    queries = rows.stop - rows.start
+    queries = count(rows)
     image = slice(0, 2 if joint else 1)  # the parts of the image's queries
     entropy = torch.stack([found.entropy for found in sums[image]]).sum(0).clamp_min(0) / queries
     received = joined_received(sums[image], parts[image], keys) if joint else sums[0].received
     share = received / queries
     distance, mass = None, None
     if sums[0].square is not None and sums[0].places is not None:
-        # Joint attention reaches image keys with a part of its mass only.
+        # Beside other keys, those of the image get a part of the mass only.
         weight = sums[0].received.sum(-1).clamp_min(torch.finfo(share.dtype).tiny) if joint else queries
         distance = (sums[0].square / weight).clamp_min(0).sqrt()
         mass = sums[0].places / queries
     output = call.output[:, :, rows].to(entropy.dtype)
     only_joint = joint_statistics(sums, parts, keys) if joint else None
+    from_rest = {ranges.rest: only_joint.received_from_rest} if ranges and only_joint else {}
     return AttentionStatistics(
         entropy=entropy,
         position_information=-torch.xlogy(share, share).sum(-1) - entropy,
@@ -197,5 +203,6 @@ def _statistics(call: AttentionCall, parts: Sequence[Part], sums: Sequence[Sums]
         mirror_mass=None if mass is None else mass[..., 2],
         part_mass=None if only_joint is None else only_joint.part_mass,
         part_entropy=None if only_joint is None else only_joint.part_entropy,
-        received_from_text=None if only_joint is None else only_joint.received_from_text,
+        received_from_text=from_rest.get("text"),
+        received_from_extra=from_rest.get("extra"),
     )

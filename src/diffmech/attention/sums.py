@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffmech.attention.kernels import TILE_ELEMENTS, attention_with_lse, is_identity, score_tiles
+from diffmech.attention.ranges import Tokens, count, within
 from diffmech.attention.scratch import scratch
 
 # Columns of `Grid.partners`: the query itself, its eight neighbours, and last (added there) its mirrored position.
@@ -59,8 +60,8 @@ class Grid:
 class Part:
     """The attention of some queries to some keys; with `grid`, both are all positions of one image (or video)."""
 
-    query: slice
-    key: slice
+    query: Tokens
+    key: Tokens
     grid: Grid | None = None
 
 
@@ -270,7 +271,7 @@ def tiled_sums(
     zeros = torch.zeros(query.shape[:2], dtype=dtype, device=query.device)
     found = [
         Sums(
-            received=zeros.new_zeros(*zeros.shape, len(range(key.shape[-2])[part.key])),
+            received=zeros.new_zeros(*zeros.shape, count(part.key)),
             entropy=zeros.clone(),
             square=None if part.grid is None else zeros.clone(),
             places=None if part.grid is None else zeros.new_zeros(*zeros.shape, 3),
@@ -281,11 +282,10 @@ def tiled_sums(
     for rows, scores in score_tiles(query, key, scale, attn_mask, is_causal):
         log_p_of_all = scores.log_softmax(-1).nan_to_num(nan=lowest, neginf=lowest)  # finite, so that 0 ln 0 = 0
         for part, sums in zip(parts, found, strict=True):
-            first, last, _ = part.query.indices(query.shape[-2])
-            start, stop = max(rows.start, first), min(rows.stop, last)
-            if start >= stop:
+            here = within(part.query, rows)
+            if not count(here):
                 continue
-            log_p = log_p_of_all[:, :, start - rows.start : stop - rows.start, part.key]
+            log_p = log_p_of_all[:, :, here][..., part.key]
             p = log_p.exp()
             sums.received.add_(p.sum(-2))
             sums.entropy.sub_((p * log_p).sum((-1, -2)))
@@ -293,7 +293,9 @@ def tiled_sums(
                 mass = p.sum(-1)
                 sums.log_mass.add_(torch.xlogy(mass, mass).sum(-1))
             if part.grid is not None and sums.square is not None and sums.places is not None:
-                inside = slice(start - first, stop - first)
+                assert isinstance(part.query, slice)  # those of a grid follow each other
+                first = max(rows.start - part.query.start, 0)
+                inside = slice(first, first + p.shape[-2])
                 sums.square.add_(p.flatten(2) @ part.grid.squares(inside).flatten())
                 entries = p.gather(-1, part.grid.partners[inside].expand(*zeros.shape, -1, -1))
                 sums.places.add_(_places((entries * part.grid.present[inside]).sum(-2)))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from diffmech.attention.calls import AttentionCall
+from diffmech.attention.extra_tokens import with_memory
 from diffmech.attention.kernels import score_tiles
 from diffmech.attention.sites import AttentionSite
 from diffmech.attention.tap import AttentionTap
@@ -70,14 +71,20 @@ class TapReport:
 def check_tappable(model: nn.Module, run: Callable[[], Any], *observers: Any) -> TapReport:
     """Call `run` (one forward of `model`) under a tap and report what it reaches and whether that is what it says.
 
-    `observers` see the calls too. Gradients are off during the run.
+    `observers` see the calls too, and once more under the right names where only looking on tells that they are
+    self-attention (`attention.extra_tokens.with_memory`). Gradients are off during the run.
     """
     check = _Check()
     with torch.no_grad(), AttentionTap(model, [check, *observers]) as tap:
         run()
     for call in tap.again:  # what was announced of them must be right too
         check.observe(call)
-    return TapReport(tuple(tap.sites), {**tap.untapped, **check.wrong}, dict(tap.unclaimed), dict(tap.linear))
+    sites, untapped = list(tap.sites), {**tap.untapped, **check.wrong}
+    if not untapped and (renamed := with_memory(model, run, sites, check.tokens)) is not None:
+        sites = renamed
+        with torch.no_grad(), AttentionTap(model, observers, sites=sites, whole=True):
+            run()
+    return TapReport(tuple(sites), untapped, dict(tap.unclaimed), dict(tap.linear))
 
 
 def attention_sites(model: nn.Module, run: Callable[[], Any], *observers: Any) -> list[AttentionSite]:
@@ -92,8 +99,10 @@ class _Check:
 
     def __init__(self) -> None:
         self.wrong: dict[str, str] = {}
+        self.tokens: dict[str, tuple[int, int]] = {}  # queries and keys of every site
 
     def observe(self, call: AttentionCall) -> None:
+        self.tokens[call.site.name] = call.query.shape[-2], call.key.shape[-2]
         if not call.output.isfinite().all():
             return  # what is seen of it says so, and at which timestep
         found = discrepancy(call)

@@ -25,7 +25,7 @@ from diffmech.attention.calls import AttentionCall, Intervention, Observer, atte
 from diffmech.attention.folding import Folded, unfold
 from diffmech.attention.kernels import logsumexp_scores, same_kernel_with_lse
 from diffmech.attention.products import Products, Weighting, opened_up
-from diffmech.attention.sites import AttentionSite, find_sites, site_at
+from diffmech.attention.sites import AttentionSite, Kind, find_sites, site_at
 from diffmech.errors import ModelError
 
 PARAMETERS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
@@ -75,6 +75,7 @@ class AttentionTap(TorchFunctionMode):
         self.sites = [] if sites is None else list(sites)
         self._chosen = None if sites is None else {site.name: site for site in self.sites}
         self._whole = whole and sites is not None
+        self._memory = {site.module_path: site.memory for site in self.sites if site.memory}
         self._known = {site.module_path: site for site in find_sites(model)}
         self._hooked = self._modules_to_hook()
         self.tapped: set[str] = set()
@@ -191,7 +192,7 @@ class AttentionTap(TorchFunctionMode):
 
     def _require_chosen(self) -> None:
         """Raise ModelError where a pass did not make the calls that are changed, or all that are watched."""
-        wanted = [name for name, guests in self._interventions.items() if guests]
+        wanted = [name for name, guests in self._interventions.items() if not all(map(_where_called, guests))]
         if self._whole:
             wanted = [site.name for site in self.sites]
         if gone := [name for name in wanted if name not in self.calls]:
@@ -219,9 +220,10 @@ class AttentionTap(TorchFunctionMode):
     def _name(self, path: str) -> str:
         return self._known[path].name if path in self._known else path or type(self.model).__name__
 
-    def _claim(self, path: str, kind: str, heads: int) -> AttentionSite | None:
+    def _claim(self, path: str, queries: int, keys: int, heads: int) -> AttentionSite | None:
         """Return the site of the next call of the module at `path`; None if it is not among the chosen ones."""
-        first = self._known.get(path) or site_at(path, kind, heads)  # type: ignore[arg-type]
+        kind: Kind = "self" if keys - queries in (0, self._memory.get(path, 0)) else "cross"
+        first = self._known.get(path) or site_at(path, kind, heads)
         self._counts[first.name] += 1
         site = first.again(self._counts[first.name])
         self.calls.append(site.name)
@@ -239,7 +241,7 @@ class AttentionTap(TorchFunctionMode):
         query, key, value = named["query"], named["key"], named["value"]
         path = self._owner()
         folded = self._unfold(path, query.shape)
-        site = self._claim(path, "self" if query.shape[-2] == key.shape[-2] else "cross", folded.heads)
+        site = self._claim(path, query.shape[-2], key.shape[-2], folded.heads)
         if site is None or folded.problem:
             if folded.problem:
                 self._refuse(path, folded.problem)
@@ -271,7 +273,7 @@ class AttentionTap(TorchFunctionMode):
                     self.linear[self._name(path)] = "it multiplies products of queries and keys without a softmax"
                 return result
         folded = self._unfold(path, weights.shape)
-        site = self._claim(path, "self" if weights.shape[-2] == weights.shape[-1] else "cross", folded.heads)
+        site = self._claim(path, weights.shape[-2], weights.shape[-1], folded.heads)
         values, output = found.values, found.arrange(result)
         if site is not None and not folded.problem and output.shape[:-1] != weights.shape[:-1]:
             folded = replace(folded, problem=f"weights of shape {tuple(weights.shape)} give {tuple(output.shape)}")
@@ -316,7 +318,7 @@ class AttentionTap(TorchFunctionMode):
             self.again.append(replace(call, site=replace(call.site, name=self._name(path))))
             return call.output
         self._products.explain({path, own})
-        site = self._claim(path, "self" if shapes[0][2] == shapes[1][2] else "cross", heads)
+        site = self._claim(path, shapes[0][2], shapes[1][2], heads)
         if site is None:
             return call.output
         if shapes[0][0] != (self._images or shapes[0][0]):
@@ -406,6 +408,10 @@ def announce(
             path, AttentionCall(here, query, key, value, output, None, scale_of, attn_mask, is_causal)
         )
     return output
+
+
+def _where_called(guest: Intervention) -> bool:
+    return getattr(guest, "where_called", False)
 
 
 def _observe(guest: Observer | Callable[[AttentionCall], None]) -> Callable[[AttentionCall], None]:

@@ -44,7 +44,7 @@ def token_ranges(model: nn.Module, run: Callable[[], Any]) -> dict[str, TokenRan
     found: dict[str, TokenRanges] = {}
     for name, keys in watch.keys.items():
         own, tokens = watch.found.get(name), keys.shape[-2]
-        before = [ranges for ranges in found.values() if ranges.tokens == tokens]
+        before = [ranges for ranges in found.values() if ranges.keys == tokens]
         if own is None and not before:
             raise ModelError(
                 f"{name} is joint attention over {tokens} tokens, and neither its module nor any around it takes the "

@@ -16,13 +16,13 @@ import pandas as pd
 
 from diffmech.attention.sites import HeadId
 from diffmech.circuits.faithfulness import faithfulness, faithfulness_interval
+from diffmech.circuits.tables import CURVE
 from diffmech.circuits.verdict import plain_interval
 from diffmech.interventions.targets import Heads
 from diffmech.randomness import generator
 from diffmech.statistics.bootstrap import Interval
 from diffmech.statistics.ratios import ratio_interval
 
-CURVE_COLUMNS = ["ranking", "size", "faithfulness", "low", "high", "sets"]
 CHANCE, CIRCUIT, RANDOM = "chance", "circuit", "random circuits"
 
 
@@ -73,7 +73,7 @@ def curve_tables(
     *,
     confidence: float,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Return the rows of the curves (CURVE_COLUMNS), and their areas by ranking, as JSON can hold them.
+    """Return the rows of the curves (the table `circuit_curve`), and their areas by ranking, as JSON can hold them.
 
     `curves` are losses (size, sample) by ranking, `chance` (order, size, sample), the other two (sample,). Intervals of
     a ranking are over images. The row of chance is the mean over its orders and, as `low` and `high`, the range that
@@ -98,4 +98,4 @@ def curve_tables(
         rows += [[CHANCE, size, *(float(band[row]) for band in bands), len(chance)] for row, size in enumerate(sizes)]
         area = areas(chance, nothing, everything, sizes, confidence=confidence)
         found[CHANCE] = {key: plain_interval(each) for key, each in area.items()} | {"orders": len(chance)}
-    return pd.DataFrame(rows, columns=CURVE_COLUMNS), found
+    return CURVE.frame(rows), found

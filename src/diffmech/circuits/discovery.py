@@ -21,20 +21,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from diffmech.artifacts import write_csv, write_json
+from diffmech.artifacts import write_json
 from diffmech.attention.sites import HeadId
 from diffmech.batches import in_smaller_batches
 from diffmech.circuits.controls import overlap, possible_circuits, random_circuits
 from diffmech.circuits.curves import (
     CIRCUIT,
-    CURVE_COLUMNS,
     RANDOM,
     chance_orders,
     curve_sizes,
     curve_tables,
     prefixes,
 )
-from diffmech.circuits.edges import EDGE_COLUMNS, circuit_edges
+from diffmech.circuits.edges import circuit_edges
 from diffmech.circuits.faithfulness import (
     contribution_interval,
     drops,
@@ -45,7 +44,8 @@ from diffmech.circuits.faithfulness import (
 from diffmech.circuits.kept import KeptHeads
 from diffmech.circuits.ranking import rank_heads
 from diffmech.circuits.search import Found, find_circuit
-from diffmech.circuits.subsets import MINIMALITY_COLUMNS, SUBSET_COLUMNS, over_subsets
+from diffmech.circuits.subsets import MINIMALITY_COLUMNS, over_subsets
+from diffmech.circuits.tables import CURVE, EDGES, HEADS, SUBSETS
 from diffmech.circuits.verdict import plain_interval, weigh_circuit, why_no_circuit
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.circuit import CircuitConfig, DiscoveryConfig
@@ -60,11 +60,7 @@ from diffmech.models.memory_format import channels_last
 from diffmech.statistics.bootstrap import Interval
 from diffmech.statistics.units import halves
 
-HEAD_COLUMNS = [
-    *["head", "site", "kind", "rank", "effect", "in_circuit", "timestep", "drop", "low", "high", "p_needed", "needed"],
-    *MINIMALITY_COLUMNS[1:],
-]
-TABLES = ("heads", "curve", "subsets", "edges")
+TABLES = {"heads": HEADS, "curve": CURVE, "subsets": SUBSETS, "edges": EDGES}
 ALL = "all"
 NOTHING: Heads = frozenset()
 
@@ -143,8 +139,8 @@ def discover_circuit(
         **tables.summary,
     }
     write_json(outputs["summary"], summary)
-    for name in TABLES:
-        write_csv(outputs[name], getattr(tables, name))
+    for name, table in TABLES.items():
+        table.write(outputs[name], getattr(tables, name))
 
 
 def find_and_test(
@@ -192,7 +188,7 @@ def find_and_test(
         return CircuitTables(
             {**common, "chosen": False, "reason": reason, "circuit": [], "size": 0},
             _head_table(test, ranking, order, None),
-            *(pd.DataFrame(columns=columns) for columns in (CURVE_COLUMNS, SUBSET_COLUMNS, EDGE_COLUMNS)),
+            *(table.frame() for table in (CURVE, SUBSETS, EDGES)),
         )
 
     def judge(sets: Sequence[Heads]) -> np.ndarray:
@@ -256,7 +252,7 @@ class _Test:
         return drops(stacked, circuit, nothing, everything, confidence=self.discovery.confidence), p
 
     def curves(self, rankings: Mapping[str, Mapping[HeadId, float]]) -> tuple[pd.DataFrame, dict[str, Any]]:
-        """Return F by the number of heads kept (CURVE_COLUMNS) for every ranking and for chance, and the areas."""
+        """Return F by the number of heads kept for every ranking and for chance (`circuit_curve`), and the areas."""
         orders = {name: sorted(effects, key=lambda head: -effects[head]) for name, effects in rankings.items()}
         chance = chance_orders(self.kept.heads, self.discovery.random_orders, self.seed)
         sets = [kept for order in (*orders.values(), *chance) for kept in prefixes(order)]
@@ -280,7 +276,7 @@ def _points(weighed: dict[str, Any], size: int) -> pd.DataFrame:
         [CIRCUIT, size, own["estimate"], own["low"], own["high"], 0],
         [RANDOM, size, drawn["mean"], drawn["low"], drawn["high"], drawn["count"]],
     ]
-    return pd.DataFrame(rows, columns=CURVE_COLUMNS)
+    return CURVE.frame(rows)
 
 
 def _head_table(
@@ -308,7 +304,7 @@ def _head_table(
                 continue
             about = [str(head), head.site, kinds[head.site], order.index(head) + 1, ranking[head], inside]
             rows.append([*about, timestep, *values])
-    table = pd.DataFrame(rows, columns=HEAD_COLUMNS[:-4])
+    table = pd.DataFrame(rows, columns=list(HEADS.columns)[:-4])
     found_minimality = pd.DataFrame(columns=MINIMALITY_COLUMNS) if minimality is None else minimality
     table = table.merge(found_minimality.assign(timestep=ALL), how="left", on=["head", "timestep"])
-    return table[HEAD_COLUMNS]
+    return HEADS.in_order(table)

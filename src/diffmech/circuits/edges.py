@@ -20,6 +20,7 @@ from torch import Tensor
 from diffmech.artifacts import progress
 from diffmech.attention.sites import HeadId
 from diffmech.circuits.kept import KeptHeads
+from diffmech.circuits.tables import EDGES
 from diffmech.config.circuit import DiscoveryConfig
 from diffmech.interventions.attribution import Loss
 from diffmech.interventions.paths import PathEffects, paths_between
@@ -29,30 +30,18 @@ from diffmech.statistics.multiplicity import holm
 from diffmech.statistics.permutation import permutation_p, sign_flip_permutation
 from diffmech.statistics.units import over_units
 
-EDGE_COLUMNS = [
-    "sender",
-    "receiver",
-    "path",
-    "effect_percent",
-    "low",
-    "high",
-    "p",
-    "p_holm",
-    "significant",
-    "n",
-]
 OUTPUT = "output"
 TESTED = ("edge", "direct")
 
 
 def circuit_edges(kept: KeptHeads, heads: Sequence[HeadId], *, discovery: DiscoveryConfig, seed: int) -> pd.DataFrame:
-    """Return one row per edge and direct path, and per sender its total, mediated and residual effect (EDGE_COLUMNS).
+    """Return one row per edge and direct path, and per sender its total, mediated and residual effect.
 
     `kept` holds the images and timesteps. `receiver` is a head, or "output"; `path` is edge, direct, total, mediated or
     residual, of which the last three are not tested. Rows are in the order of `heads`.
     """
     if not heads:
-        return pd.DataFrame(columns=EDGE_COLUMNS)
+        return EDGES.frame()
     changes, clean = _changes(kept, heads)
     labels = list(changes)
     values = np.stack([changes[label] for label in labels], axis=1)
@@ -67,7 +56,7 @@ def circuit_edges(kept: KeptHeads, heads: Sequence[HeadId], *, discovery: Discov
     observed, null = sign_flip_permutation(np.abs, values, permutations=discovery.permutations, seed=seed)
     tested = np.array([path in TESTED for _, _, path in labels])
     p = np.where(tested, permutation_p(observed, null), np.nan)
-    table = pd.DataFrame(labels, columns=EDGE_COLUMNS[:3])
+    table = pd.DataFrame(labels, columns=list(EDGES.columns)[:3])
     corrected = holm(p)
     return table.assign(
         effect_percent=interval.estimate,

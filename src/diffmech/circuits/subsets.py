@@ -23,6 +23,7 @@ import pandas as pd
 from diffmech.attention.sites import HeadId
 from diffmech.circuits.faithfulness import difference_interval, faithfulness, mean_faithfulness
 from diffmech.circuits.kept import KeptHeads
+from diffmech.circuits.tables import SUBSETS
 from diffmech.circuits.verdict import plain_interval
 from diffmech.config.circuit import DiscoveryConfig
 from diffmech.interventions.targets import Heads
@@ -30,7 +31,6 @@ from diffmech.randomness import generator
 from diffmech.statistics.bootstrap import Interval
 from diffmech.statistics.ratios import ratio_interval
 
-SUBSET_COLUMNS = ["how", "size", "removed", "circuit_without", "model_without", "incompleteness", "low", "high"]
 MINIMALITY_COLUMNS = ["head", "minimality", "minimality_low", "minimality_high", "without"]
 NOTHING: Heads = frozenset()
 # Shares of an order at which incompleteness is measured.
@@ -42,11 +42,11 @@ def over_subsets(
 ) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]:
     """Return what is known over subsets of `circuit`: a summary that JSON can hold, and two tables.
 
-    The first (SUBSET_COLUMNS) has one row per subset K whose incompleteness was measured: `how` it was chosen (random,
-    greedy, whole), the heads `removed`, F without them of the circuit and of the whole model, and incompleteness with
-    its interval. The second (MINIMALITY_COLUMNS) has one row per head of the circuit, its best K in `without`. The
-    summary holds the incompleteness of the worst K, its mean over random ones, and the heads that are not surely worth
-    anything in any K that was tried.
+    The first (`circuit_subsets`) has one row per subset K whose incompleteness was measured: `how` it was chosen
+    (random, greedy, whole), the heads `removed`, F without them of the circuit and of the whole model, and
+    incompleteness with its interval. The second (MINIMALITY_COLUMNS) has one row per head of the circuit, its best K in
+    `without`. The summary holds the incompleteness of the worst K, its mean over random ones, and the heads that are
+    not surely worth anything in any K that was tried.
     """
     orders = _orders(circuit, discovery.subset_orders, seed)
     tried: dict[Heads, str] = {frozenset(circuit): "whole"}
@@ -84,7 +84,7 @@ def over_subsets(
         "orders": len(orders),
         "not_minimal": idle,
     }
-    return summary, pd.DataFrame(rows, columns=SUBSET_COLUMNS), minimality
+    return summary, SUBSETS.frame(rows), minimality
 
 
 def _orders(circuit: Sequence[HeadId], count: int, seed: int) -> list[list[HeadId]]:

@@ -31,6 +31,8 @@ def read_config(*paths: Path) -> Config:
             content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read ({error.strerror}); name an existing YAML file") from error
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path}: is not valid YAML: {error}; save it in UTF-8") from error
         except yaml.YAMLError as error:
             raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
         if not isinstance(content, Mapping):
@@ -57,9 +59,11 @@ def overlay(config: Config) -> dict[str, Any]:
 
 
 def _line(detail: Any, raw: Mapping[str, Any]) -> str:
-    location = _spoken_location(detail["loc"], raw)
-    path = _path(location)
     kind, value = detail["type"], detail["input"]
+    whole = kind == "value_error" and isinstance(value, Mapping)  # of a section: its kind may stand last
+    tagged = whole and detail["loc"][-1:] == (value.get("kind"),)
+    location = _spoken_location(detail["loc"][:-1] if tagged else detail["loc"], raw)
+    path = _path(location)
     if kind == "extra_forbidden":
         allowed = _fields_at(location[:-1], raw)
         near = get_close_matches(str(location[-1]), allowed, n=1)

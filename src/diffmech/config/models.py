@@ -30,7 +30,10 @@ class Architecture(Section):
     @model_validator(mode="after")
     def _levels_agree(self) -> "Architecture":
         if len(self.channels) != len(self.attention):
-            raise ValueError(f"channels has {len(self.channels)} levels but attention has {len(self.attention)}")
+            raise ValueError(
+                f"channels has {len(self.channels)} levels but attention has {len(self.attention)}; "
+                "give each level one entry of both"
+            )
         for channels in self.channels:
             if channels % self.norm_groups:
                 raise ValueError(f"channels {channels} is not a multiple of norm_groups {self.norm_groups}")

@@ -109,6 +109,8 @@ class CommonConfig(Section):
                     f"study.domains.{domain}: {dataset!r} is of kind {self.datasets[dataset].kind}, but "
                     f"models.{self.study.model} is of source {model.source} and needs data sets {wanted}"
                 )
+        if model.source == "pipeline" and self.images.channels != 3:
+            raise ValueError("images.channels: a pipeline generates RGB images; set channels to 3")
         if self.latents.kind == "trajectory" and model.source != "pipeline":
             raise ValueError(
                 "latents.kind: 'trajectory' needs a model of source pipeline, which generates its images; give 'noised'"
@@ -171,10 +173,11 @@ class CommonConfig(Section):
                 "which gives the exact effects"
             )
         self._check_references()
-        if self.untrained.samples > min(self.capture.samples, self.capture.shard_size):
+        most = min(self.capture.samples, self.capture.shard_size)
+        if self.untrained.samples > most:
             raise ValueError(
                 f"untrained.samples: {self.untrained.samples} is above capture.samples {self.capture.samples} "
-                f"or capture.shard_size {self.capture.shard_size}"
+                f"or capture.shard_size {self.capture.shard_size}; give at most {most}"
             )
         self._check_halves()
         return self

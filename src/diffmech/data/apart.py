@@ -9,14 +9,10 @@ more images change no choice.
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-
-from diffmech.artifacts import read_csv, write_csv
 from diffmech.data.groups import GroupTables, read_groups
+from diffmech.data.tables import REFERENCES
 from diffmech.errors import DataError
 from diffmech.statistics.halves import finding
-
-COLUMNS = ["domain", "sample"]
 
 
 def choose_references(
@@ -53,10 +49,10 @@ def choose_references(
             finds = dict(zip(names, finding(names, tested, [known[name] for name in names]), strict=True))
             apart.sort(key=lambda sample: (finds[sample], sample))
         rows += [(domain, sample) for sample in sorted(apart[:count])]
-    write_csv(output, pd.DataFrame(rows, columns=COLUMNS))
+    REFERENCES.write(output, REFERENCES.frame(rows))
 
 
 def read_references(path: Path | str) -> dict[str, list[int]]:
     """Return the numbers of the reference images of each domain. Raises StoreError for a table that is not whole."""
-    table = read_csv(path, COLUMNS)
+    table = REFERENCES.read(path)
     return {str(domain): own["sample"].astype(int).tolist() for domain, own in table.groupby("domain", sort=False)}

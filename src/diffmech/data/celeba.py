@@ -113,7 +113,8 @@ def read_attributes(table: Path) -> tuple[tuple[str, ...], dict[str, int], np.nd
                     raise DataError(f"{table}: {row[0]} has the value {error}; expected -1, 0 or 1") from None
                 if len(numbers) != len(names):
                     raise DataError(
-                        f"{table}: {row[0]} has {len(numbers)} values for {len(names)} names; the file is cut off"
+                        f"{table}: {row[0]} has {len(numbers)} values for {len(names)} names; the file is cut off "
+                        "or was changed, get it anew"
                     )
                 rows[row[0]] = len(values)
                 values.append(np.array(numbers, dtype=np.uint8))

@@ -95,7 +95,7 @@ def power_spectrum(batches: Iterator[np.ndarray]) -> tuple[np.ndarray, np.ndarra
 
     Ring k holds the frequencies from k - 1/2 to k + 1/2; k = 1 .. size // 2. Channels are averaged before.
     """
-    total: np.ndarray | None = None
+    total: np.ndarray | float = 0.0
     count = 0
     for batch in batches:
         grey = batch.mean(axis=1, dtype=np.float64)
@@ -105,13 +105,11 @@ def power_spectrum(batches: Iterator[np.ndarray]) -> tuple[np.ndarray, np.ndarra
         hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)
         window = np.outer(hann, hann)
         power = (np.abs(np.fft.fft2(grey * window)) ** 2).sum(axis=0) / (window**2).sum()
-        total = power if total is None else total + power
+        total = total + power
         count += len(batch)
-    if total is None:
-        raise DataError("no images: a power spectrum needs at least one")
     axis = np.fft.fftfreq(size, 1 / size)
     ring = np.rint(np.hypot(axis[:, None], axis[None, :])).astype(int)
-    rings = np.bincount(ring.ravel(), weights=total.ravel() / count) / np.bincount(ring.ravel())
+    rings = np.bincount(ring.ravel(), weights=np.ravel(total) / count) / np.bincount(ring.ravel())
     frequency = np.arange(1, size // 2 + 1)
     return frequency.astype(float), rings[frequency]
 

@@ -20,8 +20,6 @@ class GeneratedSource:
             raise ConfigError(
                 "datasets: prompts become images only by a model of source pipeline; name one in study.model"
             )
-        if images.channels != 3:
-            raise ConfigError("images.channels: a pipeline generates RGB images; set channels to 3")
         stores = [open_store(path).to_dataset()[["image", "prompt"]] for path in generated]
         self._images = xr.concat(stores, "sample").sortby("sample")
         self.location = config.file or "prompts"

@@ -13,11 +13,11 @@ from typing import Any
 
 import pandas as pd
 
-from diffmech.artifacts import write_csv
 from diffmech.config.images import IDENTITIES, AnyDataset, CelebA, HuggingFace, ImageFolder
-from diffmech.data.groups import COLUMNS, FEWEST
+from diffmech.data.groups import FEWEST
 from diffmech.data.labels import read_table
 from diffmech.data.store import open_dataset
+from diffmech.data.tables import GROUPS
 from diffmech.errors import DataError
 
 GroupOf = Callable[[str], str]
@@ -45,7 +45,7 @@ def image_groups(config: AnyDataset, dataset: Path | str, output: Path | str) ->
             f"{where}: all {len(files)} images are of one group, {groups[0]!r}; statistics need at least {FEWEST}, so "
             "give another column, or set group: null"
         )
-    write_csv(output, pd.DataFrame({"sample": range(len(files)), "group": groups}, columns=COLUMNS))
+    GROUPS.write(output, pd.DataFrame({"sample": range(len(files)), "group": groups}))
 
 
 def _column(config: Any) -> str:
@@ -82,8 +82,9 @@ def _of_celeba(config: CelebA, files: Sequence[str]) -> tuple[str, GroupOf]:
     try:
         lines = [line.split() for line in table.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise DataError(
-            f"{table}: cannot be read ({error}); put the original file there, or set group: null"
+            f"{table}: cannot be read ({reason}); put the original file there, or set group: null"
         ) from error
     known = {line[0]: line[1] for line in lines if len(line) == 2}
     return str(table), lambda file: known.get(file, "")

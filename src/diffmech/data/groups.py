@@ -24,8 +24,10 @@ def read_groups(path: Path | str) -> dict[int, str]:
         # not as a table of numbers: 7 and 07 are two groups, and NA is one
         with Path(path).open(encoding="utf-8", newline="") as stream:
             rows = [(int(row["sample"]), row["group"]) for row in csv.DictReader(stream)]
-    except (OSError, KeyError, ValueError) as error:
-        raise StoreError(f"{path}: cannot be read as a table of groups ({error}); let the workflow make it") from error
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+        raise StoreError(
+            f"{path}: cannot be read as a table of groups ({error}); delete it and let the workflow make it anew"
+        ) from error
     if len(dict(rows)) < len(rows) or not all(group for _, group in rows):
         raise StoreError(f"{path}: does not give each image one group; delete it to have it made anew")
     return dict(rows)

@@ -89,7 +89,7 @@ def _pixels(cell: Any) -> np.ndarray:
     try:
         array = np.asarray(cell)
     except ValueError as error:
-        raise DataError(f"is no image ({error})") from error
+        raise DataError("is no image, since its rows differ in length; give each row the same number") from error
     # lists of integers come back as int64; they are pixels if they fit in a byte
     if np.issubdtype(array.dtype, np.integer) and array.size and array.min() >= 0 and array.max() <= 255:
         array = array.astype(np.uint8)
@@ -111,10 +111,12 @@ def load_table(config: HuggingFace) -> "datasets.Dataset":
             found = datasets.load_dataset(str(folder) if folder.is_dir() else config.name, revision=config.revision)
     except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
         reason = " ".join(str(error).split())
-        raise DataError(
-            f"{config.name}: cannot be loaded ({reason}); check `name` and `revision`, "
-            "or give a folder written by save_to_disk"
-        ) from error
+        remedy = (
+            "write it anew with save_to_disk"
+            if saved
+            else "check `name` and `revision`, or give a folder written by save_to_disk"
+        )
+        raise DataError(f"{config.name}: cannot be loaded ({reason}); {remedy}") from error
     if isinstance(found, datasets.DatasetDict):
         if config.split not in found:
             raise DataError(f"{config.name}: has no split {config.split!r}; set `split` to one of {', '.join(found)}")

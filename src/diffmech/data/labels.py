@@ -64,11 +64,18 @@ def read_table(path: Path, images: Sequence[str] = ()) -> LabelTable:
     if said:
         text, skipped = rest, 1
     separator = said[1].replace("\\t", "\t") if said else _separator(text)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=separator != "\t")
+    lines: list[tuple[int, list[str]]] = []
     try:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=separator != "\t")
-        lines = [(reader.line_num + skipped, row) for row in reader if any(cell.strip() for cell in row)]
+        for row in reader:
+            if any(cell.strip() for cell in row):
+                lines.append((reader.line_num + skipped, row))
     except csv.Error as error:
-        raise DataError(f"{path}: is not a CSV ({error}); save it as CSV in UTF-8") from error
+        last = lines[-1][0] if lines else 0
+        raise DataError(
+            f"{path}: below line {last} it is not a CSV ({error}); look there for a quote that nothing closes, "
+            "and save it as CSV in UTF-8"
+        ) from error
     names, width = _columns(path, lines, separator, images)
     found: dict[str, tuple[int, list[str]]] = {}
     by_form: dict[str, str] = {}

@@ -34,7 +34,9 @@ def read_image(path: Path, *, background: float = WHITE) -> np.ndarray:
     try:
         array = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"cannot be read as a .npy array ({_one_line(error)})") from error
+        raise DataError(
+            f"cannot be read as a .npy array ({_one_line(error)}); save it with numpy.save, as an array of numbers"
+        ) from error
     if not isinstance(array, np.ndarray):
         raise DataError("is an archive of arrays, not one array; save it with numpy.save")
     return check_pixels(array, background=background)

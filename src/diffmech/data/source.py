@@ -14,7 +14,7 @@ from typing import Protocol, cast, runtime_checkable
 import numpy as np
 
 from diffmech.config.images import AnyDataset, ImagesConfig
-from diffmech.errors import ConfigError, DataError
+from diffmech.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,7 @@ def open_source(config: AnyDataset, images: ImagesConfig, generated: Sequence[Pa
     `generated` are the stores of the images that a data set of prompts consists of.
     """
     module_name, _, class_name = config.implementation.partition(":")
-    try:
-        implementation = getattr(importlib.import_module(module_name), class_name)
-    except (ModuleNotFoundError, AttributeError) as error:
-        raise ConfigError(
-            f"implementation {config.implementation!r} cannot be found ({error}); give 'module:Class'"
-        ) from error
+    implementation = getattr(importlib.import_module(module_name), class_name)
     built = implementation(config, images, generated) if generated else implementation(config, images)
     return cast(ImageSource, built)
 

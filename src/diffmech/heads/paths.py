@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from diffmech.config.patching import source_file
+from diffmech.data.tables import REFERENCES
+from diffmech.mechanisms.tables import PHASES
+from diffmech.planted.tables import PAIRS, RECOVERY, SUMMARY
 from diffmech.workflow.shards import blocks, shards
 from diffmech.workflow.study import Study
 
-CHOSEN = "results/ablation/{model}/references.csv"
+CHOSEN = REFERENCES.path
 LATENTS = "results/latents/{model}/{dataset}/{block}/{shard}.zarr.zip"
 ATTENTION = "results/attention/{model}/{dataset}/{block}/{shard}.zarr.zip"
 ABLATION = "results/ablation/{model}/{dataset}/{group}/{block}/{shard}.zarr.zip"
@@ -137,7 +140,7 @@ class Heads:
 
     def phases(self, windows: Any) -> list[str]:
         """Return the table of phases where the windows of timesteps are the phases."""
-        return [f"results/mechanisms/{self.model}/phases.csv"] if windows == "phases" else []
+        return [PHASES.at(model=self.model)] if windows == "phases" else []
 
     # Circuits
 
@@ -209,7 +212,7 @@ class Heads:
         """Return the tables of what was found of a planted denoiser, none for one that was not planted."""
         if self.config.model.source != "planted":
             return []
-        return [f"results/planted/{self.model}/{table}.csv" for table in ("recovery", "pairs", "summary")]
+        return [table.at(model=self.model) for table in (RECOVERY, PAIRS, SUMMARY)]
 
     def symmetric_domains(self) -> dict[str, bool]:
         """Return, by domain, whether its images are planted ones whose fine structure is mirrored."""

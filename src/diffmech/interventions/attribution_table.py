@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from diffmech.artifacts import write_csv, write_json
+from diffmech.artifacts import write_json
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.circuit import CircuitConfig
 from diffmech.data.groups import GroupTables, groups_of
@@ -22,10 +22,9 @@ from diffmech.interventions.measures import DENOISING_LOSS, OUTPUT_SHIFT
 from diffmech.interventions.reference import open_reference, tapped_sites
 from diffmech.interventions.replay import open_latent_files
 from diffmech.interventions.stores import in_units, open_ablation, with_units
+from diffmech.interventions.tables import ATTRIBUTION
 from diffmech.models.load import load_denoiser
 from diffmech.statistics.bootstrap import bootstrap_mean
-
-COLUMNS = ["domain", "variant", "head", "timestep", "estimate", "low", "high", "exact", "n", "measure"]
 
 
 def attribution_table(
@@ -79,11 +78,11 @@ def attribution_table(
                 in_units(with_units(effects, units)), draws=circuit.draws, confidence=circuit.confidence, seed=seed
             )
             measure = OUTPUT_SHIFT if files.on_trajectory else DENOISING_LOSS
-            tables.append(table.assign(domain=domain, variant=variant, measure=measure)[COLUMNS])
+            tables.append(ATTRIBUTION.in_order(table.assign(domain=domain, variant=variant, measure=measure)))
             coefficients = agreement(effects["estimate"].values, effects["exact"].values)
             known = {name: None if math.isnan(value) else value for name, value in coefficients.items()}
             found.setdefault(domain, {})[variant] = known | {"steps": steps, "path": circuit.path if steps else None}
-    write_csv(output_csv, pd.concat(tables, ignore_index=True))
+    ATTRIBUTION.write(output_csv, pd.concat(tables, ignore_index=True))
     write_json(output_json, {"method": method, "correlation_with_exact_ablation": found})
 
 

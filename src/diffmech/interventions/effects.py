@@ -32,7 +32,6 @@ import pandas as pd
 import xarray as xr
 from scipy.special import ndtri
 
-from diffmech.artifacts import write_csv
 from diffmech.config.analysis import AblationConfig
 from diffmech.data.groups import GroupTables, groups_of
 from diffmech.errors import StoreError
@@ -40,26 +39,17 @@ from diffmech.interventions.choices import Choices, sums_over_choices
 from diffmech.interventions.decisions import NOT_REMOVED, decide
 from diffmech.interventions.measures import DENOISING_LOSS
 from diffmech.interventions.stores import in_units, open_ablation, ran_on, texts, with_units
+from diffmech.interventions.tables import EFFECTS
 from diffmech.interventions.yardsticks import BALANCE, against_others, balance, control_summary, matched_within
 from diffmech.statistics.bootstrap import bootstrap_mean, bootstrap_statistic
 from diffmech.statistics.multiplicity import holm
 from diffmech.statistics.reach import POWER, smallest_effect
+from diffmech.tables import Table
 
 WHOLE = "all"
 OVER_TIMESTEPS = ["effect_mean", "effect_mean_low", "effect_mean_high", "weight"]
-COLUMNS = [
-    *["domain", "group", "target", "method", "timestep"],
-    *["effect_percent", "low", "high", "p_zero", "p_zero_holm", "p_zero_max", "smallest_effect"],
-    *["shift", "shift_low", "shift_high"],
-    *["control_mean", "control_low", "control_high", "control_sd", "control_percentile"],
-    *["p_control", "p_sets_adjusted", "p_heads_adjusted", "p_control_adjusted", "smallest_effect_control"],
-    *["control_pool", "control_overlap", "control_ratio", "control_ratio_low", "control_ratio_high"],
-    *["controls", "controls_fair", "verdict"],
-    *["off_distribution", "heads", "n", "measure"],
-    *OVER_TIMESTEPS,
-]
 # The columns that `effects_of_group` fills with numbers; `error` is the standard error of an effect.
-NUMBERS = [*COLUMNS[5:25], "off_distribution", *OVER_TIMESTEPS, "error"]
+NUMBERS = [*list(EFFECTS.columns)[5:25], "off_distribution", *OVER_TIMESTEPS, "error"]
 PART = ["effect_percent", "error"]
 SMALLEST = ["smallest_effect", "smallest_effect_control"]
 TESTED = ["p_zero", "p_zero_max", "p_control", "p_sets_adjusted", "p_heads_adjusted", "p_control_adjusted"]
@@ -95,7 +85,7 @@ def ablation_effects(
         effects_of_group(domains, group, ablation=ablation, seed=seed, heads=opened.get("heads"))
         for group, domains in opened.items()
     ]
-    write_csv(output_csv, in_order(tables, COLUMNS))
+    EFFECTS.write(output_csv, in_order(tables, EFFECTS))
 
 
 def open_groups(
@@ -117,10 +107,10 @@ def open_groups(
     }
 
 
-def in_order(tables: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
+def in_order(tables: Sequence[pd.DataFrame], declared: Table) -> pd.DataFrame:
     """Return the tables of groups as one, sorted by domain and group; the order within these stays."""
     if not tables:
-        return pd.DataFrame(columns=list(columns))
+        return declared.frame()
     return pd.concat(tables, ignore_index=True).sort_values(["domain", "group"], kind="stable", ignore_index=True)
 
 
@@ -143,7 +133,8 @@ def effects_of_group(
     for domain, data in domains.items():
         if not np.array_equal(texts(data["members"]), texts(first["members"])):
             raise StoreError(
-                f"{domain}: other {group} or controls were ablated than in {next(iter(domains))}; make anew"
+                f"{domain}: other {group} or controls were ablated than in {next(iter(domains))}; "
+                "delete the ablation stores of both and let the workflow make them anew"
             )
     spans = each_timestep(first["timestep"].values) if spans is None else spans
     tables = [
@@ -160,7 +151,7 @@ def effects_of_group(
         for place in range(first.sizes["method"])
     ]
     order = ["domain", "target", "method", "place"]
-    return pd.concat(tables).sort_values(order, kind="stable", ignore_index=True)[COLUMNS]
+    return EFFECTS.in_order(pd.concat(tables).sort_values(order, kind="stable", ignore_index=True))
 
 
 def _effects_of_method(

@@ -28,10 +28,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from diffmech.artifacts import open_store, write_csv
+from diffmech.artifacts import open_store
 from diffmech.config.patching import PatchingConfig, Windows
 from diffmech.data.groups import GroupTables, groups_of
 from diffmech.interventions.stores import in_units, texts, with_units
+from diffmech.interventions.tables import DOSES, PATCHING
 from diffmech.interventions.windows import (
     Window,
     over_windows,
@@ -48,17 +49,6 @@ from diffmech.statistics.permutation import permutation_p, sign_flip_permutation
 FULL_DOSE = 1.0
 ALL = "all"
 KEYS = ["domain", "source", "group", "target", "direction"]
-COLUMNS = [
-    *KEYS,
-    *["dose", "window", "window_first", "window_last", "effect", "low", "high", "p_zero", "p_zero_holm", "p_zero_max"],
-    *["control_mean", "control_low", "control_high", "control_percentile", "p_control", "p_control_adjusted"],
-    *["off", "difference", "kind", "heads", "n", "smallest", "significant"],
-]
-DOSE_COLUMNS = [
-    *KEYS,
-    *["doses", "slope", "slope_low", "slope_high", "departure", "departure_low", "departure_high", "p_linear"],
-    *["p_linear_max", "monotone", "n"],
-]
 
 
 def patching_effects(
@@ -78,7 +68,7 @@ def patching_effects(
     the columns up to the window, "all" first.
     Raises StoreError where a store is missing and ConfigError for a window that cannot be.
     """
-    effects, responses = [pd.DataFrame(columns=COLUMNS)], [pd.DataFrame(columns=DOSE_COLUMNS)]
+    effects, responses = [PATCHING.frame()], [DOSES.frame()]
     for domain, sources in sorted(stores.items()):
         for _, path in sorted(sources.items()):
             grid = open_store(path).to_dataset().load()
@@ -92,10 +82,10 @@ def patching_effects(
                     effects_of_source(part, spans, patching=patching, seed=seed).assign(**named, group=group)
                 )
                 responses.append(dose_response(part, patching=patching, seed=seed).assign(**named, group=group))
-    for path, tables, columns in ((output_csv, effects, COLUMNS), (doses_csv, responses, DOSE_COLUMNS)):
+    for path, tables, declared in ((output_csv, effects, PATCHING), (doses_csv, responses, DOSES)):
         filled = [table for table in tables if len(table)]
-        table = pd.concat(filled, ignore_index=True)[columns] if filled else tables[0]
-        write_csv(path, table.sort_values(KEYS, kind="stable", ignore_index=True))
+        table = declared.in_order(pd.concat(filled, ignore_index=True)) if filled else tables[0]
+        declared.write(path, table.sort_values(KEYS, kind="stable", ignore_index=True))
 
 
 def effects_of_source(
@@ -156,7 +146,7 @@ def dose_response(grid: xr.Dataset, *, patching: PatchingConfig, seed: int) -> p
     values = means.transpose("sample", "target", "direction", "dose").values
     ran = np.isfinite(values).all(axis=(0, 2, 3))
     if not partial.any() or not ran.any() or not len(values):
-        return pd.DataFrame(columns=DOSE_COLUMNS[2:])
+        return pd.DataFrame(columns=list(DOSES.columns)[2:])
     values = values[:, ran]
     slope = values @ doses / (doses @ doses)
     departure = (values - values[..., ~partial] * doses)[..., partial].mean(axis=-1)

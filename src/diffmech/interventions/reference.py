@@ -215,7 +215,7 @@ class ReferenceStore:
         tree = self.trees[timestep]
         if site.name not in tree.children:
             raise StoreError(
-                f"the reference outputs have no site {site.name}, only {', '.join(tree.children)}; "
+                f"the reference outputs have no site {site.name}, only {', '.join(sorted(tree.children))}; "
                 "make them with the same model"
             )
         return tree[site.name].to_dataset().sel(timestep=timestep)

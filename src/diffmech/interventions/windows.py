@@ -17,29 +17,18 @@ import xarray as xr
 from scipy.optimize import brentq
 from scipy.stats import nct
 
-from diffmech.artifacts import read_json, write_csv
+from diffmech.artifacts import read_json
 from diffmech.config.analysis import AblationConfig
 from diffmech.config.patching import Windows
 from diffmech.data.groups import GroupTables
 from diffmech.errors import ConfigError, StoreError
 from diffmech.interventions.decisions import ROUNDING
-from diffmech.interventions.effects import COLUMNS as EFFECT_COLUMNS
-from diffmech.interventions.effects import OVER_TIMESTEPS, Span, effects_of_group, in_order, open_groups
+from diffmech.interventions.effects import Span, effects_of_group, in_order, open_groups
+from diffmech.interventions.tables import WINDOW, WINDOWS
 from diffmech.statistics.permutation import joint_sign_flip_p, sign_flip_permutation
 from diffmech.statistics.reach import POWER, rank_threshold, smallest_sign_flip_p
 
 Window = tuple[int, int]
-
-_SPAN = ["window", "window_first", "window_last", "timesteps"]
-COLUMNS = [
-    *[
-        part
-        for column in EFFECT_COLUMNS
-        if column not in OVER_TIMESTEPS
-        for part in (_SPAN if column == "timestep" else [column])
-    ],
-    "significant",
-]
 
 
 def ablation_windows(
@@ -66,7 +55,7 @@ def ablation_windows(
         windows = resolve_windows(ablation.windows, passes, schedule, phases_csv)
         heads = opened.get("heads")
         tables.append(windows_of_group(domains, group, windows, ablation=ablation, seed=seed, heads=heads))
-    write_csv(output_csv, in_order(tables, COLUMNS))
+    WINDOWS.write(output_csv, in_order(tables, WINDOWS))
 
 
 def windows_of_group(
@@ -85,9 +74,9 @@ def windows_of_group(
     about = {
         span.name: (span.name, *window, int(span.inside.sum())) for span, window in zip(spans, windows, strict=True)
     }
-    for position, column in enumerate(_SPAN):
+    for position, column in enumerate((*WINDOW, "timesteps")):
         table[column] = [about[name][position] for name in table["timestep"]]
-    return table.assign(significant=table["p_zero_max"] <= ablation.alpha + ROUNDING)[COLUMNS]
+    return WINDOWS.in_order(table.assign(significant=table["p_zero_max"] <= ablation.alpha + ROUNDING))
 
 
 def resolve_windows(

@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from diffmech.artifacts import read_csv, write_csv
+from diffmech.artifacts import read_csv
 from diffmech.interventions.decisions import NOT_BEYOND, ROUNDING, UNFAIR, UNTOLD
 from diffmech.mechanisms.labels import UNASSIGNED, labels_by_domain
+from diffmech.mechanisms.tables import ACCOUNT
 from diffmech.statistics.reach import draws_needed
 
 BEYOND = "beyond matched heads"
@@ -33,17 +34,6 @@ _EFFECT = [
     *["verdict", "effect_percent", "low", "high", "p_zero_max", "smallest_effect"],
     *["control_mean", "control_low", "control_high", "p_control_adjusted", "smallest_effect_control"],
     *["controls", "controls_fair"],
-]
-COLUMNS = [
-    *["mechanism", "label", "domain", "heads"],
-    *_EFFECT,
-    "n",
-    *["window", "window_effect", "window_low", "window_high"],
-    *["window_p_zero_max", "window_p_control_adjusted", "window_verdict"],
-    *["attributes", "attributes_beyond", "attributes_flipped", "attribute", "attribute_measure"],
-    *["attribute_change", "attribute_low", "attribute_high", "attribute_p_holm", "attribute_flipped"],
-    *["attribute_control_low", "attribute_control_high", "attribute_controls", "attribute_p_control_adjusted"],
-    "attribute_verdict",
 ]
 JUDGED = ("asked:", "attribute:")
 WHOLE = "all"
@@ -75,7 +65,7 @@ def mechanism_account(
     effects = read_csv(effects_csv, [*_TARGET, "method", "timestep", *_EFFECT, "heads", "n"])
     windows = read_csv(windows_csv, [*_TARGET, "method", "window", *_EFFECT])
     resampled = read_csv(resampling_csv, [*_TARGET, "window", "measure", *_CHANGE])
-    write_csv(output_csv, account(heads, effects, windows, resampled, method=method, alpha=alpha))
+    ACCOUNT.write(output_csv, account(heads, effects, windows, resampled, method=method, alpha=alpha))
 
 
 def account(
@@ -106,7 +96,7 @@ def account(
                 **_strongest_attribute(changes, str(effect.domain), alpha),
             }
         )
-    table = pd.DataFrame(rows, columns=COLUMNS)
+    table = ACCOUNT.frame(rows)
     return table.sort_values(["mechanism", "domain"], kind="stable", ignore_index=True)
 
 

@@ -29,8 +29,8 @@ BEFORE_TEXT, AFTER_TEXT = ("<|startoftext|>", "<s>", "<bos>"), ("<|endoftext|>",
 class Site:
     """One attention site: its heads, and the keys they choose from: a grid of positions, or tokens.
 
-    `tokens` are the names of the tokens, or, where each sample has its own prompt (`prompted`), of groups of them. Of
-    joint attention, places are studied among the image tokens.
+    `tokens` are the names of the tokens, or, where each sample has its own prompt (`prompted`), of groups of them.
+    Where text or extra tokens stand beside the image's, places are studied among the image tokens.
     """
 
     name: str
@@ -160,7 +160,7 @@ def read_quantities(tree: xr.DataTree, site: Site) -> dict[int, dict[str, np.nda
     dataset = tree.children[site.name].dataset
     loaded = dataset[names].transpose("timestep", ..., "head").load()
     arrays = {name: loaded[name].values.astype(np.float32) for name in names}
-    if site.kind == "joint":  # as shares of the attention on the image, like those of self-attention
+    if site.spatial and "part_mass" in dataset:  # as shares of the attention on the image, as where it is alone
         image = dataset["part_mass"].sel(part="image->image").transpose("timestep", ..., "head").values
         arrays |= {name: np.divide(arrays[name], image, where=image > 0, out=np.zeros_like(image)) for name in MASSES}
     return {
@@ -174,12 +174,12 @@ def read(
 ) -> np.ndarray:
     """Return `quantity` of one site at one timestep as float32, ([twin,] sample, head, ...).
 
-    What the keys of joint attention receive is that of the image tokens, relative to their mean.
+    What keys receive is, where text or extra tokens stand beside the image's, that of these, relative to their mean.
     """
     array = tree.children[site.name].dataset[quantity].isel(timestep=timesteps_of(tree).index(timestep))
     if samples is not None:
         array = array.isel(sample=samples)
-    if site.kind == "joint" and "key" in array.dims:
+    if "key_range" in array.coords:
         array = array.isel(key=np.flatnonzero(array["key_range"].values == "image")).astype(np.float32)
         array = array / array.mean("key")
     return np.asarray(array.values, dtype=np.float32)

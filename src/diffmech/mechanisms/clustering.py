@@ -16,10 +16,11 @@ import xarray as xr
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 from sklearn.mixture import GaussianMixture
 
-from diffmech.artifacts import open_store, write_csv
+from diffmech.artifacts import open_store
 from diffmech.config.analysis import MechanismsConfig
 from diffmech.errors import StoreError
 from diffmech.mechanisms.k_means import k_means
+from diffmech.mechanisms.tables import CLUSTERS, MEMBERS
 from diffmech.randomness import generator
 
 RESTARTS = 10
@@ -55,8 +56,8 @@ def cluster_heads(features: Path, phases: Path, members: Path, clusters: Path, *
         table.insert(7, "stability", stability[labels])
         tables.append(table)
         qualities.append(quality)
-    write_csv(members, pd.concat(tables).sort_values(["head", "phase"], kind="stable"))
-    write_csv(clusters, pd.concat(qualities))
+    MEMBERS.write(members, pd.concat(tables).sort_values(["head", "phase"], kind="stable"))
+    CLUSTERS.write(clusters, pd.concat(qualities))
 
 
 def observations(features: xr.DataArray, phases: Path) -> pd.DataFrame:

@@ -34,12 +34,12 @@ import pandas as pd
 import xarray as xr
 from scipy.special import ndtri, stdtrit
 
-from diffmech.artifacts import write_csv
 from diffmech.attention.store import per_sample
 from diffmech.config.analysis import ComplexityConfig
 from diffmech.data.groups import GroupTables
 from diffmech.interventions.stores import shifts_by_kind
 from diffmech.mechanisms.captured import as_many_units, read, sites_of, timesteps_of, units_of
+from diffmech.mechanisms.tables import COMPLEXITY
 from diffmech.mechanisms.told import Files, open_cells
 from diffmech.randomness import generator
 from diffmech.statistics.bootstrap import bootstrap_two_groups
@@ -109,7 +109,7 @@ def circuit_complexity(
     table = complexity_table(shifts, keys, products, ratios, copies_n=n, complexity=complexity, seed=seed)
     condition = np.where(table["variant"].str.startswith(HEADS), OWN, cells.reference)
     table.insert(1, "condition", condition)
-    write_csv(output, table)
+    COMPLEXITY.write(output, table)
 
 
 def complexity_table(

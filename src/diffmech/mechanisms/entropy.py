@@ -18,11 +18,11 @@ import pandas as pd
 import xarray as xr
 from scipy.special import ndtri
 
-from diffmech.artifacts import write_csv
 from diffmech.attention.store import per_sample
 from diffmech.config.analysis import EntropyConfig
 from diffmech.data.groups import GroupTables
 from diffmech.mechanisms.captured import open_domains, open_untrained, sites_of, timesteps_of, units_of
+from diffmech.mechanisms.tables import ENTROPY
 from diffmech.statistics.bootstrap import bootstrap_mean, bootstrap_two_groups
 from diffmech.statistics.effect_sizes import (
     histogram_membership,
@@ -83,7 +83,7 @@ def attention_entropy(
         table["untrained_low"], table["untrained_high"] = null.min(axis=0).ravel(), null.max(axis=0).ravel()
         table["n"] = len(values)
         tables.append(table)
-    write_csv(output, pd.concat(tables).sort_values(["domain", "head", "timestep"], kind="stable"))
+    ENTROPY.write(output, pd.concat(tables).sort_values(["domain", "head", "timestep"], kind="stable"))
 
 
 def divergence_table(

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from diffmech.artifacts import write_csv
 from diffmech.config.analysis import EntropyConfig
 from diffmech.data.groups import GroupTables
 from diffmech.mechanisms.captured import timesteps_of, units_of
 from diffmech.mechanisms.entropy import against_untrained, divergence_table, effect_null, entropies, head_table
+from diffmech.mechanisms.tables import DIVERGENCE, FACTORIAL
 from diffmech.mechanisms.told import EFFECTS, IMAGE, RAW, TOLD, Cells, Files, contrasts, open_cells, paired
 from diffmech.statistics.bootstrap import bootstrap_two_groups
 from diffmech.statistics.multiplicity import holm
@@ -76,11 +76,11 @@ def entropy_factorial(
         )
         table.insert(0, "effect", effect)
         tables.append(table.assign(condition=cells.reference))
-    write_csv(divergence_csv, pd.concat(tables, ignore_index=True))
+    DIVERGENCE.write(divergence_csv, pd.concat(tables, ignore_index=True))
     table = factorial_table(
         of_model, of_twins, seen, heads, timesteps, entropy=entropy, seed=seed, units=units, in_pairs=in_pairs
     )
-    write_csv(factorial_csv, table, digits=DIGITS)
+    FACTORIAL.write(factorial_csv, table, digits=DIGITS)
 
 
 def factorial_table(

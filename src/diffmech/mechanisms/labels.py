@@ -20,13 +20,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from diffmech.artifacts import open_store, write_csv
+from diffmech.artifacts import open_store
 from diffmech.config.analysis import MechanismsConfig
 from diffmech.errors import StoreError
 from diffmech.mechanisms.clustering import read_phases
 from diffmech.mechanisms.evidence import Evidence, head_evidence, weigh_evidence
 from diffmech.mechanisms.probes import PLACES, TOKEN
 from diffmech.mechanisms.reference_maps import PART
+from diffmech.mechanisms.tables import MECHANISMS, MEMBERS
 
 LABELS = {
     "neighbourhood": "local",
@@ -71,7 +72,7 @@ def label_mechanisms(
     in both. Raises StoreError where the files do not belong together.
     """
     store = open_store(features).to_dataset().load()
-    table = pd.read_csv(members)
+    table = MEMBERS.read(members)
     spans = read_phases(phases)
     if not set(table["phase"]) <= set(spans) or not set(table["head"]) <= {str(head) for head in store["head"].values}:
         raise StoreError(
@@ -101,7 +102,7 @@ def label_mechanisms(
     about = ["head", "site", "kind", "phase", "phase_first", "phase_last", "mechanism"]
     rest = [column for column in table.columns if column not in about]
     joined = pd.concat([table[about], labels, table[rest]], axis=1)
-    write_csv(output, joined.sort_values(["head", "phase"], kind="stable"))
+    MECHANISMS.write(output, joined.sort_values(["head", "phase"], kind="stable"))
 
 
 def name_mechanisms(evidence: Evidence, alpha: float) -> pd.DataFrame:

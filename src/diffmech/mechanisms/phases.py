@@ -9,11 +9,11 @@ boundary's stability is the share of resampled sets of images that put one withi
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import ruptures
 
-from diffmech.artifacts import open_store, write_csv
+from diffmech.artifacts import open_store
 from diffmech.config.analysis import MechanismsConfig, PhasesConfig
+from diffmech.mechanisms.tables import PHASES
 
 # Three points always look like two phases: standardised, any of them is far from the other two.
 FEWEST_TIMESTEPS = 4
@@ -37,7 +37,7 @@ def find_phases(features: Path, output: Path, *, mechanisms: MechanismsConfig) -
         rows += [
             (timestep, phase, timesteps[start], timesteps[stop - 1], stability) for timestep in timesteps[start:stop]
         ]
-    write_csv(output, pd.DataFrame(rows, columns=["timestep", "phase", "phase_first", "phase_last", "stability"]))
+    PHASES.write(output, PHASES.frame(rows))
 
 
 def segment(values: np.ndarray, phases: PhasesConfig) -> list[int]:

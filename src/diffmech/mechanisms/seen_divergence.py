@@ -11,17 +11,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from diffmech.artifacts import read_csv, write_csv
 from diffmech.attention.store import per_sample
 from diffmech.config.analysis import EntropyConfig
 from diffmech.mechanisms.captured import open_domains, timesteps_of
 from diffmech.mechanisms.entropy import divergence_interval, head_table
+from diffmech.mechanisms.tables import SEEN_DIVERGENCE
+from diffmech.models.tables import SEEN
 from diffmech.statistics.multiplicity import holm
 from diffmech.statistics.permutation import label_permutation, permutation_p
 from diffmech.statistics.reach import smallest_label_p
 
-COLUMNS = [*("domain", "timestep", "kind", "divergence", "low", "high", "floor", "floor_high", "p", "p_holm")]
-COLUMNS += ["p_least", "n_seen", "n_unseen"]
 FEWEST = 8  # seen and unseen images each: below, hardly anything could be told
 
 
@@ -42,7 +41,7 @@ def seen_divergence(
     whose images it is not on record, or with too few of either, nor of one that is `grouped`: training keeps out
     images, not groups, so that seen and unseen ones of a group are not independent.
     """
-    listed = read_csv(seen_csv, ["domain", "sample", "seen"])
+    listed = SEEN.read(seen_csv)
     listed["seen"] = listed["seen"].astype(str).str.lower() == "true"
     counts = listed.groupby("domain")["seen"].agg(seen="sum", images="size")
     enough = [
@@ -60,11 +59,11 @@ def seen_divergence(
         table = seen_divergence_table(values, seen, kinds, timesteps_of(tree), entropy=entropy, seed=seed)
         table.insert(0, "domain", domain)
         tables.append(table)
-    whole = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS)
+    whole = pd.concat(tables, ignore_index=True) if tables else SEEN_DIVERGENCE.frame()
     if tables:
         whole["p_holm"] = holm(whole["p"].to_numpy())
         whole["p_least"] = np.minimum(1.0, len(whole) * whole["p_least"])
-    write_csv(Path(output), whole[COLUMNS])
+    SEEN_DIVERGENCE.write(output, SEEN_DIVERGENCE.in_order(whole))
 
 
 def seen_divergence_table(

@@ -142,7 +142,7 @@ class Denoiser:
         That is a halving of the image, rounded up as by a convolution of stride 2, or the image in square patches.
         Raises ModelError when no such grid has that many places.
         """
-        grids = {rows * columns: (rows, columns) for rows, columns in self._grids()}
+        grids = self._by_tokens()
         if n_tokens in grids:
             return grids[n_tokens]
         rows, columns = self.sample_shape[1:]
@@ -153,13 +153,21 @@ class Denoiser:
         else:
             y, x = grids[n_tokens - extra]
             hint = (
-                f"they would be a grid of {y} x {x} and {extra} more, but tokens without a place (class token, "
-                "registers) are not handled: keep them out of the queries"
+                f"they would be a grid of {y} x {x} and {extra} more, but nothing tells which have no place: "
+                "let tokens without a place (class token, registers) stand before or after the image's, and let them "
+                "not depend on it before the first attention over so many tokens"
             )
         raise ModelError(
             f"the {n_tokens} queries of {getattr(site, 'name', site)} are no halving of an image of {rows} x "
             f"{columns} pixels and no grid of square patches of it; {hint}"
         )
+
+    def has_grid(self, n_tokens: int) -> bool:
+        """Return whether `n_tokens` queries can be pixels or patches of the image, as `site_grid` lays them out."""
+        return n_tokens in self._by_tokens()
+
+    def _by_tokens(self) -> dict[int, tuple[int, int]]:
+        return {rows * columns: (rows, columns) for rows, columns in self._grids()}
 
     def _grids(self) -> Iterator[tuple[int, int]]:
         height, width = self.sample_shape[1:]

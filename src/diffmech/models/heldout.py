@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
-from diffmech.artifacts import progress, write_csv
+from diffmech.artifacts import progress
 from diffmech.batches import in_smaller_batches
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.data.again import MadeAgain
@@ -30,6 +29,7 @@ from diffmech.models.denoiser import Condition, Denoiser
 from diffmech.models.load import load_denoiser
 from diffmech.models.prompted import PromptedDenoiser
 from diffmech.models.schedules import check_timesteps
+from diffmech.models.tables import DENOISING, HELDOUT
 from diffmech.models.training_record import TrainingRecord, record_of
 from diffmech.models.training_set import attribute_values
 from diffmech.randomness import noise
@@ -39,10 +39,6 @@ from diffmech.statistics.units import Groups, over_units
 # More images would cost passes and narrow intervals that are a few per cent wide already.
 MOST_IMAGES = 64
 ALL = "all"
-HELDOUT_COLUMNS = [*("domain", "split", "timestep", "loss", "low", "high"), *("relative", "relative_low")]
-HELDOUT_COLUMNS += ["relative_high", "n"]
-DENOISING_COLUMNS = [*("domain", "timestep", "loss", "zero", "linear", "skill", "skill_low", "skill_high")]
-DENOISING_COLUMNS += ["slope", "slope_low", "slope_high", "n"]
 
 
 @dataclass(frozen=True)
@@ -138,8 +134,8 @@ def heldout_loss(
             units = None if units is None else np.append(units, more_units)
         if seen_before is not None:
             seen += [{"domain": domain, **row} for row in seen_and_unseen(losses, split, units, **settings)]
-    write_csv(Path(output_csv), pd.DataFrame(seen, columns=HELDOUT_COLUMNS))
-    write_csv(Path(denoising_csv), pd.DataFrame(fits, columns=DENOISING_COLUMNS))
+    HELDOUT.write(output_csv, HELDOUT.frame(seen))
+    DENOISING.write(denoising_csv, DENOISING.frame(fits))
 
 
 def chosen_images(ids: np.ndarray, seen: np.ndarray | None, most: int) -> dict[str, np.ndarray]:

@@ -44,7 +44,7 @@ def import_denoiser(
     """
     output_json, root = Path(output_json), Path(root)
     if config.source == "train":
-        raise ConfigError("models: a denoiser with source train is trained, not imported")
+        raise ConfigError("models: a denoiser with source train is trained, not imported; call train_denoiser")
     if config.source == "untrained":
         directory = _write_untrained(config, output_json.parent, images, datasets or {})
     elif config.source == "pipeline":
@@ -75,7 +75,9 @@ def import_denoiser(
         ends = torch.tensor([0, denoiser.timesteps - 1])
         finite = denoiser.predict_noise(torch.zeros(2, *denoiser.sample_shape), ends).isfinite().all()
     if not finite:
-        raise ModelError(f"{directory}: predicts NaN or infinity for an empty image; its weights are damaged")
+        raise ModelError(
+            f"{directory}: predicts NaN or infinity for an empty image; its weights are damaged, get them again"
+        )
     write_pointer(output_json, layout, parameters=count_parameters(denoiser), source=config.source, root=root)
 
 
@@ -84,7 +86,9 @@ def bundle_denoiser(model_json: Path, directory: Path, *, dtype: torch.dtype = t
     beside = pointed_directory(read_pointer(Path(model_json)), Path(model_json))
     denoiser = load_denoiser(Path(model_json), device="cpu")
     if denoiser.tokens is None:
-        raise ModelError(f"{model_json}: only a denoiser with our conditioning tokens can be bundled")
+        raise ModelError(
+            f"{model_json}: only a denoiser with our conditioning tokens can be bundled; give one of source train"
+        )
     with publishing(Path(directory)) as temporary:
         save_denoiser(temporary, denoiser.module, denoiser.tokens, denoiser.scheduler, dtype=dtype)
         for name in ("history.csv", "provenance.json"):
@@ -127,16 +131,21 @@ def _patterns(config: DenoiserConfig) -> tuple[list[str], list[str]]:
 def _download(hub_id: str, config: DenoiserConfig) -> Path:
     """Return the local copy of a hub model; without network within seconds, from the cache or with one clear line."""
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     wanted, unwanted = _patterns(config)
     reason = ""
     try:
         HfApi().model_info(hub_id, revision=config.revision, timeout=HUB_SECONDS)
-    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+    except (HFValidationError, RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise ModelError(
             f"models: the hub has no model {hub_id!r} at revision {config.revision or 'main'}, "
-            "or it is private; check the name"
+            "or it is private; check location and revision, or run: hf auth login"
         ) from error
     except Exception as error:  # no name resolution, no route, a proxy's answer: all mean that the hub is not reached
         reason = type(error).__name__

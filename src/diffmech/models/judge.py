@@ -123,7 +123,7 @@ def read_judge(judge_file: Path, *, device: str = "auto") -> Judge:
     try:
         with safe_open(Path(judge_file), "pt") as file:
             about = json.loads(file.metadata()["judge"])
-    except (OSError, SafetensorError, KeyError, TypeError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise StoreError(f"{judge_file}: is no judge ({error}); delete it and let the workflow make it anew") from error
     if "absent" in about:
         raise ModelError(about["absent"])
@@ -147,7 +147,7 @@ def train_judge(
 ) -> Judge:
     """Return a classifier trained on `recognition.faces` freshly drawn faces, four fifths of them.
 
-    Raises ConfigError where drawn faces lack one of the attributes or there are too few of them.
+    Raises ConfigError where there are too few of them.
     """
     if recognition.faces < 2 * HELD_OUT:
         raise ConfigError(f"recognition.faces: {recognition.faces} is too few to train on; give some thousand")
@@ -158,11 +158,6 @@ def train_judge(
         store = Path(folder) / "faces.zarr.zip"
         prepare_dataset(fresh, images, store, name="faces of the judge", runtime=runtime)
         drawn = open_dataset(store)
-        missing = [name for name in attributes if name not in drawn.attributes]
-        if missing:
-            raise ConfigError(
-                f"recognition.attributes: drawn faces have no {missing[0]!r}, only {', '.join(drawn.attributes)}"
-            )
         columns = [drawn.attributes.index(name) for name in attributes]
         pixels = torch.from_numpy(drawn.images(drawn.ids))
         labels = torch.from_numpy(drawn.attribute_values(drawn.ids)[:, columns] > 0.5).float()

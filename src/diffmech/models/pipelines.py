@@ -7,6 +7,7 @@ text encoders nor the autoencoder are read.
 import hashlib
 import inspect
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from diffmech.models.storage import WEIGHT_SUFFIXES, pointed_directory, relative
 
 KIND = "pipeline"
 COMPONENTS = ("unet", "transformer")
+# Classes of diffusers whose `image` only looks optional.
+NEED_IMAGE = re.compile("Img2Img|ImageToImage|Inpaint|ControlNet|Adapter|Pix2Pix|Upscale|Depth2Img|Edit")
 SAMPLERS = {
     "ddim": "DDIMScheduler",
     "ddpm": "DDPMScheduler",
@@ -51,8 +54,14 @@ def import_pipeline(config: DenoiserConfig, output_json: Path, directory: Path, 
             f"{directory}: {index['_class_name']} takes neither prompts nor class labels; "
             "expected a pipeline that generates images from texts or classes, such as StableDiffusionPipeline"
         )
-    if "image" in asked and asked["image"].default is inspect.Parameter.empty:
-        raise ModelError(f"{directory}: {index['_class_name']} needs an image to start from; expected text to image")
+    needs_image = "image" in asked and (
+        asked["image"].default is inspect.Parameter.empty or NEED_IMAGE.search(pipeline_class.__name__)
+    )
+    if needs_image:
+        raise ModelError(
+            f"{directory}: {index['_class_name']} needs an image to start from; expected one that goes from text to "
+            "image, such as StableDiffusionPipeline"
+        )
     denoiser = load_component(directory, component, dtype=config.dtype, device="cpu")
     scheduler = read_json(directory / "scheduler" / "scheduler_config.json")
     write_json(
@@ -112,11 +121,12 @@ def load_component(
         try:
             module = network_class.from_pretrained(
                 str(folder), local_files_only=True, low_cpu_mem_usage=False, **as_dtype(DTYPES[dtype])
-            ).to(target)
+            )
         except Exception as error:  # diffusers, safetensors and pickle each raise their own
             raise ModelError(
                 f"{folder}: the weights cannot be read ({_line(error)}); get the directory again"
             ) from error
+        module = module.to(target)  # not above: too little memory is no damage of the file
     return module.eval().requires_grad_(False)
 
 
@@ -194,7 +204,7 @@ def read_index(directory: Path) -> tuple[dict[str, Any], str]:
 
 def component_sha256(folder: Path) -> str:
     """Return the SHA-256 of the denoiser's weight files, in the order of their names."""
-    files = sorted(file for file in folder.iterdir() if file.suffix in WEIGHT_SUFFIXES)
+    files = sorted(file for file in folder.glob("*") if file.suffix in WEIGHT_SUFFIXES)
     if not files:
         raise ModelError(f"{folder}: no weights ({' or '.join(WEIGHT_SUFFIXES)}); get the whole directory again")
     digest = hashlib.sha256()

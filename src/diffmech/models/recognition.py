@@ -6,15 +6,14 @@ says nothing more.
 
 from pathlib import Path
 
-import pandas as pd
 from scipy.stats import norm
 
-from diffmech.artifacts import write_csv
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.models import RecognitionConfig, SamplingConfig
 from diffmech.models.judge import read_judge
 from diffmech.models.load import load_denoiser
 from diffmech.models.sampling import drawn_condition, sample_images
+from diffmech.models.tables import RECOGNITION
 
 CONFIDENCE = 0.95
 
@@ -52,8 +51,7 @@ def check_recognition(
             right = int((seen == bool(value)).sum())
             low, high = wilson_interval(right, len(seen), CONFIDENCE)
             rows.append((label, judge.accuracy[column], right / len(seen), low, high, len(seen)))
-    columns = ["attribute", "heldout_accuracy", "recognised_share", "low", "high", "n"]
-    write_csv(Path(output_csv), pd.DataFrame(rows, columns=columns))
+    RECOGNITION.write(output_csv, RECOGNITION.frame(rows))
 
 
 def wilson_interval(successes: int, n: int, confidence: float) -> tuple[float, float]:

@@ -174,7 +174,10 @@ def _run(pipeline: Any, arguments: dict[str, Any]) -> tuple[np.ndarray, list[_St
     with _recording(pipeline) as steps:
         images = run_pipeline(pipeline, arguments)
     if not steps or not steps[-1].calls:
-        raise ModelError(f"{type(pipeline).__name__} never called its denoiser through its sampler")
+        raise ModelError(
+            f"{type(pipeline).__name__} never called its denoiser through its sampler; watch such a pipeline with "
+            "AttentionTap directly"
+        )
     return images, steps
 
 
@@ -263,7 +266,10 @@ def _branches(calls: Sequence[Mapping[str, Tensor]], noised: str, count: int, na
     for call in calls:
         rows = len(call[noised])
         if rows not in (count, 2 * count):
-            raise ModelError(f"{name}: its denoiser gets {rows} rows for {count} images; expected as many, or twice")
+            raise ModelError(
+                f"{name}: its denoiser gets {rows} rows for {count} images; expected as many, or twice as many with "
+                "guidance; watch such a pipeline with AttentionTap directly"
+            )
         for start in range(0, rows, count):
             part = slice(start, start + count)
             branches.append({key: value[part] if _has_rows(key, value, rows) else value for key, value in call.items()})

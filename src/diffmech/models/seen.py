@@ -4,15 +4,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from diffmech.artifacts import open_store, write_csv, write_store
+from diffmech.artifacts import open_store, write_store
 from diffmech.data.moments import Matching, measure
 from diffmech.data.store import ImageSet, open_dataset, recorded_moments
 from diffmech.errors import DataError
+from diffmech.models.tables import SEEN
 from diffmech.models.training_record import record_of
 
-SEEN_COLUMNS = ["domain", "sample", "seen"]
 BATCH = 256
 
 
@@ -37,7 +36,7 @@ def seen_images(model_json: Path | str, datasets: Mapping[str, Path], output: Pa
         known = None if record is None else record.seen(images)
         if known is not None:
             rows += [{"domain": domain, "sample": int(i), "seen": bool(known[i])} for i in images.ids[:samples]]
-    write_csv(Path(output), pd.DataFrame(rows, columns=SEEN_COLUMNS))
+    SEEN.write(output, SEEN.frame(rows))
 
 
 def unseen_images(dataset: Path | str, model_json: Path | str, output: Path | str) -> None:

@@ -11,14 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pandas as pd
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from diffmech.artifacts import provenance, write_csv
+from diffmech.artifacts import provenance
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.images import ImagesConfig
 from diffmech.config.models import DenoiserConfig, Training
@@ -29,6 +28,7 @@ from diffmech.models.checkpoint import Progress, fingerprint, load_checkpoint, s
 from diffmech.models.load import resolve_device
 from diffmech.models.precision import default_precision, mixed_precision
 from diffmech.models.storage import find_layout, publishing, save_denoiser, write_pointer
+from diffmech.models.tables import HISTORY
 from diffmech.models.tokens import AttributeTokens
 from diffmech.models.training_record import store_sha256
 from diffmech.models.training_set import Batch, TrainingSet
@@ -91,8 +91,8 @@ def train_denoiser(
     with publishing(output_dir) as temporary:
         run.take_averaged_weights()
         save_denoiser(temporary, run.unet, run.tokens, run.scheduler)
-        history = pd.DataFrame(run.progress.history, columns=["step", "loss", "learning_rate", "seconds"])
-        write_csv(temporary / "history.csv", history.astype({"step": int}))
+        history = HISTORY.frame(run.progress.history)
+        HISTORY.write(temporary / "history.csv", history.astype({"step": int}))
         (temporary / "provenance.json").write_text(provenance(**record) + "\n", encoding="utf-8")
     write_pointer(
         output_dir / "model.json",

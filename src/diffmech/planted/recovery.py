@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from diffmech.artifacts import read_json, write_csv
+from diffmech.artifacts import read_json
 from diffmech.attention.sites import HeadId, resolve_heads
 from diffmech.config.analysis import AblationConfig, RuntimeConfig
 from diffmech.config.study import UntrainedConfig
@@ -34,6 +34,7 @@ from diffmech.interventions.targets import ALWAYS, HeadSpan, Target, single_head
 from diffmech.mechanisms.labels import UNASSIGNED
 from diffmech.models.load import load_denoiser
 from diffmech.planted.roles import PAIR, ROLES
+from diffmech.planted.tables import PAIRS, RECOVERY, SUMMARY
 from diffmech.planted.untrained import largest_untrained_effects
 from diffmech.statistics.multiplicity import holm
 from diffmech.statistics.permutation import permutation_p, sign_flip_permutation
@@ -97,9 +98,9 @@ def recover(
         ignore_index=True,
     )
     pairs["redundant"] &= pairs["effect_both"] > largest.max()
-    write_csv(heads_output, heads)
-    write_csv(pairs_output, pairs)
-    write_csv(summary_output, summarise(heads, pairs))
+    RECOVERY.write(heads_output, heads)
+    PAIRS.write(pairs_output, pairs)
+    SUMMARY.write(summary_output, summarise(heads, pairs))
 
 
 def recovered_heads(

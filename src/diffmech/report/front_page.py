@@ -1,29 +1,95 @@
-"""The front page over all studies: a card each, with a link to its page or why there is none. Ours."""
+"""The front page over all studies: what each found, in sentences, and the way to its own page."""
 
+import base64
 import os
 from collections.abc import Sequence
-from html import escape
+from dataclasses import dataclass
 from pathlib import Path
 
+from markupsafe import Markup
+
 from diffmech.artifacts import atomic_path
-from diffmech.findings import StudyCard
+from diffmech.errors import StoreError
+from diffmech.findings import Estimate, Finding, StudyCard, read_findings
+from diffmech.report.markup import TAGS, environment
+from diffmech.report.page import POLICY
+from diffmech.report.style import CSS
+from diffmech.report.wording import count, interval, listed
+
+MOST_PICTURES = 2  # of one study
+KINDS = {".svg": "image/svg+xml", ".png": "image/png"}
+
+
+@dataclass(frozen=True)
+class _Entry:
+    finding: Finding
+    tag: str
+    kind: str
+    estimate: str
+
+
+@dataclass(frozen=True)
+class _Illustration:
+    uri: str
+    words: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class _Study:
+    name: str
+    title: str
+    link: str
+    findings: tuple[_Entry, ...]
+    pictures: tuple[_Illustration, ...]
+    why_absent: str
 
 
 def write_front_page(studies: Sequence[StudyCard], output: Path, *, title: str) -> None:
-    """Write the page; a study without a page is named with the reason."""
-    with atomic_path(output) as unfinished:
-        cards = "\n".join(_card(study, output.parent) for study in studies)
-        unfinished.write_text(
-            f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>\n'
-            f"<h1>{escape(title)}</h1>\n{cards}\n</html>\n",
-            encoding="utf-8",
-        )
+    """Write the page that has a card for every study; links are relative, pictures are inside the file.
+
+    Raises StoreError for findings, or a picture that they name, that are missing or not whole.
+    """
+    shown = [_study(card, Path(output).parent) for card in studies]
+    ran = [study.title for study in shown if study.findings]
+    rest = len(shown) - len(ran)
+    lead = f"What {count(len(ran), 'study', 'studies')} found: {listed(ran)}." if ran else "No study was run yet."
+    lead += f" {count(rest, 'other was', 'others were').capitalize()} not run." if ran and rest else ""
+    page = (
+        environment()
+        .get_template("front_page.html")
+        .render(policy=POLICY, title=title, lead=lead, studies=shown, css=Markup(CSS))
+    )
+    with atomic_path(output) as temporary:
+        temporary.write_text(page, encoding="utf-8")
 
 
-def _card(study: StudyCard, folder: Path) -> str:
-    name, heading, text = escape(study.name), escape(study.title), ""
-    if study.page is None:
-        text = f"<p>{escape(study.why_absent)}</p>"
-    else:
-        heading = f'<a href="{escape(os.path.relpath(study.page, folder))}">{heading}</a>'
-    return f'<section id="{name}"><h2>{heading}</h2>{text}</section>'
+def _study(card: StudyCard, folder: Path) -> _Study:
+    if card.page is None or card.findings is None:
+        return _Study(card.name, card.title, "", (), (), card.why_absent)
+    findings = read_findings(card.findings)
+    entries = tuple(_Entry(each, *TAGS[each.verdict], _estimate(each.estimate)) for each in findings)
+    # What was found is shown before what was not.
+    pictured = sorted((each for each in findings if each.picture), key=lambda each: each.verdict != "found")
+    pictures = tuple(_illustration(each, Path(card.findings).parent) for each in pictured[:MOST_PICTURES])
+    link = Path(os.path.relpath(card.page, folder)).as_posix()
+    return _Study(card.name, card.title, link, entries, pictures, card.why_absent)
+
+
+def _estimate(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return ""
+    return f"{estimate.what}: {interval(estimate.value, estimate.low, estimate.high, estimate.unit)}"
+
+
+def _illustration(finding: Finding, folder: Path) -> _Illustration:
+    path = folder / str(finding.picture)
+    try:
+        text = base64.b64encode(path.read_bytes()).decode("ascii")
+    except OSError as error:
+        raise StoreError(
+            f"{path}: the picture of a finding is missing ({error.strerror}); run its study again"
+        ) from error
+    return _Illustration(
+        f"data:{KINDS[path.suffix]};base64,{text}", f"{finding.question} {finding.answer}", finding.question
+    )

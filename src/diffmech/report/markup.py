@@ -1,18 +1,21 @@
-"""HTML of the page's parts: text is escaped here and nowhere else."""
+"""The parts of a page, from the templates beside this module: text goes in, and the engine alone escapes it.
 
-import html
-import json
+What these functions return is marked as HTML, and only that is taken into a page as it is.
+"""
+
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
 from typing import Any
 
-from diffmech.report.findings import Finding
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+from diffmech.findings import Finding
 from diffmech.report.pictures import Picture
 
-
-def escape(text: str) -> str:
-    """Return plain text as HTML; a percent sign stays on the line of its number."""
-    return html.escape(text, quote=True).replace(" %", "&nbsp;%")
-
+TEMPLATES = "diffmech.report.templates"  # by this name the templates belong to the code that a rule depends on
 
 # What stands above an answer, and the class of its card.
 TAGS = {
@@ -24,24 +27,79 @@ TAGS = {
 }
 
 
-def paragraph(text: str, kind: str = "") -> str:
-    """Return one paragraph of plain text."""
-    return f"<p{_class(kind)}>{escape(text)}</p>"
+@dataclass(frozen=True)
+class Section:
+    """A section of a page: its anchor, its heading and its parts, of which empty ones are left out."""
+
+    anchor: str
+    title: str
+    parts: tuple[Markup, ...]
+
+    def __html__(self) -> str:
+        return _part("section", self)
+
+    def __str__(self) -> str:
+        return self.__html__()
 
 
-def section(anchor: str, title: str, *parts: str) -> str:
-    """Return a section with its heading."""
-    body = "\n".join(part for part in parts if part)
-    return (
-        f'<section id="{anchor}" aria-labelledby="h-{anchor}"><h2'
-        f' id="h-{anchor}">{escape(title)}</h2>\n{body}\n</section>'
+def unbroken(text: str) -> str:
+    """Return text in which every percent sign stays on the line of its number."""
+    return str(text).replace(" %", "\u00a0%")
+
+
+@cache
+def environment() -> Environment:
+    """Return the one environment of all pages."""
+    folder = resources.files(TEMPLATES)
+    made = Environment(
+        loader=FunctionLoader(lambda name: (folder / name).read_text(encoding="utf-8")),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
     )
+    made.filters["unbroken"] = unbroken
+    made.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
+    return made
 
 
-def facts(entries: Mapping[str, str]) -> str:
+def paragraph(text: str, kind: str = "") -> Markup:
+    """Return one paragraph."""
+    return _part("paragraph", text, kind)
+
+
+def heading(text: str, level: int = 3) -> Markup:
+    """Return a heading inside a section."""
+    return _part("heading", text, level)
+
+
+def section(anchor: str, title: str, *parts: Markup) -> Section:
+    """Return a section with its heading."""
+    return Section(anchor, title, parts)
+
+
+def block(kind: str, *parts: Markup) -> Markup:
+    """Return parts that are laid out together, in the way of the class `kind`."""
+    return _part("block", kind, parts)
+
+
+def banner(text: str) -> Markup:
+    """Return a remark that nobody should miss."""
+    return _part("banner", text)
+
+
+def folded(summary: str, body: Markup) -> Markup:
+    """Return a part that opens on demand."""
+    return _part("folded", summary, body)
+
+
+def preformatted(text: str) -> Markup:
+    """Return text as it is, line by line."""
+    return _part("preformatted", text)
+
+
+def facts(entries: Mapping[str, str]) -> Markup:
     """Return a list of names and values."""
-    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in entries.items())
-    return f'<dl class="facts">{rows}</dl>'
+    return _part("facts", entries)
 
 
 def table(
@@ -50,71 +108,31 @@ def table(
     caption: str,
     numeric: Sequence[str] = (),
     wide: Sequence[str] = (),
-) -> str:
+) -> Markup:
     """Return a table of texts; columns in `numeric` are set flush right, columns in `wide` keep room."""
-    right = [_class("n" if column in numeric else "wide" if column in wide else "") for column in columns]
-    head = "".join(f'<th scope="col"{kind}>{escape(c)}</th>' for c, kind in zip(columns, right, strict=True))
-    body = "".join(
-        "<tr>" + "".join(f"<td{kind}>{escape(cell)}</td>" for cell, kind in zip(row, right, strict=True)) + "</tr>"
-        for row in rows
-    )
-    return (
-        f'{paragraph(caption, "quiet caption")}<div class="scroll" tabindex="0" role="region"'
-        f' aria-label="{escape(caption)}"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-    )
+    kinds = ["n" if column in numeric else "wide" if column in wide else "" for column in columns]
+    return _part("table", columns, list(rows), caption, kinds)
 
 
-def chart(name: str, spec: Mapping[str, Any], caption: str) -> str:
-    """Return a chart with its caption and its data as a table; the script draws it."""
-    # "</" would end the script element early.
-    text = json.dumps({k: v for k, v in spec.items() if k != "config"}, ensure_ascii=False, separators=(",", ":"))
-    text = text.replace("</", "<\\/")
-    alternative = escape(str(spec.get("description", "")))
-    return (
-        f'<figure><div class="chart" data-spec="spec-{name}" role="img" aria-label="{alternative}"></div>'
-        f"<figcaption>{escape(caption)}</figcaption>"
-        f'<details class="data" data-spec="spec-{name}"><summary>Data of this chart as a table</summary>'
-        '<div class="scroll" tabindex="0"></div></details>'
-        f'<script type="application/json" id="spec-{name}">{text}</script></figure>'
-    )
+def chart(name: str, spec: Mapping[str, Any], caption: str) -> Markup:
+    """Return a chart with its caption and its data as a table; the script of the page draws it in its theme."""
+    return _part("chart", name, {key: value for key, value in spec.items() if key != "config"}, caption)
 
 
-def image(shown: Picture, tile: int | None = None) -> str:
+def figure(picture: Picture, tile: int | None = None) -> Markup:
     """Return a picture with its words, enlarged without smoothing, at most `tile` CSS pixels per image."""
-    limit = width_limit(shown, tile) if tile else ""
-    caption = f"<figcaption>{escape(shown.caption)}</figcaption>" if shown.caption else ""
-    return f"<figure>{plain_image(shown, limit)}{caption}</figure>"
+    return _part("figure", picture, tile)
 
 
-def width_limit(shown: Picture, tile: int) -> str:
-    """Return the attribute that draws each image of a picture at most `tile` CSS pixels wide."""
-    return f' style="max-width:{tile * shown.tiles}px"'
+def gallery(pictures: Sequence[Picture], tile: int) -> Markup:
+    """Return one row per picture, its words before it, at most `tile` CSS pixels per image."""
+    return _part("gallery", pictures, tile)
 
 
-def plain_image(shown: Picture, attributes: str = "") -> str:
-    """Return the picture alone."""
-    return (
-        f'<img class="pixels" src="{shown.uri}" width="{shown.width}" height="{shown.height}" '
-        f'alt="{escape(shown.alt)}"{attributes}>'
-    )
-
-
-def finding(answer: Finding) -> str:
+def finding(answer: Finding) -> Markup:
     """Return one finding as a card."""
-    details = "".join(f"<li>{escape(detail)}</li>" for detail in answer.details)
-    tag, kind = TAGS[answer.verdict]
-    notes = "".join(f'<p class="quiet">{escape(note)}</p>' for note in (answer.family, answer.sight) if note)
-    return (
-        f'<article class="finding {kind}"><div class="tag">{tag}</div><h3>{escape(answer.question)}</h3>'
-        f'<p class="answer">{escape(answer.answer)}</p><ul>{details}</ul>{notes}'
-        f'<p class="quiet"><a href="#{answer.section}">The evidence</a></p></article>'
-    )
+    return _part("finding", answer, *TAGS[answer.verdict])
 
 
-def folded(summary: str, body: str) -> str:
-    """Return a part that opens on demand."""
-    return f"<details><summary>{escape(summary)}</summary>{body}</details>"
-
-
-def _class(kind: str) -> str:
-    return f' class="{kind}"' if kind else ""
+def _part(name: str, *values: Any) -> Markup:
+    return Markup(getattr(environment().get_template("parts.html").module, name)(*values))

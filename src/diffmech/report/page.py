@@ -1,131 +1,36 @@
-"""The report page: one file that opens from disk, holds all its data, and asks nothing of any network."""
+"""The shell of a page: one file that opens from disk, holds all its data, and asks nothing of any network."""
 
-import json
-from collections.abc import Sequence
-from html import escape
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-import pandas as pd
-import yaml
+from markupsafe import Markup
 
-from diffmech.artifacts import atomic_path, provenance, read_json
-from diffmech.config.load import overlay
-from diffmech.config.root import Config
-from diffmech.report import (
-    markup,
-    sections,
-    sections_account,
-    sections_circuit,
-    sections_patching,
-    sections_resampling,
-    sections_results,
-    telling,
-)
-from diffmech.report.artifacts import ReportInputs, Tables, read_tables
-from diffmech.report.context import Context
-from diffmech.report.findings import findings
+from diffmech.report.markup import Section, environment
 from diffmech.report.style import CSS, SCRIPT
 from diffmech.report.theme import THEMES
-from diffmech.report.wording import duration, number
 
 # The browser itself enforces that the page loads nothing: only what is inlined may run or be shown.
 POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline' 'unsafe-eval'; "
     "base-uri 'none'; form-action 'none'"
 )
-MADE_HERE = ("train", "untrained", "planted")  # sources whose weights the workflow itself makes
-AFTER_DIVERGENCE, AFTER_ABLATION = 1, 3  # where the answers on telling and on circuits stand among the others
-CONTENTS = {
-    "answers": "What was found",
-    "account": "Each mechanism",
-    "run": "What was run",
-    "domains": "The two domains",
-    "denoiser": "The denoiser",
-    "entropy": "How widely heads look",
-    "divergence": "Telling domains apart",
-    "telling": "What telling does",
-    "mechanisms": "What heads do together",
-    "ablation": "Whether it matters",
-    "windows": "When it matters",
-    "patching": "What heads carry",
-    "resampling": "Whole images",
-    "circuit": "The circuit",
-    "complexity": "Circuit size",
-    "published": "Published figures",
-    "settings": "Settings, how to repeat",
-}
 
 
-def write_report(inputs: ReportInputs, charts: Sequence[str], output: Path | str, *, config: Config) -> None:
-    """Write the page. `charts` are the Vega-Lite files; `config` is the study.
-
-    Raises StoreError for an artifact that is missing or not whole.
-    """
-    tables = read_tables(inputs)
-    context = Context(
-        inputs, tables, config, {Path(path).name.removesuffix(".vl.json"): read_json(path) for path in charts}
-    )
-    found = findings(tables, config)
-    found.insert(AFTER_ABLATION, sections_circuit.circuit_finding(tables, config))
-    told = telling.telling_finding(tables)
-    if told is not None:
-        found.insert(AFTER_DIVERGENCE, told)
-    by_section = {finding.section: finding for finding in found}
-    parts = [
-        sections.answers(context, found),
-        sections_account.account(context),
-        sections.what_was_run(context),
-        sections.domains(context),
-        sections.denoiser(context),
-        sections_results.entropy(context),
-        sections_results.divergence(context, by_section["divergence"]),
-        telling.section(context, told),
-        sections_results.mechanisms(context, by_section["mechanisms"]),
-        sections_results.ablation(context, by_section["ablation"]),
-        sections_patching.windows(context),
-        sections_patching.patching(context),
-        sections_resampling.resampling(context),
-        sections_circuit.circuit(context, by_section["circuit"]),
-        sections_results.complexity(context, by_section["complexity"]),
-        sections_results.published(context),
-        settings(context),
-    ]
-    with atomic_path(output) as temporary:
-        temporary.write_text(assemble(config, tables, parts), encoding="utf-8")
-
-
-def assemble(config: Config, tables: Tables, parts: list[str]) -> str:
-    """Return the whole page around its sections."""
-    title = config.report.title
-    lead = (
-        f"Study “{config.study.name}”: {len(tables.heads)} attention heads of one denoiser on {tables.domains[0]} and "
-        f"{tables.domains[1]} images, head by head and timestep by timestep, with intervals, nulls and controls."
-    )
-    there = [anchor for anchor in CONTENTS if any(f'<section id="{anchor}"' in part for part in parts)]
-    contents = "".join(f'<li><a href="#{anchor}">{escape(CONTENTS[anchor])}</a></li>' for anchor in there)
-    themes = json.dumps(THEMES, separators=(",", ":"))
-    return "\n".join(
-        [
-            "<!doctype html>",
-            '<html lang="en"><head><meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escape(title)}</title>",
-            '<link rel="icon" href="data:,">',
-            f"<style>{CSS}</style></head>",
-            '<body><a class="skip" href="#answers">To the findings</a><div class="frame">',
-            f'<nav aria-label="Sections"><ol>{contents}</ol></nav><main>',
-            f'<header><h1>{escape(title)}</h1><p class="lead">{escape(lead)}</p></header>',
-            "<noscript><p>The charts need JavaScript; all text, tables and pictures do not.</p></noscript>",
-            *parts,
-            "<footer>Made by diffmech. Everything on this page is inside this file.</footer>",
-            "</main></div>",
-            f'<script type="application/json" id="themes">{themes}</script>',
-            f"<script>{chart_library()}</script>",
-            f"<script>{SCRIPT}</script>",
-            "</body></html>\n",
-        ]
+def assemble(title: str, lead: str, contents: Mapping[str, str], sections: Sequence[Section]) -> str:
+    """Return the whole page around its sections; `contents` names them for the navigation, by anchor."""
+    return (
+        environment()
+        .get_template("page.html")
+        .render(
+            policy=POLICY,
+            title=title,
+            lead=lead,
+            contents=contents,
+            sections=sections,
+            css=Markup(CSS),
+            themes=THEMES,
+            library=Markup(chart_library()),
+            script=Markup(SCRIPT),
+        )
     )
 
 
@@ -139,66 +44,3 @@ def chart_library() -> str:
     return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=version)).replace(
         "</script", "<\\/script"
     )
-
-
-def settings(context: Context) -> str:
-    """Return the full settings, versions, seeds, durations, and how to repeat and cite the study."""
-    config = context.config
-    text = yaml.safe_dump(overlay(config), sort_keys=False, allow_unicode=True, width=100)
-    versions = json.loads(provenance())["versions"]
-    model_versions = _versions(context.tables.model.get("provenance"))
-    seeds = {
-        "Statistics": str(config.study.seed),
-        "Noise": str(config.latents.seed),
-        "Clusters": str(config.mechanisms.seed),
-        **({"Gallery": str(config.sampling.seed)} if config.model.source != "pipeline" else {}),
-        **({"Training": str(config.model.training.seed)} if config.model.source == "train" else {}),
-        "Untrained copies": f"0 to {config.untrained.seeds - 1}",
-    }
-    repeat = (
-        "Put the settings below in a file, e.g. study.yaml, in a clone of the project, and run: "
-        "snakemake --cores 2 --configfile study.yaml"
-    )
-    cite = (
-        f"To cite: diffmech {versions['diffmech']}, study {config.study.name}, weights SHA-256 "
-        f"{context.tables.model['sha256']}; and the papers named under “Beside published figures” for their figures."
-    )
-    return markup.section(
-        "settings",
-        "Settings, versions, and how to repeat this",
-        markup.paragraph(repeat),
-        markup.paragraph(cite),
-        "<h3>Seeds</h3>",
-        markup.facts(seeds),
-        "<h3>Versions</h3>",
-        markup.facts({**versions, **({made_or_read(config.model.source): model_versions} if model_versions else {})}),
-        "<h3>Durations</h3>",
-        durations(context.inputs.benchmarks),
-        markup.folded("All settings", f"<pre>{escape(text)}</pre>"),
-    )
-
-
-def made_or_read(source: str) -> str:
-    """Return what the versions beside a denoiser are those of: what made it, or what only read it."""
-    return f"the denoiser was {'made' if source in MADE_HERE else 'imported'} with"
-
-
-def _versions(made: Any) -> str:
-    found = made.get("versions", {}) if isinstance(made, dict) else {}
-    return ", ".join(f"{name} {version}" for name, version in found.items())
-
-
-def durations(folder: str | None) -> str:
-    """Return how long each step of the workflow took, from Snakemake's benchmark files."""
-    rows = []
-    for rule in sorted(p for p in Path(folder).iterdir()) if folder and Path(folder).is_dir() else []:
-        files = [rule] if rule.suffix == ".tsv" else sorted(rule.rglob("*.tsv"))
-        frames = [frame for file in files if not (frame := pd.read_csv(file, sep="\t")).empty]
-        if frames:
-            seconds = sum(float(frame["s"].iloc[-1]) for frame in frames)
-            memory = pd.to_numeric(pd.concat(frames)["max_rss"], errors="coerce").max()
-            rows.append([rule.stem, str(len(frames)), duration(seconds), f"{number(float(memory), 3)} MB"])
-    if not rows:
-        return markup.paragraph("No durations were recorded.")
-    columns = ["step", "jobs", "time, all jobs", "most memory of a job"]
-    return markup.table(columns, rows, "Time and memory of the steps, as measured by Snakemake", columns[1:])

@@ -67,12 +67,29 @@ details{margin:8px 0}summary{cursor:pointer;color:var(--accent);font-size:14px;w
 details.data .scroll{max-height:380px;overflow:auto}
 pre{background:var(--wash);border-radius:6px;padding:14px;overflow:auto;font-size:12.5px;line-height:1.45;
 max-height:560px}
+.front{max-width:1180px;margin:0 auto;padding:0 24px}
+.study{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:20px 24px;margin:22px 0}
+.study h2{font-size:19px;margin:0 0 10px}.study h2 a{text-decoration:none}.study h2 a:hover{text-decoration:underline}
+.study.absent{border-style:dashed;background:none}.study.absent h2{color:var(--quiet)}.study.absent p{margin:0}
+.study .body{display:grid;grid-template-columns:minmax(0,1fr) minmax(0,460px);gap:30px}
+.verdicts{list-style:none;margin:0;padding:0;max-width:none}
+.verdicts li{display:grid;grid-template-columns:108px minmax(0,1fr);gap:0 14px;padding:11px 0;margin:0;
+border-top:1px solid var(--line)}.verdicts li:first-child{border-top:0;padding-top:2px}
+.verdicts .tag{font-size:12px;font-weight:650;letter-spacing:.03em;line-height:1.9;color:var(--not-found)}
+.verdicts .found .tag{color:var(--found)}.verdicts .caution .tag,.verdicts .untold .tag{color:var(--caution)}
+.verdicts h3{margin:0 0 2px;font-size:15px}.verdicts h3 a{color:inherit;text-decoration:none}
+.verdicts h3 a:hover{color:var(--accent);text-decoration:underline}.verdicts p{margin:0 0 3px;font-size:14.5px}
+.pictures figure{margin:0 0 16px}.pictures img{display:block;width:100%;height:auto;background:#fff;
+border-radius:5px;padding:8px}
 footer{color:var(--quiet);font-size:13px;padding:26px 0 60px}
 :focus-visible{outline:2px solid var(--accent);outline-offset:2px}
 @media (max-width:1020px){.frame{grid-template-columns:minmax(0,980px);gap:0}nav{position:static;max-height:none;
 padding:20px 0 0}
 nav ol{display:flex;flex-wrap:wrap;gap:4px 14px}nav li{margin:0}header{padding-top:18px}}
-@media (max-width:560px){body{font-size:15.5px}.frame{padding:0 16px}h1{font-size:25px}
+@media (prefers-color-scheme:dark){.pictures img[src^="data:image/svg"]{filter:invert(.9) hue-rotate(180deg)}}
+@media (max-width:900px){.study .body{grid-template-columns:minmax(0,1fr);gap:18px}}
+@media (max-width:560px){.front{padding:0 16px}.study{padding:16px}.verdicts li{grid-template-columns:1fr}
+body{font-size:15.5px}.frame{padding:0 16px}h1{font-size:25px}
 .facts{grid-template-columns:1fr;gap:0}.facts dd{margin-bottom:8px}
 .gallery{grid-template-columns:1fr;gap:2px}.gallery img{margin-bottom:8px}th,td{padding:5px 9px}}
 @media print{body{background:#fff;font-size:10.5pt}nav,.skip,details.data{display:none}.frame{display:block;

@@ -8,9 +8,6 @@ from typing import Any
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', Arial, sans-serif"
 
-# Domains take the first two. `unassigned` is last in the list of labels and is drawn grey.
-LABELS = ("edge", "texture", "semantic", "local", "global", "positional", "sink", "mirror", "intensity", "unassigned")
-
 
 def _theme(
     text: str, quiet: str, grid: str, band: str, background: str, category: list[str], diverging: list[str]

@@ -1,16 +1,6 @@
-"""Numbers, intervals and p-values as the report writes them, and the plain names of technical terms."""
+"""Numbers, intervals, p-values, durations and lists as a page writes them."""
 
 import math
-
-VARIANTS = {
-    "effective_heads_self": "effective heads of self-attention",
-    "effective_heads_cross": "effective heads of cross-attention",
-    "effective_heads_joint": "effective heads of joint attention",
-    "effective_keys_self": "effective keys of self-attention",
-    "effective_keys_cross": "effective keys of cross-attention",
-    "effective_keys_joint": "effective keys of joint attention",
-    "activation_participation": "activation participation",
-}
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -79,8 +69,3 @@ def duration(seconds: float) -> str:
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
-
-
-def attention(kind: object) -> str:
-    """Return the name of a kind of attention in a sentence."""
-    return f"{kind} attention" if kind == "joint" else f"{kind}-attention"

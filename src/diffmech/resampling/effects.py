@@ -25,7 +25,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from diffmech.artifacts import progress, provenance, write_csv, write_store
+from diffmech.artifacts import progress, provenance, write_store
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.resampling import ResamplingConfig
 from diffmech.interventions.yardsticks import BALANCE, balance, control_summary
@@ -36,6 +36,7 @@ from diffmech.resampling.images import Part, open_parts
 from diffmech.resampling.judging import Panel, open_panel
 from diffmech.resampling.likeness import squared_error, structural_similarity
 from diffmech.resampling.removals import WHOLE
+from diffmech.resampling.tables import RESAMPLING
 from diffmech.statistics.bootstrap import Interval, bootstrap_mean
 from diffmech.statistics.median import median_interval, sign_test
 from diffmech.statistics.multiplicity import holm
@@ -43,34 +44,6 @@ from diffmech.statistics.permutation import permutation_p
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = [
-    "domain",
-    "group",
-    "target",
-    "window",
-    "measure",
-    "clean",
-    "effect",
-    "low",
-    "high",
-    "p_zero",
-    "p_zero_holm",
-    "control_mean",
-    "control_low",
-    "control_high",
-    "p_control",
-    "p_control_adjusted",
-    "control_pool",
-    "control_overlap",
-    "control_ratio",
-    "control_ratio_low",
-    "control_ratio_high",
-    "controls",
-    "controls_fair",
-    "flipped",
-    "heads",
-    "n",
-]
 DISTANCES = {"fd": frechet_distances, "kid": kernel_distances}
 TEXT = np.dtypes.StringDType()
 
@@ -121,7 +94,7 @@ def resampling_effects(
         pictures.append(_examples(parts, label, resampling.examples))
     for reason in absent:
         logger.warning("not measured: %s", reason)
-    write_csv(output_csv, _effects(measured))
+    RESAMPLING.write(output_csv, _effects(measured))
     store = xr.concat(pictures, "row") if pictures else xr.Dataset(coords={"row": np.empty(0, np.int64)})
     store.attrs = {
         "absent": json.dumps(absent),
@@ -148,12 +121,12 @@ def _effects(measured: Mapping[str, "_Measured"]) -> pd.DataFrame:
     """Return the rows of all domains. Ranks among controls are corrected over targets and domains, and attributes."""
     tables = [each.table(domain) for domain, each in measured.items()]
     if all(table.empty for table in tables):
-        return pd.DataFrame(columns=COLUMNS)
+        return RESAMPLING.frame()
     table = pd.concat([table for table in tables if not table.empty], ignore_index=True)
     adjusted = corrected_among_controls({domain: each.changes_among_controls() for domain, each in measured.items()})
     keys = table[["domain", "target", "measure"]].itertuples(index=False, name=None)
     p = pd.Series([adjusted.get(key, np.nan) for key in keys], dtype=float).where(table["window"] == WHOLE)
-    return table.assign(p_control_adjusted=p)[COLUMNS]
+    return RESAMPLING.in_order(table.assign(p_control_adjusted=p))
 
 
 @dataclass(frozen=True)
@@ -237,7 +210,7 @@ class _Measured:
         """Return the rows of all targets, but for what is corrected over domains."""
         rows = [row for target in self.targets for row in self.rows(target)]
         if not rows:
-            return pd.DataFrame(columns=COLUMNS)
+            return RESAMPLING.frame()
         table = pd.DataFrame(rows).assign(domain=domain)
         judged = table["measure"].map(is_judged)
         table["p_zero_holm"] = np.nan

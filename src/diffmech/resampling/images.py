@@ -86,8 +86,8 @@ def resample_images(
 
     if prompts is None:
         denoiser = load_denoiser(Path(model_json), device=runtime.device)
-        sites = _sites(denoiser, steps)
         timesteps = [int(t) for t in ddim(denoiser, steps).timesteps]
+        sites = _sites(denoiser, (references.timesteps or timesteps)[0])
         removals = planned(sites, timesteps)
         condition = domain_condition(denoiser, domain, max(numbers) + 1, resampling.seed).rows(torch.tensor(numbers))
         images = resample(
@@ -155,12 +155,11 @@ def resample_images(
 _OVER = {"ablated": "target", "matched": "control"}
 
 
-def _sites(denoiser: Denoiser, steps: int) -> list[AttentionSite]:
-    """Return all attention sites. Raises ModelError naming those that sampling does not reach."""
-    t = int(ddim(denoiser, steps).timesteps[0])
+def _sites(denoiser: Denoiser, timestep: int) -> list[AttentionSite]:
+    """Return all attention sites that run at a timestep of the study. Raises ModelError naming odd ones."""
     noise = initial_noise(0, [0], denoiser.sample_shape).to(denoiser.device)
     condition = domain_condition(denoiser, "", 1, 0).to(denoiser.device)
-    return attention_sites(denoiser.module, lambda: guided_prediction(denoiser, noise, t, condition, 1.0))
+    return attention_sites(denoiser.module, lambda: guided_prediction(denoiser, noise, timestep, condition, 1.0))
 
 
 def stored_images(

@@ -61,9 +61,13 @@ class StepMeans:
 
 
 class Steering:
-    """An intervention for `AttentionTap` whose plan is another one at every step; `at` sets it before each pass."""
+    """An intervention for `AttentionTap` whose plan is another one at every step; `at` sets it before each pass.
+
+    Of a network that runs other heads at other timesteps, a head is replaced at the steps at which it runs.
+    """
 
     needs_lse = False
+    where_called = True
 
     def __init__(
         self,
@@ -90,6 +94,8 @@ class Steering:
                 for branch, outputs in found.items()
             }
             reference = ReferenceOutputs(step, {}, {}, recorded)
+            ran = set[str]().union(*found.values())
+            rows = [frozenset(head for head in heads if head.site in ran) for heads in rows]
         planned = [[self._replaced(head, branch) for head in sorted(heads)] for branch in branches for heads in rows]
         self._plan = AblationPlan(planned, self._sites, reference=reference, device=self._device)
 

@@ -1,11 +1,13 @@
 """Which code a rule depends on, as a short hash that Snakemake tracks as a parameter.
 
 The fingerprint covers the rule's script and every diffmech module that it imports, directly or not, at the top of a
-module or inside a function, by statement or by a lazy "module:name" string. It hashes syntax trees without docstrings,
-and without the words of errors, so comments, docstrings, messages of `raise`, formatting and `touch` change nothing (no
-model is trained again over a reworded error) and a real edit changes exactly what depends on it.
+module or inside a function, by statement or by a lazy "module:name" string. Such a string that names a folder stands
+for all that lies in it: modules that are found by their files, and templates. It hashes syntax trees without
+docstrings, and without the words of errors, so comments, docstrings, messages of `raise`, formatting and `touch` change
+nothing (no model is trained again over a reworded error) and a real edit changes exactly what depends on it.
 Configuration and workflow glue are left out, and so is what names the files and jobs of a study for its rules: what
-they pass on is tracked as parameters.
+they pass on is tracked as parameters. So are declarations of tables: a column that is added or renamed is so in the
+code that computes it.
 """
 
 import ast
@@ -21,10 +23,12 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
 _UNTRACKED = ("diffmech.config", "diffmech.workflow", "diffmech.errors")
+_DECLARATIONS = re.compile(r"^diffmech\.\w+\.tables(?:\.|$)")
 # In the package of a study; elsewhere modules of these names are code like any other.
 _GLUE_OF_A_STUDY = ("paths", "tellings", "resamplings")
 MAIN_STUDY = "heads"
 _LAZY_NAME = re.compile(r"^diffmech(?:\.\w+)+(?::\w+)?$")
+_ALL = ".*"  # behind a name that may be that of a folder
 
 MEMORY = Path(".snakemake") / "diffmech-syntax.json"
 MOST_REMEMBERED = 5000  # files in all their versions, about 1 MB
@@ -36,8 +40,11 @@ _new: set[str] = set()
 def fingerprint(script: Path) -> str:
     """Return the fingerprint of a script and its import closure inside the package."""
     digest = hashlib.sha256(_tree_digest(script).encode())
-    for module in sorted(closure(script)):
+    modules = closure(script)
+    for module in sorted(modules):
         digest.update(f"{module} {_tree_digest(module_file(module))}\n".encode())
+    for template in sorted(file for path in (script, *map(module_file, modules)) for file in _templates(path)):
+        digest.update(f"{template.name} ".encode() + template.read_bytes())
     return digest.hexdigest()[:16]
 
 
@@ -50,7 +57,7 @@ def closure(script: Path) -> frozenset[str]:
         if module not in found:
             found.add(module)
             waiting.extend(_imports(module_file(module)))
-    return frozenset(found)
+    return frozenset(module for module in found if not _DECLARATIONS.match(module))
 
 
 def module_file(module: str) -> Path:
@@ -86,7 +93,7 @@ def _exists(module: str) -> bool:
 
 @dataclass(frozen=True)
 class _Source:
-    """What is known of one file: the digest of its syntax tree, and the names of modules that it may import."""
+    """What is known of one file: the digest of its syntax tree, and the names of modules and folders that it uses."""
 
     digest: str
     names: tuple[str, ...]
@@ -98,7 +105,22 @@ def _tree_digest(path: Path) -> str:
 
 @cache
 def _imports(path: Path) -> frozenset[str]:
-    return frozenset(name for name in _source(path).names if _exists(name))
+    names = set(_source(path).names)
+    for folder in _folders(path):
+        package = ".".join(["diffmech", *folder.relative_to(PACKAGE).parts])
+        names.update(f"{package}.{file.stem}" for file in folder.glob("*.py") if file.stem != "__init__")
+    return frozenset(name for name in names if _exists(name))
+
+
+def _folders(path: Path) -> list[Path]:
+    """Return the folders that a file names by a lazy string."""
+    named = [name.removesuffix(_ALL) for name in _source(path).names if name.endswith(_ALL)]
+    return [folder for name in named if (folder := PACKAGE.joinpath(*name.split(".")[1:])).is_dir()]
+
+
+def _templates(path: Path) -> set[Path]:
+    """Return the templates in the folders that a file names."""
+    return {file for folder in _folders(path) for file in folder.glob("*.html")}
 
 
 @cache
@@ -144,5 +166,5 @@ def _names(tree: ast.Module) -> set[str]:
             names.add(node.module)
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _LAZY_NAME.match(node.value):
-            names.add(node.value.split(":")[0])
+            names |= {node.value.split(":")[0], f"{node.value.split(':')[0]}{_ALL}"}
     return {name for name in names if name.startswith("diffmech.")}

@@ -14,6 +14,7 @@ from diffmech.config.further import further_sections
 from diffmech.config.images import IDENTITIES
 from diffmech.config.load import validate
 from diffmech.config.section import Section
+from diffmech.data.tables import GROUPS as GROUP_TABLE
 from diffmech.workflow.fingerprints import fingerprint, module_file
 from diffmech.workflow.own_code import code_digest, find_code
 from diffmech.workflow.shards import shards
@@ -22,7 +23,7 @@ from diffmech.workflow.watched import watched
 DATASETS = "results/datasets"
 UNSEEN = "results/unseen/{model}/{dataset}.zarr.zip"
 GENERATED = "results/generated/{model}/{dataset}/{shard}.zarr.zip"
-GROUPS = "results/{folder}/{dataset}.groups.csv"  # beside the store whose images it numbers
+GROUPS = GROUP_TABLE.path  # beside the store whose images it numbers
 
 # Modules that `diffmech.models.load` finds by name, by the source of the denoiser: no import leads to them.
 LOADERS = {

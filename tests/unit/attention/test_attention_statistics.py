@@ -230,7 +230,7 @@ def test_joint_attention_and_a_wrong_grid_are_errors_that_name_the_site():
     joint = dataclasses.replace(call, site=AttentionSite("joint07", "", "joint", 3))
     with pytest.raises(ModelError, match="joint07 is joint attention"):
         attention_statistics(joint)
-    with pytest.raises(ModelError, match=r"mid.0.self has 64 queries .* the grid 4 x 4"):
+    with pytest.raises(ModelError, match=r"mid.0.self has 64 queries .* the grid 4 x 4 does not fit; give its grid"):
         attention_statistics(call, (4, 4))
     with pytest.raises(ModelError, match=r"mid.0.self has 15 queries .* a square grid"):
         attention_statistics(random_call(15))

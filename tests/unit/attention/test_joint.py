@@ -1,4 +1,4 @@
-"""Joint attention: every part equals plain float64 sums over the full map, fused, blocked, tiled, masked or causal."""
+"""Image tokens beside text or extra ones: every part equals plain float64 sums over the full map, in every way."""
 
 import dataclasses
 import math
@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from diffmech.attention.calls import AttentionCall
 from diffmech.attention.kernels import attention_with_lse
-from diffmech.attention.ranges import PARTS, TokenRanges
+from diffmech.attention.ranges import TokenRanges
 from diffmech.attention.sites import AttentionSite
 from diffmech.attention.statistics import AttentionStatistics, attention_statistics, tiled_statistics
 from diffmech.errors import ModelError
@@ -20,7 +20,16 @@ from diffmech.testing import assert_same_up_to_rounding
 GRID = (4, 6)
 IMAGE_FIRST = TokenRanges(image=(0, 24), text=(24, 31))
 TEXT_FIRST = TokenRanges(image=(7, 31), text=(0, 7))
+OTHERS = {
+    "image first": IMAGE_FIRST,
+    "text first": TEXT_FIRST,
+    "class token and registers": TokenRanges(image=(1, 25), extra=(1, 6)),
+    "memory": TokenRanges(image=(7, 31), extra=(7, 0), memory=(7, 0)),
+    "memory and bias": TokenRanges(image=(6, 30), extra=(6, 1), memory=(6, 1)),
+    "memory and a class token": TokenRanges(image=(7, 31), extra=(7, 0), memory=(6, 0)),
+}
 each_order = pytest.mark.parametrize("ranges", [IMAGE_FIRST, TEXT_FIRST], ids=["image first", "text first"])
+each_company = pytest.mark.parametrize("ranges", OTHERS.values(), ids=OTHERS.keys())
 WAYS = {
     "fused": lambda call, ranges: attention_statistics(call, GRID, "fused", ranges),
     "blocked": lambda call, ranges: attention_statistics(call, GRID, "blocked", ranges),
@@ -29,10 +38,10 @@ WAYS = {
 each_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())
 
 
-def joint_call(sharpness: float = 1.0, scale: float = 0.37, **changes: Any) -> AttentionCall:
+def joint_call(sharpness: float = 1.0, scale: float = 0.37, queries: int = 31, **changes: Any) -> AttentionCall:
     generator = torch.Generator().manual_seed(3)
     query, key, value = (torch.randn(2, 31, 3, 8, generator=generator).transpose(1, 2) for _ in range(3))
-    query = sharpness * query
+    query = sharpness * query[:, :, :queries]
     mask, causal = changes.get("attn_mask"), changes.get("is_causal", False)
     output, lse = attention_with_lse(query, key, value, scale, mask, causal)
     site = AttentionSite("joint07", "transformer_blocks.7.attn", "joint", 3)
@@ -46,28 +55,33 @@ def probabilities(call: AttentionCall) -> Tensor:
         bias = call.attn_mask
         scores = scores + (torch.where(bias, 0.0, -math.inf) if bias.dtype == torch.bool else bias)
     if call.is_causal:
-        scores = scores.masked_fill(torch.arange(31) > torch.arange(31)[:, None], -math.inf)
+        scores = scores.masked_fill(torch.arange(31) > torch.arange(scores.shape[-2])[:, None], -math.inf)
     weight = torch.exp(scores - scores.amax(-1, keepdim=True))
     return weight / weight.sum(-1, keepdim=True)
+
+
+def where(names: tuple[str, ...], *, image: bool) -> list[int]:
+    return [index for index, name in enumerate(names) if (name == "image") == image]
 
 
 def dense_statistics(call: AttentionCall, ranges: TokenRanges) -> AttentionStatistics:
     """The definitions over the full map, with plain loops over parts and positions."""
     p, (height, width) = probabilities(call), GRID
-    image, text = list(range(*ranges.image)), list(range(*ranges.text))
-    of_image, of_text, within = p[:, :, image], p[:, :, text], p[:, :, image][..., image]
+    image, others = where(ranges.names("query"), image=True), where(ranges.names("query"), image=False)
+    image_keys, other_keys = where(ranges.names("key"), image=True), where(ranges.names("key"), image=False)
+    of_image, of_others, within = p[:, :, image], p[:, :, others], p[:, :, image][..., image_keys]
     plogp = -torch.special.xlogy(of_image, of_image)
     share = of_image.mean(-2)
     mass, spread = [], []
-    for queries in (image, text):
-        for keys in (image, text):
+    for queries in [image, others] if others else [image]:
+        for keys in (image_keys, other_keys):
             part = p[:, :, queries][..., keys]
             m = part.sum(-1)
             inside = part / m.clamp_min(1e-300).unsqueeze(-1)
             mass.append(m.mean(-1))
             h = -torch.special.xlogy(inside, inside).sum(-1)
             spread.append((m * h).sum(-1) / m.sum(-1).clamp_min(1e-300))
-    # Order of the loops above: image->image, image->text, text->image, text->text.
+    # Order of the loops above: image->image, image->others, others->image, others->others.
     square, own, near, mirror = (torch.zeros(24, 24, dtype=torch.float64) for _ in range(4))
     for i in range(24):
         for j in range(24):
@@ -91,37 +105,39 @@ def dense_statistics(call: AttentionCall, ranges: TokenRanges) -> AttentionStati
         mirror_mass=mirror,
         part_mass=torch.stack(mass, -1),
         part_entropy=torch.stack(spread, -1),
-        received_from_text=of_text.mean(-2) * 31,
+        **({f"received_from_{ranges.rest}": of_others.mean(-2) * 31} if others else {}),
     )
 
 
 def assert_same(found: AttentionStatistics, expected: AttentionStatistics) -> None:
     for field in dataclasses.fields(AttentionStatistics):
-        mine, theirs = getattr(found, field.name).double(), getattr(expected, field.name).double()
-        # Position information is the difference of two entropies of some nats.
-        assert_same_up_to_rounding(mine, theirs, scale=max(1, float(theirs.abs().max())))
+        mine, theirs = getattr(found, field.name), getattr(expected, field.name)
+        assert (mine is None) == (theirs is None), field.name
+        if mine is not None:  # position information is the difference of two entropies of some nats
+            assert_same_up_to_rounding(mine.double(), theirs.double(), scale=max(1, float(theirs.abs().max())))
 
 
 @each_way
-@each_order
+@each_company
 @pytest.mark.parametrize("sharpness", [0.5, 2.0, 8.0])
 def test_joint_statistics_equal_those_of_the_float64_map(way, ranges, sharpness):
-    call = joint_call(sharpness)
+    call = joint_call(sharpness, queries=ranges.queries)
     assert_same(way(call, ranges), dense_statistics(call, ranges))
 
 
-@each_order
+@each_company
 @pytest.mark.parametrize("kind", ["padding", "additive", "causal"])
 def test_masked_and_causal_joint_attention_is_exact(ranges, kind):
     generator = torch.Generator().manual_seed(1)
     if kind == "causal":
-        call = joint_call(is_causal=True)
+        call = joint_call(is_causal=True, queries=ranges.queries)
     elif kind == "padding":
         allowed = torch.ones(2, 1, 1, 31, dtype=torch.bool)
-        allowed[0, ..., ranges.text[0] + 2 : ranges.text[1]] = False
-        call = joint_call(attn_mask=allowed)
+        allowed[0, ..., where(ranges.names("key"), image=False)[2:]] = False
+        call = joint_call(attn_mask=allowed, queries=ranges.queries)
     else:
-        call = joint_call(attn_mask=torch.randn(2, 3, 31, 31, generator=generator))
+        mask = torch.randn(2, 3, ranges.queries, 31, generator=generator)
+        call = joint_call(attn_mask=mask, queries=ranges.queries)
     assert_same(attention_statistics(call, GRID, ranges=ranges), dense_statistics(call, ranges))
 
 
@@ -183,16 +199,22 @@ def test_joint_attention_that_cannot_be_told_apart_is_an_error_that_names_the_si
     call = joint_call()
     with pytest.raises(ModelError, match=r"joint07 is joint attention .* 31 tokens"):
         attention_statistics(call, GRID)
-    with pytest.raises(ModelError, match=r"joint07 has 31 queries .* image \(0, 20\)"):
+    with pytest.raises(ModelError, match=r"joint07 has 31 queries and 31 keys, which the token ranges image \(0, 20\)"):
         attention_statistics(call, GRID, ranges=TokenRanges((0, 20), (20, 24)))
     with pytest.raises(ModelError, match=r"joint07 has 24 image tokens, which the grid 5 x 5"):
         attention_statistics(call, (5, 5), ranges=IMAGE_FIRST)
 
 
 def test_parts_and_tokens_are_named_in_order():
-    assert PARTS == ("image->image", "image->text", "text->image", "text->text")
-    assert TEXT_FIRST.names() == ("text",) * 7 + ("image",) * 24
-    assert IMAGE_FIRST.names() == ("image",) * 24 + ("text",) * 7
+    assert TEXT_FIRST.parts == ("image->image", "image->text", "text->image", "text->text")
+    assert OTHERS["memory"].parts == ("image->image", "image->extra")
+    assert OTHERS["memory and a class token"].parts[2:] == ("extra->image", "extra->extra")
+    assert TEXT_FIRST.names("key") == TEXT_FIRST.names("query") == ("text",) * 7 + ("image",) * 24
+    assert IMAGE_FIRST.names("key") == ("image",) * 24 + ("text",) * 7
+    assert OTHERS["class token and registers"].names("query") == ("extra",) + ("image",) * 24 + ("extra",) * 6
+    assert OTHERS["memory and bias"].names("key") == ("extra",) * 6 + ("image",) * 24 + ("extra",)
+    assert OTHERS["memory and bias"].names("query") == ("image",) * 24
+    assert OTHERS["memory and a class token"].names("query") == ("extra",) + ("image",) * 24
 
 
 def test_zero_attention_to_a_part_has_no_entropy_within_it():

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from diffmech.attention.layout import Kept, SiteLayout, create_attention_store
-from diffmech.attention.ranges import PARTS, TokenRanges
+from diffmech.attention.ranges import TokenRanges
 
 
 def open_site(folder: Path, layout: SiteLayout) -> xr.Dataset:
@@ -18,7 +18,7 @@ def open_site(folder: Path, layout: SiteLayout) -> xr.Dataset:
 
 
 def layout(kind: str, ranges: TokenRanges | None = None, grid: tuple[int, ...] = (2, 3), tokens=()) -> SiteLayout:
-    count = ranges.tokens if ranges else int(np.prod(grid))
+    count = ranges.keys if ranges else int(np.prod(grid))
     return SiteLayout("joint07", kind, ("joint07.h00", "joint07.h01"), count, count, 8, grid, tokens, ranges=ranges)
 
 
@@ -26,7 +26,7 @@ def layout(kind: str, ranges: TokenRanges | None = None, grid: tuple[int, ...] =
 def test_joint_attention_keeps_image_and_text_apart(tmp_path, ranges):
     site = open_site(tmp_path, layout("joint", ranges, tokens=("a", "cat", "on", "")))
     assert dict(site.sizes) | {"query": 10, "key": 10, "part": 4, "head": 2} == dict(site.sizes)
-    assert tuple(site["part"].values) == PARTS
+    assert tuple(site["part"].values) == ranges.parts
     image, text = slice(*ranges.image), slice(*ranges.text)
     for dim in ("query", "key"):
         assert set(site[f"{dim}_range"].values[image]) == {"image"}
@@ -41,6 +41,34 @@ def test_joint_attention_keeps_image_and_text_apart(tmp_path, ranges):
     assert site["maps"].dims == ("kept_sample", "timestep", "head", "query", "key")
     assert {"distance", "self_mass", "neighbourhood_mass", "mirror_mass"} <= set(site.data_vars)
     assert site.attrs["grid"] == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("ranges", "parts"),
+    [
+        (TokenRanges((1, 7), extra=(1, 2)), 4),
+        (TokenRanges((3, 9), extra=(3, 0), memory=(3, 0)), 2),
+        (TokenRanges((3, 9), extra=(3, 0), memory=(2, 0)), 4),
+    ],
+)
+def test_self_attention_keeps_extra_tokens_apart_which_have_a_name_and_no_place(tmp_path, ranges, parts):
+    names = tuple(f"extra {index}" for index in range(3))
+    heads = ("block00.self.h00",)
+    site = open_site(
+        tmp_path, SiteLayout("block00.self", "self", heads, ranges.queries, 9, 8, (2, 3), names, ranges=ranges)
+    )
+    assert site.sizes["query"] == 9 - sum(ranges.memory)
+    assert (site.sizes["key"], site.sizes["part"]) == (9, parts)
+    assert tuple(site["part"].values) == ranges.parts
+    assert ("received_from_extra" in site) == (parts == 4)
+    assert "received_from_text" not in site
+    for dim in ("query", "key"):
+        places = site[f"{dim}_range"].values == "image"
+        assert np.allclose(site[f"{dim}_y"].values[places], [0.25] * 3 + [0.75] * 3)
+        assert np.allclose(site[f"{dim}_x"].values[places], [1 / 6, 0.5, 5 / 6] * 2)
+        assert np.isnan(site[f"{dim}_y"].values[~places]).all()
+    assert list(site["token"].values[site["key_range"].values == "extra"]) == list(names)
+    assert set(site["token"].values[slice(*ranges.image)]) == {""}
 
 
 def test_other_attention_has_no_parts(tmp_path):

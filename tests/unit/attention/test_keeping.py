@@ -82,7 +82,10 @@ def test_maps_and_factors_are_chosen_apart() -> None:
 
 
 def test_a_pattern_without_a_site_is_one_line_with_the_nearest_names() -> None:
-    with pytest.raises(ConfigError, match=r"^capture\.maps_of\.sites: 'up0\.0\.slef' matches none .* up0\.0\.self"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^capture\.maps_of\.sites: 'up0\.0\.slef' matches none of the 5 attention sites .* up0\.0\.self",
+    ):
         kept_sites(sites=["*.cross", "up0.0.slef"])
 
 

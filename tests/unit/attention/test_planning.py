@@ -117,7 +117,7 @@ def test_a_capture_that_the_disk_cannot_hold_is_refused_before_its_passes(
 ) -> None:
     monkeypatch.setattr(budget, "free_disk", lambda folder: 20_000)
     monkeypatch.setattr("diffmech.attention.capture.observe_passes", lambda *arguments: pytest.fail("it ran"))
-    with pytest.raises(StoreError, match=r"needs at least .* \(statistics .* \+ maps .*20 kB are free.*keep_maps"):
+    with pytest.raises(StoreError, match=r"needs at least .* \(statistics .* \+ maps .*20 kB are free in .*keep_maps"):
         capture_attention(
             latents(), model_json, tmp_path / "a.zarr.zip", capture=CaptureConfig(keep_maps=6), runtime=RUNTIME
         )

@@ -105,7 +105,9 @@ def test_two_modules_with_one_name_are_an_error():
     model = nn.Module()
     model.transformer_blocks = nn.ModuleList([nn.ModuleDict({"attn": Projections()})])
     model.blocks = nn.ModuleList([nn.ModuleDict({"attn": Projections()})])
-    with pytest.raises(ModelError, match=r"transformer_blocks.0.attn, blocks.0.attn .*block00.self"):
+    with pytest.raises(
+        ModelError, match=r"transformer_blocks.0.attn, blocks.0.attn would share the name block00.self; rename"
+    ):
         find_sites(model)
 
 

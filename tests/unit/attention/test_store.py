@@ -110,14 +110,19 @@ def test_stores_of_two_seeds_do_not_mix(latents: MakeLatents, capture: Capture) 
     _fails(paths, r"is of noise seed 1, but .* of noise seed 0")
 
 
+def test_stores_that_hold_other_things_do_not_mix(latents: MakeLatents, capture: Capture) -> None:
+    paths = [capture(latents(range(4)), "none", keep_maps=0), capture(latents(range(4, 6)), "one", keep_maps=1)]
+    _fails(paths, r"one/.* has other sites or quantities than .*none/.*; delete the older of the two and let")
+
+
 def test_missing_and_repeated_passes_are_named(
     shards_and_blocks: list[Path], latents: MakeLatents, capture: Capture
 ) -> None:
     _fails(shards_and_blocks[1:], r"holds sample 4, which other timesteps lack \(2 samples differ\)")
     again = capture(latents(range(3, 6), (100,)), "grid-again", keep_maps=1)
-    _fails([*shards_and_blocks, again], r"holds sample [345], which .* holds too")
+    _fails([*shards_and_blocks, again], r"holds sample [345], which .* holds too; delete the older of the two")
     overlapping = capture(latents(range(4), (100, 300)), "grid-again", keep_maps=1)
-    _fails([*shards_and_blocks, overlapping], "holds timestep 100, which")
+    _fails([*shards_and_blocks, overlapping], "holds timestep 100, which .* holds too; delete the older")
 
 
 def test_open_attention_is_at_the_top_and_importing_diffmech_stays_light() -> None:

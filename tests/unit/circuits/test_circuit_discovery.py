@@ -8,12 +8,10 @@ import pytest
 from planted_halves import IMAGES, RUNTIME, TIMESTEPS
 
 from diffmech.attention.sites import HeadId
-from diffmech.circuits.curves import CURVE_COLUMNS
-from diffmech.circuits.discovery import HEAD_COLUMNS, TABLES, CircuitTables, discover_circuit, find_and_test
-from diffmech.circuits.edges import EDGE_COLUMNS
+from diffmech.circuits.discovery import TABLES, CircuitTables, discover_circuit, find_and_test
 from diffmech.circuits.kept import KeptHeads
 from diffmech.circuits.ranking import rank_heads
-from diffmech.circuits.subsets import SUBSET_COLUMNS
+from diffmech.circuits.tables import HEADS
 from diffmech.circuits.verdict import circuit_verdicts
 from diffmech.config.analysis import AblationConfig
 from diffmech.config.circuit import CircuitConfig, DiscoveryConfig
@@ -182,7 +180,7 @@ def test_an_untrained_denoiser_has_no_circuit(planted, seed: int) -> None:
     assert tables.summary["reason"] in ("heads do not help", "heads help too little", "contribution cannot be told")
     assert tables.summary["circuit"] == []
     assert not tables.heads["in_circuit"].any()
-    assert tables.heads.columns.tolist() == HEAD_COLUMNS
+    assert tables.heads.columns.tolist() == list(HEADS.columns)
     assert len(tables.curve) == len(tables.edges) == len(tables.subsets) == 0
 
 
@@ -229,8 +227,8 @@ def test_the_artifacts_hold_what_was_found(planted, tmp_path) -> None:
     assert not set(summary["discovery_samples"]) & set(summary["test_samples"])
     assert len(summary["discovery_samples"]) == len(summary["test_samples"]) == IMAGES // 2
     assert summary["areas"].keys() == {"exact", "attribution", "chance"}
-    for name, columns in zip(TABLES, (HEAD_COLUMNS, CURVE_COLUMNS, SUBSET_COLUMNS, EDGE_COLUMNS), strict=True):
-        assert pd.read_csv(outputs[name]).columns.tolist() == columns
+    for name, declared in TABLES.items():
+        assert pd.read_csv(outputs[name]).columns.tolist() == list(declared.columns)
     discover(3)
     assert json.loads(outputs["summary"].read_text())["reason"] == "too few images"
     with pytest.raises(DataError, match=r"hold 1 images.*give at least 4"):

@@ -64,7 +64,7 @@ def test_harmful_heads_are_left_out() -> None:
 
 @pytest.mark.parametrize("target", [0.0, -0.5, 1.5, float("nan")])
 def test_a_target_outside_0_to_1_is_refused(target: float) -> None:
-    with pytest.raises(ConfigError, match=r"discovery\.faithfulness"):
+    with pytest.raises(ConfigError, match=r"^discovery\.faithfulness: .* is not above 0 and at most 1; give a share"):
         find_circuit(adding({}), HEADS, target=target, search="ranked")
 
 

@@ -102,7 +102,6 @@ def test_the_domains_that_an_overlay_takes_out_are_those_of_the_default_study():
         ("ablation.controls", 18, "ablation.controls: 18 allow no p-value below 0.053"),
         ("ablation.alpha", 0.01, "told from them at ablation.alpha 0.01; give at least 99"),
         ("ablation.groups", ["layers"], "ablation: groups must contain heads"),
-        ("untrained.samples", 101, "untrained.samples: 101 is above"),
         ("mechanisms.phases.penality", 1, "mechanisms.phases.penality: unknown key; did you mean 'penalty'?"),
         (
             "images.size",
@@ -110,6 +109,40 @@ def test_the_domains_that_an_overlay_takes_out_are_those_of_the_default_study():
             "images.size: [64, 48] is a height and a width, but every image is studied as",
         ),
         ("images.resolution", 64, "images: resolution 64 is above size 32"),
+        ("untrained.samples", 101, "above capture.samples 100 or capture.shard_size 200; give at most 100"),
+        ("latents.kind", "trajectory", "latents.kind: 'trajectory' needs a model of source pipeline, which"),
+        (
+            "datasets.lfw_subset",
+            {"kind": "prompts", "prompts": ["a face"]},
+            "study.domains.real: 'lfw_subset' is of kind prompts, but models.faces is of source bundled and needs data "
+            "sets of images",
+        ),
+        (
+            "datasets.mine",
+            {"kind": "image_folder", "path": "faces", "group": "person"},
+            "datasets.mine: group: 'person' is a column of the table `labels`, which is null",
+        ),
+        (
+            "models.faces",
+            {"source": "pipeline", "location": "somewhere"},
+            "study.domains.real: 'lfw_subset' is of kind lfw_subset, but models.faces is of source pipeline and needs",
+        ),
+        ("datasets.p", {"kind": "prompts"}, "datasets.p: give either `prompts`, a list of texts, or `file`, a text"),
+        ("models.faces.architecture", {"channels": [32, 64]}, "channels has 2 levels but attention has 3; give"),
+        ("models.faces.architecture", {"attention": [False] * 3}, "architecture: no level has attention; set one"),
+        (
+            "models.p",
+            {"source": "planted", "planted": {"layers": [["edge", "edge"]]}},
+            "'edge' 2 times; give each role to one",
+        ),
+        ("models.faces.planted", {"seed": 1}, "models.faces: planted belongs to source planted, but source is bundled"),
+        ("mechanisms.cluster_range", [5, 3], "cluster_range: must rise from at least 2, found [5, 3]; example: [2"),
+        ("ablation.methods", [], "ablation: methods must name at least one entry, each once, found []"),
+        ("ablation.window", [9, 5], "ablation: window must be [first, last] with first <= last, found [9, 5]"),
+        ("patching.sources", ["glasses"], "sources[0]: 'glasses' is none of sample, domain and attribute:<name>, e.g."),
+        ("patching.timesteps", [], "patching.timesteps: is empty; give at least one entry, or null"),
+        ("patching.doses", [0.5], "patching: doses must contain 1, the whole replacement, which the maps show; found"),
+        ("patching.groups", ["heads", "heads"], "patching: groups must name each entry once, found ['heads', 'heads']"),
         ("entropy.draws", "many", "entropy.draws: 'many' is not allowed"),
         (
             "runtime",
@@ -169,6 +202,20 @@ def test_a_study_that_grows_keeps_its_reference_images_where_they_are_fixed():
     assert validate(edited("ablation.samples", 32)).reference_ids == list(range(32, 48))
 
 
+def test_a_pipeline_generates_rgb_images():
+    prompts = {"kind": "prompts", "prompts": ["a face"]}
+    overlay = {
+        "models": {"faces": {"source": "pipeline", "location": "somewhere"}},
+        "datasets": {"lfw_subset": None, "synthetic_faces": None, "a": prompts, "b": prompts},
+        "study": {"domains": {"real": "a", "synthetic": "b"}},
+    }
+    raw = merge(DEFAULT, overlay)
+    raw["datasets"] = {"a": prompts, "b": prompts}
+    with pytest.raises(ConfigError, match=r"^images\.channels: a pipeline generates RGB images; set channels to 3$"):
+        validate(raw)
+    assert validate(merge(raw, {"images": {"channels": 3}})).images.channels == 3
+
+
 def test_each_mistake_has_its_own_line():
     raw = edited("capture.timestep", [1])
     raw["entropy"]["draw"] = 3
@@ -177,13 +224,28 @@ def test_each_mistake_has_its_own_line():
     assert len(str(caught.value).splitlines()) == 2
 
 
-def test_a_missing_or_broken_file_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"nowhere\.yaml: cannot be read"):
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: cannot be read \(No .*\); name an existing YAML file"):
         read_config(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "answer"),
+    [
+        (b"study: [", r"broken\.yaml: is not valid YAML"),
+        (
+            "study: {name: M\u00fcller}".encode("latin-1"),
+            r"broken\.yaml: is not valid YAML: .*utf-8.*; save it in UTF-8",
+        ),
+        (b"- study", r"broken\.yaml: holds list, expected sections such as `study:`"),
+    ],
+)
+def test_a_broken_file_is_named(tmp_path, content, answer):
     broken = tmp_path / "broken.yaml"
-    broken.write_text("study: [")
-    with pytest.raises(ConfigError, match=r"broken\.yaml: is not valid YAML"):
+    broken.write_bytes(content)
+    with pytest.raises(ConfigError, match=answer) as caught:
         read_config(broken)
+    assert "\n" not in str(caught.value)
 
 
 def test_overlays_are_laid_over_mapping_by_mapping():

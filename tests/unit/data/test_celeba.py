@@ -80,7 +80,10 @@ def test_a_table_that_is_cut_off_is_noticed(tmp_path, prepare):
     root = write_celeba(tmp_path / "celeba")
     table = root / "list_attr_celeba.txt"
     table.write_text("\n".join(table.read_text().splitlines()[:-1]) + "\n")
-    with pytest.raises(DataError, match="holds 2 rows where 3 are expected"):
+    with pytest.raises(DataError, match="holds 2 rows where 3 are expected; the file is cut off, get it anew"):
+        prepare(CelebA(kind="celeba", path=str(root)))
+    table.write_text(table.read_text().rstrip()[:-3] + "\n")
+    with pytest.raises(DataError, match=r"000002\.jpg has 2 values for 3 names; the file is cut off or was changed"):
         prepare(CelebA(kind="celeba", path=str(root)))
 
 
@@ -92,11 +95,13 @@ def test_values_that_are_no_attributes_are_an_error(tmp_path, prepare):
 
 def test_what_is_missing_is_named(tmp_path, prepare):
     config = CelebA(kind="celeba", path=str(tmp_path / "celeba"))
-    with pytest.raises(DataError, match="no such folder"):
+    with pytest.raises(
+        DataError, match="celeba: there is no such folder; set `path` to the folder that holds img_align"
+    ):
         prepare(config)
     (tmp_path / "celeba").mkdir()
     with pytest.raises(DataError, match=r"unpack img_align_celeba\.zip"):
         prepare(config)
     (tmp_path / "celeba" / "img_align_celeba").mkdir()
-    with pytest.raises(DataError, match=r"holds neither list_attr_celeba\.txt"):
+    with pytest.raises(DataError, match=r"holds neither list_attr_celeba\.txt nor .*\.csv; put one of them there"):
         prepare(config)

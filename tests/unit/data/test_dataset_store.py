@@ -12,7 +12,7 @@ from PIL import Image
 
 from diffmech.artifacts import open_store, write_store
 from diffmech.config.analysis import RuntimeConfig
-from diffmech.config.images import ImageFolder, ImagesConfig, LfwSubset, Moments, SyntheticFaces
+from diffmech.config.images import ImageFolder, ImagesConfig, LfwSubset, Moments, Prompts, SyntheticFaces
 from diffmech.data import store
 from diffmech.data.moments import histograms, match_moments, measure
 from diffmech.data.synthetic_faces import PARTS, draw_faces, sample_attributes
@@ -138,6 +138,13 @@ def test_more_drawn_faces_leave_the_first_as_they_were(prepare):
 def test_a_misspelt_fixed_attribute_stops_before_drawing(prepare):
     with pytest.raises(ConfigError, match="glases"):
         prepare(SyntheticFaces(kind="synthetic_faces", count=5, fixed={"glases": 1}))
+
+
+def test_prompts_are_no_images_without_a_pipeline(prepare):
+    with pytest.raises(
+        ConfigError, match="prompts become images only by a model of source pipeline; name one in study"
+    ):
+        prepare(Prompts(kind="prompts", prompts=["a face"]))
 
 
 def test_real_faces_have_no_attributes_and_no_masks(prepare):

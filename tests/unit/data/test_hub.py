@@ -113,7 +113,40 @@ def test_a_broken_saved_data_set_is_one_line(tmp_path, prepare):
     with pytest.raises(DataError) as error:
         prepare(section(tmp_path / "saved"))
     assert "\n" not in str(error.value)
-    assert "cannot be loaded" in str(error.value)
+    assert "saved: cannot be loaded (" in str(error.value)
+    assert str(error.value).endswith("); write it anew with save_to_disk")
+
+
+def test_a_folder_that_the_library_does_not_load_is_one_line(tmp_path, prepare, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(
+        DataError, match=r"empty: cannot be loaded \(.*\); check `name` and `revision`, or give"
+    ) as error:
+        prepare(section(tmp_path / "empty"))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("column", "reason"),
+    [
+        ([None, {"bytes": png(1), "path": None}], "has no image"),
+        ([[[0, 1], [2]], [[0, 1], [2, 3]]], "is no image, since its rows differ in length; give each"),
+    ],
+)
+def test_a_cell_that_is_no_image_is_named_by_its_row(column, reason, tmp_path, prepare):
+    cells = datasets.Dataset.from_dict({"image": column})
+    cells.save_to_disk(tmp_path / "saved")
+    with pytest.raises(DataError, match=rf"saved:train/row 0: {reason}"):
+        prepare(section(tmp_path / "saved"))
+
+
+def test_a_name_that_the_hub_cannot_have_is_taken_for_a_mistyped_folder(prepare):
+    """It is refused before the network is asked."""
+    with pytest.raises(
+        DataError, match=r"data/mine/faces: the hub has no such data set, or .*no such folder here; check"
+    ):
+        prepare(section("data/mine/faces"))
 
 
 def test_without_a_network_the_answer_is_quick_and_one_line(tmp_path, prepare, monkeypatch):

@@ -1,5 +1,7 @@
 """Folders of images: what is read, and what is answered with one line."""
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -136,7 +138,21 @@ def test_a_circle_of_links_ends(photos):
 def test_a_missing_folder_is_named(tmp_path, prepare):
     with pytest.raises(DataError) as error:
         prepare(folder_of(tmp_path / "nowhere"))
-    assert_one_line(error, tmp_path / "nowhere", "no such folder", "path")
+    assert_one_line(error, tmp_path / "nowhere", "no such folder; set `path` to the folder that holds the images")
+
+
+def test_a_folder_that_cannot_be_opened_is_named(photos, prepare, monkeypatch):
+    folder, scan = photos(3), os.scandir
+    (folder / "closed").mkdir()
+
+    def scandir(path):
+        if Path(path).name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(DataError, match=r"closed: cannot be opened \(Permission denied\); check your rights"):
+        prepare(folder_of(folder))
 
 
 def test_an_empty_folder_tells_what_is_looked_for(tmp_path, prepare):
@@ -147,7 +163,7 @@ def test_an_empty_folder_tells_what_is_looked_for(tmp_path, prepare):
 
 
 def test_a_single_image_is_too_few(photos, prepare):
-    with pytest.raises(DataError, match="at least 2"):
+    with pytest.raises(DataError, match=r"photos: holds 1 usable image\(s\); at least 2 are needed"):
         prepare(folder_of(photos(1)))
 
 
@@ -164,30 +180,57 @@ def truncated_jpeg(folder: Path, name: str, **options) -> None:
     path.write_bytes(content[: len(content) // 2])
 
 
+def write_archive(path: Path) -> None:
+    with path.open("wb") as stream:  # by its name numpy would add .npz
+        np.savez(stream, np.zeros((8, 8)))
+
+
+# name -> how it is written, and words of the answer
 BAD_FILES = {
-    "truncated.jpg": lambda path: truncated_jpeg(path.parent, path.name),
-    "progressive.jpg": lambda path: truncated_jpeg(path.parent, path.name, progressive=True),
-    "empty.jpg": lambda path: path.write_bytes(b""),
-    "text.png": lambda path: path.write_text("<html>not found</html>"),
-    "nan.npy": lambda path: np.save(path, np.full((8, 8), np.nan)),
-    "inf.npy": lambda path: np.save(path, np.array([[0.0, np.inf], [0.0, 1.0]])),
-    "range.npy": lambda path: np.save(path, np.array([[-1.0, 0.0], [0.5, 1.0]])),
-    "shape.npy": lambda path: np.save(path, np.zeros((3, 8, 8, 3), dtype=np.uint8)),
-    "channels.npy": lambda path: np.save(path, np.zeros((8, 8, 2), dtype=np.uint8)),
-    "integers.npy": lambda path: np.save(path, np.zeros((8, 8), dtype=np.int64)),
-    "objects.npy": lambda path: np.save(path, np.array([{}], dtype=object), allow_pickle=True),
-    "cut.npy": lambda path: path.write_bytes(b"\x93NUMPY\x01\x00"),
-    "pages.tif": lambda path: Image.new("L", (8, 8)).save(path, save_all=True, append_images=[Image.new("L", (8, 8))]),
+    "truncated.jpg": (lambda path: truncated_jpeg(path.parent, path.name), "truncated"),
+    "progressive.jpg": (lambda path: truncated_jpeg(path.parent, path.name, progressive=True), "truncated"),
+    "empty.jpg": (lambda path: path.write_bytes(b""), "empty"),
+    "text.png": (lambda path: path.write_text("<html>not found</html>"), "a web page"),
+    "nan.npy": (lambda path: np.save(path, np.full((8, 8), np.nan)), "holds 64 NaN or infinite pixels; fill them"),
+    "inf.npy": (lambda path: np.save(path, np.array([[0.0, np.inf], [0.0, 1.0]])), "holds 1 NaN or infinite pixels"),
+    "range.npy": (
+        lambda path: np.save(path, np.array([[-1.0, 0.0], [0.5, 1.0]])),
+        "holds values from -1 to 1; scale floats to [0, 1] or save as uint8",
+    ),
+    "shape.npy": (
+        lambda path: np.save(path, np.zeros((3, 8, 8, 3), dtype=np.uint8)),
+        "has shape (3, 8, 8, 3); expected (height, width) or (height, width, 1, 3 or 4)",
+    ),
+    "channels.npy": (lambda path: np.save(path, np.zeros((8, 8, 2), dtype=np.uint8)), "has shape (8, 8, 2); expected"),
+    "integers.npy": (
+        lambda path: np.save(path, np.zeros((8, 8), dtype=np.int64)),
+        "holds int64; save it as uint8, or as float in [0, 1]",
+    ),
+    "objects.npy": (
+        lambda path: np.save(path, np.array([{}], dtype=object), allow_pickle=True),
+        "cannot be read as a .npy array (Object arrays",
+    ),
+    "cut.npy": (lambda path: path.write_bytes(b"\x93NUMPY\x01\x00"), "cannot be read as a .npy array ("),
+    "archive.npy": (write_archive, "is an archive of arrays, not one array; save it with numpy.save"),
+    "pages.tif": (
+        lambda path: Image.new("L", (8, 8)).save(path, save_all=True, append_images=[Image.new("L", (8, 8))]),
+        "holds 2 frames",
+    ),
+    "negative.tif": (
+        lambda path: Image.fromarray(np.full((8, 8), -5, np.int32)).save(path),
+        "holds integers from -5 to -5; save it with 8 or 16 bits",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", BAD_FILES)
 def test_a_bad_file_is_an_error_that_names_it_and_leaves_nothing(name, photos, prepare, tmp_path):
     folder = photos(4)
-    BAD_FILES[name](folder / name)
+    write, reason = BAD_FILES[name]
+    write(folder / name)
     with pytest.raises(DataError) as error:
         prepare(folder_of(folder))
-    assert_one_line(error, folder / name, "on_bad_file: skip")
+    assert_one_line(error, folder / name, reason, "on_bad_file: skip")
     assert list((tmp_path / "stores").iterdir()) == []
 
 
@@ -221,7 +264,9 @@ def test_a_folder_of_bad_files_is_an_error_even_when_they_are_skipped(tmp_path, 
         truncated_jpeg(folder, f"{index}.jpg")
     with pytest.raises(DataError) as error:
         prepare(folder_of(folder, on_bad_file="skip"))
-    assert_one_line(error, folder, "3 left out", ".jpg", "truncated")
+    assert_one_line(
+        error, folder, "0 usable image(s), 3 left out, for example ", ".jpg", "truncated", "; at least 2 are"
+    )
 
 
 def by_name(images):
@@ -259,7 +304,10 @@ def test_labels_stay_with_their_image_when_others_are_skipped(photos, prepare, t
         ("file,smiling\n00.png,1\n01.jpg,-1\n02.bmp,0\n", "line 3 (01.jpg): smiling is -1, outside [0, 1]"),
         ("file,smiling\n00.png,yes\n01.jpg,0\n02.bmp,0\n", "line 2 (00.png): smiling is 'yes', not a number"),
         ("file,smiling\n00.png,1\n00.png,0\n01.jpg,0\n02.bmp,0\n", "a second time"),
-        ("file,smiling\n00.png,1,1\n01.jpg,0\n02.bmp,0\n", "line 2 has 3 cells"),
+        (
+            "file,smiling\n00.png,1,1\n01.jpg,0\n02.bmp,0\n",
+            "line 2 has 3 cells but the first line has 2; mend the line",
+        ),
         ("file\n00.png\n", "at least one attribute"),
         ("", "at least one attribute"),
     ],
@@ -271,7 +319,9 @@ def test_a_wrong_label_table_is_one_line(text, expected, photos, prepare, tmp_pa
 
 
 def test_a_missing_label_table_is_one_line(photos, prepare, tmp_path):
-    with pytest.raises(DataError, match=r"nolabels\.csv: cannot be read"):
+    with pytest.raises(
+        DataError, match=r"nolabels\.csv: cannot be read \(.*\); set `labels` to a CSV file, or to null"
+    ):
         prepare(folder_of(photos(3), labels=str(tmp_path / "nolabels.csv")))
 
 
@@ -338,6 +388,8 @@ def test_a_mask_of_another_size_is_an_error(prepare, tmp_path):
 
 def test_masks_without_subfolders_are_an_error(prepare, tmp_path):
     folder = equal_photos(tmp_path / "images", 2)
+    with pytest.raises(DataError, match="flat: there is no such folder; set `masks` to the folder of the masks, or"):
+        prepare(folder_of(folder, masks=str(tmp_path / "flat")))
     (tmp_path / "flat").mkdir()
     with pytest.raises(DataError, match="has no subfolder"):
         prepare(folder_of(folder, masks=str(tmp_path / "flat")))

@@ -85,10 +85,30 @@ def test_images_of_one_group_alone_cannot_be_studied(table, prepare, tmp_path):
     tables = {"real": tmp_path / "groups.csv"}
     alike = sorted(images.files.index(file) for file in ("00.png", "01.jpg"))
     numbers = rf"numbers {alike[0]} to {alike[1]}"
-    with pytest.raises(StoreError, match=rf"the 2 real images that are studied \({numbers}\) are of 1 group"):
+    with pytest.raises(
+        StoreError,
+        match=rf"the 2 real images that are studied \({numbers}\) are of 1 group, and statistics need at least 2",
+    ):
         groups_of(tables, "real", alike)
     with pytest.raises(StoreError, match=r"has no group of image 9"):
         groups_of(tables, "real", [0, 9])
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (None, r"cannot be read as a table of groups \(.*\); delete it and let the workflow make it anew"),
+        ("sample,person\n0,a\n", "cannot be read as a table of groups"),
+        ("group,sample\na\n", "cannot be read as a table of groups"),
+        ("sample,group\n0,a\n0,b\n", "does not give each image one group; delete it"),
+        ("sample,group\n0,\n", "does not give each image one group; delete it"),
+    ],
+)
+def test_a_table_of_groups_that_is_not_whole_is_to_be_made_anew(text, reason, tmp_path):
+    if text is not None:
+        (tmp_path / "groups.csv").write_text(text)
+    with pytest.raises(StoreError, match=rf"groups\.csv: {reason}"):
+        read_groups(tmp_path / "groups.csv")
 
 
 def test_persons_of_celeba_come_from_its_own_file(tmp_path, photos, prepare):
@@ -99,7 +119,8 @@ def test_persons_of_celeba_come_from_its_own_file(tmp_path, photos, prepare):
     (root / "list_attr_celeba.txt").write_text("4\nSmiling\n" + "".join(f"{name} 1\n" for name in NAMES))
     config = CelebA(kind="celeba", path=str(root), group="identity")
     images, output = prepare(config), tmp_path / "groups.csv"
-    refused(config, images, output, "identity_CelebA.txt: cannot be read")
+    missing = "identity_CelebA.txt: cannot be read (No such file or directory); put the original file there, or set"
+    refused(config, images, output, missing)
     (root / "identity_CelebA.txt").write_text("".join(f"{name} {5 + index // 2}\n" for index, name in enumerate(NAMES)))
     image_groups(config, images.path, output)
     assert read_groups(output) == {k: str(5 + NAMES.index(file) // 2) for k, file in enumerate(images.files)}

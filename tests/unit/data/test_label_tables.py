@@ -138,12 +138,29 @@ def test_images_without_a_row_are_counted(labelled, prepare):
     [
         pytest.param("00.png,1\n01.png,0\n02.png,1\n", ["00.png", "no line names its columns"], id="no header"),
         pytest.param("lost.png,1\n00.png,0\n", ["lost.png", "put one above it"], id="no header, no such image"),
-        pytest.param("file,\n00.png,\n", ["at least one attribute", "comma, semicolon, tab, bar"], id="no attribute"),
+        pytest.param(
+            "file,\n00.png,\n",
+            ["at least one attribute", "it has 1 cells by any of comma, semicolon, tab, bar"],
+            id="no attribute",
+        ),
         pytest.param("file smiling\n00.png 1\n", ["separated by blanks"], id="blanks"),
-        pytest.param("file,a,a\n00.png,1,1\n", ["each once", "'file,a,a'"], id="a column twice"),
+        pytest.param(
+            "file,a,a\n00.png,1,1\n",
+            ["one attribute, each once, for example", "it reads 'file,a,a'"],
+            id="a column twice",
+        ),
         pytest.param("file,age\n,1\n00.png,1\n", ["line 2", "names no file"], id="no file"),
-        pytest.param("file,age\n00.png,0,5\n01.png,0,25\n", ["line 2 has 3 cells", "decimals with"], id="comma"),
+        pytest.param(
+            "file,age\n00.png,0,5\n01.png,0,25\n",
+            ["line 2 has 3 cells but the first line has 2; mend the line; write decimals with"],
+            id="comma",
+        ),
         pytest.param("file,age\n", ["no row"], id="no row"),
+        pytest.param(
+            'file,age\n00.png,1\n"01.png,0\n' + "02.png,1\n" * 20_000,
+            ["labels.csv: below line 2 it is not a CSV (field larger", "look there for a quote that nothing closes"],
+            id="an open quote",
+        ),
         pytest.param(b"file,age\n\xe9.png,1\n", ["UTF-8"], id="Latin-1"),
         pytest.param(b"PK\x03\x04\xff\xfe", ["a workbook", "save it as CSV"], id="a workbook"),
     ],

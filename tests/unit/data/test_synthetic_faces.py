@@ -231,13 +231,13 @@ def test_a_wrong_fixed_attribute_is_named(fixed: dict[str, float], message: str)
 
 def test_attributes_that_cannot_be_drawn_are_named():
     table = sample_attributes(range(3), seed=1)
-    with pytest.raises(ConfigError, match="'hat' is missing"):
+    with pytest.raises(ConfigError, match="attributes: the column 'hat' is missing; needed are"):
         draw_faces(table.drop(columns="hat"), seed=1)
     with pytest.raises(ConfigError, match=r"'pose': -0\.2 is outside"):
         draw_faces(table.assign(pose=-0.2), seed=1)
-    with pytest.raises(ConfigError, match="size: 4 pixels"):
+    with pytest.raises(ConfigError, match="size: 4 pixels cannot be drawn; give a size from 8 to 1024"):
         draw_faces(table, seed=1, size=4)
-    with pytest.raises(ConfigError, match="zoom: 9"):
+    with pytest.raises(ConfigError, match=r"zoom: 9 cannot be drawn; give a zoom from 0\.5 to 3"):
         draw_faces(table, seed=1, zoom=9)
-    with pytest.raises(DataError, match="sample ids"):
+    with pytest.raises(DataError, match=r"sample ids: found int64 of shape \(2,\); give whole numbers from 0 upwards"):
         sample_attributes([-1, 2], seed=1)

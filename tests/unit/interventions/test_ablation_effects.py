@@ -11,8 +11,9 @@ from diffmech.artifacts import write_store
 from diffmech.config.analysis import AblationConfig
 from diffmech.errors import StoreError
 from diffmech.interventions.decisions import CAUSAL, DIFFERS, NOT_REMOVED, NOTHING, UNFAIR, UNTOLD
-from diffmech.interventions.effects import COLUMNS, ablation_effects, effects_of_group
+from diffmech.interventions.effects import ablation_effects, effects_of_group
 from diffmech.interventions.stores import open_ablation
+from diffmech.interventions.tables import EFFECTS
 from diffmech.statistics.multiplicity import holm
 
 CONFIG = AblationConfig(draws=500, permutations=999)
@@ -205,7 +206,7 @@ def test_the_table_is_sorted_complete_and_the_same_in_every_run(tmp_path: Path) 
     ablation_effects(stores, tables[1], ablation=CONFIG, seed=0)
     assert tables[0].read_bytes() == tables[1].read_bytes()
     table = pd.read_csv(tables[0])
-    assert list(table) == COLUMNS
+    assert list(table) == list(EFFECTS.columns)
     assert table["domain"].tolist() == ["real"] * 6 + ["synthetic"] * 6
     assert table["target"].tolist() == ["a", "a", "a", "b", "b", "b"] * 2
     assert table["timestep"].tolist() == ["all", "100", "700"] * 4
@@ -225,6 +226,9 @@ def test_shards_that_disagree_or_hold_nothing_are_errors(tmp_path: Path) -> None
         open_ablation([tmp_path / "a", tmp_path / "b"])
     with pytest.raises(StoreError, match="empty: holds no sample"):
         open_ablation([tmp_path / "empty"])
+    write_store(tmp_path / "moved", store({"x": 1.0}).assign_attrs(measure="shift"))
+    with pytest.raises(StoreError, match=r"moved: measures another effect than .*a; make both anew"):
+        open_ablation([tmp_path / "a", tmp_path / "moved"])
     assert open_ablation([tmp_path / "a", tmp_path / "empty"]).sizes["sample"] == 24
     write_store(tmp_path / "more", store({"x": 1.0}, samples=range(24, 30)))
     assert open_ablation([tmp_path / "more", tmp_path / "a"])["sample"].values.tolist() == list(range(30))
@@ -248,6 +252,17 @@ def test_a_control_that_differs_between_blocks_is_an_error(tmp_path: Path) -> No
     write_store(tmp_path / "m", data)
     with pytest.raises(StoreError, match="m~control000 is one set of heads in one block and another in the next"):
         open_ablation([tmp_path / "m"])
+
+
+def test_stores_of_other_heads_are_refused() -> None:
+    """As where one domain, or the ablation of single heads, is older than the other."""
+    data = store({"m": 2.0}, controls={"m": [1.0]})
+    other = data.assign(members=data["members"].copy(data=np.full((2, 2), "y", np.dtypes.StringDType())))
+    with pytest.raises(StoreError, match="synthetic: other mechanisms or controls were ablated than in real; delete"):
+        effects_of_group({"real": data, "synthetic": other}, "mechanisms", ablation=CONFIG, seed=0)
+    single = {"real": store({"h": 1.0})}
+    with pytest.raises(StoreError, match="the ablations of single heads lack x; make them anew with the same model"):
+        effects_of_group({"real": data}, "mechanisms", ablation=CONFIG, seed=0, heads=single)
 
 
 def test_a_store_given_twice_is_refused(tmp_path: Path) -> None:

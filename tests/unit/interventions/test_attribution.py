@@ -318,7 +318,7 @@ def test_what_cannot_be_attributed_is_refused(
     passes = study[0].read(100, [0, 1])
     with pytest.raises(ConfigError, match="'scale' is not a method of attribution; expected one of zero, mean"):
         attribute_heads(denoiser, sites, passes, method="scale")
-    with pytest.raises(ConfigError, match="found -1 along 'site'"):
+    with pytest.raises(ConfigError, match="takes steps >= 0 along the path site or joint, found -1 along 'site'"):
         attribute_heads(denoiser, sites, passes, method="zero", steps=-1)
     for wrong in ({"probes": -1}, {"probes": 1, "steps": 1}, {"probes": 1, "loss": denoising_loss(passes.x_t)}):
         with pytest.raises(ConfigError, match=r"probes, found -?1, are for the curvature"):

@@ -15,10 +15,11 @@ from diffmech.config.load import read_config
 from diffmech.errors import ConfigError
 from diffmech.interventions.ablation import ablate_heads
 from diffmech.interventions.agreement import attribution_patching, changes_of_loss
-from diffmech.interventions.attribution_table import COLUMNS, attribution_table
+from diffmech.interventions.attribution_table import attribution_table
 from diffmech.interventions.reference import open_reference, reference_outputs
 from diffmech.interventions.replay import open_latent_files
 from diffmech.interventions.stores import open_ablation
+from diffmech.interventions.tables import ATTRIBUTION
 from diffmech.models.denoiser import Denoiser
 
 
@@ -76,7 +77,7 @@ def test_the_table_holds_mean_estimates_with_intervals_beside_the_exact_effects(
     sites: list[AttentionSite],
 ) -> None:
     table, coefficients = make_table(tmp_path, inputs, model_json, latents)
-    assert list(table.columns) == COLUMNS
+    assert list(table.columns) == list(ATTRIBUTION.columns)
     assert len(table) == 2 * 2 * 48 * len(TIMESTEPS)
     assert table["n"].unique().tolist() == [5]
     assert (table["low"] <= table["estimate"]).all()

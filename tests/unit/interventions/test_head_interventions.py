@@ -65,13 +65,18 @@ def test_mean_and_resample_read_the_right_head_and_reference() -> None:
 
 
 def test_mean_without_a_reference_is_an_error_that_names_the_site() -> None:
-    with pytest.raises(StoreError, match=r"no mean of mid\.0\.self"):
+    with pytest.raises(
+        StoreError,
+        match=r"the reference outputs hold no mean of mid\.0\.self; make them with the same model and methods",
+    ):
         MeanHead.replacement(attention_call(), PAIRS, None)
 
 
 def test_a_reference_of_another_image_size_is_an_error_with_both_shapes() -> None:
     reference = ReferenceOutputs(100, {SITE.name: torch.zeros(3, 16, 5)}, {})
-    with pytest.raises(StoreError, match=r"\(3, 16, 5\), the model's output \(3, 4, 5\)"):
+    with pytest.raises(
+        StoreError, match=r"\(3, 16, 5\), the model's output \(3, 4, 5\); make the reference with the same"
+    ):
         MeanHead.replacement(attention_call(), PAIRS, reference)
 
 

@@ -191,11 +191,15 @@ def test_sources_that_do_not_fit_are_refused(denoiser: Denoiser, sites: list[Att
     reference = recorded(denoiser, sites, {"other": passes(2)})
     with pytest.raises(ConfigError, match=r"its source has 2 rows, 0 to 1, and no row 2"):
         intervened(denoiser, sites, passes(1), [[PatchHead(head, "other", row=2)]], reference)
-    with pytest.raises(StoreError, match=r"recorded of the pass 'frowning'; recorded are: other"):
+    with pytest.raises(
+        StoreError, match=r"no head outputs of .* are recorded of the pass 'frowning'; recorded are: other"
+    ):
         intervened(denoiser, sites, passes(1), [[PatchHead(head, "frowning")]], reference)
     with pytest.raises(StoreError, match=r"recorded of timestep 700; recorded are: other"):
         intervened(denoiser, sites, passes(1), [[SwapTimestep(head, 700)]], reference)
     larger = {name: outputs[:, :, :5] for name, outputs in reference.recorded["other"].items()}
     small = ReferenceOutputs(300, {}, {}, {"small": larger})
-    with pytest.raises(StoreError, match=r"has shape \(8, 5, 2\), the model's output \(8, 16, 2\)"):
+    with pytest.raises(
+        StoreError, match=r"has shape \(8, 5, 2\), the model's output \(8, 16, 2\); record it with the same"
+    ):
         intervened(denoiser, sites, passes(1), [[PatchHead(head, "small")]], small)

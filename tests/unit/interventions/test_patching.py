@@ -129,7 +129,7 @@ def test_windows_average_the_passes_they_hold(denoiser: Denoiser, sites: list[At
     assert windows["effect"].dims == ("window", "target", "dose", "direction", "sample")
     np.testing.assert_array_equal(windows["effect"][0], grid["effect"].sel(timestep=100))
     np.testing.assert_allclose(windows["effect"][1], grid["effect"].mean("timestep"))
-    with pytest.raises(ConfigError, match=r"the window 0 to 1000 is outside the schedule.*within 0 to 999"):
+    with pytest.raises(ConfigError, match=r"the window 0 to 1000 is outside the schedule; give .*within 0 to 999"):
         over_windows(grid, [(0, 1000)], timesteps=1000)
     with pytest.raises(ConfigError, match=r"the window 200 to 300 holds none of the timesteps \[100, 700\]"):
         over_windows(grid, [(200, 300)], timesteps=1000)
@@ -161,7 +161,7 @@ def test_prompted_denoisers_are_patched_between_prompts() -> None:
 
 def test_pairs_that_do_not_belong_together_are_refused(denoiser: Denoiser, sites: list[AttentionSite]) -> None:
     clean = clean_passes()
-    with pytest.raises(ConfigError, match="2 clean and 1 counterfactual timesteps"):
+    with pytest.raises(ConfigError, match="there are 2 clean and 1 counterfactual timesteps; give one pair each"):
         patch_heads(denoiser, sites, clean, clean[:1])
     with pytest.raises(ConfigError, match=r"at timestep 100 have shape \(3, .*at 700"):
         patch_heads(denoiser, sites, clean, clean[::-1])
@@ -173,5 +173,7 @@ def test_pairs_that_do_not_belong_together_are_refused(denoiser: Denoiser, sites
         patch_heads(denoiser, sites, clean, clean, directions=["sideways"])  # type: ignore[list-item]
     with pytest.raises(ConfigError, match="no attribute 'smiles'; nearest: smile"):
         other_attribute(clean[0], denoiser, "smiles", 1.0)
+    with pytest.raises(ConfigError, match="attribute smile: inf is not finite; give a number, or None for unknown"):
+        other_attribute(clean[0], denoiser, "smile", float("inf"))
     with pytest.raises(ConfigError, match="3 samples moved on by 3 are the same samples"):
         other_sample(clean[0], by=3)

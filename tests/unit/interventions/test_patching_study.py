@@ -19,13 +19,12 @@ from diffmech.errors import ConfigError
 from diffmech.interventions.counterfactuals import flipped_attribute
 from diffmech.interventions.patching_study import pair, patch_data_set, patch_pairs, patching_targets
 from diffmech.interventions.patching_table import (
-    COLUMNS,
-    DOSE_COLUMNS,
     dose_response,
     effects_of_source,
     patching_effects,
 )
 from diffmech.interventions.replay import Passes, open_latent_files
+from diffmech.interventions.tables import DOSES, PATCHING
 from diffmech.interventions.targets import Target, single_heads
 from diffmech.interventions.windows import sign_flip_max_p, sign_flip_max_smallest
 from diffmech.models.denoiser import Condition, Denoiser
@@ -209,8 +208,8 @@ def test_a_data_set_is_patched_and_its_tables_written(
     effects, doses = tmp_path / "effects.csv", tmp_path / "doses.csv"
     patching_effects({"real": stores}, None, effects, doses, patching=config, windows="thirds", seed=0)
     table, responses = pd.read_csv(effects), pd.read_csv(doses)
-    assert list(table.columns) == COLUMNS
-    assert list(responses.columns) == DOSE_COLUMNS
+    assert list(table.columns) == list(PATCHING.columns)
+    assert list(responses.columns) == list(DOSES.columns)
     assert set(table["source"]) == {"domain", "sample"}
     assert set(table["window"]) == {"all", "0-332", "667-999"}
     # Nothing stands out among random weights: every head is compared with its like.

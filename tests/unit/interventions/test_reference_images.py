@@ -13,7 +13,7 @@ from diffmech.attention.calls import AttentionCall
 from diffmech.attention.sites import AttentionSite, HeadId, find_sites
 from diffmech.attention.tap import AttentionTap
 from diffmech.config.analysis import AblationConfig
-from diffmech.errors import DataError, StoreError
+from diffmech.errors import ConfigError, DataError, StoreError
 from diffmech.interventions.ablation import ablate_heads
 from diffmech.interventions.reference import collect_reference, open_reference, reference_outputs, store_of
 from diffmech.interventions.replay import open_latent_files
@@ -134,10 +134,16 @@ def test_a_data_set_without_room_for_reference_images_is_refused_with_numbers(
     denoiser: Denoiser, latents: dict[str, list[Path]]
 ) -> None:
     files = {domain: open_latent_files(paths) for domain, paths in latents.items()}
-    with pytest.raises(DataError, match=r"real: images 8 to 11 .* holds only 2 of these 4; give more images, or lower"):
+    with pytest.raises(
+        DataError, match=r"real: images 8 to 11 are to be reference images, .* only 2 of these 4; give more"
+    ):
         collect_reference(files, denoiser, reference_ids=range(8, 12), runtime=RUNTIME)
     with pytest.raises(DataError, match=r"holds none of these 2"):
         collect_reference(files, denoiser, reference_ids=range(20, 22), runtime=RUNTIME)
+    with pytest.raises(
+        ConfigError, match=r"^ablation\.reference_samples: means and resampling need at least 2 reference"
+    ):
+        collect_reference(files, denoiser, reference_ids=[8], runtime=RUNTIME)
 
 
 def test_domains_are_never_taken_for_each_other(
@@ -147,11 +153,26 @@ def test_domains_are_never_taken_for_each_other(
     with pytest.raises(StoreError, match="hold no domain painted, only real, synthetic"):
         store.at(TIMESTEP, sites, "painted")
     swapped = {"real": open_latent_files(latents["synthetic"])}
-    with pytest.raises(StoreError, match="given for real are of synthetic"):
+    with pytest.raises(StoreError, match="the latents given for real are of synthetic; give each domain its own"):
         collect_reference(swapped, denoiser, reference_ids=REFERENCES, runtime=RUNTIME)
     with pytest.raises(StoreError, match=r"are of real .* and synthetic"):
         assert open_latent_files([*latents["real"], *latents["synthetic"]]).domain
     assert np.isfinite(list(store.displacements("mean", TIMESTEP, sites, "real").values())).all()
+
+
+def test_what_reference_outputs_do_not_hold_is_named(reference: Path, sites: list[AttentionSite]) -> None:
+    store = open_reference([reference])
+    with pytest.raises(StoreError, match="'erase' is no method of ablation; expected one of "):
+        store.displacements("erase", TIMESTEP, sites)
+    other = [AttentionSite("up9.0.self", "", "self", 8)]
+    with pytest.raises(
+        StoreError, match=r"outputs have no site up9\.0\.self, only down1.0.cross, .*; make them with the"
+    ):
+        store.displacements("mean", TIMESTEP, other)
+    with pytest.raises(StoreError, match="no reference outputs are given; at least one store"):
+        open_reference([])
+    with pytest.raises(StoreError, match="no latents store is given; at least one"):
+        open_latent_files([])
 
 
 def test_each_domain_may_have_reference_images_of_its_own(denoiser: Denoiser, latents: dict[str, list[Path]]) -> None:

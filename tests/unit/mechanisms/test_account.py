@@ -8,7 +8,8 @@ import pytest
 
 from diffmech.errors import StoreError
 from diffmech.interventions.decisions import CAUSAL, NOT_BEYOND, NOTHING, UNFAIR, UNTOLD
-from diffmech.mechanisms.account import BEYOND, COLUMNS, account, mechanism_account
+from diffmech.mechanisms.account import BEYOND, account, mechanism_account
+from diffmech.mechanisms.tables import ACCOUNT
 
 HEADS = pd.DataFrame(
     {
@@ -137,7 +138,7 @@ def test_without_mechanisms_the_table_is_empty_and_whole(tmp_path: Path) -> None
     mechanism_account(*files, method="mean", alpha=0.05)
     table = pd.read_csv(files[4])
     assert table.empty
-    assert list(table) == COLUMNS
+    assert list(table) == list(ACCOUNT.columns)
     files[2].write_text("domain\n")
     with pytest.raises(StoreError, match=r"windows\.csv: lacks the columns group"):
         mechanism_account(*files, method="mean", alpha=0.05)

@@ -209,10 +209,18 @@ def test_tables_are_the_same_bytes_on_every_run(tmp_path):
         assert (tmp_path / "first.csv").read_bytes() == (tmp_path / "second.csv").read_bytes()
 
 
-def test_twins_of_other_timesteps_are_refused_by_name(tmp_path):
+def test_captures_of_other_timesteps_are_refused_by_name(tmp_path):
     captures, untrained = write_study(tmp_path, np.random.default_rng(7), (1.0, 1.0), samples=3, twins=2, seen=2)
-    sites = random_sites(np.random.default_rng(8), (2, 2), 0.1)
+    rng = np.random.default_rng(8)
+    sites = random_sites(rng, (2, 2), 0.1)
     untrained["real"] = write_capture(tmp_path / "odd.zarr.zip", sites, timesteps=(1, 2, 3), twins=True)
     with pytest.raises(StoreError, match=r"odd\.zarr\.zip: the untrained twins lack"):
+        entropy_divergence(captures, untrained, tmp_path / "d.csv", entropy=SETTINGS, seed=0)
+    captures["synthetic"] = [
+        write_capture(tmp_path / "other.zarr.zip", random_sites(rng, (3,), 1), timesteps=(1, 2, 3))
+    ]
+    with pytest.raises(
+        StoreError, match="captures of 'synthetic' and 'real' differ in sites or timesteps; capture both"
+    ):
         entropy_divergence(captures, untrained, tmp_path / "d.csv", entropy=SETTINGS, seed=0)
     assert not (tmp_path / "d.csv").exists()

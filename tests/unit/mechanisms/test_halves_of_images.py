@@ -105,7 +105,10 @@ def test_clusters_come_from_one_half_of_the_images_and_all_that_is_said_of_them_
 
 def test_too_few_images_are_refused_with_what_to_do(small, tmp_path):
     files, settings, _ = small
-    with pytest.raises(DataError, match=r"real: of 12 captured images 1 are left .* beside the first 11 .* lower"):
+    message = (
+        "real: of 12 captured images 1 are left .* the first 11 on which they are tested; give at least 13 .*lower"
+    )
+    with pytest.raises(DataError, match=message):
         write_features(tmp_path, dataclasses.replace(files, tested=11), settings)
     with pytest.raises(StoreError, match=r"real\.twins.* saw images on which clusters are found"):
         write_features(tmp_path, dataclasses.replace(files, tested=3), settings)

@@ -6,7 +6,8 @@ import pytest
 from planted_captures import SITE, PlantedSite, softmax, write_capture
 
 from diffmech.config.analysis import EntropyConfig
-from diffmech.mechanisms.seen_divergence import COLUMNS, FEWEST, seen_divergence, seen_divergence_table
+from diffmech.mechanisms.seen_divergence import FEWEST, seen_divergence, seen_divergence_table
+from diffmech.mechanisms.tables import SEEN_DIVERGENCE
 
 SETTINGS = EntropyConfig(draws=200, permutations=400)
 TIMESTEPS = (100, 900)
@@ -64,7 +65,7 @@ def test_only_domains_with_enough_of_both_have_rows(tmp_path):
     out = tmp_path / "out.csv"
     seen_divergence(attention, listed(tmp_path / "s.csv", real=mixed, drawn=few), out, entropy=SETTINGS, seed=0)
     table = pd.read_csv(out)
-    assert list(table) == COLUMNS
+    assert list(table) == list(SEEN_DIVERGENCE.columns)
     assert set(table["domain"]) == {"real"}
     assert (table["n_seen"].unique(), table["n_unseen"].unique()) == (16, 8)
     assert (table["p_holm"] >= table["p"]).all()

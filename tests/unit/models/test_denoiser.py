@@ -82,7 +82,7 @@ def test_patches_are_laid_out_in_the_grid_that_keeps_the_aspect_of_the_image() -
 
 def test_tokens_without_a_place_are_named() -> None:
     denoiser = Denoiser(nn.Identity(), DDPMScheduler(), (1, 32, 32))
-    with pytest.raises(ModelError, match=r"a grid of 8 x 8 and 5 more, but tokens without a place \(class token"):
+    with pytest.raises(ModelError, match=r"a grid of 8 x 8 and 5 more, but nothing tells which have no place: let"):
         denoiser.site_grid("block00.self", 64 + 5)
 
 

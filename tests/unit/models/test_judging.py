@@ -8,12 +8,13 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.images import ImagesConfig, SyntheticFaces
 from diffmech.config.models import RecognitionConfig, SamplingConfig
 from diffmech.data.store import open_dataset
-from diffmech.errors import ConfigError, ModelError
+from diffmech.errors import ConfigError, ModelError, StoreError
 from diffmech.models.denoiser import Condition
 from diffmech.models.heldout import denoising_losses, heldout_loss
 from diffmech.models.judge import _why_absent, make_judge, read_judge, train_judge, trained_faces
@@ -86,6 +87,25 @@ def test_unknown_attributes_are_refused(
             sampling=SamplingConfig(),
             runtime=quiet,
         )
+
+
+def test_too_few_faces_are_refused(
+    trained: Path, images_config: ImagesConfig, quiet: RuntimeConfig, tmp_path: Path
+) -> None:
+    recognition = RecognitionConfig(attributes=["hat"], faces=9)
+    with pytest.raises(ConfigError, match=r"^recognition\.faces: 9 is too few to train on; give some thousand"):
+        make_judge(trained, tmp_path / "j.safetensors", recognition=recognition, images=images_config, runtime=quiet)
+
+
+@pytest.mark.parametrize("metadata", [None, {}, {"judge": "hat"}])
+def test_a_file_that_is_no_judge_is_named(metadata: dict[str, str] | None, tmp_path: Path) -> None:
+    file = tmp_path / "judge.safetensors"
+    if metadata is None:
+        file.write_bytes(b"hat")
+    else:
+        save_file({"weight": torch.zeros(1)}, file, metadata)
+    with pytest.raises(StoreError, match=r"judge\.safetensors: is no judge \(.*\); delete it and let the workflow"):
+        read_judge(file)
 
 
 def test_what_gives_a_judge_is_possible_for_the_denoiser_and_names_no_other_images() -> None:

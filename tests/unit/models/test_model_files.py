@@ -134,7 +134,7 @@ def test_pointer_moves_with_its_tree_and_notices_changed_weights(trained: Path, 
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    with pytest.raises(ModelError, match="the weights changed"):
+    with pytest.raises(ModelError, match=r"the weights changed \(SHA-256 .*, but .*model\.json names .*; delete"):
         load_denoiser(moved / "model.json", device="cpu")
 
 
@@ -201,6 +201,10 @@ def test_a_denoiser_of_images_that_nobody_can_set_gets_advice_that_fits(shape, a
         ({"_class_name": "DiTTransformer2DModel"}, "DiTTransformer2DModel is not supported; expected UNet2DModel"),
         ({"_class_name": "UNet2DConditionModel", "cross_attention_dim": 768}, "cross_attention_dim 768 .* text"),
         ({"num_class_embeds": 10}, "conditioned on classes"),
+        (
+            {"_class_name": "UNet2DConditionModel", "cross_attention_dim": None, "addition_embed_type": "text"},
+            "needs the further input addition_embed_type = 'text', which is not supported; expected an uncond",
+        ),
         ({"sample_size": None}, "sample_size is missing"),
         ({"out_channels": 3}, "1 channels in and 3 out"),
     ],
@@ -221,10 +225,14 @@ def test_unsupported_schedules_and_autoencoders_are_named_with_the_reason(tmp_pa
     with pytest.raises(ModelError, match=r"FlowMatchEulerDiscreteScheduler is not supported.*betas of DDPM"):
         import_denoiser(foreign(str(tmp_path / "m")), tmp_path / "model.json", root=tmp_path)
     scheduler.unlink()
-    with pytest.raises(ModelError, match=r"no scheduler_config\.json"):
+    with pytest.raises(
+        ModelError, match=r"no scheduler_config\.json .*; the noise schedule it was trained with is needed"
+    ):
         import_denoiser(foreign(str(tmp_path / "m")), tmp_path / "model.json", root=tmp_path)
     (tmp_path / "m" / "vqvae").mkdir()
-    with pytest.raises(ModelError, match="autoencoder"):
+    with pytest.raises(
+        ModelError, match=r"works on the codes of an autoencoder \(vqvae/\), which .* as `source: pipeline`"
+    ):
         import_denoiser(foreign(str(tmp_path / "m")), tmp_path / "model.json", root=tmp_path)
 
 
@@ -239,6 +247,82 @@ def test_damaged_weights_are_one_clear_line(tmp_path: Path) -> None:
     weights.unlink()
     with pytest.raises(ModelError, match=r"cannot be read|no weight file"):
         import_denoiser(foreign(str(tmp_path / "m")), tmp_path / "model.json", root=tmp_path)
+
+
+def test_a_directory_without_a_network_tells_what_it_holds(tmp_path: Path) -> None:
+    write_unconditional(tmp_path / "m", subfolder="denoiser")
+    message = (
+        r"m: neither unet/config\.json nor config\.json is there \(found denoiser, scheduler\); give .* `subfolder`"
+    )
+    with pytest.raises(ModelError, match=message):
+        import_denoiser(foreign(str(tmp_path / "m")), tmp_path / "model.json", root=tmp_path)
+
+
+def test_weights_that_predict_nothing_finite_are_refused(tmp_path: Path) -> None:
+    unet = write_unconditional(tmp_path / "m")
+    with torch.no_grad():
+        unet.conv_out.bias.fill_(torch.nan)
+    unet.save_pretrained(tmp_path / "m" / "unet")
+    with pytest.raises(
+        ModelError, match="m: predicts NaN or infinity for an empty image; its weights are damaged, get"
+    ):
+        import_denoiser(foreign(str(tmp_path / "m")), tmp_path / "model.json", root=tmp_path)
+    assert not (tmp_path / "model.json").exists()
+
+
+def test_what_is_trained_is_not_imported_and_what_is_imported_is_not_bundled(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match="models: a denoiser with source train is trained, not imported; call train_d"
+    ):
+        import_denoiser(DenoiserConfig(source="train"), tmp_path / "model.json", root=tmp_path)
+    write_unconditional(tmp_path / "m")
+    import_denoiser(foreign(str(tmp_path / "m")), tmp_path / "model.json", root=tmp_path)
+    with pytest.raises(
+        ModelError, match=r"model\.json: only a denoiser with our conditioning tokens can be bundled; give"
+    ):
+        bundle_denoiser(tmp_path / "model.json", tmp_path / "bundle")
+
+
+def test_a_pointer_that_lacks_something_is_to_be_made_anew(tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text('{"kind": "diffusers"}')
+    with pytest.raises(
+        ModelError, match=r"model\.json: lacks location, sha256; delete it and let the workflow make it"
+    ):
+        load_denoiser(tmp_path / "model.json")
+
+
+@pytest.mark.parametrize("name", ["nobody/nothing-of-this-name", "no body/nothing"])
+def test_a_model_that_the_hub_does_not_have_is_named(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that no model can have is refused by the library before the network is asked."""
+    import huggingface_hub
+
+    missing = huggingface_hub.errors.RepositoryNotFoundError
+
+    def not_found(*_: object, **__: object) -> None:
+        raise missing.__new__(missing)  # its arguments are an answer of the network
+
+    if " " not in name:
+        monkeypatch.setattr(huggingface_hub.HfApi, "model_info", not_found)
+    with pytest.raises(
+        ModelError, match=rf"models: the hub has no model '{name}' at revision main, .*; check location"
+    ):
+        import_denoiser(foreign(name), tmp_path / "model.json", root=tmp_path)
+
+
+def test_a_download_that_breaks_off_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    def broken(*_: object, **__: object) -> None:
+        raise OSError("no space\nleft")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: None)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", broken)
+    with pytest.raises(
+        ModelError, match=r"^models: 'some/model' could not be downloaded \(no space left\); try again, or"
+    ):
+        import_denoiser(foreign("some/model"), tmp_path / "model.json", root=tmp_path)
 
 
 def test_hub_model_without_network_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

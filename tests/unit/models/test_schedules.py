@@ -171,7 +171,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "unknown betas": ({"beta_schedule": "cosine"}, r"beta_schedule 'cosine' is none that DDIMScheduler of diffusers"),
     "betas of another scheduler": ({"beta_schedule": "sigmoid"}, r"beta_schedule 'sigmoid' is none that DDIMScheduler"),
     "no betas": ({"_class_name": "DDPMWuerstchenScheduler"}, r"DDPMWuerstchenScheduler is not supported, since it has"),
-    "unknown class": ({"_class_name": "DDIMFastScheduler"}, r"DDIMFastScheduler is not in diffusers"),
+    "unknown class": (
+        {"_class_name": "DDIMFastScheduler"},
+        r"DDIMFastScheduler is not in diffusers .*; name a scheduler that is, or install",
+    ),
     "too few betas": ({"trained_betas": [0.1, 0.2]}, r"trained_betas has 2 entries, but num_train_timesteps is 200"),
     "betas above one": ({"beta_end": 2.0}, r"its betas are not all between 0 and 1"),
     "negative betas": ({"beta_start": -0.1}, r"its betas are not all between 0 and 1"),
@@ -184,7 +187,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "noise levels": (
         {"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"},
-        r"timestep_type 'continuous' is not supported",
+        r"timestep_type 'continuous' is not supported, since the network then counts .*; expected discrete",
     ),
     "prediction": (
         {"prediction_type": "velocity"},

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from diffmech.artifacts import read_json
-from diffmech.config.images import ImagesConfig
+from diffmech.config.images import ImagesConfig, SyntheticFaces
 from diffmech.config.models import DenoiserConfig, Training
-from diffmech.data.store import open_dataset
+from diffmech.data.store import open_dataset, prepare_dataset
 from diffmech.errors import ConfigError, DataError, ModelError
 from diffmech.models.checkpoint import FILE
 from diffmech.models.load import load_denoiser
@@ -252,6 +252,15 @@ def test_only_listed_domains_are_mirrored(stores: dict[str, Path]) -> None:
     others = batch.images[batch.condition.domain == 1].numpy()
     assert len(others) > 100
     assert (others[:, None] == originals).all(axis=(2, 3, 4)).any(axis=1).all()
+
+
+def test_domains_of_different_shapes_are_refused(stores: dict[str, Path], tmp_path: Path, quiet: object) -> None:
+    large, config = tmp_path / "large.zarr.zip", SyntheticFaces(kind="synthetic_faces", count=2)
+    prepare_dataset(config, ImagesConfig(size=10), large, name="large", runtime=quiet)
+    with pytest.raises(
+        DataError, match=r"domains have images of different shapes, .*; prepare both by the same `images`"
+    ):
+        TrainingSet({**stores, "synthetic": large}, Training())
 
 
 def test_values_a_data_set_lacks_are_unknown(stores: dict[str, Path]) -> None:

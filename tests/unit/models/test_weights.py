@@ -107,7 +107,10 @@ def test_names_of_the_class_are_left_as_they_are(tmp_path: Path, caplog: pytest.
 def test_a_prefix_is_not_taken_off_where_the_rest_does_not_fit(tmp_path: Path) -> None:
     state = {f"net.{name}": value for name, value in network().state_dict().items()}
     torch.save({**state, "net.0.weight": torch.ones(9, 9)}, tmp_path / "shape.pt")
-    assert re.search(r"; those of the file begin with 'net\.': save the state_dict", refused(tmp_path / "shape.pt"))
+    assert re.search(
+        r"weights do not fit Sequential, which has 7: .*; those of the file begin with 'net\.': save the state_dict",
+        refused(tmp_path / "shape.pt"),
+    )
     torch.save({**state, "other.weight": torch.ones(1)}, tmp_path / "more.pt")
     assert "those of the file begin with 'net.'" in refused(tmp_path / "more.pt")
 
@@ -122,7 +125,8 @@ def test_each_weight_that_does_not_fit_is_counted_once(tmp_path: Path) -> None:
     state = network().state_dict()
     torch.save({"1.weight": torch.ones(7), "1.bias": state["1.bias"], "head": torch.ones(1)}, tmp_path / "w.pt")
     assert re.search(
-        r"do not fit Sequential, which has 7: 5 are missing, first 0\.weight, 1 are not of the class, first head, "
+        r"its weights do not fit Sequential, which has 7: 5 are missing, first 0\.weight, "
+        r"1 are not of the class, first head, "
         r"1 have another shape: 1\.weight is 7, expected 3",
         refused(tmp_path / "w.pt"),
     )

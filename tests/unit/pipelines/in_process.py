@@ -14,6 +14,7 @@ from diffmech.data.comparison import compare_domains
 from diffmech.data.store import prepare_dataset
 from diffmech.heads.paths import ABLATION, ATTENTION, CIRCUIT, LATENTS, PATCHING, REFERENCE, Heads
 from diffmech.heads.resamplings import RESAMPLED, named_resampled, resampled_names
+from diffmech.heads.tables import reported
 from diffmech.interventions.ablation import ablate_heads
 from diffmech.interventions.effects import ablation_effects
 from diffmech.interventions.patching_study import patch_data_set
@@ -33,9 +34,10 @@ from diffmech.models.heldout import heldout_loss
 from diffmech.models.importing import import_denoiser
 from diffmech.models.sampling import generate_gallery
 from diffmech.models.seen import seen_images
-from diffmech.report.artifacts import ReportInputs
-from diffmech.report.charts import CHARTS, draw_charts
-from diffmech.report.page import write_report
+from diffmech.report.heads.artifacts import ReportInputs
+from diffmech.report.heads.charts import every_chart
+from diffmech.report.heads.draw import draw_charts
+from diffmech.report.heads.page import write_report
 from diffmech.resampling.effects import resampling_effects
 from diffmech.resampling.images import resample_images
 from diffmech.workflow.study import GENERATED, Study
@@ -109,37 +111,18 @@ def _analyse(heads: Heads, folder: Path, model_json: Path) -> Path:
     }
     datasets = {d: results / f"datasets/{name}.zarr.zip" for d, name in study.domains.items()}
     untrained = {d: results / f"untrained/{study.model}/{name}.zarr.zip" for d, name in study.domains.items()}
-    tables = {
+    tables = {name: results / f"{name}.csv" for name in reported()}
+    others = {
         "comparison": results / "datasets/comparison.json",
         "model": model_json,
-        "seen": results / "seen.csv",
-        "seen_divergence": results / "seen_divergence.csv",
-        "heldout": results / "heldout.csv",
-        "denoising": results / "denoising.csv",
         "gallery": results / "gallery.zarr.zip",
-        **{
-            name: results / f"{name}.csv"
-            for name in (
-                "entropy",
-                "divergence",
-                "factorial",
-                "phases",
-                "clusters",
-                "mechanisms",
-                "effects",
-                "complexity",
-            )
-        },
-        **{name: results / f"{name}.csv" for name in ("windows", "patching", "doses")},
-        "resampling": results / "resampling.csv",
         "resampled": results / "resampled.zarr.zip",
-        "account": results / "account.csv",
         "references": study.root / "resources/references.yaml",
     }
-    compare_domains(datasets, tables["comparison"], samples=config.capture.samples)
+    compare_domains(datasets, others["comparison"], samples=config.capture.samples)
     seen_images(model_json, datasets, tables["seen"], samples=config.capture.samples)
     heldout_loss(model_json, datasets, tables["heldout"], tables["denoising"], timesteps=[], samples=1, runtime=runtime)
-    generate_gallery(model_json, tables["gallery"], sampling=config.sampling, runtime=runtime)
+    generate_gallery(model_json, others["gallery"], sampling=config.sampling, runtime=runtime)
     attention = by_domain["attention"]
     attention_entropy(attention, untrained, tables["entropy"], entropy=config.entropy, seed=0)
     told = {NOTHING: attention}, {NOTHING: {domain: [path] for domain, path in untrained.items()}}
@@ -275,7 +258,7 @@ def _analyse(heads: Heads, folder: Path, model_json: Path) -> Path:
     resampling_effects(
         {domain: [folder / path for path in named[name]] for domain, name in resampled_names(heads).items()},
         tables["resampling"],
-        tables["resampled"],
+        others["resampled"],
         judge=None,
         resampling=config.resampling,
         seed=0,
@@ -284,7 +267,8 @@ def _analyse(heads: Heads, folder: Path, model_json: Path) -> Path:
     told = (tables[name] for name in ("mechanisms", "effects", "windows", "resampling", "account"))
     mechanism_account(*told, method=config.ablation.methods[0], alpha=config.ablation.alpha)
     inputs = ReportInputs(
-        **{name: str(path) for name, path in tables.items()},
+        **{name: str(path) for name, path in others.items()},
+        tables={name: str(path) for name, path in tables.items()},
         datasets={domain: str(path) for domain, path in datasets.items()},
         attention={domain: [str(path) for path in paths] for domain, paths in attention.items()},
         circuits={domain: str(path) for domain, path in circuits.items()},
@@ -293,8 +277,9 @@ def _analyse(heads: Heads, folder: Path, model_json: Path) -> Path:
     draw_charts(inputs, results / "charts", ablation=config.ablation)
     write_report(
         inputs,
-        [str(results / f"charts/{name}.vl.json") for name in CHARTS],
+        [str(results / f"charts/{chart.name}.vl.json") for chart in every_chart()],
         results / "report.html",
+        results / "findings.json",
         config=config,
     )
     assert len(pd.read_csv(tables["effects"]))

@@ -1,5 +1,8 @@
 """Images generated from prompts, and the latents on which their denoiser is observed."""
 
+import json
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ from diffmech.errors import ConfigError, DataError, ModelError
 from diffmech.interventions.replay import open_latent_files
 from diffmech.models.importing import import_denoiser
 from diffmech.models.load import load_denoiser
+from diffmech.models.pipelines import load_pipeline
 from diffmech.models.prompted import PromptCondition
 from diffmech.models.recording import record_sampling
 from diffmech.testing import ROUNDINGS_OF_MANY_PASSES, assert_same_up_to_rounding
@@ -236,13 +240,72 @@ def test_a_directory_that_is_no_pipeline_says_so(pipeline_folder: Path, tmp_path
         import_denoiser(config, tmp_path / "model.json", root=tmp_path)
 
 
+def rewritten(file: Path, **change: object) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+
+
+# what is done to the directory of a pipeline -> the answer
+BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
+    "another version": (
+        lambda folder: rewritten(folder / "model_index.json", _class_name="DreamPipeline"),
+        r"its pipeline DreamPipeline is not in diffusers .*; install the version it was made for",
+    ),
+    "no prompts": (
+        lambda folder: rewritten(folder / "model_index.json", _class_name="DDPMPipeline"),
+        "DDPMPipeline takes neither prompts nor class labels; expected a pipeline that generates",
+    ),
+    "an image to start from": (
+        lambda folder: rewritten(folder / "model_index.json", _class_name="StableDiffusionImg2ImgPipeline"),
+        "StableDiffusionImg2ImgPipeline needs an image to start from; expected one that goes from text to image",
+    ),
+    "another network": (
+        lambda folder: rewritten(folder / "unet" / "config.json", _class_name="DreamNet"),
+        r"unet: DreamNet is not in diffusers .*; install the version it needs",
+    ),
+    "damaged weights": (
+        lambda folder: next((folder / "unet").glob("*.safetensors")).write_bytes(b"damaged"),
+        r"unet: the weights cannot be read \(.*\); get the directory again",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_pipeline_that_cannot_be_imported_says_why(kind: str, pipeline_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(pipeline_folder, tmp_path / "copy")
+    breaks, message = BROKEN[kind]
+    breaks(folder)
+    config = DenoiserConfig(source="pipeline", location=str(folder))
+    with pytest.raises(ModelError, match=f"^{folder}.*{message}") as caught:
+        import_denoiser(config, tmp_path / "model.json", root=tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_parts_that_went_after_the_import_are_named(pipeline_folder: Path, pipeline_json: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(pipeline_folder, tmp_path / "copy")
+    pointer = read_json(pipeline_json) | {"location": str(folder)}
+    (tmp_path / "model.json").write_text(json.dumps(pointer))
+    shutil.rmtree(folder / "text_encoder")
+    with pytest.raises(
+        ModelError, match=r"copy: the pipeline StableDiffusionPipeline cannot be loaded \(.*\); text encoders need"
+    ):
+        load_pipeline(tmp_path / "model.json", scheduler=None, device="cpu")
+    next((folder / "unet").glob("*.safetensors")).unlink()
+    with pytest.raises(ModelError, match=r"unet: no weights \(.*\); get the whole directory again"):
+        load_denoiser(tmp_path / "model.json", device="cpu")
+    shutil.rmtree(folder)
+    with pytest.raises(ModelError, match=r"unet: no weights"):
+        load_denoiser(tmp_path / "model.json", device="cpu")
+
+
 def test_prompts_take_turns_and_come_from_a_file_too(tmp_path: Path) -> None:
     file = tmp_path / "prompts.txt"
     file.write_text("a face\n\n  a hat \n")
     prompts = read_prompts(Prompts(kind="prompts", file=str(file)))
     assert prompts == ["a face", "a hat"]
     assert [prompt_of(prompts, sample) for sample in range(3)] == ["a face", "a hat", "a face"]
-    with pytest.raises(DataError, match=r"missing.txt: cannot be read \(No such file or directory\)"):
+    with pytest.raises(
+        DataError, match=r"missing.txt: cannot be read \(No .*\); give a text file with one prompt per line"
+    ):
         read_prompts(Prompts(kind="prompts", file=str(tmp_path / "missing.txt")))
     file.write_text("\n")
     with pytest.raises(DataError, match="holds no prompt; write one per line"):

@@ -1,6 +1,8 @@
 """What a pipeline's denoiser is given is recorded exactly, and recording changes nothing."""
 
+import functools
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -137,7 +139,10 @@ def test_flow_matching_is_recorded_and_refuses_samplers_with_betas(tmp_path: Pat
     assert recording.branches == ("conditional", "unconditional")
     with pytest.raises(ConfigError, match=r"ddim does not fit .* flow matching .*; give flow_euler"):
         fitting_scheduler(pipeline.scheduler, "ddim", "here")
-    with pytest.raises(ConfigError, match="flow_euler does not fit"):
+    with pytest.raises(
+        ConfigError,
+        match=r"sampling.scheduler: flow_euler does not fit here, whose denoiser was trained by a diffusion",
+    ):
         fitting_scheduler(DDPMScheduler(**SCHEDULE), "flow_euler", "here")
 
 
@@ -204,6 +209,67 @@ def test_a_prompted_denoiser_says_what_it_needs(tmp_path: Path) -> None:
     denoiser = prompted(stable_diffusion(tmp_path))
     with pytest.raises(ValueError, match="needs the arguments its pipeline gives it"):
         denoiser.predict_noise(torch.zeros(1, 4, 8, 8), 3)
+
+
+class Unusual:
+    """How a denoiser may be called that cannot be recorded: a call of it and its arguments, to what comes of it."""
+
+    @staticmethod
+    def another_row(call: Any, sample: torch.Tensor, timestep: Any, states: torch.Tensor, rest: dict[str, Any]) -> Any:
+        more = call(torch.cat([sample, sample[:1]]), timestep, torch.cat([states, states[:1]]), **rest)
+        return (more[0][:-1],)
+
+    @staticmethod
+    def twice(call: Any, sample: torch.Tensor, timestep: Any, states: torch.Tensor, rest: dict[str, Any]) -> Any:
+        call(sample, timestep, states, **rest)
+        return call(sample, timestep, states, **rest)
+
+    @staticmethod
+    def other_states(call: Any, sample: torch.Tensor, timestep: Any, states: torch.Tensor, rest: dict[str, Any]) -> Any:
+        return call(sample, timestep, states * float(timestep), **rest)
+
+
+@pytest.mark.parametrize(
+    ("how", "guidance", "message"),
+    [
+        ("another_row", 4.0, "its denoiser gets 5 rows for 2 images; expected as many, or twice as many with guidance"),
+        ("twice", 4.0, "4 passes per sampling step, expected one, or two with guidance; use a first-order sampler"),
+        ("other_states", 1.0, "its argument encoder_hidden_states changes from step to step, which cannot be stored"),
+    ],
+)
+def test_a_denoiser_that_is_called_in_another_way_is_named(
+    how: str, guidance: float, message: str, tmp_path: Path
+) -> None:
+    pipeline = stable_diffusion(tmp_path)
+    own = type(pipeline.unet)
+
+    class Wrapped(own):  # type: ignore[misc, valid-type]
+        def __call__(self, sample: Any, timestep: Any, encoder_hidden_states: Any, **rest: Any) -> Any:
+            call = functools.partial(own.__call__, self)
+            return getattr(Unusual, how)(call, sample, timestep, encoder_hidden_states, rest)
+
+    pipeline.unet.__class__ = Wrapped
+    with pytest.raises(ModelError, match=f"^StableDiffusionPipeline: {message}"):
+        record(pipeline, guidance=guidance)
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        ({"images": np.zeros((2, 16, 16, 3))}, "never called its denoiser through its sampler; watch such a pipeline"),
+        ({"frames": np.zeros((2, 5, 16, 16, 3))}, "does not generate images; watch it with AttentionTap directly"),
+    ],
+)
+def test_a_pipeline_that_makes_something_else_is_named(made: dict[str, Any], message: str, tmp_path: Path) -> None:
+    pipeline = stable_diffusion(tmp_path)
+
+    class Other(type(pipeline)):  # type: ignore[misc]
+        def __call__(self, prompt: Any, generator: Any = None) -> Any:
+            return SimpleNamespace(**made)
+
+    pipeline.__class__ = Other
+    with pytest.raises(ModelError, match=f"^Other {message}"):
+        record(pipeline)
 
 
 def test_an_argument_that_cannot_be_stored_is_named(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from diffmech.attention.sites import AttentionSite, HeadId, find_sites
+from diffmech.errors import ModelError
 from diffmech.models.pipelines import load_pipeline
 from diffmech.resampling.generated import PromptedSampling
 from diffmech.resampling.removals import Removal
@@ -56,6 +57,22 @@ def test_results_do_not_depend_on_the_batch_size(pipeline: Any) -> None:
     assert_same_up_to_rounding(one.clean, other.clean, roundings=ROUNDINGS_OF_MANY_PASSES)
     assert_same_up_to_rounding(one.ablated, other.ablated, roundings=ROUNDINGS_OF_MANY_PASSES)
     assert not torch.allclose(one.ablated[:3], one.ablated[3:], atol=1e-3)
+
+
+def test_rows_that_belong_to_no_image_are_refused(pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = type(pipeline.unet)
+
+    class Wrapped(own):  # type: ignore[misc, valid-type]
+        def __call__(self, sample: Any, timestep: Any, encoder_hidden_states: Any, **rest: Any) -> Any:
+            more = (torch.cat([each, each[:1]]) for each in (sample, encoder_hidden_states))
+            return (own.__call__(self, next(more), timestep, next(more), **rest)[0][:-1],)
+
+    monkeypatch.setattr(pipeline.unet, "__class__", Wrapped)
+    with pytest.raises(
+        ModelError,
+        match=r"^StableDiffusionPipeline: its denoiser gets 7 rows for 3 images; expected as many, or a multiple",
+    ):
+        run(pipeline, [removal(find_sites(pipeline.unet))], 3)
 
 
 def test_steps_are_those_of_the_pipelines_own_sampler(pipeline: Any) -> None:

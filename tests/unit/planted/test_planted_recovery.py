@@ -111,7 +111,12 @@ def test_a_planted_model_is_loaded_as_it_was_written_and_its_twins_are_random(tm
     assert not torch.allclose(denoiser.predict_noise(x_t, 50), twin.predict_noise(x_t, 50))
     with (tmp_path / WEIGHTS).open("ab") as file:
         file.write(b" ")
-    with pytest.raises(ModelError, match="changed"):
+    with pytest.raises(ModelError, match="the weights changed"):
+        load_denoiser(model_json, device="cpu")
+    (tmp_path / WEIGHTS).unlink()
+    with pytest.raises(
+        ModelError, match=rf"{WEIGHTS}: is gone; delete .*model\.json and let the workflow make it anew"
+    ):
         load_denoiser(model_json, device="cpu")
     with pytest.raises(ModelError, match=r"set images\.channels 1"):
         import_planted(circuit, model_json, images=config.images.model_copy(update={"channels": 3}))
@@ -119,7 +124,7 @@ def test_a_planted_model_is_loaded_as_it_was_written_and_its_twins_are_random(tm
 
 def test_recovery_of_a_model_that_was_not_planted_is_refused(tmp_path):
     write_json(tmp_path / "model.json", {"kind": "custom"})
-    with pytest.raises(ModelError, match="is of kind 'custom', not planted"):
+    with pytest.raises(ModelError, match="is of kind 'custom', not planted, so nothing is known to find"):
         recover(
             tmp_path / "model.json",
             "heads.csv",

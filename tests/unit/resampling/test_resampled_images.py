@@ -1,5 +1,7 @@
 """Sampling with heads removed: exact where nothing is removed, and alike for every batch size."""
 
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from diffmech.errors import ConfigError
 from diffmech.interventions.reference import ReferenceStore
 from diffmech.interventions.targets import Heads
 from diffmech.models.denoiser import Condition, Denoiser
-from diffmech.models.sampling import sample_images
+from diffmech.models.sampling import ddim, sample_images
 from diffmech.resampling import images
 from diffmech.resampling.removals import WHOLE, Removal, plan_removals
 from diffmech.resampling.trajectories import Resampled, Task, resample
@@ -215,6 +217,15 @@ def test_bad_targets_are_answered_with_one_line(
         )
 
 
+def test_sampling_steps_at_one_timestep_are_refused(painted: Denoiser, tmp_path: Path) -> None:
+    """As where those of a sampler with many steps are rounded."""
+    sites, table = find_sites(painted.module), heads_table(tmp_path, painted)
+    with pytest.raises(
+        ConfigError, match=r"two of the 4 sampling steps fall on one timestep; give fewer resampling\.ste"
+    ):
+        plan_removals(table, sites, [75, 25, 25, 0], {}, schedule=100, resampling=ResamplingConfig(), seed=0)
+
+
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
@@ -239,3 +250,35 @@ def test_more_steps_than_the_diffusion_has_are_refused(painted: Denoiser) -> Non
 def test_different_seeds_are_different_images(painted: Denoiser) -> None:
     one, other = (run(painted, [removal()], seed=seed).clean for seed in (0, 1))
     assert np.abs((one - other).numpy()).max() > 0.05
+
+
+@pytest.mark.parametrize("method", ["mean", "zero"])
+def test_heads_that_run_at_some_steps_only_are_removed_where_they_run(painted: Denoiser, method: str) -> None:
+    class Experts(torch.nn.Module):
+        """Two copies of the painter, one for each half of the noise levels."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.clean, self.noisy = deepcopy(painted.module), deepcopy(painted.module)
+
+        def forward(self, x_t: torch.Tensor, asked: torch.Tensor, timestep: int) -> torch.Tensor:
+            return (self.clean if timestep < 50 else self.noisy)(x_t, asked)
+
+    network = Experts()
+
+    def forward(x_t: torch.Tensor, steps: torch.Tensor, condition: Condition) -> torch.Tensor:
+        return network(x_t, torch.nan_to_num(2 * condition.values[:, 0] - 1, nan=0.0), int(steps[0]))
+
+    experts = replace(painted, module=network, forward=forward)
+    sites = [site for site in find_sites(network) if site.name.startswith("clean.")]
+    [carrier] = [HeadId(site.name, CARRIER) for site in sites]
+    tasks = [Task(removal(carrier), position) for position in range(COUNT)]
+    settings = {"steps": STEPS, "guidance": 2.0, "method": method, "seed": 0, "batch_size": 8}
+    shared = {"numbers": range(COUNT), "averaged": COUNT, **settings}
+    found = resample(experts, sites, asked_condition(COUNT), tasks, **shared)  # type: ignore[arg-type]
+    later = range(sum(int(t) >= 50 for t in ddim(painted, STEPS).timesteps), STEPS)
+    assert 0 < len(later) < STEPS
+    expected = run(painted, [removal(head(painted, CARRIER), steps=later)], method=method)
+    assert torch.equal(found.clean, expected.clean)
+    assert torch.equal(found.ablated, expected.ablated)
+    assert not torch.allclose(found.ablated, found.clean, atol=0.1)

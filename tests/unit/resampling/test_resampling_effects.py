@@ -19,7 +19,6 @@ from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.resampling import ResamplingConfig
 from diffmech.errors import StoreError
 from diffmech.resampling.effects import (
-    COLUMNS,
     DISTANCES,
     _effects,
     _Measured,
@@ -31,6 +30,7 @@ from diffmech.resampling.effects import (
 from diffmech.resampling.images import Part, open_parts, stored_images
 from diffmech.resampling.judging import Panel
 from diffmech.resampling.removals import Removal
+from diffmech.resampling.tables import RESAMPLING
 from diffmech.resampling.trajectories import Task, resample
 from diffmech.statistics.bootstrap import bootstrap_mean
 from diffmech.statistics.multiplicity import holm
@@ -132,7 +132,7 @@ def test_a_dead_head_changes_nothing_at_all(table: pd.DataFrame) -> None:
 
 
 def test_likeness_has_no_p_against_zero_and_every_measure_has_its_controls(table: pd.DataFrame) -> None:
-    assert list(table.columns) == COLUMNS
+    assert list(table.columns) == list(RESAMPLING.columns)
     paired = table["measure"].isin(["ssim", "mse"])
     assert table.loc[paired, "p_zero"].isna().all()
     assert table.loc[~paired, "p_zero_holm"].between(0, 1).all()
@@ -178,7 +178,7 @@ def test_parts_give_the_table_of_the_whole(store: xr.Dataset, table: pd.DataFram
         cut(slice(1, 8, 2), slice(1, None, 2), slice(1, None, 2)),
     ]
     halves = domain_effects(parts, PANEL, "synthetic", resampling=CONFIG, seed=0)
-    columns = [name for name in COLUMNS if not name.startswith(("p_control_adj",))]
+    columns = [name for name in RESAMPLING.columns if not name.startswith(("p_control_adj",))]
     pd.testing.assert_frame_equal(halves[columns], table[columns], rtol=1e-6, atol=1e-8)
 
 
@@ -269,7 +269,7 @@ def test_what_is_not_measured_is_named(store: xr.Dataset, tmp_path: Path) -> Non
             why_none=why,
         )
     nothing = pd.read_csv(tmp_path / "none.csv")
-    assert list(nothing.columns) == COLUMNS
+    assert list(nothing.columns) == list(RESAMPLING.columns)
     assert nothing.empty
     assert json.loads(open_store(tmp_path / "none.zarr.zip").attrs["absent"]) == ["a planted denoiser"]
     assert set(pd.read_csv(tmp_path / "some.csv")["measure"]) == {"ssim", "mse"}

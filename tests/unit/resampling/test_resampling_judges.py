@@ -1,5 +1,6 @@
 """Who looks at the images: the trained judge, a CLIP model from a folder, an Inception of one's own."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +138,13 @@ def test_what_cannot_be_read_is_answered_with_one_line(changes: dict[str, str], 
     with pytest.raises(ModelError, match=line) as caught:
         open_panel(ResamplingConfig(**changes), None, device="cpu")  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
+
+
+def test_a_clip_model_without_its_library_is_answered_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    message = r"resampling\.clip: some/clip needs the library transformers; pip install 'diffmech\[pipelines\]'"
+    with pytest.raises(ModelError, match=message):
+        open_panel(ResamplingConfig(features="clip", clip="some/clip"), None, device="cpu")
 
 
 def test_an_inception_of_another_shape_is_refused(tmp_path: Path) -> None:

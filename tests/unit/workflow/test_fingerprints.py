@@ -72,6 +72,16 @@ def test_configuration_and_glue_are_tracked_as_parameters_instead(copy):
     assert fingerprint(copy) == before
 
 
+def test_declarations_of_tables_count_by_the_code_that_computes_them(copy):
+    before = fingerprint(copy)
+    declared = copy / "src/diffmech/mechanisms/tables.py"
+    edit(declared, "How widely each head attends.", "How wide.")
+    edit(declared, '"condition": text(', '"told": text("what it is told"),\n        "condition": text(')
+    assert fingerprint(copy) == before
+    edit(copy / "src/diffmech/tables.py", "digits: int = 6", "digits: int = 7")
+    assert fingerprint(copy) != before
+
+
 def test_lazily_named_modules_belong_to_the_closure(tmp_path, monkeypatch):
     from diffmech.workflow import fingerprints
 
@@ -82,6 +92,22 @@ def test_lazily_named_modules_belong_to_the_closure(tmp_path, monkeypatch):
     script.write_text('NAME = "diffmech.late:thing"\n')
     monkeypatch.setattr(fingerprints, "PACKAGE", package)
     assert fingerprints.closure(script) == {"diffmech.late"}
+
+
+def test_a_lazily_named_folder_stands_for_its_modules_and_templates(tmp_path, monkeypatch):
+    from diffmech.workflow import fingerprints
+
+    folder, script = tmp_path / "diffmech" / "found", tmp_path / "script.py"
+    folder.mkdir(parents=True)
+    script.write_text('FOLDER = "diffmech.found"\n')
+    monkeypatch.setattr(fingerprints, "PACKAGE", tmp_path / "diffmech")
+    seen = []
+    for name, text in (("one.py", "x = 1\n"), ("page.html", "<p>"), ("page.html", "<b>")):
+        (folder / name).write_text(text)
+        fingerprints._imports.cache_clear()
+        seen.append(fingerprints.fingerprint(script))
+    assert fingerprints.closure(script) == {"diffmech.found.one"}
+    assert len(set(seen)) == 3
 
 
 def test_what_is_remembered_gives_the_same_fingerprints_and_hides_no_edit(copy):

@@ -1,0 +1,53 @@
+"""What the checks of a denoiser at its import cost, in CPU time, beside passes of the batches that a study runs.
+
+Run: OMP_NUM_THREADS=1 python benchmarks/import_check.py
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from diffmech.attention.import_check import BATCH, check_denoiser
+from diffmech.config.load import read_config
+from diffmech.models.importing import import_denoiser
+from diffmech.models.load import load_denoiser
+
+ROOT = Path(__file__).parents[1]
+ROUNDS = 5
+
+
+def seconds(run: Callable[[], object]) -> list[float]:
+    """Return the CPU seconds of `run`, in several rounds after one that does not count, ascending."""
+    run()
+    found = []
+    for _ in range(ROUNDS):
+        start = time.process_time()
+        run()
+        found.append(time.process_time() - start)
+    return sorted(found)
+
+
+def main() -> None:
+    """Print the table."""
+    config = read_config(ROOT / "config.yaml")
+    with TemporaryDirectory() as folder:
+        import_denoiser(config.model, Path(folder) / "model.json", root=ROOT, images=config.images)
+        denoiser = load_denoiser(Path(folder) / "model.json", device="cpu")
+    images = torch.randn(config.runtime.batch_size, *denoiser.sample_shape)
+    sizes = (1, BATCH, len(images))
+    with torch.no_grad():
+        passes = {n: seconds(lambda n=n: denoiser.predict_noise(images[:n], 500)) for n in sizes}
+    whole = seconds(lambda: check_denoiser(denoiser, "the bundled denoiser"))
+    for n, found in passes.items():
+        print(f"pass of {n:3d} images        {found[0]:.3f} to {found[-1]:.3f} s")
+    own = whole[0] - passes[1][0] - passes[BATCH][0]
+    print(f"all checks of an import   {whole[0]:.3f} to {whole[-1]:.3f} s")
+    print(f"  beyond its passes of 1 and {BATCH} images {own:.3f} s: {own / passes[BATCH][0]:.2f} passes of {BATCH}")
+    print(f"  all of it: {whole[0] / passes[len(images)][0]:.2f} passes of a batch of {len(images)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""A table of results is declared once, beside what computes it: its path, its rows, its columns and what they mean.
+
+Declarations stand in the `tables` module of each room, those of one more measure in its own module of `measures`
+(`diffmech.declared` finds them); all of them import nothing heavy, since rules take paths from them. What is written is
+checked against the declaration, and so is what is read. Ours.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from diffmech.errors import StoreError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# What the cells of a column hold: text, whole numbers, numbers (empty where there is none), true or false.
+Values = Literal["text", "whole", "number", "flag"]
+OURS = "ours"
+TRUE = ("true", "1", "1.0")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: what it means, what its cells hold, its unit ("" without one, "1" of a pure number), its source."""
+
+    meaning: str
+    values: Values
+    unit: str = ""
+    source: str = OURS
+
+
+def text(meaning: str, source: str = "") -> Column:
+    """Return a column of names or words."""
+    return Column(meaning, "text", "", source)
+
+
+def whole(meaning: str, unit: str = "1", source: str = "") -> Column:
+    """Return a column of counts or other whole numbers."""
+    return Column(meaning, "whole", unit, source)
+
+
+def number(meaning: str, unit: str = "1", source: str = OURS) -> Column:
+    """Return a column of numbers, empty where there is none."""
+    return Column(meaning, "number", unit, source)
+
+
+def flag(meaning: str, source: str = OURS) -> Column:
+    """Return a column of true and false."""
+    return Column(meaning, "flag", "", source)
+
+
+def interval(of: str, unit: str = "1", prefix: str = "", how: str = "bootstrap over images") -> dict[str, Column]:
+    """Return the columns `low` and `high` of an interval, with `prefix` before their names."""
+    return {
+        f"{prefix}{end}": number(f"{word} end of the interval of {of} ({how})", unit)
+        for end, word in (("low", "lower"), ("high", "upper"))
+    }
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of results, a CSV file.
+
+    `path` is that of its file, with the wildcards of the rule that makes it; `row` says what one row is, `about` what
+    the table answers. Where `more` names a kind of further columns, a file may have any others behind those that are
+    declared. `name` is how rules, charts and docs call it.
+    """
+
+    name: str
+    path: str
+    row: str
+    about: str
+    columns: Mapping[str, Column]
+    more: str = ""
+
+    def at(self, **wildcards: str) -> str:
+        """Return the path of the file for these values of its wildcards."""
+        return self.path.format(**wildcards)
+
+    def write(self, path: Path | str, frame: "pd.DataFrame", *, digits: int = 6) -> None:
+        """Write `frame` so that equal numbers give equal bytes: significant `digits`.
+
+        Raises ValueError where its columns are not those that are declared.
+        """
+        from diffmech.artifacts import write_csv
+
+        found, declared = list(map(str, frame.columns)), list(self.columns)
+        found = found[: len(declared)] if self.more else found
+        if found != declared:
+            odd = [name for name in found if name not in declared] + [name for name in declared if name not in found]
+            what = f"columns {', '.join(odd)}" if odd else f"columns in another order ({', '.join(found)})"
+            raise ValueError(f"table {self.name}: {what} other than declared; mend its declaration or what computes it")
+        write_csv(path, frame, digits=digits)
+
+    def read(self, path: Path | str) -> "pd.DataFrame":
+        """Read the table; flags come as bool. StoreError names the file, and the column that is missing or odd."""
+        from pandas import to_numeric
+        from pandas.api.types import is_numeric_dtype
+
+        from diffmech.artifacts import read_csv
+
+        frame = read_csv(path, self.columns)
+        for name, column in self.columns.items():
+            if column.values == "flag":
+                frame[name] = frame[name].astype(str).str.lower().isin(TRUE)
+            elif column.values != "text" and len(frame) and not is_numeric_dtype(frame[name]):
+                odd = frame[name][to_numeric(frame[name], errors="coerce").isna() & frame[name].notna()]
+                raise StoreError(
+                    f"{path}: column {name} holds {odd.iloc[0]!r}, expected numbers ({column.meaning}); delete the "
+                    "file to have it made anew"
+                )
+        return frame
+
+    def frame(self, rows: Iterable[Any] = ()) -> "pd.DataFrame":
+        """Return a table of `rows`, mappings or sequences in the order of the columns."""
+        import pandas as pd
+
+        return pd.DataFrame(list(rows), columns=list(self.columns))
+
+    def in_order(self, frame: "pd.DataFrame") -> "pd.DataFrame":
+        """Return the declared columns of `frame`, in the order of the declaration."""
+        return frame[list(self.columns)]

@@ -1,0 +1,54 @@
+"""Mechanisms of heads beside tokens without a place are those among the image's tokens."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from diffmech.attention.layout import SiteLayout, create_attention_store
+from diffmech.attention.ranges import TokenRanges
+from diffmech.mechanisms.captured import read, read_quantities, sites_of
+from diffmech.report.pictures import among_image, token_keys
+
+RANGES = {
+    "class token and register": TokenRanges((1, 5), extra=(1, 1)),
+    "memory": TokenRanges((2, 6), extra=(2, 0), memory=(2, 0)),
+}
+
+
+@pytest.fixture(params=RANGES.values(), ids=RANGES.keys())
+def tree(request, tmp_path) -> xr.DataTree:
+    """A site of one head on 2 x 2 places, half of whose attention goes to two extra keys, and of the rest to one."""
+    ranges = request.param
+    site = SiteLayout(
+        "a.self", "self", ("a.self.h00",), ranges.queries, 6, 4, (2, 2), ("extra 0", "extra 1"), ranges=ranges
+    )
+    axes = {"sample": [0, 1], "timestep": [10]}
+    arrays = create_attention_store(tmp_path, [site], axes=axes, chunks={"sample": 2, "timestep": 1}, attrs={})
+    received = np.where(np.array(ranges.names("key")) == "image", 0.0, 1.5)
+    received[ranges.image[0] + 3] = 3.0
+    for (name, variable), array in arrays.items():
+        if name:
+            array[:] = 0.0
+        if variable == "received":
+            array[:] = np.broadcast_to(received, array.shape)
+        if variable == "part_mass":
+            array[:] = 0.5
+        if variable == "self_mass":
+            array[:] = 0.125  # of all attention: a quarter of that on the image
+    return xr.open_datatree(tmp_path, engine="zarr", consolidated=False)
+
+
+def test_shares_are_those_of_the_attention_on_the_image(tree: xr.DataTree) -> None:
+    (site,) = sites_of(tree)
+    assert site.spatial
+    assert site.tokens == ()
+    assert read(tree, site, "received", 10) == pytest.approx(np.broadcast_to([0.0, 0, 0, 4], (2, 1, 4)))
+    assert read_quantities(tree, site)[10]["self_mass"] == pytest.approx(np.full((2, 1), 0.25))
+
+
+def test_pictures_are_of_the_image_and_of_each_extra_token_by_its_name(tree: xr.DataTree) -> None:
+    node = tree["a.self"].to_dataset().sel(head="a.self.h00", timestep=10)
+    image = among_image(node)
+    assert dict(image.sizes) | {"query": 4, "key": 4} == dict(image.sizes)
+    assert image["received"].values == pytest.approx(np.broadcast_to([0.0, 0, 0, 4], (2, 4)))
+    assert list(token_keys(node, 0).values()) == ["extra 0", "extra 1"]

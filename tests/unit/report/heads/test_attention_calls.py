@@ -1,0 +1,34 @@
+"""The page says how many attention calls a pass makes and how many were seen."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from diffmech.report.heads.condition import calls_words
+
+
+@pytest.mark.parametrize(
+    ("checked", "sites", "said"),
+    [
+        (None, 6, "; a pass makes 6 attention calls, of which all were observed"),
+        ({"attention_calls": 6}, 6, "; a pass makes 6 attention calls, of which all were observed"),
+        ({"attention_calls": 7}, 6, "; a pass makes 7 attention calls, of which 6 were observed"),
+        ({"attention_calls": 1}, 1, "; a pass makes one attention call, which was observed"),
+        (
+            {"attention_calls": 2, "attention_left_out": {"low.attn": "linear", "mid.attn": "linear"}},
+            2,
+            "; a pass makes 2 attention calls, of which all were observed; left out, having no softmax over keys:"
+            " low.attn and mid.attn",
+        ),
+        (
+            {"attention_calls": 3, "extra_tokens": {"block00.self": 1, "block01.self": 3}},
+            3,
+            "; a pass makes 3 attention calls, of which all were observed; in block00.self and block01.self there are"
+            " up to 3 extra keys without a place on the image, as of class tokens, registers or learned keys: entropy"
+            " is that of the image's queries over all keys, places and distances are those among the image's",
+        ),
+    ],
+)
+def test_calls_made_and_seen(checked, sites, said) -> None:
+    tables = SimpleNamespace(model={} if checked is None else {"checked": checked}, sites=["site"] * sites)
+    assert calls_words(tables) == said

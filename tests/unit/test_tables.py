@@ -1,0 +1,111 @@
+"""Tables are declared once: what is written and read is what the declaration and docs/tables.md say."""
+
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from diffmech import dictionary
+from diffmech.declared import every_table
+from diffmech.errors import StoreError
+from diffmech.tables import Table, flag, interval, number, text, whole
+
+TABLE = Table(
+    name="tried",
+    path="results/{model}/tried.csv",
+    row="a head",
+    about="Something.",
+    columns={
+        "head": text("head"),
+        "n": whole("images"),
+        "effect": number("effect", "%"),
+        **interval("effect", "%"),
+        "found": flag("found"),
+    },
+)
+FRAME = pd.DataFrame(
+    {"head": ["a", "b"], "n": [3, 4], "effect": [1.23456789, np.nan], "low": 0.0, "high": 2.0, "found": [True, False]}
+)
+
+
+def test_what_is_written_is_read_again(tmp_path) -> None:
+    TABLE.write(tmp_path / "t.csv", FRAME)
+    found = TABLE.read(tmp_path / "t.csv")
+    assert (tmp_path / "t.csv").read_text().splitlines()[1] == "a,3,1.23457,0,2,True"
+    assert found["found"].tolist() == [True, False]
+    assert found["found"].dtype == bool
+    pd.testing.assert_frame_equal(
+        found.drop(columns="effect"), FRAME.drop(columns="effect").astype(found.dtypes.drop("effect"))
+    )
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (FRAME.drop(columns="low"), "columns low other than declared"),
+        (FRAME.assign(more=1), "columns more other than declared"),
+        (FRAME[["n", "head", "effect", "low", "high", "found"]], "another order"),
+    ],
+)
+def test_other_columns_than_declared_are_not_written(frame, message, tmp_path) -> None:
+    with pytest.raises(ValueError, match=message):
+        TABLE.write(tmp_path / "t.csv", frame)
+    assert not list(tmp_path.iterdir())
+
+
+def test_reading_names_the_file_the_column_and_what_is_odd(tmp_path) -> None:
+    path = tmp_path / "t.csv"
+    FRAME.assign(effect=["much", "1"]).to_csv(path, index=False)
+    with pytest.raises(StoreError, match=r"t\.csv: column effect holds 'much', .*; delete the file to have it made"):
+        TABLE.read(path)
+    FRAME.drop(columns="found").to_csv(path, index=False)
+    with pytest.raises(StoreError, match=r"t\.csv: lacks the columns found"):
+        TABLE.read(path)
+
+
+def test_an_empty_table_and_one_without_numbers_are_read(tmp_path) -> None:
+    TABLE.write(tmp_path / "none.csv", TABLE.frame())
+    assert TABLE.read(tmp_path / "none.csv").empty
+    TABLE.write(tmp_path / "nan.csv", FRAME.assign(effect=np.nan))
+    assert TABLE.read(tmp_path / "nan.csv")["effect"].isna().all()
+
+
+def test_names_and_paths_are_declared_once_and_every_column_says_what_it_is() -> None:
+    tables = every_table()
+    assert {"entropy", "effects", "circuit_edges", "recovery", "groups"} <= {table.name for table in tables}
+    for what in ("name", "path"):
+        assert [n for n, count in Counter(getattr(table, what) for table in tables).items() if count > 1] == []
+    for table in tables:
+        assert table.path.startswith("results/")
+        assert table.about.endswith(".")
+        for name, column in table.columns.items():
+            assert column.meaning, f"{table.name}.{name}"
+            assert "|" not in column.meaning + column.source, "it would end the cell of docs/tables.md"
+            assert (column.values in ("text", "flag")) <= (column.unit == ""), f"{table.name}.{name} has a unit"
+
+
+def test_the_dictionary_is_what_is_declared() -> None:
+    assert dictionary.PAGE.read_text(encoding="utf-8") == dictionary.page(), "run `make docs`"
+
+
+def test_no_path_of_a_table_is_written_a_second_time() -> None:
+    root = Path(__file__).parents[2]
+    files = [*(root / "rules").glob("*.smk"), *(root / "src").rglob("*.py"), root / "Snakefile"]
+    declaring = {Path(path) for path in (root / "src").rglob("tables.py")}
+    paths = {table.path for table in every_table()}
+    for file in files:
+        lines = file.read_text(encoding="utf-8").replace("{study.model}", "{model}")
+        if file not in declaring:
+            assert [path for path in paths if path in lines] == [], f"{file}: take it from the declaration"
+
+
+def test_declarations_import_nothing_heavy() -> None:
+    heavy = ["torch", "diffusers", "xarray", "zarr", "pandas", "altair", "scipy", "numpy"]
+    code = "import sys; from diffmech.declared import every_table; every_table(); "
+    code += f"print([m for m in {heavy} if m in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
