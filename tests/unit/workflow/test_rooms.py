@@ -44,6 +44,7 @@ MAY_IMPORT = {
     "workflow": {"config", "errors", "batches", "data", "findings"},
     "heads": {"config", "workflow", "tables", "declared", "data", "models"} | MAIN_STUDY,  # of the others tables alone
     "report": OBSERVED | MAIN_STUDY | {"findings", "charts"},
+    "measures": OBSERVED | MAIN_STUDY | {"charts", "report"},
     "testing": {"attention", "models", "randomness"},
     "__init__": {"attention"},
 }
