@@ -154,6 +154,7 @@ def survey_sites(denoiser: Denoiser, latents: Latents, *observers: Any) -> list[
             module_path=call.site.module_path,
             call=call.site.call,
             memory=call.site.memory,
+            order=call.site.order,
         )
 
     sites = attention_sites(denoiser.module, run, learn, *observers)
@@ -212,7 +213,7 @@ def observing(denoiser: Denoiser, layouts: list[SiteLayout], *observers: Any) ->
 
 def _site(layout: SiteLayout) -> AttentionSite:
     kind, heads = layout.kind, len(layout.heads)
-    return AttentionSite(layout.name, layout.module_path, kind, heads, layout.call, layout.memory)  # type: ignore[arg-type]
+    return AttentionSite(layout.name, layout.module_path, kind, heads, layout.call, layout.memory, layout.order)  # type: ignore[arg-type]
 
 
 class _Collector(StatisticsObserver):

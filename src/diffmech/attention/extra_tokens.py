@@ -100,7 +100,7 @@ def with_memory(
         keys = memory.get(site.module_path, 0)
         first = site_at(site.module_path, "self", site.heads) if keys and keys == more[site.name] else site.again(1)
         counts[first.name] += 1
-        renamed.append(replace(first.again(counts[first.name]), memory=keys))
+        renamed.append(replace(first.again(counts[first.name]), memory=keys, order=site.order))
     return renamed
 
 

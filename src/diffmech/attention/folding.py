@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+ORDERS = ("", "swapped", "single", "folded")
+
 
 @dataclass(frozen=True)
 class Folded:
@@ -41,35 +43,45 @@ class Folded:
         return tensor.flatten(0, 1) if self.order == "folded" else tensor
 
 
-def unfold(shape: Sequence[int], images: int | None, heads: int | None) -> Folded:
+def unfold(shape: Sequence[int], images: int | None, heads: int | None, order: str | None = None) -> Folded:
     """Return how queries or weights of `shape` (..., token, channel) hold a batch of `images` and so many `heads`.
 
-    None stands for what is not known. Images are taken to stand before heads where both are folded into one axis.
+    None stands for what is not known. `order` is the one in which an earlier pass of one image had them: where there
+    are as many images as heads, a shape alone does not tell. Images are taken to stand before heads where both are
+    folded into one axis.
     """
+    for candidate in ORDERS if order is None else (order,):
+        found = _in_order(candidate, shape, images, heads, told=order is not None)
+        if found is not None:
+            return found
     expected = (
         f"expected (sample, {heads} heads, token, channel)" if heads else "expected (sample, head, token, channel)"
     )
     what = (
         f"its query has shape {tuple(shape)} for {images} images" if images else f"its query has shape {tuple(shape)}"
     )
-    if len(shape) == 4:
+    if len(shape) == 4 and images is not None and heads in (None, shape[1]):
         first, second = shape[:2]
-        if (images in (None, first)) and heads in (None, second):
-            return Folded("", first, second)
-        if images == second and heads in (None, first):
-            return Folded("swapped", second, first)
-        if images is not None and heads in (None, second) and first > images and first % images == 0:
+        if first > images and first % images == 0:
             several = f"{first // images} windows, frames or passes of each in the batch axis, which are not studied"
-            return Folded("", first, second, f"{what}: {several}; attend over all tokens of an image, with a mask")
-        return Folded("", first, second, f"{what}, {expected}")
-    if len(shape) == 3:
-        rows = shape[0]
-        if rows == images and heads in (None, 1):
-            return Folded("single", rows, 1)
-        if images is None and heads is not None and rows % heads == 0:
-            return Folded("folded", rows // heads, heads)
-        if images is not None and rows % images == 0 and heads in (None, rows // images):
-            return Folded("folded", images, rows // images)
-        if images is None and heads is None:
-            return Folded("single", rows, 1)
-    return Folded("", 0, heads or 0, f"{what}, {expected}")
+            remedy = "attend over all tokens of an image, with a mask, and make passes of guidance one by one"
+            return Folded("", first, second, f"{what}: {several}; {remedy}")
+    return Folded("", shape[0] if len(shape) == 4 else 0, heads or 0, f"{what}, {expected}")
+
+
+def _in_order(order: str, shape: Sequence[int], images: int | None, heads: int | None, *, told: bool) -> Folded | None:
+    """Return the layout if `shape` can hold images and heads in that order; `told`: it is known to be this one."""
+    if len(shape) == 4 and order in ("", "swapped"):
+        first, second = shape[:2] if order == "" else shape[1::-1]
+        known = images is not None or order == "" or told
+        return Folded(order, first, second) if known and images in (None, first) and heads in (None, second) else None
+    if len(shape) != 3 or order not in ("single", "folded"):
+        return None
+    rows = shape[0]
+    if order == "single":
+        alone = rows == images or (images is None and heads is None) or (images is None and told)
+        return Folded("single", rows, 1) if alone and heads in (None, 1) else None
+    if images is None:
+        return Folded("folded", rows // heads, heads) if heads is not None and rows % heads == 0 else None
+    count = rows // images
+    return Folded("folded", images, count) if rows % images == 0 and heads in (None, count) else None

@@ -35,6 +35,8 @@ NUDGE = 2.0
 QUARTERS = ((0, 0), (0, 1), (1, 0), (1, 1))
 # By how much of what quarters hear the right order must lead all orders on average, and may be behind the best one.
 LEAST_LEAD, MOST_LAG = 0.02, 0.1
+# How much patterns over tokens must correlate that are of the same tokens, and of how many there are patterns.
+LEAST_ALIKE, LEAST_TOKENS = 0.25, 4
 
 
 def check_imported(model_json: Path) -> None:
@@ -64,8 +66,11 @@ def check_denoiser(denoiser: Denoiser, where: object) -> dict[str, Any]:
         report.require_all()
     except ModelError as error:
         raise ModelError(f"{where}: {error}") from error
-    with torch.no_grad(), AttentionTap(denoiser.module, [of_all], sites=report.sites) as tap:
-        together = denoiser.predict_noise(images, timestep)[0]
+    try:
+        with torch.no_grad(), AttentionTap(denoiser.module, [of_all], sites=report.sites) as tap:
+            together = denoiser.predict_noise(images, timestep)[0]
+    except ModelError as error:
+        raise ModelError(f"{where}: {error}") from error
     if tap.calls != list(report.tapped):
         raise ModelError(f"{where}: one image makes other attention calls than {BATCH}; let each be treated by itself")
     low = any(outputs.dtype in (torch.float16, torch.bfloat16) for outputs in of_one.outputs.values())
@@ -96,19 +101,32 @@ def check_denoiser(denoiser: Denoiser, where: object) -> dict[str, Any]:
     except ModelError as error:
         raise ModelError(f"{where}: {error}") from error
     places = {name: ranges[name].of_image("key") if name in ranges else slice(None) for name in of_all.values}
-    values = {name: found[:, places[name]] for name, found in of_all.values.items()}
-    mixed: set[int] = set()  # numbers of tokens that earlier attention has mixed, so that all may hear of everything
-    for name, heard in places_heard(denoiser, values).items():
-        lead, lag = lead_of_places(heard)
-        tokens = values[name].shape[1]
-        if (lead < LEAST_LEAD and tokens not in mixed) or lag > MOST_LAG:
+    values = {name: found[:, :, places[name]] for name, found in of_all.values.items()}
+    heard_by = places_heard(denoiser, values)
+    # By number of tokens, which of them earlier attention heard by: those that it mixed may hear of everything.
+    mixed: dict[int, np.ndarray] = {}
+    for name, found in values.items():
+        changes = changes_of_tokens(found)
+        if agreement(changes) < LEAST_ALIKE:
+            raise ModelError(
+                f"{where}: what {name} has as heads hears of different places of the image in the same tokens: windows "
+                "or groups of tokens stand where heads are expected, which are not studied; bring query, key and value "
+                "to (sample, head, token, channel) with all tokens of an image, and a mask"
+            )
+        if name not in heard_by:
+            continue
+        lead, lag = lead_of_places(heard_by[name])
+        pattern = changes.mean(axis=1)
+        known = mixed.get(found.shape[2])
+        alike = known is not None and float(np.mean(_correlations(pattern, known))) >= LEAST_ALIKE
+        if (lead < LEAST_LEAD and not alike) or lag > MOST_LAG:
             raise ModelError(
                 f"{where}: the tokens of {name} do not stand row by row on the image: what changes in one quarter of "
                 f"it is not heard most by the tokens of that quarter (lead {lead:.2g}, behind another order by "
                 f"{lag:.2g}); attention over channels, tokens in another order, or a smaller grid and tokens without a "
                 "place"
             )
-        mixed.add(tokens)
+        mixed.setdefault(found.shape[2], pattern)
     return {
         "attention_calls": len(report.sites),
         "attention_left_out": report.linear,
@@ -142,7 +160,7 @@ class _Kept:
         self.outputs[call.site.name] = call.output[0].clone()
         if call.site.kind == "self":
             self.tokens[call.site.name] = call.query.shape[-2], call.key.shape[-2]
-            self.values[call.site.name] = call.value[: self.rows].float().transpose(1, 2).flatten(2)
+            self.values[call.site.name] = call.value[: self.rows].float()
 
 
 def _difference(found: Tensor, expected: Tensor) -> float:
@@ -155,18 +173,48 @@ def _difference(found: Tensor, expected: Tensor) -> float:
 def places_heard(denoiser: Denoiser, values: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     """Return how much the values of each quarter of the tokens change with each quarter of the image.
 
-    `values` (image, token, channel) are those of an image and of itself with each quarter changed, by site; what comes
-    back is (changed, heard), of sites with at least 2 x 2 tokens.
+    `values` (image, head, token, channel) are those of an image and of itself with each quarter changed, by site; what
+    comes back is (changed, heard), of sites with at least 2 x 2 tokens.
     """
     heard: dict[str, np.ndarray] = {}
     for name, found in values.items():
-        rows, columns = denoiser.site_grid(name, found.shape[1])
+        rows, columns = denoiser.site_grid(name, found.shape[2])
         if min(rows, columns) < 2:
             continue
-        change = (found[1:] - found[:1]).square().sum(-1).sqrt().unflatten(1, (rows, columns)).cpu().numpy()
+        change = (found[1:] - found[:1]).square().sum((1, 3)).sqrt().unflatten(1, (rows, columns)).cpu().numpy()
         quarters = [change[:, _half(y, rows), _half(x, columns)].mean(axis=(1, 2)) for y, x in QUARTERS]
         heard[name] = np.stack(quarters, axis=1)
     return heard
+
+
+def changes_of_tokens(values: Tensor) -> np.ndarray:
+    """Return how much each token hears of each change of the image, (change, head, token), of mean 0 and length 1.
+
+    `values` are (image, head, token, channel), the first image the unchanged one.
+    """
+    change = (values[1:] - values[:1]).double().square().sum(-1).sqrt().cpu().numpy()
+    change -= change.mean(axis=-1, keepdims=True)
+    return np.asarray(change / np.maximum(np.linalg.norm(change, axis=-1, keepdims=True), np.finfo(np.float64).tiny))
+
+
+def agreement(changes: np.ndarray) -> float:
+    """Return the mean correlation between heads of what their tokens hear (change, head, token); 1 of a single head.
+
+    All heads read the same tokens, so that they hear of a change in the same ones, whatever they do with them (0.4 to
+    1 were seen); windows in the place of heads do not (-0.1 to 0.1).
+    """
+    loud = np.linalg.norm(changes, axis=-1).min(axis=0) > 0.5  # of heads that hear nothing at all there is no pattern
+    if loud.sum() < 2 or changes.shape[2] < LEAST_TOKENS:
+        return 1.0
+    count = int(loud.sum())
+    together = np.square(changes[:, loud].sum(axis=1)).sum(axis=-1)
+    return float(np.mean((together - count) / (count * (count - 1))))
+
+
+def _correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the correlation of patterns (change, token) of mean 0 for each change."""
+    size = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
+    return np.asarray((a * b).sum(axis=-1) / np.maximum(size, np.finfo(np.float64).tiny))
 
 
 def lead_of_places(heard: np.ndarray) -> tuple[float, float]:

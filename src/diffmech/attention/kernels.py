@@ -8,6 +8,7 @@ beside it, tile by tile.
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -142,3 +143,17 @@ def score_tiles(
             block = mask[:, :, rows]
             scores = scores.masked_fill_(~block, -math.inf) if block.dtype == torch.bool else scores.add_(block)
         yield rows, scores
+
+
+def is_mapped(tensor: Tensor) -> bool:
+    """Return whether a tensor is one of `torch.vmap`, whose batch nobody sees."""
+    return bool(torch._C._functorch.is_batchedtensor(tensor))
+
+
+def as_cast(*tensors: Any) -> list[Any]:
+    """Return tensors as autocast, where it is on, hands them to a fused attention: floating ones in its type."""
+    device = next(tensor for tensor in tensors if tensor is not None).device.type
+    if not torch.is_autocast_enabled(device):
+        return list(tensors)
+    dtype = torch.get_autocast_dtype(device)
+    return [t.to(dtype) if t is not None and t.is_floating_point() else t for t in tensors]

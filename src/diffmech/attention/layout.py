@@ -109,8 +109,8 @@ class SiteLayout:
     not the image's, if it can. `ranges` tells these from the image's where both stand in one softmax; `grid` is then
     that of the image tokens.
     `components` is the length of a query or key, `channels` that of a head's output. `masked` tells whether some keys
-    are masked, `causal` whether queries see only the keys up to themselves. `module_path`, `call` and `memory` are
-    those of the site.
+    are masked, `causal` whether queries see only the keys up to themselves. `module_path`, `call`, `memory` and `order`
+    are those of the site.
     """
 
     name: str
@@ -128,6 +128,7 @@ class SiteLayout:
     module_path: str = ""
     call: int = 1
     memory: int = 0
+    order: str | None = None
 
     @property
     def sizes(self) -> dict[str, int]:

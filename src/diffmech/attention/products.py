@@ -19,18 +19,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-MATMULS = {torch.matmul, Tensor.matmul, torch.bmm, Tensor.bmm}
+MATMULS = {torch.matmul, Tensor.matmul, torch.bmm, Tensor.bmm, torch.mm, Tensor.mm}
 ADDED = {torch.baddbmm, Tensor.baddbmm}
 PRODUCTS = {*MATMULS, *ADDED, torch.einsum, Tensor.__rmatmul__}
 SOFTMAXES = {functional.softmax, torch.softmax, Tensor.softmax, torch.special.softmax}
-# What mixes channels or tokens, so that its result is no longer what went in, whatever its size.
+# What mixes channels or tokens, so that its result is no longer an output, whatever its size. Scores and weights that
+# heads share with each other remain what they are.
 MIXING = {
     *(functional.linear, functional.bilinear, functional.embedding, functional.scaled_dot_product_attention),
     *(functional.conv1d, functional.conv2d, functional.conv3d),
     *(functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d),
     *(functional.layer_norm, functional.group_norm, functional.batch_norm, functional.instance_norm),
-    *(torch.empty_like, torch.zeros_like, torch.ones_like, torch.rand_like, torch.randn_like),
 }
+# What has the size of a tensor and nothing else of it.
+MADE_ANEW = {torch.empty_like, torch.zeros_like, torch.ones_like, torch.rand_like, torch.randn_like}
 # What appends to or cuts from scores and weights, which stay what they are.
 CUTTING = {torch.cat, torch.concat, Tensor.__getitem__, Tensor.expand, functional.pad, torch.narrow, Tensor.narrow}
 
@@ -67,15 +69,19 @@ class Products:
         self._fixed = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
         self._marks: dict[int, _Mark] = {}
         self._numbers = count()
-        # With the module that ran: softmaxes of scores that no product has used; those of other things that one has.
+        self._derived: dict[int, weakref.ref[Tensor]] = {}  # of this pass: made of fixed tensors alone
+        self._made_of: dict[int, int] = {}  # of products without a softmax: the number of the one before
+        self._number = -1  # of the scores that are now multiplied
+        # With the module that ran: softmaxes of scores that no product has used; other softmaxes; products of scores
+        # that no softmax has made weights of, before or after.
         self.unused: dict[int, str] = {}
         self.loose: dict[int, str] = {}
+        self.linear: dict[int, str] = {}
 
     def begin(self) -> None:
         """Forget everything, as a new pass begins."""
-        self._marks.clear()
-        self.unused.clear()
-        self.loose.clear()
+        for notes in (self._marks, self._derived, self._made_of, self.unused, self.loose, self.linear):
+            notes.clear()
 
     def run(
         self,
@@ -95,32 +101,47 @@ class Products:
             found = _weighting(factors, self._of(factors[0]) is mark, softmax=mark.kind == "weights")
             if found is not None:
                 self.unused.pop(mark.number, None)
-                self.loose.pop(mark.number, None)
+                self._number = mark.number
                 result = weighted(found, func(*args, **kwargs))
-                self._mark(result, "output")
+                if self._of(result) is None:
+                    self._mark(result, "output")
                 return result
         result = func(*args, **kwargs)
         if factors is not None:
-            left, right, equation = factors
-            if mark is not None and mark.kind == "weights" and not mark.scored:
-                self.loose[mark.number] = who()
-            if not self._is_fixed(right) and not (equation and self._is_fixed(left)):
+            if not any(map(self._is_fixed, factors[:2])):
                 self._mark(result, "scores", number=-1 if mark is None else mark.number)
+            self._derive(func, args, kwargs, result)
+        elif func is torch.cdist:
+            if not any(map(self._is_fixed, args[:2])):
+                self._mark(result, "scores")
         elif func in SOFTMAXES:
             scores = args[0] if args else kwargs.get("input")
             known = self._of(scores)
             scored = known is not None and known.kind == "scores"
             number = next(self._numbers)
-            if scored:
-                self.unused[number] = who()
+            (self.unused if scored else self.loose)[number] = who()
+            before = -1 if known is None else known.number
+            while before in self.linear:  # a softmax came after all
+                del self.linear[before]
+                before = self._made_of.get(before, -1)
             self._mark(result, "weights", scored=scored, number=number)
-        elif self._marks and func not in MIXING and isinstance(result, Tensor):
-            self._carry(func, args, kwargs, result)
+        elif isinstance(result, Tensor):
+            if self._marks and func not in MADE_ANEW:
+                self._carry(func, args, kwargs, result)
+            self._derive(func, args, kwargs, result)
+        elif func is Tensor.__setitem__:
+            self._derived.pop(id(args[0]), None)
         return result
+
+    def without_softmax(self, result: Tensor, owner: str) -> None:
+        """Note that `owner` multiplied scores that are no weights: linear attention, or scores of scores."""
+        number = next(self._numbers)
+        self.linear[number], self._made_of[number] = owner, self._number
+        self._mark(result, "scores", number=number)
 
     def explain(self, owners: Container[str]) -> None:
         """Take the softmaxes that these modules made for used: they say themselves what they do with them."""
-        for notes in (self.unused, self.loose):
+        for notes in (self.unused, self.loose, self.linear):
             for number in [number for number, owner in notes.items() if owner in owners]:
                 del notes[number]
 
@@ -130,10 +151,25 @@ class Products:
         return mark is not None and mark.kind == "output"
 
     def _carry(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], result: Tensor) -> None:
-        known = next((mark for mark in map(self._of, _tensors((*args, *kwargs.values()))) if mark is not None), None)
-        tensor = None if known is None else known.tensor()
-        if known is not None and tensor is not None and (tensor.numel() == result.numel() or func in CUTTING):
+        marks = [mark for mark in map(self._of, _tensors((*args, *kwargs.values()))) if mark is not None]
+        tensor = marks[0].tensor() if marks else None
+        if tensor is None or (func in MIXING and marks[0].kind == "output"):
+            return
+        known, shared = marks[0], tensor.shape[-2:] == result.shape[-2:] and marks[0].kind != "output"
+        if tensor.numel() == result.numel() or func in CUTTING or shared:
             self._mark(result, known.kind, scored=known.scored, number=known.number)
+            for other in marks[1:]:  # weights that are added to others are used with them
+                self.unused.pop(other.number if other.number != known.number else -1, None)
+
+    def _derive(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> None:
+        """Note a tensor that is made of fixed ones alone; one that is written into is no longer one."""
+        if not isinstance(result, Tensor):
+            return
+        made_of = list(_tensors((*args, *kwargs.values())))
+        if all(map(self._is_fixed, made_of)):
+            self._derived[id(result)] = weakref.ref(result)
+        elif made_of and result is made_of[0]:
+            self._derived.pop(id(result), None)
 
     def _mark(self, tensor: Any, kind: Kind, *, scored: bool = False, number: int = -1) -> None:
         if isinstance(tensor, Tensor) and tensor.dim() >= 2:
@@ -144,7 +180,10 @@ class Products:
         return mark if mark is not None and mark.tensor() is tensor else None
 
     def _is_fixed(self, tensor: Tensor) -> bool:
-        return id(tensor) in self._fixed or (tensor._base is not None and id(tensor._base) in self._fixed)
+        derived = self._derived.get(id(tensor))
+        if id(tensor) in self._fixed or (derived is not None and derived() is tensor):
+            return True
+        return tensor._base is not None and id(tensor._base) in self._fixed
 
     def _weights_of(self, factors: tuple[Tensor, Tensor, str]) -> _Mark | None:
         """Return the mark of the factor that is weights, of two candidates the one that is a softmax of scores."""
@@ -155,11 +194,7 @@ class Products:
 def _weighting(factors: tuple[Tensor, Tensor, str], is_left: bool, *, softmax: bool) -> Weighting | None:
     left, right, equation = factors
     if equation:
-        arranged = _einsum(left, right, equation, 0 if is_left else 1)
-        if arranged is None:
-            return None
-        weights, values, order, back = arranged
-        return Weighting(weights, values, lambda y: y.permute(order), lambda y: y.permute(back), softmax)
+        return _einsum(left, right, equation, 0 if is_left else 1, softmax=softmax)
     if is_left:
         return Weighting(left, right, _same, _same, softmax)
     return Weighting(right.mT, left.mT, _turned, _turned, softmax)
@@ -202,29 +237,49 @@ def _factors(
     return operands[0], operands[1], equation
 
 
-def _einsum(
-    left: Tensor, right: Tensor, equation: str, side: int
-) -> tuple[Tensor, Tensor, list[int], list[int]] | None:
-    """Return weights (..., query, key), values (..., key, channel), and the orders of the result's axes to and fro.
+def _einsum(left: Tensor, right: Tensor, equation: str, side: int, *, softmax: bool) -> Weighting | None:
+    """Return the product of weights, the factor at `side`, with values; None where it is no such product.
 
-    None where it is no such product: one axis is summed over, each factor has one of its own, the rest are in both.
+    Keys are summed over, on one axis or, of images that are kept as such, several; as many axes, the last ones of the
+    weights alone, are queries, and the last of the values alone is the channel. Further axes that only one factor has
+    are heads that share the other one.
     """
     terms = _terms(equation, left.dim(), right.dim())
     if terms is None:
         return None
     first, second, result = terms
-    of_weights, of_values = (first, second) if side == 0 else (second, first)
-    summed = [axis for axis in of_weights if axis in of_values and axis not in result]
+    (weights, of_weights), (values, of_values) = ((left, first), (right, second))[:: 1 if side == 0 else -1]
+    keys = [axis for axis in of_weights if axis in of_values and axis not in result]
     both = [axis for axis in of_weights if axis in of_values and axis in result]
-    queries = [axis for axis in of_weights if axis not in of_values]
-    channels = [axis for axis in of_values if axis not in of_weights]
-    if not len(summed) == len(queries) == len(channels) == 1 or set(result) != {*both, *queries, *channels}:
+    own = [axis for axis in of_weights if axis not in of_values]
+    others = [axis for axis in of_values if axis not in of_weights]
+    if not keys or len(own) < len(keys) or not others or set(result) != {*both, *own, *others}:
         return None
-    weights, values = (left, right) if side == 0 else (right, left)
-    weights = weights.permute([of_weights.index(axis) for axis in (*both, *queries, *summed)])
-    values = values.permute([of_values.index(axis) for axis in (*both, *summed, *channels)])
-    order = [result.index(axis) for axis in (*both, *queries, *channels)]
-    return weights, values, order, [order.index(place) for place in range(len(order))]
+    queries, channel = own[len(own) - len(keys) :], others[-1:]
+    heads = [*both, *own[: len(own) - len(keys)], *others[:-1]]
+    placed = _on_axes(weights, of_weights, [*heads, *queries, *keys]).flatten(-len(keys)).flatten(len(heads), -2)
+    values = _on_axes(values, of_values, [*heads, *keys, *channel]).flatten(len(heads), -2)
+    order = [result.index(axis) for axis in (*heads, *queries, *channel)]
+    back = [order.index(place) for place in range(len(order))]
+    lengths = [weights.shape[of_weights.index(axis)] for axis in queries]
+
+    def arrange(product: Tensor) -> Tensor:
+        return product.permute(order).flatten(len(heads), -2)
+
+    def restore(product: Tensor) -> Tensor:
+        return product.unflatten(len(heads), lengths).permute(back)
+
+    shared = torch.broadcast_shapes(placed.shape[:-2], values.shape[:-2])
+    return Weighting(placed.expand(*shared, -1, -1), values, arrange, restore, softmax)
+
+
+def _on_axes(tensor: Tensor, names: str, wanted: Sequence[str]) -> Tensor:
+    """Return a tensor with the axes `wanted`, those that it lacks of length 1."""
+    present = tensor.permute([names.index(axis) for axis in wanted if axis in names])
+    for place, axis in enumerate(wanted):
+        if axis not in names:
+            present = present.unsqueeze(place)
+    return present
 
 
 def _terms(equation: str, *dims: int) -> tuple[str, str, str] | None:

@@ -10,7 +10,7 @@ import difflib
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Literal
 
@@ -47,7 +47,8 @@ class AttentionSite:
     """One attention call: its name, the module that makes it, what it attends to and how many heads it has.
 
     `call` counts the calls of this name in one pass, from 1. `memory` is the number of keys that the module's
-    self-attention has beside those of its queries, where only looking on tells (`attention.extra_tokens`).
+    self-attention has beside those of its queries, where only looking on tells (`attention.extra_tokens`). `order` is
+    how its calls hold images and heads (`attention.folding`), None where no pass has shown it.
     """
 
     name: str
@@ -56,6 +57,7 @@ class AttentionSite:
     heads: int
     call: int = 1
     memory: int = 0
+    order: str | None = field(default=None, compare=False)
 
     def again(self, call: int) -> "AttentionSite":
         """Return the site of the call of this number of the same module."""

@@ -17,6 +17,7 @@ from diffmech.attention.extra_tokens import with_memory
 from diffmech.attention.kernels import score_tiles
 from diffmech.attention.sites import AttentionSite
 from diffmech.attention.tap import AttentionTap
+from diffmech.attention.unseen import Unseen, reasons
 from diffmech.errors import ModelError
 
 logger = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ class TapReport:
                 f"softmax of a product that is multiplied with values{rest}; docs/own-model.md"
             )
         if self.linear:
-            logger.warning("no softmax over keys, and left out: %s", _listed(self.linear))
+            logger.warning("left out: %s", _listed(self.linear))
 
 
 def check_tappable(model: nn.Module, run: Callable[[], Any], *observers: Any) -> TapReport:
@@ -75,11 +76,11 @@ def check_tappable(model: nn.Module, run: Callable[[], Any], *observers: Any) ->
     self-attention (`attention.extra_tokens.with_memory`). Gradients are off during the run.
     """
     check = _Check()
-    with torch.no_grad(), AttentionTap(model, [check, *observers]) as tap:
+    with torch.no_grad(), AttentionTap(model, [check, *observers]) as tap, Unseen(tap) as unseen:
         run()
     for call in tap.again:  # what was announced of them must be right too
         check.observe(call)
-    sites, untapped = list(tap.sites), {**tap.untapped, **check.wrong}
+    sites, untapped = list(tap.sites), {**tap.untapped, **check.wrong, **reasons(unseen.owners)}
     if not untapped and (renamed := with_memory(model, run, sites, check.tokens)) is not None:
         sites = renamed
         with torch.no_grad(), AttentionTap(model, observers, sites=sites, whole=True):

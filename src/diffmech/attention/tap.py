@@ -24,20 +24,15 @@ from diffmech.attention.announcing import announce as announce  # by which model
 from diffmech.attention.announcing import open_taps
 from diffmech.attention.calls import AttentionCall, Intervention, Observer, attention_call
 from diffmech.attention.folding import Folded, unfold
-from diffmech.attention.kernels import logsumexp_scores, same_kernel_with_lse
-from diffmech.attention.products import Products, Weighting, opened_up
+from diffmech.attention.kernels import as_cast, is_mapped, logsumexp_scores, same_kernel_with_lse
+from diffmech.attention.products import SOFTMAXES, Products, Weighting, opened_up
+from diffmech.attention.reasons import COMPLEX, DROPS, LOOSE, MAPPED, NO_CALL, NO_PRODUCT, NO_ROWS, NO_SOFTMAX
 from diffmech.attention.sites import AttentionSite, Kind, find_sites, site_at
 from diffmech.errors import ModelError
 
+EXPECTED = {functional.scaled_dot_product_attention, *SOFTMAXES}  # what a softmax is seen by
 PARAMETERS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 OUTSIDE = "outside the model"
-ANNOUNCE = "announce it by diffmech.attention.tap.announce"
-NO_CALL = f"its forward made no attention call that can be seen; {ANNOUNCE}"
-NO_PRODUCT = f"a softmax of scores whose product with values is not made by matmul, bmm or einsum; {ANNOUNCE}"
-NO_ROWS = (
-    "its weights do not sum to 1 over what they are multiplied with: a softmax over another axis than the keys, or "
-    "weights that are changed after it"
-)
 # What log p of a weight of 0 becomes: e^-100 is far below what float32 adds to a sum.
 LEAST_LOG = -100.0
 # How far weights that were not seen to be a softmax may be from summing to 1.
@@ -87,6 +82,7 @@ class AttentionTap(TorchFunctionMode):
         self._images: int | None = None
         self._products = Products(model)
         self._running: list[tuple[str, int]] = []  # paths of modules, and how many calls there were before them
+        self.expects = False  # while a softmax runs that was seen, or guests compute
         self.quiet = False  # while guests of an announced call compute, attention of their own belongs to no site
         self._restore: ExitStack | None = None
         observers, interventions = list(observers), list(interventions)
@@ -136,12 +132,24 @@ class AttentionTap(TorchFunctionMode):
         kwargs = kwargs or {}
         if self.quiet or not self._running:
             return func(*args, **kwargs)
+        self.expects = func in EXPECTED
+        try:
+            return self._run(func, args, kwargs)
+        finally:
+            self.expects = False
+
+    def _run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func is functional.scaled_dot_product_attention:
             return self._attend(func, args, kwargs)
         if func is functional.multi_head_attention_forward:
             with self._seeing():  # what it is made of would not be seen
                 return opened_up(func)(*args, **kwargs)
         return self._products.run(func, args, kwargs, self._weighted, self._owner)
+
+    @property
+    def running(self) -> bool:
+        """Whether the model, or a part of it, is running."""
+        return bool(self._running)
 
     @contextmanager
     def _seeing(self) -> Any:
@@ -182,10 +190,11 @@ class AttentionTap(TorchFunctionMode):
             if output is not None:
                 if not path:
                     self._require_chosen()
-                for owner in self._products.unused.values():
-                    self.untapped[self._name(owner)] = NO_PRODUCT
-                for owner in self._products.loose.values():
-                    self.linear[self._name(owner)] = "its softmax is not one of products of queries and keys"
+                products = self._products
+                self.untapped |= {self._name(owner): NO_PRODUCT for owner in products.unused.values()}
+                loose = {self._name(owner): LOOSE for owner in products.loose.values()}
+                loose |= {self._name(owner): NO_SOFTMAX for owner in products.linear.values()}
+                self.linear = loose | self.linear  # a processor knows best what it is
             self._products.begin()
 
     def _require_chosen(self) -> None:
@@ -210,6 +219,10 @@ class AttentionTap(TorchFunctionMode):
         elif not failed and not self._products.unused and name not in self.linear | self.untapped:
             self.untapped[name] = NO_CALL
 
+    def owner(self) -> str:
+        """Return the name of the module that a call of now belongs to."""
+        return self._name(self._owner())
+
     def _owner(self) -> str:
         """Return the path of the module that a call belongs to: the innermost that is known as attention, or at all."""
         known = (path for path, _ in reversed(self._running) if path in self._known)
@@ -218,60 +231,69 @@ class AttentionTap(TorchFunctionMode):
     def _name(self, path: str) -> str:
         return self._known[path].name if path in self._known else path or type(self.model).__name__
 
-    def _claim(self, path: str, queries: int, keys: int, heads: int) -> AttentionSite | None:
-        """Return the site of the next call of the module at `path`; None if it is not among the chosen ones."""
-        kind: Kind = "self" if keys - queries in (0, self._memory.get(path, 0)) else "cross"
-        first = self._known.get(path) or site_at(path, kind, heads)
+    def _claim(self, path: str, shape: torch.Size, keys: int, order: str | None = None) -> tuple[Any, Folded]:
+        """Return the site of the next call of the module at `path`, None if it is not among the chosen ones, and how
+        its queries or weights of `shape` hold images and heads: as in the pass in which it was found."""
+        kind: Kind = "self" if keys - shape[-2] in (0, self._memory.get(path, 0)) else "cross"
+        first = self._known.get(path) or site_at(path, kind, 0)
         self._counts[first.name] += 1
         site = first.again(self._counts[first.name])
         self.calls.append(site.name)
         if self._chosen is not None:
-            if site.name not in self._chosen:
+            chosen = self._chosen.get(site.name)
+            if chosen is None:
                 self.unclaimed[self._name(path)] += 1
-            return self._chosen.get(site.name)
+                return None, Folded("", 0, 0)
+            return chosen, unfold(shape, self._images, chosen.heads or None, chosen.order if order is None else order)
+        folded = unfold(shape, self._images, first.heads or None, order)
+        site = replace(site, heads=folded.heads, order=folded.order)
         if site.name not in self._interventions:
             self.sites.append(site)
             self._interventions[site.name] = self._intervening(site)
-        return site
+        return site, folded
 
     def _attend(self, func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         named: dict[str, Any] = dict(zip(PARAMETERS, args, strict=False)) | kwargs
         query, key, value = named["query"], named["key"], named["value"]
         path = self._owner()
-        folded = self._unfold(path, query.shape)
-        site = self._claim(path, query.shape[-2], key.shape[-2], folded.heads)
-        if site is None or folded.problem:
-            if folded.problem:
-                self._refuse(path, folded.problem)
+        site, folded = self._claim(path, query.shape, key.shape[-2])
+        problem = MAPPED if is_mapped(query) else DROPS if named.get("dropout_p") else folded.problem
+        if site is None or problem:
+            if problem:
+                self._refuse(path, problem)
             return func(*args, **kwargs)
         mask, causal, scale = named.get("attn_mask"), named.get("is_causal", False), named.get("scale")
         output, lse = None, None
-        if self._needs_lse and not folded.changes and not named.get("dropout_p"):
+        if self._needs_lse and not folded.changes:
             output, lse = same_kernel_with_lse(query, key, value, scale, mask, causal) or (None, None)
         if output is None:
             output = func(*args, **kwargs)
-        device = query.device.type
-        if torch.is_autocast_enabled(device):  # the function was given these, and cast them
-            query, key, value = (tensor.to(torch.get_autocast_dtype(device)) for tensor in (query, key, value))
-        query, key, value = (folded.apart(tensor) for tensor in (query, key, value))
+        query, key, value, mask = as_cast(query, key, value, mask)  # the function was given these, and cast them
         if mask is not None and folded.changes:
-            mask = folded.apart(mask) if mask.dim() == 3 and len(mask) > 1 else mask
+            mask = folded.apart(mask.expand(*query.shape[:-1], key.shape[-2]))
+        # One learned key may serve all images of a batch.
+        key, value = (
+            tensor.expand(len(query), *tensor.shape[1:]) if len(tensor) == 1 else tensor for tensor in (key, value)
+        )
+        query, key, value = (folded.apart(tensor) for tensor in (query, key, value))
         call = attention_call(site, query, key, value, folded.apart(output), lse, scale, mask, causal)
         return self._shown(call, output, folded.together)
 
     def _weighted(self, found: Weighting, result: Tensor) -> Tensor:
         """Take a product of weights with values, which made `result`."""
         path, weights = self._owner(), found.weights.detach()
-        if not found.softmax or self._chosen is None:
-            sums = weights.float().sum(-1)
-            if not bool(((sums - 1).abs() < SUM_TOLERANCE).all() and (weights > -SUM_TOLERANCE).all()):
-                if found.softmax:
-                    self.untapped[self._name(path)] = NO_ROWS
-                else:
-                    self.linear[self._name(path)] = "it multiplies products of queries and keys without a softmax"
-                return result
-        folded = self._unfold(path, weights.shape)
-        site = self._claim(path, weights.shape[-2], weights.shape[-1], folded.heads)
+        if is_mapped(weights) or weights.is_complex() or found.values.is_complex():
+            self._refuse(path, MAPPED if is_mapped(weights) else COMPLEX)
+            return result
+        dtype = torch.promote_types(weights.dtype, torch.float32)
+        sums = weights.to(dtype).sum(-1)
+        if not bool(((sums - 1).abs() < SUM_TOLERANCE).all() and (weights > -SUM_TOLERANCE).all()):
+            if found.softmax:
+                self._refuse(path, NO_ROWS)
+            else:
+                self._products.without_softmax(result, path)
+            return result
+        site, folded = self._claim(path, weights.shape, weights.shape[-1])
         values, output = found.values, found.arrange(result)
         if site is not None and not folded.problem and output.shape[:-1] != weights.shape[:-1]:
             folded = replace(folded, problem=f"weights of shape {tuple(weights.shape)} give {tuple(output.shape)}")
@@ -281,16 +303,12 @@ class AttentionTap(TorchFunctionMode):
             return result
         weights = folded.apart(weights)
         values = folded.apart(values.expand(*found.weights.shape[:-2], *values.shape[-2:]))
-        dtype = torch.promote_types(weights.dtype, torch.float32)
         query = weights.to(dtype).log().clamp_min(LEAST_LOG)
         key = torch.eye(query.shape[-1], dtype=dtype, device=query.device).expand(*query.shape[:2], -1, -1)
-        lse = query.new_zeros(query.shape[:-1]) if self._needs_lse else None
+        # Weights in half precision do not quite sum to 1.
+        lse = folded.apart(sums).log() if self._needs_lse else None
         call = AttentionCall(site, query, key, values, folded.apart(output), lse, 1.0, None, False)
         return self._shown(call, result, lambda tensor: found.restore(folded.together(tensor)))
-
-    def _unfold(self, path: str, shape: torch.Size) -> Folded:
-        known = self._known.get(path)
-        return unfold(tuple(shape), self._images, None if known is None else known.heads)
 
     def _refuse(self, path: str, problem: str) -> None:
         """Note that a call cannot be laid out; where its site was chosen, passes before this one were."""
@@ -316,7 +334,7 @@ class AttentionTap(TorchFunctionMode):
             self.again.append(replace(call, site=replace(call.site, name=self._name(path))))
             return call.output
         self._products.explain({path, own})
-        site = self._claim(path, shapes[0][2], shapes[1][2], heads)
+        site, _ = self._claim(path, call.query.shape, shapes[1][2], order="")
         if site is None:
             return call.output
         if shapes[0][0] != (self._images or shapes[0][0]):
@@ -355,6 +373,7 @@ class AttentionTap(TorchFunctionMode):
 
     def _entertain(self, call: AttentionCall) -> Tensor:
         """Show the call to every guest and return the output per head that they leave."""
+        self.expects = True
         for observe in self._before:
             observe(call)
         for intervention in self._interventions[call.site.name]:

@@ -107,7 +107,7 @@ def calls_words(tables: Tables) -> str:
     if calls == seen == 1:
         said = "; a pass makes one attention call, which was observed"
     if left_out := checked.get("attention_left_out"):
-        said += f"; left out, having no softmax over keys: {listed(list(left_out))}"
+        said += f"; left out, since no softmax of queries and keys was seen: {listed(list(left_out))}"
     if extra := checked.get("extra_tokens"):
         where = "all self-attention" if len(extra) == seen else listed(list(extra))
         most = count(max(extra.values()), "extra key")

@@ -17,8 +17,8 @@ from diffmech.report.heads.condition import calls_words
         (
             {"attention_calls": 2, "attention_left_out": {"low.attn": "linear", "mid.attn": "linear"}},
             2,
-            "; a pass makes 2 attention calls, of which all were observed; left out, having no softmax over keys:"
-            " low.attn and mid.attn",
+            "; a pass makes 2 attention calls, of which all were observed; left out, since no softmax of queries and"
+            " keys was seen: low.attn and mid.attn",
         ),
         (
             {"attention_calls": 3, "extra_tokens": {"block00.self": 1, "block01.self": 3}},
