@@ -29,12 +29,12 @@ from diffmech.artifacts import progress, provenance, write_store
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.resampling import ResamplingConfig
 from diffmech.interventions.yardsticks import BALANCE, balance, control_summary
+from diffmech.judging.distances import frechet_distances, kernel_distances
+from diffmech.judging.likeness import squared_error, structural_similarity
+from diffmech.judging.panel import Panel, open_panel
 from diffmech.randomness import generator
 from diffmech.resampling.controls import ASKED, ATTRIBUTE, change, corrected_among_controls, is_judged
-from diffmech.resampling.distances import frechet_distances, kernel_distances
 from diffmech.resampling.images import Part, open_parts
-from diffmech.resampling.judging import Panel, open_panel
-from diffmech.resampling.likeness import squared_error, structural_similarity
 from diffmech.resampling.removals import WHOLE
 from diffmech.resampling.tables import RESAMPLING
 from diffmech.statistics.bootstrap import Interval, bootstrap_mean

@@ -18,6 +18,7 @@ from diffmech.attention.sites import HeadId, find_sites
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.resampling import ResamplingConfig
 from diffmech.errors import StoreError
+from diffmech.judging.panel import Panel
 from diffmech.resampling.effects import (
     DISTANCES,
     _effects,
@@ -28,7 +29,6 @@ from diffmech.resampling.effects import (
     resampling_effects,
 )
 from diffmech.resampling.images import Part, open_parts, stored_images
-from diffmech.resampling.judging import Panel
 from diffmech.resampling.removals import Removal
 from diffmech.resampling.tables import RESAMPLING
 from diffmech.resampling.trajectories import Task, resample

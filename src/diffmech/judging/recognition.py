@@ -10,10 +10,10 @@ from scipy.stats import norm
 
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.models import RecognitionConfig, SamplingConfig
-from diffmech.models.judge import read_judge
+from diffmech.judging.judge import read_judge
+from diffmech.judging.tables import RECOGNITION
 from diffmech.models.load import load_denoiser
 from diffmech.models.sampling import drawn_condition, sample_images
-from diffmech.models.tables import RECOGNITION
 
 CONFIDENCE = 0.95
 

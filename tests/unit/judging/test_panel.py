@@ -11,9 +11,9 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTokenizer, C
 
 from diffmech.config.resampling import ResamplingConfig
 from diffmech.errors import ConfigError, ModelError
-from diffmech.models.judge import Judge
-from diffmech.resampling import judging
-from diffmech.resampling.judging import open_panel
+from diffmech.judging import panel as judging
+from diffmech.judging.judge import Judge
+from diffmech.judging.panel import open_panel
 from diffmech.testing import ROUNDINGS_OF_MANY_PASSES, assert_same_up_to_rounding
 
 LETTERS = [chr(code) for code in range(ord("a"), ord("z") + 1)]

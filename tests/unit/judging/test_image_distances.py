@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from diffmech.resampling.distances import frechet_distance, frechet_distances, kernel_distance, kernel_distances
-from diffmech.resampling.likeness import squared_error, structural_similarity
+from diffmech.judging.distances import frechet_distance, frechet_distances, kernel_distance, kernel_distances
+from diffmech.judging.likeness import squared_error, structural_similarity
 
 RANDOM = np.random.default_rng(0)
 

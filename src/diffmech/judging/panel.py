@@ -19,8 +19,8 @@ from torch import Tensor
 
 from diffmech.config.resampling import ResamplingConfig
 from diffmech.errors import ConfigError, ModelError
-from diffmech.models.judge import Judge, read_judge
-from diffmech.models.load import resolve_device
+from diffmech.judging.judge import Judge, read_judge
+from diffmech.training.device import resolve_device
 
 BATCH = 256
 # Mean and spread per channel that OpenAI's CLIP was trained with, for folders that do not say otherwise.
