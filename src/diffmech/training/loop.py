@@ -50,7 +50,9 @@ class Run(ABC):
             for parameter in module.parameters():
                 if parameter.ndim == 4:
                     parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-        self.weights = [weight for module in modules for weight in module.parameters() if weight.requires_grad]
+        self.weights: list[Tensor] = [
+            weight for module in modules for weight in module.parameters() if weight.requires_grad
+        ]
         self.averaged = [weight.detach().clone() for weight in self.weights]
         self.buffers = [buffer for module in modules for buffer in module.buffers()]
         fused = device.type in ("cpu", "cuda")
