@@ -4,7 +4,7 @@ from diffmech.workflow.session import session
 
 with session(snakemake) as job:
     from diffmech.config.models import RecognitionConfig, SamplingConfig
-    from diffmech.models.recognition import check_recognition
+    from diffmech.judging.recognition import check_recognition
 
     check_recognition(
         job.input.model,

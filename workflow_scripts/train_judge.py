@@ -5,7 +5,7 @@ from diffmech.workflow.session import session
 with session(snakemake) as job:
     from diffmech.config.images import ImagesConfig
     from diffmech.config.models import RecognitionConfig
-    from diffmech.models.judge import make_judge
+    from diffmech.judging.judge import make_judge
 
     make_judge(
         job.input.model,

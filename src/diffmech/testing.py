@@ -19,8 +19,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from diffmech.attention.sites import find_sites
-from diffmech.models.architecture import seeded
 from diffmech.randomness import generator
+from diffmech.training.seeds import seeded
 
 Inputs = dict[str, Any]
 

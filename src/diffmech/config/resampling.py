@@ -2,15 +2,14 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
+from diffmech.config.judging import JudgesConfig
 from diffmech.config.patching import ABOUT_WINDOWS, Windows
-from diffmech.config.section import Count, Probability, Section, Seed
-
-Prompts = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=2, max_length=2)]
+from diffmech.config.section import Count, Probability, Seed
 
 
-class ResamplingConfig(Section):
+class ResamplingConfig(JudgesConfig):
     """Global effects: the same seeds sampled again with heads removed, against the clean images and other controls."""
 
     domains: list[str] | None = Field(
@@ -43,25 +42,6 @@ class ResamplingConfig(Section):
     heads: list[str] = Field(
         [], description="Single heads that are removed too, by name or glob, e.g. `mid.0.self.h03`, `up1.*.cross.*`."
     )
-    features: Literal["judge", "clip", "inception"] = Field(
-        "judge",
-        description="Feature space of the distances: the classifier that the workflow trains on drawn faces, the image "
-        "embedding of a CLIP model, or an Inception network of yours.",
-    )
-    clip: str | None = Field(None, description="Directory or hub id of a CLIP model, for features and text_attributes.")
-    inception: str | None = Field(
-        None,
-        description="TorchScript file of the Inception (`features: inception`): it gets uint8 images (image, 3, y, x) "
-        "and returns (image, feature).",
-    )
-    attributes: list[str] | None = Field(
-        None, description="Attributes of recognition.attributes that are judged; null = all that the denoiser knows."
-    )
-    text_attributes: dict[str, Prompts] = Field(
-        {},
-        description="Attributes that CLIP judges instead, by what shows them and what does not, e.g. "
-        "{glasses: [a face with glasses, a face without glasses]}.",
-    )
     parts: Count = Field(2, description="Jobs that share the work on one domain.")
     examples: Annotated[int, Field(ge=1, le=16)] = Field(6, description="Images of each mechanism in the report.")
     draws: Count = Field(2000, description="Bootstrap draws over seeds behind the intervals of likeness and error.")
@@ -72,20 +52,3 @@ class ResamplingConfig(Section):
         0.95, description="Coverage of the intervals. The level of the tests is ablation.alpha."
     )
     seed: Seed = Field(0, description="Seed of the initial noise.")
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> "ResamplingConfig":
-        if self.features == "clip" and not self.clip:
-            raise ValueError("features clip needs the CLIP model in clip, a directory or hub id")
-        if self.features == "inception" and not self.inception:
-            raise ValueError("features inception needs the TorchScript file in inception")
-        if self.text_attributes and not self.clip:
-            raise ValueError("text_attributes need the CLIP model in clip, a directory or hub id")
-        if self.text_attributes and self.attributes is not None:
-            raise ValueError("text_attributes and attributes name two judges; give one of them")
-        return self
-
-    @property
-    def trained_judge(self) -> bool:
-        """Whether anything is measured by the classifier of drawn faces."""
-        return self.features == "judge" or not self.text_attributes

@@ -4,10 +4,8 @@ A level marked in `attention` has one transformer layer per block: with one resi
 way down and two on the way up. Each transformer layer has self-attention over pixels and cross-attention to the tokens.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
-import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import nn
@@ -15,7 +13,7 @@ from torch import nn
 from diffmech.config.models import Architecture
 from diffmech.errors import ModelError
 from diffmech.models.tokens import AttributeTokens
-from diffmech.randomness import generator
+from diffmech.training.seeds import seeded
 
 
 def build_unet(architecture: Architecture, sample_shape: tuple[int, int, int]) -> UNet2DConditionModel:
@@ -88,12 +86,3 @@ def build_model(
         unet = build_unet(architecture, sample_shape)
         tokens = AttributeTokens(list(attributes), list(domains), architecture.token_width)
     return unet, tokens
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Within this context torch's CPU generator belongs to `seed`; afterwards it is as it was before."""
-    with torch.random.fork_rng(devices=[]):
-        # torch.manual_seed would also touch the generators of GPUs, which are not restored
-        torch.default_generator.manual_seed(int(generator(seed, "weights").integers(2**63)))
-        yield

@@ -30,11 +30,11 @@ from diffmech.models.load import load_denoiser
 from diffmech.models.prompted import PromptedDenoiser
 from diffmech.models.schedules import check_timesteps
 from diffmech.models.tables import DENOISING, HELDOUT
-from diffmech.models.training_record import TrainingRecord, record_of
-from diffmech.models.training_set import attribute_values
 from diffmech.randomness import noise
 from diffmech.statistics.bootstrap import bootstrap_mean, bootstrap_statistic, bootstrap_two_groups
 from diffmech.statistics.units import Groups, over_units
+from diffmech.training.images import attribute_values
+from diffmech.training.record import TrainingRecord, record_of
 
 # More images would cost passes and narrow intervals that are a few per cent wide already.
 MOST_IMAGES = 64

@@ -29,13 +29,14 @@ from diffmech.batches import out_of_memory
 from diffmech.config.images import ImagesConfig
 from diffmech.config.models import DenoiserConfig
 from diffmech.errors import DiffmechError, ModelError
-from diffmech.models.architecture import seeded
 from diffmech.models.denoiser import Condition, Denoiser, Forward
 from diffmech.models.eager import check_kind, input_dtype, uncompiled
-from diffmech.models.load import check_unchanged, count_parameters, resolve_device
+from diffmech.models.load import check_unchanged, count_parameters
 from diffmech.models.schedules import noise_schedule
 from diffmech.models.storage import check_size, publishing, relative_location
 from diffmech.models.weights import read_weights
+from diffmech.training.device import resolve_device
+from diffmech.training.seeds import seeded
 from diffmech.workflow.own_code import OwnCode, code_digest, find_code, is_installed, own_files
 
 

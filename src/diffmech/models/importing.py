@@ -22,7 +22,7 @@ from diffmech.models.storage import (
     save_denoiser,
     write_pointer,
 )
-from diffmech.models.training_set import describe_stores
+from diffmech.training.images import describe_stores
 
 HUB_SECONDS = 5.0  # to wait for the hub to answer before the local cache is tried
 

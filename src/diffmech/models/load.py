@@ -13,8 +13,7 @@ import diffusers
 import torch
 from torch import nn
 
-from diffmech.errors import ConfigError, ModelError
-from diffmech.models.architecture import seeded
+from diffmech.errors import ModelError
 from diffmech.models.denoiser import Denoiser
 from diffmech.models.eager import watchable
 from diffmech.models.storage import (
@@ -29,6 +28,8 @@ from diffmech.models.storage import (
 )
 from diffmech.models.tokens import AttributeTokens
 from diffmech.models.weights import pretended
+from diffmech.training.device import resolve_device
+from diffmech.training.seeds import seeded
 
 # Inside the package, and without its name: rules track the loader of the kind they load, not those of all kinds.
 LOADERS = {
@@ -98,28 +99,6 @@ def load_layout(layout: Layout, *, device: str = "auto", untrained_seed: int | N
             module.to(target).eval().requires_grad_(False)
     names = ((), ()) if tokens is None else (tuple(tokens.config.attributes), tuple(tokens.config.domains))
     return Denoiser(unet, scheduler, shape, tokens, *names)
-
-
-def resolve_device(device: str) -> torch.device:
-    """Return the device `device`; `auto` is CUDA where there is one, else Apple's, else the CPU. Raises ConfigError."""
-    if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ConfigError(
-            f"runtime.device: {device!r} is no device; expected auto, cpu, cuda, cuda:0 or mps"
-        ) from error
-    there = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available() and (chosen.index or 0) < torch.cuda.device_count(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not there.get(chosen.type, False):
-        raise ConfigError(f"runtime.device: {device!r} is not on this machine; give auto or cpu")
-    return chosen
 
 
 def as_dtype(dtype: torch.dtype) -> dict[str, torch.dtype]:

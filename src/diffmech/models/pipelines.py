@@ -17,11 +17,12 @@ from torch import nn
 from diffmech.artifacts import provenance, read_json, write_json
 from diffmech.config.models import DenoiserConfig
 from diffmech.errors import ConfigError, ModelError
-from diffmech.models.architecture import seeded
-from diffmech.models.load import as_dtype, check_unchanged, resolve_device
+from diffmech.models.load import as_dtype, check_unchanged
 from diffmech.models.prompted import DTYPES, PromptedDenoiser, noised_argument
 from diffmech.models.schedules import with_betas
 from diffmech.models.storage import WEIGHT_SUFFIXES, pointed_directory, relative_location
+from diffmech.training.device import resolve_device
+from diffmech.training.seeds import seeded
 
 KIND = "pipeline"
 COMPONENTS = ("unet", "transformer")

@@ -10,7 +10,7 @@ from diffmech.data.moments import Matching, measure
 from diffmech.data.store import ImageSet, open_dataset, recorded_moments
 from diffmech.errors import DataError
 from diffmech.models.tables import SEEN
-from diffmech.models.training_record import record_of
+from diffmech.training.record import record_of
 
 BATCH = 256
 

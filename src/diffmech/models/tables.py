@@ -1,7 +1,8 @@
-"""The tables about denoisers: their training, their losses, what they were trained on and what they draw."""
+"""The tables about denoisers: their training, their losses, and what they were trained on."""
 
 from diffmech.data.tables import DOMAIN, SAMPLE
 from diffmech.tables import Table, flag, interval, number, text, whole
+from diffmech.training.tables import history_table
 
 HO = "Ho et al. 2020, eq. 14"
 TIMESTEP = whole("timestep of the scheduler, 0 = clean image", "")
@@ -51,29 +52,6 @@ DENOISING = Table(
     },
 )
 
-RECOGNITION = Table(
-    name="recognition",
-    path="results/models/{model}/recognition.csv",
-    row="an attribute, asked for or excluded",
-    about="Whether generated images show the attributes that were asked for, by a classifier trained for this.",
-    columns={
-        "attribute": text("attribute that was asked for; with 'no ' before it, excluded"),
-        "heldout_accuracy": number("share of drawn images kept out of its training that the classifier gets right"),
-        "recognised_share": number("share of generated images in which the classifier agrees with what was asked"),
-        **interval("that share", how="score interval"),
-        "n": whole("generated images"),
-    },
-)
-
-HISTORY = Table(
-    name="history",
-    path="results/models/{model}/history.csv",
-    row="some steps of the training",
-    about="How the training of a denoiser went.",
-    columns={
-        "step": whole("steps of the optimiser so far"),
-        "loss": number("mean training loss since the row before", "1", HO),
-        "learning_rate": number("learning rate of the step"),
-        "seconds": number("time spent on training so far", "s"),
-    },
+HISTORY = history_table(
+    "history", "results/models/{model}/history.csv", "How the training of a denoiser went.", source=HO
 )

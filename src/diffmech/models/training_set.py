@@ -1,65 +1,20 @@
-"""The images of all domains as one set to draw training batches from.
+"""The batches that a denoiser is trained on.
 
 Every batch is a function of (seed, step) alone: which images, mirrored or not, at which timesteps, with which noise,
 and what of the condition is dropped. So a training that was interrupted goes on exactly as if it had not been.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from diffmech.config.models import Training
-from diffmech.data.again import MadeAgain
-from diffmech.data.store import ImageSet, open_dataset
-from diffmech.errors import ConfigError, DataError
 from diffmech.models.denoiser import Condition
-from diffmech.models.training_record import is_held_out
-from diffmech.randomness import generator
-
-IN_MEMORY_BYTES = 2**31  # images above this are read from their store batch by batch
-
-
-@dataclass(frozen=True)
-class Stores:
-    """What the data sets of several domains have in common: the union of their attributes, and the shape of an
-    image."""
-
-    sets: dict[str, ImageSet]
-    attributes: tuple[str, ...]
-    sample_shape: tuple[int, int, int]
-
-
-def describe_stores(datasets: Mapping[str, Path]) -> Stores:
-    """Open the stores of the domains. Raises DataError where their images differ in shape."""
-    sets = {domain: open_dataset(Path(path)) for domain, path in datasets.items()}
-    shapes: dict[str, tuple[int, ...]] = {}
-    attributes: dict[str, None] = {}
-    for domain, images in sets.items():
-        shapes[domain] = tuple(images.images(images.ids[:1]).shape[1:])
-        attributes |= dict.fromkeys(images.attributes)
-    if len(set(shapes.values())) != 1:
-        raise DataError(
-            f"the domains have images of different shapes, {shapes}; prepare both by the same `images` section"
-        )
-    channels, height, width = next(iter(shapes.values()))
-    return Stores(sets, tuple(attributes), (channels, height, width))
-
-
-def attribute_values(
-    images: ImageSet | MadeAgain, ids: Sequence[int] | np.ndarray, attributes: Sequence[str]
-) -> np.ndarray:
-    """Return float32 `(sample, attribute)` in the order of `attributes`, NaN for those that the data set does not
-    have."""
-    values = np.full((len(ids), len(attributes)), np.nan, dtype=np.float32)
-    known = images.attribute_values(ids) if images.attributes else values[:, :0]
-    for column, name in enumerate(images.attributes):
-        if name in attributes:
-            values[:, attributes.index(name)] = known[:, column]
-    return values
+from diffmech.training.images import IN_MEMORY_BYTES, TrainingImages
+from diffmech.training.seeds import draws_of
 
 
 @dataclass(frozen=True)
@@ -72,70 +27,31 @@ class Batch:
     condition: Condition
 
 
-class TrainingSet:
-    """The images of all domains that are not held out, in memory where they fit."""
+class TrainingSet(TrainingImages):
+    """The images of all domains, with noise, timesteps and conditions."""
 
     def __init__(
         self, datasets: Mapping[str, Path], training: Training, *, in_memory_bytes: int = IN_MEMORY_BYTES
     ) -> None:
-        stores = describe_stores(datasets)
-        self.attributes, self.sample_shape = stores.attributes, stores.sample_shape
-        self.domains = tuple(datasets)
+        super().__init__(
+            datasets,
+            batch_size=training.batch_size,
+            holdout=training.holdout,
+            shares=training.domain_shares,
+            flip=training.flip,
+            in_memory_bytes=in_memory_bytes,
+        )
         self.training = training
-        self._sets = list(stores.sets.values())
-        self._ids = [self._kept(domain, images.ids) for domain, images in stores.sets.items()]
-        self._shares = self._normalised_shares()
-        self._flipped = torch.tensor([domain in training.flip for domain in self.domains])
-        pairs = list(zip(self._sets, self._ids, strict=True))
-        self._values = [torch.from_numpy(attribute_values(s, ids, self.attributes)) for s, ids in pairs]
-        size = 4 * sum(map(len, self._ids)) * int(np.prod(self.sample_shape))
-        fits = size <= in_memory_bytes
-        self._images = [torch.from_numpy(np.asarray(s.images(ids))) for s, ids in pairs] if fits else None
 
     def draw(self, step: int, timesteps: int) -> Batch:
         """Return the batch of `step`, with timesteps below `timesteps`."""
         training, n = self.training, self.training.batch_size
-        seed = int(generator(training.seed, "training step", step).integers(2**63))
-        source = torch.Generator().manual_seed(seed)
-        domain = torch.multinomial(self._shares, n, replacement=True, generator=source)
-        position = torch.rand(n, generator=source)
-        images = torch.empty(n, *self.sample_shape)
-        values = torch.empty(n, len(self.attributes))
-        for index, ids in enumerate(self._ids):
-            rows = (domain == index).nonzero()[:, 0]
-            chosen = (position[rows] * len(ids)).long().clamp(max=len(ids) - 1)
-            images[rows] = self._read(index, chosen)
-            values[rows] = self._values[index][chosen]
-        mirrored = (torch.rand(n, generator=source) < 0.5) & self._flipped[domain]
-        images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+        source = draws_of(training.seed, step)
+        drawn = self.draw_images(source)
         # One timestep from each n-th part of the diffusion: uniform like independent draws, with less variance.
         t = ((torch.arange(n) + torch.rand(n, generator=source)) * (timesteps / n)).long().clamp(max=timesteps - 1)
-        noise = torch.randn(images.shape, generator=source)
+        noise = torch.randn(drawn.images.shape, generator=source)
         dropped = torch.rand(n, generator=source) < training.condition_dropout
-        unknown = torch.rand(values.shape, generator=source) < training.attribute_dropout
-        values = values.masked_fill(unknown | dropped[:, None], torch.nan)
-        return Batch(images, noise, t, Condition(domain.masked_fill(dropped, -1), values))
-
-    def _read(self, index: int, chosen: Tensor) -> Tensor:
-        if self._images is not None:
-            return self._images[index][chosen]
-        return torch.from_numpy(np.asarray(self._sets[index].images(self._ids[index][chosen.numpy()])))
-
-    def _kept(self, domain: str, ids: Sequence[int] | np.ndarray) -> np.ndarray:
-        kept = np.asarray(ids)[~is_held_out(ids, self.training.holdout)]
-        if len(kept) == 0:
-            raise DataError(
-                f"training.holdout {self.training.holdout} leaves no image of domain {domain!r} to train on "
-                f"({len(ids)} in all); give 0 or a larger number"
-            )
-        return kept
-
-    def _normalised_shares(self) -> Tensor:
-        shares = self.training.domain_shares
-        missing = [domain for domain in self.domains if domain not in shares]
-        if missing:
-            raise ConfigError(
-                f"training.domain_shares: {missing[0]!r} has no share, only {', '.join(map(repr, sorted(shares)))}; "
-                "give every domain of the study one"
-            )
-        return torch.tensor([shares[domain] for domain in self.domains], dtype=torch.float64)
+        unknown = torch.rand(drawn.values.shape, generator=source) < training.attribute_dropout
+        values = drawn.values.masked_fill(unknown | dropped[:, None], torch.nan)
+        return Batch(drawn.images, noise, t, Condition(drawn.domain.masked_fill(dropped, -1), values))

@@ -14,13 +14,14 @@ from diffmech.attention.sites import HeadId, find_sites
 from diffmech.config.images import ImagesConfig
 from diffmech.config.models import PlantedCircuit
 from diffmech.errors import ModelError
-from diffmech.models.architecture import seeded
 from diffmech.models.denoiser import Condition, Denoiser
-from diffmech.models.load import check_unchanged, count_parameters, resolve_device
+from diffmech.models.load import check_unchanged, count_parameters
 from diffmech.models.storage import publishing
 from diffmech.planted.images import check_form
 from diffmech.planted.network import PlantedDenoiser
 from diffmech.planted.roles import LEVELS, build_network, shuffled_layers
+from diffmech.training.device import resolve_device
+from diffmech.training.seeds import seeded
 
 WEIGHTS = "planted.safetensors"
 TIMESTEPS = 1000

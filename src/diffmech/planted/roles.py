@@ -29,10 +29,10 @@ import torch
 from torch import Tensor
 
 from diffmech.config.models import PLANTED_ROLES, PlantedCircuit, PlantedRole
-from diffmech.models.architecture import seeded
 from diffmech.planted.images import draw_images, places
 from diffmech.planted.network import HEAD_WIDTH, OFFSETS, READ, RELAY, PlantedAttention, PlantedDenoiser
 from diffmech.randomness import generator
+from diffmech.training.seeds import seeded
 
 # Widths of attention in pixels, strength of the far preference per square image side, sharpness per unit of a feature.
 LOCAL_WIDTH, MIRROR_WIDTH, POINT_WIDTH, LINE_WIDTH = 0.7, 0.35, 0.35, 0.6

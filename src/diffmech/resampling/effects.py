@@ -15,7 +15,7 @@ instead of 0.95). Their p is exact: swaps of clean and ablated images.
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,22 +29,19 @@ from diffmech.artifacts import progress, provenance, write_store
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.resampling import ResamplingConfig
 from diffmech.interventions.yardsticks import BALANCE, balance, control_summary
-from diffmech.randomness import generator
+from diffmech.judging.distances import DISTANCES, distance_excess
+from diffmech.judging.likeness import squared_error, structural_similarity
+from diffmech.judging.panel import Panel, open_panel
 from diffmech.resampling.controls import ASKED, ATTRIBUTE, change, corrected_among_controls, is_judged
-from diffmech.resampling.distances import frechet_distances, kernel_distances
 from diffmech.resampling.images import Part, open_parts
-from diffmech.resampling.judging import Panel, open_panel
-from diffmech.resampling.likeness import squared_error, structural_similarity
 from diffmech.resampling.removals import WHOLE
 from diffmech.resampling.tables import RESAMPLING
 from diffmech.statistics.bootstrap import Interval, bootstrap_mean
 from diffmech.statistics.median import median_interval, sign_test
 from diffmech.statistics.multiplicity import holm
-from diffmech.statistics.permutation import permutation_p
 
 logger = logging.getLogger(__name__)
 
-DISTANCES = {"fd": frechet_distances, "kid": kernel_distances}
 TEXT = np.dtypes.StringDType()
 
 
@@ -301,30 +298,6 @@ class _Measured:
 def attribute_change(changes: np.ndarray, confidence: float) -> tuple[Interval, np.ndarray | float]:
     """Return the median change `(...)` of a judge's probabilities `(image, ...)`, its interval, and p of no change."""
     return median_interval(changes, confidence=confidence), sign_test(changes)
-
-
-def distance_excess(
-    distances: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
-    clean: np.ndarray,
-    ablated: np.ndarray,
-    reference: np.ndarray,
-    *,
-    swaps: int,
-    seed: int,
-) -> tuple[float, float, float]:
-    """Return the distance of clean images to the reference, the excess of the ablated ones, and its p-value.
-
-    All are features `(image, feature)`; `clean` and `ablated` are paired. Where removing heads changes nothing, the two
-    images of a seed can be swapped.
-    """
-    count = len(clean)
-    once = np.ones((1, count))
-    floor, observed = (float(distances(each, reference, once)[0]) for each in (clean, ablated))
-    swapped = generator(seed, "swap", count).integers(0, 2, (swaps, count))
-    first, second = (np.hstack([pick, 1 - pick]) for pick in (swapped, 1 - swapped))
-    found = distances(np.concatenate([clean, ablated]), reference, np.concatenate([first, second]))
-    p = permutation_p(abs(observed - floor), np.abs(found[:swaps] - found[swaps:]))
-    return floor, observed - floor, float(p)
 
 
 def _balance(part: Part, row: int) -> dict[str, object]:

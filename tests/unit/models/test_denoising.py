@@ -19,9 +19,9 @@ from diffmech.data.store import open_dataset, prepare_dataset
 from diffmech.models.denoiser import Denoiser
 from diffmech.models.heldout import Moments, chosen_images, fit_of, heldout_loss, moments, seen_and_unseen
 from diffmech.models.importing import import_denoiser
-from diffmech.models.training_record import is_held_out, training_record
 from diffmech.report.heads.denoising import troubles
 from diffmech.statistics.units import over_units
+from diffmech.training.record import is_held_out, training_record
 
 IDS = np.arange(24)
 TIMESTEPS = (10, 25, 40)

@@ -15,13 +15,13 @@ from diffmech.config.images import ImagesConfig, SyntheticFaces
 from diffmech.config.models import RecognitionConfig, SamplingConfig
 from diffmech.data.store import open_dataset
 from diffmech.errors import ConfigError, ModelError, StoreError
+from diffmech.judging.judge import _why_absent, make_judge, read_judge, train_judge, trained_faces
+from diffmech.judging.recognition import check_recognition, wilson_interval
 from diffmech.models.denoiser import Condition
 from diffmech.models.heldout import denoising_losses, heldout_loss
-from diffmech.models.judge import _why_absent, make_judge, read_judge, train_judge, trained_faces
 from diffmech.models.load import load_denoiser
-from diffmech.models.precision import mixed_precision
-from diffmech.models.recognition import check_recognition, wilson_interval
 from diffmech.randomness import noise
+from diffmech.training.precision import mixed_precision
 
 
 def test_wilson_interval_solves_its_equation() -> None:

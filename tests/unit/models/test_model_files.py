@@ -15,9 +15,10 @@ from diffmech.errors import ConfigError, ModelError, StoreError
 from diffmech.models.architecture import build_model, build_scheduler
 from diffmech.models.denoiser import Condition, Denoiser
 from diffmech.models.importing import bundle_denoiser, import_denoiser
-from diffmech.models.load import load_denoiser, resolve_device
+from diffmech.models.load import load_denoiser
 from diffmech.models.storage import check_size, save_denoiser
 from diffmech.testing import assert_same_up_to_rounding
+from diffmech.training.device import resolve_device
 
 TINY = Architecture(channels=[8, 16], attention=[False, True], heads=4, norm_groups=4, token_width=8, timesteps=50)
 SMALL_UNET = {"block_out_channels": (8, 16), "layers_per_block": 1, "norm_num_groups": 4, "sample_size": 8}

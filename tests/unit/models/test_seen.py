@@ -19,7 +19,7 @@ from diffmech.errors import DataError
 from diffmech.models.heldout import heldout_loss, moments
 from diffmech.models.load import load_denoiser
 from diffmech.models.seen import seen_images, unseen_images
-from diffmech.models.training_record import is_held_out, record_of, training_record
+from diffmech.training.record import is_held_out, record_of, training_record
 
 ROOT = Path(__file__).parents[3]
 Prepare = Callable[..., ImageSet]

@@ -14,12 +14,15 @@ from diffmech.config.images import ImagesConfig, SyntheticFaces
 from diffmech.config.models import DenoiserConfig, Training
 from diffmech.data.store import open_dataset, prepare_dataset
 from diffmech.errors import ConfigError, DataError, ModelError
-from diffmech.models.checkpoint import FILE
+from diffmech.models.architecture import build_model, build_scheduler
 from diffmech.models.load import load_denoiser
-from diffmech.models.train import Run, averaging_decay, learning_rate, train_denoiser
-from diffmech.models.training_record import is_held_out
-from diffmech.models.training_set import TrainingSet, attribute_values
+from diffmech.models.train import DenoiserRun, train_denoiser
+from diffmech.models.training_set import TrainingSet
 from diffmech.testing import assert_same_up_to_rounding
+from diffmech.training.checkpoint import FILE
+from diffmech.training.images import attribute_values
+from diffmech.training.record import is_held_out
+from diffmech.training.schedule import averaging_decay, learning_rate
 
 
 def changed(config: DenoiserConfig, **training: object) -> DenoiserConfig:
@@ -41,15 +44,15 @@ def parts(pointer: Path) -> list[torch.nn.Module]:
 @pytest.fixture
 def killed_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
     """Return a function that makes training die at a step, or live again at None."""
-    whole = Run.step
+    whole = DenoiserRun.losses
 
     def set_step(step: int | None) -> None:
-        def dying(self: Run, rate: float) -> float:
-            if self.progress.step == step:
+        def dying(self: DenoiserRun, at: int) -> dict[str, torch.Tensor]:
+            if at == step:
                 raise KeyboardInterrupt
-            return whole(self, rate)
+            return whole(self, at)
 
-        monkeypatch.setattr(Run, "step", dying)
+        monkeypatch.setattr(DenoiserRun, "losses", dying)
 
     return set_step
 
@@ -126,7 +129,7 @@ def test_training_leaves_a_diffusers_directory_and_where_it_came_from(trained: P
 def test_what_is_saved_are_the_averaged_weights(
     stores: dict[str, Path], tiny_config: DenoiserConfig, trained: Path
 ) -> None:
-    run = Run.start(tiny_config, TrainingSet(stores, tiny_config.training), torch.device("cpu"))
+    run = DenoiserRun(tiny_config, TrainingSet(stores, tiny_config.training), torch.device("cpu"))
     average = [weight.detach().clone().double() for weight in run.weights]
     for step in range(12):
         run.step(learning_rate(step, tiny_config.training))
@@ -136,6 +139,39 @@ def test_what_is_saved_are_the_averaged_weights(
     saved = [p for m in parts(trained) for p in m.parameters()]
     for expected, found in zip(average, saved, strict=True):
         assert_same_up_to_rounding(found, expected)
+
+
+def test_six_steps_are_those_of_the_published_parts_bit_by_bit(
+    train: Callable[..., Path], stores: dict[str, Path], tiny_config: DenoiserConfig, tmp_path: Path
+) -> None:
+    config = changed(tiny_config, steps=6)
+    training, drawn = config.training, TrainingSet(stores, config.training)
+    unet, tokens = build_model(config.architecture, (1, 8, 8), drawn.attributes, drawn.domains, training.seed)
+    unet.train()
+    for weight in unet.parameters():  # the layout decides how sums are rounded
+        if weight.ndim == 4:
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+    scheduler = build_scheduler(config.architecture)
+    weights = [*unet.parameters(), *tokens.parameters()]
+    averaged = [weight.detach().clone() for weight in weights]
+    optimiser = torch.optim.AdamW(weights, fused=True)
+    for step in range(6):
+        batch = drawn.draw(step, 50)
+        images, noise = (x.to(memory_format=torch.channels_last) for x in (batch.images, batch.noise))
+        noised = scheduler.add_noise(images, noise, batch.timesteps)
+        told = tokens(batch.condition.domain, batch.condition.values)
+        predicted = unet(noised, batch.timesteps, told).sample
+        optimiser.zero_grad()
+        torch.nn.functional.mse_loss(predicted, noise).backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0, foreach=True)
+        optimiser.param_groups[0]["lr"] = learning_rate(step, training)
+        optimiser.step()
+        with torch.no_grad():
+            for average, weight in zip(averaged, weights, strict=True):
+                average.lerp_(weight, 1 - averaging_decay(step, training))
+    saved = [p for m in parts(train(config, tmp_path)) for p in m.parameters()]
+    for expected, found in zip(averaged, saved, strict=True):
+        assert torch.equal(found, expected)
 
 
 def test_averaging_forgets_the_start_early_and_reaches_its_decay() -> None:
@@ -164,7 +200,8 @@ def test_loss_falls(train: Callable[..., Path], tiny_config: DenoiserConfig, tmp
 def test_divergence_is_one_clear_line(
     train: Callable[..., Path], tiny_config: DenoiserConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Run, "step", lambda self, rate: float("nan"))
+    whole = DenoiserRun.losses
+    monkeypatch.setattr(DenoiserRun, "losses", lambda self, step: {"loss": whole(self, step)["loss"] * torch.nan})
     with pytest.raises(ModelError, match=r"diverged: the loss is nan at step 1; lower training\.learning_rate"):
         train(tiny_config, tmp_path)
     assert not (tmp_path / "model" / "model.json").exists()

@@ -18,17 +18,16 @@ from diffmech.attention.sites import HeadId, find_sites
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.resampling import ResamplingConfig
 from diffmech.errors import StoreError
+from diffmech.judging.distances import DISTANCES, distance_excess
+from diffmech.judging.panel import Panel
 from diffmech.resampling.effects import (
-    DISTANCES,
     _effects,
     _Measured,
     attribute_change,
-    distance_excess,
     domain_effects,
     resampling_effects,
 )
 from diffmech.resampling.images import Part, open_parts, stored_images
-from diffmech.resampling.judging import Panel
 from diffmech.resampling.removals import Removal
 from diffmech.resampling.tables import RESAMPLING
 from diffmech.resampling.trajectories import Task, resample

@@ -19,7 +19,7 @@ STUDIES = [MAIN_STUDY, *({name} for name in further_sections())]
 
 # What each package, and each module beside them, may import; a further study may import all but other studies.
 BASE = {"errors", "randomness", "machine", "artifacts", "tables", "batches", "config", "statistics"}
-OBSERVED = BASE | {"data", "models", "attention"}
+OBSERVED = BASE | {"data", "training", "models", "attention"}
 MAY_IMPORT = {
     "errors": set(),
     "randomness": set(),
@@ -34,21 +34,23 @@ MAY_IMPORT = {
     "statistics": {"randomness"},
     "config": {"errors", "statistics"},
     "data": BASE,
-    "models": BASE | {"data"},
+    "training": BASE | {"data"},
+    "models": BASE | {"data", "training"},
+    "judging": BASE | {"data", "training", "models"},
     "attention": BASE | {"data", "models"},
     "interventions": OBSERVED,
     "mechanisms": OBSERVED | {"interventions"},
     "circuits": OBSERVED | {"interventions"},
-    "resampling": OBSERVED | {"interventions"},
+    "resampling": OBSERVED | {"interventions", "judging"},
     "planted": OBSERVED | {"interventions", "mechanisms"},
     "workflow": {"config", "errors", "batches", "data", "findings"},
     "heads": {"config", "workflow", "tables", "declared", "data", "models"} | MAIN_STUDY,  # of the others tables alone
     "report": OBSERVED | MAIN_STUDY | {"findings", "charts"},
     "measures": OBSERVED | MAIN_STUDY | {"charts", "report"},
-    "testing": {"attention", "models", "randomness"},
+    "testing": {"attention", "models", "randomness", "training"},
     "__init__": {"attention"},
 }
-FURTHER = OBSERVED | {"workflow", "findings", "charts"}
+FURTHER = OBSERVED | {"judging", "workflow", "findings", "charts"}
 # Arrows that point up, and why each is there.
 UPWARDS = {
     ("models.importing", "planted"),  # planted denoisers are imported as any other, by the loader of their kind

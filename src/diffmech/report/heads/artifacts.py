@@ -18,9 +18,10 @@ from diffmech.errors import StoreError
 from diffmech.heads.tables import reported
 from diffmech.interventions.measures import DENOISING_LOSS, OUTPUT_SHIFT
 from diffmech.interventions.tables import DOSES, EFFECTS, PATCHING, WINDOWS
+from diffmech.judging.tables import RECOGNITION
 from diffmech.mechanisms.tables import ACCOUNT, DIVERGENCE, ENTROPY
 from diffmech.mechanisms.told import IMAGE
-from diffmech.models.tables import HELDOUT, HISTORY, RECOGNITION
+from diffmech.models.tables import HELDOUT, HISTORY
 from diffmech.resampling.tables import RESAMPLING
 
 STORES = ("comparison", "model", "gallery", "resampled", "references")

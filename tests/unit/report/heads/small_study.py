@@ -24,8 +24,9 @@ from diffmech.data.comparison import compare_domains
 from diffmech.data.store import prepare_dataset
 from diffmech.heads.tables import reported
 from diffmech.interventions.decisions import verdict
+from diffmech.judging.tables import RECOGNITION
 from diffmech.mechanisms.account import account
-from diffmech.models.tables import DENOISING, HELDOUT, HISTORY, RECOGNITION
+from diffmech.models.tables import DENOISING, HELDOUT, HISTORY
 from diffmech.report.heads.artifacts import ReportInputs
 from diffmech.tables import Table
 

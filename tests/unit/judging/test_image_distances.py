@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from diffmech.resampling.distances import frechet_distance, frechet_distances, kernel_distance, kernel_distances
-from diffmech.resampling.likeness import squared_error, structural_similarity
+from diffmech.judging.distances import frechet_distance, frechet_distances, kernel_distance, kernel_distances
+from diffmech.judging.likeness import squared_error, structural_similarity
 
 RANDOM = np.random.default_rng(0)
 
@@ -33,6 +33,13 @@ def test_frechet_distance_agrees_with_a_matrix_square_root() -> None:
     cov = [np.cov(points.T) for points in (first, second)]
     expected = np.square(first.mean(0) - second.mean(0)).sum() + np.trace(cov[0] + cov[1] - 2 * sqrtm(cov[0] @ cov[1]))
     assert frechet_distance(first, second) == pytest.approx(float(np.real(expected)), rel=1e-6)
+
+
+def test_frechet_distance_of_many_images_of_few_features_agrees_with_it_too() -> None:
+    first, second = RANDOM.standard_normal((60, 3)), RANDOM.standard_normal((50, 3)) * [1, 2, 3] + 0.5
+    cov = [np.cov(points.T) for points in (first, second)]
+    expected = np.square(first.mean(0) - second.mean(0)).sum() + np.trace(cov[0] + cov[1] - 2 * sqrtm(cov[0] @ cov[1]))
+    assert frechet_distance(first, second) == pytest.approx(float(np.real(expected)), rel=1e-9)
 
 
 def test_frechet_distance_needs_no_more_images_than_features() -> None:

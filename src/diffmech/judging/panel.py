@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from scipy.special import expit
 from torch import Tensor
 
-from diffmech.config.resampling import ResamplingConfig
+from diffmech.config.judging import JudgesConfig
 from diffmech.errors import ConfigError, ModelError
-from diffmech.models.judge import Judge, read_judge
-from diffmech.models.load import resolve_device
+from diffmech.judging.judge import Judge, read_judge
+from diffmech.training.device import resolve_device
 
 BATCH = 256
 # Mean and spread per channel that OpenAI's CLIP was trained with, for folders that do not say otherwise.
@@ -50,46 +50,49 @@ class Panel:
         return np.empty((len(images), 0)) if self.logits is None else expit(self.logits(images).astype(np.float64))
 
 
-def open_panel(resampling: ResamplingConfig, judge_file: Path | str | None, *, device: str = "auto") -> Panel:
-    """Return what looks at the images. `judge_file` is that of the trained judge, None where none was asked for.
+def open_panel(
+    judges: JudgesConfig, judge_file: Path | str | None, *, device: str = "auto", section: str = "resampling"
+) -> Panel:
+    """Return what looks at the images. `judge_file` is that of the trained judge, None where none was asked for;
+    `section` is how config.yaml calls `judges`.
 
     Raises ModelError for a CLIP model or an Inception that cannot be read, ConfigError for attributes that the judge
     does not know.
     """
     judge, why = _trained(judge_file, device)
     absent = []
-    clip = _Clip(resampling.clip, device) if resampling.clip else None
+    clip = _Clip(judges.clip, device, section) if judges.clip else None
     features: Reader | None = None
-    if resampling.features == "judge":
+    if judges.features == "judge":
         if judge is None:
-            absent.append(f"Frechet and kernel distance: no trained judge gives features (resampling.features); {why}")
+            absent.append(f"Frechet and kernel distance: no trained judge gives features ({section}.features); {why}")
         else:
             features = lambda images: judge.sees(images)[0]  # noqa: E731
-    elif resampling.features == "clip":
+    elif judges.features == "clip":
         assert clip is not None
         features = clip.embedded
     else:
-        features = _inception(str(resampling.inception), device)
+        features = _inception(str(judges.inception), device, section)
     attributes: tuple[str, ...] = ()
     logits: Reader | None = None
     accuracy: dict[str, float] = {}
-    if resampling.text_attributes:
+    if judges.text_attributes:
         assert clip is not None
-        attributes = tuple(resampling.text_attributes)
-        logits = clip.judging(list(resampling.text_attributes.values()))
+        attributes = tuple(judges.text_attributes)
+        logits = clip.judging(list(judges.text_attributes.values()))
     elif judge is None:
         absent.append(f"attributes: nothing judges them; {why}")
     else:
-        attributes = _chosen(judge, resampling.attributes)
+        attributes = _chosen(judge, judges.attributes, section)
         columns = [judge.attributes.index(name) for name in attributes]
         logits = lambda images: judge.sees(images)[1][:, columns]  # noqa: E731
         accuracy = {name: float(judge.accuracy[column]) for name, column in zip(attributes, columns, strict=True)}
     return Panel(
-        space={"judge": "the trained judge", "clip": f"CLIP ({resampling.clip})", "inception": "Inception"}[
-            resampling.features
+        space={"judge": "the trained judge", "clip": f"CLIP ({judges.clip})", "inception": "Inception"}[
+            judges.features
         ],
         features=features,
-        judge=f"CLIP ({resampling.clip})" if resampling.text_attributes else "the trained judge",
+        judge=f"CLIP ({judges.clip})" if judges.text_attributes else "the trained judge",
         attributes=attributes,
         logits=logits,
         accuracy=accuracy,
@@ -106,11 +109,11 @@ def _trained(judge_file: Path | str | None, device: str) -> tuple[Judge | None, 
         return None, str(error)
 
 
-def _chosen(judge: Judge, names: Sequence[str] | None) -> tuple[str, ...]:
+def _chosen(judge: Judge, names: Sequence[str] | None, section: str) -> tuple[str, ...]:
     unknown = [name for name in names or () if name not in judge.attributes]
     if unknown:
         raise ConfigError(
-            f"resampling.attributes: the judge does not know {unknown[0]!r}, only {', '.join(judge.attributes)}; "
+            f"{section}.attributes: the judge does not know {unknown[0]!r}, only {', '.join(judge.attributes)}; "
             "add it to recognition.attributes"
         )
     return judge.attributes if names is None else tuple(names)
@@ -119,14 +122,14 @@ def _chosen(judge: Judge, names: Sequence[str] | None) -> tuple[str, ...]:
 class _Clip:
     """A CLIP model from a directory or the hub, with its tokenizer once texts are compared."""
 
-    def __init__(self, location: str, device: str) -> None:
+    def __init__(self, location: str, device: str, section: str) -> None:
         try:
             import transformers
         except ImportError as error:
             raise ModelError(
-                f"resampling.clip: {location} needs the library transformers; pip install 'diffmech[pipelines]'"
+                f"{section}.clip: {location} needs the library transformers; pip install 'diffmech[pipelines]'"
             ) from error
-        self.location, self.device = location, resolve_device(device)
+        self.location, self.section, self.device = location, section, resolve_device(device)
         self._library: Any = transformers
         self.model: Any = self._read(transformers.CLIPModel).to(self.device).eval()
         self.side = int(self.model.config.vision_config.image_size)
@@ -170,18 +173,18 @@ class _Clip:
         except Exception as error:  # transformers, safetensors and the hub each raise their own
             reason = " ".join(str(error).split())[:200]
             raise ModelError(
-                f"resampling.clip: {self.location} cannot be read as a CLIP model ({reason}); give the directory or "
-                "hub id of one"
+                f"{self.section}.clip: {self.location} cannot be read as a CLIP model ({reason}); give the directory "
+                "or hub id of one"
             ) from error
 
 
-def _inception(location: str, device: str) -> Reader:
+def _inception(location: str, device: str, section: str) -> Reader:
     path, target = Path(location).expanduser(), resolve_device(device)
     try:
         network: Any = torch.jit.load(str(path), map_location=target).eval()
     except (RuntimeError, ValueError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"resampling.inception: {path} cannot be read as TorchScript ({reason})") from error
+        raise ModelError(f"{section}.inception: {path} cannot be read as TorchScript ({reason})") from error
 
     names = [argument.name for argument in network.forward.schema.arguments]
     asked = {"return_features": True} if "return_features" in names else {}  # else such a network gives class scores
@@ -194,7 +197,7 @@ def _inception(location: str, device: str) -> Reader:
                 seen = network(pixels.to(target), **asked)
             if not isinstance(seen, Tensor) or seen.dim() != 2:
                 shape = tuple(seen.shape) if isinstance(seen, Tensor) else type(seen).__name__
-                raise ModelError(f"resampling.inception: {path} returns {shape}; expected (image, feature)")
+                raise ModelError(f"{section}.inception: {path} returns {shape}; expected (image, feature)")
             found.append(seen.float().cpu())
         return torch.cat(found).numpy()
 

@@ -26,10 +26,10 @@ from diffmech.config.models import RecognitionConfig
 from diffmech.data.store import open_dataset, prepare_dataset
 from diffmech.data.synthetic_faces import NAMES
 from diffmech.errors import ConfigError, ModelError, StoreError
-from diffmech.models.architecture import seeded
-from diffmech.models.load import resolve_device
 from diffmech.models.storage import pointed_directory, read_pointer
 from diffmech.randomness import generator
+from diffmech.training.device import resolve_device
+from diffmech.training.seeds import seeded
 
 logger = logging.getLogger(__name__)
 

@@ -5,6 +5,7 @@ import json
 import pickle
 import shutil
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ FILE = "checkpoint.pt"
 
 @dataclass
 class Progress:
-    """How far a training is. `weights` and `averaged` are parameters in the order of the modules.
+    """How far a training is: `sums` are those of the losses since the last row of `history`.
 
     No state of a random generator is needed: each step's draws are keyed by (seed, step). Nor one of the learning rate,
     which is a function of the step.
@@ -28,8 +29,8 @@ class Progress:
     step: int = 0
     seconds: float = 0.0
     precision: str = "float32"
-    loss_sum: float = 0.0
-    history: list[list[float]] = field(default_factory=list)
+    sums: dict[str, float] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
 
 
 def fingerprint(parameters: dict[str, Any]) -> str:
@@ -41,16 +42,17 @@ def save_checkpoint(
     directory: Path,
     key: str,
     progress: Progress,
-    weights: list[Tensor],
-    averaged: list[Tensor],
+    state: Mapping[str, list[Tensor]],
     optimiser: torch.optim.Optimizer,
 ) -> None:
-    """Write `checkpoint.pt` into `directory`, replacing the last one in one rename."""
+    """Write `checkpoint.pt` into `directory`, replacing the last one in one rename.
+
+    `state` names lists of tensors, in the order of the modules.
+    """
     content = {
         "fingerprint": key,
         "progress": vars(progress),
-        "weights": weights,
-        "averaged": averaged,
+        "state": dict(state),
         "optimiser": optimiser.state_dict(),
     }
     with atomic_path(directory / FILE) as temporary:
@@ -58,9 +60,13 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    directory: Path, key: str, weights: list[Tensor], averaged: list[Tensor], optimiser: torch.optim.Optimizer
+    directory: Path,
+    key: str,
+    state: Mapping[str, list[Tensor]],
+    optimiser: torch.optim.Optimizer,
+    device: torch.device,
 ) -> tuple[Progress | None, str]:
-    """Put the checkpoint of `directory` into `weights`, `averaged` and `optimiser`, and return how far it was.
+    """Put the checkpoint of `directory` into the tensors of `state` and `optimiser`, and return how far it was.
 
     Where there is none, or none that is whole and belongs to `key`, nothing is touched and the progress is None. The
     second value says in words what was found; it is empty where there was nothing.
@@ -71,7 +77,7 @@ def load_checkpoint(
     if not path.is_file():
         return None, ""
     try:
-        content = torch.load(path, map_location=weights[0].device, weights_only=True)
+        content = torch.load(path, map_location=device, weights_only=True)
         found = content["fingerprint"]
     except (RuntimeError, EOFError, OSError, KeyError, TypeError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
         reason = " ".join(str(error).split())[:120]
@@ -79,8 +85,9 @@ def load_checkpoint(
     if found != key:
         return None, f"{path}: belongs to other parameters or images; training starts anew"
     with torch.no_grad():
-        for target, source in zip([*weights, *averaged], [*content["weights"], *content["averaged"]], strict=True):
-            target.copy_(source)
+        for name, tensors in state.items():
+            for target, source in zip(tensors, content["state"][name], strict=True):
+                target.copy_(source)
     optimiser.load_state_dict(content["optimiser"])
     progress = Progress(**content["progress"])
     return progress, f"{path}: training goes on at step {progress.step}"

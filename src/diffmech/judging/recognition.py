@@ -6,14 +6,14 @@ says nothing more.
 
 from pathlib import Path
 
-from scipy.stats import norm
+from scipy.stats import binomtest
 
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.models import RecognitionConfig, SamplingConfig
-from diffmech.models.judge import read_judge
+from diffmech.judging.judge import read_judge
+from diffmech.judging.tables import RECOGNITION
 from diffmech.models.load import load_denoiser
 from diffmech.models.sampling import drawn_condition, sample_images
-from diffmech.models.tables import RECOGNITION
 
 CONFIDENCE = 0.95
 
@@ -56,8 +56,5 @@ def check_recognition(
 
 def wilson_interval(successes: int, n: int, confidence: float) -> tuple[float, float]:
     """Return the score interval of a share (Wilson 1927), which is sensible at 0 and 1 too."""
-    z = float(norm.ppf((1 + confidence) / 2))
-    share = successes / n
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5
-    return max(0.0, centre - half), min(1.0, centre + half)
+    found = binomtest(successes, n).proportion_ci(confidence, method="wilson")
+    return float(found.low), float(found.high)

@@ -1,4 +1,4 @@
-"""What a denoiser is on record to have been trained on, and so which images it has seen. Ours.
+"""What a network is on record to have been trained on, and so which images it has seen. Ours.
 
 The record (`provenance.json`, beside the weights) names the data sets of the training, each by the bytes of its store
 and by what made it, and that every n-th of their images was kept out. Needs neither torch nor the weights.
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from diffmech.artifacts import read_json
-from diffmech.data.store import ImageSet
+from diffmech.data.store import ImageSet, open_dataset
 
 # Kinds of data sets whose image of a number is the same wherever it is made from the same settings.
 MADE_ANYWHERE = ("lfw_subset", "synthetic_faces", "planted")
@@ -30,7 +30,7 @@ def is_held_out(ids: Sequence[int] | np.ndarray, holdout: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """What a denoiser is on record to have been trained on: every `holdout`-th image of `datasets` was kept out.
+    """What a network is on record to have been trained on: every `holdout`-th image of `datasets` was kept out.
 
     `images` is how they were prepared, as far as that is on record.
     """
@@ -40,7 +40,7 @@ class TrainingRecord:
     images: Mapping[str, Any] | None = None
 
     def seen(self, images: ImageSet) -> np.ndarray | None:
-        """Return which images of a data set the denoiser was trained on, `(sample,)`; None where that cannot be told.
+        """Return which images of a data set the network was trained on, `(sample,)`; None where that cannot be told.
 
         A data set is known by the bytes of its store, or, where it can be made again anywhere (drawn images, images
         that a library ships), by what made it: an image of a number that is not among those of the training is unseen,
@@ -105,7 +105,7 @@ def training_record(directory: Path) -> TrainingRecord | None:
 
 
 def record_of(model_json: Path | str) -> TrainingRecord | None:
-    """Return the record of the training of the denoiser behind the pointer `model_json`."""
+    """Return the record of the training of the network behind the pointer `model_json`."""
     return training_record(Path(model_json).resolve().parent / read_json(model_json)["location"])
 
 
@@ -113,3 +113,16 @@ def store_sha256(path: Path) -> str:
     """Return the SHA-256 of a store, by which a checkpoint knows what it was trained on."""
     with Path(path).open("rb") as source:
         return hashlib.file_digest(source, "sha256").hexdigest()
+
+
+def datasets_on_record(datasets: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+    """Return of each data set (domain -> store) its SHA-256 and what made it, by which its images can be made again."""
+    return {
+        domain: {"sha256": store_sha256(path), **_made(open_dataset(Path(path)))} for domain, path in datasets.items()
+    }
+
+
+def _made(dataset: ImageSet) -> dict[str, Any]:
+    attributes = dataset.attrs
+    made = attributes["provenance"]
+    return {"config": made["dataset"], "images": made["images"]} | {k: attributes[k] for k in ("gain", "offset")}

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
 
+from diffmech.config.judging import JudgesConfig
 from diffmech.config.resampling import ResamplingConfig
 from diffmech.errors import ConfigError, ModelError
-from diffmech.models.judge import Judge
-from diffmech.resampling import judging
-from diffmech.resampling.judging import open_panel
+from diffmech.judging import panel as judging
+from diffmech.judging.judge import Judge
+from diffmech.judging.panel import open_panel
 from diffmech.testing import ROUNDINGS_OF_MANY_PASSES, assert_same_up_to_rounding
 
 LETTERS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
@@ -120,8 +121,10 @@ def test_the_trained_judge_reads_its_last_layer(monkeypatch: pytest.MonkeyPatch)
     assert_same_up_to_rounding(features, network[:2](images).detach())
     expected = torch.sigmoid(network(images))[:, 1:].detach()
     assert_same_up_to_rounding(panel.probabilities(images), expected)
-    with pytest.raises(ConfigError, match=r"does not know 'wings', only hat, smile"):
+    with pytest.raises(ConfigError, match=r"^resampling\.attributes: the judge does not know 'wings', only hat, smile"):
         open_panel(ResamplingConfig(attributes=["wings"]), "judge", device="cpu")
+    with pytest.raises(ConfigError, match=r"^concepts\.judges\.attributes: the judge does not know 'wings'"):
+        open_panel(JudgesConfig(attributes=["wings"]), "judge", device="cpu", section="concepts.judges")
 
 
 @pytest.mark.parametrize(

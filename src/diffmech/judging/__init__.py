@@ -1,0 +1,1 @@
+"""Who looks at images: judges of attributes, feature spaces, and how far images are apart."""
