@@ -2,6 +2,9 @@
 
 `DIFFMECH_TEST_ONEDNN=0` runs the tests with torch's own kernels, as on a machine that oneDNN does not serve (`make
 settings`). Jobs that a test starts as a process of their own keep oneDNN: torch has no variable for it.
+
+Calls of the numerical rooms are checked against their annotations, shapes of arrays included (jaxtyping, beartype);
+those of jobs that a test starts as a process of their own are not.
 """
 
 import os
@@ -9,7 +12,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from jaxtyping import install_import_hook
 
+NUMERICAL = ("statistics", "attention", "mechanisms", "interventions", "circuits")
+# Before any of them is imported: by a test, a fixture or another conftest.
+install_import_hook([f"diffmech.{room}" for room in NUMERICAL], "checked_types.checked")
 sys.path.insert(0, str(Path(__file__).parent / "unit" / "report" / "heads"))
 
 

@@ -21,6 +21,7 @@ Three kinds of intervals, for the few images that an ablation is run on as for t
 Draw k depends on (seed, n, k) only, so more draws extend a run and two calls on the same units are resampled alike.
 """
 
+from jaxtyping import Float
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -49,12 +50,12 @@ OUTERMOST = 1e-9
 class Interval:
     """An estimate and the ends of its confidence interval, three floats or three arrays of one shape."""
 
-    estimate: np.ndarray | float
-    low: np.ndarray | float
-    high: np.ndarray | float
+    estimate: Float[np.ndarray, "*shape"] | float
+    low: Float[np.ndarray, "*shape"] | float
+    high: Float[np.ndarray, "*shape"] | float
 
 
-def resampling_weights(n: int, draws: int, seed: int) -> np.ndarray:
+def resampling_weights(n: int, draws: int, seed: int) -> Float[np.ndarray, "draw sample"]:
     """Return the weights `(draw, sample)` of `draws` resamples of `n` units: multinomial counts divided by n.
 
     Each row sums to 1. These are the weights that every function of this module uses for its first group, so a
@@ -132,7 +133,7 @@ def bootstrap_two_groups(
     return _as_interval(_interval(statistic, groups, draws, confidence, seed, method))
 
 
-def welch_freedom(variances: Sequence[np.ndarray], sizes: Sequence[int]) -> np.ndarray:
+def welch_freedom(variances: Sequence[Float[np.ndarray, "*shape"] | float], sizes: Sequence[int]) -> Float[np.ndarray, "*shape"]:
     """Return the degrees of freedom of a sum of independent estimates, one per group; n - 1 for a single group.
 
     `variances` are those of the estimates `(...)`, each from so many units. NaN where all are 0. Source: Welch 1947.
@@ -155,11 +156,11 @@ class _Group:
     Centring costs nothing and makes the resampled means of a constant column exactly that constant.
     """
 
-    centred: np.ndarray
-    centre: np.ndarray
+    centred: Float[np.ndarray, "sample column"]
+    centre: Float[np.ndarray, "column"]
     shapes: tuple[tuple[int, ...], ...]
 
-    def split(self, centred_means: np.ndarray) -> list[np.ndarray]:
+    def split(self, centred_means: Float[np.ndarray, "draw column"]) -> list[Float[np.ndarray, "draw ..."]]:
         """Turn centred means `(draw, column)` into one `(draw, ...)` array per input array."""
         ends = np.cumsum([int(np.prod(shape)) for shape in self.shapes])[:-1]
         parts = np.split(centred_means + self.centre, ends, axis=1)
@@ -190,14 +191,14 @@ def _weight_source(n: int, seed: int, group: int) -> np.random.Generator:
     return generator(seed, "bootstrap", n) if group == 0 else generator(seed, "bootstrap", n, group)
 
 
-def _weights(source: np.random.Generator, n: int, draws: int) -> np.ndarray:
+def _weights(source: np.random.Generator, n: int, draws: int) -> Float[np.ndarray, "draw sample"]:
     # counting n uniform picks draws from the multinomial, about ten times faster than n conditional binomials
     picks = source.integers(0, n, size=(draws, n))
     picks += n * np.arange(draws)[:, None]
     return np.bincount(picks.ravel(), minlength=draws * n).reshape(draws, n) / n
 
 
-def _evaluate(statistic: Statistic, means: list[np.ndarray]) -> np.ndarray:
+def _evaluate(statistic: Statistic, means: list[Float[np.ndarray, "draw ..."]]) -> Float[np.ndarray, "draw ..."]:
     # a ratio with an empty denominator becomes NaN or infinite, which the interval then shows
     with np.errstate(divide="ignore", invalid="ignore"):
         result = np.asarray(statistic(*means), dtype=np.float64)

@@ -13,6 +13,7 @@ takes all draws of all pools rather than those of equal number, needs no more dr
 is never below that rank. Step-down as in Romano & Wolf 2005: what was found leaves the family of the rest.
 """
 
+from jaxtyping import Float
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -25,14 +26,14 @@ TIE = 1e-9
 FARTHEST, HALVINGS = 1e6, 50
 
 
-def rank_p(value: np.ndarray, draws: np.ndarray) -> np.ndarray:
+def rank_p(value: Float[np.ndarray, "test"], draws: Float[np.ndarray, "draw test"]) -> Float[np.ndarray, "test"]:
     """Return (1 + draws at least as large) / (1 + draws) of `value` (test,) among `draws` (draw, test)."""
     pool = np.concatenate([np.asarray(value)[None], draws])
     scaled = _scaled(pool)
     return (scaled >= scaled[0] - TIE).mean(axis=0)
 
 
-def joint_rank_p(values: np.ndarray, draws: Sequence[np.ndarray]) -> np.ndarray:
+def joint_rank_p(values: Float[np.ndarray, "target test"], draws: Sequence[Float[np.ndarray, "_draw test"]]) -> Float[np.ndarray, "target test"]:
     """Return the corrected p-values of `values` (target, test) among `draws`, (draw, test) of each target.
 
     Large means extreme. NaN values are no tests, and targets without draws have none; they get NaN and leave the
@@ -67,13 +68,13 @@ def joint_rank_p(values: np.ndarray, draws: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def smallest_beyond(
-    values: np.ndarray,
-    draws: Sequence[np.ndarray],
+    values: Float[np.ndarray, "target test"],
+    draws: Sequence[Float[np.ndarray, "_draw test"]],
     alpha: float,
-    shares: Sequence[np.ndarray] | None = None,
+    shares: Sequence[Float[np.ndarray, "_draw test"]] | None = None,
     *,
     whether: bool = False,
-) -> np.ndarray:
+) -> Float[np.ndarray, "target test"]:
     """Return from what value on a target's corrected p is at most `alpha`, (target, test); infinite where none would.
 
     Beside the other targets and all draws as they are: `values` (target, test), `draws` of each target (draw, test).
@@ -113,7 +114,7 @@ def smallest_beyond(
     return needed
 
 
-def _p_of_first(column: np.ndarray, *, elsewhere: np.ndarray, reached: np.ndarray, above: np.ndarray) -> float:
+def _p_of_first(column: Float[np.ndarray, "member"], *, elsewhere: Float[np.ndarray, "member"], reached: Float[np.ndarray, "other"], above: Float[np.ndarray, "other+1"]) -> float:
     """Return the single-step p of the first of `column` (member,), one test of a pool.
 
     `elsewhere` (member,) is the largest scaled value of each member in the other tests; `above` the share of the other
@@ -124,7 +125,7 @@ def _p_of_first(column: np.ndarray, *, elsewhere: np.ndarray, reached: np.ndarra
     return own + float(above[np.searchsorted(reached, there[0] - TIE)])
 
 
-def _least_value(p_of: Callable[[np.ndarray], float], column: np.ndarray, rises: np.ndarray, alpha: float) -> float:
+def _least_value(p_of: Callable[[Float[np.ndarray, "member"]], float], column: Float[np.ndarray, "member"], rises: Float[np.ndarray, "member"], alpha: float) -> float:
     """Return the least value of the first of `column` (member,) with p <= alpha, while the others rise by `rises`."""
     base = column - column[0] * rises  # where the first is 0
     unit = float(np.abs(base).max()) or 1.0
@@ -143,7 +144,7 @@ def _least_value(p_of: Callable[[np.ndarray], float], column: np.ndarray, rises:
     return high
 
 
-def _scaled(pool: np.ndarray) -> np.ndarray:
+def _scaled(pool: Float[np.ndarray, "member test"]) -> Float[np.ndarray, "member test"]:
     """Return a pool (member, test) in its own standard deviations from its own mean, 0 where it has no spread."""
     centred = pool - pool.mean(axis=0)
     spread = pool.std(axis=0)

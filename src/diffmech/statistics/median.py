@@ -5,6 +5,7 @@ No interval of their mean holds with a dozen images, since many samples hold no 
 below the median is true of every distribution, so its interval and its test are binomial ones.
 """
 
+from jaxtyping import Float
 import math
 
 import numpy as np
@@ -43,7 +44,7 @@ def median_interval(values: ArrayLike, *, confidence: float = 0.95) -> Interval:
     return Interval(plain(estimate), plain(low), plain(high))
 
 
-def sign_test(differences: ArrayLike) -> np.ndarray | float:
+def sign_test(differences: ArrayLike) -> Float[np.ndarray, "..."] | float:
     """Return the exact two-sided p-value `(...)` of as many differences `(sample, ...)` above 0 as below it.
 
     Differences of 0 say nothing and are left out; 1 where there are no others. It asks for no symmetry, and is the same

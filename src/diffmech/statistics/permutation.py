@@ -5,6 +5,7 @@ of the permutations, so the test is valid for every B. A permutation of labels i
 permuted group means of all columns are one matrix product. Single-step max-T: Westfall & Young 1993.
 """
 
+from jaxtyping import Float
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from diffmech.statistics.samples import finite_samples, plain
 Alternative = Literal["greater", "less", "two-sided"]
 
 
-def permutation_p(observed: ArrayLike, null: ArrayLike, *, alternative: Alternative = "greater") -> np.ndarray | float:
+def permutation_p(observed: ArrayLike, null: ArrayLike, *, alternative: Alternative = "greater") -> Float[np.ndarray, "..."] | float:
     """Return the permutation p-value of `observed` `(...)` against `null` `(permutation, ...)`.
 
     Ties count as exceedances, also those that rounding hides. "two-sided" doubles the smaller tail and stops at 1, so
@@ -42,13 +43,13 @@ def permutation_p(observed: ArrayLike, null: ArrayLike, *, alternative: Alternat
 
 
 def label_permutation(
-    statistic_of_means: Callable[[np.ndarray, np.ndarray], Any],
+    statistic_of_means: Callable[[Float[np.ndarray, "permutation ..."], Float[np.ndarray, "permutation ..."]], Any],
     values_a: ArrayLike,
     values_b: ArrayLike,
     *,
     permutations: int = 2000,
     seed: int = 0,
-) -> tuple[np.ndarray | float, np.ndarray]:
+) -> tuple[Float[np.ndarray, "*shape"] | float, Float[np.ndarray, "permutation *shape"]]:
     """Return a statistic of two group means and its null under exchangeable group labels.
 
     `values_a` `(sample_a, ...)` and `values_b` `(sample_b, ...)` are independent groups with equal trailing shape.
@@ -80,8 +81,8 @@ def label_permutation(
 
 
 def sign_flip_permutation(
-    statistic_of_mean: Callable[[np.ndarray], Any], differences: ArrayLike, *, permutations: int = 2000, seed: int = 0
-) -> tuple[np.ndarray | float, np.ndarray]:
+    statistic_of_mean: Callable[[Float[np.ndarray, "permutation ..."]], Any], differences: ArrayLike, *, permutations: int = 2000, seed: int = 0
+) -> tuple[Float[np.ndarray, "*shape"] | float, Float[np.ndarray, "permutation *shape"]]:
     """Return a statistic of the mean paired difference and its null under random signs.
 
     `differences` is `(sample, ...)`, one paired difference per independent unit, symmetric about 0 under the null;
@@ -103,7 +104,7 @@ def sign_flip_permutation(
     return plain(evaluate(np.ones((1, len(values))))[0]), np.concatenate(null)
 
 
-def joint_sign_flip_p(differences: Sequence[np.ndarray], *, permutations: int, seed: int) -> list[np.ndarray]:
+def joint_sign_flip_p(differences: Sequence[Float[np.ndarray, "_sample ..."]], *, permutations: int, seed: int) -> list[Float[np.ndarray, "..."]]:
     """Return the p-values of mean paired differences, corrected over all of them by max-T: one array for each given.
 
     Each of `differences` is (sample, ...), of its own units, such as the images of one domain. Tests without any
@@ -126,7 +127,7 @@ def joint_sign_flip_p(differences: Sequence[np.ndarray], *, permutations: int, s
 
 def max_statistic_p(
     observed: ArrayLike, null: ArrayLike, *, axis: int | tuple[int, ...] | None = None
-) -> np.ndarray | float:
+) -> Float[np.ndarray, "..."] | float:
     """Return single-step max-T p-values of `observed` `(test, ...)` against `null` `(draw, test, ...)`.
 
     Each test is compared with the largest null statistic of its family in each draw, which controls the family-wise
@@ -145,7 +146,7 @@ def max_statistic_p(
     return plain(np.where(missing, np.nan, p))
 
 
-def _observed_and_null(observed: ArrayLike, null: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def _observed_and_null(observed: ArrayLike, null: ArrayLike) -> tuple[Float[np.ndarray, "*shape"], Float[np.ndarray, "permutation *shape"]]:
     value, draws = np.asarray(observed), np.asarray(null)
     # ties are as sharp as the coarser of the two inputs, so floats keep their precision
     kind = np.result_type(value, draws, np.float32)
@@ -170,7 +171,7 @@ def _checked(permutations: int) -> int:
     return permutations
 
 
-def _per_permutation(result: Any, permutations: int) -> np.ndarray:
+def _per_permutation(result: Any, permutations: int) -> Float[np.ndarray, "permutation ..."]:
     array = np.asarray(result, dtype=np.float64)
     if array.ndim == 0 or len(array) != permutations:
         raise ValueError(

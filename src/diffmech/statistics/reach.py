@@ -6,6 +6,7 @@ Monte Carlo permutation tests, (1 + b) / (1 + B), whose draws repeat the observe
 (Phipson & Smyth 2010). Smallest effects are those of normal theory; that four times in five is enough: Cohen 1988.
 """
 
+from jaxtyping import Float
 import math
 
 import numpy as np
@@ -48,8 +49,8 @@ def units_needed(alpha: float, tests: int = 1) -> int:
 
 
 def smallest_effect(
-    error: np.ndarray | float, freedom: float, *, alpha: float, tests: int = 1, power: float = POWER
-) -> np.ndarray:
+    error: Float[np.ndarray, "*shape"] | float, freedom: float, *, alpha: float, tests: int = 1, power: float = POWER
+) -> Float[np.ndarray, "*shape"]:
     """Return the true effect that a two-sided test of a mean finds with `power`, in the unit of its standard `error`.
 
     `freedom` is n - 1 of the units. The level is Bonferroni's over `tests`, as the first step of Holm's correction.
@@ -83,7 +84,7 @@ def smallest_effect_among(draws: int, *, alpha: float, tests: int = 1, power: fl
     return float(brentq(short, 0, FARTHEST, xtol=1e-3)) if short(FARTHEST) > 0 else math.inf
 
 
-def rank_threshold(draws: np.ndarray, alpha: float) -> float:
+def rank_threshold(draws: Float[np.ndarray, "draw"], alpha: float) -> float:
     """Return what a value must exceed for its rank among the draws `(draw,)` to give p at or below `alpha`; inf: none.
 
     For a family of tests on one scale `draws` are the maxima of each draw over them.
@@ -92,7 +93,7 @@ def rank_threshold(draws: np.ndarray, alpha: float) -> float:
     return float(np.sort(draws)[-1 - allowed]) if allowed >= 0 else math.inf
 
 
-def joint_rank_threshold(draws: np.ndarray, scaled: np.ndarray, alpha: float) -> np.ndarray:
+def joint_rank_threshold(draws: Float[np.ndarray, "draw test"], scaled: Float[np.ndarray, "draw test"], alpha: float) -> Float[np.ndarray, "test"]:
     """Return what the value of each test `(test,)` must exceed for its joint rank to give p at or below `alpha`.
 
     `draws` are `(draw, test)`, at least 0; `scaled` the same over the mean of each test's draws and value. The value is
