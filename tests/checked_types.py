@@ -5,7 +5,5 @@ from beartype import BeartypeConf, BeartypeHintOverrides, beartype
 
 # numpy gives a scalar for an array without axes, and a whole number is also a `float`, as type checkers have it.
 checked = beartype(
-    conf=BeartypeConf(
-        hint_overrides=BeartypeHintOverrides({np.ndarray: np.ndarray | np.generic}), is_pep484_tower=True
-    )
+    conf=BeartypeConf(hint_overrides=BeartypeHintOverrides({np.ndarray: np.ndarray | np.generic}), is_pep484_tower=True)
 )

@@ -11,12 +11,12 @@ import os
 import sys
 from pathlib import Path
 
+import jaxtyping
 import pytest
-from jaxtyping import install_import_hook
 
 NUMERICAL = ("statistics", "attention", "mechanisms", "interventions", "circuits")
 # Before any of them is imported: by a test, a fixture or another conftest.
-install_import_hook([f"diffmech.{room}" for room in NUMERICAL], "checked_types.checked")
+jaxtyping.install_import_hook([f"diffmech.{room}" for room in NUMERICAL], "checked_types.checked")
 sys.path.insert(0, str(Path(__file__).parent / "unit" / "report" / "heads"))
 
 
@@ -53,6 +53,14 @@ def found(tmp_path_factory):
 def null(tmp_path_factory):
     """(folder, inputs, tables) of the study of random weights, without history and recognition."""
     return _written(tmp_path_factory.mktemp("null"), effect=False, optional=False)
+
+
+@pytest.fixture(autouse=True)
+def _checked_types(request):
+    """Leave types unchecked in a test marked `unchecked`."""
+    jaxtyping.config.update("jaxtyping_disable", request.node.get_closest_marker("unchecked") is not None)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups after it

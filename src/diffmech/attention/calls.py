@@ -2,8 +2,9 @@
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from diffmech.attention.sites import AttentionSite
@@ -19,16 +20,17 @@ class AttentionCall:
     """
 
     site: AttentionSite
-    query: Tensor
-    key: Tensor
-    value: Tensor
-    output: Tensor
-    lse: Tensor | None
+    query: Float[Tensor, "sample head query channel"]
+    key: Float[Tensor, "sample key_head key channel"]
+    value: Float[Tensor, "sample key_head key value_channel"]
+    output: Float[Tensor, "sample head query value_channel"]
+    lse: Float[Tensor, "sample head query"] | None
     scale: float
-    attn_mask: Tensor | None
+    attn_mask: Shaped[Tensor, "..."] | None
     is_causal: bool
 
 
+@runtime_checkable
 class Observer(Protocol):
     """Watches attention calls. Optional attributes: `needs_lse` and `after_interventions`, both False by default."""
 
@@ -36,6 +38,7 @@ class Observer(Protocol):
         """Receive one call; the tensors belong to the model and must not be changed."""
 
 
+@runtime_checkable
 class Intervention(Protocol):
     """Replaces the per-head output of some sites.
 
@@ -46,19 +49,19 @@ class Intervention(Protocol):
     def applies_to(self, site: AttentionSite) -> bool:
         """Return whether this intervention wants the calls of `site`."""
 
-    def replace_output(self, call: AttentionCall) -> Tensor | None:
+    def replace_output(self, call: AttentionCall) -> Float[Tensor, "sample head query channel"] | None:
         """Return the new output (sample, head, query, channel) for the whole batch, or None to leave it."""
 
 
 def attention_call(
     site: AttentionSite,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    output: Tensor,
-    lse: Tensor | None,
+    query: Float[Tensor, "sample head query channel"],
+    key: Float[Tensor, "sample key_head key channel"],
+    value: Float[Tensor, "sample key_head key value_channel"],
+    output: Float[Tensor, "sample head query value_channel"],
+    lse: Float[Tensor, "sample head query"] | None,
     scale: float | None,
-    attn_mask: Tensor | None,
+    attn_mask: Shaped[Tensor, "..."] | None,
     is_causal: bool,
 ) -> AttentionCall:
     """Return the call of a fused or announced attention, with one key head per query head."""

@@ -15,10 +15,11 @@ import numpy as np
 import xarray as xr
 import zarr
 from dask.base import tokenize
+from jaxtyping import Shaped
 
 from diffmech.attention.layout import CHUNK_BYTES, FACTORS, KEY_BIAS, MAPS
 
-Index = int | np.integer | slice | np.ndarray | Sequence[int]
+Index = int | np.integer | slice | Shaped[np.ndarray, "position"] | Sequence[int]
 
 SITE_FACTORS = (*FACTORS, "key_bias")
 assert KEY_BIAS.dims == ("head", "key")

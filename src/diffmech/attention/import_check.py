@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from diffmech.artifacts import read_json, write_json
@@ -152,7 +153,9 @@ def _difference(found: Tensor, expected: Tensor) -> float:
     return float((found.double() - expected.double()).abs().max()) / size if size else 0.0
 
 
-def places_heard(denoiser: Denoiser, values: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+def places_heard(
+    denoiser: Denoiser, values: Mapping[str, Float[Tensor, "image token channel"]]
+) -> dict[str, Float[np.ndarray, "changed heard"]]:
     """Return how much the values of each quarter of the tokens change with each quarter of the image.
 
     `values` (image, token, channel) are those of an image and of itself with each quarter changed, by site; what comes
@@ -169,7 +172,7 @@ def places_heard(denoiser: Denoiser, values: Mapping[str, Tensor]) -> dict[str, 
     return heard
 
 
-def lead_of_places(heard: np.ndarray) -> tuple[float, float]:
+def lead_of_places(heard: Float[np.ndarray, "changed heard"]) -> tuple[float, float]:
     """Return by how much quarters hear of their own quarter more than orders do on average, and less than the best.
 
     `heard` is (changed, heard). Both are shares of all that is heard, each quarter's own loudness taken out.

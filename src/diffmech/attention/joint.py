@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from diffmech.attention.ranges import TokenRanges, count
@@ -28,9 +29,9 @@ class JointStatistics:
     None where there are none.
     """
 
-    part_mass: Tensor
-    part_entropy: Tensor
-    received_from_rest: Tensor | None
+    part_mass: Float[Tensor, "sample head part"]
+    part_entropy: Float[Tensor, "sample head part"]
+    received_from_rest: Float[Tensor, "sample head key"] | None
 
 
 def joint_parts(ranges: TokenRanges, grid: Grid) -> list[Part]:
@@ -54,7 +55,7 @@ def joint_statistics(sums: Sequence[Sums], parts: Sequence[Part], keys: int) -> 
     )
 
 
-def joined_received(sums: Sequence[Sums], parts: Sequence[Part], keys: int) -> Tensor:
+def joined_received(sums: Sequence[Sums], parts: Sequence[Part], keys: int) -> Float[Tensor, "sample head key"]:
     """Return sum_i p_ij (sample, head, key) over all keys, from the parts of the same queries."""
     received = sums[0].received.new_zeros(*sums[0].received.shape[:2], keys)
     for part, found in zip(parts, sums, strict=True):

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn import functional
 
@@ -21,13 +22,13 @@ FLASH, EFFICIENT = 1, 2  # torch.nn.attention.SDPBackend; as integers because `_
 
 
 def attention_with_lse(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
+    query: Float[Tensor, "sample head query channel"],
+    key: Float[Tensor, "sample head key channel"],
+    value: Float[Tensor, "sample head key value_channel"],
     scale: float | None = None,
-    attn_mask: Tensor | None = None,
+    attn_mask: Shaped[Tensor, "..."] | None = None,
     is_causal: bool = False,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Float[Tensor, "sample head query value_channel"], Float[Tensor, "sample head query"]]:
     """Return attention's output (sample, head, query, channel) and log-sum-exp (sample, head, query) in nats.
 
     `query`, `key`, `value` are (sample, head, token, channel). The output equals that of
@@ -43,13 +44,13 @@ def attention_with_lse(
 
 
 def same_kernel_with_lse(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
+    query: Float[Tensor, "sample head query channel"],
+    key: Float[Tensor, "sample head key channel"],
+    value: Float[Tensor, "sample head key value_channel"],
     scale: float | None = None,
-    attn_mask: Tensor | None = None,
+    attn_mask: Shaped[Tensor, "..."] | None = None,
     is_causal: bool = False,
-) -> tuple[Tensor, Tensor] | None:
+) -> tuple[Float[Tensor, "sample head query value_channel"], Float[Tensor, "sample head query"]] | None:
     """Return output and lse from the kernel that `scaled_dot_product_attention` would run, or None where it has none.
 
     None also where torch would first change the arguments (autocast, padded head sizes, boolean masks) or where a
@@ -86,12 +87,12 @@ def same_kernel_with_lse(
 
 
 def logsumexp_scores(
-    query: Tensor,
-    key: Tensor,
+    query: Float[Tensor, "sample head query channel"],
+    key: Float[Tensor, "sample head key channel"],
     scale: float | None = None,
-    attn_mask: Tensor | None = None,
+    attn_mask: Shaped[Tensor, "..."] | None = None,
     is_causal: bool = False,
-) -> Tensor:
+) -> Float[Tensor, "sample head query"]:
     """Return lse_i = logsumexp_j (scale q_i.k_j + mask_ij), (sample, head, query), in float32 or float64.
 
     Scores exist only as blocks of a few queries by all keys. A query that may see no key has lse = -inf.
@@ -101,7 +102,7 @@ def logsumexp_scores(
         return torch.cat(blocks, -1)
 
 
-def is_identity(key: Tensor) -> bool:
+def is_identity(key: Float[Tensor, "... key channel"]) -> bool:
     """Return whether the keys (..., key, channel) are the unit vectors, the same for all: then queries are scores."""
     *leading, keys, channels = key.shape
     if keys != channels or any(length > 1 and key.stride(axis) for axis, length in enumerate(leading)):
@@ -111,13 +112,13 @@ def is_identity(key: Tensor) -> bool:
 
 
 def score_tiles(
-    query: Tensor,
-    key: Tensor,
+    query: Float[Tensor, "sample head query channel"],
+    key: Float[Tensor, "sample head key channel"],
     scale: float | None = None,
-    attn_mask: Tensor | None = None,
+    attn_mask: Shaped[Tensor, "..."] | None = None,
     is_causal: bool = False,
     first: int = 0,
-) -> Iterator[tuple[slice, Tensor]]:
+) -> Iterator[tuple[slice, Float[Tensor, "sample head tile key"]]]:
     """Yield a slice of queries and their scores (sample, head, tile, key), in float32 or float64.
 
     `first` is the position of the first query, which a causal mask needs.

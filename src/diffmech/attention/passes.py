@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from jaxtyping import Int
 
 from diffmech.artifacts import open_store
 from diffmech.attention.layout import Prompted
@@ -33,8 +34,8 @@ class Latents:
     """
 
     path: Path
-    samples: np.ndarray
-    timesteps: np.ndarray
+    samples: Int[np.ndarray, "sample"]
+    timesteps: Int[np.ndarray, "timestep"]
     x_t: xr.DataArray
     noise: xr.DataArray | None
     given: xr.Dataset
@@ -64,7 +65,7 @@ class Latents:
         return nearest_timesteps(timesteps, self.timesteps)
 
 
-def nearest_timesteps(wanted: Sequence[int], there: np.ndarray) -> list[int]:
+def nearest_timesteps(wanted: Sequence[int], there: Int[np.ndarray, "timestep"]) -> list[int]:
     """Return, for each wanted timestep, the nearest of those `there`. Raises ConfigError where two fall on one."""
     chosen = [int(there[np.abs(there - timestep).argmin()]) for timestep in wanted]
     for index in range(1, len(chosen)):

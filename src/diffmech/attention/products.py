@@ -16,6 +16,7 @@ from itertools import count
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -45,10 +46,10 @@ class Weighting:
     weights went through one.
     """
 
-    weights: Tensor
-    values: Tensor
-    arrange: Callable[[Tensor], Tensor]
-    restore: Callable[[Tensor], Tensor]
+    weights: Float[Tensor, "... query key"]
+    values: Float[Tensor, "... key channel"]
+    arrange: Callable[[Shaped[Tensor, "..."]], Shaped[Tensor, "..."]]
+    restore: Callable[[Shaped[Tensor, "..."]], Shaped[Tensor, "..."]]
     softmax: bool
 
 
@@ -82,7 +83,7 @@ class Products:
         func: Callable[..., Any],
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
-        weighted: Callable[[Weighting, Tensor], Tensor],
+        weighted: Callable[[Weighting, Shaped[Tensor, "..."]], Shaped[Tensor, "..."]],
         who: Callable[[], str],
     ) -> Any:
         """Return what `func` returns, after `weighted` where it is a product of weights with values.
@@ -124,7 +125,7 @@ class Products:
             for number in [number for number, owner in notes.items() if owner in owners]:
                 del notes[number]
 
-    def made(self, tensor: Tensor) -> bool:
+    def made(self, tensor: Shaped[Tensor, "..."]) -> bool:
         """Return whether `tensor` is the result of weighting values that was followed, in whatever shape."""
         mark = self._of(tensor)
         return mark is not None and mark.kind == "output"

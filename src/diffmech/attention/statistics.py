@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from diffmech.attention.calls import AttentionCall
@@ -53,19 +54,19 @@ class AttentionStatistics:
     last four fields (see `attention.joint`), of which one tells what queries beside the image look at.
     """
 
-    entropy: Tensor
-    position_information: Tensor
-    received: Tensor
-    output_mean: Tensor
-    output_norm: Tensor
-    distance: Tensor | None = None
-    self_mass: Tensor | None = None
-    neighbourhood_mass: Tensor | None = None
-    mirror_mass: Tensor | None = None
-    part_mass: Tensor | None = None
-    part_entropy: Tensor | None = None
-    received_from_text: Tensor | None = None
-    received_from_extra: Tensor | None = None
+    entropy: Float[Tensor, "sample head"]
+    position_information: Float[Tensor, "sample head"]
+    received: Float[Tensor, "sample head key"]
+    output_mean: Float[Tensor, "sample head channel"]
+    output_norm: Float[Tensor, "sample head"]
+    distance: Float[Tensor, "sample head"] | None = None
+    self_mass: Float[Tensor, "sample head"] | None = None
+    neighbourhood_mass: Float[Tensor, "sample head"] | None = None
+    mirror_mass: Float[Tensor, "sample head"] | None = None
+    part_mass: Float[Tensor, "sample head part"] | None = None
+    part_entropy: Float[Tensor, "sample head part"] | None = None
+    received_from_text: Float[Tensor, "sample head key"] | None = None
+    received_from_extra: Float[Tensor, "sample head key"] | None = None
 
 
 class StatisticsObserver:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from diffmech.attention.sites import HeadId
 from diffmech.circuits.faithfulness import faithfulness, faithfulness_interval
@@ -42,14 +43,19 @@ def prefixes(order: Sequence[HeadId]) -> list[Heads]:
     return [frozenset(order[:size]) for size in curve_sizes(len(order))]
 
 
-def trapezoids(sizes: Sequence[int]) -> np.ndarray:
+def trapezoids(sizes: Sequence[int]) -> Float[np.ndarray, "size"]:
     """Return the weights (size,) by which values at `sizes` add up to their area over the share of all heads."""
     widths = np.diff(np.asarray(sizes, dtype=np.float64) / sizes[-1])
     return (np.append(widths, 0) + np.append(0, widths)) / 2
 
 
 def areas(
-    kept: np.ndarray, nothing: np.ndarray, everything: np.ndarray, sizes: Sequence[int], *, confidence: float
+    kept: Float[np.ndarray, "curve size sample"],
+    nothing: Float[np.ndarray, "sample"],
+    everything: Float[np.ndarray, "sample"],
+    sizes: Sequence[int],
+    *,
+    confidence: float,
 ) -> dict[str, Interval]:
     """Return CPR and CMD, by name, averaged over some curves of losses (curve, size, sample); the others are (sample,).
 
@@ -65,10 +71,10 @@ def areas(
 
 
 def curve_tables(
-    curves: Mapping[str, np.ndarray],
-    chance: np.ndarray,
-    nothing: np.ndarray,
-    everything: np.ndarray,
+    curves: Mapping[str, Float[np.ndarray, "size sample"]],
+    chance: Float[np.ndarray, "order size sample"],
+    nothing: Float[np.ndarray, "sample"],
+    everything: Float[np.ndarray, "sample"],
     sizes: Sequence[int],
     *,
     confidence: float,

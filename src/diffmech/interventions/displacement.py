@@ -17,11 +17,16 @@ Ours.
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float
 
 METHODS = ("zero", "mean", "mean_pooled", "resample", "uniform")
 
 
-def displacements(bank: np.ndarray, from_uniform: np.ndarray, domains: Sequence[str]) -> np.ndarray:
+def displacements(
+    bank: Float[np.ndarray, "reference timestep head query channel"],
+    from_uniform: Float[np.ndarray, "reference timestep head"],
+    domains: Sequence[str],
+) -> Float[np.ndarray, "method domain timestep head"]:
     """Return the displacement of every head by each of METHODS, (method, domain, timestep, head), float64.
 
     `bank` (reference, timestep, head, query, channel) holds the outputs, `from_uniform` (reference, timestep, head) the

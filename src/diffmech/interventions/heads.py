@@ -14,6 +14,7 @@ from numbers import Real
 from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from diffmech.attention.calls import AttentionCall
@@ -35,10 +36,12 @@ class ReferenceOutputs:
     """
 
     timestep: int
-    mean: Mapping[str, Tensor]
-    bank: Mapping[str, Tensor]
-    recorded: Mapping[str | int, Mapping[str, Tensor]] = field(default_factory=dict)
-    pooled: Mapping[str, Tensor] = field(default_factory=dict)
+    mean: Mapping[str, Float[Tensor, "_head _query _channel"]]
+    bank: Mapping[str, Float[Tensor, "reference _head _query _channel"]]
+    recorded: Mapping[str | int, Mapping[str, Float[Tensor, "_row _head _query _channel"]]] = field(
+        default_factory=dict
+    )
+    pooled: Mapping[str, Float[Tensor, "_head _query _channel"]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,10 @@ class HeadPairs:
     the kinds that have them read them.
     """
 
-    rows: Tensor
-    heads: Tensor
-    sources: Tensor
-    doses: Tensor | None = None
+    rows: Int[Tensor, "pair"]
+    heads: Int[Tensor, "pair"]
+    sources: Int[Tensor, "pair"]
+    doses: Float[Tensor, "pair"] | None = None
     origin: str | int = BATCH
 
 
@@ -67,7 +70,9 @@ class ZeroHead:
         return f"{self.method} {self.head}"
 
     @staticmethod
-    def replacement(call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None) -> Tensor:
+    def replacement(
+        call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None
+    ) -> Float[Tensor, "pair query channel"]:
         """Return the new outputs (pair, query, channel)."""
         return call.output.new_zeros(len(pairs.rows), *call.output.shape[2:])
 
@@ -83,7 +88,9 @@ class MeanHead:
         return f"{self.method} {self.head}"
 
     @staticmethod
-    def replacement(call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None) -> Tensor:
+    def replacement(
+        call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None
+    ) -> Float[Tensor, "pair query channel"]:
         """Return the new outputs (pair, query, channel)."""
         return _stored(call, None if reference is None else reference.mean, "mean")[pairs.heads]
 
@@ -99,7 +106,9 @@ class PooledMeanHead:
         return f"{self.method} {self.head}"
 
     @staticmethod
-    def replacement(call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None) -> Tensor:
+    def replacement(
+        call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None
+    ) -> Float[Tensor, "pair query channel"]:
         """Return the new outputs (pair, query, channel)."""
         return _stored(call, None if reference is None else reference.pooled, "pooled mean")[pairs.heads]
 
@@ -116,7 +125,9 @@ class ResampleHead:
         return f"{self.method} {self.head} from reference {self.source}"
 
     @staticmethod
-    def replacement(call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None) -> Tensor:
+    def replacement(
+        call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None
+    ) -> Float[Tensor, "pair query channel"]:
         """Return the new outputs (pair, query, channel)."""
         bank = _stored(call, None if reference is None else reference.bank, "bank")
         return bank[pairs.sources, pairs.heads]
@@ -133,7 +144,9 @@ class UniformAttention:
         return f"{self.method} {self.head}"
 
     @staticmethod
-    def replacement(call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None) -> Tensor:
+    def replacement(
+        call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None
+    ) -> Float[Tensor, "pair query channel"]:
         """Return the new outputs (pair, query, channel)."""
         value = call.value[pairs.rows, pairs.heads]
         queries = call.output.shape[2]
@@ -160,7 +173,9 @@ class ScaleHead:
         return f"{self.method} {self.head} by {1 - self.dose:g}"
 
     @staticmethod
-    def replacement(call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None) -> Tensor:
+    def replacement(
+        call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None
+    ) -> Float[Tensor, "pair query channel"]:
         """Return the new outputs (pair, query, channel)."""
         output = call.output[pairs.rows, pairs.heads]
         return output * (1 - _doses(pairs)).to(output.dtype)
@@ -190,7 +205,9 @@ class PatchHead:
         )
 
     @staticmethod
-    def replacement(call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None) -> Tensor:
+    def replacement(
+        call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None
+    ) -> Float[Tensor, "pair query channel"]:
         """Return the new outputs (pair, query, channel)."""
         output = call.output[pairs.rows, pairs.heads]
         # lerp is exact at both ends, and where both outputs are equal.
@@ -215,7 +232,9 @@ class SwapTimestep:
         return f"{self.method} {self.head} to its output at timestep {self.timestep}"
 
     @staticmethod
-    def replacement(call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None) -> Tensor:
+    def replacement(
+        call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None
+    ) -> Float[Tensor, "pair query channel"]:
         """Return the new outputs (pair, query, channel)."""
         return _recorded(call, pairs, reference)
 
@@ -286,12 +305,14 @@ def _check_dose(intervention: ScaleHead | PatchHead) -> None:
         )
 
 
-def _doses(pairs: HeadPairs) -> Tensor:
+def _doses(pairs: HeadPairs) -> Float[Tensor, "pair 1 1"]:
     assert pairs.doses is not None
     return pairs.doses[:, None, None]
 
 
-def _recorded(call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None) -> Tensor:
+def _recorded(
+    call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None
+) -> Float[Tensor, "pair query channel"]:
     """Return what the heads wrote in the recorded pass, (pair, query, channel)."""
     if pairs.origin == BATCH:
         return call.output[pairs.sources, pairs.heads]
@@ -323,7 +344,7 @@ def _stored(call: AttentionCall, stored: Mapping[str, Tensor] | None, what: str)
     return outputs
 
 
-def _visible_keys(call: AttentionCall, pairs: HeadPairs) -> Tensor | None:
+def _visible_keys(call: AttentionCall, pairs: HeadPairs) -> Bool[Tensor, "pair query key"] | None:
     """Return which keys each query may see, (pair, query, key) bool, or None where all may be seen."""
     if call.attn_mask is None and not call.is_causal:
         return None

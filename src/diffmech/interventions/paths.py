@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from diffmech.attention.calls import AttentionCall
@@ -42,12 +43,12 @@ class PathEffects:
 
     sender: HeadId
     receivers: tuple[HeadId, ...]
-    total: Tensor
-    direct: Tensor
-    mediated: Tensor
+    total: Float[Tensor, "sample"]
+    direct: Float[Tensor, "sample"]
+    mediated: Float[Tensor, "receiver sample"]
 
     @property
-    def residual(self) -> Tensor:
+    def residual(self) -> Float[Tensor, "sample"]:
         """What neither the direct path nor any single receiver accounts for, (sample,)."""
         return self.total - self.direct - self.mediated.sum(0)
 

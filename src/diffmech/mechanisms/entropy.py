@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import xarray as xr
+from jaxtyping import Float, Int, Shaped
 from scipy.special import ndtri
 
 from diffmech.attention.store import per_sample
@@ -87,16 +88,16 @@ def attention_entropy(
 
 
 def divergence_table(
-    values: Mapping[str, np.ndarray],
-    copies: Mapping[str, np.ndarray],
-    seen: Mapping[str, np.ndarray],
-    kinds: np.ndarray,
+    values: Mapping[str, Float[np.ndarray, "_sample timestep head"]],
+    copies: Mapping[str, Float[np.ndarray, "twin timestep head"]],
+    seen: Mapping[str, Int[np.ndarray, "_seen"]],
+    kinds: Shaped[np.ndarray, "head"],
     timesteps: Sequence[int],
     *,
     entropy: EntropyConfig,
     seed: int,
     signs: bool = False,
-    bounds: np.ndarray | None = None,
+    bounds: Float[np.ndarray, "head"] | None = None,
     units: Mapping[str, Groups] | None = None,
 ) -> pd.DataFrame:
     """Return the table of one effect, with every decision, from what its difference of means is taken of.
@@ -169,14 +170,14 @@ def divergence_table(
 
 
 def effect_null(
-    statistic: Callable[[np.ndarray], np.ndarray],
-    a: np.ndarray,
-    b: np.ndarray,
+    statistic: Callable[[Float[np.ndarray, "draw ..."]], Float[np.ndarray, "draw ..."]],
+    a: Float[np.ndarray, "sample_a *shape"],
+    b: Float[np.ndarray, "sample_b *shape"],
     *,
     signs: bool,
     permutations: int,
     seed: int,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Float[np.ndarray, "*result"], Float[np.ndarray, "permutation *result"]]:
     """Return a statistic of mean(a) - mean(b), `(sample, ...)` each, and its null (permutation, ...).
 
     Under the null labels are exchangeable or, with `signs`, the values of each sample have a random sign.
@@ -192,7 +193,11 @@ def effect_null(
     return np.asarray(observed), null
 
 
-def _margin(a: np.ndarray, b: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _margin(
+    a: Float[np.ndarray, "sample_a timestep head"],
+    b: Float[np.ndarray, "sample_b timestep head"],
+    weights: Float[np.ndarray, "head kind"],
+) -> Float[np.ndarray, "timestep kind"]:
     """Return by how much a divergence must exceed what it is compared with to do so with 80 % power, (timestep, kind).
 
     The estimate is on average no less than the divergence, and scatters at most as its heads' differences with their
@@ -204,8 +209,14 @@ def _margin(a: np.ndarray, b: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def divergence_interval(
-    a: np.ndarray, b: np.ndarray, weights: np.ndarray, *, draws: int, confidence: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+    a: Float[np.ndarray, "sample_a timestep head"],
+    b: Float[np.ndarray, "sample_b timestep head"],
+    weights: Float[np.ndarray, "head kind"],
+    *,
+    draws: int,
+    confidence: float,
+    seed: int,
+) -> tuple[Float[np.ndarray, "timestep kind"], Float[np.ndarray, "timestep kind"]]:
     """Return the ends (timestep, kind) of the interval of the divergence between `a`, `b` (sample, timestep, head).
 
     `weights` (head, kind) sum to 1. The estimate errs by sum_h w_h (|d_h + e_h| - |d_h|) with d_h the true difference
@@ -230,7 +241,9 @@ def divergence_interval(
     return np.maximum(0, estimate - high), estimate - low
 
 
-def against_untrained(trained: np.ndarray, twins: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:
+def against_untrained(
+    trained: Float[np.ndarray, "timestep kind"], twins: Float[np.ndarray, "twin timestep kind"], alpha: float
+) -> tuple[Float[np.ndarray, "timestep kind"], Float[np.ndarray, "kind"]]:
     """Return the rank p-values of `trained` `(timestep, kind)` among each twin's maximum, and what `alpha` takes.
 
     `twins` is `(twin, timestep, kind)`; the maximum is over timesteps and kinds, each kind in units of the mean over
@@ -250,7 +263,9 @@ def head_table(tree: xr.DataTree) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["head", "site", "kind", "h_max"])
 
 
-def entropies(tree: xr.DataTree, timesteps: Sequence[int] | None = None) -> np.ndarray:
+def entropies(
+    tree: xr.DataTree, timesteps: Sequence[int] | None = None
+) -> Float[np.ndarray, "*twin sample timestep head"]:
     """Return the entropies, ([twin,] sample, timestep, head) float64."""
     array = per_sample(tree, "entropy")
     if timesteps is not None:
@@ -258,7 +273,12 @@ def entropies(tree: xr.DataTree, timesteps: Sequence[int] | None = None) -> np.n
     return np.asarray(array.values, dtype=np.float64)
 
 
-def _jensen_shannon(a: np.ndarray, b: np.ndarray, weights: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _jensen_shannon(
+    a: Float[np.ndarray, "sample_a timestep head"],
+    b: Float[np.ndarray, "sample_b timestep head"],
+    weights: Float[np.ndarray, "head kind"],
+    seed: int,
+) -> tuple[Float[np.ndarray, "timestep kind"], Float[np.ndarray, "timestep kind"]]:
     """Return the divergence of the per-sample distributions and its mean under permuted labels, (timestep, kind)."""
     observed = np.asarray(jensen_shannon_divergence(a, b, bins=HISTOGRAM_BINS)) @ weights
     floors = []

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import xarray as xr
+from jaxtyping import Float, Int
 from scipy.special import gammaln
 
 from diffmech.mechanisms.probes import null_p
@@ -43,16 +44,16 @@ class Evidence:
     domains: tuple[str, ...]
     mechanisms: tuple[str, ...]
     probes: tuple[str, ...]
-    ratio: np.ndarray
-    excess: np.ndarray
-    p_rolled_holm: np.ndarray
-    p_content_holm: np.ndarray
-    p_untrained: np.ndarray
-    content_dependence: np.ndarray
-    images: np.ndarray
-    smallest_content_p: np.ndarray
+    ratio: Float[np.ndarray, "domain mechanism probe"]
+    excess: Float[np.ndarray, "domain mechanism probe"]
+    p_rolled_holm: Float[np.ndarray, "domain mechanism probe"]
+    p_content_holm: Float[np.ndarray, "domain mechanism probe"]
+    p_untrained: Float[np.ndarray, "domain mechanism probe"]
+    content_dependence: Float[np.ndarray, "domain mechanism"]
+    images: Int[np.ndarray, "domain probe"]
+    smallest_content_p: Float[np.ndarray, "domain probe"]
     copies: int
-    smallest_excess: np.ndarray
+    smallest_excess: Float[np.ndarray, "probe"]
 
     @property
     def smallest_untrained_p(self) -> float:
@@ -114,14 +115,18 @@ def weigh_evidence(store: xr.Dataset, members: pd.DataFrame, spans: dict[int, li
     )
 
 
-def largest_excess(store: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+def largest_excess(store: xr.Dataset) -> tuple[Float[np.ndarray, "probe"], Float[np.ndarray, "twin probe"]]:
     """Return the largest excess over heads, timesteps and domains, of the study (probe) and its twins (twin, probe)."""
     over = ["domain", "head", "timestep"]
     twins = store["untrained_excess"].max(over).transpose("twin", "probe").values
     return store["excess_seen"].max(over).values.astype(np.float64), twins.astype(np.float64)
 
 
-def rank_among_twins(effects: np.ndarray, study: np.ndarray, twins: np.ndarray) -> np.ndarray:
+def rank_among_twins(
+    effects: Float[np.ndarray, "*effect probe"],
+    study: Float[np.ndarray, "probe"],
+    twins: Float[np.ndarray, "twin probe"],
+) -> Float[np.ndarray, "*effect probe"]:
     """Return the larger of two rank p-values of `effects` (..., probe) of a study among its untrained twins.
 
     `study` (probe) and `twins` (twin, probe) are maxima over domains, heads and timesteps; effects are averages of what
@@ -141,7 +146,7 @@ def rank_among_twins(effects: np.ndarray, study: np.ndarray, twins: np.ndarray) 
     return np.where(np.isnan(effects), np.nan, p)
 
 
-def smallest_excess(twins: np.ndarray, alpha: float) -> np.ndarray:
+def smallest_excess(twins: Float[np.ndarray, "twin probe"], alpha: float) -> Float[np.ndarray, "probe"]:
     """Return the excess that `rank_among_twins` finds four times in five, (probe,); inf where no rank is low enough.
 
     By normal theory, for an excess that is measured as exactly as the maxima of the `twins` (twin, probe) are alike.
@@ -159,18 +164,22 @@ def smallest_excess(twins: np.ndarray, alpha: float) -> np.ndarray:
     return found
 
 
-def rank_among_heads(own: np.ndarray | float, untrained: np.ndarray) -> np.ndarray:
+def rank_among_heads(
+    own: Float[np.ndarray, "*shape"] | float, untrained: Float[np.ndarray, "*shape untrained_head"]
+) -> Float[np.ndarray, "*shape"]:
     """Return the rank p-value of a head's excess `own` (...) among those of untrained heads (..., untrained head)."""
     rank = (1 + (untrained >= np.asarray(own)[..., None]).sum(axis=-1)) / (1 + untrained.shape[-1])
     return np.where(np.isnan(own) | np.isnan(untrained).any(axis=-1), np.nan, rank)
 
 
-def smallest_order_p(images: np.ndarray) -> np.ndarray:
+def smallest_order_p(images: Int[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
     """Return the smallest p-value of a test over all orders of so many images: one of n! is the observed one."""
     return np.asarray(np.exp(-gammaln(np.asarray(images) + 1.0)))
 
 
-def head_evidence(store: xr.Dataset, head: str, timesteps: list[int], probe: str) -> tuple[np.ndarray, np.ndarray]:
+def head_evidence(
+    store: xr.Dataset, head: str, timesteps: list[int], probe: str
+) -> tuple[Float[np.ndarray, "domain"], Float[np.ndarray, "domain"]]:
     """Return a head's ratio on a probe and the p-value of it, uncorrected, (domain,); means over the timesteps.
 
     The p-value is the larger of that against rolled maps, where the probe is a map, and the rank among the twins' heads
@@ -191,7 +200,7 @@ def head_evidence(store: xr.Dataset, head: str, timesteps: list[int], probe: str
     return ratio, p
 
 
-def _standardised(models: np.ndarray) -> np.ndarray:
+def _standardised(models: Float[np.ndarray, "model probe"]) -> Float[np.ndarray, "model probe"]:
     """Return values (model, probe) in standard deviations of all other models from their mean."""
     scores = np.empty_like(models)
     for index, values in enumerate(models):

@@ -5,11 +5,14 @@ tables and restarts advance together, and the best restart of each table, by the
 """
 
 import numpy as np
+from jaxtyping import Float, Int
 
 MOST_ITERATIONS = 100
 
 
-def k_means(tables: np.ndarray, k: int, random: np.random.Generator, *, restarts: int) -> np.ndarray:
+def k_means(
+    tables: Float[np.ndarray, "table observation feature"], k: int, random: np.random.Generator, *, restarts: int
+) -> Int[np.ndarray, "table observation"]:
     """Return the cluster 0..k-1 of each observation (table, observation) of `tables` (table, observation, feature)."""
     count, observations, _ = tables.shape
     values = np.repeat(tables.astype(np.float64), restarts, axis=0)
@@ -30,7 +33,9 @@ def k_means(tables: np.ndarray, k: int, random: np.random.Generator, *, restarts
     return labels.reshape(count, restarts, observations)[np.arange(count), best]
 
 
-def _seeds(values: np.ndarray, k: int, random: np.random.Generator) -> np.ndarray:
+def _seeds(
+    values: Float[np.ndarray, "run observation feature"], k: int, random: np.random.Generator
+) -> Float[np.ndarray, "run k feature"]:
     """Return k observations far from each other, (run, k, feature), drawn by their squared distance to the former."""
     runs, observations, _ = values.shape
     every = np.arange(runs)
@@ -45,7 +50,9 @@ def _seeds(values: np.ndarray, k: int, random: np.random.Generator) -> np.ndarra
     return np.stack(chosen, axis=1)
 
 
-def _squared_distances(values: np.ndarray, centres: np.ndarray) -> np.ndarray:
+def _squared_distances(
+    values: Float[np.ndarray, "run observation feature"], centres: Float[np.ndarray, "run k feature"]
+) -> Float[np.ndarray, "run observation k"]:
     """Return (run, observation, k)."""
     products = values @ centres.transpose(0, 2, 1)
     squares = (values**2).sum(axis=-1)[..., None] - 2 * products + (centres**2).sum(axis=-1)[:, None]

@@ -25,6 +25,7 @@ timesteps have the averaged draws as their null:
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Bool, Float, Int, Num
 from scipy import fft, sparse
 from scipy.special import ndtr
 
@@ -55,16 +56,16 @@ class Ratios:
     """
 
     names: tuple[str, ...]
-    values: np.ndarray
-    scale: np.ndarray
-    valid: np.ndarray
+    values: Float[np.ndarray, "sample head probe"]
+    scale: Float[np.ndarray, "sample #head probe"]
+    valid: Bool[np.ndarray, "sample probe"]
     units: Groups = None
 
-    def mean(self) -> np.ndarray:
+    def mean(self) -> Float[np.ndarray, "head probe"]:
         """Return the mean ratio over valid samples, (head, probe); NaN without any."""
         return _masked_mean(self.values, self.valid, self.units)
 
-    def excess(self) -> np.ndarray:
+    def excess(self) -> Float[np.ndarray, "head probe"]:
         """Return the mean share of attention beyond chance, (head, probe); NaN without valid samples."""
         return _masked_mean((self.values - 1) * self.scale, self.valid, self.units)
 
@@ -76,12 +77,12 @@ class NullDraws:
     `units` (sample,) number the unit of each sample, None where each is its own.
     """
 
-    orders: np.ndarray
-    rolls: np.ndarray
+    orders: Int[np.ndarray, "draw unit"]
+    rolls: Int[np.ndarray, "draw sample"]
     coarsest: tuple[int, int]
     units: Groups = None
 
-    def partners(self, rows: np.ndarray) -> np.ndarray:
+    def partners(self, rows: Int[np.ndarray, "row"]) -> Int[np.ndarray, "draw row"]:
         """Return, per draw, which of the samples `rows` each of them is given the map of, (draw, row), as positions.
 
         Units change places as wholes: the k-th sample of a unit is given the map of the k-th of another one, and where
@@ -112,7 +113,9 @@ def draw_nulls(
     return NullDraws(orders, rolls if units is None else rolls[:, units], coarsest, units)
 
 
-def chance_of_relations(grid: tuple[int, int], received: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def chance_of_relations(
+    grid: tuple[int, int], received: Float[np.ndarray, "sample head key"]
+) -> dict[str, tuple[Float[np.ndarray, "sample head"], Float[np.ndarray, "sample head"]]]:
     """Return the neighbourhood, mirror and square distance of attention that ignores its query, and their scales c.
 
     `received` (sample, head, key) is what keys receive, of mean 1; values and scales are (sample, head).
@@ -143,9 +146,9 @@ def chance_of_relations(grid: tuple[int, int], received: np.ndarray) -> dict[str
 
 def place_ratios(
     site: Site,
-    quantities: dict[str, np.ndarray],
-    received: np.ndarray,
-    groups: np.ndarray | None = None,
+    quantities: dict[str, Float[np.ndarray, "sample head"]],
+    received: Float[np.ndarray, "sample head key"],
+    groups: Int[np.ndarray, "sample key"] | None = None,
     units: Groups = None,
 ) -> Ratios:
     """Return the probes that need no image. `quantities` are (sample, head), `received` (sample, head, key).
@@ -184,7 +187,12 @@ def place_ratios(
     return Ratios(PLACES, np.stack([*values, sink, 1 + moved], axis=-1), np.stack(scales, axis=-1), valid, units)
 
 
-def _group_ratios(names: tuple[str, ...], received: np.ndarray, groups: np.ndarray, units: Groups) -> Ratios:
+def _group_ratios(
+    names: tuple[str, ...],
+    received: Float[np.ndarray, "sample head key"],
+    groups: Int[np.ndarray, "sample key"],
+    units: Groups,
+) -> Ratios:
     """Return the attention per key of each group of tokens; a group without keys in a sample is not valid there."""
     members = np.stack([groups == index for index in range(len(names))], axis=-1).astype(np.float32)
     counts = members.sum(axis=1)  # (sample, group)
@@ -194,13 +202,15 @@ def _group_ratios(names: tuple[str, ...], received: np.ndarray, groups: np.ndarr
     return Ratios(names, values, scale[:, None], (counts > 0) & (share < 1), units)
 
 
-def map_ratios(received: np.ndarray, maps: GridMaps, units: Groups = None) -> Ratios:
+def map_ratios(received: Float[np.ndarray, "sample head key"], maps: GridMaps, units: Groups = None) -> Ratios:
     """Return the enrichment of `received` (sample, head, key) on each reference map."""
     values = np.matmul(received, maps.values.transpose(0, 2, 1)) / received.shape[-1]
     return Ratios(maps.names, values, maps.attainable[:, None], maps.valid, units)
 
 
-def content(received: np.ndarray, maps: GridMaps, draws: NullDraws) -> tuple[np.ndarray, np.ndarray]:
+def content(
+    received: Float[np.ndarray, "sample head key"], maps: GridMaps, draws: NullDraws
+) -> tuple[Float[np.ndarray, "head probe"], Float[np.ndarray, "draw head probe"]]:
     """Return the mean enrichment on own maps minus that on others', (head, probe), and its null (draw, head, probe).
 
     In a draw each sample has the map of another one, or by chance its own, and the other maps are the rest: with A_ij
@@ -238,7 +248,9 @@ def content(received: np.ndarray, maps: GridMaps, draws: NullDraws) -> tuple[np.
     return observed, null
 
 
-def rolled_null(received: np.ndarray, maps: GridMaps, draws: NullDraws) -> np.ndarray:
+def rolled_null(
+    received: Float[np.ndarray, "sample head key"], maps: GridMaps, draws: NullDraws
+) -> Float[np.ndarray, "draw head probe"]:
     """Return the null of the mean enrichment when each sample's maps are rolled at random, (draw, head, probe)."""
     n, heads, _ = received.shape
     probes, count = len(maps.names), len(draws.rolls)
@@ -268,8 +280,12 @@ def rolled_null(received: np.ndarray, maps: GridMaps, draws: NullDraws) -> np.nd
 
 
 def null_p(
-    observed: np.ndarray, null: np.ndarray, *, two_sided: bool, smallest: np.ndarray | float = SMALLEST_P
-) -> np.ndarray:
+    observed: Float[np.ndarray, "*shape"],
+    null: Float[np.ndarray, "draw *shape"],
+    *,
+    two_sided: bool,
+    smallest: Float[np.ndarray, "..."] | float = SMALLEST_P,
+) -> Float[np.ndarray, "*shape"]:
     """Return p-values of `observed` (...) against `null` (draw, ...), resolved beyond 1 / draws.
 
     (1 + b) / (1 + B) where at least 10 draws are as extreme, else the normal tail with the null's mean and standard
@@ -295,14 +311,16 @@ def null_p(
     )
 
 
-def _masked_mean(values: np.ndarray, valid: np.ndarray, units: Groups) -> np.ndarray:
+def _masked_mean(
+    values: Float[np.ndarray, "sample head probe"], valid: Bool[np.ndarray, "sample probe"], units: Groups
+) -> Float[np.ndarray, "head probe"]:
     there = np.where(valid[:, None], values, 0)
     weighted = there if units is None else there * _shares(valid, units)[:, None]
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(weighted.sum(axis=0) / valid.sum(axis=0))
 
 
-def _shares(valid: np.ndarray, units: Groups) -> np.ndarray:
+def _shares(valid: Bool[np.ndarray, "sample probe"], units: Groups) -> Num[np.ndarray, "sample probe"]:
     """Return how often each valid sample counts (sample, probe): once, or so that all units of a probe count alike."""
     if units is None:
         return valid

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool, Float, Shaped
 
 from diffmech.attention.store import per_sample
 from diffmech.config.analysis import EntropyConfig
@@ -67,9 +68,9 @@ def seen_divergence(
 
 
 def seen_divergence_table(
-    values: np.ndarray,
-    seen: np.ndarray,
-    kinds: np.ndarray,
+    values: Float[np.ndarray, "sample timestep head"],
+    seen: Bool[np.ndarray, "sample"],
+    kinds: Shaped[np.ndarray, "head"],
     timesteps: Sequence[int],
     *,
     entropy: EntropyConfig,

@@ -21,12 +21,12 @@ Three kinds of intervals, for the few images that an ablation is run on as for t
 Draw k depends on (seed, n, k) only, so more draws extend a run and two calls on the same units are resampled alike.
 """
 
-from jaxtyping import Float
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import ArrayLike
 from scipy.special import ndtr, ndtri, stdtrit
 
@@ -133,7 +133,9 @@ def bootstrap_two_groups(
     return _as_interval(_interval(statistic, groups, draws, confidence, seed, method))
 
 
-def welch_freedom(variances: Sequence[Float[np.ndarray, "*shape"] | float], sizes: Sequence[int]) -> Float[np.ndarray, "*shape"]:
+def welch_freedom(
+    variances: Sequence[Float[np.ndarray, "*shape"] | float], sizes: Sequence[int]
+) -> Float[np.ndarray, "*shape"]:
     """Return the degrees of freedom of a sum of independent estimates, one per group; n - 1 for a single group.
 
     `variances` are those of the estimates `(...)`, each from so many units. NaN where all are 0. Source: Welch 1947.

@@ -13,12 +13,12 @@ takes all draws of all pools rather than those of equal number, needs no more dr
 is never below that rank. Step-down as in Romano & Wolf 2005: what was found leaves the family of the rest.
 """
 
-from jaxtyping import Float
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
+from jaxtyping import Float
 
 # Values that differ by less, in standard deviations of their pool, are ties.
 TIE = 1e-9
@@ -33,7 +33,9 @@ def rank_p(value: Float[np.ndarray, "test"], draws: Float[np.ndarray, "draw test
     return (scaled >= scaled[0] - TIE).mean(axis=0)
 
 
-def joint_rank_p(values: Float[np.ndarray, "target test"], draws: Sequence[Float[np.ndarray, "_draw test"]]) -> Float[np.ndarray, "target test"]:
+def joint_rank_p(
+    values: Float[np.ndarray, "target test"], draws: Sequence[Float[np.ndarray, "_draw test"]]
+) -> Float[np.ndarray, "target test"]:
     """Return the corrected p-values of `values` (target, test) among `draws`, (draw, test) of each target.
 
     Large means extreme. NaN values are no tests, and targets without draws have none; they get NaN and leave the
@@ -114,7 +116,13 @@ def smallest_beyond(
     return needed
 
 
-def _p_of_first(column: Float[np.ndarray, "member"], *, elsewhere: Float[np.ndarray, "member"], reached: Float[np.ndarray, "other"], above: Float[np.ndarray, "other+1"]) -> float:
+def _p_of_first(
+    column: Float[np.ndarray, "member"],
+    *,
+    elsewhere: Float[np.ndarray, "member"],
+    reached: Float[np.ndarray, "other"],
+    above: Float[np.ndarray, "other+1"],
+) -> float:
     """Return the single-step p of the first of `column` (member,), one test of a pool.
 
     `elsewhere` (member,) is the largest scaled value of each member in the other tests; `above` the share of the other
@@ -125,7 +133,12 @@ def _p_of_first(column: Float[np.ndarray, "member"], *, elsewhere: Float[np.ndar
     return own + float(above[np.searchsorted(reached, there[0] - TIE)])
 
 
-def _least_value(p_of: Callable[[Float[np.ndarray, "member"]], float], column: Float[np.ndarray, "member"], rises: Float[np.ndarray, "member"], alpha: float) -> float:
+def _least_value(
+    p_of: Callable[[Float[np.ndarray, "member"]], float],
+    column: Float[np.ndarray, "member"],
+    rises: Float[np.ndarray, "member"],
+    alpha: float,
+) -> float:
     """Return the least value of the first of `column` (member,) with p <= alpha, while the others rise by `rises`."""
     base = column - column[0] * rises  # where the first is 0
     unit = float(np.abs(base).max()) or 1.0

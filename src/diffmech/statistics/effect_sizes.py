@@ -5,10 +5,10 @@ Sources: Cohen 1988 (d), Hedges 1981 (small-sample correction), Cliff 1993 (delt
 pairs), Lin 1991 (Jensen-Shannon divergence).
 """
 
-from jaxtyping import Float, Int
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 from scipy.special import gammaln, xlogy
 from scipy.stats import rankdata
@@ -31,7 +31,9 @@ def cohens_d(a: ArrayLike, b: ArrayLike, *, hedges: bool = False) -> Float[np.nd
     return _standardised(difference, np.sqrt(squares / freedom), freedom, hedges)
 
 
-def paired_standardised_mean_difference(a: ArrayLike, b: ArrayLike, *, hedges: bool = False) -> Float[np.ndarray, "..."] | float:
+def paired_standardised_mean_difference(
+    a: ArrayLike, b: ArrayLike, *, hedges: bool = False
+) -> Float[np.ndarray, "..."] | float:
     """Return mean(a - b) / standard deviation of (a - b), known as d_z, of paired `a`, `b` `(sample, ...)`.
 
     The unit is the spread of differences, so it is larger than Cohen's d where pairs are alike: never mix the two.
@@ -117,7 +119,10 @@ def histogram_membership(
 
 
 def _bin_indices(
-    first: Float[np.ndarray, "sample_a *shape"], second: Float[np.ndarray, "sample_b *shape"], bins: int, limits: tuple[float, float] | None
+    first: Float[np.ndarray, "sample_a *shape"],
+    second: Float[np.ndarray, "sample_b *shape"],
+    bins: int,
+    limits: tuple[float, float] | None,
 ) -> tuple[Int[np.ndarray, "sample_a *shape"], Int[np.ndarray, "sample_b *shape"]]:
     if bins < 1:
         raise ValueError(f"bins is {bins}; at least 1 is needed")
@@ -167,7 +172,9 @@ def _squares_about_mean(values: np.ndarray) -> np.ndarray:
     return ((values - _mean(values)) ** 2).sum(axis=0)
 
 
-def _independent(a: ArrayLike, b: ArrayLike) -> tuple[Float[np.ndarray, "sample_a *shape"], Float[np.ndarray, "sample_b *shape"]]:
+def _independent(
+    a: ArrayLike, b: ArrayLike
+) -> tuple[Float[np.ndarray, "sample_a *shape"], Float[np.ndarray, "sample_b *shape"]]:
     first, second = finite_samples(a, "a"), finite_samples(b, "b")
     if first.shape[1:] != second.shape[1:]:
         raise ValueError(f"a has shape {first.shape} and b {second.shape}; they may differ along axis 0 only")

@@ -5,10 +5,10 @@ No interval of their mean holds with a dozen images, since many samples hold no 
 below the median is true of every distribution, so its interval and its test are binomial ones.
 """
 
-from jaxtyping import Float
 import math
 
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.stats import binom

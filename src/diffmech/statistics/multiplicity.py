@@ -4,8 +4,8 @@
 discovery rate under independence or positive dependence (Benjamini & Hochberg 1995). The family is the whole array.
 """
 
-from jaxtyping import Bool, Float, Int
 import numpy as np
+from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 
 
@@ -31,7 +31,9 @@ def benjamini_hochberg(p: ArrayLike) -> Float[np.ndarray, "..."]:
     return _restored(values, made, order, np.minimum.accumulate(scaled[::-1])[::-1])
 
 
-def _family(p: ArrayLike) -> tuple[Float[np.ndarray, "*shape"], Bool[np.ndarray, "*shape"], Int[np.ndarray, "made"]]:
+def _family(
+    p: ArrayLike,
+) -> tuple[Float[np.ndarray, "*shape"], Bool[np.ndarray, "*shape"] | np.bool, Int[np.ndarray, "made"]]:
     """Return the p-values, the mask of tests made, and the order of those from the smallest up."""
     values = np.asarray(p, dtype=np.float64)
     made = ~np.isnan(values)
@@ -41,7 +43,12 @@ def _family(p: ArrayLike) -> tuple[Float[np.ndarray, "*shape"], Bool[np.ndarray,
     return values, made, np.argsort(counted, kind="stable")
 
 
-def _restored(values: Float[np.ndarray, "*shape"], made: Bool[np.ndarray, "*shape"], order: Int[np.ndarray, "made"], adjusted: Float[np.ndarray, "made"]) -> Float[np.ndarray, "*shape"]:
+def _restored(
+    values: Float[np.ndarray, "*shape"],
+    made: Bool[np.ndarray, "*shape"] | np.bool,
+    order: Int[np.ndarray, "made"],
+    adjusted: Float[np.ndarray, "made"],
+) -> Float[np.ndarray, "*shape"]:
     counted = np.empty_like(adjusted)
     counted[order] = np.minimum(adjusted, 1.0)
     result = values.copy()

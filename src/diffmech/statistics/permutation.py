@@ -5,11 +5,11 @@ of the permutations, so the test is valid for every B. A permutation of labels i
 permuted group means of all columns are one matrix product. Single-step max-T: Westfall & Young 1993.
 """
 
-from jaxtyping import Float
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from diffmech.randomness import generator
@@ -19,7 +19,9 @@ from diffmech.statistics.samples import finite_samples, plain
 Alternative = Literal["greater", "less", "two-sided"]
 
 
-def permutation_p(observed: ArrayLike, null: ArrayLike, *, alternative: Alternative = "greater") -> Float[np.ndarray, "..."] | float:
+def permutation_p(
+    observed: ArrayLike, null: ArrayLike, *, alternative: Alternative = "greater"
+) -> Float[np.ndarray, "..."] | float:
     """Return the permutation p-value of `observed` `(...)` against `null` `(permutation, ...)`.
 
     Ties count as exceedances, also those that rounding hides. "two-sided" doubles the smaller tail and stops at 1, so
@@ -81,7 +83,11 @@ def label_permutation(
 
 
 def sign_flip_permutation(
-    statistic_of_mean: Callable[[Float[np.ndarray, "permutation ..."]], Any], differences: ArrayLike, *, permutations: int = 2000, seed: int = 0
+    statistic_of_mean: Callable[[Float[np.ndarray, "permutation ..."]], Any],
+    differences: ArrayLike,
+    *,
+    permutations: int = 2000,
+    seed: int = 0,
 ) -> tuple[Float[np.ndarray, "*shape"] | float, Float[np.ndarray, "permutation *shape"]]:
     """Return a statistic of the mean paired difference and its null under random signs.
 
@@ -104,7 +110,9 @@ def sign_flip_permutation(
     return plain(evaluate(np.ones((1, len(values))))[0]), np.concatenate(null)
 
 
-def joint_sign_flip_p(differences: Sequence[Float[np.ndarray, "_sample ..."]], *, permutations: int, seed: int) -> list[Float[np.ndarray, "..."]]:
+def joint_sign_flip_p(
+    differences: Sequence[Float[np.ndarray, "_sample ..."]], *, permutations: int, seed: int
+) -> list[Float[np.ndarray, "..."]]:
     """Return the p-values of mean paired differences, corrected over all of them by max-T: one array for each given.
 
     Each of `differences` is (sample, ...), of its own units, such as the images of one domain. Tests without any
@@ -146,7 +154,9 @@ def max_statistic_p(
     return plain(np.where(missing, np.nan, p))
 
 
-def _observed_and_null(observed: ArrayLike, null: ArrayLike) -> tuple[Float[np.ndarray, "*shape"], Float[np.ndarray, "permutation *shape"]]:
+def _observed_and_null(
+    observed: ArrayLike, null: ArrayLike
+) -> tuple[Float[np.ndarray, "*shape"], Float[np.ndarray, "permutation *shape"]]:
     value, draws = np.asarray(observed), np.asarray(null)
     # ties are as sharp as the coarser of the two inputs, so floats keep their precision
     kind = np.result_type(value, draws, np.float32)

@@ -6,10 +6,10 @@ Monte Carlo permutation tests, (1 + b) / (1 + B), whose draws repeat the observe
 (Phipson & Smyth 2010). Smallest effects are those of normal theory; that four times in five is enough: Cohen 1988.
 """
 
-from jaxtyping import Float
 import math
 
 import numpy as np
+from jaxtyping import Float
 from scipy.optimize import brentq
 from scipy.special import ndtr, stdtrit
 from scipy.stats import binom
@@ -93,7 +93,9 @@ def rank_threshold(draws: Float[np.ndarray, "draw"], alpha: float) -> float:
     return float(np.sort(draws)[-1 - allowed]) if allowed >= 0 else math.inf
 
 
-def joint_rank_threshold(draws: Float[np.ndarray, "draw test"], scaled: Float[np.ndarray, "draw test"], alpha: float) -> Float[np.ndarray, "test"]:
+def joint_rank_threshold(
+    draws: Float[np.ndarray, "draw test"], scaled: Float[np.ndarray, "draw test"], alpha: float
+) -> Float[np.ndarray, "test"]:
     """Return what the value of each test `(test,)` must exceed for its joint rank to give p at or below `alpha`.
 
     `draws` are `(draw, test)`, at least 0; `scaled` the same over the mean of each test's draws and value. The value is

@@ -1,9 +1,9 @@
 """What every statistic asks of its arrays: samples along axis 0, finite numbers, plain floats for scalar results."""
 
-from jaxtyping import Float
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 

@@ -9,8 +9,8 @@ differ in size this is not the mean over images.
 `groups` are labels `(sample,)` of any kind, or None where each image is a unit of its own: then nothing changes.
 """
 
-from jaxtyping import Float, Int, Shaped
 import numpy as np
+from jaxtyping import Float, Int, Shaped
 from numpy.typing import ArrayLike
 
 Groups = Shaped[np.ndarray, "sample"] | None

@@ -3,8 +3,9 @@
 The fingerprint covers the rule's script and every diffmech module that it imports, directly or not, at the top of a
 module or inside a function, by statement or by a lazy "module:name" string. Such a string that names a folder stands
 for all that lies in it: modules that are found by their files, and templates. It hashes syntax trees without
-docstrings, and without the words of errors, so comments, docstrings, messages of `raise`, formatting and `touch` change
-nothing (no model is trained again over a reworded error) and a real edit changes exactly what depends on it.
+docstrings, without the words of errors and without the annotations of functions, so comments, docstrings, messages of
+`raise`, shapes of arguments, formatting and `touch` change nothing (no model is trained again over a reworded error) and
+a real edit changes exactly what depends on it. Annotations of classes stay: fields are made of them.
 Configuration and workflow glue are left out, and so is what names the files and jobs of a study for its rules: what
 they pass on is tracked as parameters. So are declarations of tables: a column that is added or renamed is so in the
 code that computes it.
@@ -67,7 +68,7 @@ def module_file(module: str) -> Path:
 
 
 def syntax(text: str, name: str) -> ast.Module:
-    """Return the syntax tree of `text`, the file `name`, without docstrings and the words of errors."""
+    """Return the syntax tree of `text`, the file `name`, without docstrings, words of errors and annotations that make nothing."""
     tree = ast.parse(text, filename=name)
     documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     for node in ast.walk(tree):
@@ -75,6 +76,12 @@ def syntax(text: str, name: str) -> ast.Module:
             node.body = node.body[1:] or [ast.Pass()]
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
             node.exc = node.exc.func
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            node.returns = None
+        if isinstance(node, ast.arg):
+            node.annotation = None
+    # The names of shapes serve annotations alone.
+    tree.body = [node for node in tree.body if not (isinstance(node, ast.ImportFrom) and node.module == "jaxtyping")]
     return tree
 
 

@@ -50,6 +50,19 @@ def test_a_reworded_error_changes_nothing_but_another_error_does(copy):
     assert fingerprint(copy) != before
 
 
+def test_annotations_of_functions_change_nothing_but_those_of_fields_do(copy):
+    module = copy / "src/diffmech/randomness.py"
+    module.write_text(
+        module.read_text() + "\n\nclass Added:\n    n: int\n\n\ndef added(n: int) -> int:\n    return n\n"
+    )
+    before = fingerprint(copy)
+    edit(module, "def added(n: int) -> int", "def added(n: float) -> float")
+    edit(module, "import numpy as np\n", "import numpy as np\nfrom jaxtyping import Float\n")
+    assert fingerprint(copy) == before
+    edit(module, "class Added:\n    n: int", "class Added:\n    n: float")
+    assert fingerprint(copy) != before
+
+
 def test_a_real_edit_changes_its_own_cone_only(copy):
     capture = "workflow_scripts/capture_attention.py"
     entropy_before, capture_before = fingerprint(copy), fingerprint(copy, capture)
