@@ -174,7 +174,7 @@ def example_latents(denoiser: Denoiser, count: int, timesteps: Sequence[int]) ->
 
 
 def example_image(shape: tuple[int, int, int], sample: int) -> Float[np.ndarray, "channel y x"]:
-    """Return noise `(channel, y, x)` with amplitude 1/f, float32 in [-1, 1], the same for all channels."""
+    """Return noise with amplitude 1/f, float32 in [-1, 1], the same for all channels."""
     channels, height, width = shape
     white = np.fft.rfft2(noise(1, sample, 0, (height, width)))
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])

@@ -14,9 +14,9 @@ from diffmech.attention.sites import AttentionSite
 class AttentionCall:
     """One attention call of one site: everything that statistics or interventions need.
 
-    query, key, value are (sample, head, token, channel); output is (sample, head, query, channel), per head, before the
-    output projection; lse is (sample, head, query), in nats, or None when no guest asked for it; scale multiplies q.k.
-    Of attention written by hand, of which the probabilities p are at hand, query is log p and key the identity.
+    output is per head, before the output projection; lse is in nats, or None when no guest asked for it; scale
+    multiplies q.k. Where heads share their keys, key_head are fewer than head. Of attention written by hand, of which
+    the probabilities p are at hand, query is log p and key the identity.
     """
 
     site: AttentionSite
@@ -50,7 +50,7 @@ class Intervention(Protocol):
         """Return whether this intervention wants the calls of `site`."""
 
     def replace_output(self, call: AttentionCall) -> Float[Tensor, "sample head query channel"] | None:
-        """Return the new output (sample, head, query, channel) for the whole batch, or None to leave it."""
+        """Return the new output for the whole batch, or None to leave it."""
 
 
 def attention_call(

@@ -180,10 +180,10 @@ def noised(
     target: str,
     steps: int,
 ) -> tuple[Float[np.ndarray, "*image"], Float[np.ndarray, "*image"]]:
-    """Return x_t and what the denoiser should predict, both like `clean`, in float32.
+    """Return x_t and what the denoiser should predict, in float32.
 
-    `alphas` is abar (timestep,), None for flow matching; `target` is epsilon, v_prediction (Salimans & Ho 2022), sample
-    or velocity, whose value is eps - x_0.
+    `alphas` is abar, None for flow matching; `target` is epsilon, v_prediction (Salimans & Ho 2022), sample or
+    velocity, whose value is eps - x_0.
     """
     if alphas is None:
         signal, spread = 1 - timestep / steps, timestep / steps

@@ -158,8 +158,8 @@ def places_heard(
 ) -> dict[str, Float[np.ndarray, "changed heard"]]:
     """Return how much the values of each quarter of the tokens change with each quarter of the image.
 
-    `values` (image, token, channel) are those of an image and of itself with each quarter changed, by site; what comes
-    back is (changed, heard), of sites with at least 2 x 2 tokens.
+    `values` are those of an image and of itself with each quarter changed, by site; what comes back is of sites with at
+    least 2 x 2 tokens.
     """
     heard: dict[str, np.ndarray] = {}
     for name, found in values.items():
@@ -175,7 +175,7 @@ def places_heard(
 def lead_of_places(heard: Float[np.ndarray, "changed heard"]) -> tuple[float, float]:
     """Return by how much quarters hear of their own quarter more than orders do on average, and less than the best.
 
-    `heard` is (changed, heard). Both are shares of all that is heard, each quarter's own loudness taken out.
+    Both are shares of all that is heard, each quarter's own loudness taken out.
     """
     loud = heard / np.maximum(heard.mean(axis=0, keepdims=True), np.finfo(np.float64).tiny)
     shares = loud / np.maximum(loud.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)

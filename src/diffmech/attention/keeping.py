@@ -150,7 +150,7 @@ class FirstChunks:
 
 
 def attention_maps(call: AttentionCall, samples: slice = slice(None)) -> Float[Tensor, "sample head query key"]:
-    """Return the attention probabilities (sample, head, query, key) of some samples: float32 softmax, as float16."""
+    """Return the attention probabilities of some samples: float32 softmax, as float16."""
     [(_, maps)] = map_blocks(call, samples, slice(None), call.query.shape[-2])
     return maps
 
@@ -158,7 +158,7 @@ def attention_maps(call: AttentionCall, samples: slice = slice(None)) -> Float[T
 def map_blocks(
     call: AttentionCall, samples: slice, heads: slice, length: int
 ) -> Iterator[tuple[slice, Float[Tensor, "sample head query key"]]]:
-    """Yield blocks of `length` queries (the last may be shorter) and their maps (sample, head, query, key), float16."""
+    """Yield blocks of `length` queries (the last may be shorter) and their maps, float16."""
     queries = call.query.shape[2]
     for start in range(0, queries, length):
         rows = slice(start, min(start + length, queries))
@@ -166,7 +166,7 @@ def map_blocks(
 
 
 def _maps_of(call: AttentionCall, samples: slice, heads: slice, rows: slice) -> Float[Tensor, "sample head query key"]:
-    """Return the maps (sample, head, query, key) of some queries, float16, from tiles that stay in the caches."""
+    """Return the maps of some queries, float16, from tiles that stay in the caches."""
     query, key = call.query[samples, heads, rows], _keys_of_all_heads(call)[samples, heads]
     maps = scratch((*query.shape[:3], key.shape[2]), torch.float16, query.device)
     mask = _mask(call, samples)

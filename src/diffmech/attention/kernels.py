@@ -29,10 +29,9 @@ def attention_with_lse(
     attn_mask: Shaped[Tensor, "..."] | None = None,
     is_causal: bool = False,
 ) -> tuple[Float[Tensor, "sample head query value_channel"], Float[Tensor, "sample head query"]]:
-    """Return attention's output (sample, head, query, channel) and log-sum-exp (sample, head, query) in nats.
+    """Return attention's output and log-sum-exp in nats.
 
-    `query`, `key`, `value` are (sample, head, token, channel). The output equals that of
-    `scaled_dot_product_attention` bit for bit.
+    The output equals that of `scaled_dot_product_attention` bit for bit.
     """
     fused = same_kernel_with_lse(query, key, value, scale, attn_mask, is_causal)
     if fused is not None:
@@ -93,7 +92,7 @@ def logsumexp_scores(
     attn_mask: Shaped[Tensor, "..."] | None = None,
     is_causal: bool = False,
 ) -> Float[Tensor, "sample head query"]:
-    """Return lse_i = logsumexp_j (scale q_i.k_j + mask_ij), (sample, head, query), in float32 or float64.
+    """Return lse_i = logsumexp_j (scale q_i.k_j + mask_ij), in float32 or float64.
 
     Scores exist only as blocks of a few queries by all keys. A query that may see no key has lse = -inf.
     """
@@ -103,7 +102,7 @@ def logsumexp_scores(
 
 
 def is_identity(key: Float[Tensor, "... key channel"]) -> bool:
-    """Return whether the keys (..., key, channel) are the unit vectors, the same for all: then queries are scores."""
+    """Return whether the keys are the unit vectors, the same for all: then queries are scores."""
     *leading, keys, channels = key.shape
     if keys != channels or any(length > 1 and key.stride(axis) for axis, length in enumerate(leading)):
         return False
@@ -119,7 +118,7 @@ def score_tiles(
     is_causal: bool = False,
     first: int = 0,
 ) -> Iterator[tuple[slice, Float[Tensor, "sample head tile key"]]]:
-    """Yield a slice of queries and their scores (sample, head, tile, key), in float32 or float64.
+    """Yield a slice of queries and their scores, in float32 or float64.
 
     `first` is the position of the first query, which a causal mask needs.
     """

@@ -88,12 +88,12 @@ def make_latents(
 def diffuse(
     x_0: Float[np.ndarray, "*image"], eps: Float[np.ndarray, "*image"], alpha_cumprod: float
 ) -> Float[np.ndarray, "*image"]:
-    """Return x_t = sqrt(abar) x_0 + sqrt(1 - abar) eps, in float32 and the shape of `x_0` (Ho et al. 2020, eq. 4)."""
+    """Return x_t = sqrt(abar) x_0 + sqrt(1 - abar) eps, in float32 (Ho et al. 2020, eq. 4)."""
     return np.float32(math.sqrt(alpha_cumprod)) * x_0 + np.float32(math.sqrt(1 - alpha_cumprod)) * eps
 
 
 def scheduler_alphas(model_json: Path | str) -> Float[np.ndarray, "timestep"]:
-    """Return abar_t (timestep,) of the scheduler that belongs to the model behind `model_json`, in float64.
+    """Return abar_t of the scheduler that belongs to the model behind `model_json`, in float64.
 
     Raises ModelError where the model's directory has no scheduler_config.json, and as `noise_schedule` does.
     """
@@ -111,7 +111,7 @@ def scheduler_alphas(model_json: Path | str) -> Float[np.ndarray, "timestep"]:
 
 
 def alphas_cumprod(scheduler: dict[str, Any]) -> Float[np.ndarray, "timestep"]:
-    """Return abar_t (timestep,) in float64 for a diffusers scheduler config; names and defaults are diffusers' own."""
+    """Return abar_t in float64 for a diffusers scheduler config; names and defaults are diffusers' own."""
     schedule, name = scheduler.get("beta_schedule", "linear"), scheduler.get("_class_name", PLAIN_SCHEDULERS[0])
     special = scheduler.get("trained_betas") is not None or scheduler.get("rescale_betas_zero_snr")
     if special or schedule not in PLAIN_SCHEDULES or name not in PLAIN_SCHEDULERS:

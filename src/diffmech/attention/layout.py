@@ -203,13 +203,13 @@ class Kept:
 
 @dataclass(frozen=True)
 class Prompted:
-    """The texts behind the samples of a store: prompts (sample,), and tokens (sample, text token) where known."""
+    """The texts behind the samples of a store: prompts, and tokens where known."""
 
     prompts: Sequence[str]
     tokens: Shaped[np.ndarray, "sample text_token"] | None
 
     def key_names(self, site: SiteLayout) -> Shaped[np.ndarray, "sample key"] | None:
-        """Return the token behind each key (sample, key), "" on the image; None where the keys are other ones."""
+        """Return the token behind each key, "" on the image; None where the keys are other ones."""
         if self.tokens is None or site.kind == "self":
             return None
         first, last = (0, site.keys) if site.ranges is None else site.ranges.text

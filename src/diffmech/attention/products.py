@@ -40,7 +40,7 @@ Kind = Literal["scores", "weights", "output"]
 
 @dataclass(frozen=True)
 class Weighting:
-    """A product of weights with values, seen as (..., query, key) by (..., key, channel).
+    """A product of weights with values.
 
     `arrange` brings the result of the product to (..., query, channel), `restore` back. `softmax` says whether the
     weights went through one.

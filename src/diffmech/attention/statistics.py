@@ -40,15 +40,15 @@ GridSize = tuple[int, ...]
 
 @dataclass(frozen=True)
 class AttentionStatistics:
-    """Averages over queries of one attention call; (sample, head) unless stated otherwise.
+    """Averages over queries of one attention call.
 
     entropy: nats, between 0 and ln(keys).
     position_information: mutual information between query position and key, nats.
-    received: (sample, head, key), share of all attention times the number of keys, 1 where uniform.
+    received: share of all attention times the number of keys, 1 where uniform.
     distance: root mean square attention distance as a fraction of the image side.
     self_mass, neighbourhood_mass, mirror_mass: attention on the query's own position, on the 3 x 3 positions around it
     (fewer at the border) and on its left-right mirror image, all within the query's frame.
-    output_mean: (sample, head, channel), mean head output. output_norm: root mean square norm of the head output.
+    output_mean: mean head output. output_norm: root mean square norm of the head output.
     The four spatial fields are None for cross-attention, whose keys are tokens. Attention of image tokens and others,
     text or extra ones, in one softmax is averaged over image queries, spatial fields over image keys, and alone has the
     last four fields (see `attention.joint`), of which one tells what queries beside the image look at.

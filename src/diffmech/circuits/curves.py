@@ -44,7 +44,7 @@ def prefixes(order: Sequence[HeadId]) -> list[Heads]:
 
 
 def trapezoids(sizes: Sequence[int]) -> Float[np.ndarray, "size"]:
-    """Return the weights (size,) by which values at `sizes` add up to their area over the share of all heads."""
+    """Return the weights by which values at `sizes` add up to their area over the share of all heads."""
     widths = np.diff(np.asarray(sizes, dtype=np.float64) / sizes[-1])
     return (np.append(widths, 0) + np.append(0, widths)) / 2
 
@@ -57,7 +57,7 @@ def areas(
     *,
     confidence: float,
 ) -> dict[str, Interval]:
-    """Return CPR and CMD, by name, averaged over some curves of losses (curve, size, sample); the others are (sample,).
+    """Return CPR and CMD, by name, averaged over some curves of losses.
 
     Intervals are over images.
     """
@@ -81,10 +81,10 @@ def curve_tables(
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Return the rows of the curves (the table `circuit_curve`), and their areas by ranking, as JSON can hold them.
 
-    `curves` are losses (size, sample) by ranking, `chance` (order, size, sample), the other two (sample,). Intervals of
-    a ranking are over images. The row of chance is the mean over its orders and, as `low` and `high`, the range that
-    they span; `sets` is their number, 0 for a ranking. Areas have intervals over images, also those of chance, which
-    are means over the orders; `beyond_chance` is by how much the CPR exceeds that mean, in the same images.
+    `curves` are losses by ranking. Intervals of a ranking are over images. The row of chance is the mean over its
+    orders and, as `low` and `high`, the range that they span; `sets` is their number, 0 for a ranking. Areas have
+    intervals over images, also those of chance, which are means over the orders; `beyond_chance` is by how much the CPR
+    exceeds that mean, in the same images.
     """
     rows: list[list[Any]] = []
     found: dict[str, Any] = {}

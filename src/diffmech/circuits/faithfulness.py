@@ -35,7 +35,7 @@ def faithfulness(
 
 
 def with_all(losses: Float[np.ndarray, "*shape timestep"]) -> Float[np.ndarray, "*shape timestep+1"]:
-    """Return `losses` (..., timestep) with their mean over timesteps put before them, (..., 1 + timestep)."""
+    """Return `losses` with their mean over timesteps put before them."""
     return np.concatenate([losses.mean(axis=-1, keepdims=True), losses], axis=-1)
 
 
@@ -46,7 +46,7 @@ def faithfulness_interval(
     *,
     confidence: float,
 ) -> Interval:
-    """Return F (set, ...) with intervals; `sets` is (set, sample, ...), the other two (sample, ...)."""
+    """Return F of each set with intervals."""
     gained = np.moveaxis(nothing - sets, 0, 1)
     return ratio_interval(gained, (nothing - everything)[:, None], confidence=confidence)
 
@@ -59,7 +59,7 @@ def difference_interval(
     *,
     confidence: float,
 ) -> Interval:
-    """Return F of the sets `first` less F of `second` (set, ...); both are (set, sample, ...)."""
+    """Return F of the sets `first` less F of `second`."""
     gained = np.moveaxis(second - first, 0, 1)
     return ratio_interval(gained, (nothing - everything)[:, None], confidence=confidence)
 
@@ -67,7 +67,7 @@ def difference_interval(
 def contribution_interval(
     nothing: Float[np.ndarray, "sample"], everything: Float[np.ndarray, "sample"], *, confidence: float
 ) -> Interval:
-    """Return by how many percent the loss (sample,) rises when no head is kept, with its interval."""
+    """Return by how many percent the loss rises when no head is kept, with its interval."""
     return ratio_interval(100 * (nothing - everything), everything, confidence=confidence)
 
 
@@ -81,8 +81,8 @@ def drops(
 ) -> Interval:
     """Return by how much F falls (head, 1 + timestep) when each head alone is taken out of the circuit, with intervals.
 
-    `without` is (head, sample, timestep), the others (sample, timestep). The first column is over all timesteps, the
-    others hold F of one timestep each, NaN where heads do not surely help at that timestep.
+    The first column is over all timesteps, the others hold F of one timestep each, NaN where heads do not surely help
+    at that timestep.
     """
     found = difference_interval(
         with_all(circuit)[None], with_all(without), with_all(nothing), with_all(everything), confidence=confidence
@@ -96,7 +96,7 @@ def mean_faithfulness(
     nothing: Float[np.ndarray, "sample timestep"],
     everything: Float[np.ndarray, "sample timestep"],
 ) -> Float[np.ndarray, "set"]:
-    """Return F (set,) without intervals; `sets` is (set, sample, timestep), the other two (sample, timestep)."""
+    """Return F of each set without intervals."""
     return np.asarray(faithfulness(sets.mean(axis=(1, 2)), nothing.mean(), everything.mean()))
 
 
@@ -109,9 +109,9 @@ def surely_needed(
 ) -> Float[np.ndarray, "head timestep+1"]:
     """Return p-values (head, 1 + timestep) that the loss changes when each head alone is taken out of the circuit.
 
-    `without` is (head, sample, timestep), `circuit` (sample, timestep). Random signs of the paired differences over
-    images, two-sided, corrected over the heads (first column) and over heads x timesteps (the others) by the maximum of
-    abs(mean) / root mean square. 1 where a head changes nothing. Westfall & Young 1993; the statistic ours.
+    Random signs of the paired differences over images, two-sided, corrected over the heads (first column) and over
+    heads x timesteps (the others) by the maximum of abs(mean) / root mean square. 1 where a head changes nothing.
+    Westfall & Young 1993; the statistic ours.
     """
     difference = np.moveaxis(with_all(without) - with_all(circuit), 0, 1)
     size = np.sqrt((difference**2).mean(axis=0))

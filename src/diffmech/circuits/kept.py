@@ -67,7 +67,7 @@ class KeptHeads:
         self._known: dict[Heads, np.ndarray] = {}
 
     def losses(self, sets: Sequence[Heads], what: str = "circuits") -> Float[np.ndarray, "set unit timestep"]:
-        """Return the loss (set, unit, timestep) with only the heads of each set kept; no heads, or all, are sets.
+        """Return the loss with only the heads of each set kept; no heads, or all, are sets.
 
         A unit is an image, or the mean over a group of them. `what` names the sets in the progress bar.
         """
@@ -159,5 +159,5 @@ class KeptHeads:
 
 
 def mean_square(images: Float[Tensor, "sample ..."]) -> Float[np.ndarray, "sample"]:
-    """Return the mean square per image in float64, (sample,)."""
+    """Return the mean square per image in float64."""
     return images.float().cpu().double().square().flatten(1).mean(1).numpy()

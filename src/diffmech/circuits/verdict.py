@@ -63,7 +63,7 @@ class CircuitVerdict:
 def weigh_circuit(
     losses: Float[np.ndarray, "set sample timestep"], *, target: float, permutations: int, confidence: float, seed: int
 ) -> dict[str, Any]:
-    """Return what is known of a circuit from losses (set, sample, timestep) of its test images, as JSON can hold it.
+    """Return what is known of a circuit from losses of its test images, as JSON can hold it.
 
     The sets are: nothing kept, everything, the circuit, all heads but the circuit, and any number of random circuits.
     Raises ValueError for fewer than the first four.
@@ -138,8 +138,8 @@ def why_no_circuit(
 ) -> str:
     """Return why there is nothing to be explained, empty where there is.
 
-    `first` and `second` are losses (nothing or everything, sample, timestep) of the two halves, `contributed` the rise
-    of the loss in percent without any head, `sure` whether heads surely help on the second half.
+    `first` and `second` are losses (of nothing, then of everything) of the two halves, `contributed` the rise of the
+    loss in percent without any head, `sure` whether heads surely help on the second half.
     """
     if min(first.shape[1], second.shape[1]) < 2:
         return "too few images"

@@ -205,7 +205,7 @@ def drawn_heads(sites: Sequence[AttentionSite], count: int, seed: int) -> list[H
 def agreement(
     estimate: Float[np.ndarray, "sample timestep head"], exact: Float[np.ndarray, "sample timestep head"]
 ) -> dict[str, float]:
-    """Return the correlations between two (sample, timestep, head) arrays where both are finite, by COEFFICIENTS.
+    """Return the correlations between two arrays where both are finite, by COEFFICIENTS.
 
     `cells` counts the pairs of head and timestep, `passes` those of single passes. NaN where fewer than 3 pairs, or
     only equal ones, are known.

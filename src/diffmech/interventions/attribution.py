@@ -68,12 +68,12 @@ _REPLACEMENTS: dict[str, _Replacement] = {
 
 
 def denoising_loss(target: Float[Tensor, "sample ..."]) -> Loss:
-    """Return the mean squared error (sample,) of a prediction from `target` (sample, ...), usually the true noise."""
+    """Return the mean squared error of a prediction from `target`, usually the true noise."""
     return lambda predicted: (predicted - target).square().flatten(1).mean(1)
 
 
 def progress_towards(clean: Float[Tensor, "sample ..."], counterfactual: Float[Tensor, "sample ..."]) -> Loss:
-    """Return the place (sample,) of a prediction between `clean` (0) and `counterfactual` (1), as in `patching`."""
+    """Return the place of a prediction between `clean` (0) and `counterfactual` (1), as in `patching`."""
     difference = (counterfactual - clean).flatten(1)
     length = difference.square().sum(1)
     return lambda predicted: ((predicted - clean).flatten(1) * difference).sum(1) / length
@@ -93,7 +93,7 @@ def attribute_heads(
     seed: int = 0,
     loss: Loss | None = None,
 ) -> dict[str, Float[Tensor, "sample head"]]:
-    """Return by site the estimated change of the loss (sample, head) when each head alone is ablated by `method`.
+    """Return by site the estimated change of the loss when each head alone is ablated by `method`.
 
     `method` is that of an ablation, or "patch" to put in the recorded pass "source" of `reference`. `sources` are the
     rows of the bank, or of that pass, for each sample. `steps` 0 takes the slope at the clean outputs, more of them the
@@ -193,7 +193,7 @@ class _Interpolation:
         return site.name in self._moving
 
     def replace_output(self, call: AttentionCall) -> Float[Tensor, "sample head query channel"]:
-        """Return the output (sample, head, query, channel) the model goes on with, from which the gradient is taken."""
+        """Return the output the model goes on with, from which the gradient is taken."""
         samples, heads = call.output.shape[:2]
         device = call.output.device
         every = torch.arange(samples, device=device).repeat_interleave(heads)
@@ -213,7 +213,7 @@ class _Interpolation:
         return output
 
     def estimates(self, total: Float[Tensor, "  "], *, more: bool = False) -> dict[str, Float[Tensor, "sample head"]]:
-        """Return <d total / do, o' - o> by site, (sample, head); `more` keeps what the next one of the pass needs."""
+        """Return <d total / do, o' - o> by site; `more` keeps what the next one of the pass needs."""
         unreached = list(self._outputs)
         gradients: Sequence[Tensor] = ()
         if total.requires_grad:

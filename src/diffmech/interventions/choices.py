@@ -26,8 +26,8 @@ CHOICES = 4000
 class Choices:
     """What the heads of a target do one by one, and those of random choices in their place.
 
-    `sums` (1 + draw, domain, span) in percent of the clean loss, the target first; `shares` of the same shape: which
-    part of the target's own sum a choice would hold, were it spread evenly over the target's heads and timesteps.
+    `sums` in percent of the clean loss, the target first, then its draws; `shares`: which part of the target's own sum
+    a choice would hold, were it spread evenly over the target's heads and timesteps.
     """
 
     sums: Float[np.ndarray, "choice domain span"]
@@ -77,7 +77,7 @@ def sums_over_choices(
 def _raised(
     data: xr.Dataset, spans: Sequence[Bool[np.ndarray, "timestep"]]
 ) -> list[Float[np.ndarray, "timestep head"]]:
-    """Return for each span what each head raises the loss by at each timestep of it, (timestep, head), in percent."""
+    """Return for each span what each head raises the loss by at each timestep of it, in percent."""
     clean = data["mse_clean"].transpose("sample", "timestep").values
     ablated = data["mse_ablated"].isel(method=0).transpose("sample", "timestep", "target").values
     change = (ablated - clean[..., None]).mean(axis=0)

@@ -42,7 +42,7 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Decisions:
-    """p-values and verdicts, each of the shape of the effects (target, domain, ...); NaN where no test was made."""
+    """p-values and verdicts; NaN where no test was made."""
 
     p_zero: Float[np.ndarray, "target domain *window"]
     p_zero_max: Float[np.ndarray, "target domain *window"]
@@ -157,7 +157,7 @@ def _p_zero(changes: Float[np.ndarray, "image *test"], permutations: int, seed: 
 def _ranks(
     values: Float[np.ndarray, "target test"], draws: Sequence[Float[np.ndarray, "_draw test"]]
 ) -> tuple[Float[np.ndarray, "target test"], Float[np.ndarray, "target test"]]:
-    """Return the p-values of `values` (target, test) alone and corrected, NaN for targets without draws."""
+    """Return the p-values of `values` alone and corrected, NaN for targets without draws."""
     alone = np.full(values.shape, np.nan)
     for row, one in enumerate(draws):
         if len(one):

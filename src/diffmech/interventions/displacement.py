@@ -27,7 +27,7 @@ def displacements(
     from_uniform: Float[np.ndarray, "reference timestep head"],
     domains: Sequence[str],
 ) -> Float[np.ndarray, "method domain timestep head"]:
-    """Return the displacement of every head by each of METHODS, (method, domain, timestep, head), float64.
+    """Return the displacement of every head by each of METHODS, float64.
 
     `bank` (reference, timestep, head, query, channel) holds the outputs, `from_uniform` (reference, timestep, head) the
     mean over queries of their squared distance from uniform attention, `domains` the domain of each reference image;
@@ -51,7 +51,7 @@ def displacements(
 
 
 def _mean_square(outputs: np.ndarray) -> np.ndarray:
-    """Return the mean squared norm over images and queries, (timestep, head)."""
+    """Return the mean squared norm over images and queries."""
     squares: np.ndarray = np.square(outputs).sum(axis=-1).mean(axis=(0, -1))
     return squares
 

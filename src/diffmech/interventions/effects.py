@@ -58,7 +58,7 @@ TESTED = ["p_zero", "p_zero_max", "p_control", "p_sets_adjusted", "p_heads_adjus
 
 @dataclass(frozen=True)
 class Span:
-    """Timesteps over which an effect is taken: `inside` (timestep,), and `family`, the spans corrected together."""
+    """Timesteps over which an effect is taken: `inside`, and `family`, the spans corrected together."""
 
     name: str
     inside: Bool[np.ndarray, "timestep"]
@@ -281,9 +281,9 @@ def each_timestep(timesteps: Int[np.ndarray, "timestep"]) -> list[Span]:
 
 @dataclass(frozen=True)
 class _Means:
-    """Means over the timesteps of each span: `clean` (sample, span), `ablated` and `shift` (sample, target, span).
+    """Means over the timesteps of each span: `clean`, `ablated` and `shift`.
 
-    `off` (target, span) is the mean distance off over those timesteps at which a head is replaced.
+    `off` is the mean distance off over those timesteps at which a head is replaced.
     """
 
     clean: Float[np.ndarray, "sample span"]

@@ -72,7 +72,7 @@ class AblationPlan:
         return site.name in self._changes
 
     def replace_output(self, call: AttentionCall) -> Float[Tensor, "row head query channel"] | None:
-        """Return the per-head output (row, head, query, channel) with each row's heads replaced."""
+        """Return the per-head output with each row's heads replaced."""
         if call.output.shape[0] != self.batch:
             raise ValueError(
                 f"the plan has {self.batch} rows, the batch at {call.site.name} has {call.output.shape[0]}; "

@@ -29,10 +29,9 @@ BATCH = "batch"
 class ReferenceOutputs:
     """Clean head outputs of other passes at one timestep, by site.
 
-    mean[site] is (head, query, channel) and bank[site] (reference, head, query, channel), both of the reference images
-    of the domain that is replayed; pooled[site] is the mean over those of all domains.
-    recorded[pass][site] is (row, head, query, channel), of whole passes: under a name for patches, under an integer
-    timestep for the same samples at that timestep.
+    mean and bank are both of the reference images of the domain that is replayed; pooled[site] is the mean over those
+    of all domains. recorded is of whole passes: under a name for patches, under an integer timestep for the same
+    samples at that timestep.
     """
 
     timestep: int
@@ -73,7 +72,7 @@ class ZeroHead:
     def replacement(
         call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None
     ) -> Float[Tensor, "pair query channel"]:
-        """Return the new outputs (pair, query, channel)."""
+        """Return the new outputs."""
         return call.output.new_zeros(len(pairs.rows), *call.output.shape[2:])
 
 
@@ -91,7 +90,7 @@ class MeanHead:
     def replacement(
         call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None
     ) -> Float[Tensor, "pair query channel"]:
-        """Return the new outputs (pair, query, channel)."""
+        """Return the new outputs."""
         return _stored(call, None if reference is None else reference.mean, "mean")[pairs.heads]
 
 
@@ -109,7 +108,7 @@ class PooledMeanHead:
     def replacement(
         call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None
     ) -> Float[Tensor, "pair query channel"]:
-        """Return the new outputs (pair, query, channel)."""
+        """Return the new outputs."""
         return _stored(call, None if reference is None else reference.pooled, "pooled mean")[pairs.heads]
 
 
@@ -128,7 +127,7 @@ class ResampleHead:
     def replacement(
         call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None
     ) -> Float[Tensor, "pair query channel"]:
-        """Return the new outputs (pair, query, channel)."""
+        """Return the new outputs."""
         bank = _stored(call, None if reference is None else reference.bank, "bank")
         return bank[pairs.sources, pairs.heads]
 
@@ -147,7 +146,7 @@ class UniformAttention:
     def replacement(
         call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None
     ) -> Float[Tensor, "pair query channel"]:
-        """Return the new outputs (pair, query, channel)."""
+        """Return the new outputs."""
         value = call.value[pairs.rows, pairs.heads]
         queries = call.output.shape[2]
         visible = _visible_keys(call, pairs)
@@ -176,7 +175,7 @@ class ScaleHead:
     def replacement(
         call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None
     ) -> Float[Tensor, "pair query channel"]:
-        """Return the new outputs (pair, query, channel)."""
+        """Return the new outputs."""
         output = call.output[pairs.rows, pairs.heads]
         return output * (1 - _doses(pairs)).to(output.dtype)
 
@@ -208,7 +207,7 @@ class PatchHead:
     def replacement(
         call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None
     ) -> Float[Tensor, "pair query channel"]:
-        """Return the new outputs (pair, query, channel)."""
+        """Return the new outputs."""
         output = call.output[pairs.rows, pairs.heads]
         # lerp is exact at both ends, and where both outputs are equal.
         return torch.lerp(output, _recorded(call, pairs, reference), _doses(pairs).to(output.dtype))
@@ -235,7 +234,7 @@ class SwapTimestep:
     def replacement(
         call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None
     ) -> Float[Tensor, "pair query channel"]:
-        """Return the new outputs (pair, query, channel)."""
+        """Return the new outputs."""
         return _recorded(call, pairs, reference)
 
 
@@ -313,7 +312,7 @@ def _doses(pairs: HeadPairs) -> Float[Tensor, "pair 1 1"]:
 def _recorded(
     call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None
 ) -> Float[Tensor, "pair query channel"]:
-    """Return what the heads wrote in the recorded pass, (pair, query, channel)."""
+    """Return what the heads wrote in the recorded pass."""
     if pairs.origin == BATCH:
         return call.output[pairs.sources, pairs.heads]
     passes = {} if reference is None else reference.recorded
@@ -345,7 +344,7 @@ def _stored(call: AttentionCall, stored: Mapping[str, Tensor] | None, what: str)
 
 
 def _visible_keys(call: AttentionCall, pairs: HeadPairs) -> Bool[Tensor, "pair query key"] | None:
-    """Return which keys each query may see, (pair, query, key) bool, or None where all may be seen."""
+    """Return which keys each query may see, or None where all may be seen."""
     if call.attn_mask is None and not call.is_causal:
         return None
     batch, heads, queries, _ = call.output.shape

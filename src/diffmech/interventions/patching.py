@@ -190,7 +190,7 @@ class _Patching:
 
 
 def _equal(clean: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, Bool[np.ndarray, "sample head"]]:
-    """Return, by site, which heads write the very same in both passes, (sample, head)."""
+    """Return, by site, which heads write the very same in both passes."""
     return {site: (clean[site] == other[site]).flatten(2).all(2).cpu().numpy() for site in clean}
 
 
@@ -200,7 +200,7 @@ def _measured(
     base: Float[np.ndarray, "row number"],
     end: Float[np.ndarray, "row number"],
 ) -> tuple[Float[np.ndarray, "row"], ...]:
-    """Return effect, off and shift per row of predictions (row, number); `start` is what was patched."""
+    """Return effect, off and shift per row of predictions; `start` is what was patched."""
     difference, moved = end - base, patched - base
     effect = _ratio((moved * difference).sum(1), _square(difference))
     off = np.sqrt(_ratio(_square(moved - effect[:, None] * difference), _square(difference)))

@@ -39,7 +39,7 @@ CLEAN, SENT = "clean", "sent"
 
 @dataclass(frozen=True)
 class PathEffects:
-    """Changes of a loss per sample when a sender is ablated: total, direct (sample,), mediated (receiver, sample)."""
+    """Changes of a loss per sample when a sender is ablated: total, direct, and mediated by each receiver."""
 
     sender: HeadId
     receivers: tuple[HeadId, ...]
@@ -49,7 +49,7 @@ class PathEffects:
 
     @property
     def residual(self) -> Float[Tensor, "sample"]:
-        """What neither the direct path nor any single receiver accounts for, (sample,)."""
+        """What neither the direct path nor any single receiver accounts for."""
         return self.total - self.direct - self.mediated.sum(0)
 
 

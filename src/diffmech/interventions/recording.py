@@ -26,7 +26,7 @@ def repeated(passes: Passes, n: int) -> Passes:
 def record_heads(
     denoiser: Denoiser, sites: Sequence[AttentionSite], passes: Passes, *, of: Container[str] | None = None
 ) -> tuple[Float[Tensor, "sample ..."], dict[str, Float[Tensor, "sample _head _query _channel"]]]:
-    """Return the predicted noise of `passes` and, by site, what its heads wrote: (sample, head, query, channel).
+    """Return the predicted noise of `passes` and, by site, what its heads wrote.
 
     `of` are the names of the sites that are kept, all by default.
     """

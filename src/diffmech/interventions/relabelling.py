@@ -18,10 +18,10 @@ def relabellings(
     *,
     disjoint: bool,
 ) -> Int[np.ndarray, "draw own"] | None:
-    """Return `count` random relabellings `(draw, own)` of the heads of a set, as columns of `members`.
+    """Return `count` random relabellings of the heads of a set, as columns of `members`.
 
-    `members` (timestep, head) says which heads belong when, `groups` (head,) which may stand in for each other. The
-    heads of the set, `own`, are those of `own_heads`. None where a group has too few heads.
+    `members` says which heads belong when, `groups` which may stand in for each other. The heads of the set, `own`, are
+    those of `own_heads`. None where a group has too few heads.
     """
     own = own_heads(members)
     picks = np.empty((count, len(own)), dtype=np.intp)
@@ -38,7 +38,7 @@ def relabellings(
 
 
 def own_heads(members: Bool[np.ndarray, "timestep head"]) -> Int[np.ndarray, "own"]:
-    """Return the heads that belong to a set at any timestep, as columns of `members` (timestep, head), ascending."""
+    """Return the heads that belong to a set at any timestep, as columns of `members`, ascending."""
     return np.flatnonzero(members.any(axis=0))
 
 
@@ -66,9 +66,9 @@ def sums_over_sets(
     values: Float[np.ndarray, "timestep head"],
     part: Bool[np.ndarray, "own"] | None = None,
 ) -> Float[np.ndarray, "draw"]:
-    """Return the sums of `values` (timestep, head) over the sets that relabellings make, (draw,).
+    """Return the sums of `values` over the sets that relabellings make.
 
-    `part` (own,) says over the places of which heads of the set to sum; all by default.
+    `part` says over the places of which heads of the set to sum; all by default.
     """
     own = own_heads(members)
     chosen = np.arange(len(own)) if part is None else np.flatnonzero(part)

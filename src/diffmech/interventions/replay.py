@@ -17,7 +17,7 @@ from diffmech.models.denoiser import Conditioning
 
 @dataclass(frozen=True)
 class Passes:
-    """Some samples at one timestep: x_t is (sample, ...) as the denoiser takes it, `samples` their ids.
+    """Some samples at one timestep: x_t is as the denoiser takes it, `samples` their ids.
 
     `noise`, in the shape of x_t, is what should be predicted, None on a sampling trajectory. Of a guided pass this is
     the conditional one.

@@ -81,7 +81,7 @@ def _check_controls(data: xr.Dataset) -> None:
 
 
 def ran_on(data: xr.Dataset, method: int) -> Bool[np.ndarray, "sample"]:
-    """Return on which samples the targets were ablated by the method at position `method`, (sample,) bool.
+    """Return on which samples the targets were ablated by the method at position `method`.
 
     Of all targets and timesteps: a target without heads at a timestep has the clean loss there, on samples that did not
     run too.

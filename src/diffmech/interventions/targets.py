@@ -187,13 +187,13 @@ def matched_controls(
 
 
 def each_timestep_alike(squares: Float[np.ndarray, "timestep head"]) -> Float[np.ndarray, "timestep head"]:
-    """Return squared sizes (timestep, head) in units of their mean over heads at each timestep."""
+    """Return squared sizes in units of their mean over heads at each timestep."""
     mean = squares.mean(axis=1, keepdims=True)
     return np.divide(squares, mean, out=np.zeros_like(squares), where=mean > 0)
 
 
 def pool_of_heads(heads: Sequence[HeadId], sites: Sequence[AttentionSite], pool: str) -> Shaped[np.ndarray, "head"]:
-    """Return the group of each head (head,): heads of one group may stand in for each other."""
+    """Return the group of each head: heads of one group may stand in for each other."""
     label = {site.name: {"site": site.name, "kind": site.kind, "any": "any"}[pool] for site in sites}
     return np.array([label[head.site] for head in heads])
 

@@ -142,14 +142,14 @@ def schedule_length(model_json: Path | str) -> int:
 def sign_flip_max_p(
     differences: Float[np.ndarray, "sample *test"], *, permutations: int, seed: int
 ) -> Float[np.ndarray, "*test"]:
-    """Return the p-values of mean paired differences (sample, ...), corrected over all of (...) by max-T."""
+    """Return the p-values of mean paired differences, corrected over all tests by max-T."""
     return joint_sign_flip_p([differences], permutations=permutations, seed=seed)[0]
 
 
 def sign_flip_max_smallest(
     differences: Float[np.ndarray, "sample *test"], *, permutations: int, seed: int, alpha: float
 ) -> Float[np.ndarray, "*test"]:
-    """Return the mean difference of each test (...) that `sign_flip_max_p` finds with 80 % power, from its own spread.
+    """Return the mean difference of each test that `sign_flip_max_p` finds with 80 % power, from its own spread.
 
     |mean| / root mean square is t / root of (n - 1 + t^2), and t of a true mean has Student's noncentral distribution:
     by normal theory, at the threshold that the observed family has at level `alpha`. Infinite where so few images allow

@@ -47,7 +47,7 @@ def matched_within(
 def against_others(
     data: xr.Dataset, effect: Float[np.ndarray, "target *span"] | float
 ) -> tuple[Float[np.ndarray, "target *span"], list[Float[np.ndarray, "_other *span"]]]:
-    """Return the effects (target, ...) and for each target those of the others of its kind."""
+    """Return the effects and for each target those of the others of its kind."""
     effects, kinds = np.asarray(effect), texts(data["kind"])
     others = [(kinds == kind) & (np.arange(len(kinds)) != row) for row, kind in enumerate(kinds)]
     return effects, [effects[chosen] for chosen in others]
@@ -56,10 +56,9 @@ def against_others(
 def control_summary(
     effects: Float[np.ndarray, "target *span"], controls: list[Float[np.ndarray, "_draw *span"]], *, confidence: float
 ) -> dict[str, Float[np.ndarray, "target *span"]]:
-    """Return mean, central range, standard deviation, percentile and p of `effects` (target, ...) among the controls.
+    """Return mean, central range, standard deviation, percentile and p of `effects` among the controls.
 
-    `controls` of each target are (draw, ...). The range holds `confidence` of them. Ties count half in the percentile,
-    and fully in p.
+    The range holds `confidence` of them. Ties count half in the percentile, and fully in p.
     """
     names = ("control_mean", "control_low", "control_high", "control_sd", "control_percentile", "p_control")
     result = {name: np.full(effects.shape, np.nan) for name in names}

@@ -140,7 +140,7 @@ def sites_of(tree: xr.DataTree) -> list[Site]:
 
 
 def token_groups(tree: xr.DataTree, site: Site) -> Int[np.ndarray, "sample key"] | None:
-    """Return which of TOKEN_GROUPS each key belongs to, (sample, key) int; None where tokens are the same for all."""
+    """Return which of TOKEN_GROUPS each key belongs to; None where tokens are the same for all."""
     if site.spatial or not site.prompted:
         return None
     tokens = np.array(tree.children[site.name].coords["token"].values.tolist())
@@ -153,7 +153,7 @@ def timesteps_of(tree: xr.DataTree) -> list[int]:
 
 
 def read_quantities(tree: xr.DataTree, site: Site) -> dict[int, dict[str, Float[np.ndarray, "*twin sample head"]]]:
-    """Return, by timestep and name, what a site has per head, float32 ([twin,] sample, head).
+    """Return, by timestep and name, what a site has per head, float32.
 
     It is little, so it is read in one go: each read of a lazy array costs milliseconds.
     """

@@ -125,10 +125,10 @@ def complexity_table(
 ) -> pd.DataFrame:
     """Return the table of `circuit_complexity`, with every decision, from what was measured of each image.
 
-    By measure (one per kind of attention) and domain: `shifts` are output shifts of single heads (sample, head), `keys`
-    effective keys (sample,). `products` (sample, sample), one array per timestep, are inner products of head outputs
-    between as many samples of the first domain, then of the second. `copies` gives, by measure, the model's
-    ratio on the `copies_n` images per domain that the untrained twins saw, and the twins' ratios (twin,).
+    By measure (one per kind of attention) and domain: `shifts` are output shifts of single heads, `keys` effective
+    keys. `products`, one array per timestep, are inner products of head outputs between as many samples of the first
+    domain, then of the second. `copies` gives, by measure, the model's ratio on the `copies_n` images per domain that
+    the untrained twins saw, and the twins' ratios.
     """
     rows = [
         *(compare(variant, values, lambda mean: mean, complexity, seed) for variant, values in keys.items()),
@@ -231,7 +231,7 @@ def compare(
     complexity: ComplexityConfig,
     seed: int,
 ) -> dict[str, Any]:
-    """Return the row of a measure that is a function of means over samples of `values` (sample, ...) by domain."""
+    """Return the row of a measure that is a function of means over samples of `values` by domain."""
     (first, a), (second, b) = values.items()
     ratio = bootstrap_two_groups(
         lambda mean_a, mean_b: measure(mean_a) / measure(mean_b),
@@ -258,11 +258,11 @@ def compare(
 def participation(
     gram: Float[np.ndarray, "sample sample"], members: Num[np.ndarray, "set sample"]
 ) -> Float[np.ndarray, "set"]:
-    """Return (tr C)^2 / tr C^2 of the population that each set of samples is from, (set,).
+    """Return (tr C)^2 / tr C^2 of the population that each set of samples is from.
 
-    `gram` (sample, sample) holds the samples' inner products, so C need not be formed; `members` (set, sample) are 1
-    for samples of the set and 0 for others. tr C and tr C^2 are U-statistics: unbiased, however few the samples. NaN
-    for fewer than 4, and where they are too few for tr C^2 to come out positive.
+    `gram` holds the samples' inner products, so C need not be formed; `members` are 1 for samples of the set and 0 for
+    others. tr C and tr C^2 are U-statistics: unbiased, however few the samples. NaN for fewer than 4, and where they
+    are too few for tr C^2 to come out positive.
     """
     own = np.diagonal(gram)
     products = gram - np.diag(own)
@@ -311,7 +311,7 @@ def _activation_participation(
 
 
 def _relabelled(n: int, permutations: int, seed: int) -> Num[np.ndarray, "permutation sample"]:
-    """Return which samples count as the first domain (permutation, sample), the true labels in the first row."""
+    """Return which samples count as the first domain, the true labels in the first row."""
     labels = np.repeat([1.0, 0.0], n)[None]
     permuted = generator(seed, "activation permutation", n).permuted(np.repeat(labels, permutations, axis=0), axis=1)
     return np.concatenate([labels, permuted])

@@ -37,10 +37,10 @@ def describe(
     weights: Float[np.ndarray, "draw sample"],
     probes: Sequence[str],
 ) -> Float[np.ndarray, "draw feature head"]:
-    """Return the features of weighted samples, (draw, feature, head).
+    """Return the features of weighted samples.
 
-    `quantities` are (sample, head), `received` is (sample, head, key), `weights` (draw, sample) with rows of sum 1;
-    a draw without any valid map of a probe takes the first row's value. Features that a site lacks are NaN.
+    Rows of `weights` sum to 1; a draw without any valid map of a probe takes the first row's value. Features that a
+    site lacks are NaN.
     """
     bound = np.log(site.keys)
     n, heads, keys = received.shape
@@ -67,7 +67,7 @@ def describe(
 def _log_enrichment(
     maps: Ratios, weights: Float[np.ndarray, "draw sample"]
 ) -> dict[str, Float[np.ndarray, "draw head"]]:
-    """Return the log of the weighted mean enrichment over valid samples, (draw, head) by probe; NaN without any."""
+    """Return the log of the weighted mean enrichment over valid samples, by probe; NaN without any."""
     found = {}
     for index, name in enumerate(maps.names):
         valid = maps.valid[:, index]

@@ -178,7 +178,7 @@ def effect_null(
     permutations: int,
     seed: int,
 ) -> tuple[Float[np.ndarray, "*result"], Float[np.ndarray, "permutation *result"]]:
-    """Return a statistic of mean(a) - mean(b), `(sample, ...)` each, and its null (permutation, ...).
+    """Return a statistic of mean(a) - mean(b) and its null.
 
     Under the null labels are exchangeable or, with `signs`, the values of each sample have a random sign.
     """
@@ -198,7 +198,7 @@ def _margin(
     b: Float[np.ndarray, "sample_b timestep head"],
     weights: Float[np.ndarray, "head kind"],
 ) -> Float[np.ndarray, "timestep kind"]:
-    """Return by how much a divergence must exceed what it is compared with to do so with 80 % power, (timestep, kind).
+    """Return by how much a divergence must exceed what it is compared with to do so with 80 % power.
 
     The estimate is on average no less than the divergence, and scatters at most as its heads' differences with their
     signs do.
@@ -217,10 +217,10 @@ def divergence_interval(
     confidence: float,
     seed: int,
 ) -> tuple[Float[np.ndarray, "timestep kind"], Float[np.ndarray, "timestep kind"]]:
-    """Return the ends (timestep, kind) of the interval of the divergence between `a`, `b` (sample, timestep, head).
+    """Return the ends of the interval of the divergence between `a` and `b`.
 
-    `weights` (head, kind) sum to 1. The estimate errs by sum_h w_h (|d_h + e_h| - |d_h|) with d_h the true difference
-    of means and e_h the error of its estimate. Where d_h is large this is sign(d_h) e_h, and never less; near 0 it is
+    `weights` sum to 1 over heads. The estimate errs by sum_h w_h (|d_h + e_h| - |d_h|) with d_h the true difference of
+    means and e_h the error of its estimate. Where d_h is large this is sign(d_h) e_h, and never less; near 0 it is
     |e_h|, and never more. So the high end is the estimate less the low quantile of sum w_h sign(d_h) e_h*, the low end
     the estimate less the high quantile of the same with |e_h*| for heads whose difference is below sqrt(2 ln heads)
     standard errors, e_h* from resampling. Bootstrap of directionally differentiable functions: Fang & Santos 2019; that
@@ -244,12 +244,11 @@ def divergence_interval(
 def against_untrained(
     trained: Float[np.ndarray, "timestep kind"], twins: Float[np.ndarray, "twin timestep kind"], alpha: float
 ) -> tuple[Float[np.ndarray, "timestep kind"], Float[np.ndarray, "kind"]]:
-    """Return the rank p-values of `trained` `(timestep, kind)` among each twin's maximum, and what `alpha` takes.
+    """Return the rank p-values of `trained` among each twin's maximum, and what `alpha` takes.
 
-    `twins` is `(twin, timestep, kind)`; the maximum is over timesteps and kinds, each kind in units of the mean over
-    all models of their largest value of that kind. Where the studied model is itself untrained it is exchangeable with
-    its twins, so the chance of any p at or below alpha is at most alpha. The second result is the divergence of each
-    kind that p at or below `alpha` takes, `(kind,)`.
+    The maximum is over timesteps and kinds, each kind in units of the mean over all models of their largest value of
+    that kind. Where the studied model is itself untrained it is exchangeable with its twins, so the chance of any p at
+    or below alpha is at most alpha. The second result is the divergence of each kind that p at or below `alpha` takes.
     """
     largest = np.concatenate([trained[None], twins]).max(axis=1)  # (model, kind)
     scale = np.where(largest.any(axis=0), largest.mean(axis=0), 1)
@@ -266,7 +265,7 @@ def head_table(tree: xr.DataTree) -> pd.DataFrame:
 def entropies(
     tree: xr.DataTree, timesteps: Sequence[int] | None = None
 ) -> Float[np.ndarray, "*twin sample timestep head"]:
-    """Return the entropies, ([twin,] sample, timestep, head) float64."""
+    """Return the entropies in float64."""
     array = per_sample(tree, "entropy")
     if timesteps is not None:
         array = array.sel(timestep=list(timesteps))
@@ -279,7 +278,7 @@ def _jensen_shannon(
     weights: Float[np.ndarray, "head kind"],
     seed: int,
 ) -> tuple[Float[np.ndarray, "timestep kind"], Float[np.ndarray, "timestep kind"]]:
-    """Return the divergence of the per-sample distributions and its mean under permuted labels, (timestep, kind)."""
+    """Return the divergence of the per-sample distributions and its mean under permuted labels."""
     observed = np.asarray(jensen_shannon_divergence(a, b, bins=HISTOGRAM_BINS)) @ weights
     floors = []
     for timestep in range(a.shape[1]):

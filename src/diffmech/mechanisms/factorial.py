@@ -148,7 +148,7 @@ def _in_pairs(
 
 
 def _values(cells: Cells) -> dict[str, dict[str, Float[np.ndarray, "_sample timestep head"]]]:
-    """Return the entropies of the denoiser (sample, timestep, head) by what is told and domain."""
+    """Return the entropies of the denoiser by what is told and domain."""
     return {
         told: {domain: entropies(tree) for domain, tree in by_domain.items()} for told, by_domain in cells.trees.items()
     }
@@ -157,7 +157,7 @@ def _values(cells: Cells) -> dict[str, dict[str, Float[np.ndarray, "_sample time
 def _twins(
     cells: Cells, effect: str, seen: Mapping[str, Int[np.ndarray, "_seen"]], timesteps: Sequence[int]
 ) -> tuple[Float[np.ndarray, "twin timestep head"], Float[np.ndarray, "twin timestep head"]]:
-    """Return the means (twin, timestep, head) whose difference is an effect of the twins, on the images `seen`."""
+    """Return the means whose difference is an effect of the twins, on the images `seen`."""
     told = [cells.reference] if effect == IMAGE else list(cells.copies)
     values = {
         name: {
@@ -204,7 +204,7 @@ def _among_twins(
     kinds: Shaped[np.ndarray, "head"],
     alpha: float,
 ) -> tuple[Float[np.ndarray, "timestep head"], Float[np.ndarray, "timestep head"]]:
-    """Return p of each cell `own` (timestep, head) among the largest of each twin (twin, timestep, head), and that."""
+    """Return p of each cell `own` among the largest of each twin, and that."""
     names = list(dict.fromkeys(kinds))
     of_kind = np.array([kinds == name for name in names]).T  # (head, kind)
 

@@ -49,10 +49,10 @@ TINY = 1e-9
 
 @dataclass(frozen=True)
 class Ratios:
-    """Probes of one site and timestep: values (sample, head, probe) and which are valid (sample, probe).
+    """Probes of one site and timestep: values, and which are valid.
 
-    `scale` (sample, head or 1, probe) is c = u / (1 - u), which turns ratios into shares of attention beyond chance.
-    `units` (sample,) say which samples belong together, where any do: means are over units of their samples' means.
+    `scale` is c = u / (1 - u), which turns ratios into shares of attention beyond chance. `units` (sample,) say which
+    samples belong together, where any do: means are over units of their samples' means.
     """
 
     names: tuple[str, ...]
@@ -62,17 +62,17 @@ class Ratios:
     units: Groups = None
 
     def mean(self) -> Float[np.ndarray, "head probe"]:
-        """Return the mean ratio over valid samples, (head, probe); NaN without any."""
+        """Return the mean ratio over valid samples; NaN without any."""
         return _masked_mean(self.values, self.valid, self.units)
 
     def excess(self) -> Float[np.ndarray, "head probe"]:
-        """Return the mean share of attention beyond chance, (head, probe); NaN without valid samples."""
+        """Return the mean share of attention beyond chance; NaN without valid samples."""
         return _masked_mean((self.values - 1) * self.scale, self.valid, self.units)
 
 
 @dataclass(frozen=True)
 class NullDraws:
-    """The random orders of units (draw, unit), and rolls of samples as cells of the `coarsest` grid (draw, sample).
+    """The random orders of units, and rolls of samples as cells of the `coarsest` grid.
 
     `units` (sample,) number the unit of each sample, None where each is its own.
     """
@@ -83,7 +83,7 @@ class NullDraws:
     units: Groups = None
 
     def partners(self, rows: Int[np.ndarray, "row"]) -> Int[np.ndarray, "draw row"]:
-        """Return, per draw, which of the samples `rows` each of them is given the map of, (draw, row), as positions.
+        """Return, per draw, which of the samples `rows` each of them is given the map of, as positions.
 
         Units change places as wholes: the k-th sample of a unit is given the map of the k-th of another one, and where
         that has fewer, of its first ones again.
@@ -118,7 +118,7 @@ def chance_of_relations(
 ) -> dict[str, tuple[Float[np.ndarray, "sample head"], Float[np.ndarray, "sample head"]]]:
     """Return the neighbourhood, mirror and square distance of attention that ignores its query, and their scales c.
 
-    `received` (sample, head, key) is what keys receive, of mean 1; values and scales are (sample, head).
+    `received` is what keys receive, of mean 1.
     """
     height, width = grid
     keys = height * width
@@ -151,14 +151,13 @@ def place_ratios(
     groups: Int[np.ndarray, "sample key"] | None = None,
     units: Groups = None,
 ) -> Ratios:
-    """Return the probes that need no image. `quantities` are (sample, head), `received` (sample, head, key).
+    """Return the probes that need no image.
 
     A spatial site has neighbourhood, mirror, distance, sink and position; another has each of its tokens, or of the
-    groups that `groups` (sample, key) puts them in. The sink is
-    the key that receives most in one half of the samples, measured in the other half, so that picking the largest adds
-    no bias; position is, likewise, the attention moved from keys that receive less to keys that receive more than
-    uniform in the other half (1 + total variation distance). The halves are samples, or `units` (sample,) of them, by
-    turns.
+    groups that `groups` puts them in. The sink is the key that receives most in one half of the samples, measured in
+    the other half, so that picking the largest adds no bias; position is, likewise, the attention moved from keys that
+    receive less to keys that receive more than uniform in the other half (1 + total variation distance). The halves are
+    samples, or `units` (sample,) of them, by turns.
     """
     n, _, keys = received.shape
     if not site.spatial:
@@ -203,7 +202,7 @@ def _group_ratios(
 
 
 def map_ratios(received: Float[np.ndarray, "sample head key"], maps: GridMaps, units: Groups = None) -> Ratios:
-    """Return the enrichment of `received` (sample, head, key) on each reference map."""
+    """Return the enrichment of `received` on each reference map."""
     values = np.matmul(received, maps.values.transpose(0, 2, 1)) / received.shape[-1]
     return Ratios(maps.names, values, maps.attainable[:, None], maps.valid, units)
 
@@ -211,7 +210,7 @@ def map_ratios(received: Float[np.ndarray, "sample head key"], maps: GridMaps, u
 def content(
     received: Float[np.ndarray, "sample head key"], maps: GridMaps, draws: NullDraws
 ) -> tuple[Float[np.ndarray, "head probe"], Float[np.ndarray, "draw head probe"]]:
-    """Return the mean enrichment on own maps minus that on others', (head, probe), and its null (draw, head, probe).
+    """Return the mean enrichment on own maps minus that on others', and its null.
 
     In a draw each sample has the map of another one, or by chance its own, and the other maps are the rest: with A_ij
     the enrichment of sample i's attention on sample j's map and S the mean of A over the n pairs of the draw, both are
@@ -251,7 +250,7 @@ def content(
 def rolled_null(
     received: Float[np.ndarray, "sample head key"], maps: GridMaps, draws: NullDraws
 ) -> Float[np.ndarray, "draw head probe"]:
-    """Return the null of the mean enrichment when each sample's maps are rolled at random, (draw, head, probe)."""
+    """Return the null of the mean enrichment when each sample's maps are rolled at random."""
     n, heads, _ = received.shape
     probes, count = len(maps.names), len(draws.rolls)
     height, width = draws.coarsest
@@ -286,7 +285,7 @@ def null_p(
     two_sided: bool,
     smallest: Float[np.ndarray, "..."] | float = SMALLEST_P,
 ) -> Float[np.ndarray, "*shape"]:
-    """Return p-values of `observed` (...) against `null` (draw, ...), resolved beyond 1 / draws.
+    """Return p-values of `observed` against `null`, resolved beyond 1 / draws.
 
     (1 + b) / (1 + B) where at least 10 draws are as extreme, else the normal tail with the null's mean and standard
     deviation: the statistic is a mean over independent samples. Corrections for many tests need the finer tail
@@ -321,7 +320,7 @@ def _masked_mean(
 
 
 def _shares(valid: Bool[np.ndarray, "sample probe"], units: Groups) -> Num[np.ndarray, "sample probe"]:
-    """Return how often each valid sample counts (sample, probe): once, or so that all units of a probe count alike."""
+    """Return how often each valid sample counts: once, or so that all units of a probe count alike."""
     if units is None:
         return valid
     shares = np.zeros(valid.shape, dtype=np.float32)

@@ -27,9 +27,9 @@ IMAGES_AT_ONCE = 256
 class GridMaps:
     """Reference maps of one domain on one key grid.
 
-    values: (sample, probe, key), each of mean 1, so that attention's mean of a map is the enrichment over uniform
-    attention. attainable: (sample, probe), c = u / (1 - u) with u the mass of the map under uniform attention when its
-    highest value counts as 1; c (enrichment - 1) is the share of attention beyond chance. valid: (sample, probe) bool.
+    values: each of mean 1, so that attention's mean of a map is the enrichment over uniform
+    attention. attainable: c = u / (1 - u) with u the mass of the map under uniform attention when its
+    highest value counts as 1; c (enrichment - 1) is the share of attention beyond chance. valid: which maps there are.
     """
 
     names: tuple[str, ...]
@@ -105,13 +105,13 @@ def parts_of(dataset: Path) -> tuple[str, ...]:
 def image_maps(
     images: Float[np.ndarray, "sample channel y x"], names: Iterable[str]
 ) -> dict[str, Float[np.ndarray, "sample y x"]]:
-    """Return the maps, among `names`, that come from the image alone: `(sample, channel, y, x)` to `(sample, y, x)`."""
+    """Return the maps, among `names`, that come from the image alone."""
     makers = {"edges": edges, "texture": texture, "intensity": intensity}
     return {name: makers[name](images) for name in names if name in makers}
 
 
 def edges(images: Float[np.ndarray, "sample channel y x"]) -> Float[np.ndarray, "sample y x"]:
-    """Return the Sobel magnitude, root of the sum of squares over channels: `(sample, y, x)`."""
+    """Return the Sobel magnitude, root of the sum of squares over channels."""
     derivative, smooth = [-1.0, 0.0, 1.0], [1.0, 2.0, 1.0]
     square = np.zeros(images.shape[:1] + images.shape[2:], dtype=np.float64)
     for along, across in ((2, 3), (3, 2)):
@@ -121,14 +121,14 @@ def edges(images: Float[np.ndarray, "sample channel y x"]) -> Float[np.ndarray, 
 
 
 def texture(images: Float[np.ndarray, "sample channel y x"]) -> Float[np.ndarray, "sample y x"]:
-    """Return the local variance of the high-passed image, summed over channels: `(sample, y, x)`."""
+    """Return the local variance of the high-passed image, summed over channels."""
     fine = images.astype(np.float64) - _blur(images.astype(np.float64), TEXTURE_BLUR)
     variance = _blur(fine**2, TEXTURE_WINDOW) - _blur(fine, TEXTURE_WINDOW) ** 2
     return np.maximum(variance, 0).sum(axis=1)
 
 
 def intensity(images: Float[np.ndarray, "sample channel y x"]) -> Float[np.ndarray, "sample y x"]:
-    """Return brightness above the darkest pixel of each image, averaged over channels: `(sample, y, x)`."""
+    """Return brightness above the darkest pixel of each image, averaged over channels."""
     grey = images.astype(np.float64).mean(axis=1)
     return grey - grey.min(axis=(1, 2), keepdims=True)
 
@@ -136,13 +136,13 @@ def intensity(images: Float[np.ndarray, "sample channel y x"]) -> Float[np.ndarr
 def resample_by_area(
     maps: Float[np.ndarray, "sample y x"], grid: tuple[int, int]
 ) -> Float[np.ndarray, "sample row column"]:
-    """Return the mean of each map `(sample, y, x)` over each cell of `grid`, `(sample, *grid)`."""
+    """Return the mean of each map over each cell of `grid`."""
     rows, columns = (_overlap(size, cells) for size, cells in zip(maps.shape[1:], grid, strict=True))
     return np.einsum("iy,syx,jx->sij", rows, maps, columns, optimize=True)
 
 
 def _overlap(size: int, cells: int) -> Float[np.ndarray, "cell pixel"]:
-    """Return the share of each cell that each pixel covers, (cell, pixel); rows sum to 1."""
+    """Return the share of each cell that each pixel covers; rows sum to 1."""
     edge = np.arange(cells + 1) * (size / cells)
     low = np.maximum(edge[:-1, None], np.arange(size))
     high = np.minimum(edge[1:, None], np.arange(size) + 1)

@@ -76,7 +76,7 @@ def seen_divergence_table(
     entropy: EntropyConfig,
     seed: int,
 ) -> pd.DataFrame:
-    """Return the uncorrected rows of one domain from entropies (sample, timestep, head), `seen` (sample,) booleans."""
+    """Return the uncorrected rows of one domain from entropies; `seen` says which samples the twins saw."""
     a, b = values[seen], values[~seen]
     names = [kind for kind in ("self", "cross", "joint") if kind in kinds]
     weights = np.stack([kinds == kind for kind in names], axis=1).astype(float)

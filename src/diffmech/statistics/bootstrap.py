@@ -48,7 +48,7 @@ OUTERMOST = 1e-9
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and the ends of its confidence interval, three floats or three arrays of one shape."""
+    """An estimate and the ends of its confidence interval."""
 
     estimate: Float[np.ndarray, "*shape"] | float
     low: Float[np.ndarray, "*shape"] | float
@@ -56,7 +56,7 @@ class Interval:
 
 
 def resampling_weights(n: int, draws: int, seed: int) -> Float[np.ndarray, "draw sample"]:
-    """Return the weights `(draw, sample)` of `draws` resamples of `n` units: multinomial counts divided by n.
+    """Return the weights of `draws` resamples of `n` units: multinomial counts divided by n.
 
     Each row sums to 1. These are the weights that every function of this module uses for its first group, so a
     statistic that is no function of means (an AUC over patients, say) can be resampled in step with the others.
@@ -138,7 +138,7 @@ def welch_freedom(
 ) -> Float[np.ndarray, "*shape"]:
     """Return the degrees of freedom of a sum of independent estimates, one per group; n - 1 for a single group.
 
-    `variances` are those of the estimates `(...)`, each from so many units. NaN where all are 0. Source: Welch 1947.
+    `variances` are those of the estimates, each from so many units. NaN where all are 0. Source: Welch 1947.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         shares = [own / sum(variances) for own in variances]
@@ -153,7 +153,7 @@ def block_sizes(draws: int, width: int) -> Iterator[int]:
 
 @dataclass(frozen=True)
 class _Group:
-    """The arrays of one group as columns `(sample, column)`, centred on the first sample.
+    """The arrays of one group as columns, centred on the first sample.
 
     Centring costs nothing and makes the resampled means of a constant column exactly that constant.
     """
@@ -163,7 +163,7 @@ class _Group:
     shapes: tuple[tuple[int, ...], ...]
 
     def split(self, centred_means: Float[np.ndarray, "draw column"]) -> list[Float[np.ndarray, "draw ..."]]:
-        """Turn centred means `(draw, column)` into one `(draw, ...)` array per input array."""
+        """Turn centred means into one array per input array."""
         ends = np.cumsum([int(np.prod(shape)) for shape in self.shapes])[:-1]
         parts = np.split(centred_means + self.centre, ends, axis=1)
         return [part.reshape(len(part), *shape) for part, shape in zip(parts, self.shapes, strict=True)]

@@ -27,7 +27,7 @@ FARTHEST, HALVINGS = 1e6, 50
 
 
 def rank_p(value: Float[np.ndarray, "test"], draws: Float[np.ndarray, "draw test"]) -> Float[np.ndarray, "test"]:
-    """Return (1 + draws at least as large) / (1 + draws) of `value` (test,) among `draws` (draw, test)."""
+    """Return (1 + draws at least as large) / (1 + draws) of `value` among `draws`."""
     pool = np.concatenate([np.asarray(value)[None], draws])
     scaled = _scaled(pool)
     return (scaled >= scaled[0] - TIE).mean(axis=0)
@@ -36,7 +36,7 @@ def rank_p(value: Float[np.ndarray, "test"], draws: Float[np.ndarray, "draw test
 def joint_rank_p(
     values: Float[np.ndarray, "target test"], draws: Sequence[Float[np.ndarray, "_draw test"]]
 ) -> Float[np.ndarray, "target test"]:
-    """Return the corrected p-values of `values` (target, test) among `draws`, (draw, test) of each target.
+    """Return the corrected p-values of `values` among the `draws` of each target.
 
     Large means extreme. NaN values are no tests, and targets without draws have none; they get NaN and leave the
     family.
@@ -77,13 +77,12 @@ def smallest_beyond(
     *,
     whether: bool = False,
 ) -> Float[np.ndarray, "target test"]:
-    """Return from what value on a target's corrected p is at most `alpha`, (target, test); infinite where none would.
+    """Return from what value on a target's corrected p is at most `alpha`; infinite where none would.
 
-    Beside the other targets and all draws as they are: `values` (target, test), `draws` of each target (draw, test).
-    What is added to a target is added to a draw of it by its share, `shares` (draw, test) of each target, 0 by default:
-    draws that hold a part of it rise with it, and some it can never leave behind. Single-step, so that what was found
-    of others does not help. NaN where `joint_rank_p` makes no test. `whether` asks only if there is such a value: then
-    finite ones are 0, in a fiftieth of the time.
+    Beside the other targets and all draws as they are. What is added to a target is added to a draw of it by its share
+    (`shares` of each target, 0 by default): draws that hold a part of it rise with it, and some it can never leave
+    behind. Single-step, so that what was found of others does not help. NaN where `joint_rank_p` makes no test.
+    `whether` asks only if there is such a value: then finite ones are 0, in a fiftieth of the time.
     """
     values = np.asarray(values, dtype=np.float64)
     needed = np.full(values.shape, np.nan)
@@ -123,10 +122,10 @@ def _p_of_first(
     reached: Float[np.ndarray, "other"],
     above: Float[np.ndarray, "other+1"],
 ) -> float:
-    """Return the single-step p of the first of `column` (member,), one test of a pool.
+    """Return the single-step p of the first of `column`, one test of a pool.
 
-    `elsewhere` (member,) is the largest scaled value of each member in the other tests; `above` the share of the other
-    pools that reaches each of the ascending values `reached`, and none of them.
+    `elsewhere` is the largest scaled value of each member in the other tests; `above` the share of the other pools that
+    reaches each of the ascending values `reached`, and none of them.
     """
     there = _scaled(column[:, None])[:, 0]
     own = float((np.maximum(elsewhere, there) >= there[0] - TIE).mean())
@@ -139,7 +138,7 @@ def _least_value(
     rises: Float[np.ndarray, "member"],
     alpha: float,
 ) -> float:
-    """Return the least value of the first of `column` (member,) with p <= alpha, while the others rise by `rises`."""
+    """Return the least value of the first of `column` with p <= alpha, while the others rise by `rises`."""
     base = column - column[0] * rises  # where the first is 0
     unit = float(np.abs(base).max()) or 1.0
     low, high = -unit, unit
@@ -158,7 +157,7 @@ def _least_value(
 
 
 def _scaled(pool: Float[np.ndarray, "member test"]) -> Float[np.ndarray, "member test"]:
-    """Return a pool (member, test) in its own standard deviations from its own mean, 0 where it has no spread."""
+    """Return a pool in its own standard deviations from its own mean, 0 where it has no spread."""
     centred = pool - pool.mean(axis=0)
     spread = pool.std(axis=0)
     # a spread that rounding made is none

@@ -106,7 +106,7 @@ def jensen_shannon_of_probabilities(p: ArrayLike, q: ArrayLike) -> Float[np.ndar
 def histogram_membership(
     a: ArrayLike, b: ArrayLike, *, bins: int = 32, limits: tuple[float, float] | None = None
 ) -> tuple[Float[np.ndarray, "sample_a *shape bin"], Float[np.ndarray, "sample_b *shape bin"]]:
-    """Return 0/1 arrays `(sample_a, ..., bin)` and `(sample_b, ..., bin)`: the common bin that each value falls in.
+    """Return 0 or 1 for each bin, common to both samples: whether each value falls in it.
 
     Their means over samples are the histograms, so `label_permutation` and `bootstrap_two_groups` with
     `jensen_shannon_of_probabilities` give the null and the interval of the divergence. Bins as in
@@ -144,7 +144,7 @@ def _bin_indices(
 
 
 def _shares(index: Int[np.ndarray, "sample ..."], bins: int, shape: tuple[int, ...]) -> Float[np.ndarray, "... bin"]:
-    """Return the share of samples in each bin, `(..., bin)`, by one count over all columns."""
+    """Return the share of samples in each bin, by one count over all columns."""
     columns = index.reshape(len(index), -1)
     number = columns.shape[1]
     counts = np.bincount((columns + bins * np.arange(number)).ravel(), minlength=bins * number)

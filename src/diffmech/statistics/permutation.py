@@ -57,7 +57,7 @@ def label_permutation(
     `values_a` `(sample_a, ...)` and `values_b` `(sample_b, ...)` are independent groups with equal trailing shape.
     `statistic_of_means(mean_a, mean_b)` gets `(permutation, ...)` means and returns `(permutation, ...)`, treating each
     permutation on its own, such as `lambda a, b: np.abs(a - b).mean(axis=-1)` for a mean over heads per timestep.
-    Returns `(observed (...), null (permutation, ...))`. Raises ValueError for NaN or infinite values.
+    Raises ValueError for NaN or infinite values.
     """
     a, b = finite_samples(values_a, "values_a"), finite_samples(values_b, "values_b")
     if a.shape[1:] != b.shape[1:]:
@@ -93,7 +93,7 @@ def sign_flip_permutation(
 
     `differences` is `(sample, ...)`, one paired difference per independent unit, symmetric about 0 under the null;
     each unit's sign is flipped as a whole. `statistic_of_mean` maps `(permutation, ...)` to `(permutation, ...)`.
-    Returns `(observed (...), null (permutation, ...))`. Source: Fisher's paired randomisation test.
+    Source: Fisher's paired randomisation test.
     """
     values = finite_samples(differences, "differences")
     columns = values.reshape(len(values), -1)
@@ -115,9 +115,9 @@ def joint_sign_flip_p(
 ) -> list[Float[np.ndarray, "..."]]:
     """Return the p-values of mean paired differences, corrected over all of them by max-T: one array for each given.
 
-    Each of `differences` is (sample, ...), of its own units, such as the images of one domain. Tests without any
-    difference get 1. The statistic |mean| / root mean square is a monotone function of Student's t whose denominator no
-    change of sign alters. Source: Fisher's randomisation test with Westfall & Young 1993; the statistic is ours.
+    Each of `differences` is of its own units, such as the images of one domain. Tests without any difference get 1. The
+    statistic |mean| / root mean square is a monotone function of Student's t whose denominator no change of sign
+    alters. Source: Fisher's randomisation test with Westfall & Young 1993; the statistic is ours.
     """
     observed, highest = [], np.full(permutations, -np.inf)
     for each in differences:

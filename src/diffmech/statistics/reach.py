@@ -85,7 +85,7 @@ def smallest_effect_among(draws: int, *, alpha: float, tests: int = 1, power: fl
 
 
 def rank_threshold(draws: Float[np.ndarray, "draw"], alpha: float) -> float:
-    """Return what a value must exceed for its rank among the draws `(draw,)` to give p at or below `alpha`; inf: none.
+    """Return what a value must exceed for its rank among the draws to give p at or below `alpha`; inf: none.
 
     For a family of tests on one scale `draws` are the maxima of each draw over them.
     """
@@ -96,10 +96,10 @@ def rank_threshold(draws: Float[np.ndarray, "draw"], alpha: float) -> float:
 def joint_rank_threshold(
     draws: Float[np.ndarray, "draw test"], scaled: Float[np.ndarray, "draw test"], alpha: float
 ) -> Float[np.ndarray, "test"]:
-    """Return what the value of each test `(test,)` must exceed for its joint rank to give p at or below `alpha`.
+    """Return what the value of each test must exceed for its joint rank to give p at or below `alpha`.
 
-    `draws` are `(draw, test)`, at least 0; `scaled` the same over the mean of each test's draws and value. The value is
-    part of that mean: a larger one makes the unit larger, in which the draws of other tests are as far out.
+    `draws` are at least 0; `scaled` the same over the mean of each test's draws and value. The value is part of that
+    mean: a larger one makes the unit larger, in which the draws of other tests are as far out.
     """
     count, needed = 1 + len(draws), []
     for test in range(draws.shape[1]):

@@ -17,7 +17,7 @@ Groups = Shaped[np.ndarray, "sample"] | None
 
 
 def codes(groups: Shaped[np.ndarray, "sample"]) -> Int[np.ndarray, "sample"]:
-    """Return the number of the unit of each sample, `(sample,)`: units are numbered as they first appear."""
+    """Return the number of the unit of each sample: units are numbered as they first appear."""
     _, first, inverse = np.unique(np.asarray(groups), return_index=True, return_inverse=True)
     return np.asarray(np.argsort(np.argsort(first))[inverse.reshape(-1)])
 
@@ -45,13 +45,13 @@ def over_units(values: ArrayLike, groups: Groups, *, axis: int = 0) -> Shaped[np
 
 
 def unit_weights(n: int, groups: Groups) -> Float[np.ndarray, "sample"]:
-    """Return the weight of each of `n` samples, `(sample,)`, in a mean over units: they sum to 1."""
+    """Return the weight of each of `n` samples in a mean over units: they sum to 1."""
     count = number_of_units(n, groups)
     return spread(np.full((1, count), 1 / count), groups)[0] if count else np.empty(0)
 
 
 def spread(weights: Float[np.ndarray, "draw unit"], groups: Groups) -> Float[np.ndarray, "draw sample"]:
-    """Return weights of units `(draw, unit)` as weights of samples `(draw, sample)`: a unit's is shared by its samples.
+    """Return weights of units as weights of samples: a unit's is shared by its samples.
 
     So `spread(weights, groups) @ values` is `weights @ over_units(values, groups)`.
     """
@@ -67,7 +67,7 @@ def number_of_units(n: int, groups: Groups) -> int:
 
 
 def first_units(groups: Groups, n: int, count: int) -> Int[np.ndarray, "position"]:
-    """Return the positions, among `n` samples, of those of the first `count` units, `(sample,)` ascending."""
+    """Return the positions, among `n` samples, of those of the first `count` units, ascending."""
     return np.arange(min(n, count)) if groups is None else np.flatnonzero(codes(groups) < count)
 
 
