@@ -23,8 +23,8 @@ FLASH, EFFICIENT = 1, 2  # torch.nn.attention.SDPBackend; as integers because `_
 
 def attention_with_lse(
     query: Float[Tensor, "sample head query channel"],
-    key: Float[Tensor, "sample head key channel"],
-    value: Float[Tensor, "sample head key value_channel"],
+    key: Float[Tensor, "sample key_head key channel"],
+    value: Float[Tensor, "sample key_head key value_channel"],
     scale: float | None = None,
     attn_mask: Shaped[Tensor, "..."] | None = None,
     is_causal: bool = False,
@@ -44,8 +44,8 @@ def attention_with_lse(
 
 def same_kernel_with_lse(
     query: Float[Tensor, "sample head query channel"],
-    key: Float[Tensor, "sample head key channel"],
-    value: Float[Tensor, "sample head key value_channel"],
+    key: Float[Tensor, "sample key_head key channel"],
+    value: Float[Tensor, "sample key_head key value_channel"],
     scale: float | None = None,
     attn_mask: Shaped[Tensor, "..."] | None = None,
     is_causal: bool = False,
@@ -87,7 +87,7 @@ def same_kernel_with_lse(
 
 def logsumexp_scores(
     query: Float[Tensor, "sample head query channel"],
-    key: Float[Tensor, "sample head key channel"],
+    key: Float[Tensor, "sample key_head key channel"],
     scale: float | None = None,
     attn_mask: Shaped[Tensor, "..."] | None = None,
     is_causal: bool = False,
@@ -112,7 +112,7 @@ def is_identity(key: Float[Tensor, "... key channel"]) -> bool:
 
 def score_tiles(
     query: Float[Tensor, "sample head query channel"],
-    key: Float[Tensor, "sample head key channel"],
+    key: Float[Tensor, "sample key_head key channel"],
     scale: float | None = None,
     attn_mask: Shaped[Tensor, "..."] | None = None,
     is_causal: bool = False,

@@ -286,7 +286,7 @@ def _places(entries: Float[Tensor, "... 10"]) -> Float[Tensor, "... 3"]:
 
 def tiled_sums(
     query: Float[Tensor, "sample head query channel"],
-    key: Float[Tensor, "sample head key channel"],
+    key: Float[Tensor, "sample key_head key channel"],
     scale: float,
     attn_mask: Shaped[Tensor, "..."] | None,
     is_causal: bool,

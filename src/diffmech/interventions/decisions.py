@@ -68,12 +68,11 @@ def decide(
 ) -> Decisions:
     """Return what may be claimed of every target in every domain (and window: any further axes). All is one family.
 
-    `effects` (target, domain, ...); `changes` of each domain (image, target, ...), the paired changes of the loss;
-    `controls` of each target (draw, domain, ...), on the same images, None for heads and layers, which have none, NaN
-    where they do not match their target in one domain or window; `fair` (target,), whether they match it on the whole;
-    `choices` of each target, of the same domains (and windows). Without choices only the controls are asked, whose rank
-    holds its level where effects of sets are exchangeable, not where those of heads are. `sizes`: find `least_beyond`,
-    which else is 0 where it is finite.
+    `changes` of each domain are the paired changes of the loss; `controls` of each target are on the same images, None
+    for heads and layers, which have none, NaN where they do not match their target in one domain or window; `fair` says
+    whether they match it on the whole; `choices` of each target, of the same domains (and windows). Without choices
+    only the controls are asked, whose rank holds its level where effects of sets are exchangeable, not where those of
+    heads are. `sizes`: find `least_beyond`, which else is 0 where it is finite.
     """
     shape, domains = effects.shape, len(changes)
     values = effects.reshape(len(effects), -1)
