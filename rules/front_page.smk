@@ -1,12 +1,13 @@
 """The front page: which studies there are, and where each has its page."""
 
-from diffmech.workflow.front import FRONT_PAGE, MAIN_PAGE, cards, further_findings, further_pages
+from diffmech.workflow.front import FRONT_PAGE, MAIN_FINDINGS, MAIN_PAGE, cards, further_findings, further_pages
 
 
 rule front_page:
     """Write the front page over the main study and all further ones; those not asked for are named as such."""
     input:
         MAIN_PAGE,
+        MAIN_FINDINGS,
         pages=further_pages(study),
         findings=further_findings(study),
         settled=settled_groups,

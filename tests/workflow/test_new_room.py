@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from diffmech.findings import StudyCard
+from diffmech.findings import Finding, StudyCard, write_findings
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("tiny")]
 
@@ -50,14 +50,15 @@ class Shapes:
 
 from pathlib import Path
 
-from diffmech.artifacts import write_json
 from diffmech.config.studies.shapes import ShapesStudy
+from diffmech.findings import Finding, write_findings
 
 
 def write_page(page: str, findings: str, *, shapes: ShapesStudy) -> None:
     """Write how many shapes there are."""
     Path(page).write_text(f"{shapes.count} shapes", encoding="utf-8")
-    write_json(findings, [])
+    found = Finding("How many shapes are there?", "found", f"{shapes.count}.", (), "shapes")
+    write_findings([found], findings)
 ''',
     "workflow_scripts/shapes_page.py": '''
 """Write the page on shapes."""
@@ -172,6 +173,7 @@ def test_a_study_that_moves_in_repeats_nothing_and_is_on_the_front_page(finished
     assert rules(project.run("everything", edit=ASKED)) == {"front_page", "shapes_page"}
     assert (project.folder / "results/shapes.html").read_text() == "3 shapes"
     assert "shapes.html" in front.read_text()
+    assert "How many shapes are there?" in front.read_text()
     assert "not asked for" not in front.read_text()
     assert project.planned(ASKED, "everything") == set()
     # an edit of what names its files reruns nothing, one of its code its page
@@ -187,10 +189,12 @@ def test_cards_say_which_study_has_a_page_and_why_another_has_none(tmp_path):
     from diffmech.report.front_page import write_front_page
 
     page = tmp_path / "report.html"
-    asked = StudyCard("heads", "Heads <1>", page, None, "")
+    write_findings([Finding("Is 1 < 2?", "found", "Yes.", (), "answers")], tmp_path / "findings.json")
+    asked = StudyCard("heads", "Heads <1>", page, tmp_path / "findings.json", "")
     absent = StudyCard("shapes", "Shapes", None, None, "not asked for")
     write_front_page([asked, absent], tmp_path / "index.html", title="All & sundry")
     text = (tmp_path / "index.html").read_text()
     assert "All &amp; sundry" in text
     assert "Heads &lt;1&gt;" in text
+    assert "Is 1 &lt; 2?" in text
     assert text.index("report.html") < text.index("not asked for")

@@ -8,7 +8,6 @@ cannot see takes part by one call of `announce`. The method is ours; hooks scope
 TransformerLens.
 """
 
-import math
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -21,6 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from diffmech.attention.announcing import announce as announce  # by which models of one's own take part
+from diffmech.attention.announcing import open_taps
 from diffmech.attention.calls import AttentionCall, Intervention, Observer, attention_call
 from diffmech.attention.folding import Folded, unfold
 from diffmech.attention.kernels import logsumexp_scores, same_kernel_with_lse
@@ -44,9 +45,6 @@ SUM_TOLERANCE = 1e-2
 
 # Modules under an open tap. Two taps on one module would each hide calls from the other.
 _tapped: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
-
-# Taps now open, the innermost last: those that `announce` reports to.
-_open: "list[AttentionTap]" = []
 
 
 class AttentionTap(TorchFunctionMode):
@@ -89,7 +87,7 @@ class AttentionTap(TorchFunctionMode):
         self._images: int | None = None
         self._products = Products(model)
         self._running: list[tuple[str, int]] = []  # paths of modules, and how many calls there were before them
-        self._quiet = False  # while guests of an announced call compute, attention of their own belongs to no site
+        self.quiet = False  # while guests of an announced call compute, attention of their own belongs to no site
         self._restore: ExitStack | None = None
         observers, interventions = list(observers), list(interventions)
         self._before = [_observe(guest) for guest in observers if not getattr(guest, "after_interventions", False)]
@@ -120,8 +118,8 @@ class AttentionTap(TorchFunctionMode):
                 restore.callback(enter.remove)
                 restore.callback(module.register_forward_hook(self._leave, always_call=True).remove)
             super().__enter__()
-            _open.append(self)
-            restore.callback(_open.remove, self)
+            open_taps.append(self)
+            restore.callback(open_taps.remove, self)
             self._restore = restore.pop_all()
         return self
 
@@ -136,7 +134,7 @@ class AttentionTap(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if self._quiet or not self._running:
+        if self.quiet or not self._running:
             return func(*args, **kwargs)
         if func is functional.scaled_dot_product_attention:
             return self._attend(func, args, kwargs)
@@ -300,7 +298,7 @@ class AttentionTap(TorchFunctionMode):
             raise ModelError(f"{self._name(path)}: {problem}, although other passes were as expected")
         self.untapped[self._name(path)] = problem
 
-    def _announced(self, own: str, call: AttentionCall) -> Tensor:
+    def take(self, own: str, call: AttentionCall) -> Tensor:
         """Take a call that `announce` brings for the module at `own`, whose site is still to be found."""
         path = own
         if own not in self._known and self._running and self._owner() in self._known:
@@ -327,12 +325,13 @@ class AttentionTap(TorchFunctionMode):
         rest = call.attn_mask, call.is_causal
         call = attention_call(site, call.query, call.key, call.value, call.output, None, call.scale, *rest)
         with ExitStack() as loud:
-            for tap in _open:
-                tap._quiet = True
-                loud.callback(setattr, tap, "_quiet", False)
+            for tap in open_taps:
+                tap.quiet = True
+                loud.callback(setattr, tap, "quiet", False)
             return self._shown(call, call.output, lambda tensor: tensor)
 
-    def _path(self, module: nn.Module) -> str | None:
+    def path_of(self, module: nn.Module) -> str | None:
+        """Return the path of a module of the watched model, None for others."""
         return next((path for path, other in self.model.named_modules() if other is module), None)
 
     def _intervening(self, site: AttentionSite) -> list[Intervention]:
@@ -371,43 +370,6 @@ class AttentionTap(TorchFunctionMode):
         for observe in self._after:
             observe(call)
         return call.output
-
-
-def announce(
-    site: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    output: Tensor,
-    *,
-    scale: float | None = None,
-    attn_mask: Tensor | None = None,
-    is_causal: bool = False,
-) -> Tensor:
-    """Tell open taps of attention that the module `site` computed by other means, and return the output to go on with.
-
-    For what a tap cannot see by itself: neither `scaled_dot_product_attention`, nor a softmax of a product that is
-    multiplied with values by `matmul`, `bmm` or `einsum`. The three added lines are the import, and
-
-        output = my_kernel(query, key, value, scale)
-        output = announce(self, query, key, value, output, scale=scale)    # before heads are merged and projected
-
-    query, key, value are (sample, head, token, channel), output is (sample, head, query, channel), scale is
-    1 / sqrt(channel) if None, and the mask is as in `scaled_dot_product_attention`. What comes back is `output` itself
-    unless an intervention replaces it; where no tap is open nothing else happens. The call belongs to the module around
-    `site` that is known as attention by its parts, or to `site` itself, named by its path: `encoder.3.mixer.self`.
-    Raises ModelError, naming the site, where the shapes do not fit each other or the site's number of heads.
-    """
-    for tap in reversed(_open):
-        path = tap._path(site)
-        if path is None:
-            continue
-        here = AttentionSite("", "", "self", 0)
-        scale_of = 1 / math.sqrt(query.shape[-1]) if scale is None else float(scale)
-        return tap._announced(
-            path, AttentionCall(here, query, key, value, output, None, scale_of, attn_mask, is_causal)
-        )
-    return output
 
 
 def _where_called(guest: Intervention) -> bool:

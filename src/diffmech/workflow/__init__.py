@@ -1,1 +1,1 @@
-"""Import-light glue between Snakemake and the library: paths, shards, fingerprints, the session of one job."""
+"""Import-light glue between Snakemake and the library: the study, shards, fingerprints, the session of one job."""

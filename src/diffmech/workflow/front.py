@@ -14,6 +14,7 @@ from diffmech.workflow.study import Study
 
 FRONT_PAGE = "results/index.html"
 MAIN_PAGE = "results/report.html"
+MAIN_FINDINGS = "results/report/findings.json"
 PAGE = "results/{study}.html"
 FINDINGS = "results/{study}/findings.json"
 
@@ -30,7 +31,8 @@ def further_findings(study: Study) -> list[str]:
 
 def cards(study: Study) -> list[dict[str, str]]:
     """Return what the front page says of each study, in plain values as rules track them; '' where there is nothing."""
-    main = {"name": MAIN_STUDY, "title": study.config.report.title, "page": MAIN_PAGE, "findings": "", "why_absent": ""}
+    main = {"name": MAIN_STUDY, "title": study.config.report.title, "why_absent": ""}
+    main |= {"page": MAIN_PAGE, "findings": MAIN_FINDINGS}
     return [main, *(_card(study, name, section.title) for name, section in further_sections().items())]
 
 
@@ -52,6 +54,6 @@ def _card(study: Study, name: str, title: str) -> dict[str, str]:
     if study.further[name]:
         files = {"page": PAGE.format(study=name), "findings": FINDINGS.format(study=name), "why_absent": ""}
     else:
-        why = f"not asked for: config.yaml has no section {name}; {name}: {{}} asks for it with its defaults"
+        why = f"not asked for: config.yaml has no section {name}; `snakemake {name}` runs it with its defaults"
         files = {"page": "", "findings": "", "why_absent": why}
     return {"name": name, "title": title, **files}

@@ -7,7 +7,7 @@ import xarray as xr
 from diffmech.attention.layout import SiteLayout, create_attention_store
 from diffmech.attention.ranges import TokenRanges
 from diffmech.mechanisms.captured import read, read_quantities, sites_of
-from diffmech.report.pictures import among_image, token_keys
+from diffmech.report.heads.examples import among_image, token_keys
 
 RANGES = {
     "class token and register": TokenRanges((1, 5), extra=(1, 1)),

@@ -110,7 +110,7 @@ def assert_no_reference_image_was_studied(heads: Heads, folder: Path) -> None:
 @pytest.mark.parametrize(("family", "kind"), [("stable_diffusion", "trajectory"), ("stable_diffusion_3", "noised")])
 def test_a_pipeline_goes_through_the_whole_main_job(family: str, kind: str, tmp_path: Path) -> None:
     study = study_of(family, tmp_path, latents={"kind": kind})
-    report, heads = run_study(study, tmp_path), Heads(study)
+    report, files = run_study(study, tmp_path), Heads(study)
     page = report.read_text()
     heads = pd.read_csv(report.parent / "entropy.csv")
     effects = pd.read_csv(report.parent / "effects.csv")
@@ -134,8 +134,8 @@ def test_a_pipeline_goes_through_the_whole_main_job(family: str, kind: str, tmp_
     assert set(changed["measure"]) == {"ssim", "mse"}
     assert changed.query("measure == 'mse'")["effect"].max() > 0
     assert "Not measured: attributes" in page
-    assert_no_reference_image_was_studied(heads, tmp_path)
-    circuit = read_json(tmp_path / heads.circuits()[0])
+    assert_no_reference_image_was_studied(files, tmp_path)
+    circuit = read_json(tmp_path / files.circuits()[0])
     assert circuit["domain"] == "photo"
     assert circuit["measure"] == ("output shift" if kind == "trajectory" else "denoising loss")
     # random weights: replaced heads shift any output, but only by chance do they lower a loss
@@ -143,7 +143,7 @@ def test_a_pipeline_goes_through_the_whole_main_job(family: str, kind: str, tmp_
     assert ("this is the share of the output shift" in page) == (kind == "trajectory")
     if kind == "trajectory":
         # nobody knows the noise, so the effect on the loss is the output shift
-        ablated = open_store(tmp_path / heads.ablations("photos", "heads")[0]).to_dataset()
+        ablated = open_store(tmp_path / files.ablations("photos", "heads")[0]).to_dataset()
         ratio = ablated["mse_ablated"] / ablated["mse_clean"] - 1
         assert_same_up_to_rounding(ratio, ablated["shift"], scale=float(1 + ablated["shift"].max()))
         assert (ablated["shift"] > 0).any()

@@ -185,8 +185,10 @@ CHARTS = (
         name="ablation_mechanisms",
         chapter="5 Ablation",
         caption=(
-            _effect("all heads of a mechanism are") + " ({{ settings['ablation']['methods'][0] }} ablation), "
-            "" + MEASURED_ON + ". Grey: up to {{ settings['ablation']['controls'] }} random sets of as many other"
+            _effect("all heads of a mechanism are")
+            + " ({{ settings['ablation']['methods'][0] }} ablation), "
+            + MEASURED_ON
+            + ". Grey: up to {{ settings['ablation']['controls'] }} random sets of as many other"
             " heads that match the mechanism. Marks are at level"
             " {{ settings['ablation']['alpha'] }} after correction over all mechanisms and domains, against zero and"
             " against controls."
@@ -346,7 +348,6 @@ CHARTS = (
         chapter="8 Complexity",
         caption=(
             "Complexity of the first domain relative to the second, in variants of our own, with "
-            ""
             + _interval("complexity")
             + ", beside the published ratio, whose formula is not known; the dotted line is"
             " equality. Grey: the range of the untrained copies, on the same images with random weights; where there is"

@@ -1,0 +1,60 @@
+"""Attention that a module announces itself, where nothing about it can be seen. Ours."""
+
+import math
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from diffmech.attention.calls import AttentionCall
+from diffmech.attention.sites import AttentionSite
+
+
+class Listener(Protocol):
+    """A tap, as far as announcements go; a quiet one takes no calls."""
+
+    quiet: bool
+
+    def path_of(self, module: nn.Module) -> str | None:
+        """Return the path of a module of the watched model, None for others."""
+
+    def take(self, own: str, call: AttentionCall) -> Tensor:
+        """Take the call that the module at `own` announced, and return the output to go on with."""
+
+
+# Taps now open, the innermost last.
+open_taps: list[Listener] = []
+
+
+def announce(
+    site: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    output: Tensor,
+    *,
+    scale: float | None = None,
+    attn_mask: Tensor | None = None,
+    is_causal: bool = False,
+) -> Tensor:
+    """Tell open taps of attention that the module `site` computed by other means, and return the output to go on with.
+
+    For what a tap cannot see by itself: neither `scaled_dot_product_attention`, nor a softmax of a product that is
+    multiplied with values by `matmul`, `bmm` or `einsum`. The three added lines are the import, and
+
+        output = my_kernel(query, key, value, scale)
+        output = announce(self, query, key, value, output, scale=scale)    # before heads are merged and projected
+
+    query, key, value are (sample, head, token, channel), output is (sample, head, query, channel), scale is
+    1 / sqrt(channel) if None, and the mask is as in `scaled_dot_product_attention`. What comes back is `output` itself
+    unless an intervention replaces it; where no tap is open nothing else happens. The call belongs to the module around
+    `site` that is known as attention by its parts, or to `site` itself, named by its path: `encoder.3.mixer.self`.
+    Raises ModelError, naming the site, where the shapes do not fit each other or the site's number of heads.
+    """
+    for tap in reversed(open_taps):
+        path = tap.path_of(site)
+        if path is None:
+            continue
+        here = AttentionSite("", "", "self", 0)
+        scale_of = 1 / math.sqrt(query.shape[-1]) if scale is None else float(scale)
+        return tap.take(path, AttentionCall(here, query, key, value, output, None, scale_of, attn_mask, is_causal))
+    return output
