@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[2] / "src" / "diffmech"
 ROOMS = ("statistics", "attention", "mechanisms", "interventions", "circuits")
 KINDS = {"Float", "Int", "Bool", "Num", "Shaped"}
 WITHOUT_SHAPES = {
-    "attention.tap.announce": "refuses what does not fit by a message of its own, which names the site",
+    "attention.announcing.announce": "refuses what does not fit by a message of its own, which names the site",
 }
 
 

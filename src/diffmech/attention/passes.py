@@ -56,7 +56,9 @@ class Latents:
 
     def condition(self, rows: slice, column: int, device: torch.device | str, branch: int = 0) -> Conditioning:
         """Return what some samples are conditioned on at the timestep in `column`, in one branch of the guidance."""
-        return conditioned(given_at(self.given, self.timesteps[column]).isel(sample=rows), self.attrs, device, branch)
+        return conditioned(
+            given_at(self.given, int(self.timesteps[column])).isel(sample=rows), self.attrs, device, branch
+        )
 
     def nearest(self, timesteps: Sequence[int]) -> list[int]:
         """Return the stored timesteps that are meant by `timesteps`: on a trajectory, the nearest sampling steps."""

@@ -52,8 +52,8 @@ def faithfulness_interval(
 
 
 def difference_interval(
-    first: Float[np.ndarray, "set sample *shape"],
-    second: Float[np.ndarray, "set sample *shape"],
+    first: Float[np.ndarray, "#set sample *shape"],
+    second: Float[np.ndarray, "#set sample *shape"],
     nothing: Float[np.ndarray, "sample *shape"],
     everything: Float[np.ndarray, "sample *shape"],
     *,
