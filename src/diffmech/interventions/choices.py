@@ -30,8 +30,8 @@ class Choices:
     a choice would hold, were it spread evenly over the target's heads and timesteps.
     """
 
-    sums: Float[np.ndarray, "choice domain span"]
-    shares: Float[np.ndarray, "choice domain span"]
+    sums: Float[np.ndarray, "choice domain *span"]
+    shares: Float[np.ndarray, "choice domain *span"]
 
     def within(self, spans: Shaped[np.ndarray, "span"]) -> "Choices":
         """Return the same of some of the spans."""
