@@ -2,14 +2,21 @@
 
 `DIFFMECH_TEST_ONEDNN=0` runs the tests with torch's own kernels, as on a machine that oneDNN does not serve (`make
 settings`). Jobs that a test starts as a process of their own keep oneDNN: torch has no variable for it.
+
+Calls of the numerical rooms are checked against their annotations, shapes of arrays included (jaxtyping, beartype);
+those of jobs that a test starts as a process of their own are not.
 """
 
 import os
 import sys
 from pathlib import Path
 
+import jaxtyping
 import pytest
 
+NUMERICAL = ("statistics", "attention", "mechanisms", "interventions", "circuits")
+# Before any of them is imported: by a test, a fixture or another conftest.
+jaxtyping.install_import_hook([f"diffmech.{room}" for room in NUMERICAL], "checked_types.checked")
 sys.path.insert(0, str(Path(__file__).parent / "unit" / "report" / "heads"))
 
 
@@ -46,6 +53,14 @@ def found(tmp_path_factory):
 def null(tmp_path_factory):
     """(folder, inputs, tables) of the study of random weights, without history and recognition."""
     return _written(tmp_path_factory.mktemp("null"), effect=False, optional=False)
+
+
+@pytest.fixture(autouse=True)
+def _checked_types(request):
+    """Leave types unchecked in a test marked `unchecked`."""
+    jaxtyping.config.update("jaxtyping_disable", request.node.get_closest_marker("unchecked") is not None)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups after it

@@ -104,7 +104,7 @@ def test_no_path_of_a_table_is_written_a_second_time() -> None:
 
 
 def test_declarations_import_nothing_heavy() -> None:
-    heavy = ["torch", "diffusers", "xarray", "zarr", "pandas", "altair", "scipy", "numpy"]
+    heavy = ["torch", "diffusers", "xarray", "zarr", "pandas", "altair", "scipy", "numpy", "jaxtyping"]
     code = "import sys; from diffmech.declared import every_table; every_table(); "
     code += f"print([m for m in {heavy} if m in sys.modules])"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -8,7 +8,7 @@ import pytest
 
 pytestmark = pytest.mark.workflow
 
-HEAVY = ("torch", "diffusers", "xarray", "zarr", "altair", "pandas", "scipy", "sklearn", "skimage")
+HEAVY = ("torch", "diffusers", "xarray", "zarr", "altair", "pandas", "scipy", "sklearn", "skimage", "jaxtyping")
 PROBE = """
 import sys
 from snakemake.cli import main

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import zarr
+from jaxtyping import Shaped
 from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore, MemoryStore, WrapperStore
@@ -89,7 +90,7 @@ def archiving(directory: Path) -> Iterator[ArchivingStore]:
         store.append_small()
 
 
-def write_region(array: Any, region: Region, values: np.ndarray) -> None:
+def write_region(array: Any, region: Region, values: Shaped[np.ndarray, "..."]) -> None:
     """Write `array[region] = values`; whole chunks of an `ArchivingStore` go straight into its archive."""
     store = array.store if isinstance(array, zarr.Array) else None
     if not isinstance(store, ArchivingStore) or not covers_chunks(region, array.shape, array.chunks):

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import zarr
 
@@ -103,7 +104,7 @@ def part_of(name: str) -> str:
     return "factors" if name in (*FACTORS, "key_bias", "factor_sample") else "statistics"
 
 
-def require_disk(output: Path, contents: Contents, compression: Mapping[str, Mapping[str, float]]) -> None:
+def require_disk(output: Path, contents: Contents, compression: Mapping[str, Mapping[str, Any]]) -> None:
     """Raise StoreError where the disk surely cannot hold the store `output` while it is written.
 
     `compression` tells how many times smaller the first maps and factors became (`choose_codecs`).

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from jaxtyping import Float
 
 from diffmech.artifacts import archive_of, zip_directory
 from diffmech.attention.archive import archiving
@@ -172,8 +173,8 @@ def example_latents(denoiser: Denoiser, count: int, timesteps: Sequence[int]) ->
     )
 
 
-def example_image(shape: tuple[int, int, int], sample: int) -> np.ndarray:
-    """Return noise `(channel, y, x)` with amplitude 1/f, float32 in [-1, 1], the same for all channels."""
+def example_image(shape: tuple[int, int, int], sample: int) -> Float[np.ndarray, "channel y x"]:
+    """Return noise with amplitude 1/f, float32 in [-1, 1], the same for all channels."""
     channels, height, width = shape
     white = np.fft.rfft2(noise(1, sample, 0, (height, width)))
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])

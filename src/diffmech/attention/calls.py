@@ -2,8 +2,9 @@
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from diffmech.attention.sites import AttentionSite
@@ -13,22 +14,23 @@ from diffmech.attention.sites import AttentionSite
 class AttentionCall:
     """One attention call of one site: everything that statistics or interventions need.
 
-    query, key, value are (sample, head, token, channel); output is (sample, head, query, channel), per head, before the
-    output projection; lse is (sample, head, query), in nats, or None when no guest asked for it; scale multiplies q.k.
-    Of attention written by hand, of which the probabilities p are at hand, query is log p and key the identity.
+    output is per head, before the output projection; lse is in nats, or None when no guest asked for it; scale
+    multiplies q.k. Where heads share their keys, key_head are fewer than head. Of attention written by hand, of which
+    the probabilities p are at hand, query is log p and key the identity.
     """
 
     site: AttentionSite
-    query: Tensor
-    key: Tensor
-    value: Tensor
-    output: Tensor
-    lse: Tensor | None
+    query: Float[Tensor, "sample head query channel"]
+    key: Float[Tensor, "sample key_head key channel"]
+    value: Float[Tensor, "sample key_head key value_channel"]
+    output: Float[Tensor, "sample head query value_channel"]
+    lse: Float[Tensor, "sample head query"] | None
     scale: float
-    attn_mask: Tensor | None
+    attn_mask: Shaped[Tensor, "..."] | None
     is_causal: bool
 
 
+@runtime_checkable
 class Observer(Protocol):
     """Watches attention calls. Optional attributes: `needs_lse` and `after_interventions`, both False by default."""
 
@@ -36,6 +38,7 @@ class Observer(Protocol):
         """Receive one call; the tensors belong to the model and must not be changed."""
 
 
+@runtime_checkable
 class Intervention(Protocol):
     """Replaces the per-head output of some sites.
 
@@ -46,19 +49,19 @@ class Intervention(Protocol):
     def applies_to(self, site: AttentionSite) -> bool:
         """Return whether this intervention wants the calls of `site`."""
 
-    def replace_output(self, call: AttentionCall) -> Tensor | None:
-        """Return the new output (sample, head, query, channel) for the whole batch, or None to leave it."""
+    def replace_output(self, call: AttentionCall) -> Float[Tensor, "sample head query channel"] | None:
+        """Return the new output for the whole batch, or None to leave it."""
 
 
 def attention_call(
     site: AttentionSite,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    output: Tensor,
-    lse: Tensor | None,
+    query: Float[Tensor, "sample head query channel"],
+    key: Float[Tensor, "sample key_head key channel"],
+    value: Float[Tensor, "sample key_head key value_channel"],
+    output: Float[Tensor, "sample head query value_channel"],
+    lse: Float[Tensor, "sample head query"] | None,
     scale: float | None,
-    attn_mask: Tensor | None,
+    attn_mask: Shaped[Tensor, "..."] | None,
     is_causal: bool,
 ) -> AttentionCall:
     """Return the call of a fused or announced attention, with one key head per query head."""

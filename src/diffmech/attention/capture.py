@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import zarr
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from diffmech.artifacts import building_store, progress, provenance, read_json
@@ -177,10 +178,10 @@ def _placed(denoiser: Denoiser, site: SiteLayout, ranges: TokenRanges | None) ->
 
 
 # Takes a site and what was found there, by variable.
-Fill = Callable[[str, Mapping[str, np.ndarray]], None]
+Fill = Callable[[str, Mapping[str, Shaped[np.ndarray, "..."]]], None]
 
 # (what to fill, x_t, noise, timestep, condition)
-Observe = Callable[[Fill, Tensor, Tensor | None, int, Conditioning], None]
+Observe = Callable[[Fill, Float[Tensor, "sample ..."], Float[Tensor, "sample ..."] | None, int, Conditioning], None]
 
 
 @contextmanager

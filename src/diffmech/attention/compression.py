@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import zarr
+from jaxtyping import Shaped
 from zarr.codecs import BloscCodec, ZstdCodec
 
 # Fastest first.
@@ -32,7 +33,7 @@ WORTH = 0.75
 COMPRESSOR = CODECS["zstd 1"]
 
 
-def choose_codec(values: np.ndarray) -> tuple[str, float]:
+def choose_codec(values: Shaped[np.ndarray, "..."]) -> tuple[str, float]:
     """Return the name of the codec for what is like `values`, and how many times smaller it makes them."""
     chosen, least = "none", values.nbytes
     for codec in list(CODECS)[1:]:
@@ -42,13 +43,13 @@ def choose_codec(values: np.ndarray) -> tuple[str, float]:
     return chosen, values.nbytes / max(1, least)
 
 
-def choose_codecs(samples: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+def choose_codecs(samples: Mapping[str, Shaped[np.ndarray, "..."]]) -> dict[str, dict[str, Any]]:
     """Return the choice for each kind of array, as stores record it: `{"maps": {"codec": ..., "ratio": ...}}`."""
     choices = {kind: choose_codec(values) for kind, values in samples.items()}
     return {kind: {"codec": codec, "ratio": round(ratio, 3)} for kind, (codec, ratio) in choices.items()}
 
 
-def encoded_bytes(values: np.ndarray, codec: str) -> int:
+def encoded_bytes(values: Shaped[np.ndarray, "..."], codec: str) -> int:
     """Return the length of `values` as one stored chunk."""
     store: dict[str, Any] = {}
     array = zarr.create_array(

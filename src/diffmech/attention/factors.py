@@ -8,20 +8,35 @@ float16, whatever the size of the activations. Reading needs neither torch nor t
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import dask.array as da
 import numpy as np
 import xarray as xr
 import zarr
 from dask.base import tokenize
+from jaxtyping import Shaped
 
 from diffmech.attention.layout import CHUNK_BYTES, FACTORS, KEY_BIAS, MAPS
 
-Index = int | np.integer | slice | np.ndarray | Sequence[int]
+Index = int | np.integer | slice | Shaped[np.ndarray, "position"] | Sequence[int]
 
 SITE_FACTORS = (*FACTORS, "key_bias")
 assert KEY_BIAS.dims == ("head", "key")
+
+
+@runtime_checkable
+class Orthogonal(Protocol):
+    """An array that is read by orthogonal indexing, as zarr's are."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def ndim(self) -> int: ...
+
+    @property
+    def oindex(self) -> Any: ...
 
 
 class MapsFromFactors:
@@ -32,7 +47,7 @@ class MapsFromFactors:
     numpy, but each axis is indexed on its own. A query that may see no key is NaN, as it is in stored maps.
     """
 
-    def __init__(self, factors: Mapping[str, zarr.Array], *, causal: bool = False) -> None:
+    def __init__(self, factors: Mapping[str, Orthogonal], *, causal: bool = False) -> None:
         self.factors = factors
         self.causal = causal
         query, key = factors["query_factor"], factors["key_factor"]
@@ -156,7 +171,7 @@ def _positions(item: Index, length: int) -> np.ndarray:
     return np.atleast_1d(np.arange(length)[item])
 
 
-def _read(array: zarr.Array, rows: list[np.ndarray]) -> np.ndarray:
+def _read(array: Orthogonal, rows: list[np.ndarray]) -> np.ndarray:
     """Read these positions of the first axes and all of the others; runs of positions as slices, which is faster."""
     index: list[Any] = []
     for positions in rows:

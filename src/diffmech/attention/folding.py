@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from jaxtyping import Shaped
 from torch import Tensor
 
 ORDERS = ("", "swapped", "single", "folded")
@@ -26,7 +27,7 @@ class Folded:
         """Whether tensors change at all."""
         return bool(self.order)
 
-    def apart(self, tensor: Tensor) -> Tensor:
+    def apart(self, tensor: Shaped[Tensor, "..."]) -> Shaped[Tensor, "image head ..."]:
         """Return a tensor of the call as (image, head, ...); the heads of keys may be fewer."""
         if self.order == "swapped":
             return tensor.transpose(0, 1)
@@ -34,7 +35,7 @@ class Folded:
             return tensor.unsqueeze(1)
         return tensor.unflatten(0, (self.images, -1)) if self.order == "folded" else tensor
 
-    def together(self, tensor: Tensor) -> Tensor:
+    def together(self, tensor: Shaped[Tensor, "image head ..."]) -> Shaped[Tensor, "..."]:
         """Undo `apart`."""
         if self.order == "swapped":
             return tensor.transpose(0, 1)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from jaxtyping import Float
 
 from diffmech.artifacts import open_store, progress, provenance, read_json, write_store
 from diffmech.attention.latents import CHUNK_BYTES, alphas_cumprod
@@ -171,12 +172,18 @@ def generated_latents(
 
 
 def noised(
-    clean: np.ndarray, eps: np.ndarray, timestep: int, *, alphas: np.ndarray | None, target: str, steps: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return x_t and what the denoiser should predict, both like `clean`, in float32.
+    clean: Float[np.ndarray, "*image"],
+    eps: Float[np.ndarray, "*image"],
+    timestep: int,
+    *,
+    alphas: Float[np.ndarray, "timestep"] | None,
+    target: str,
+    steps: int,
+) -> tuple[Float[np.ndarray, "*image"], Float[np.ndarray, "*image"]]:
+    """Return x_t and what the denoiser should predict, in float32.
 
-    `alphas` is abar (timestep,), None for flow matching; `target` is epsilon, v_prediction (Salimans & Ho 2022), sample
-    or velocity, whose value is eps - x_0.
+    `alphas` is abar, None for flow matching; `target` is epsilon, v_prediction (Salimans & Ho 2022), sample or
+    velocity, whose value is eps - x_0.
     """
     if alphas is None:
         signal, spread = 1 - timestep / steps, timestep / steps

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import zarr
+from jaxtyping import Shaped
 from zarr.abc.store import Store
 from zarr.core.group import GroupMetadata
 from zarr.storage import LocalStore
@@ -35,7 +36,7 @@ class Hierarchy:
     """Groups and arrays by their paths, and the values of the arrays that are coordinates."""
 
     nodes: dict[str, Any] = field(default_factory=dict)
-    coordinates: dict[str, np.ndarray] = field(default_factory=dict)
+    coordinates: dict[str, Shaped[np.ndarray, "..."]] = field(default_factory=dict)
 
     def group(self, path: str, attributes: Mapping[str, Any]) -> None:
         """Describe a group."""
@@ -58,7 +59,9 @@ class Hierarchy:
         about = json.dumps(dict(attributes))
         self.nodes[path] = _described(tuple(sizes.values()), lengths, dtype, tuple(sizes), about, codec, np.nan)
 
-    def coordinate(self, path: str, dims: Sequence[str], values: np.ndarray, attributes: Mapping[str, Any]) -> None:
+    def coordinate(
+        self, path: str, dims: Sequence[str], values: Shaped[np.ndarray, "..."], attributes: Mapping[str, Any]
+    ) -> None:
         """Describe an array of `values`, strings or numbers, in one chunk."""
         dtype = str if values.dtype.kind == "T" else values.dtype.name
         lengths = tuple(max(1, length) for length in values.shape)

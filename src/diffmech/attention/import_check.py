@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from diffmech.artifacts import read_json, write_json
@@ -170,11 +171,13 @@ def _difference(found: Tensor, expected: Tensor) -> float:
     return float((found.double() - expected.double()).abs().max()) / size if size else 0.0
 
 
-def places_heard(denoiser: Denoiser, values: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+def places_heard(
+    denoiser: Denoiser, values: Mapping[str, Float[Tensor, "image head token channel"]]
+) -> dict[str, Float[np.ndarray, "changed heard"]]:
     """Return how much the values of each quarter of the tokens change with each quarter of the image.
 
-    `values` (image, head, token, channel) are those of an image and of itself with each quarter changed, by site; what
-    comes back is (changed, heard), of sites with at least 2 x 2 tokens.
+    `values` are those of an image and of itself with each quarter changed, by site; what comes back is of sites with at
+    least 2 x 2 tokens.
     """
     heard: dict[str, np.ndarray] = {}
     for name, found in values.items():
@@ -187,18 +190,18 @@ def places_heard(denoiser: Denoiser, values: Mapping[str, Tensor]) -> dict[str, 
     return heard
 
 
-def changes_of_tokens(values: Tensor) -> np.ndarray:
-    """Return how much each token hears of each change of the image, (change, head, token), of mean 0 and length 1.
+def changes_of_tokens(values: Float[Tensor, "image head token channel"]) -> Float[np.ndarray, "change head token"]:
+    """Return how much each token hears of each change of the image, of mean 0 and length 1 over tokens.
 
-    `values` are (image, head, token, channel), the first image the unchanged one.
+    The first image is the unchanged one.
     """
     change = (values[1:] - values[:1]).double().square().sum(-1).sqrt().cpu().numpy()
     change -= change.mean(axis=-1, keepdims=True)
     return np.asarray(change / np.maximum(np.linalg.norm(change, axis=-1, keepdims=True), np.finfo(np.float64).tiny))
 
 
-def agreement(changes: np.ndarray) -> float:
-    """Return the mean correlation between heads of what their tokens hear (change, head, token); 1 of a single head.
+def agreement(changes: Float[np.ndarray, "change head token"]) -> float:
+    """Return the mean correlation between heads of what their tokens hear; 1 of a single head.
 
     All heads read the same tokens, so that they hear of a change in the same ones, whatever they do with them (0.4 to
     1 were seen); windows in the place of heads do not (-0.1 to 0.1).
@@ -211,16 +214,16 @@ def agreement(changes: np.ndarray) -> float:
     return float(np.mean((together - count) / (count * (count - 1))))
 
 
-def _correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the correlation of patterns (change, token) of mean 0 for each change."""
+def _correlations(a: Float[np.ndarray, "change token"], b: Float[np.ndarray, "change token"]) -> np.ndarray:
+    """Return the correlation of patterns of mean 0 for each change."""
     size = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
     return np.asarray((a * b).sum(axis=-1) / np.maximum(size, np.finfo(np.float64).tiny))
 
 
-def lead_of_places(heard: np.ndarray) -> tuple[float, float]:
+def lead_of_places(heard: Float[np.ndarray, "changed heard"]) -> tuple[float, float]:
     """Return by how much quarters hear of their own quarter more than orders do on average, and less than the best.
 
-    `heard` is (changed, heard). Both are shares of all that is heard, each quarter's own loudness taken out.
+    Both are shares of all that is heard, each quarter's own loudness taken out.
     """
     loud = heard / np.maximum(heard.mean(axis=0, keepdims=True), np.finfo(np.float64).tiny)
     shares = loud / np.maximum(loud.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)

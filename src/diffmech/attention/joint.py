@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from diffmech.attention.ranges import TokenRanges, count
@@ -22,15 +23,15 @@ from diffmech.attention.sums import Grid, Part, Sums
 class JointStatistics:
     """What only attention with several parts has, in the order of `TokenRanges.parts`.
 
-    part_mass: (sample, head, part), mean over the part's queries of the attention that goes to the part's keys.
-    part_entropy: (sample, head, part), mass-weighted mean entropy of attention renormalised within the part, nats.
-    received_from_rest: (sample, head, key), attention received from queries that are not the image's, times uniform;
-    None where there are none.
+    part_mass: mean over the part's queries of the attention that goes to the part's keys.
+    part_entropy: mass-weighted mean entropy of attention renormalised within the part, nats.
+    received_from_rest: attention received from queries that are not the image's, times uniform; None where there are
+    none.
     """
 
-    part_mass: Tensor
-    part_entropy: Tensor
-    received_from_rest: Tensor | None
+    part_mass: Float[Tensor, "sample head part"]
+    part_entropy: Float[Tensor, "sample head part"]
+    received_from_rest: Float[Tensor, "sample head key"] | None
 
 
 def joint_parts(ranges: TokenRanges, grid: Grid) -> list[Part]:
@@ -54,8 +55,8 @@ def joint_statistics(sums: Sequence[Sums], parts: Sequence[Part], keys: int) -> 
     )
 
 
-def joined_received(sums: Sequence[Sums], parts: Sequence[Part], keys: int) -> Tensor:
-    """Return sum_i p_ij (sample, head, key) over all keys, from the parts of the same queries."""
+def joined_received(sums: Sequence[Sums], parts: Sequence[Part], keys: int) -> Float[Tensor, "sample head key"]:
+    """Return sum_i p_ij over all keys, from the parts of the same queries."""
     received = sums[0].received.new_zeros(*sums[0].received.shape[:2], keys)
     for part, found in zip(parts, sums, strict=True):
         received[..., part.key] = found.received

@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 import torch
 import zarr
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from diffmech.attention.calls import AttentionCall
@@ -24,7 +25,7 @@ from diffmech.config.study import CaptureConfig, KeptPasses
 from diffmech.errors import ConfigError, ModelError
 
 # Takes an array of a store, a region of it, and the values that belong there.
-Write = Callable[[zarr.Array, Region, np.ndarray], None]
+Write = Callable[[zarr.Array, Region, Shaped[np.ndarray, "..."]], None]
 
 # Factors are scaled so that this is their largest entry: well below where float16 ends, 2^28 above its normal smallest.
 LARGEST_ENTRY = 2.0**14
@@ -148,22 +149,24 @@ class FirstChunks:
         self.samples = {kind: found[kind].cpu().numpy() for kind in ("maps", "query_factor", "key_factor")}
 
 
-def attention_maps(call: AttentionCall, samples: slice = slice(None)) -> Tensor:
-    """Return the attention probabilities (sample, head, query, key) of some samples: float32 softmax, as float16."""
+def attention_maps(call: AttentionCall, samples: slice = slice(None)) -> Float[Tensor, "sample head query key"]:
+    """Return the attention probabilities of some samples: float32 softmax, as float16."""
     [(_, maps)] = map_blocks(call, samples, slice(None), call.query.shape[-2])
     return maps
 
 
-def map_blocks(call: AttentionCall, samples: slice, heads: slice, length: int) -> Iterator[tuple[slice, Tensor]]:
-    """Yield blocks of `length` queries (the last may be shorter) and their maps (sample, head, query, key), float16."""
+def map_blocks(
+    call: AttentionCall, samples: slice, heads: slice, length: int
+) -> Iterator[tuple[slice, Float[Tensor, "sample head query key"]]]:
+    """Yield blocks of `length` queries (the last may be shorter) and their maps, float16."""
     queries = call.query.shape[2]
     for start in range(0, queries, length):
         rows = slice(start, min(start + length, queries))
         yield rows, _maps_of(call, samples, heads, rows)
 
 
-def _maps_of(call: AttentionCall, samples: slice, heads: slice, rows: slice) -> Tensor:
-    """Return the maps (sample, head, query, key) of some queries, float16, from tiles that stay in the caches."""
+def _maps_of(call: AttentionCall, samples: slice, heads: slice, rows: slice) -> Float[Tensor, "sample head query key"]:
+    """Return the maps of some queries, float16, from tiles that stay in the caches."""
     query, key = call.query[samples, heads, rows], _keys_of_all_heads(call)[samples, heads]
     maps = scratch((*query.shape[:3], key.shape[2]), torch.float16, query.device)
     mask = _mask(call, samples)
@@ -184,7 +187,9 @@ def _maps_of(call: AttentionCall, samples: slice, heads: slice, rows: slice) -> 
     return maps
 
 
-def attention_factors(call: AttentionCall, samples: slice = slice(None), *, masked: bool = False) -> dict[str, Tensor]:
+def attention_factors(
+    call: AttentionCall, samples: slice = slice(None), *, masked: bool = False
+) -> dict[str, Float[Tensor, "sample head ..."]]:
     """Return what gives the maps of some samples back: query_factor, key_factor, factor_scale; key_bias if `masked`.
 
     query_factor (sample, head, query, component) and key_factor (sample, head, key, component) are float16,
@@ -202,7 +207,9 @@ def attention_factors(call: AttentionCall, samples: slice = slice(None), *, mask
     return factors
 
 
-def _factors(call: AttentionCall, samples: slice, *, masked: bool = False) -> dict[str, Tensor]:
+def _factors(
+    call: AttentionCall, samples: slice, *, masked: bool = False
+) -> dict[str, Float[Tensor, "sample head ..."]]:
     """Return query_factor, key_factor and factor_scale, and if `masked` an empty key_bias."""
     dtype = torch.promote_types(call.query.dtype, torch.float32)
     query, key = call.query[samples].to(dtype), _keys_of_all_heads(call)[samples].to(dtype)
@@ -242,7 +249,7 @@ def _additive(mask: Tensor) -> Tensor:
     )
 
 
-def _keys_of_all_heads(call: AttentionCall) -> Tensor:
+def _keys_of_all_heads(call: AttentionCall) -> Float[Tensor, "sample head key channel"]:
     repeats = call.query.shape[1] // call.key.shape[1]  # grouped-query attention: a key head serves several query heads
     return call.key if repeats == 1 else call.key.repeat_interleave(repeats, dim=1)
 

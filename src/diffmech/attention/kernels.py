@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn import functional
 
@@ -22,17 +23,16 @@ FLASH, EFFICIENT = 1, 2  # torch.nn.attention.SDPBackend; as integers because `_
 
 
 def attention_with_lse(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
+    query: Float[Tensor, "sample head query channel"],
+    key: Float[Tensor, "sample key_head key channel"],
+    value: Float[Tensor, "sample key_head key value_channel"],
     scale: float | None = None,
-    attn_mask: Tensor | None = None,
+    attn_mask: Shaped[Tensor, "..."] | None = None,
     is_causal: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """Return attention's output (sample, head, query, channel) and log-sum-exp (sample, head, query) in nats.
+) -> tuple[Float[Tensor, "sample head query value_channel"], Float[Tensor, "sample head query"]]:
+    """Return attention's output and log-sum-exp in nats.
 
-    `query`, `key`, `value` are (sample, head, token, channel). The output equals that of
-    `scaled_dot_product_attention` bit for bit.
+    The output equals that of `scaled_dot_product_attention` bit for bit.
     """
     fused = same_kernel_with_lse(query, key, value, scale, attn_mask, is_causal)
     if fused is not None:
@@ -44,13 +44,13 @@ def attention_with_lse(
 
 
 def same_kernel_with_lse(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
+    query: Float[Tensor, "sample head query channel"],
+    key: Float[Tensor, "sample key_head key channel"],
+    value: Float[Tensor, "sample key_head key value_channel"],
     scale: float | None = None,
-    attn_mask: Tensor | None = None,
+    attn_mask: Shaped[Tensor, "..."] | None = None,
     is_causal: bool = False,
-) -> tuple[Tensor, Tensor] | None:
+) -> tuple[Float[Tensor, "sample head query value_channel"], Float[Tensor, "sample head query"]] | None:
     """Return output and lse from the kernel that `scaled_dot_product_attention` would run, or None where it has none.
 
     None also where torch would first change the arguments (autocast, padded head sizes, boolean masks) or where a
@@ -87,13 +87,13 @@ def same_kernel_with_lse(
 
 
 def logsumexp_scores(
-    query: Tensor,
-    key: Tensor,
+    query: Float[Tensor, "sample head query channel"],
+    key: Float[Tensor, "sample key_head key channel"],
     scale: float | None = None,
-    attn_mask: Tensor | None = None,
+    attn_mask: Shaped[Tensor, "..."] | None = None,
     is_causal: bool = False,
-) -> Tensor:
-    """Return lse_i = logsumexp_j (scale q_i.k_j + mask_ij), (sample, head, query), in float32 or float64.
+) -> Float[Tensor, "sample head query"]:
+    """Return lse_i = logsumexp_j (scale q_i.k_j + mask_ij), in float32 or float64.
 
     Scores exist only as blocks of a few queries by all keys. A query that may see no key has lse = -inf.
     """
@@ -102,8 +102,8 @@ def logsumexp_scores(
         return torch.cat(blocks, -1)
 
 
-def is_identity(key: Tensor) -> bool:
-    """Return whether the keys (..., key, channel) are the unit vectors, the same for all: then queries are scores."""
+def is_identity(key: Float[Tensor, "... key channel"]) -> bool:
+    """Return whether the keys are the unit vectors, the same for all: then queries are scores."""
     *leading, keys, channels = key.shape
     if keys != channels or any(length > 1 and key.stride(axis) for axis, length in enumerate(leading)):
         return False
@@ -112,14 +112,14 @@ def is_identity(key: Tensor) -> bool:
 
 
 def score_tiles(
-    query: Tensor,
-    key: Tensor,
+    query: Float[Tensor, "sample head query channel"],
+    key: Float[Tensor, "sample key_head key channel"],
     scale: float | None = None,
-    attn_mask: Tensor | None = None,
+    attn_mask: Shaped[Tensor, "..."] | None = None,
     is_causal: bool = False,
     first: int = 0,
-) -> Iterator[tuple[slice, Tensor]]:
-    """Yield a slice of queries and their scores (sample, head, tile, key), in float32 or float64.
+) -> Iterator[tuple[slice, Float[Tensor, "sample head tile key"]]]:
+    """Yield a slice of queries and their scores, in float32 or float64.
 
     `first` is the position of the first query, which a causal mask needs.
     """

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 import zarr
+from jaxtyping import Float
 
 from diffmech.artifacts import building_store, portable, provenance, read_json
 from diffmech.config.study import LatentsConfig
@@ -84,13 +85,15 @@ def make_latents(
                 arrays["x_t"][rows, column] = diffuse(x_0, eps, alphas[timestep])
 
 
-def diffuse(x_0: np.ndarray, eps: np.ndarray, alpha_cumprod: float) -> np.ndarray:
-    """Return x_t = sqrt(abar) x_0 + sqrt(1 - abar) eps, in float32 and the shape of `x_0` (Ho et al. 2020, eq. 4)."""
+def diffuse(
+    x_0: Float[np.ndarray, "*image"], eps: Float[np.ndarray, "*image"], alpha_cumprod: float
+) -> Float[np.ndarray, "*image"]:
+    """Return x_t = sqrt(abar) x_0 + sqrt(1 - abar) eps, in float32 (Ho et al. 2020, eq. 4)."""
     return np.float32(math.sqrt(alpha_cumprod)) * x_0 + np.float32(math.sqrt(1 - alpha_cumprod)) * eps
 
 
-def scheduler_alphas(model_json: Path | str) -> np.ndarray:
-    """Return abar_t (timestep,) of the scheduler that belongs to the model behind `model_json`, in float64.
+def scheduler_alphas(model_json: Path | str) -> Float[np.ndarray, "timestep"]:
+    """Return abar_t of the scheduler that belongs to the model behind `model_json`, in float64.
 
     Raises ModelError where the model's directory has no scheduler_config.json, and as `noise_schedule` does.
     """
@@ -107,8 +110,8 @@ def scheduler_alphas(model_json: Path | str) -> np.ndarray:
     return alphas_cumprod(read_json(file))
 
 
-def alphas_cumprod(scheduler: dict[str, Any]) -> np.ndarray:
-    """Return abar_t (timestep,) in float64 for a diffusers scheduler config; names and defaults are diffusers' own."""
+def alphas_cumprod(scheduler: dict[str, Any]) -> Float[np.ndarray, "timestep"]:
+    """Return abar_t in float64 for a diffusers scheduler config; names and defaults are diffusers' own."""
     schedule, name = scheduler.get("beta_schedule", "linear"), scheduler.get("_class_name", PLAIN_SCHEDULERS[0])
     special = scheduler.get("trained_betas") is not None or scheduler.get("rescale_betas_zero_snr")
     if special or schedule not in PLAIN_SCHEDULES or name not in PLAIN_SCHEDULERS:

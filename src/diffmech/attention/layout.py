@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 import zarr
+from jaxtyping import Shaped
 
 from diffmech.attention.archive import ArchivingStore
 from diffmech.attention.hierarchy import Hierarchy
 from diffmech.attention.ranges import Dim, TokenRanges
 
 # Dimension (or dimensions), values, attributes.
-Coordinate = tuple[str | tuple[str, ...], np.ndarray, dict[str, Any]]
+Coordinate = tuple[str | tuple[str, ...], Shaped[np.ndarray, "..."], dict[str, Any]]
 
 # The coordinates of the leading dimensions, in order.
 Axes = Mapping[str, Sequence[int] | Sequence[str]]
@@ -203,13 +204,13 @@ class Kept:
 
 @dataclass(frozen=True)
 class Prompted:
-    """The texts behind the samples of a store: prompts (sample,), and tokens (sample, text token) where known."""
+    """The texts behind the samples of a store: prompts, and tokens where known."""
 
     prompts: Sequence[str]
-    tokens: np.ndarray | None
+    tokens: Shaped[np.ndarray, "sample text_token"] | None
 
-    def key_names(self, site: SiteLayout) -> np.ndarray | None:
-        """Return the token behind each key (sample, key), "" on the image; None where the keys are other ones."""
+    def key_names(self, site: SiteLayout) -> Shaped[np.ndarray, "sample key"] | None:
+        """Return the token behind each key, "" on the image; None where the keys are other ones."""
         if self.tokens is None or site.kind == "self":
             return None
         first, last = (0, site.keys) if site.ranges is None else site.ranges.text

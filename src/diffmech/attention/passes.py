@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from jaxtyping import Int
 
 from diffmech.artifacts import open_store
 from diffmech.attention.layout import Prompted
@@ -33,8 +34,8 @@ class Latents:
     """
 
     path: Path
-    samples: np.ndarray
-    timesteps: np.ndarray
+    samples: Int[np.ndarray, "sample"]
+    timesteps: Int[np.ndarray, "timestep"]
     x_t: xr.DataArray
     noise: xr.DataArray | None
     given: xr.Dataset
@@ -55,7 +56,9 @@ class Latents:
 
     def condition(self, rows: slice, column: int, device: torch.device | str, branch: int = 0) -> Conditioning:
         """Return what some samples are conditioned on at the timestep in `column`, in one branch of the guidance."""
-        return conditioned(given_at(self.given, self.timesteps[column]).isel(sample=rows), self.attrs, device, branch)
+        return conditioned(
+            given_at(self.given, int(self.timesteps[column])).isel(sample=rows), self.attrs, device, branch
+        )
 
     def nearest(self, timesteps: Sequence[int]) -> list[int]:
         """Return the stored timesteps that are meant by `timesteps`: on a trajectory, the nearest sampling steps."""
@@ -64,7 +67,7 @@ class Latents:
         return nearest_timesteps(timesteps, self.timesteps)
 
 
-def nearest_timesteps(wanted: Sequence[int], there: np.ndarray) -> list[int]:
+def nearest_timesteps(wanted: Sequence[int], there: Int[np.ndarray, "timestep"]) -> list[int]:
     """Return, for each wanted timestep, the nearest of those `there`. Raises ConfigError where two fall on one."""
     chosen = [int(there[np.abs(there - timestep).argmin()]) for timestep in wanted]
     for index in range(1, len(chosen)):

@@ -16,6 +16,7 @@ from itertools import count
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -41,16 +42,16 @@ Kind = Literal["scores", "weights", "output"]
 
 @dataclass(frozen=True)
 class Weighting:
-    """A product of weights with values, seen as (..., query, key) by (..., key, channel).
+    """A product of weights with values.
 
     `arrange` brings the result of the product to (..., query, channel), `restore` back. `softmax` says whether the
     weights went through one.
     """
 
-    weights: Tensor
-    values: Tensor
-    arrange: Callable[[Tensor], Tensor]
-    restore: Callable[[Tensor], Tensor]
+    weights: Float[Tensor, "... query key"]
+    values: Float[Tensor, "... key channel"]
+    arrange: Callable[[Shaped[Tensor, "..."]], Shaped[Tensor, "..."]]
+    restore: Callable[[Shaped[Tensor, "..."]], Shaped[Tensor, "..."]]
     softmax: bool
 
 
@@ -88,7 +89,7 @@ class Products:
         func: Callable[..., Any],
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
-        weighted: Callable[[Weighting, Tensor], Tensor],
+        weighted: Callable[[Weighting, Shaped[Tensor, "..."]], Shaped[Tensor, "..."]],
         who: Callable[[], str],
     ) -> Any:
         """Return what `func` returns, after `weighted` where it is a product of weights with values.
@@ -145,7 +146,7 @@ class Products:
             for number in [number for number, owner in notes.items() if owner in owners]:
                 del notes[number]
 
-    def made(self, tensor: Tensor) -> bool:
+    def made(self, tensor: Shaped[Tensor, "..."]) -> bool:
         """Return whether `tensor` is the result of weighting values that was followed, in whatever shape."""
         mark = self._of(tensor)
         return mark is not None and mark.kind == "output"

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Shaped
 
 from diffmech.attention.archive import Region
 from diffmech.attention.layout import LOSS, SiteLayout
@@ -37,7 +38,7 @@ class ChunkResults:
         self._missing: dict[str, np.ndarray] = {}
         self._written: set[str] = set()
 
-    def fill(self, passes: Region, site: str, found: Mapping[str, np.ndarray]) -> None:
+    def fill(self, passes: Region, site: str, found: Mapping[str, Shaped[np.ndarray, "..."]]) -> None:
         """Take what some of the passes found at one site, by variable; "" is the root of the store.
 
         What is brought once more, since memory ran out in the middle of a pass, is the same and changes nothing.

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from jaxtyping import Shaped
 from torch import Tensor
 
 # Smaller ones do little harm to a heap.
@@ -34,7 +35,7 @@ _PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MA
 _spare: dict[int, list[mmap.mmap]] = {}
 
 
-def scratch(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+def scratch(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Shaped[Tensor, "..."]:
     """Return an uninitialised tensor; if it is large and on the CPU, on pages that are used again when it is gone."""
     size = math.prod(shape) * dtype.itemsize
     if device.type != "cpu" or size < SMALLEST:
@@ -50,7 +51,9 @@ def scratch(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> T
     return torch.frombuffer(memory, dtype=dtype).view(*shape)
 
 
-def scratch_parts(wanted: Mapping[Name, tuple[Sequence[int], torch.dtype]], device: torch.device) -> dict[Name, Tensor]:
+def scratch_parts(
+    wanted: Mapping[Name, tuple[Sequence[int], torch.dtype]], device: torch.device
+) -> dict[Name, Shaped[Tensor, "..."]]:
     """Return uninitialised tensors of these shapes and types that share one block; it is free when all are gone.
 
     For small arrays that are held while a model goes on: each alone would stand in the way on its heap.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from diffmech.attention.calls import AttentionCall
@@ -39,33 +40,33 @@ GridSize = tuple[int, ...]
 
 @dataclass(frozen=True)
 class AttentionStatistics:
-    """Averages over queries of one attention call; (sample, head) unless stated otherwise.
+    """Averages over queries of one attention call.
 
     entropy: nats, between 0 and ln(keys).
     position_information: mutual information between query position and key, nats.
-    received: (sample, head, key), share of all attention times the number of keys, 1 where uniform.
+    received: share of all attention times the number of keys, 1 where uniform.
     distance: root mean square attention distance as a fraction of the image side.
     self_mass, neighbourhood_mass, mirror_mass: attention on the query's own position, on the 3 x 3 positions around it
     (fewer at the border) and on its left-right mirror image, all within the query's frame.
-    output_mean: (sample, head, channel), mean head output. output_norm: root mean square norm of the head output.
+    output_mean: mean head output. output_norm: root mean square norm of the head output.
     The four spatial fields are None for cross-attention, whose keys are tokens. Attention of image tokens and others,
     text or extra ones, in one softmax is averaged over image queries, spatial fields over image keys, and alone has the
     last four fields (see `attention.joint`), of which one tells what queries beside the image look at.
     """
 
-    entropy: Tensor
-    position_information: Tensor
-    received: Tensor
-    output_mean: Tensor
-    output_norm: Tensor
-    distance: Tensor | None = None
-    self_mass: Tensor | None = None
-    neighbourhood_mass: Tensor | None = None
-    mirror_mass: Tensor | None = None
-    part_mass: Tensor | None = None
-    part_entropy: Tensor | None = None
-    received_from_text: Tensor | None = None
-    received_from_extra: Tensor | None = None
+    entropy: Float[Tensor, "sample head"]
+    position_information: Float[Tensor, "sample head"]
+    received: Float[Tensor, "sample head key"]
+    output_mean: Float[Tensor, "sample head channel"]
+    output_norm: Float[Tensor, "sample head"]
+    distance: Float[Tensor, "sample head"] | None = None
+    self_mass: Float[Tensor, "sample head"] | None = None
+    neighbourhood_mass: Float[Tensor, "sample head"] | None = None
+    mirror_mass: Float[Tensor, "sample head"] | None = None
+    part_mass: Float[Tensor, "sample head part"] | None = None
+    part_entropy: Float[Tensor, "sample head part"] | None = None
+    received_from_text: Float[Tensor, "sample head key"] | None = None
+    received_from_extra: Float[Tensor, "sample head key"] | None = None
 
 
 class StatisticsObserver:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional
 
@@ -34,19 +35,19 @@ NEIGHBOURHOOD = [(0, 0)] + [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) i
 
 @dataclass(frozen=True)
 class Grid:
-    """Where tokens stand: `coordinates` (token, 2) are (y, x) from the image centre in units of the image side.
+    """Where tokens stand: `coordinates` are (y, x) from the image centre in units of the image side.
 
-    `size` is (frames, height, width). `partners` (token, 10) are the tokens whose single entries are wanted, `present`
-    (token, 10) is False outside.
+    `size` is (frames, height, width). `partners` are the tokens whose single entries are wanted, `present` is False
+    outside.
     """
 
     size: tuple[int, int, int]
-    coordinates: Tensor
-    partners: Tensor
-    present: Tensor
+    coordinates: Float[Tensor, "token 2"]
+    partners: Int[Tensor, "token 10"]
+    present: Bool[Tensor, "token 10"]
 
-    def squares(self, rows: slice) -> Tensor:
-        """Return the squared distance (query, token) of some queries to all tokens, in image sides squared."""
+    def squares(self, rows: slice) -> Float[Tensor, "query token"]:
+        """Return the squared distance of some queries to all tokens, in image sides squared."""
         frames, height, width = self.size
         y, x = self.coordinates[rows].unsqueeze(-1).unbind(1)
         # Along each axis first: only their sum is as large as a block of probabilities.
@@ -67,19 +68,19 @@ class Part:
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums of p over one part, where p is normalised over all keys of the call; (sample, head) unless stated.
+    """Sums of p over one part, where p is normalised over all keys of the call.
 
-    received: (sample, head, key), sum_i p_ij. entropy: -sum_ij p_ij ln p_ij, nats. square: sum_ij p_ij |x_i - x_j|^2.
-    places: (sample, head, 3), sum_i of p_ij at the query's own position, over the 3 x 3 positions around it (fewer at
-    the border) and at its left-right mirror image. log_mass: sum_i m_i ln m_i, with m_i the attention of query i to the
-    keys of this part; None where these are all keys, and m_i is one.
+    received: sum_i p_ij. entropy: -sum_ij p_ij ln p_ij, nats. square: sum_ij p_ij |x_i - x_j|^2.
+    places: sum_i of p_ij at the query's own position, over the 3 x 3 positions around it (fewer at the border) and at
+    its left-right mirror image. log_mass: sum_i m_i ln m_i, with m_i the attention of query i to the keys of this part;
+    None where these are all keys, and m_i is one.
     """
 
-    received: Tensor
-    entropy: Tensor
-    square: Tensor | None = None
-    places: Tensor | None = None
-    log_mass: Tensor | None = None
+    received: Float[Tensor, "sample head key"]
+    entropy: Float[Tensor, "sample head"]
+    square: Float[Tensor, "sample head"] | None = None
+    places: Float[Tensor, "sample head 3"] | None = None
+    log_mass: Float[Tensor, "sample head"] | None = None
 
 
 def joined_sums(pieces: Sequence[Sums], axis: int) -> Sums:
@@ -117,20 +118,28 @@ def make_grid(frames: int, height: int, width: int, device: torch.device, dtype:
     return Grid(size, coordinates.to(dtype), torch.stack(partners, -1), torch.stack(present, -1))
 
 
-def log_factors(query: Tensor, key: Tensor, scale: float, lse: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a (sample, head, query, channel + 1) and b (sample, head, key, channel + 1) with a_i.b_j = ln p_ij."""
+def log_factors(
+    query: Float[Tensor, "*head query channel"],
+    key: Float[Tensor, "*head key channel"],
+    scale: float,
+    lse: Float[Tensor, "*head query"],
+) -> tuple[Float[Tensor, "*head query channel+1"], Float[Tensor, "*head key channel+1"]]:
+    """Return a and b with a_i.b_j = ln p_ij."""
     log_query = torch.cat([query.to(lse.dtype) * scale, -lse.unsqueeze(-1)], -1)
     ones = lse.new_ones(()).expand(*key.shape[:-1], 1)
     return log_query, torch.cat([key.to(lse.dtype), ones], -1)
 
 
 def probability_tiles(
-    query: Tensor, key: Tensor, scale: float, lse: Tensor
-) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
-    """Yield tiles of probabilities: which rows, which of their queries, log2 p and p (row, query, key).
+    query: Float[Tensor, "row query channel"],
+    key: Float[Tensor, "row key channel"],
+    scale: float,
+    lse: Float[Tensor, "row query"],
+) -> Iterator[tuple[slice, slice, Float[Tensor, "row query key"], Float[Tensor, "row query key"]]]:
+    """Yield tiles of probabilities: which rows, which of their queries, log2 p and p.
 
-    Rows are heads of samples: `query` is (row, query, channel), `key` (row, key, channel), `lse` (row, query) in nats
-    and of the type of the probabilities. The next tile takes the place of the last one.
+    Rows are heads of samples, `lse` is in nats and of the type of the probabilities. The next tile takes the place of
+    the last one.
     """
     # In powers of two: on a CPU torch's exp2 is four times as fast as its exp, and as exact.
     to_log2, given, turned = 1 / math.log(2), is_identity(key), key.to(lse.dtype).transpose(1, 2)
@@ -154,12 +163,18 @@ def probability_tiles(
             yield rows, some, log_p, p
 
 
-def blocked_sums(query: Tensor, key: Tensor, scale: float, lse: Tensor, grid: Grid | None, whole: bool = True) -> Sums:
+def blocked_sums(
+    query: Float[Tensor, "sample head query channel"],
+    key: Float[Tensor, "sample head key channel"],
+    scale: float,
+    lse: Float[Tensor, "sample head query"],
+    grid: Grid | None,
+    whole: bool = True,
+) -> Sums:
     """Return the sums over all given queries and keys from tiles of probabilities that stay in the caches.
 
-    `query` is (sample, head, query, channel), `key` (sample, head, key, channel), `lse` (sample, head, query) in nats
-    and of the type to compute in. `whole` says that there are no other keys, so that each query's probabilities sum
-    to one.
+    `lse` is in nats and of the type to compute in. `whole` says that there are no other keys, so that each query's
+    probabilities sum to one.
     """
     heads, count, keys = lse.shape[:2], math.prod(lse.shape[:2]), key.shape[2]
     received, entropy, log_mass = (lse.new_zeros(count, *shape) for shape in ([keys], [], []))
@@ -188,7 +203,14 @@ def blocked_sums(query: Tensor, key: Tensor, scale: float, lse: Tensor, grid: Gr
     )
 
 
-def fused_sums(query: Tensor, key: Tensor, scale: float, lse: Tensor, grid: Grid | None, whole: bool = True) -> Sums:
+def fused_sums(
+    query: Float[Tensor, "sample head query channel"],
+    key: Float[Tensor, "sample head key channel"],
+    scale: float,
+    lse: Float[Tensor, "sample head query"],
+    grid: Grid | None,
+    whole: bool = True,
+) -> Sums:
     """Return what `blocked_sums` does by one flipped fused call, whose extra memory grows with the tokens alone.
 
     The masses of a part that is not `whole` are the log-sum-exp of a second call.
@@ -214,8 +236,12 @@ def fused_sums(query: Tensor, key: Tensor, scale: float, lse: Tensor, grid: Grid
     return Sums(received, entropy, square, places, log_mass)
 
 
-def _moments(log_query: Tensor, log_key: Tensor, grid: Grid | None) -> tuple[Tensor, Tensor]:
-    """Return the means of [a_i, x_i, |x_i|^2, zeros] over queries (sample, head, key, channel) and ln sum_i p_ij."""
+def _moments(
+    log_query: Float[Tensor, "sample head query channel"],
+    log_key: Float[Tensor, "sample head key channel"],
+    grid: Grid | None,
+) -> tuple[Float[Tensor, "sample head key moment"], Float[Tensor, "sample head key"]]:
+    """Return the means of [a_i, x_i, |x_i|^2, zeros] over queries and ln sum_i p_ij."""
     beside = log_query.new_empty(log_query.shape[-2], 0)
     if grid is not None:
         beside = torch.cat([grid.coordinates, grid.coordinates.square().sum(-1, keepdim=True)], -1)
@@ -226,12 +252,16 @@ def _moments(log_query: Tensor, log_key: Tensor, grid: Grid | None) -> tuple[Ten
     return attention_with_lse(query, key, torch.cat([log_query, beside], -1), scale=1.0)
 
 
-def _padded(tensor: Tensor, used: int) -> Tensor:
+def _padded(tensor: Float[Tensor, "... channel"], used: int) -> Float[Tensor, "... padded"]:
     """Return `tensor` with zeros up to a multiple of eight channels, as kernels want it, that is at least `used`."""
     return functional.pad(tensor, (0, -(-used // 8) * 8 - tensor.shape[-1]))
 
 
-def _near_places(log_query: Tensor, log_key: Tensor, size: tuple[int, int, int]) -> Tensor:
+def _near_places(
+    log_query: Float[Tensor, "sample head query channel"],
+    log_key: Float[Tensor, "sample head key channel"],
+    size: tuple[int, int, int],
+) -> Float[Tensor, "sample head 3"]:
     """Return `Sums.places` from products of rows of the image with themselves and with the rows beside them."""
     query, key = (tensor.unflatten(2, size) for tensor in (log_query, log_key))
     height, width = size[1:]
@@ -249,16 +279,16 @@ def _near_places(log_query: Tensor, log_key: Tensor, size: tuple[int, int, int])
     return torch.stack([own, near, mirror], -1)
 
 
-def _places(entries: Tensor) -> Tensor:
-    """Return (..., 3) own, near and mirrored from (..., 10) single entries at `Grid.partners`."""
+def _places(entries: Float[Tensor, "... 10"]) -> Float[Tensor, "... 3"]:
+    """Return own, near and mirrored from single entries at `Grid.partners`."""
     return torch.stack([entries[..., 0], entries[..., :-1].sum(-1), entries[..., -1]], -1)
 
 
 def tiled_sums(
-    query: Tensor,
-    key: Tensor,
+    query: Float[Tensor, "sample head query channel"],
+    key: Float[Tensor, "sample key_head key channel"],
     scale: float,
-    attn_mask: Tensor | None,
+    attn_mask: Shaped[Tensor, "..."] | None,
     is_causal: bool,
     parts: Sequence[Part],
 ) -> list[Sums]:

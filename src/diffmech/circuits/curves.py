@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from diffmech.attention.sites import HeadId
 from diffmech.circuits.faithfulness import faithfulness, faithfulness_interval
@@ -42,16 +43,21 @@ def prefixes(order: Sequence[HeadId]) -> list[Heads]:
     return [frozenset(order[:size]) for size in curve_sizes(len(order))]
 
 
-def trapezoids(sizes: Sequence[int]) -> np.ndarray:
-    """Return the weights (size,) by which values at `sizes` add up to their area over the share of all heads."""
+def trapezoids(sizes: Sequence[int]) -> Float[np.ndarray, "size"]:
+    """Return the weights by which values at `sizes` add up to their area over the share of all heads."""
     widths = np.diff(np.asarray(sizes, dtype=np.float64) / sizes[-1])
     return (np.append(widths, 0) + np.append(0, widths)) / 2
 
 
 def areas(
-    kept: np.ndarray, nothing: np.ndarray, everything: np.ndarray, sizes: Sequence[int], *, confidence: float
+    kept: Float[np.ndarray, "curve size sample"],
+    nothing: Float[np.ndarray, "sample"],
+    everything: Float[np.ndarray, "sample"],
+    sizes: Sequence[int],
+    *,
+    confidence: float,
 ) -> dict[str, Interval]:
-    """Return CPR and CMD, by name, averaged over some curves of losses (curve, size, sample); the others are (sample,).
+    """Return CPR and CMD, by name, averaged over some curves of losses.
 
     Intervals are over images.
     """
@@ -65,20 +71,20 @@ def areas(
 
 
 def curve_tables(
-    curves: Mapping[str, np.ndarray],
-    chance: np.ndarray,
-    nothing: np.ndarray,
-    everything: np.ndarray,
+    curves: Mapping[str, Float[np.ndarray, "size sample"]],
+    chance: Float[np.ndarray, "order size sample"],
+    nothing: Float[np.ndarray, "sample"],
+    everything: Float[np.ndarray, "sample"],
     sizes: Sequence[int],
     *,
     confidence: float,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Return the rows of the curves (the table `circuit_curve`), and their areas by ranking, as JSON can hold them.
 
-    `curves` are losses (size, sample) by ranking, `chance` (order, size, sample), the other two (sample,). Intervals of
-    a ranking are over images. The row of chance is the mean over its orders and, as `low` and `high`, the range that
-    they span; `sets` is their number, 0 for a ranking. Areas have intervals over images, also those of chance, which
-    are means over the orders; `beyond_chance` is by how much the CPR exceeds that mean, in the same images.
+    `curves` are losses by ranking. Intervals of a ranking are over images. The row of chance is the mean over its
+    orders and, as `low` and `high`, the range that they span; `sets` is their number, 0 for a ranking. Areas have
+    intervals over images, also those of chance, which are means over the orders; `beyond_chance` is by how much the CPR
+    exceeds that mean, in the same images.
     """
     rows: list[list[Any]] = []
     found: dict[str, Any] = {}

@@ -13,6 +13,7 @@ task metrics; the form with the denoising loss is ours.
 """
 
 import numpy as np
+from jaxtyping import Float
 
 from diffmech.statistics.bootstrap import Interval
 from diffmech.statistics.permutation import max_statistic_p, sign_flip_permutation
@@ -20,8 +21,10 @@ from diffmech.statistics.ratios import ratio_interval
 
 
 def faithfulness(
-    kept: np.ndarray | float, nothing: np.ndarray | float, everything: np.ndarray | float
-) -> np.ndarray | float:
+    kept: Float[np.ndarray, "..."] | float,
+    nothing: Float[np.ndarray, "..."] | float,
+    everything: Float[np.ndarray, "..."] | float,
+) -> Float[np.ndarray, "..."] | float:
     """Return F of mean losses, elementwise; NaN where keeping everything does not lower the loss."""
     explained = np.asarray(nothing, dtype=np.float64) - everything
     gained = np.asarray(nothing, dtype=np.float64) - kept
@@ -31,39 +34,55 @@ def faithfulness(
     return float(result) if result.ndim == 0 else result
 
 
-def with_all(losses: np.ndarray) -> np.ndarray:
-    """Return `losses` (..., timestep) with their mean over timesteps put before them, (..., 1 + timestep)."""
+def with_all(losses: Float[np.ndarray, "*shape timestep"]) -> Float[np.ndarray, "*shape timestep+1"]:
+    """Return `losses` with their mean over timesteps put before them."""
     return np.concatenate([losses.mean(axis=-1, keepdims=True), losses], axis=-1)
 
 
 def faithfulness_interval(
-    sets: np.ndarray, nothing: np.ndarray, everything: np.ndarray, *, confidence: float
+    sets: Float[np.ndarray, "set sample *shape"],
+    nothing: Float[np.ndarray, "sample *shape"],
+    everything: Float[np.ndarray, "sample *shape"],
+    *,
+    confidence: float,
 ) -> Interval:
-    """Return F (set, ...) with intervals; `sets` is (set, sample, ...), the other two (sample, ...)."""
+    """Return F of each set with intervals."""
     gained = np.moveaxis(nothing - sets, 0, 1)
     return ratio_interval(gained, (nothing - everything)[:, None], confidence=confidence)
 
 
 def difference_interval(
-    first: np.ndarray, second: np.ndarray, nothing: np.ndarray, everything: np.ndarray, *, confidence: float
+    first: Float[np.ndarray, "#set sample *shape"],
+    second: Float[np.ndarray, "#set sample *shape"],
+    nothing: Float[np.ndarray, "sample *shape"],
+    everything: Float[np.ndarray, "sample *shape"],
+    *,
+    confidence: float,
 ) -> Interval:
-    """Return F of the sets `first` less F of `second` (set, ...); both are (set, sample, ...)."""
+    """Return F of the sets `first` less F of `second`."""
     gained = np.moveaxis(second - first, 0, 1)
     return ratio_interval(gained, (nothing - everything)[:, None], confidence=confidence)
 
 
-def contribution_interval(nothing: np.ndarray, everything: np.ndarray, *, confidence: float) -> Interval:
-    """Return by how many percent the loss (sample,) rises when no head is kept, with its interval."""
+def contribution_interval(
+    nothing: Float[np.ndarray, "sample"], everything: Float[np.ndarray, "sample"], *, confidence: float
+) -> Interval:
+    """Return by how many percent the loss rises when no head is kept, with its interval."""
     return ratio_interval(100 * (nothing - everything), everything, confidence=confidence)
 
 
 def drops(
-    without: np.ndarray, circuit: np.ndarray, nothing: np.ndarray, everything: np.ndarray, *, confidence: float
+    without: Float[np.ndarray, "head sample timestep"],
+    circuit: Float[np.ndarray, "sample timestep"],
+    nothing: Float[np.ndarray, "sample timestep"],
+    everything: Float[np.ndarray, "sample timestep"],
+    *,
+    confidence: float,
 ) -> Interval:
     """Return by how much F falls (head, 1 + timestep) when each head alone is taken out of the circuit, with intervals.
 
-    `without` is (head, sample, timestep), the others (sample, timestep). The first column is over all timesteps, the
-    others hold F of one timestep each, NaN where heads do not surely help at that timestep.
+    The first column is over all timesteps, the others hold F of one timestep each, NaN where heads do not surely help
+    at that timestep.
     """
     found = difference_interval(
         with_all(circuit)[None], with_all(without), with_all(nothing), with_all(everything), confidence=confidence
@@ -72,17 +91,27 @@ def drops(
     return Interval(*(np.where(known, end, np.nan) for end in (found.estimate, found.low, found.high)))
 
 
-def mean_faithfulness(sets: np.ndarray, nothing: np.ndarray, everything: np.ndarray) -> np.ndarray:
-    """Return F (set,) without intervals; `sets` is (set, sample, timestep), the other two (sample, timestep)."""
+def mean_faithfulness(
+    sets: Float[np.ndarray, "set sample timestep"],
+    nothing: Float[np.ndarray, "sample timestep"],
+    everything: Float[np.ndarray, "sample timestep"],
+) -> Float[np.ndarray, "set"]:
+    """Return F of each set without intervals."""
     return np.asarray(faithfulness(sets.mean(axis=(1, 2)), nothing.mean(), everything.mean()))
 
 
-def surely_needed(without: np.ndarray, circuit: np.ndarray, *, permutations: int, seed: int) -> np.ndarray:
+def surely_needed(
+    without: Float[np.ndarray, "head sample timestep"],
+    circuit: Float[np.ndarray, "sample timestep"],
+    *,
+    permutations: int,
+    seed: int,
+) -> Float[np.ndarray, "head timestep+1"]:
     """Return p-values (head, 1 + timestep) that the loss changes when each head alone is taken out of the circuit.
 
-    `without` is (head, sample, timestep), `circuit` (sample, timestep). Random signs of the paired differences over
-    images, two-sided, corrected over the heads (first column) and over heads x timesteps (the others) by the maximum of
-    abs(mean) / root mean square. 1 where a head changes nothing. Westfall & Young 1993; the statistic ours.
+    Random signs of the paired differences over images, two-sided, corrected over the heads (first column) and over
+    heads x timesteps (the others) by the maximum of abs(mean) / root mean square. 1 where a head changes nothing.
+    Westfall & Young 1993; the statistic ours.
     """
     difference = np.moveaxis(with_all(without) - with_all(circuit), 0, 1)
     size = np.sqrt((difference**2).mean(axis=0))

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from diffmech.artifacts import progress
@@ -65,8 +66,8 @@ class KeptHeads:
         self._clean: dict[int, Tensor] = {}
         self._known: dict[Heads, np.ndarray] = {}
 
-    def losses(self, sets: Sequence[Heads], what: str = "circuits") -> np.ndarray:
-        """Return the loss (set, unit, timestep) with only the heads of each set kept; no heads, or all, are sets.
+    def losses(self, sets: Sequence[Heads], what: str = "circuits") -> Float[np.ndarray, "set unit timestep"]:
+        """Return the loss with only the heads of each set kept; no heads, or all, are sets.
 
         A unit is an image, or the mean over a group of them. `what` names the sets in the progress bar.
         """
@@ -105,7 +106,7 @@ class KeptHeads:
         """Return the ablation of `heads` for the sample at position `sample`."""
         return replace_heads(self.method, heads, source=self._sources[sample])
 
-    def clean(self, timestep: int) -> Tensor:
+    def clean(self, timestep: int) -> Float[Tensor, "sample ..."]:
         """Return the clean predictions of all samples at `timestep`."""
         if timestep not in self._clean:
             passes, size = self.passes(timestep), self.batch_size
@@ -157,6 +158,6 @@ class KeptHeads:
         return mean_square(clean) + mean_square(predicted - clean)
 
 
-def mean_square(images: Tensor) -> np.ndarray:
-    """Return the mean square per image in float64, (sample,)."""
+def mean_square(images: Float[Tensor, "sample ..."]) -> Float[np.ndarray, "sample"]:
+    """Return the mean square per image in float64."""
     return images.float().cpu().double().square().flatten(1).mean(1).numpy()

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Float
 
 from diffmech.attention.sites import HeadId
 from diffmech.errors import ConfigError
@@ -22,7 +23,7 @@ from diffmech.interventions.targets import Heads
 
 Search = Literal["ranked", "greedy"]
 # The faithfulness of each of some sets.
-Judge = Callable[[Sequence[Heads]], np.ndarray]
+Judge = Callable[[Sequence[Heads]], Float[np.ndarray, "set ..."]]
 
 
 @dataclass(frozen=True)

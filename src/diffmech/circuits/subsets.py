@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from diffmech.attention.sites import HeadId
 from diffmech.circuits.faithfulness import difference_interval, faithfulness, mean_faithfulness
@@ -114,7 +115,9 @@ def _greedy(kept: KeptHeads, circuit: Sequence[HeadId], steps: int) -> list[Head
     return found
 
 
-def _incompleteness(kept: KeptHeads, circuit: Sequence[HeadId], subsets: Sequence[Heads]) -> np.ndarray:
+def _incompleteness(
+    kept: KeptHeads, circuit: Sequence[HeadId], subsets: Sequence[Heads]
+) -> Float[np.ndarray, "subset"]:
     """Return |F(C - K) - F(M - K)| of each K on the images of `kept`."""
     sets = [*_without(circuit, subsets), *_without(kept, subsets)]
     nothing, everything, *losses = kept.losses([NOTHING, kept.everything, *sets], "subsets")
@@ -127,12 +130,17 @@ def _without(heads: Sequence[HeadId] | KeptHeads, subsets: Sequence[Heads]) -> l
     return [whole - removed for removed in subsets]
 
 
-def _mean_losses(kept: KeptHeads, sets: Sequence[Heads]) -> np.ndarray:
+def _mean_losses(kept: KeptHeads, sets: Sequence[Heads]) -> Float[np.ndarray, "set sample"]:
     """Return the loss (2 + set, sample) of nothing, everything and `sets`, over all timesteps."""
     return kept.losses([NOTHING, kept.everything, *sets], "subsets").mean(axis=2)
 
 
-def _apart(gained: np.ndarray, nothing: np.ndarray, everything: np.ndarray, confidence: float) -> Interval:
+def _apart(
+    gained: Float[np.ndarray, "subset sample"],
+    nothing: Float[np.ndarray, "sample"],
+    everything: Float[np.ndarray, "sample"],
+    confidence: float,
+) -> Interval:
     """Return incompleteness (subset,) from the gain (subset, sample) of the better one; no end is below 0."""
     found = ratio_interval(gained.T, (nothing - everything)[:, None], confidence=confidence)
     return Interval(found.estimate, np.maximum(found.low, 0), found.high)

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Float
 
 from diffmech.circuits.faithfulness import difference_interval, faithfulness_interval, mean_faithfulness
 from diffmech.statistics.bootstrap import Interval
@@ -60,9 +61,9 @@ class CircuitVerdict:
 
 
 def weigh_circuit(
-    losses: np.ndarray, *, target: float, permutations: int, confidence: float, seed: int
+    losses: Float[np.ndarray, "set sample timestep"], *, target: float, permutations: int, confidence: float, seed: int
 ) -> dict[str, Any]:
-    """Return what is known of a circuit from losses (set, sample, timestep) of its test images, as JSON can hold it.
+    """Return what is known of a circuit from losses of its test images, as JSON can hold it.
 
     The sets are: nothing kept, everything, the circuit, all heads but the circuit, and any number of random circuits.
     Raises ValueError for fewer than the first four.
@@ -128,11 +129,17 @@ def circuit_verdicts(weighed: Sequence[Mapping[str, Any]], alpha: float) -> list
     return found
 
 
-def why_no_circuit(first: np.ndarray, second: np.ndarray, contributed: Interval, least: float, sure: bool) -> str:
+def why_no_circuit(
+    first: Float[np.ndarray, "2 sample_first timestep"],
+    second: Float[np.ndarray, "2 sample_second timestep"],
+    contributed: Interval,
+    least: float,
+    sure: bool,
+) -> str:
     """Return why there is nothing to be explained, empty where there is.
 
-    `first` and `second` are losses (nothing or everything, sample, timestep) of the two halves, `contributed` the rise
-    of the loss in percent without any head, `sure` whether heads surely help on the second half.
+    `first` and `second` are losses (of nothing, then of everything) of the two halves, `contributed` the rise of the
+    loss in percent without any head, `sure` whether heads surely help on the second half.
     """
     if min(first.shape[1], second.shape[1]) < 2:
         return "too few images"
@@ -171,7 +178,7 @@ def _target(interval: Interval, target: float) -> Target:
     return "reached" if low >= target else "missed" if high < target else "cannot be told"
 
 
-def _among_random(losses: np.ndarray, confidence: float) -> dict[str, Any]:
+def _among_random(losses: Float[np.ndarray, "set sample timestep"], confidence: float) -> dict[str, Any]:
     """Return the circuit's rank among random ones by their mean loss, and their faithfulness."""
     nothing, everything, circuit, _, *drawn = losses
     if not drawn:

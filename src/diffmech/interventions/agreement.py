@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 import xarray as xr
+from jaxtyping import Float
 from scipy.stats import rankdata
 
 from diffmech.artifacts import progress
@@ -201,8 +202,10 @@ def drawn_heads(sites: Sequence[AttentionSite], count: int, seed: int) -> list[H
     return [heads[index] for index in sorted(order[:count].tolist())]
 
 
-def agreement(estimate: np.ndarray, exact: np.ndarray) -> dict[str, float]:
-    """Return the correlations between two (sample, timestep, head) arrays where both are finite, by COEFFICIENTS.
+def agreement(
+    estimate: Float[np.ndarray, "sample timestep head"], exact: Float[np.ndarray, "sample timestep head"]
+) -> dict[str, float]:
+    """Return the correlations between two arrays where both are finite, by COEFFICIENTS.
 
     `cells` counts the pairs of head and timestep, `passes` those of single passes. NaN where fewer than 3 pairs, or
     only equal ones, are known.
@@ -222,7 +225,7 @@ def agreement(estimate: np.ndarray, exact: np.ndarray) -> dict[str, float]:
     }
 
 
-def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+def _correlation(a: Float[np.ndarray, "pair"], b: Float[np.ndarray, "pair"]) -> float:
     if len(a) < 3 or a.min() == a.max() or b.min() == b.max():
         return float("nan")
     return float(np.corrcoef(a, b)[0, 1])

@@ -26,6 +26,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import CheckpointError
 
@@ -56,23 +57,23 @@ PATHS: tuple[Along, ...] = ("site", "joint")
 SOURCE = "source"
 
 # One number per sample from the predicted noise: what heads are to matter for.
-Loss = Callable[[Tensor], Tensor]
+Loss = Callable[[Float[Tensor, "sample ..."]], Float[Tensor, "sample"]]
 
 
-_Replacement = Callable[[AttentionCall, HeadPairs, ReferenceOutputs | None], Tensor]
+_Replacement = Callable[[AttentionCall, HeadPairs, ReferenceOutputs | None], Float[Tensor, "pair query channel"]]
 _REPLACEMENTS: dict[str, _Replacement] = {
     kind.method: kind.replacement
     for kind in (ZeroHead, MeanHead, PooledMeanHead, ResampleHead, UniformAttention, PatchHead)
 }
 
 
-def denoising_loss(target: Tensor) -> Loss:
-    """Return the mean squared error (sample,) of a prediction from `target` (sample, ...), usually the true noise."""
+def denoising_loss(target: Float[Tensor, "sample ..."]) -> Loss:
+    """Return the mean squared error of a prediction from `target`, usually the true noise."""
     return lambda predicted: (predicted - target).square().flatten(1).mean(1)
 
 
-def progress_towards(clean: Tensor, counterfactual: Tensor) -> Loss:
-    """Return the place (sample,) of a prediction between `clean` (0) and `counterfactual` (1), as in `patching`."""
+def progress_towards(clean: Float[Tensor, "sample ..."], counterfactual: Float[Tensor, "sample ..."]) -> Loss:
+    """Return the place of a prediction between `clean` (0) and `counterfactual` (1), as in `patching`."""
     difference = (counterfactual - clean).flatten(1)
     length = difference.square().sum(1)
     return lambda predicted: ((predicted - clean).flatten(1) * difference).sum(1) / length
@@ -91,8 +92,8 @@ def attribute_heads(
     probes: int = 0,
     seed: int = 0,
     loss: Loss | None = None,
-) -> dict[str, Tensor]:
-    """Return by site the estimated change of the loss (sample, head) when each head alone is ablated by `method`.
+) -> dict[str, Float[Tensor, "sample head"]]:
+    """Return by site the estimated change of the loss when each head alone is ablated by `method`.
 
     `method` is that of an ablation, or "patch" to put in the recorded pass "source" of `reference`. `sources` are the
     rows of the bank, or of that pass, for each sample. `steps` 0 takes the slope at the clean outputs, more of them the
@@ -163,7 +164,7 @@ def _with_gradients(
         yield
 
 
-def _signs(passes: Passes, seed: int, probe: int) -> Tensor:
+def _signs(passes: Passes, seed: int, probe: int) -> Float[Tensor, "sample ..."]:
     """Return random signs in the shape of x_t, which depend on the sample, not on the batch it is in."""
     shape, signs = passes.x_t.shape[1:], []
     for sample in passes.samples:
@@ -178,7 +179,7 @@ class _Interpolation:
     def __init__(
         self,
         replacement: _Replacement,
-        sources: Tensor,
+        sources: Int[Tensor, "sample"],
         reference: ReferenceOutputs | None,
         share: float,
         moving: set[str],
@@ -191,8 +192,8 @@ class _Interpolation:
     def applies_to(self, site: AttentionSite) -> bool:
         return site.name in self._moving
 
-    def replace_output(self, call: AttentionCall) -> Tensor:
-        """Return the output (sample, head, query, channel) the model goes on with, from which the gradient is taken."""
+    def replace_output(self, call: AttentionCall) -> Float[Tensor, "sample head query channel"]:
+        """Return the output the model goes on with, from which the gradient is taken."""
         samples, heads = call.output.shape[:2]
         device = call.output.device
         every = torch.arange(samples, device=device).repeat_interleave(heads)
@@ -211,8 +212,8 @@ class _Interpolation:
         self._outputs[call.site.name] = output
         return output
 
-    def estimates(self, total: Tensor, *, more: bool = False) -> dict[str, Tensor]:
-        """Return <d total / do, o' - o> by site, (sample, head); `more` keeps what the next one of the pass needs."""
+    def estimates(self, total: Float[Tensor, "  "], *, more: bool = False) -> dict[str, Float[Tensor, "sample head"]]:
+        """Return <d total / do, o' - o> by site; `more` keeps what the next one of the pass needs."""
         unreached = list(self._outputs)
         gradients: Sequence[Tensor] = ()
         if total.requires_grad:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Bool, Float, Int, Shaped
 
 from diffmech.attention.sites import HeadId
 from diffmech.errors import StoreError
@@ -25,14 +26,14 @@ CHOICES = 4000
 class Choices:
     """What the heads of a target do one by one, and those of random choices in their place.
 
-    `sums` (1 + draw, domain, span) in percent of the clean loss, the target first; `shares` of the same shape: which
-    part of the target's own sum a choice would hold, were it spread evenly over the target's heads and timesteps.
+    `sums` in percent of the clean loss, the target first, then its draws; `shares`: which part of the target's own sum
+    a choice would hold, were it spread evenly over the target's heads and timesteps.
     """
 
-    sums: np.ndarray
-    shares: np.ndarray
+    sums: Float[np.ndarray, "choice domain *span"]
+    shares: Float[np.ndarray, "choice domain *span"]
 
-    def within(self, spans: np.ndarray) -> "Choices":
+    def within(self, spans: Shaped[np.ndarray, "span"]) -> "Choices":
         """Return the same of some of the spans."""
         return Choices(self.sums[..., spans], self.shares[..., spans])
 
@@ -42,7 +43,7 @@ def sums_over_choices(
     pools: Sequence[str],
     names: Sequence[str],
     heads: Mapping[str, xr.Dataset],
-    spans: Sequence[np.ndarray],
+    spans: Sequence[Bool[np.ndarray, "timestep"]],
     *,
     seed: int,
 ) -> list[Choices]:
@@ -73,30 +74,35 @@ def sums_over_choices(
     return found
 
 
-def _raised(data: xr.Dataset, spans: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Return for each span what each head raises the loss by at each timestep of it, (timestep, head), in percent."""
+def _raised(
+    data: xr.Dataset, spans: Sequence[Bool[np.ndarray, "timestep"]]
+) -> list[Float[np.ndarray, "timestep head"]]:
+    """Return for each span what each head raises the loss by at each timestep of it, in percent."""
     clean = data["mse_clean"].transpose("sample", "timestep").values
     ablated = data["mse_ablated"].isel(method=0).transpose("sample", "timestep", "target").values
     change = (ablated - clean[..., None]).mean(axis=0)
     return [100 * change * span[:, None] / clean[:, span].sum(axis=1).mean() for span in spans]
 
 
-def _membership(target: Sequence[str], columns: Sequence[str]) -> np.ndarray:
+def _membership(target: Sequence[str], columns: Sequence[str]) -> Bool[np.ndarray, "timestep head"]:
     there = [set(text.split()) for text in target]
     if unknown := sorted(set().union(*there) - set(columns)):
         raise StoreError(f"the ablations of single heads lack {', '.join(unknown)}; make them anew with the same model")
     return np.array([[name in heads for name in columns] for heads in there], dtype=bool)
 
 
-def _groups(data: xr.Dataset, columns: Sequence[str], pool: str) -> np.ndarray:
+def _groups(data: xr.Dataset, columns: Sequence[str], pool: str) -> Shaped[np.ndarray, "head"]:
     if pool == "site":
         return np.array([HeadId.parse(name).site for name in columns])
     return np.array([str(kind) if pool == "kind" else "any" for kind in data["kind"].values])
 
 
 def _choices(
-    members: np.ndarray, groups: np.ndarray, squares: Sequence[np.ndarray], source: np.random.Generator
-) -> np.ndarray:
+    members: Bool[np.ndarray, "timestep head"],
+    groups: Shaped[np.ndarray, "head"],
+    squares: Sequence[np.ndarray],
+    source: np.random.Generator,
+) -> Int[np.ndarray, "draw own"]:
     """Return random choices of heads that are, in every domain, of the size of the target."""
     picks = relabellings(members, groups, CHOICES, source, disjoint=False)
     assert picks is not None  # a group holds its own heads

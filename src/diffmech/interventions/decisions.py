@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Bool, Float, Shaped
 
 from diffmech.interventions.choices import Choices
 from diffmech.statistics.controls import joint_rank_p, rank_p, smallest_beyond
@@ -41,23 +42,23 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Decisions:
-    """p-values and verdicts, each of the shape of the effects (target, domain, ...); NaN where no test was made."""
+    """p-values and verdicts; NaN where no test was made."""
 
-    p_zero: np.ndarray
-    p_zero_max: np.ndarray
-    p_control: np.ndarray
-    p_sets_adjusted: np.ndarray
-    p_heads_adjusted: np.ndarray
-    p_control_adjusted: np.ndarray
-    least_beyond: np.ndarray
-    verdict: np.ndarray
+    p_zero: Float[np.ndarray, "target domain *window"]
+    p_zero_max: Float[np.ndarray, "target domain *window"]
+    p_control: Float[np.ndarray, "target domain *window"]
+    p_sets_adjusted: Float[np.ndarray, "target domain *window"]
+    p_heads_adjusted: Float[np.ndarray, "target domain *window"]
+    p_control_adjusted: Float[np.ndarray, "target domain *window"]
+    least_beyond: Float[np.ndarray, "target domain *window"]
+    verdict: Shaped[np.ndarray, "target domain *window"]
 
 
 def decide(
-    effects: np.ndarray,
-    changes: Sequence[np.ndarray],
-    controls: Sequence[np.ndarray] | None = None,
-    fair: np.ndarray | None = None,
+    effects: Float[np.ndarray, "target domain *window"],
+    changes: Sequence[Float[np.ndarray, "_image target *window"]],
+    controls: Sequence[Float[np.ndarray, "_draw domain *window"]] | None = None,
+    fair: Bool[np.ndarray, "target"] | None = None,
     choices: Sequence[Choices] | None = None,
     *,
     alpha: float,
@@ -67,12 +68,11 @@ def decide(
 ) -> Decisions:
     """Return what may be claimed of every target in every domain (and window: any further axes). All is one family.
 
-    `effects` (target, domain, ...); `changes` of each domain (image, target, ...), the paired changes of the loss;
-    `controls` of each target (draw, domain, ...), on the same images, None for heads and layers, which have none, NaN
-    where they do not match their target in one domain or window; `fair` (target,), whether they match it on the whole;
-    `choices` of each target, of the same domains (and windows). Without choices only the controls are asked, whose rank
-    holds its level where effects of sets are exchangeable, not where those of heads are. `sizes`: find `least_beyond`,
-    which else is 0 where it is finite.
+    `changes` of each domain are the paired changes of the loss; `controls` of each target are on the same images, None
+    for heads and layers, which have none, NaN where they do not match their target in one domain or window; `fair` says
+    whether they match it on the whole; `choices` of each target, of the same domains (and windows). Without choices
+    only the controls are asked, whose rank holds its level where effects of sets are exchangeable, not where those of
+    heads are. `sizes`: find `least_beyond`, which else is 0 where it is finite.
     """
     shape, domains = effects.shape, len(changes)
     values = effects.reshape(len(effects), -1)
@@ -149,12 +149,14 @@ def verdict(
     return NOT_BEYOND if within_reach else UNTOLD
 
 
-def _p_zero(changes: np.ndarray, permutations: int, seed: int) -> np.ndarray:
+def _p_zero(changes: Float[np.ndarray, "image *test"], permutations: int, seed: int) -> Float[np.ndarray, "*test"]:
     return np.asarray(permutation_p(*sign_flip_permutation(np.abs, changes, permutations=permutations, seed=seed)))
 
 
-def _ranks(values: np.ndarray, draws: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the p-values of `values` (target, test) alone and corrected, NaN for targets without draws."""
+def _ranks(
+    values: Float[np.ndarray, "target test"], draws: Sequence[Float[np.ndarray, "_draw test"]]
+) -> tuple[Float[np.ndarray, "target test"], Float[np.ndarray, "target test"]]:
+    """Return the p-values of `values` alone and corrected, NaN for targets without draws."""
     alone = np.full(values.shape, np.nan)
     for row, one in enumerate(draws):
         if len(one):

@@ -17,12 +17,17 @@ Ours.
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float
 
 METHODS = ("zero", "mean", "mean_pooled", "resample", "uniform")
 
 
-def displacements(bank: np.ndarray, from_uniform: np.ndarray, domains: Sequence[str]) -> np.ndarray:
-    """Return the displacement of every head by each of METHODS, (method, domain, timestep, head), float64.
+def displacements(
+    bank: Float[np.ndarray, "reference timestep head query channel"],
+    from_uniform: Float[np.ndarray, "reference timestep head"],
+    domains: Sequence[str],
+) -> Float[np.ndarray, "method domain timestep head"]:
+    """Return the displacement of every head by each of METHODS, float64.
 
     `bank` (reference, timestep, head, query, channel) holds the outputs, `from_uniform` (reference, timestep, head) the
     mean over queries of their squared distance from uniform attention, `domains` the domain of each reference image;
@@ -46,7 +51,7 @@ def displacements(bank: np.ndarray, from_uniform: np.ndarray, domains: Sequence[
 
 
 def _mean_square(outputs: np.ndarray) -> np.ndarray:
-    """Return the mean squared norm over images and queries, (timestep, head)."""
+    """Return the mean squared norm over images and queries."""
     squares: np.ndarray = np.square(outputs).sum(axis=-1).mean(axis=(0, -1))
     return squares
 

@@ -30,6 +30,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import xarray as xr
+from jaxtyping import Bool, Float, Int
 from scipy.special import ndtri
 
 from diffmech.config.analysis import AblationConfig
@@ -57,10 +58,10 @@ TESTED = ["p_zero", "p_zero_max", "p_control", "p_sets_adjusted", "p_heads_adjus
 
 @dataclass(frozen=True)
 class Span:
-    """Timesteps over which an effect is taken: `inside` (timestep,), and `family`, the spans corrected together."""
+    """Timesteps over which an effect is taken: `inside`, and `family`, the spans corrected together."""
 
     name: str
-    inside: np.ndarray
+    inside: Bool[np.ndarray, "timestep"]
     family: int = 0
 
 
@@ -272,7 +273,7 @@ def _tested(
     }
 
 
-def each_timestep(timesteps: np.ndarray) -> list[Span]:
+def each_timestep(timesteps: Int[np.ndarray, "timestep"]) -> list[Span]:
     """Return all `timesteps` as one span, and each as one; the latter are corrected together."""
     every = Span(WHOLE, np.ones(len(timesteps), dtype=bool))
     return [every, *(Span(str(timestep), timesteps == timestep, 1) for timestep in timesteps)]
@@ -280,15 +281,15 @@ def each_timestep(timesteps: np.ndarray) -> list[Span]:
 
 @dataclass(frozen=True)
 class _Means:
-    """Means over the timesteps of each span: `clean` (sample, span), `ablated` and `shift` (sample, target, span).
+    """Means over the timesteps of each span: `clean`, `ablated` and `shift`.
 
-    `off` (target, span) is the mean distance off over those timesteps at which a head is replaced.
+    `off` is the mean distance off over those timesteps at which a head is replaced.
     """
 
-    clean: np.ndarray
-    ablated: np.ndarray
-    shift: np.ndarray
-    off: np.ndarray
+    clean: Float[np.ndarray, "sample span"]
+    ablated: Float[np.ndarray, "sample target span"]
+    shift: Float[np.ndarray, "sample target span"]
+    off: Float[np.ndarray, "target span"]
 
 
 def _means(data: xr.Dataset, spans: Sequence[Span]) -> _Means:

@@ -8,6 +8,7 @@ Rows of an attention model do not see each other, hence the batch equals as many
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from diffmech.attention.calls import AttentionCall
@@ -70,8 +71,8 @@ class AblationPlan:
         """Return whether any row replaces a head of `site`."""
         return site.name in self._changes
 
-    def replace_output(self, call: AttentionCall) -> Tensor | None:
-        """Return the per-head output (row, head, query, channel) with each row's heads replaced."""
+    def replace_output(self, call: AttentionCall) -> Float[Tensor, "row head query channel"] | None:
+        """Return the per-head output with each row's heads replaced."""
         if call.output.shape[0] != self.batch:
             raise ValueError(
                 f"the plan has {self.batch} rows, the batch at {call.site.name} has {call.output.shape[0]}; "
@@ -107,7 +108,7 @@ class AblationPlan:
             raise ConfigError(f"{item}: its source has {there} rows, 0 to {there - 1}, and no row {row}")
         return origin, row, dose
 
-    def distance_off(self) -> Tensor:
+    def distance_off(self) -> Float[Tensor, "row"]:
         """Return |o_ablated - o| / |o| per row, over all heads it replaced and their queries; 0 where there are none.
 
         o is what the head would have written in the very pass in which it is replaced.
@@ -116,5 +117,5 @@ class AblationPlan:
         return torch.where(self._moved > 0, distance, torch.zeros_like(distance))
 
 
-def _sum_of_squares(outputs: Tensor) -> Tensor:
+def _sum_of_squares(outputs: Float[Tensor, "pair query channel"]) -> Float[Tensor, "pair"]:
     return outputs.float().square().sum((1, 2))

@@ -14,6 +14,7 @@ from numbers import Real
 from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from diffmech.attention.calls import AttentionCall
@@ -28,17 +29,18 @@ BATCH = "batch"
 class ReferenceOutputs:
     """Clean head outputs of other passes at one timestep, by site.
 
-    mean[site] is (head, query, channel) and bank[site] (reference, head, query, channel), both of the reference images
-    of the domain that is replayed; pooled[site] is the mean over those of all domains.
-    recorded[pass][site] is (row, head, query, channel), of whole passes: under a name for patches, under an integer
-    timestep for the same samples at that timestep.
+    mean and bank are both of the reference images of the domain that is replayed; pooled[site] is the mean over those
+    of all domains. recorded is of whole passes: under a name for patches, under an integer timestep for the same
+    samples at that timestep.
     """
 
     timestep: int
-    mean: Mapping[str, Tensor]
-    bank: Mapping[str, Tensor]
-    recorded: Mapping[str | int, Mapping[str, Tensor]] = field(default_factory=dict)
-    pooled: Mapping[str, Tensor] = field(default_factory=dict)
+    mean: Mapping[str, Float[Tensor, "_head _query _channel"]]
+    bank: Mapping[str, Float[Tensor, "reference _head _query _channel"]]
+    recorded: Mapping[str | int, Mapping[str, Float[Tensor, "_row _head _query _channel"]]] = field(
+        default_factory=dict
+    )
+    pooled: Mapping[str, Float[Tensor, "_head _query _channel"]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,10 @@ class HeadPairs:
     the kinds that have them read them.
     """
 
-    rows: Tensor
-    heads: Tensor
-    sources: Tensor
-    doses: Tensor | None = None
+    rows: Int[Tensor, "pair"]
+    heads: Int[Tensor, "pair"]
+    sources: Int[Tensor, "pair"]
+    doses: Float[Tensor, "pair"] | None = None
     origin: str | int = BATCH
 
 
@@ -67,8 +69,10 @@ class ZeroHead:
         return f"{self.method} {self.head}"
 
     @staticmethod
-    def replacement(call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None) -> Tensor:
-        """Return the new outputs (pair, query, channel)."""
+    def replacement(
+        call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None
+    ) -> Float[Tensor, "pair query channel"]:
+        """Return the new outputs."""
         return call.output.new_zeros(len(pairs.rows), *call.output.shape[2:])
 
 
@@ -83,8 +87,10 @@ class MeanHead:
         return f"{self.method} {self.head}"
 
     @staticmethod
-    def replacement(call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None) -> Tensor:
-        """Return the new outputs (pair, query, channel)."""
+    def replacement(
+        call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None
+    ) -> Float[Tensor, "pair query channel"]:
+        """Return the new outputs."""
         return _stored(call, None if reference is None else reference.mean, "mean")[pairs.heads]
 
 
@@ -99,8 +105,10 @@ class PooledMeanHead:
         return f"{self.method} {self.head}"
 
     @staticmethod
-    def replacement(call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None) -> Tensor:
-        """Return the new outputs (pair, query, channel)."""
+    def replacement(
+        call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None
+    ) -> Float[Tensor, "pair query channel"]:
+        """Return the new outputs."""
         return _stored(call, None if reference is None else reference.pooled, "pooled mean")[pairs.heads]
 
 
@@ -116,8 +124,10 @@ class ResampleHead:
         return f"{self.method} {self.head} from reference {self.source}"
 
     @staticmethod
-    def replacement(call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None) -> Tensor:
-        """Return the new outputs (pair, query, channel)."""
+    def replacement(
+        call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None
+    ) -> Float[Tensor, "pair query channel"]:
+        """Return the new outputs."""
         bank = _stored(call, None if reference is None else reference.bank, "bank")
         return bank[pairs.sources, pairs.heads]
 
@@ -133,8 +143,10 @@ class UniformAttention:
         return f"{self.method} {self.head}"
 
     @staticmethod
-    def replacement(call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None) -> Tensor:
-        """Return the new outputs (pair, query, channel)."""
+    def replacement(
+        call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None
+    ) -> Float[Tensor, "pair query channel"]:
+        """Return the new outputs."""
         value = call.value[pairs.rows, pairs.heads]
         queries = call.output.shape[2]
         visible = _visible_keys(call, pairs)
@@ -160,8 +172,10 @@ class ScaleHead:
         return f"{self.method} {self.head} by {1 - self.dose:g}"
 
     @staticmethod
-    def replacement(call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None) -> Tensor:
-        """Return the new outputs (pair, query, channel)."""
+    def replacement(
+        call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None
+    ) -> Float[Tensor, "pair query channel"]:
+        """Return the new outputs."""
         output = call.output[pairs.rows, pairs.heads]
         return output * (1 - _doses(pairs)).to(output.dtype)
 
@@ -190,8 +204,10 @@ class PatchHead:
         )
 
     @staticmethod
-    def replacement(call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None) -> Tensor:
-        """Return the new outputs (pair, query, channel)."""
+    def replacement(
+        call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None
+    ) -> Float[Tensor, "pair query channel"]:
+        """Return the new outputs."""
         output = call.output[pairs.rows, pairs.heads]
         # lerp is exact at both ends, and where both outputs are equal.
         return torch.lerp(output, _recorded(call, pairs, reference), _doses(pairs).to(output.dtype))
@@ -215,8 +231,10 @@ class SwapTimestep:
         return f"{self.method} {self.head} to its output at timestep {self.timestep}"
 
     @staticmethod
-    def replacement(call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None) -> Tensor:
-        """Return the new outputs (pair, query, channel)."""
+    def replacement(
+        call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None
+    ) -> Float[Tensor, "pair query channel"]:
+        """Return the new outputs."""
         return _recorded(call, pairs, reference)
 
 
@@ -286,13 +304,15 @@ def _check_dose(intervention: ScaleHead | PatchHead) -> None:
         )
 
 
-def _doses(pairs: HeadPairs) -> Tensor:
+def _doses(pairs: HeadPairs) -> Float[Tensor, "pair 1 1"]:
     assert pairs.doses is not None
     return pairs.doses[:, None, None]
 
 
-def _recorded(call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None) -> Tensor:
-    """Return what the heads wrote in the recorded pass, (pair, query, channel)."""
+def _recorded(
+    call: AttentionCall, pairs: HeadPairs, reference: ReferenceOutputs | None
+) -> Float[Tensor, "pair query channel"]:
+    """Return what the heads wrote in the recorded pass."""
     if pairs.origin == BATCH:
         return call.output[pairs.sources, pairs.heads]
     passes = {} if reference is None else reference.recorded
@@ -323,8 +343,8 @@ def _stored(call: AttentionCall, stored: Mapping[str, Tensor] | None, what: str)
     return outputs
 
 
-def _visible_keys(call: AttentionCall, pairs: HeadPairs) -> Tensor | None:
-    """Return which keys each query may see, (pair, query, key) bool, or None where all may be seen."""
+def _visible_keys(call: AttentionCall, pairs: HeadPairs) -> Bool[Tensor, "pair query key"] | None:
+    """Return which keys each query may see, or None where all may be seen."""
     if call.attn_mask is None and not call.is_causal:
         return None
     batch, heads, queries, _ = call.output.shape

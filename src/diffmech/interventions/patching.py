@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 import torch
 import xarray as xr
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from diffmech.artifacts import progress
@@ -188,29 +189,34 @@ class _Patching:
             yield batch, patched
 
 
-def _equal(clean: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, np.ndarray]:
-    """Return, by site, which heads write the very same in both passes, (sample, head)."""
+def _equal(clean: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, Bool[np.ndarray, "sample head"]]:
+    """Return, by site, which heads write the very same in both passes."""
     return {site: (clean[site] == other[site]).flatten(2).all(2).cpu().numpy() for site in clean}
 
 
-def _measured(patched: np.ndarray, start: np.ndarray, base: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Return effect, off and shift per row of predictions (row, number); `start` is what was patched."""
+def _measured(
+    patched: Float[np.ndarray, "row number"],
+    start: Float[np.ndarray, "row number"],
+    base: Float[np.ndarray, "row number"],
+    end: Float[np.ndarray, "row number"],
+) -> tuple[Float[np.ndarray, "row"], ...]:
+    """Return effect, off and shift per row of predictions; `start` is what was patched."""
     difference, moved = end - base, patched - base
     effect = _ratio((moved * difference).sum(1), _square(difference))
     off = np.sqrt(_ratio(_square(moved - effect[:, None] * difference), _square(difference)))
     return effect, off, _ratio(_square(patched - start), _square(start))
 
 
-def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+def _ratio(above: Float[np.ndarray, "row"], below: Float[np.ndarray, "row"]) -> Float[np.ndarray, "row"]:
     return np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0)
 
 
-def _square(rows: np.ndarray) -> np.ndarray:
+def _square(rows: Float[np.ndarray, "row number"]) -> Float[np.ndarray, "row"]:
     total: np.ndarray = np.square(rows).sum(axis=1)
     return total
 
 
-def _flat(images: Tensor) -> np.ndarray:
+def _flat(images: Float[Tensor, "row ..."]) -> Float[np.ndarray, "row number"]:
     flat: np.ndarray = images.float().cpu().double().flatten(1).numpy()
     return flat
 

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from diffmech.attention.calls import AttentionCall
@@ -38,17 +39,17 @@ CLEAN, SENT = "clean", "sent"
 
 @dataclass(frozen=True)
 class PathEffects:
-    """Changes of a loss per sample when a sender is ablated: total, direct (sample,), mediated (receiver, sample)."""
+    """Changes of a loss per sample when a sender is ablated: total, direct, and mediated by each receiver."""
 
     sender: HeadId
     receivers: tuple[HeadId, ...]
-    total: Tensor
-    direct: Tensor
-    mediated: Tensor
+    total: Float[Tensor, "sample"]
+    direct: Float[Tensor, "sample"]
+    mediated: Float[Tensor, "receiver sample"]
 
     @property
-    def residual(self) -> Tensor:
-        """What neither the direct path nor any single receiver accounts for, (sample,)."""
+    def residual(self) -> Float[Tensor, "sample"]:
+        """What neither the direct path nor any single receiver accounts for."""
         return self.total - self.direct - self.mediated.sum(0)
 
 

@@ -15,6 +15,7 @@ from itertools import count
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
@@ -73,7 +74,7 @@ class SharedPrefix:
             yield
 
     @contextmanager
-    def replaying(self, site: str | None, rows: Tensor) -> Iterator[None]:
+    def replaying(self, site: str | None, rows: Int[Tensor, "row"]) -> Iterator[None]:
         """Reuse what ran before `site` in the recorded pass; image k of the batch is recorded image `rows[k]`.
 
         `site` None reuses nothing. A tap must be opened inside of this context, to see the attention that is reused.

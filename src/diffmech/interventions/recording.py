@@ -3,6 +3,7 @@
 from collections.abc import Container, Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from diffmech.attention.calls import AttentionCall
@@ -12,7 +13,7 @@ from diffmech.interventions.replay import Passes
 from diffmech.models.denoiser import Denoiser
 
 
-def predict(denoiser: Denoiser, passes: Passes) -> Tensor:
+def predict(denoiser: Denoiser, passes: Passes) -> Float[Tensor, "sample ..."]:
     """Return the predicted noise of `passes`, in the shape of x_t."""
     return denoiser.predict_noise(passes.x_t, passes.timestep, passes.condition)
 
@@ -24,8 +25,8 @@ def repeated(passes: Passes, n: int) -> Passes:
 
 def record_heads(
     denoiser: Denoiser, sites: Sequence[AttentionSite], passes: Passes, *, of: Container[str] | None = None
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the predicted noise of `passes` and, by site, what its heads wrote: (sample, head, query, channel).
+) -> tuple[Float[Tensor, "sample ..."], dict[str, Float[Tensor, "sample _head _query _channel"]]]:
+    """Return the predicted noise of `passes` and, by site, what its heads wrote.
 
     `of` are the names of the sites that are kept, all by default.
     """

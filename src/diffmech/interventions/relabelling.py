@@ -7,15 +7,21 @@ have it. All arrays; nothing here knows a model.
 """
 
 import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
 
 
 def relabellings(
-    members: np.ndarray, groups: np.ndarray, count: int, source: np.random.Generator, *, disjoint: bool
-) -> np.ndarray | None:
-    """Return `count` random relabellings `(draw, own)` of the heads of a set, as columns of `members`.
+    members: Bool[np.ndarray, "timestep head"],
+    groups: Shaped[np.ndarray, "head"],
+    count: int,
+    source: np.random.Generator,
+    *,
+    disjoint: bool,
+) -> Int[np.ndarray, "draw own"] | None:
+    """Return `count` random relabellings of the heads of a set, as columns of `members`.
 
-    `members` (timestep, head) says which heads belong when, `groups` (head,) which may stand in for each other. The
-    heads of the set, `own`, are those of `own_heads`. None where a group has too few heads.
+    `members` says which heads belong when, `groups` which may stand in for each other. The heads of the set, `own`, are
+    those of `own_heads`. None where a group has too few heads.
     """
     own = own_heads(members)
     picks = np.empty((count, len(own)), dtype=np.intp)
@@ -31,12 +37,14 @@ def relabellings(
     return picks
 
 
-def own_heads(members: np.ndarray) -> np.ndarray:
-    """Return the heads that belong to a set at any timestep, as columns of `members` (timestep, head), ascending."""
+def own_heads(members: Bool[np.ndarray, "timestep head"]) -> Int[np.ndarray, "own"]:
+    """Return the heads that belong to a set at any timestep, as columns of `members`, ascending."""
     return np.flatnonzero(members.any(axis=0))
 
 
-def distinct(members: np.ndarray, groups: np.ndarray, picks: np.ndarray) -> np.ndarray:
+def distinct(
+    members: Bool[np.ndarray, "timestep head"], groups: Shaped[np.ndarray, "head"], picks: Int[np.ndarray, "draw own"]
+) -> Int[np.ndarray, "distinct own"]:
     """Return the relabellings that make distinct sets, the first of each.
 
     Heads of one group and equal timesteps may swap their places.
@@ -53,11 +61,14 @@ def distinct(members: np.ndarray, groups: np.ndarray, picks: np.ndarray) -> np.n
 
 
 def sums_over_sets(
-    members: np.ndarray, picks: np.ndarray, values: np.ndarray, part: np.ndarray | None = None
-) -> np.ndarray:
-    """Return the sums of `values` (timestep, head) over the sets that relabellings make, (draw,).
+    members: Bool[np.ndarray, "timestep head"],
+    picks: Int[np.ndarray, "draw own"],
+    values: Float[np.ndarray, "timestep head"],
+    part: Bool[np.ndarray, "own"] | None = None,
+) -> Float[np.ndarray, "draw"]:
+    """Return the sums of `values` over the sets that relabellings make.
 
-    `part` (own,) says over the places of which heads of the set to sum; all by default.
+    `part` says over the places of which heads of the set to sum; all by default.
     """
     own = own_heads(members)
     chosen = np.arange(len(own)) if part is None else np.flatnonzero(part)

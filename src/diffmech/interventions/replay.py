@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import xarray as xr
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffmech.attention.passes import Latents, conditioned, given_at, join_given, nearest_timesteps, open_latents
@@ -16,7 +17,7 @@ from diffmech.models.denoiser import Conditioning
 
 @dataclass(frozen=True)
 class Passes:
-    """Some samples at one timestep: x_t is (sample, ...) as the denoiser takes it, `samples` their ids.
+    """Some samples at one timestep: x_t is as the denoiser takes it, `samples` their ids.
 
     `noise`, in the shape of x_t, is what should be predicted, None on a sampling trajectory. Of a guided pass this is
     the conditional one.
@@ -24,14 +25,14 @@ class Passes:
 
     timestep: int
     samples: tuple[int, ...]
-    x_t: Tensor
-    noise: Tensor | None
+    x_t: Float[Tensor, "sample *shape"]
+    noise: Float[Tensor, "sample *shape"] | None
     condition: Conditioning
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def rows(self, chosen: Tensor) -> "Passes":
+    def rows(self, chosen: Int[Tensor, "row"]) -> "Passes":
         """Return the passes at positions `chosen`, which may repeat."""
         ids = tuple(self.samples[row] for row in chosen.tolist())
         noise = None if self.noise is None else self.noise[chosen]

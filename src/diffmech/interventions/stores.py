@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Bool, Float, Shaped
 
 from diffmech.artifacts import open_store
 from diffmech.data.groups import GroupTables, groups_of
@@ -79,8 +80,8 @@ def _check_controls(data: xr.Dataset) -> None:
             )
 
 
-def ran_on(data: xr.Dataset, method: int) -> np.ndarray:
-    """Return on which samples the targets were ablated by the method at position `method`, (sample,) bool.
+def ran_on(data: xr.Dataset, method: int) -> Bool[np.ndarray, "sample"]:
+    """Return on which samples the targets were ablated by the method at position `method`.
 
     Of all targets and timesteps: a target without heads at a timestep has the clean loss there, on samples that did not
     run too.
@@ -111,7 +112,7 @@ def in_units(data: xr.Dataset) -> xr.Dataset:
     return rest.drop_dims("sample").assign(means).assign_coords(sample=np.arange(int(codes(units).max(initial=-1)) + 1))
 
 
-def texts(array: xr.DataArray) -> np.ndarray:
+def texts(array: xr.DataArray) -> Shaped[np.ndarray, "..."]:
     """Return names kept as variable-length strings as NumPy's fixed-length ones, which compare and sort."""
     # NumPy's variable-length strings know no cast to its other ones.
     return np.array(array.values.tolist(), dtype=str)
@@ -122,7 +123,7 @@ def shifts_by_kind(
     domains: Sequence[str],
     method: str,
     groups: GroupTables | None = None,
-) -> dict[str, dict[str, np.ndarray]]:
+) -> dict[str, dict[str, Float[np.ndarray, "_unit _head"]]]:
     """Return the output shifts of ablated heads, mean over all timesteps of an image, by kind of attention and domain.
 
     They are (sample, head), where a domain has `groups` (unit, head). `stores` are those of each domain, all shards and

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
 
 from diffmech.artifacts import read_csv
 from diffmech.attention.sites import AttentionSite, HeadId, resolve_heads
@@ -185,19 +186,24 @@ def matched_controls(
     return Matched([], best)
 
 
-def each_timestep_alike(squares: np.ndarray) -> np.ndarray:
-    """Return squared sizes (timestep, head) in units of their mean over heads at each timestep."""
+def each_timestep_alike(squares: Float[np.ndarray, "timestep head"]) -> Float[np.ndarray, "timestep head"]:
+    """Return squared sizes in units of their mean over heads at each timestep."""
     mean = squares.mean(axis=1, keepdims=True)
     return np.divide(squares, mean, out=np.zeros_like(squares), where=mean > 0)
 
 
-def pool_of_heads(heads: Sequence[HeadId], sites: Sequence[AttentionSite], pool: str) -> np.ndarray:
-    """Return the group of each head (head,): heads of one group may stand in for each other."""
+def pool_of_heads(heads: Sequence[HeadId], sites: Sequence[AttentionSite], pool: str) -> Shaped[np.ndarray, "head"]:
+    """Return the group of each head: heads of one group may stand in for each other."""
     label = {site.name: {"site": site.name, "kind": site.kind, "any": "any"}[pool] for site in sites}
     return np.array([label[head.site] for head in heads])
 
 
-def _log_ratios(members: np.ndarray, picks: np.ndarray, squares: np.ndarray, layers: np.ndarray | None) -> np.ndarray:
+def _log_ratios(
+    members: Bool[np.ndarray, "timestep head"],
+    picks: Int[np.ndarray, "set own"],
+    squares: Float[np.ndarray, "timestep head"],
+    layers: np.ndarray | None,
+) -> Float[np.ndarray, "set layer"]:
     """Return the logarithms of the sizes of sets over that of the target, (set, layer), or (set, 1) without `layers`.
 
     A floor stands for heads that no ablation moves.
@@ -213,7 +219,7 @@ def _log_ratios(members: np.ndarray, picks: np.ndarray, squares: np.ndarray, lay
     return np.stack(ratios, axis=1)
 
 
-def _bracketing(logs: np.ndarray, count: int) -> np.ndarray:
+def _bracketing(logs: Float[np.ndarray, "set layer"], count: int) -> Int[np.ndarray, "chosen"]:
     """Return the places of `count` rows of `logs` (set, layer) close to 0 and with a mean close to 0, ascending.
 
     One after the other, the one that leaves the sum and is itself closest to 0 in its worst layer.

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import xarray as xr
+from jaxtyping import Float
 from scipy.optimize import brentq
 from scipy.stats import nct
 
@@ -138,13 +139,17 @@ def schedule_length(model_json: Path | str) -> int:
     return int(pointer["timesteps"])
 
 
-def sign_flip_max_p(differences: np.ndarray, *, permutations: int, seed: int) -> np.ndarray:
-    """Return the p-values of mean paired differences (sample, ...), corrected over all of (...) by max-T."""
+def sign_flip_max_p(
+    differences: Float[np.ndarray, "sample *test"], *, permutations: int, seed: int
+) -> Float[np.ndarray, "*test"]:
+    """Return the p-values of mean paired differences, corrected over all tests by max-T."""
     return joint_sign_flip_p([differences], permutations=permutations, seed=seed)[0]
 
 
-def sign_flip_max_smallest(differences: np.ndarray, *, permutations: int, seed: int, alpha: float) -> np.ndarray:
-    """Return the mean difference of each test (...) that `sign_flip_max_p` finds with 80 % power, from its own spread.
+def sign_flip_max_smallest(
+    differences: Float[np.ndarray, "sample *test"], *, permutations: int, seed: int, alpha: float
+) -> Float[np.ndarray, "*test"]:
+    """Return the mean difference of each test that `sign_flip_max_p` finds with 80 % power, from its own spread.
 
     |mean| / root mean square is t / root of (n - 1 + t^2), and t of a true mean has Student's noncentral distribution:
     by normal theory, at the threshold that the observed family has at level `alpha`. Infinite where so few images allow
@@ -160,7 +165,9 @@ def sign_flip_max_smallest(differences: np.ndarray, *, permutations: int, seed: 
     return np.asarray(shift * differences.std(axis=0, ddof=1) / np.sqrt(n))
 
 
-def _scaled_sign_flips(differences: np.ndarray, permutations: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _scaled_sign_flips(
+    differences: Float[np.ndarray, "sample *test"], permutations: int, seed: int
+) -> tuple[Float[np.ndarray, "*test"], Float[np.ndarray, "permutation *test"]]:
     size = np.sqrt(np.square(differences).mean(axis=0))
     scaled = np.divide(differences, size, out=np.zeros(differences.shape), where=size > 0)
     observed, null = sign_flip_permutation(np.abs, scaled, permutations=permutations, seed=seed)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Bool, Float, Shaped
 
 from diffmech.interventions.stores import texts
 from diffmech.interventions.targets import EACH, ON_AVERAGE
@@ -16,14 +17,16 @@ from diffmech.statistics.permutation import permutation_p
 BALANCE = ["control_overlap", "control_ratio", "control_ratio_low", "control_ratio_high", "controls"]
 
 
-def balance(own: xr.Dataset, name: str, otherwise: object) -> np.ndarray:
+def balance(own: xr.Dataset, name: str, otherwise: object) -> Shaped[np.ndarray, "target"]:
     """Return a column of the balance of the controls of each target, `otherwise` where no controls were sought."""
     if name not in own:
         return np.full(own.sizes["target"], otherwise)
     return texts(own[name]) if isinstance(otherwise, str) else own[name].values
 
 
-def matched_within(data: xr.Dataset, controls: np.ndarray, row: int, spans: Sequence[np.ndarray]) -> list[bool]:
+def matched_within(
+    data: xr.Dataset, controls: Shaped[np.ndarray, "control"], row: int, spans: Sequence[Bool[np.ndarray, "timestep"]]
+) -> list[bool]:
     """Return whether the controls of target `row` match it in one domain within each of `spans`, masks over timesteps.
 
     By how far the ablation moves their heads there, as `targets.matched_controls` asks over all timesteps, for which
@@ -41,18 +44,21 @@ def matched_within(data: xr.Dataset, controls: np.ndarray, row: int, spans: Sequ
     return alike
 
 
-def against_others(data: xr.Dataset, effect: np.ndarray | float) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return the effects (target, ...) and for each target those of the others of its kind."""
+def against_others(
+    data: xr.Dataset, effect: Float[np.ndarray, "target *span"] | float
+) -> tuple[Float[np.ndarray, "target *span"], list[Float[np.ndarray, "_other *span"]]]:
+    """Return the effects and for each target those of the others of its kind."""
     effects, kinds = np.asarray(effect), texts(data["kind"])
     others = [(kinds == kind) & (np.arange(len(kinds)) != row) for row, kind in enumerate(kinds)]
     return effects, [effects[chosen] for chosen in others]
 
 
-def control_summary(effects: np.ndarray, controls: list[np.ndarray], *, confidence: float) -> dict[str, np.ndarray]:
-    """Return mean, central range, standard deviation, percentile and p of `effects` (target, ...) among the controls.
+def control_summary(
+    effects: Float[np.ndarray, "target *span"], controls: list[Float[np.ndarray, "_draw *span"]], *, confidence: float
+) -> dict[str, Float[np.ndarray, "target *span"]]:
+    """Return mean, central range, standard deviation, percentile and p of `effects` among the controls.
 
-    `controls` of each target are (draw, ...). The range holds `confidence` of them. Ties count half in the percentile,
-    and fully in p.
+    The range holds `confidence` of them. Ties count half in the percentile, and fully in p.
     """
     names = ("control_mean", "control_low", "control_high", "control_sd", "control_percentile", "p_control")
     result = {name: np.full(effects.shape, np.nan) for name in names}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Float, Int
 
 from diffmech.attention.store import conditional, open_attention
 from diffmech.data.groups import GroupTables, groups_of
@@ -71,7 +72,7 @@ def open_domains(
 
 def open_untrained(
     paths: Mapping[str, Path], trained: Mapping[str, xr.DataTree]
-) -> tuple[dict[str, xr.DataTree], dict[str, np.ndarray]]:
+) -> tuple[dict[str, xr.DataTree], dict[str, Int[np.ndarray, "seen"]]]:
     """Open the untrained twins, and return with them the positions, among the trained samples, of those they saw.
 
     StoreError where twins lack a site, a timestep or all samples of the trained capture.
@@ -91,7 +92,7 @@ def open_untrained(
     return twins, positions
 
 
-def units_of(tree: xr.DataTree, samples: np.ndarray | None = None) -> Groups:
+def units_of(tree: xr.DataTree, samples: Int[np.ndarray, "sample"] | None = None) -> Groups:
     """Return which unit each sample of a capture, or those at positions `samples`, belongs to; None without groups."""
     if UNIT not in tree.coords:
         return None
@@ -100,8 +101,8 @@ def units_of(tree: xr.DataTree, samples: np.ndarray | None = None) -> Groups:
 
 
 def as_many_units(
-    trees: Mapping[str, xr.DataTree], samples: Mapping[str, np.ndarray], most: int
-) -> tuple[dict[str, np.ndarray], int]:
+    trees: Mapping[str, xr.DataTree], samples: Mapping[str, Int[np.ndarray, "_sample"]], most: int
+) -> tuple[dict[str, Int[np.ndarray, "_sample"]], int]:
     """Return the positions of the samples of as many units in each domain, the first, at most `most`, and how many."""
     units = {domain: units_of(tree, samples[domain]) for domain, tree in trees.items()}
     n = min(most, *(number_of_units(len(samples[domain]), units[domain]) for domain in trees))
@@ -138,8 +139,8 @@ def sites_of(tree: xr.DataTree) -> list[Site]:
     return sites
 
 
-def token_groups(tree: xr.DataTree, site: Site) -> np.ndarray | None:
-    """Return which of TOKEN_GROUPS each key belongs to, (sample, key) int; None where tokens are the same for all."""
+def token_groups(tree: xr.DataTree, site: Site) -> Int[np.ndarray, "sample key"] | None:
+    """Return which of TOKEN_GROUPS each key belongs to; None where tokens are the same for all."""
     if site.spatial or not site.prompted:
         return None
     tokens = np.array(tree.children[site.name].coords["token"].values.tolist())
@@ -151,8 +152,8 @@ def timesteps_of(tree: xr.DataTree) -> list[int]:
     return [int(timestep) for timestep in tree.coords["timestep"].values]
 
 
-def read_quantities(tree: xr.DataTree, site: Site) -> dict[int, dict[str, np.ndarray]]:
-    """Return, by timestep and name, what a site has per head, float32 ([twin,] sample, head).
+def read_quantities(tree: xr.DataTree, site: Site) -> dict[int, dict[str, Float[np.ndarray, "*twin sample head"]]]:
+    """Return, by timestep and name, what a site has per head, float32.
 
     It is little, so it is read in one go: each read of a lazy array costs milliseconds.
     """
@@ -170,8 +171,8 @@ def read_quantities(tree: xr.DataTree, site: Site) -> dict[int, dict[str, np.nda
 
 
 def read(
-    tree: xr.DataTree, site: Site, quantity: str, timestep: int, *, samples: np.ndarray | None = None
-) -> np.ndarray:
+    tree: xr.DataTree, site: Site, quantity: str, timestep: int, *, samples: Int[np.ndarray, "sample"] | None = None
+) -> Float[np.ndarray, "..."]:
     """Return `quantity` of one site at one timestep as float32, ([twin,] sample, head, ...).
 
     What keys receive is, where text or extra tokens stand beside the image's, that of these, relative to their mean.

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import xarray as xr
+from jaxtyping import Float, Int
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 from sklearn.mixture import GaussianMixture
 
@@ -85,7 +86,9 @@ def read_phases(phases: Path) -> dict[int, list[int]]:
         raise StoreError(f"{phases}: is not a table of phases ({error}); let the workflow make it anew") from error
 
 
-def _standardised(tables: list[np.ndarray]) -> list[np.ndarray]:
+def _standardised(
+    tables: list[Float[np.ndarray, "_observation feature"]],
+) -> list[Float[np.ndarray, "_observation feature_that_differs"]]:
     """Scale all (observation, feature) tables by the first, without features that do not differ there."""
     centre, spread = tables[0].mean(axis=0), tables[0].std(axis=0)
     differing = spread > 1e-9
@@ -95,8 +98,12 @@ def _standardised(tables: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def _cluster(
-    kind: str, values: np.ndarray, drawn: list[np.ndarray], requested: int, mechanisms: MechanismsConfig
-) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
+    kind: str,
+    values: Float[np.ndarray, "observation feature"],
+    drawn: list[Float[np.ndarray, "_observation feature"]],
+    requested: int,
+    mechanisms: MechanismsConfig,
+) -> tuple[Int[np.ndarray, "observation"], Float[np.ndarray, "cluster"], pd.DataFrame]:
     """Return labels, the stability of each cluster, and the quality of every k."""
     most = min(len(values) - 1, len(np.unique(values, axis=0)))
     chosen = min(requested, most)
@@ -148,7 +155,9 @@ _QUALITY = [
 ]
 
 
-def _jaccard(reference: np.ndarray, other: np.ndarray, k: int) -> np.ndarray:
+def _jaccard(
+    reference: Int[np.ndarray, "observation"], other: Int[np.ndarray, "observation"], k: int
+) -> Float[np.ndarray, "cluster"]:
     """Return, for each cluster of `reference`, its largest Jaccard similarity with a cluster of `other`."""
     mine = (reference[:, None] == np.arange(k)).astype(float)
     theirs = (other[:, None] == np.arange(k)).astype(float)

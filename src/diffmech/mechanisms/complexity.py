@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
+from jaxtyping import Float, Int, Num
 from scipy.special import ndtri, stdtrit
 
 from diffmech.attention.store import per_sample
@@ -113,10 +114,10 @@ def circuit_complexity(
 
 
 def complexity_table(
-    shifts: Mapping[str, Mapping[str, np.ndarray]],
-    keys: Mapping[str, Mapping[str, np.ndarray]],
-    products: Iterable[np.ndarray],
-    copies: Mapping[str, tuple[float, np.ndarray]],
+    shifts: Mapping[str, Mapping[str, Float[np.ndarray, "_sample _head"]]],
+    keys: Mapping[str, Mapping[str, Float[np.ndarray, "_sample"]]],
+    products: Iterable[Float[np.ndarray, "sample sample"]],
+    copies: Mapping[str, tuple[float, Float[np.ndarray, "twin"]]],
     *,
     copies_n: int,
     complexity: ComplexityConfig,
@@ -124,10 +125,10 @@ def complexity_table(
 ) -> pd.DataFrame:
     """Return the table of `circuit_complexity`, with every decision, from what was measured of each image.
 
-    By measure (one per kind of attention) and domain: `shifts` are output shifts of single heads (sample, head), `keys`
-    effective keys (sample,). `products` (sample, sample), one array per timestep, are inner products of head outputs
-    between as many samples of the first domain, then of the second. `copies` gives, by measure, the model's
-    ratio on the `copies_n` images per domain that the untrained twins saw, and the twins' ratios (twin,).
+    By measure (one per kind of attention) and domain: `shifts` are output shifts of single heads, `keys` effective
+    keys. `products`, one array per timestep, are inner products of head outputs between as many samples of the first
+    domain, then of the second. `copies` gives, by measure, the model's ratio on the `copies_n` images per domain that
+    the untrained twins saw, and the twins' ratios.
     """
     rows = [
         *(compare(variant, values, lambda mean: mean, complexity, seed) for variant, values in keys.items()),
@@ -164,7 +165,7 @@ class AgainstUntrained:
 
 
 def against_untrained(
-    copies: Mapping[str, tuple[float, np.ndarray]], n: int, alpha: float
+    copies: Mapping[str, tuple[float, Float[np.ndarray, "twin"]]], n: int, alpha: float
 ) -> dict[str, AgainstUntrained]:
     """Return by measure the range of the twins' ratios and the ranks of the model's among them, raw and joint.
 
@@ -217,7 +218,7 @@ def smallest_ratio(
     return float(np.exp(least))
 
 
-def effective_number(effects: np.ndarray) -> np.ndarray:
+def effective_number(effects: Float[np.ndarray, "*set head"]) -> Float[np.ndarray, "*set"]:
     """Return (sum e)^2 / sum e^2 over the last axis, NaN where all are 0: n for n equal effects, 1 for a single one."""
     square = (effects**2).sum(axis=-1)
     return np.divide(effects.sum(axis=-1) ** 2, square, out=np.full(square.shape, np.nan), where=square > 0)
@@ -225,12 +226,12 @@ def effective_number(effects: np.ndarray) -> np.ndarray:
 
 def compare(
     variant: str,
-    values: Mapping[str, np.ndarray],
-    measure: Callable[[np.ndarray], np.ndarray],
+    values: Mapping[str, Float[np.ndarray, "_sample ..."]],
+    measure: Callable[[Float[np.ndarray, "draw ..."]], Float[np.ndarray, "draw"]],
     complexity: ComplexityConfig,
     seed: int,
 ) -> dict[str, Any]:
-    """Return the row of a measure that is a function of means over samples of `values` (sample, ...) by domain."""
+    """Return the row of a measure that is a function of means over samples of `values` by domain."""
     (first, a), (second, b) = values.items()
     ratio = bootstrap_two_groups(
         lambda mean_a, mean_b: measure(mean_a) / measure(mean_b),
@@ -254,12 +255,14 @@ def compare(
     return _row(variant, (first, second), (estimates[0], estimates[1]), ends, p, (len(a), len(b)))
 
 
-def participation(gram: np.ndarray, members: np.ndarray) -> np.ndarray:
-    """Return (tr C)^2 / tr C^2 of the population that each set of samples is from, (set,).
+def participation(
+    gram: Float[np.ndarray, "sample sample"], members: Num[np.ndarray, "set sample"]
+) -> Float[np.ndarray, "set"]:
+    """Return (tr C)^2 / tr C^2 of the population that each set of samples is from.
 
-    `gram` (sample, sample) holds the samples' inner products, so C need not be formed; `members` (set, sample) are 1
-    for samples of the set and 0 for others. tr C and tr C^2 are U-statistics: unbiased, however few the samples. NaN
-    for fewer than 4, and where they are too few for tr C^2 to come out positive.
+    `gram` holds the samples' inner products, so C need not be formed; `members` are 1 for samples of the set and 0 for
+    others. tr C and tr C^2 are U-statistics: unbiased, however few the samples. NaN for fewer than 4, and where they
+    are too few for tr C^2 to come out positive.
     """
     own = np.diagonal(gram)
     products = gram - np.diag(own)
@@ -307,16 +310,16 @@ def _activation_participation(
     return _row("activation_participation", domains, both, ends, p, (n, n))
 
 
-def _relabelled(n: int, permutations: int, seed: int) -> np.ndarray:
-    """Return which samples count as the first domain (permutation, sample), the true labels in the first row."""
+def _relabelled(n: int, permutations: int, seed: int) -> Num[np.ndarray, "permutation sample"]:
+    """Return which samples count as the first domain, the true labels in the first row."""
     labels = np.repeat([1.0, 0.0], n)[None]
     permuted = generator(seed, "activation permutation", n).permuted(np.repeat(labels, permutations, axis=0), axis=1)
     return np.concatenate([labels, permuted])
 
 
 def _share_of_keys(
-    tree: xr.DataTree, kind: str, timesteps: Sequence[int], samples: np.ndarray | None = None
-) -> np.ndarray:
+    tree: xr.DataTree, kind: str, timesteps: Sequence[int], samples: Int[np.ndarray, "sample"] | None = None
+) -> Float[np.ndarray, "*twin unit"]:
     """Return exp(H) / keys of every unit, mean over timesteps and the heads of a kind, ([twin,] unit)."""
     array = per_sample(tree, "entropy", kind).sel(timestep=list(timesteps))
     entropy = (array if samples is None else array.isel(sample=samples)).values.astype(np.float64)
@@ -325,8 +328,8 @@ def _share_of_keys(
 
 
 def _participation_ratios(
-    trees: Mapping[str, xr.DataTree], timesteps: Sequence[int], samples: Mapping[str, np.ndarray]
-) -> np.ndarray:
+    trees: Mapping[str, xr.DataTree], timesteps: Sequence[int], samples: Mapping[str, Int[np.ndarray, "_sample"]]
+) -> Float[np.ndarray, "twin"]:
     """Return the ratio of activation participation of each model in `trees`, (twin,), of one that is no twin (1,)."""
     n = min(number_of_units(len(rows), units_of(trees[domain], rows)) for domain, rows in samples.items())
     everyone = np.ones((1, n))
@@ -338,7 +341,9 @@ def _participation_ratios(
     return first / second
 
 
-def _head_products(trees: Mapping[str, xr.DataTree], timestep: int, samples: Mapping[str, np.ndarray]) -> np.ndarray:
+def _head_products(
+    trees: Mapping[str, xr.DataTree], timestep: int, samples: Mapping[str, Int[np.ndarray, "_sample"]]
+) -> Float[np.ndarray, "*twin sample sample"]:
     """Return the inner products of the mean outputs of all heads between samples, ([twin,] sample, sample).
 
     The samples are those of both domains; each head is scaled to unit variance over them. One site at a time, so that

@@ -13,6 +13,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float
 
 from diffmech.mechanisms.captured import SPATIAL_QUANTITIES, Site
 from diffmech.mechanisms.probes import Ratios
@@ -30,16 +31,16 @@ def feature_names(probes: Sequence[str]) -> tuple[str, ...]:
 
 def describe(
     site: Site,
-    quantities: dict[str, np.ndarray],
-    received: np.ndarray,
+    quantities: dict[str, Float[np.ndarray, "sample head"]],
+    received: Float[np.ndarray, "sample head key"],
     maps: Ratios | None,
-    weights: np.ndarray,
+    weights: Float[np.ndarray, "draw sample"],
     probes: Sequence[str],
-) -> np.ndarray:
-    """Return the features of weighted samples, (draw, feature, head).
+) -> Float[np.ndarray, "draw feature head"]:
+    """Return the features of weighted samples.
 
-    `quantities` are (sample, head), `received` is (sample, head, key), `weights` (draw, sample) with rows of sum 1;
-    a draw without any valid map of a probe takes the first row's value. Features that a site lacks are NaN.
+    Rows of `weights` sum to 1; a draw without any valid map of a probe takes the first row's value. Features that a
+    site lacks are NaN.
     """
     bound = np.log(site.keys)
     n, heads, keys = received.shape
@@ -63,8 +64,10 @@ def describe(
     return np.stack([columns[name] for name in feature_names(probes)], axis=1)
 
 
-def _log_enrichment(maps: Ratios, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the log of the weighted mean enrichment over valid samples, (draw, head) by probe; NaN without any."""
+def _log_enrichment(
+    maps: Ratios, weights: Float[np.ndarray, "draw sample"]
+) -> dict[str, Float[np.ndarray, "draw head"]]:
+    """Return the log of the weighted mean enrichment over valid samples, by probe; NaN without any."""
     found = {}
     for index, name in enumerate(maps.names):
         valid = maps.valid[:, index]

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import xarray as xr
+from jaxtyping import Float, Int, Shaped
 from scipy.special import ndtri
 
 from diffmech.attention.store import per_sample
@@ -87,16 +88,16 @@ def attention_entropy(
 
 
 def divergence_table(
-    values: Mapping[str, np.ndarray],
-    copies: Mapping[str, np.ndarray],
-    seen: Mapping[str, np.ndarray],
-    kinds: np.ndarray,
+    values: Mapping[str, Float[np.ndarray, "_sample timestep head"]],
+    copies: Mapping[str, Float[np.ndarray, "twin timestep head"]],
+    seen: Mapping[str, Int[np.ndarray, "_seen"]],
+    kinds: Shaped[np.ndarray, "head"],
     timesteps: Sequence[int],
     *,
     entropy: EntropyConfig,
     seed: int,
     signs: bool = False,
-    bounds: np.ndarray | None = None,
+    bounds: Float[np.ndarray, "head"] | None = None,
     units: Mapping[str, Groups] | None = None,
 ) -> pd.DataFrame:
     """Return the table of one effect, with every decision, from what its difference of means is taken of.
@@ -169,15 +170,15 @@ def divergence_table(
 
 
 def effect_null(
-    statistic: Callable[[np.ndarray], np.ndarray],
-    a: np.ndarray,
-    b: np.ndarray,
+    statistic: Callable[[Float[np.ndarray, "draw ..."]], Float[np.ndarray, "draw ..."]],
+    a: Float[np.ndarray, "sample_a *shape"],
+    b: Float[np.ndarray, "sample_b *shape"],
     *,
     signs: bool,
     permutations: int,
     seed: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return a statistic of mean(a) - mean(b), `(sample, ...)` each, and its null (permutation, ...).
+) -> tuple[Float[np.ndarray, "*result"], Float[np.ndarray, "permutation *result"]]:
+    """Return a statistic of mean(a) - mean(b) and its null.
 
     Under the null labels are exchangeable or, with `signs`, the values of each sample have a random sign.
     """
@@ -192,8 +193,12 @@ def effect_null(
     return np.asarray(observed), null
 
 
-def _margin(a: np.ndarray, b: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return by how much a divergence must exceed what it is compared with to do so with 80 % power, (timestep, kind).
+def _margin(
+    a: Float[np.ndarray, "sample_a timestep head"],
+    b: Float[np.ndarray, "sample_b timestep head"],
+    weights: Float[np.ndarray, "head kind"],
+) -> Float[np.ndarray, "timestep kind"]:
+    """Return by how much a divergence must exceed what it is compared with to do so with 80 % power.
 
     The estimate is on average no less than the divergence, and scatters at most as its heads' differences with their
     signs do.
@@ -204,12 +209,18 @@ def _margin(a: np.ndarray, b: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def divergence_interval(
-    a: np.ndarray, b: np.ndarray, weights: np.ndarray, *, draws: int, confidence: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ends (timestep, kind) of the interval of the divergence between `a`, `b` (sample, timestep, head).
+    a: Float[np.ndarray, "sample_a timestep head"],
+    b: Float[np.ndarray, "sample_b timestep head"],
+    weights: Float[np.ndarray, "head kind"],
+    *,
+    draws: int,
+    confidence: float,
+    seed: int,
+) -> tuple[Float[np.ndarray, "timestep kind"], Float[np.ndarray, "timestep kind"]]:
+    """Return the ends of the interval of the divergence between `a` and `b`.
 
-    `weights` (head, kind) sum to 1. The estimate errs by sum_h w_h (|d_h + e_h| - |d_h|) with d_h the true difference
-    of means and e_h the error of its estimate. Where d_h is large this is sign(d_h) e_h, and never less; near 0 it is
+    `weights` sum to 1 over heads. The estimate errs by sum_h w_h (|d_h + e_h| - |d_h|) with d_h the true difference of
+    means and e_h the error of its estimate. Where d_h is large this is sign(d_h) e_h, and never less; near 0 it is
     |e_h|, and never more. So the high end is the estimate less the low quantile of sum w_h sign(d_h) e_h*, the low end
     the estimate less the high quantile of the same with |e_h*| for heads whose difference is below sqrt(2 ln heads)
     standard errors, e_h* from resampling. Bootstrap of directionally differentiable functions: Fang & Santos 2019; that
@@ -230,13 +241,14 @@ def divergence_interval(
     return np.maximum(0, estimate - high), estimate - low
 
 
-def against_untrained(trained: np.ndarray, twins: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rank p-values of `trained` `(timestep, kind)` among each twin's maximum, and what `alpha` takes.
+def against_untrained(
+    trained: Float[np.ndarray, "timestep kind"], twins: Float[np.ndarray, "twin timestep kind"], alpha: float
+) -> tuple[Float[np.ndarray, "timestep kind"], Float[np.ndarray, "kind"]]:
+    """Return the rank p-values of `trained` among each twin's maximum, and what `alpha` takes.
 
-    `twins` is `(twin, timestep, kind)`; the maximum is over timesteps and kinds, each kind in units of the mean over
-    all models of their largest value of that kind. Where the studied model is itself untrained it is exchangeable with
-    its twins, so the chance of any p at or below alpha is at most alpha. The second result is the divergence of each
-    kind that p at or below `alpha` takes, `(kind,)`.
+    The maximum is over timesteps and kinds, each kind in units of the mean over all models of their largest value of
+    that kind. Where the studied model is itself untrained it is exchangeable with its twins, so the chance of any p at
+    or below alpha is at most alpha. The second result is the divergence of each kind that p at or below `alpha` takes.
     """
     largest = np.concatenate([trained[None], twins]).max(axis=1)  # (model, kind)
     scale = np.where(largest.any(axis=0), largest.mean(axis=0), 1)
@@ -250,16 +262,23 @@ def head_table(tree: xr.DataTree) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["head", "site", "kind", "h_max"])
 
 
-def entropies(tree: xr.DataTree, timesteps: Sequence[int] | None = None) -> np.ndarray:
-    """Return the entropies, ([twin,] sample, timestep, head) float64."""
+def entropies(
+    tree: xr.DataTree, timesteps: Sequence[int] | None = None
+) -> Float[np.ndarray, "*twin sample timestep head"]:
+    """Return the entropies in float64."""
     array = per_sample(tree, "entropy")
     if timesteps is not None:
         array = array.sel(timestep=list(timesteps))
     return np.asarray(array.values, dtype=np.float64)
 
 
-def _jensen_shannon(a: np.ndarray, b: np.ndarray, weights: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the divergence of the per-sample distributions and its mean under permuted labels, (timestep, kind)."""
+def _jensen_shannon(
+    a: Float[np.ndarray, "sample_a timestep head"],
+    b: Float[np.ndarray, "sample_b timestep head"],
+    weights: Float[np.ndarray, "head kind"],
+    seed: int,
+) -> tuple[Float[np.ndarray, "timestep kind"], Float[np.ndarray, "timestep kind"]]:
+    """Return the divergence of the per-sample distributions and its mean under permuted labels."""
     observed = np.asarray(jensen_shannon_divergence(a, b, bins=HISTOGRAM_BINS)) @ weights
     floors = []
     for timestep in range(a.shape[1]):

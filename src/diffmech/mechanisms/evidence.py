@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import xarray as xr
+from jaxtyping import Float, Int
 from scipy.special import gammaln
 
 from diffmech.mechanisms.probes import null_p
@@ -31,28 +32,28 @@ NO_SPREAD = 1e-9
 
 @dataclass(frozen=True)
 class Evidence:
-    """What speaks for each probe; arrays (domain, mechanism, probe), NaN where a probe does not apply.
+    """What speaks for each probe, NaN where it does not apply.
 
     ratio: attention over that of uniform attention. excess: share of attention beyond chance. p_rolled_holm,
     p_content_holm: corrected p-values, NaN of probes without a map. p_untrained: rank among the twins.
-    content_dependence: (domain, mechanism). images: those that content is told from, (domain, probe), 0 without a map.
-    smallest_content_p: what p_content_holm could reach with so many images, (domain, probe). copies: how many twins.
-    smallest_excess: what is found beyond the twins four times in five, (probe,).
+    images: those that content is told from, 0 without a map.
+    smallest_content_p: what p_content_holm could reach with so many images. copies: how many twins.
+    smallest_excess: what is found beyond the twins four times in five.
     """
 
     domains: tuple[str, ...]
     mechanisms: tuple[str, ...]
     probes: tuple[str, ...]
-    ratio: np.ndarray
-    excess: np.ndarray
-    p_rolled_holm: np.ndarray
-    p_content_holm: np.ndarray
-    p_untrained: np.ndarray
-    content_dependence: np.ndarray
-    images: np.ndarray
-    smallest_content_p: np.ndarray
+    ratio: Float[np.ndarray, "domain mechanism probe"]
+    excess: Float[np.ndarray, "domain mechanism probe"]
+    p_rolled_holm: Float[np.ndarray, "domain mechanism probe"]
+    p_content_holm: Float[np.ndarray, "domain mechanism probe"]
+    p_untrained: Float[np.ndarray, "domain mechanism probe"]
+    content_dependence: Float[np.ndarray, "domain mechanism"]
+    images: Int[np.ndarray, "domain probe"]
+    smallest_content_p: Float[np.ndarray, "domain probe"]
     copies: int
-    smallest_excess: np.ndarray
+    smallest_excess: Float[np.ndarray, "probe"]
 
     @property
     def smallest_untrained_p(self) -> float:
@@ -114,20 +115,24 @@ def weigh_evidence(store: xr.Dataset, members: pd.DataFrame, spans: dict[int, li
     )
 
 
-def largest_excess(store: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Return the largest excess over heads, timesteps and domains, of the study (probe) and its twins (twin, probe)."""
+def largest_excess(store: xr.Dataset) -> tuple[Float[np.ndarray, "probe"], Float[np.ndarray, "twin probe"]]:
+    """Return the largest excess over heads, timesteps and domains, of the study and its twins."""
     over = ["domain", "head", "timestep"]
     twins = store["untrained_excess"].max(over).transpose("twin", "probe").values
     return store["excess_seen"].max(over).values.astype(np.float64), twins.astype(np.float64)
 
 
-def rank_among_twins(effects: np.ndarray, study: np.ndarray, twins: np.ndarray) -> np.ndarray:
-    """Return the larger of two rank p-values of `effects` (..., probe) of a study among its untrained twins.
+def rank_among_twins(
+    effects: Float[np.ndarray, "*effect probe"],
+    study: Float[np.ndarray, "probe"],
+    twins: Float[np.ndarray, "twin probe"],
+) -> Float[np.ndarray, "*effect probe"]:
+    """Return the larger of two rank p-values of `effects` of a study among its untrained twins.
 
-    `study` (probe) and `twins` (twin, probe) are maxima over domains, heads and timesteps; effects are averages of what
-    `study` is the maximum of. The first rank is within the probe. The second is over all probes: a twin counts against
-    an effect where its largest standardised maximum is at least as large; each model is standardised by the mean and
-    standard deviation of all others, which treats study and twins alike. NaN effects stay NaN.
+    `study` and `twins` are maxima over domains, heads and timesteps; effects are averages of what `study` is the
+    maximum of. The first rank is within the probe. The second is over all probes: a twin counts against an effect where
+    its largest standardised maximum is at least as large; each model is standardised by the mean and standard deviation
+    of all others, which treats study and twins alike. NaN effects stay NaN.
     """
     models = np.concatenate([study[None], twins])
     usable = np.isfinite(models).all(axis=0)
@@ -141,10 +146,10 @@ def rank_among_twins(effects: np.ndarray, study: np.ndarray, twins: np.ndarray) 
     return np.where(np.isnan(effects), np.nan, p)
 
 
-def smallest_excess(twins: np.ndarray, alpha: float) -> np.ndarray:
-    """Return the excess that `rank_among_twins` finds four times in five, (probe,); inf where no rank is low enough.
+def smallest_excess(twins: Float[np.ndarray, "twin probe"], alpha: float) -> Float[np.ndarray, "probe"]:
+    """Return the excess that `rank_among_twins` finds four times in five; inf where no rank is low enough.
 
-    By normal theory, for an excess that is measured as exactly as the maxima of the `twins` (twin, probe) are alike.
+    By normal theory, for an excess that is measured as exactly as the maxima of the `twins` are alike.
     """
     found = np.full(twins.shape[1], np.nan)
     usable = np.isfinite(twins).all(axis=0)
@@ -159,19 +164,23 @@ def smallest_excess(twins: np.ndarray, alpha: float) -> np.ndarray:
     return found
 
 
-def rank_among_heads(own: np.ndarray | float, untrained: np.ndarray) -> np.ndarray:
-    """Return the rank p-value of a head's excess `own` (...) among those of untrained heads (..., untrained head)."""
+def rank_among_heads(
+    own: Float[np.ndarray, "*shape"] | float, untrained: Float[np.ndarray, "*shape untrained_head"]
+) -> Float[np.ndarray, "*shape"]:
+    """Return the rank p-value of a head's excess `own` among those of untrained heads."""
     rank = (1 + (untrained >= np.asarray(own)[..., None]).sum(axis=-1)) / (1 + untrained.shape[-1])
     return np.where(np.isnan(own) | np.isnan(untrained).any(axis=-1), np.nan, rank)
 
 
-def smallest_order_p(images: np.ndarray) -> np.ndarray:
+def smallest_order_p(images: Int[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
     """Return the smallest p-value of a test over all orders of so many images: one of n! is the observed one."""
     return np.asarray(np.exp(-gammaln(np.asarray(images) + 1.0)))
 
 
-def head_evidence(store: xr.Dataset, head: str, timesteps: list[int], probe: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return a head's ratio on a probe and the p-value of it, uncorrected, (domain,); means over the timesteps.
+def head_evidence(
+    store: xr.Dataset, head: str, timesteps: list[int], probe: str
+) -> tuple[Float[np.ndarray, "domain"], Float[np.ndarray, "domain"]]:
+    """Return a head's ratio on a probe and the p-value of it, uncorrected; means over the timesteps.
 
     The p-value is the larger of that against rolled maps, where the probe is a map, and the rank among the twins' heads
     of the same site. The rank is one-sided, of the images that the twins saw.
@@ -191,8 +200,8 @@ def head_evidence(store: xr.Dataset, head: str, timesteps: list[int], probe: str
     return ratio, p
 
 
-def _standardised(models: np.ndarray) -> np.ndarray:
-    """Return values (model, probe) in standard deviations of all other models from their mean."""
+def _standardised(models: Float[np.ndarray, "model probe"]) -> Float[np.ndarray, "model probe"]:
+    """Return values in standard deviations of all other models from their mean."""
     scores = np.empty_like(models)
     for index, values in enumerate(models):
         others = np.delete(models, index, axis=0)

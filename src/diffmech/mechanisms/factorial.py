@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float, Int, Shaped
 
 from diffmech.config.analysis import EntropyConfig
 from diffmech.data.groups import GroupTables
@@ -30,7 +31,7 @@ from diffmech.statistics.units import Groups, over_units
 DIGITS = 9
 
 # By effect, `a` and `b`, whose means differ by it.
-Contrasts = Mapping[str, tuple[np.ndarray, np.ndarray]]
+Contrasts = Mapping[str, tuple[Float[np.ndarray, "_first timestep head"], Float[np.ndarray, "_second timestep head"]]]
 
 
 def entropy_factorial(
@@ -86,7 +87,7 @@ def entropy_factorial(
 def factorial_table(
     of_model: Contrasts,
     of_twins: Contrasts,
-    seen: Mapping[str, Mapping[str, np.ndarray]],
+    seen: Mapping[str, Mapping[str, Int[np.ndarray, "_seen"]]],
     heads: pd.DataFrame,
     timesteps: Sequence[int],
     *,
@@ -137,24 +138,26 @@ def factorial_table(
     ).reset_index(drop=True)
 
 
-def _in_pairs(cells: Cells, units: Mapping[str, Groups], seen: Mapping[str, Mapping[str, np.ndarray]]) -> bool:
+def _in_pairs(
+    cells: Cells, units: Mapping[str, Groups], seen: Mapping[str, Mapping[str, Int[np.ndarray, "_seen"]]]
+) -> bool:
     """Return whether the images of both domains have the same numbers, and so the same noise, and no groups."""
     first, second = (np.asarray(cells.trees[cells.reference][domain]["sample"].to_numpy()) for domain in cells.domains)
     alike = all(np.array_equal(by[cells.domains[0]], by[cells.domains[1]]) for by in seen.values())
     return np.array_equal(first, second) and alike and all(own is None for own in units.values())
 
 
-def _values(cells: Cells) -> dict[str, dict[str, np.ndarray]]:
-    """Return the entropies of the denoiser (sample, timestep, head) by what is told and domain."""
+def _values(cells: Cells) -> dict[str, dict[str, Float[np.ndarray, "_sample timestep head"]]]:
+    """Return the entropies of the denoiser by what is told and domain."""
     return {
         told: {domain: entropies(tree) for domain, tree in by_domain.items()} for told, by_domain in cells.trees.items()
     }
 
 
 def _twins(
-    cells: Cells, effect: str, seen: Mapping[str, np.ndarray], timesteps: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the means (twin, timestep, head) whose difference is an effect of the twins, on the images `seen`."""
+    cells: Cells, effect: str, seen: Mapping[str, Int[np.ndarray, "_seen"]], timesteps: Sequence[int]
+) -> tuple[Float[np.ndarray, "twin timestep head"], Float[np.ndarray, "twin timestep head"]]:
+    """Return the means whose difference is an effect of the twins, on the images `seen`."""
     told = [cells.reference] if effect == IMAGE else list(cells.copies)
     values = {
         name: {
@@ -170,8 +173,8 @@ def _twins(
 
 def _rows(
     effect: str,
-    a: np.ndarray,
-    b: np.ndarray,
+    a: Float[np.ndarray, "sample_a timestep head"],
+    b: Float[np.ndarray, "sample_b timestep head"],
     heads: pd.DataFrame,
     timesteps: Sequence[int],
     entropy: EntropyConfig,
@@ -195,8 +198,13 @@ def _rows(
     return table.assign(n_first=len(a), n_second=len(b))
 
 
-def _among_twins(own: np.ndarray, twins: np.ndarray, kinds: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return p of each cell `own` (timestep, head) among the largest of each twin (twin, timestep, head), and that."""
+def _among_twins(
+    own: Float[np.ndarray, "timestep head"],
+    twins: Float[np.ndarray, "twin timestep head"],
+    kinds: Shaped[np.ndarray, "head"],
+    alpha: float,
+) -> tuple[Float[np.ndarray, "timestep head"], Float[np.ndarray, "timestep head"]]:
+    """Return p of each cell `own` among the largest of each twin, and that."""
     names = list(dict.fromkeys(kinds))
     of_kind = np.array([kinds == name for name in names]).T  # (head, kind)
 

@@ -5,12 +5,15 @@ tables and restarts advance together, and the best restart of each table, by the
 """
 
 import numpy as np
+from jaxtyping import Float, Int
 
 MOST_ITERATIONS = 100
 
 
-def k_means(tables: np.ndarray, k: int, random: np.random.Generator, *, restarts: int) -> np.ndarray:
-    """Return the cluster 0..k-1 of each observation (table, observation) of `tables` (table, observation, feature)."""
+def k_means(
+    tables: Float[np.ndarray, "table observation feature"], k: int, random: np.random.Generator, *, restarts: int
+) -> Int[np.ndarray, "table observation"]:
+    """Return the cluster 0..k-1 of each observation of `tables`."""
     count, observations, _ = tables.shape
     values = np.repeat(tables.astype(np.float64), restarts, axis=0)
     centres = _seeds(values, k, random)
@@ -30,8 +33,10 @@ def k_means(tables: np.ndarray, k: int, random: np.random.Generator, *, restarts
     return labels.reshape(count, restarts, observations)[np.arange(count), best]
 
 
-def _seeds(values: np.ndarray, k: int, random: np.random.Generator) -> np.ndarray:
-    """Return k observations far from each other, (run, k, feature), drawn by their squared distance to the former."""
+def _seeds(
+    values: Float[np.ndarray, "run observation feature"], k: int, random: np.random.Generator
+) -> Float[np.ndarray, "run k feature"]:
+    """Return k observations far from each other, drawn by their squared distance to the former."""
     runs, observations, _ = values.shape
     every = np.arange(runs)
     chosen = [values[every, random.integers(0, observations, size=runs)]]
@@ -45,8 +50,10 @@ def _seeds(values: np.ndarray, k: int, random: np.random.Generator) -> np.ndarra
     return np.stack(chosen, axis=1)
 
 
-def _squared_distances(values: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """Return (run, observation, k)."""
+def _squared_distances(
+    values: Float[np.ndarray, "run observation feature"], centres: Float[np.ndarray, "run k feature"]
+) -> Float[np.ndarray, "run observation k"]:
+    """Return the squared distance of every observation to every centre."""
     products = values @ centres.transpose(0, 2, 1)
     squares = (values**2).sum(axis=-1)[..., None] - 2 * products + (centres**2).sum(axis=-1)[:, None]
     return np.maximum(squares, 0)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import ruptures
+from jaxtyping import Float
 
 from diffmech.artifacts import open_store
 from diffmech.config.analysis import MechanismsConfig, PhasesConfig
@@ -40,7 +41,7 @@ def find_phases(features: Path, output: Path, *, mechanisms: MechanismsConfig) -
     PHASES.write(output, PHASES.frame(rows))
 
 
-def segment(values: np.ndarray, phases: PhasesConfig) -> list[int]:
+def segment(values: Float[np.ndarray, "timestep ..."], phases: PhasesConfig) -> list[int]:
     """Return where phases after the first begin, as positions in `values` (timestep, feature)."""
     count = len(values)
     spread = values.std(axis=0)
@@ -60,7 +61,7 @@ def segment(values: np.ndarray, phases: PhasesConfig) -> list[int]:
     return best
 
 
-def _columns(values: np.ndarray) -> np.ndarray:
+def _columns(values: Float[np.ndarray, "timestep ..."]) -> Float[np.ndarray, "timestep column"]:
     """Return (timestep, feature x head), without features that a head lacks."""
     flat = values.reshape(-1, values.shape[-1]).T.astype(np.float64)
     return flat[:, np.isfinite(flat).all(axis=0)]

@@ -25,6 +25,7 @@ timesteps have the averaged draws as their null:
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Bool, Float, Int, Num
 from scipy import fft, sparse
 from scipy.special import ndtr
 
@@ -48,41 +49,41 @@ TINY = 1e-9
 
 @dataclass(frozen=True)
 class Ratios:
-    """Probes of one site and timestep: values (sample, head, probe) and which are valid (sample, probe).
+    """Probes of one site and timestep: values, and which are valid.
 
-    `scale` (sample, head or 1, probe) is c = u / (1 - u), which turns ratios into shares of attention beyond chance.
-    `units` (sample,) say which samples belong together, where any do: means are over units of their samples' means.
+    `scale` is c = u / (1 - u), which turns ratios into shares of attention beyond chance. `units` (sample,) say which
+    samples belong together, where any do: means are over units of their samples' means.
     """
 
     names: tuple[str, ...]
-    values: np.ndarray
-    scale: np.ndarray
-    valid: np.ndarray
+    values: Float[np.ndarray, "sample head probe"]
+    scale: Float[np.ndarray, "sample #head probe"]
+    valid: Bool[np.ndarray, "sample probe"]
     units: Groups = None
 
-    def mean(self) -> np.ndarray:
-        """Return the mean ratio over valid samples, (head, probe); NaN without any."""
+    def mean(self) -> Float[np.ndarray, "head probe"]:
+        """Return the mean ratio over valid samples; NaN without any."""
         return _masked_mean(self.values, self.valid, self.units)
 
-    def excess(self) -> np.ndarray:
-        """Return the mean share of attention beyond chance, (head, probe); NaN without valid samples."""
+    def excess(self) -> Float[np.ndarray, "head probe"]:
+        """Return the mean share of attention beyond chance; NaN without valid samples."""
         return _masked_mean((self.values - 1) * self.scale, self.valid, self.units)
 
 
 @dataclass(frozen=True)
 class NullDraws:
-    """The random orders of units (draw, unit), and rolls of samples as cells of the `coarsest` grid (draw, sample).
+    """The random orders of units, and rolls of samples as cells of the `coarsest` grid.
 
     `units` (sample,) number the unit of each sample, None where each is its own.
     """
 
-    orders: np.ndarray
-    rolls: np.ndarray
+    orders: Int[np.ndarray, "draw unit"]
+    rolls: Int[np.ndarray, "draw sample"]
     coarsest: tuple[int, int]
     units: Groups = None
 
-    def partners(self, rows: np.ndarray) -> np.ndarray:
-        """Return, per draw, which of the samples `rows` each of them is given the map of, (draw, row), as positions.
+    def partners(self, rows: Int[np.ndarray, "row"]) -> Int[np.ndarray, "draw row"]:
+        """Return, per draw, which of the samples `rows` each of them is given the map of, as positions.
 
         Units change places as wholes: the k-th sample of a unit is given the map of the k-th of another one, and where
         that has fewer, of its first ones again.
@@ -112,10 +113,12 @@ def draw_nulls(
     return NullDraws(orders, rolls if units is None else rolls[:, units], coarsest, units)
 
 
-def chance_of_relations(grid: tuple[int, int], received: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def chance_of_relations(
+    grid: tuple[int, int], received: Float[np.ndarray, "sample head key"]
+) -> dict[str, tuple[Float[np.ndarray, "sample head"], Float[np.ndarray, "sample head"]]]:
     """Return the neighbourhood, mirror and square distance of attention that ignores its query, and their scales c.
 
-    `received` (sample, head, key) is what keys receive, of mean 1; values and scales are (sample, head).
+    `received` is what keys receive, of mean 1.
     """
     height, width = grid
     keys = height * width
@@ -143,19 +146,18 @@ def chance_of_relations(grid: tuple[int, int], received: np.ndarray) -> dict[str
 
 def place_ratios(
     site: Site,
-    quantities: dict[str, np.ndarray],
-    received: np.ndarray,
-    groups: np.ndarray | None = None,
+    quantities: dict[str, Float[np.ndarray, "sample head"]],
+    received: Float[np.ndarray, "sample head key"],
+    groups: Int[np.ndarray, "sample key"] | None = None,
     units: Groups = None,
 ) -> Ratios:
-    """Return the probes that need no image. `quantities` are (sample, head), `received` (sample, head, key).
+    """Return the probes that need no image.
 
     A spatial site has neighbourhood, mirror, distance, sink and position; another has each of its tokens, or of the
-    groups that `groups` (sample, key) puts them in. The sink is
-    the key that receives most in one half of the samples, measured in the other half, so that picking the largest adds
-    no bias; position is, likewise, the attention moved from keys that receive less to keys that receive more than
-    uniform in the other half (1 + total variation distance). The halves are samples, or `units` (sample,) of them, by
-    turns.
+    groups that `groups` puts them in. The sink is the key that receives most in one half of the samples, measured in
+    the other half, so that picking the largest adds no bias; position is, likewise, the attention moved from keys that
+    receive less to keys that receive more than uniform in the other half (1 + total variation distance). The halves are
+    samples, or `units` (sample,) of them, by turns.
     """
     n, _, keys = received.shape
     if not site.spatial:
@@ -184,7 +186,12 @@ def place_ratios(
     return Ratios(PLACES, np.stack([*values, sink, 1 + moved], axis=-1), np.stack(scales, axis=-1), valid, units)
 
 
-def _group_ratios(names: tuple[str, ...], received: np.ndarray, groups: np.ndarray, units: Groups) -> Ratios:
+def _group_ratios(
+    names: tuple[str, ...],
+    received: Float[np.ndarray, "sample head key"],
+    groups: Int[np.ndarray, "sample key"],
+    units: Groups,
+) -> Ratios:
     """Return the attention per key of each group of tokens; a group without keys in a sample is not valid there."""
     members = np.stack([groups == index for index in range(len(names))], axis=-1).astype(np.float32)
     counts = members.sum(axis=1)  # (sample, group)
@@ -194,14 +201,16 @@ def _group_ratios(names: tuple[str, ...], received: np.ndarray, groups: np.ndarr
     return Ratios(names, values, scale[:, None], (counts > 0) & (share < 1), units)
 
 
-def map_ratios(received: np.ndarray, maps: GridMaps, units: Groups = None) -> Ratios:
-    """Return the enrichment of `received` (sample, head, key) on each reference map."""
+def map_ratios(received: Float[np.ndarray, "sample head key"], maps: GridMaps, units: Groups = None) -> Ratios:
+    """Return the enrichment of `received` on each reference map."""
     values = np.matmul(received, maps.values.transpose(0, 2, 1)) / received.shape[-1]
     return Ratios(maps.names, values, maps.attainable[:, None], maps.valid, units)
 
 
-def content(received: np.ndarray, maps: GridMaps, draws: NullDraws) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean enrichment on own maps minus that on others', (head, probe), and its null (draw, head, probe).
+def content(
+    received: Float[np.ndarray, "sample head key"], maps: GridMaps, draws: NullDraws
+) -> tuple[Float[np.ndarray, "head probe"], Float[np.ndarray, "draw head probe"]]:
+    """Return the mean enrichment on own maps minus that on others', and its null.
 
     In a draw each sample has the map of another one, or by chance its own, and the other maps are the rest: with A_ij
     the enrichment of sample i's attention on sample j's map and S the mean of A over the n pairs of the draw, both are
@@ -238,8 +247,10 @@ def content(received: np.ndarray, maps: GridMaps, draws: NullDraws) -> tuple[np.
     return observed, null
 
 
-def rolled_null(received: np.ndarray, maps: GridMaps, draws: NullDraws) -> np.ndarray:
-    """Return the null of the mean enrichment when each sample's maps are rolled at random, (draw, head, probe)."""
+def rolled_null(
+    received: Float[np.ndarray, "sample head key"], maps: GridMaps, draws: NullDraws
+) -> Float[np.ndarray, "draw head probe"]:
+    """Return the null of the mean enrichment when each sample's maps are rolled at random."""
     n, heads, _ = received.shape
     probes, count = len(maps.names), len(draws.rolls)
     height, width = draws.coarsest
@@ -268,9 +279,13 @@ def rolled_null(received: np.ndarray, maps: GridMaps, draws: NullDraws) -> np.nd
 
 
 def null_p(
-    observed: np.ndarray, null: np.ndarray, *, two_sided: bool, smallest: np.ndarray | float = SMALLEST_P
-) -> np.ndarray:
-    """Return p-values of `observed` (...) against `null` (draw, ...), resolved beyond 1 / draws.
+    observed: Float[np.ndarray, "*shape"],
+    null: Float[np.ndarray, "draw *shape"],
+    *,
+    two_sided: bool,
+    smallest: Float[np.ndarray, "..."] | float = SMALLEST_P,
+) -> Float[np.ndarray, "*shape"]:
+    """Return p-values of `observed` against `null`, resolved beyond 1 / draws.
 
     (1 + b) / (1 + B) where at least 10 draws are as extreme, else the normal tail with the null's mean and standard
     deviation: the statistic is a mean over independent samples. Corrections for many tests need the finer tail
@@ -295,15 +310,17 @@ def null_p(
     )
 
 
-def _masked_mean(values: np.ndarray, valid: np.ndarray, units: Groups) -> np.ndarray:
+def _masked_mean(
+    values: Float[np.ndarray, "sample head probe"], valid: Bool[np.ndarray, "sample probe"], units: Groups
+) -> Float[np.ndarray, "head probe"]:
     there = np.where(valid[:, None], values, 0)
     weighted = there if units is None else there * _shares(valid, units)[:, None]
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(weighted.sum(axis=0) / valid.sum(axis=0))
 
 
-def _shares(valid: np.ndarray, units: Groups) -> np.ndarray:
-    """Return how often each valid sample counts (sample, probe): once, or so that all units of a probe count alike."""
+def _shares(valid: Bool[np.ndarray, "sample probe"], units: Groups) -> Num[np.ndarray, "sample probe"]:
+    """Return how often each valid sample counts: once, or so that all units of a probe count alike."""
     if units is None:
         return valid
     shares = np.zeros(valid.shape, dtype=np.float32)

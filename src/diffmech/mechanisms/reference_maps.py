@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 
 from diffmech.artifacts import open_store
@@ -26,18 +27,18 @@ IMAGES_AT_ONCE = 256
 class GridMaps:
     """Reference maps of one domain on one key grid.
 
-    values: (sample, probe, key), each of mean 1, so that attention's mean of a map is the enrichment over uniform
-    attention. attainable: (sample, probe), c = u / (1 - u) with u the mass of the map under uniform attention when its
-    highest value counts as 1; c (enrichment - 1) is the share of attention beyond chance. valid: (sample, probe) bool.
+    values: each of mean 1, so that attention's mean of a map is the enrichment over uniform
+    attention. attainable: c = u / (1 - u) with u the mass of the map under uniform attention when its
+    highest value counts as 1; c (enrichment - 1) is the share of attention beyond chance. valid: which maps there are.
     """
 
     names: tuple[str, ...]
     grid: tuple[int, int]
-    values: np.ndarray
-    attainable: np.ndarray
-    valid: np.ndarray
+    values: Float[np.ndarray, "sample probe key"]
+    attainable: Float[np.ndarray, "sample probe"]
+    valid: Bool[np.ndarray, "sample probe"]
 
-    def select(self, samples: np.ndarray) -> "GridMaps":
+    def select(self, samples: Int[np.ndarray, "chosen"]) -> "GridMaps":
         """Return the maps of the samples at these positions."""
         return GridMaps(self.names, self.grid, self.values[samples], self.attainable[samples], self.valid[samples])
 
@@ -46,7 +47,7 @@ def load_reference_maps(
     latents: Iterable[Path],
     dataset: Path,
     *,
-    sample_ids: np.ndarray,
+    sample_ids: Int[np.ndarray, "sample"],
     probes: Sequence[str],
     parts: Sequence[str],
     grids: Iterable[tuple[int, int]],
@@ -101,14 +102,16 @@ def parts_of(dataset: Path) -> tuple[str, ...]:
     return tuple(map(str, store["part"].values)) if "mask" in store and store.sizes.get("part") else ()
 
 
-def image_maps(images: np.ndarray, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """Return the maps, among `names`, that come from the image alone: `(sample, channel, y, x)` to `(sample, y, x)`."""
+def image_maps(
+    images: Float[np.ndarray, "sample channel y x"], names: Iterable[str]
+) -> dict[str, Float[np.ndarray, "sample y x"]]:
+    """Return the maps, among `names`, that come from the image alone."""
     makers = {"edges": edges, "texture": texture, "intensity": intensity}
     return {name: makers[name](images) for name in names if name in makers}
 
 
-def edges(images: np.ndarray) -> np.ndarray:
-    """Return the Sobel magnitude, root of the sum of squares over channels: `(sample, y, x)`."""
+def edges(images: Float[np.ndarray, "sample channel y x"]) -> Float[np.ndarray, "sample y x"]:
+    """Return the Sobel magnitude, root of the sum of squares over channels."""
     derivative, smooth = [-1.0, 0.0, 1.0], [1.0, 2.0, 1.0]
     square = np.zeros(images.shape[:1] + images.shape[2:], dtype=np.float64)
     for along, across in ((2, 3), (3, 2)):
@@ -117,38 +120,40 @@ def edges(images: np.ndarray) -> np.ndarray:
     return np.sqrt(square)
 
 
-def texture(images: np.ndarray) -> np.ndarray:
-    """Return the local variance of the high-passed image, summed over channels: `(sample, y, x)`."""
+def texture(images: Float[np.ndarray, "sample channel y x"]) -> Float[np.ndarray, "sample y x"]:
+    """Return the local variance of the high-passed image, summed over channels."""
     fine = images.astype(np.float64) - _blur(images.astype(np.float64), TEXTURE_BLUR)
     variance = _blur(fine**2, TEXTURE_WINDOW) - _blur(fine, TEXTURE_WINDOW) ** 2
     return np.maximum(variance, 0).sum(axis=1)
 
 
-def intensity(images: np.ndarray) -> np.ndarray:
-    """Return brightness above the darkest pixel of each image, averaged over channels: `(sample, y, x)`."""
+def intensity(images: Float[np.ndarray, "sample channel y x"]) -> Float[np.ndarray, "sample y x"]:
+    """Return brightness above the darkest pixel of each image, averaged over channels."""
     grey = images.astype(np.float64).mean(axis=1)
     return grey - grey.min(axis=(1, 2), keepdims=True)
 
 
-def resample_by_area(maps: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """Return the mean of each map `(sample, y, x)` over each cell of `grid`, `(sample, *grid)`."""
+def resample_by_area(
+    maps: Float[np.ndarray, "sample y x"], grid: tuple[int, int]
+) -> Float[np.ndarray, "sample row column"]:
+    """Return the mean of each map over each cell of `grid`."""
     rows, columns = (_overlap(size, cells) for size, cells in zip(maps.shape[1:], grid, strict=True))
     return np.einsum("iy,syx,jx->sij", rows, maps, columns, optimize=True)
 
 
-def _overlap(size: int, cells: int) -> np.ndarray:
-    """Return the share of each cell that each pixel covers, (cell, pixel); rows sum to 1."""
+def _overlap(size: int, cells: int) -> Float[np.ndarray, "cell pixel"]:
+    """Return the share of each cell that each pixel covers; rows sum to 1."""
     edge = np.arange(cells + 1) * (size / cells)
     low = np.maximum(edge[:-1, None], np.arange(size))
     high = np.minimum(edge[1:, None], np.arange(size) + 1)
     return np.maximum(high - low, 0) * (cells / size)
 
 
-def _blur(images: np.ndarray, sigma: float) -> np.ndarray:
+def _blur(images: Float[np.ndarray, "sample channel y x"], sigma: float) -> Float[np.ndarray, "sample channel y x"]:
     return ndimage.gaussian_filter(images, (0, 0, sigma, sigma), mode="nearest")
 
 
-def _normalised(names: tuple[str, ...], grid: tuple[int, int], maps: np.ndarray) -> GridMaps:
+def _normalised(names: tuple[str, ...], grid: tuple[int, int], maps: Float[np.ndarray, "sample probe ..."]) -> GridMaps:
     mean, peak = maps.mean(axis=-1), maps.max(axis=-1)
     # a flat map cannot tell one position from another
     valid = (mean > 0) & (peak - maps.min(axis=-1) > 1e-6 * peak)

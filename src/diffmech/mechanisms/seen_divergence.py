@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool, Float, Shaped
 
 from diffmech.attention.store import per_sample
 from diffmech.config.analysis import EntropyConfig
@@ -67,15 +68,15 @@ def seen_divergence(
 
 
 def seen_divergence_table(
-    values: np.ndarray,
-    seen: np.ndarray,
-    kinds: np.ndarray,
+    values: Float[np.ndarray, "sample timestep head"],
+    seen: Bool[np.ndarray, "sample"],
+    kinds: Shaped[np.ndarray, "head"],
     timesteps: Sequence[int],
     *,
     entropy: EntropyConfig,
     seed: int,
 ) -> pd.DataFrame:
-    """Return the uncorrected rows of one domain from entropies (sample, timestep, head), `seen` (sample,) booleans."""
+    """Return the uncorrected rows of one domain from entropies; `seen` says which samples the twins saw."""
     a, b = values[seen], values[~seen]
     names = [kind for kind in ("self", "cross", "joint") if kind in kinds]
     weights = np.stack([kinds == kind for kind in names], axis=1).astype(float)

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Float, Int
 
 from diffmech.artifacts import open_store
 from diffmech.config.study import NOTHING
@@ -47,10 +48,10 @@ class Cells:
 
     trees: Mapping[str, Mapping[str, xr.DataTree]]
     copies: Mapping[str, Mapping[str, xr.DataTree]]
-    seen: Mapping[str, Mapping[str, np.ndarray]]
+    seen: Mapping[str, Mapping[str, Int[np.ndarray, "_seen"]]]
     domains: tuple[str, str]
 
-    def seen_by_twins(self, effect: str) -> dict[str, np.ndarray]:
+    def seen_by_twins(self, effect: str) -> dict[str, Int[np.ndarray, "_seen"]]:
         """Return, by domain, which of the images the twins saw under every telling that an effect compares."""
         told = [self.reference] if effect == IMAGE else list(self.trees)
         return {domain: reduce(np.intersect1d, [self.seen[name][domain] for name in told]) for domain in self.domains}
@@ -87,8 +88,8 @@ def _any_images(files: Sequence[Path | str]) -> bool:
 
 
 def contrasts(
-    values: Mapping[str, Mapping[str, np.ndarray]], domains: Sequence[str], reference: str
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    values: Mapping[str, Mapping[str, Float[np.ndarray, "..."]]], domains: Sequence[str], reference: str
+) -> dict[str, tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]]:
     """Return by effect `a` and `b`, of the images of the two domains, whose means differ by that effect.
 
     `values` by what is told and domain are (..., sample, ...), the same images under each telling. Without both
@@ -107,7 +108,9 @@ def contrasts(
     return found
 
 
-def paired(contrast: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def paired(
+    contrast: tuple[Float[np.ndarray, "*shape"], Float[np.ndarray, "*shape"]],
+) -> tuple[Float[np.ndarray, "*shape"], Float[np.ndarray, "*shape"]]:
     """Return a contrast of the same effect in which the pair (a_i, b_i) of one number is one unit: a - b, and nothing.
 
     So whatever resamples units or flips their signs does it to both images of a pair at once.

@@ -6,7 +6,7 @@ eps = sqrt(abar) v + sqrt(1 - abar) x_t and eps = (x_t - sqrt(abar) x_0) / sqrt(
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from diffmech.models.tokens import AttributeTokens
 MOST_EXTRA_TOKENS = 16
 
 
+@runtime_checkable
 class Conditioning(Protocol):
     """What some passes are conditioned on, one row per sample."""
 

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import ArrayLike
 from scipy.special import ndtr, ndtri, stdtrit
 
@@ -47,15 +48,15 @@ OUTERMOST = 1e-9
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and the ends of its confidence interval, three floats or three arrays of one shape."""
+    """An estimate and the ends of its confidence interval."""
 
-    estimate: np.ndarray | float
-    low: np.ndarray | float
-    high: np.ndarray | float
+    estimate: Float[np.ndarray, "*shape"] | float
+    low: Float[np.ndarray, "*shape"] | float
+    high: Float[np.ndarray, "*shape"] | float
 
 
-def resampling_weights(n: int, draws: int, seed: int) -> np.ndarray:
-    """Return the weights `(draw, sample)` of `draws` resamples of `n` units: multinomial counts divided by n.
+def resampling_weights(n: int, draws: int, seed: int) -> Float[np.ndarray, "draw sample"]:
+    """Return the weights of `draws` resamples of `n` units: multinomial counts divided by n.
 
     Each row sums to 1. These are the weights that every function of this module uses for its first group, so a
     statistic that is no function of means (an AUC over patients, say) can be resampled in step with the others.
@@ -132,10 +133,12 @@ def bootstrap_two_groups(
     return _as_interval(_interval(statistic, groups, draws, confidence, seed, method))
 
 
-def welch_freedom(variances: Sequence[np.ndarray], sizes: Sequence[int]) -> np.ndarray:
+def welch_freedom(
+    variances: Sequence[Float[np.ndarray, "*shape"] | float], sizes: Sequence[int]
+) -> Float[np.ndarray, "*shape"]:
     """Return the degrees of freedom of a sum of independent estimates, one per group; n - 1 for a single group.
 
-    `variances` are those of the estimates `(...)`, each from so many units. NaN where all are 0. Source: Welch 1947.
+    `variances` are those of the estimates, each from so many units. NaN where all are 0. Source: Welch 1947.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         shares = [own / sum(variances) for own in variances]
@@ -150,17 +153,17 @@ def block_sizes(draws: int, width: int) -> Iterator[int]:
 
 @dataclass(frozen=True)
 class _Group:
-    """The arrays of one group as columns `(sample, column)`, centred on the first sample.
+    """The arrays of one group as columns, centred on the first sample.
 
     Centring costs nothing and makes the resampled means of a constant column exactly that constant.
     """
 
-    centred: np.ndarray
-    centre: np.ndarray
+    centred: Float[np.ndarray, "sample column"]
+    centre: Float[np.ndarray, "column"]
     shapes: tuple[tuple[int, ...], ...]
 
-    def split(self, centred_means: np.ndarray) -> list[np.ndarray]:
-        """Turn centred means `(draw, column)` into one `(draw, ...)` array per input array."""
+    def split(self, centred_means: Float[np.ndarray, "draw column"]) -> list[Float[np.ndarray, "draw ..."]]:
+        """Turn centred means into one array per input array."""
         ends = np.cumsum([int(np.prod(shape)) for shape in self.shapes])[:-1]
         parts = np.split(centred_means + self.centre, ends, axis=1)
         return [part.reshape(len(part), *shape) for part, shape in zip(parts, self.shapes, strict=True)]
@@ -190,14 +193,14 @@ def _weight_source(n: int, seed: int, group: int) -> np.random.Generator:
     return generator(seed, "bootstrap", n) if group == 0 else generator(seed, "bootstrap", n, group)
 
 
-def _weights(source: np.random.Generator, n: int, draws: int) -> np.ndarray:
+def _weights(source: np.random.Generator, n: int, draws: int) -> Float[np.ndarray, "draw sample"]:
     # counting n uniform picks draws from the multinomial, about ten times faster than n conditional binomials
     picks = source.integers(0, n, size=(draws, n))
     picks += n * np.arange(draws)[:, None]
     return np.bincount(picks.ravel(), minlength=draws * n).reshape(draws, n) / n
 
 
-def _evaluate(statistic: Statistic, means: list[np.ndarray]) -> np.ndarray:
+def _evaluate(statistic: Statistic, means: list[Float[np.ndarray, "draw ..."]]) -> Float[np.ndarray, "draw ..."]:
     # a ratio with an empty denominator becomes NaN or infinite, which the interval then shows
     with np.errstate(divide="ignore", invalid="ignore"):
         result = np.asarray(statistic(*means), dtype=np.float64)

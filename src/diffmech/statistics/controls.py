@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
+from jaxtyping import Float
 
 # Values that differ by less, in standard deviations of their pool, are ties.
 TIE = 1e-9
@@ -25,15 +26,17 @@ TIE = 1e-9
 FARTHEST, HALVINGS = 1e6, 50
 
 
-def rank_p(value: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """Return (1 + draws at least as large) / (1 + draws) of `value` (test,) among `draws` (draw, test)."""
+def rank_p(value: Float[np.ndarray, "test"], draws: Float[np.ndarray, "draw test"]) -> Float[np.ndarray, "test"]:
+    """Return (1 + draws at least as large) / (1 + draws) of `value` among `draws`."""
     pool = np.concatenate([np.asarray(value)[None], draws])
     scaled = _scaled(pool)
     return (scaled >= scaled[0] - TIE).mean(axis=0)
 
 
-def joint_rank_p(values: np.ndarray, draws: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the corrected p-values of `values` (target, test) among `draws`, (draw, test) of each target.
+def joint_rank_p(
+    values: Float[np.ndarray, "target test"], draws: Sequence[Float[np.ndarray, "_draw test"]]
+) -> Float[np.ndarray, "target test"]:
+    """Return the corrected p-values of `values` among the `draws` of each target.
 
     Large means extreme. NaN values are no tests, and targets without draws have none; they get NaN and leave the
     family.
@@ -67,20 +70,19 @@ def joint_rank_p(values: np.ndarray, draws: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def smallest_beyond(
-    values: np.ndarray,
-    draws: Sequence[np.ndarray],
+    values: Float[np.ndarray, "target test"],
+    draws: Sequence[Float[np.ndarray, "_draw test"]],
     alpha: float,
-    shares: Sequence[np.ndarray] | None = None,
+    shares: Sequence[Float[np.ndarray, "_draw test"]] | None = None,
     *,
     whether: bool = False,
-) -> np.ndarray:
-    """Return from what value on a target's corrected p is at most `alpha`, (target, test); infinite where none would.
+) -> Float[np.ndarray, "target test"]:
+    """Return from what value on a target's corrected p is at most `alpha`; infinite where none would.
 
-    Beside the other targets and all draws as they are: `values` (target, test), `draws` of each target (draw, test).
-    What is added to a target is added to a draw of it by its share, `shares` (draw, test) of each target, 0 by default:
-    draws that hold a part of it rise with it, and some it can never leave behind. Single-step, so that what was found
-    of others does not help. NaN where `joint_rank_p` makes no test. `whether` asks only if there is such a value: then
-    finite ones are 0, in a fiftieth of the time.
+    Beside the other targets and all draws as they are. What is added to a target is added to a draw of it by its share
+    (`shares` of each target, 0 by default): draws that hold a part of it rise with it, and some it can never leave
+    behind. Single-step, so that what was found of others does not help. NaN where `joint_rank_p` makes no test.
+    `whether` asks only if there is such a value: then finite ones are 0, in a fiftieth of the time.
     """
     values = np.asarray(values, dtype=np.float64)
     needed = np.full(values.shape, np.nan)
@@ -113,19 +115,30 @@ def smallest_beyond(
     return needed
 
 
-def _p_of_first(column: np.ndarray, *, elsewhere: np.ndarray, reached: np.ndarray, above: np.ndarray) -> float:
-    """Return the single-step p of the first of `column` (member,), one test of a pool.
+def _p_of_first(
+    column: Float[np.ndarray, "member"],
+    *,
+    elsewhere: Float[np.ndarray, "member"],
+    reached: Float[np.ndarray, "other"],
+    above: Float[np.ndarray, "other+1"],
+) -> float:
+    """Return the single-step p of the first of `column`, one test of a pool.
 
-    `elsewhere` (member,) is the largest scaled value of each member in the other tests; `above` the share of the other
-    pools that reaches each of the ascending values `reached`, and none of them.
+    `elsewhere` is the largest scaled value of each member in the other tests; `above` the share of the other pools that
+    reaches each of the ascending values `reached`, and none of them.
     """
     there = _scaled(column[:, None])[:, 0]
     own = float((np.maximum(elsewhere, there) >= there[0] - TIE).mean())
     return own + float(above[np.searchsorted(reached, there[0] - TIE)])
 
 
-def _least_value(p_of: Callable[[np.ndarray], float], column: np.ndarray, rises: np.ndarray, alpha: float) -> float:
-    """Return the least value of the first of `column` (member,) with p <= alpha, while the others rise by `rises`."""
+def _least_value(
+    p_of: Callable[[Float[np.ndarray, "member"]], float],
+    column: Float[np.ndarray, "member"],
+    rises: Float[np.ndarray, "member"],
+    alpha: float,
+) -> float:
+    """Return the least value of the first of `column` with p <= alpha, while the others rise by `rises`."""
     base = column - column[0] * rises  # where the first is 0
     unit = float(np.abs(base).max()) or 1.0
     low, high = -unit, unit
@@ -143,8 +156,8 @@ def _least_value(p_of: Callable[[np.ndarray], float], column: np.ndarray, rises:
     return high
 
 
-def _scaled(pool: np.ndarray) -> np.ndarray:
-    """Return a pool (member, test) in its own standard deviations from its own mean, 0 where it has no spread."""
+def _scaled(pool: Float[np.ndarray, "member test"]) -> Float[np.ndarray, "member test"]:
+    """Return a pool in its own standard deviations from its own mean, 0 where it has no spread."""
     centred = pool - pool.mean(axis=0)
     spread = pool.std(axis=0)
     # a spread that rounding made is none

@@ -8,6 +8,7 @@ pairs), Lin 1991 (Jensen-Shannon divergence).
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 from scipy.special import gammaln, xlogy
 from scipy.stats import rankdata
@@ -15,7 +16,7 @@ from scipy.stats import rankdata
 from diffmech.statistics.samples import finite_samples, plain
 
 
-def cohens_d(a: ArrayLike, b: ArrayLike, *, hedges: bool = False) -> np.ndarray | float:
+def cohens_d(a: ArrayLike, b: ArrayLike, *, hedges: bool = False) -> Float[np.ndarray, "..."] | float:
     """Return (mean a - mean b) / pooled standard deviation of `a` `(sample_a, ...)` and `b` `(sample_b, ...)`.
 
     `hedges` multiplies by the exact factor that removes the bias in small normal samples. Without spread the result is
@@ -30,7 +31,9 @@ def cohens_d(a: ArrayLike, b: ArrayLike, *, hedges: bool = False) -> np.ndarray 
     return _standardised(difference, np.sqrt(squares / freedom), freedom, hedges)
 
 
-def paired_standardised_mean_difference(a: ArrayLike, b: ArrayLike, *, hedges: bool = False) -> np.ndarray | float:
+def paired_standardised_mean_difference(
+    a: ArrayLike, b: ArrayLike, *, hedges: bool = False
+) -> Float[np.ndarray, "..."] | float:
     """Return mean(a - b) / standard deviation of (a - b), known as d_z, of paired `a`, `b` `(sample, ...)`.
 
     The unit is the spread of differences, so it is larger than Cohen's d where pairs are alike: never mix the two.
@@ -44,7 +47,7 @@ def paired_standardised_mean_difference(a: ArrayLike, b: ArrayLike, *, hedges: b
     return _standardised(_mean(differences), spread, freedom, hedges)
 
 
-def cliffs_delta(a: ArrayLike, b: ArrayLike) -> np.ndarray | float:
+def cliffs_delta(a: ArrayLike, b: ArrayLike) -> Float[np.ndarray, "..."] | float:
     """Return P(a > b) - P(a < b) over all pairs of `a` `(sample_a, ...)` and `b` `(sample_b, ...)`, in [-1, 1].
 
     This is the rank-biserial correlation of independent samples, 2 U / (n_a n_b) - 1 with U of Mann and Whitney, so it
@@ -56,7 +59,7 @@ def cliffs_delta(a: ArrayLike, b: ArrayLike) -> np.ndarray | float:
     return plain(2 * wins / (len(first) * len(second)) - 1)
 
 
-def matched_pairs_rank_biserial(a: ArrayLike, b: ArrayLike) -> np.ndarray | float:
+def matched_pairs_rank_biserial(a: ArrayLike, b: ArrayLike) -> Float[np.ndarray, "..."] | float:
     """Return the rank-biserial correlation of paired `a`, `b` `(sample, ...)`, in [-1, 1].
 
     The share of Wilcoxon's rank sum in favour of a > b minus the share against; pairs without difference are left out,
@@ -72,7 +75,7 @@ def matched_pairs_rank_biserial(a: ArrayLike, b: ArrayLike) -> np.ndarray | floa
 
 def jensen_shannon_divergence(
     a: ArrayLike, b: ArrayLike, *, bins: int = 32, limits: tuple[float, float] | None = None
-) -> np.ndarray | float:
+) -> Float[np.ndarray, "..."] | float:
     """Return the Jensen-Shannon divergence, in nats, between the histograms of `a` and `b`; 0 to ln 2.
 
     `a` `(sample_a, ...)` and `b` `(sample_b, ...)` are binned in `bins` equal bins between `limits`, or between the
@@ -86,7 +89,7 @@ def jensen_shannon_divergence(
     return jensen_shannon_of_probabilities(_shares(index_a, bins, shape), _shares(index_b, bins, shape))
 
 
-def jensen_shannon_of_probabilities(p: ArrayLike, q: ArrayLike) -> np.ndarray | float:
+def jensen_shannon_of_probabilities(p: ArrayLike, q: ArrayLike) -> Float[np.ndarray, "..."] | float:
     """Return the Jensen-Shannon divergence, in nats, of probabilities `p`, `q` `(..., bin)` that sum to 1 over bins."""
     first, second = np.asarray(p, dtype=np.float64), np.asarray(q, dtype=np.float64)
     middle = (first + second) / 2
@@ -102,8 +105,8 @@ def jensen_shannon_of_probabilities(p: ArrayLike, q: ArrayLike) -> np.ndarray | 
 
 def histogram_membership(
     a: ArrayLike, b: ArrayLike, *, bins: int = 32, limits: tuple[float, float] | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return 0/1 arrays `(sample_a, ..., bin)` and `(sample_b, ..., bin)`: the common bin that each value falls in.
+) -> tuple[Float[np.ndarray, "sample_a *shape bin"], Float[np.ndarray, "sample_b *shape bin"]]:
+    """Return 0 or 1 for each bin, common to both samples: whether each value falls in it.
 
     Their means over samples are the histograms, so `label_permutation` and `bootstrap_two_groups` with
     `jensen_shannon_of_probabilities` give the null and the interval of the divergence. Bins as in
@@ -116,8 +119,11 @@ def histogram_membership(
 
 
 def _bin_indices(
-    first: np.ndarray, second: np.ndarray, bins: int, limits: tuple[float, float] | None
-) -> tuple[np.ndarray, np.ndarray]:
+    first: Float[np.ndarray, "sample_a *shape"],
+    second: Float[np.ndarray, "sample_b *shape"],
+    bins: int,
+    limits: tuple[float, float] | None,
+) -> tuple[Int[np.ndarray, "sample_a *shape"], Int[np.ndarray, "sample_b *shape"]]:
     if bins < 1:
         raise ValueError(f"bins is {bins}; at least 1 is needed")
     low: Any = np.minimum(first.min(axis=0), second.min(axis=0))
@@ -137,8 +143,8 @@ def _bin_indices(
     return index(first), index(second)
 
 
-def _shares(index: np.ndarray, bins: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the share of samples in each bin, `(..., bin)`, by one count over all columns."""
+def _shares(index: Int[np.ndarray, "sample ..."], bins: int, shape: tuple[int, ...]) -> Float[np.ndarray, "... bin"]:
+    """Return the share of samples in each bin, by one count over all columns."""
     columns = index.reshape(len(index), -1)
     number = columns.shape[1]
     counts = np.bincount((columns + bins * np.arange(number)).ravel(), minlength=bins * number)
@@ -166,14 +172,16 @@ def _squares_about_mean(values: np.ndarray) -> np.ndarray:
     return ((values - _mean(values)) ** 2).sum(axis=0)
 
 
-def _independent(a: ArrayLike, b: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def _independent(
+    a: ArrayLike, b: ArrayLike
+) -> tuple[Float[np.ndarray, "sample_a *shape"], Float[np.ndarray, "sample_b *shape"]]:
     first, second = finite_samples(a, "a"), finite_samples(b, "b")
     if first.shape[1:] != second.shape[1:]:
         raise ValueError(f"a has shape {first.shape} and b {second.shape}; they may differ along axis 0 only")
     return first, second
 
 
-def _paired(a: ArrayLike, b: ArrayLike) -> np.ndarray:
+def _paired(a: ArrayLike, b: ArrayLike) -> Float[np.ndarray, "sample ..."]:
     first, second = finite_samples(a, "a"), finite_samples(b, "b")
     if first.shape != second.shape:
         raise ValueError(f"a has shape {first.shape} and b {second.shape}; paired samples need one shape")

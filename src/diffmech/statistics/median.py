@@ -8,6 +8,7 @@ below the median is true of every distribution, so its interval and its test are
 import math
 
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.stats import binom
@@ -43,7 +44,7 @@ def median_interval(values: ArrayLike, *, confidence: float = 0.95) -> Interval:
     return Interval(plain(estimate), plain(low), plain(high))
 
 
-def sign_test(differences: ArrayLike) -> np.ndarray | float:
+def sign_test(differences: ArrayLike) -> Float[np.ndarray, "..."] | float:
     """Return the exact two-sided p-value `(...)` of as many differences `(sample, ...)` above 0 as below it.
 
     Differences of 0 say nothing and are left out; 1 where there are no others. It asks for no symmetry, and is the same

@@ -5,10 +5,11 @@ discovery rate under independence or positive dependence (Benjamini & Hochberg 1
 """
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 
 
-def holm(p: ArrayLike) -> np.ndarray:
+def holm(p: ArrayLike) -> Float[np.ndarray, "..."]:
     """Return Holm's step-down adjusted p-values in the shape of `p`.
 
     NaN marks a test that was not made: it stays NaN and is not counted. Raises ValueError outside [0, 1].
@@ -19,7 +20,7 @@ def holm(p: ArrayLike) -> np.ndarray:
     return _restored(values, made, order, np.maximum.accumulate(scaled))
 
 
-def benjamini_hochberg(p: ArrayLike) -> np.ndarray:
+def benjamini_hochberg(p: ArrayLike) -> Float[np.ndarray, "..."]:
     """Return Benjamini and Hochberg's step-up adjusted p-values in the shape of `p`.
 
     NaN marks a test that was not made: it stays NaN and is not counted. Raises ValueError outside [0, 1].
@@ -30,7 +31,9 @@ def benjamini_hochberg(p: ArrayLike) -> np.ndarray:
     return _restored(values, made, order, np.minimum.accumulate(scaled[::-1])[::-1])
 
 
-def _family(p: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _family(
+    p: ArrayLike,
+) -> tuple[Float[np.ndarray, "*shape"], Bool[np.ndarray, "*shape"] | np.bool, Int[np.ndarray, "made"]]:
     """Return the p-values, the mask of tests made, and the order of those from the smallest up."""
     values = np.asarray(p, dtype=np.float64)
     made = ~np.isnan(values)
@@ -40,7 +43,12 @@ def _family(p: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return values, made, np.argsort(counted, kind="stable")
 
 
-def _restored(values: np.ndarray, made: np.ndarray, order: np.ndarray, adjusted: np.ndarray) -> np.ndarray:
+def _restored(
+    values: Float[np.ndarray, "*shape"],
+    made: Bool[np.ndarray, "*shape"] | np.bool,
+    order: Int[np.ndarray, "made"],
+    adjusted: Float[np.ndarray, "made"],
+) -> Float[np.ndarray, "*shape"]:
     counted = np.empty_like(adjusted)
     counted[order] = np.minimum(adjusted, 1.0)
     result = values.copy()

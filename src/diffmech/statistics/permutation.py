@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from diffmech.randomness import generator
@@ -18,7 +19,9 @@ from diffmech.statistics.samples import finite_samples, plain
 Alternative = Literal["greater", "less", "two-sided"]
 
 
-def permutation_p(observed: ArrayLike, null: ArrayLike, *, alternative: Alternative = "greater") -> np.ndarray | float:
+def permutation_p(
+    observed: ArrayLike, null: ArrayLike, *, alternative: Alternative = "greater"
+) -> Float[np.ndarray, "..."] | float:
     """Return the permutation p-value of `observed` `(...)` against `null` `(permutation, ...)`.
 
     Ties count as exceedances, also those that rounding hides. "two-sided" doubles the smaller tail and stops at 1, so
@@ -42,19 +45,19 @@ def permutation_p(observed: ArrayLike, null: ArrayLike, *, alternative: Alternat
 
 
 def label_permutation(
-    statistic_of_means: Callable[[np.ndarray, np.ndarray], Any],
+    statistic_of_means: Callable[[Float[np.ndarray, "permutation ..."], Float[np.ndarray, "permutation ..."]], Any],
     values_a: ArrayLike,
     values_b: ArrayLike,
     *,
     permutations: int = 2000,
     seed: int = 0,
-) -> tuple[np.ndarray | float, np.ndarray]:
+) -> tuple[Float[np.ndarray, "*shape"] | float, Float[np.ndarray, "permutation *shape"]]:
     """Return a statistic of two group means and its null under exchangeable group labels.
 
     `values_a` `(sample_a, ...)` and `values_b` `(sample_b, ...)` are independent groups with equal trailing shape.
     `statistic_of_means(mean_a, mean_b)` gets `(permutation, ...)` means and returns `(permutation, ...)`, treating each
     permutation on its own, such as `lambda a, b: np.abs(a - b).mean(axis=-1)` for a mean over heads per timestep.
-    Returns `(observed (...), null (permutation, ...))`. Raises ValueError for NaN or infinite values.
+    Raises ValueError for NaN or infinite values.
     """
     a, b = finite_samples(values_a, "values_a"), finite_samples(values_b, "values_b")
     if a.shape[1:] != b.shape[1:]:
@@ -80,13 +83,17 @@ def label_permutation(
 
 
 def sign_flip_permutation(
-    statistic_of_mean: Callable[[np.ndarray], Any], differences: ArrayLike, *, permutations: int = 2000, seed: int = 0
-) -> tuple[np.ndarray | float, np.ndarray]:
+    statistic_of_mean: Callable[[Float[np.ndarray, "permutation ..."]], Any],
+    differences: ArrayLike,
+    *,
+    permutations: int = 2000,
+    seed: int = 0,
+) -> tuple[Float[np.ndarray, "*shape"] | float, Float[np.ndarray, "permutation *shape"]]:
     """Return a statistic of the mean paired difference and its null under random signs.
 
     `differences` is `(sample, ...)`, one paired difference per independent unit, symmetric about 0 under the null;
     each unit's sign is flipped as a whole. `statistic_of_mean` maps `(permutation, ...)` to `(permutation, ...)`.
-    Returns `(observed (...), null (permutation, ...))`. Source: Fisher's paired randomisation test.
+    Source: Fisher's paired randomisation test.
     """
     values = finite_samples(differences, "differences")
     columns = values.reshape(len(values), -1)
@@ -103,12 +110,14 @@ def sign_flip_permutation(
     return plain(evaluate(np.ones((1, len(values))))[0]), np.concatenate(null)
 
 
-def joint_sign_flip_p(differences: Sequence[np.ndarray], *, permutations: int, seed: int) -> list[np.ndarray]:
+def joint_sign_flip_p(
+    differences: Sequence[Float[np.ndarray, "_sample ..."]], *, permutations: int, seed: int
+) -> list[Float[np.ndarray, "..."]]:
     """Return the p-values of mean paired differences, corrected over all of them by max-T: one array for each given.
 
-    Each of `differences` is (sample, ...), of its own units, such as the images of one domain. Tests without any
-    difference get 1. The statistic |mean| / root mean square is a monotone function of Student's t whose denominator no
-    change of sign alters. Source: Fisher's randomisation test with Westfall & Young 1993; the statistic is ours.
+    Each of `differences` is of its own units, such as the images of one domain. Tests without any difference get 1. The
+    statistic |mean| / root mean square is a monotone function of Student's t whose denominator no change of sign
+    alters. Source: Fisher's randomisation test with Westfall & Young 1993; the statistic is ours.
     """
     observed, highest = [], np.full(permutations, -np.inf)
     for each in differences:
@@ -126,7 +135,7 @@ def joint_sign_flip_p(differences: Sequence[np.ndarray], *, permutations: int, s
 
 def max_statistic_p(
     observed: ArrayLike, null: ArrayLike, *, axis: int | tuple[int, ...] | None = None
-) -> np.ndarray | float:
+) -> Float[np.ndarray, "..."] | float:
     """Return single-step max-T p-values of `observed` `(test, ...)` against `null` `(draw, test, ...)`.
 
     Each test is compared with the largest null statistic of its family in each draw, which controls the family-wise
@@ -145,7 +154,9 @@ def max_statistic_p(
     return plain(np.where(missing, np.nan, p))
 
 
-def _observed_and_null(observed: ArrayLike, null: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def _observed_and_null(
+    observed: ArrayLike, null: ArrayLike
+) -> tuple[Float[np.ndarray, "*shape"], Float[np.ndarray, "permutation *shape"]]:
     value, draws = np.asarray(observed), np.asarray(null)
     # ties are as sharp as the coarser of the two inputs, so floats keep their precision
     kind = np.result_type(value, draws, np.float32)
@@ -170,7 +181,7 @@ def _checked(permutations: int) -> int:
     return permutations
 
 
-def _per_permutation(result: Any, permutations: int) -> np.ndarray:
+def _per_permutation(result: Any, permutations: int) -> Float[np.ndarray, "permutation ..."]:
     array = np.asarray(result, dtype=np.float64)
     if array.ndim == 0 or len(array) != permutations:
         raise ValueError(

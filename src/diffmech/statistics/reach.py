@@ -9,6 +9,7 @@ Monte Carlo permutation tests, (1 + b) / (1 + B), whose draws repeat the observe
 import math
 
 import numpy as np
+from jaxtyping import Float
 from scipy.optimize import brentq
 from scipy.special import ndtr, stdtrit
 from scipy.stats import binom
@@ -48,8 +49,8 @@ def units_needed(alpha: float, tests: int = 1) -> int:
 
 
 def smallest_effect(
-    error: np.ndarray | float, freedom: float, *, alpha: float, tests: int = 1, power: float = POWER
-) -> np.ndarray:
+    error: Float[np.ndarray, "*shape"] | float, freedom: float, *, alpha: float, tests: int = 1, power: float = POWER
+) -> Float[np.ndarray, "*shape"]:
     """Return the true effect that a two-sided test of a mean finds with `power`, in the unit of its standard `error`.
 
     `freedom` is n - 1 of the units. The level is Bonferroni's over `tests`, as the first step of Holm's correction.
@@ -83,8 +84,8 @@ def smallest_effect_among(draws: int, *, alpha: float, tests: int = 1, power: fl
     return float(brentq(short, 0, FARTHEST, xtol=1e-3)) if short(FARTHEST) > 0 else math.inf
 
 
-def rank_threshold(draws: np.ndarray, alpha: float) -> float:
-    """Return what a value must exceed for its rank among the draws `(draw,)` to give p at or below `alpha`; inf: none.
+def rank_threshold(draws: Float[np.ndarray, "draw"], alpha: float) -> float:
+    """Return what a value must exceed for its rank among the draws to give p at or below `alpha`; inf: none.
 
     For a family of tests on one scale `draws` are the maxima of each draw over them.
     """
@@ -92,11 +93,13 @@ def rank_threshold(draws: np.ndarray, alpha: float) -> float:
     return float(np.sort(draws)[-1 - allowed]) if allowed >= 0 else math.inf
 
 
-def joint_rank_threshold(draws: np.ndarray, scaled: np.ndarray, alpha: float) -> np.ndarray:
-    """Return what the value of each test `(test,)` must exceed for its joint rank to give p at or below `alpha`.
+def joint_rank_threshold(
+    draws: Float[np.ndarray, "draw test"], scaled: Float[np.ndarray, "draw test"], alpha: float
+) -> Float[np.ndarray, "test"]:
+    """Return what the value of each test must exceed for its joint rank to give p at or below `alpha`.
 
-    `draws` are `(draw, test)`, at least 0; `scaled` the same over the mean of each test's draws and value. The value is
-    part of that mean: a larger one makes the unit larger, in which the draws of other tests are as far out.
+    `draws` are at least 0; `scaled` the same over the mean of each test's draws and value. The value is part of that
+    mean: a larger one makes the unit larger, in which the draws of other tests are as far out.
     """
     count, needed = 1 + len(draws), []
     for test in range(draws.shape[1]):

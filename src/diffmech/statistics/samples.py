@@ -3,10 +3,11 @@
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 
-def finite_samples(values: ArrayLike, name: str) -> np.ndarray:
+def finite_samples(values: ArrayLike, name: str) -> Float[np.ndarray, "sample ..."]:
     """Return `values` as float64 `(sample, ...)`; ValueError, naming `name`, without samples or with NaN or infinity.
 
     Dropping such values would change the population in silence, so it is left to the caller, who can say so.
@@ -22,6 +23,6 @@ def finite_samples(values: ArrayLike, name: str) -> np.ndarray:
     return array
 
 
-def plain(value: Any) -> np.ndarray | float:
+def plain(value: Any) -> Float[np.ndarray, "..."] | float:
     """Return a float for a scalar result, the array otherwise."""
     return float(value) if np.ndim(value) == 0 else value

@@ -10,18 +10,19 @@ differ in size this is not the mean over images.
 """
 
 import numpy as np
+from jaxtyping import Float, Int, Shaped
 from numpy.typing import ArrayLike
 
-Groups = np.ndarray | None
+Groups = Shaped[np.ndarray, "sample"] | None
 
 
-def codes(groups: np.ndarray) -> np.ndarray:
-    """Return the number of the unit of each sample, `(sample,)`: units are numbered as they first appear."""
+def codes(groups: Shaped[np.ndarray, "sample"]) -> Int[np.ndarray, "sample"]:
+    """Return the number of the unit of each sample: units are numbered as they first appear."""
     _, first, inverse = np.unique(np.asarray(groups), return_index=True, return_inverse=True)
     return np.asarray(np.argsort(np.argsort(first))[inverse.reshape(-1)])
 
 
-def over_units(values: ArrayLike, groups: Groups, *, axis: int = 0) -> np.ndarray:
+def over_units(values: ArrayLike, groups: Groups, *, axis: int = 0) -> Shaped[np.ndarray, "..."]:
     """Return the mean of `values` over the samples of each unit: the axis of samples becomes one of units.
 
     Units stand in the order in which they first appear. Without `groups` the values are returned as they are. NaN stays
@@ -43,14 +44,14 @@ def over_units(values: ArrayLike, groups: Groups, *, axis: int = 0) -> np.ndarra
     return np.asarray(np.moveaxis(means, 0, axis).astype(kind))
 
 
-def unit_weights(n: int, groups: Groups) -> np.ndarray:
-    """Return the weight of each of `n` samples, `(sample,)`, in a mean over units: they sum to 1."""
+def unit_weights(n: int, groups: Groups) -> Float[np.ndarray, "sample"]:
+    """Return the weight of each of `n` samples in a mean over units: they sum to 1."""
     count = number_of_units(n, groups)
     return spread(np.full((1, count), 1 / count), groups)[0] if count else np.empty(0)
 
 
-def spread(weights: np.ndarray, groups: Groups) -> np.ndarray:
-    """Return weights of units `(draw, unit)` as weights of samples `(draw, sample)`: a unit's is shared by its samples.
+def spread(weights: Float[np.ndarray, "draw unit"], groups: Groups) -> Float[np.ndarray, "draw sample"]:
+    """Return weights of units as weights of samples: a unit's is shared by its samples.
 
     So `spread(weights, groups) @ values` is `weights @ over_units(values, groups)`.
     """
@@ -65,12 +66,12 @@ def number_of_units(n: int, groups: Groups) -> int:
     return n if groups is None else int(codes(groups).max(initial=-1)) + 1
 
 
-def first_units(groups: Groups, n: int, count: int) -> np.ndarray:
-    """Return the positions, among `n` samples, of those of the first `count` units, `(sample,)` ascending."""
+def first_units(groups: Groups, n: int, count: int) -> Int[np.ndarray, "position"]:
+    """Return the positions, among `n` samples, of those of the first `count` units, ascending."""
     return np.arange(min(n, count)) if groups is None else np.flatnonzero(codes(groups) < count)
 
 
-def halves(n: int, groups: Groups) -> tuple[np.ndarray, np.ndarray]:
+def halves(n: int, groups: Groups) -> tuple[Int[np.ndarray, "first"], Int[np.ndarray, "second"]]:
     """Return the positions of `n` samples in two halves of the units, none of which is divided.
 
     The first half holds the units that appear first, and one less than the second where their number is odd.

@@ -3,8 +3,9 @@
 The fingerprint covers the rule's script and every diffmech module that it imports, directly or not, at the top of a
 module or inside a function, by statement or by a lazy "module:name" string. Such a string that names a folder stands
 for all that lies in it: modules that are found by their files, and templates. It hashes syntax trees without
-docstrings, and without the words of errors, so comments, docstrings, messages of `raise`, formatting and `touch` change
-nothing (no model is trained again over a reworded error) and a real edit changes exactly what depends on it.
+docstrings, the words of errors and annotations of functions, so comments, docstrings, messages of `raise`, types and
+shapes of arguments, formatting and `touch` change nothing (no model is trained again over a reworded error) and a real
+edit changes exactly what depends on it. Types in classes count, since a dataclass is made of them; shapes do nowhere.
 Configuration and workflow glue are left out, and so is what names the files and jobs of a study for its rules: what
 they pass on is tracked as parameters. So are declarations of tables: a column that is added or renamed is so in the
 code that computes it.
@@ -67,15 +68,37 @@ def module_file(module: str) -> Path:
 
 
 def syntax(text: str, name: str) -> ast.Module:
-    """Return the syntax tree of `text`, the file `name`, without docstrings and the words of errors."""
+    """Return the syntax tree of `text`, the file `name`, without what computes nothing."""
     tree = ast.parse(text, filename=name)
+    fields = {id(field) for node in ast.walk(tree) if isinstance(node, ast.ClassDef) for field in node.body}
     documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     for node in ast.walk(tree):
         if isinstance(node, documented) and ast.get_docstring(node):
             node.body = node.body[1:] or [ast.Pass()]
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
             node.exc = node.exc.func
-    return tree
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            node.returns = None
+        if isinstance(node, ast.arg):
+            node.annotation = None
+        if isinstance(node, ast.AnnAssign) and id(node) not in fields:
+            node.annotation = ast.Constant(None)
+    return _without_shapes(tree)
+
+
+def _without_shapes(tree: ast.Module) -> ast.Module:
+    """Take `Float[Tensor, "sample head"]` for `Tensor`, where fields and named types are annotated with it."""
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "jaxtyping"]
+    kinds = {alias.name for node in imports for alias in node.names}
+
+    class Unshaped(ast.NodeTransformer):
+        def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
+            self.generic_visit(node)
+            shaped = isinstance(node.value, ast.Name) and node.value.id in kinds and isinstance(node.slice, ast.Tuple)
+            return node.slice.elts[0] if shaped else node
+
+    tree.body = [node for node in tree.body if node not in imports]
+    return Unshaped().visit(tree) if kinds else tree
 
 
 def is_glue(module: str) -> bool:

@@ -194,6 +194,7 @@ def test_an_announcement_from_inside_a_module_that_is_known_as_attention_belongs
     assert check_tappable(model, lambda: model["layer"](x)).tapped == ("layer.self",)
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize("wrong", ["output", "value", "query"])
 def test_shapes_that_do_not_fit_are_refused_by_the_site_name(wrong):
     model, _ = build(Recognised)

@@ -53,7 +53,7 @@ def random_call(
 def maps_of(call: AttentionCall, *, masked: bool = False) -> MapsFromFactors:
     factors = attention_factors(call, masked=masked)
     arrays = {name: Orthogonal(values.numpy()) for name, values in factors.items()}
-    return MapsFromFactors(arrays, causal=call.is_causal)  # type: ignore[arg-type]
+    return MapsFromFactors(arrays, causal=call.is_causal)
 
 
 def exact(call: AttentionCall) -> np.ndarray:
@@ -124,7 +124,7 @@ def test_a_mask_of_single_queries_is_refused_by_name() -> None:
 def test_grouped_queries_give_one_map_per_query_head() -> None:
     call = random_call()
     grouped = AttentionCall(
-        call.site, call.query, call.key[:, :2], call.value, call.output, None, call.scale, None, False
+        call.site, call.query, call.key[:, :2], call.value[:, :2], call.output, None, call.scale, None, False
     )
     repeated = AttentionCall(
         call.site, call.query, call.key[:, [0, 0, 1, 1]], call.value, call.output, None, call.scale, None, False

@@ -68,6 +68,7 @@ def test_a_target_outside_0_to_1_is_refused(target: float) -> None:
         find_circuit(adding({}), HEADS, target=target, search="ranked")
 
 
+@pytest.mark.unchecked
 def test_an_unknown_search_is_refused() -> None:
     with pytest.raises(ConfigError, match="expected ranked or greedy"):
         find_circuit(adding({}), HEADS, target=0.5, search="random")  # type: ignore[arg-type]

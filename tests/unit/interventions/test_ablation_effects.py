@@ -310,7 +310,9 @@ def test_beside_the_pooled_effect_stands_the_mean_over_timesteps_that_counts_eac
     assert row["effect_mean_high"] - row["effect_mean_low"] == pytest.approx(2 * 2.07 * 10 / np.sqrt(24) / 2, rel=0.25)
     assert row["effect_mean_low"] < row["effect_mean"] < row["effect_mean_high"]
     assert (
-        table.loc[table["timestep"] != "all", ["effect_mean", "effect_mean_low", "effect_mean_high"]].isna().all(None)
+        table.loc[table["timestep"] != "all", ["effect_mean", "effect_mean_low", "effect_mean_high"]]
+        .isna()
+        .all(axis=None)
     )
 
 

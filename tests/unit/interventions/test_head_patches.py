@@ -171,6 +171,7 @@ def test_interventions_say_what_they_do_and_survive_the_way_to_config(
     assert all(isinstance(value, str | int | float | None) for value in to_config(intervention).values())
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize("dose", [math.nan, math.inf, "much"])
 def test_a_dose_that_is_not_finite_is_refused(dose: Any) -> None:
     with pytest.raises(ConfigError, match=r"scale down1\.0\.self\.h01: the dose .* is not a finite number"):

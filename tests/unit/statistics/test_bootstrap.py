@@ -282,6 +282,7 @@ def test_values_that_are_not_numbers_are_refused_by_name_and_count(bad):
         bootstrap_mean(values)
 
 
+@pytest.mark.unchecked
 def test_mistakes_are_named():
     values = np.ones(5)
     with pytest.raises(ValueError, match="array 1 of group 0 has 4 samples, array 0 has 5"):

@@ -50,6 +50,22 @@ def test_a_reworded_error_changes_nothing_but_another_error_does(copy):
     assert fingerprint(copy) != before
 
 
+def test_annotations_that_compute_nothing_change_nothing(copy):
+    module = copy / "src/diffmech/randomness.py"
+    with module.open("a") as source:
+        source.write(
+            "\n\nclass Added:\n    n: np.ndarray\n\n\ndef added(n: int) -> int:\n    m: int = n\n    return m\n"
+        )
+    before = fingerprint(copy)
+    edit(module, "def added(n: int) -> int", "def added(n: float) -> float")
+    edit(module, "m: int", "m: float")
+    edit(module, "import numpy as np\n", "import numpy as np\nfrom jaxtyping import Float\n")
+    edit(module, "n: np.ndarray", 'n: Float[np.ndarray, "sample"]')
+    assert fingerprint(copy) == before
+    edit(module, 'n: Float[np.ndarray, "sample"]', "n: float")  # a field: the class is another one
+    assert fingerprint(copy) != before
+
+
 def test_a_real_edit_changes_its_own_cone_only(copy):
     capture = "workflow_scripts/capture_attention.py"
     entropy_before, capture_before = fingerprint(copy), fingerprint(copy, capture)
