@@ -16,7 +16,7 @@ from itertools import count
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -48,8 +48,8 @@ class Weighting:
     weights went through one.
     """
 
-    weights: Float[Tensor, "... query key"]
-    values: Float[Tensor, "... key channel"]
+    weights: Inexact[Tensor, "... query key"]
+    values: Inexact[Tensor, "... key channel"]
     arrange: Callable[[Shaped[Tensor, "..."]], Shaped[Tensor, "..."]]
     restore: Callable[[Shaped[Tensor, "..."]], Shaped[Tensor, "..."]]
     softmax: bool

@@ -264,7 +264,7 @@ class AttentionTap(TorchFunctionMode):
             return func(*args, **kwargs)
         mask, causal, scale = named.get("attn_mask"), named.get("is_causal", False), named.get("scale")
         output, lse = None, None
-        if self._needs_lse and not folded.changes:
+        if self._needs_lse and not folded.changes and len(key) == len(query):
             output, lse = same_kernel_with_lse(query, key, value, scale, mask, causal) or (None, None)
         if output is None:
             output = func(*args, **kwargs)
@@ -272,9 +272,7 @@ class AttentionTap(TorchFunctionMode):
         if mask is not None and folded.changes:
             mask = folded.apart(mask.expand(*query.shape[:-1], key.shape[-2]))
         # One learned key may serve all images of a batch.
-        key, value = (
-            tensor.expand(len(query), *tensor.shape[1:]) if len(tensor) == 1 else tensor for tensor in (key, value)
-        )
+        key, value = (z.expand(len(query), *z.shape[1:]) if len(z) == 1 else z for z in (key, value))
         query, key, value = (folded.apart(tensor) for tensor in (query, key, value))
         call = attention_call(site, query, key, value, folded.apart(output), lse, scale, mask, causal)
         return self._shown(call, output, folded.together)
