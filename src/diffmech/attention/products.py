@@ -16,7 +16,7 @@ from itertools import count
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Inexact, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
