@@ -101,7 +101,8 @@ class Table:
 
         from diffmech.artifacts import read_csv
 
-        frame = read_csv(path, self.columns)
+        texts = [name for name, column in self.columns.items() if column.values == "text"]
+        frame = read_csv(path, self.columns, text=texts)
         for name, column in self.columns.items():
             if column.values == "flag":
                 frame[name] = frame[name].astype(str).str.lower().isin(TRUE)
