@@ -25,7 +25,7 @@ timesteps have the averaged draws as their null:
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Num
+from jaxtyping import Bool, Float, Int
 from scipy import fft, sparse
 from scipy.special import ndtr
 
@@ -319,7 +319,7 @@ def _masked_mean(
         return np.asarray(weighted.sum(axis=0) / valid.sum(axis=0))
 
 
-def _shares(valid: Bool[np.ndarray, "sample probe"], units: Groups) -> Num[np.ndarray, "sample probe"]:
+def _shares(valid: Bool[np.ndarray, "sample probe"], units: Groups) -> Shaped[np.ndarray, "sample probe"]:
     """Return how often each valid sample counts: once, or so that all units of a probe count alike."""
     if units is None:
         return valid
