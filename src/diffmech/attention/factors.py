@@ -36,6 +36,9 @@ class Orthogonal(Protocol):
     def ndim(self) -> int: ...
 
     @property
+    def chunks(self) -> tuple[int, ...]: ...
+
+    @property
     def oindex(self) -> Any: ...
 
 

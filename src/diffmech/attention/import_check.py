@@ -78,11 +78,11 @@ def check_denoiser(denoiser: Denoiser, where: object) -> dict[str, Any]:
     tolerance = LOW_TOLERANCE if low else TOLERANCE
     measured = _difference(together, alone[0])
     for name, outputs in of_all.outputs.items():
-        found = _difference(outputs, of_one.outputs[name])
-        if found > LOW_TOLERANCE and measured <= tolerance:
+        apart = _difference(outputs, of_one.outputs[name])
+        if apart > LOW_TOLERANCE and measured <= tolerance:
             raise ModelError(
                 f"{where}: at {name} the heads of an image among {BATCH} are not those of the image alone (they differ "
-                f"by {found:.2g} of their size): its batch axis does not hold images first; bring query, key and value "
+                f"by {apart:.2g} of their size): its batch axis does not hold images first; bring query, key and value "
                 "to (sample, head, token, channel)"
             )
     if not measured <= tolerance:

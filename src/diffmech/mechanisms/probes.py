@@ -25,7 +25,7 @@ timesteps have the averaged draws as their null:
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from scipy import fft, sparse
 from scipy.special import ndtr
 

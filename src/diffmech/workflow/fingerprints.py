@@ -94,8 +94,8 @@ def _without_shapes(tree: ast.Module) -> ast.Module:
     class Unshaped(ast.NodeTransformer):
         def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
             self.generic_visit(node)
-            shaped = isinstance(node.value, ast.Name) and node.value.id in kinds and isinstance(node.slice, ast.Tuple)
-            return node.slice.elts[0] if shaped else node
+            shaped = isinstance(node.value, ast.Name) and node.value.id in kinds
+            return node.slice.elts[0] if shaped and isinstance(node.slice, ast.Tuple) else node
 
     tree.body = [node for node in tree.body if node not in imports]
     return Unshaped().visit(tree) if kinds else tree
