@@ -36,9 +36,6 @@ class Orthogonal(Protocol):
     def ndim(self) -> int: ...
 
     @property
-    def chunks(self) -> tuple[int, ...]: ...
-
-    @property
     def oindex(self) -> Any: ...
 
 
@@ -157,7 +154,8 @@ def _lazy(maps: MapsFromFactors, *identity: Any) -> da.Array:
     """Return `maps` as a dask array; its name comes from `identity`, so that equal stores are equal arrays."""
     chunks, budget = [maps.shape[-1]], CHUNK_BYTES // (maps.shape[-1] * maps.dtype.itemsize)
     # As much of each axis as fits; of the leading ones no more than a chunk of factors.
-    for most in reversed((*maps.factors["query_factor"].chunks[:-3], *maps.shape[-3:-1])):
+    stored: Any = maps.factors["query_factor"]  # in chunks, as arrays of a store are
+    for most in reversed((*stored.chunks[:-3], *maps.shape[-3:-1])):
         chunks.insert(0, max(1, min(most, budget)))
         budget //= chunks[0]
     name = f"maps-from-factors-{tokenize(*identity)}"
