@@ -61,7 +61,7 @@ def segment(values: Float[np.ndarray, "timestep ..."], phases: PhasesConfig) -> 
     return best
 
 
-def _columns(values: Float[np.ndarray, "timestep ..."]) -> Float[np.ndarray, "timestep column"]:
+def _columns(values: Float[np.ndarray, "... timestep"]) -> Float[np.ndarray, "timestep column"]:
     """Return (timestep, feature x head), without features that a head lacks."""
     flat = values.reshape(-1, values.shape[-1]).T.astype(np.float64)
     return flat[:, np.isfinite(flat).all(axis=0)]
