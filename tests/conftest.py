@@ -55,12 +55,15 @@ def null(tmp_path_factory):
     return _written(tmp_path_factory.mktemp("null"), effect=False, optional=False)
 
 
-@pytest.fixture(autouse=True)
-def _checked_types(request):
-    """Leave types unchecked in a test marked `unchecked`."""
-    jaxtyping.config.update("jaxtyping_disable", request.node.get_closest_marker("unchecked") is not None)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+# Whole studies in one process, whose parts have tests of their own: checked, they take several times as long.
+WHOLE = {"planted", "pipelines"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before fixtures, of a module or session too
+def pytest_runtest_setup(item):
+    """Leave types unchecked in a test marked `unchecked`, and in whole studies."""
+    unchecked = item.get_closest_marker("unchecked") is not None or bool(WHOLE & set(item.path.parts))
+    jaxtyping.config.update("jaxtyping_disable", unchecked)
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups after it
