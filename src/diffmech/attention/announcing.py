@@ -3,6 +3,7 @@
 import math
 from typing import Protocol
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffmech.attention.calls import AttentionCall
@@ -17,7 +18,7 @@ class Listener(Protocol):
     def path_of(self, module: nn.Module) -> str | None:
         """Return the path of a module of the watched model, None for others."""
 
-    def take(self, own: str, call: AttentionCall) -> Tensor:
+    def take(self, own: str, call: AttentionCall) -> Float[Tensor, "sample head query channel"]:
         """Take the call that the module at `own` announced, and return the output to go on with."""
 
 

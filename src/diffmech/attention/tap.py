@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
@@ -314,7 +315,7 @@ class AttentionTap(TorchFunctionMode):
             raise ModelError(f"{self._name(path)}: {problem}, although other passes were as expected")
         self.untapped[self._name(path)] = problem
 
-    def take(self, own: str, call: AttentionCall) -> Tensor:
+    def take(self, own: str, call: AttentionCall) -> Float[Tensor, "sample head query channel"]:
         """Take a call that `announce` brings for the module at `own`, whose site is still to be found."""
         path = own
         if own not in self._known and self._running and self._owner() in self._known:
