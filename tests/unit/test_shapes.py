@@ -10,7 +10,7 @@ from diffmech.statistics.units import spread
 
 PACKAGE = Path(__file__).parents[2] / "src" / "diffmech"
 ROOMS = ("statistics", "attention", "mechanisms", "interventions", "circuits")
-KINDS = {"Float", "Int", "Bool", "Num", "Shaped"}
+KINDS = {"Float", "Int", "Bool", "Inexact", "Num", "Shaped"}
 WITHOUT_SHAPES = {
     "attention.announcing.announce": "refuses what does not fit by a message of its own, which names the site",
 }

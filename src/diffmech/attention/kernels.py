@@ -145,7 +145,7 @@ def score_tiles(
         yield rows, scores
 
 
-def is_mapped(tensor: Tensor) -> bool:
+def is_mapped(tensor: Shaped[Tensor, "..."]) -> bool:
     """Return whether a tensor is one of `torch.vmap`, whose batch nobody sees."""
     return bool(torch._C._functorch.is_batchedtensor(tensor))
 

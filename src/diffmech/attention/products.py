@@ -134,7 +134,7 @@ class Products:
             self._derived.pop(id(args[0]), None)
         return result
 
-    def without_softmax(self, result: Tensor, owner: str) -> None:
+    def without_softmax(self, result: Shaped[Tensor, "..."], owner: str) -> None:
         """Note that `owner` multiplied scores that are no weights: linear attention, or scores of scores."""
         number = next(self._numbers)
         self.linear[number], self._made_of[number] = owner, self._number
