@@ -1,5 +1,6 @@
 """The tables of a circuit: its heads, how it was found, what is left without it, and the paths between its heads."""
 
+from diffmech.attention.tables import HEAD, KIND, SITE
 from diffmech.models.tables import N
 from diffmech.tables import Table, flag, interval, number, text, whole
 
@@ -12,9 +13,9 @@ HEADS = Table(
     row="a head at a timestep, or over all",
     about="The heads of the network as a circuit of one domain sees them.",
     columns={
-        "head": text("head: its site, then its number"),
-        "site": text("attention site (layer) of the head"),
-        "kind": text("kind of attention: self, cross or joint"),
+        "head": HEAD,
+        "site": SITE,
+        "kind": KIND,
         "rank": whole("place in the ranking that the search took, from 1", ""),
         "effect": number("what the ranking ranks: change of the loss without the head"),
         "in_circuit": flag("whether the head was chosen"),

@@ -1,5 +1,6 @@
 """The tables of what replacing, patching and attributing heads gives."""
 
+from diffmech.attention.tables import HEAD
 from diffmech.data.tables import DOMAIN
 from diffmech.models.tables import TIMESTEP, N
 from diffmech.tables import Column, Table, flag, interval, number, text, whole
@@ -144,7 +145,7 @@ ATTRIBUTION = Table(
     columns={
         "domain": DOMAIN,
         "variant": text("gradient, or integrated along the path between both outputs"),
-        "head": text("head: its site, then its number"),
+        "head": HEAD,
         "timestep": TIMESTEP,
         "estimate": number("estimated change of the loss, mean over images", source="Syed et al. 2023"),
         **interval("the estimate"),

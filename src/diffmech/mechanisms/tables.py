@@ -1,14 +1,12 @@
 """The tables of entropy, of phases, clusters and names of heads, of complexity, and the account of mechanisms."""
 
+from diffmech.attention.tables import HEAD, KIND, SITE
 from diffmech.data.tables import DOMAIN
 from diffmech.models.tables import TIMESTEP, N
 from diffmech.tables import Column, Table, flag, interval, number, text, whole
 
 HOLM = "Holm 1979"
 SHANNON = "Shannon 1948"
-HEAD = text("head: its site, then its number, e.g. down1.0.self.h03")
-SITE = text("attention site (layer) of the head")
-KIND = text("kind of attention: self, cross or joint")
 N_FIRST = whole("images of the first domain, or groups of them")
 N_SECOND = whole("images of the second domain, or groups of them")
 P = number("p-value under permuted domain labels; of telling under random signs", source="Phipson & Smyth 2010")

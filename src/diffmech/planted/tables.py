@@ -1,9 +1,8 @@
 """The tables that say what was found of a planted denoiser."""
 
+from diffmech.attention.tables import HEAD
 from diffmech.data.tables import DOMAIN
 from diffmech.tables import Table, flag, interval, number, text, whole
-
-HEAD = text("head: its site, then its number")
 
 RECOVERY = Table(
     name="recovery",
