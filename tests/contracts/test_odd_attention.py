@@ -299,6 +299,20 @@ def test_weights_are_looked_at_in_every_pass() -> None:
             model.predict_noise(x_t, 3)
 
 
+class Overflowing(GatedLater):
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return super().mix(q / (self.timestep[0] >= 40), k, v)
+
+
+def test_weights_that_are_no_numbers_are_not_said_to_be_another_softmax() -> None:
+    model, x_t = denoiser(Overflowing), torch.randn(1, 1, SIZE, SIZE)
+    sites = attention_sites(model.module, lambda: model.predict_noise(x_t, 50))
+    seen: list[Tensor] = []
+    with AttentionTap(model.module, [lambda call: seen.append(call.output)], sites=sites):
+        model.predict_noise(x_t, 3)
+    assert seen[0].isnan().all()
+
+
 class Half(Odd):
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = map(by_head, (0 * q, k, v))

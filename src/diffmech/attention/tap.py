@@ -286,7 +286,8 @@ class AttentionTap(TorchFunctionMode):
             return result
         dtype = torch.promote_types(weights.dtype, torch.float32)
         sums = weights.to(dtype).sum(-1)
-        if not bool(((sums - 1).abs() < SUM_TOLERANCE).all() and (weights > -SUM_TOLERANCE).all()):
+        # Not those that are no numbers, of which what sees them says so.
+        if bool(((sums - 1).abs() >= SUM_TOLERANCE).any() or (weights <= -SUM_TOLERANCE).any()):
             if found.softmax:
                 self._refuse(path, NO_ROWS)
             else:
