@@ -42,7 +42,7 @@ padding-left:18px;font-size:14.5px}
 .banner{border:1px solid var(--line);border-left:4px solid var(--caution);background:var(--card);border-radius:6px;
 padding:14px 18px;margin:18px 0}
 .banner p:last-child{margin:0}
-.facts{display:grid;grid-template-columns:max-content minmax(0,1fr);gap:4px 20px;margin:12px 0 16px;font-size:15px}
+.facts{display:grid;grid-template-columns:fit-content(45%) minmax(0,1fr);gap:4px 20px;margin:12px 0 16px;font-size:15px}
 .facts dt{color:var(--quiet)}.facts dd{margin:0;overflow-wrap:anywhere}
 figure{margin:18px 0 26px}figcaption{margin-top:6px;max-width:76ch}
 .chart{width:100%;min-height:40px;overflow-x:auto}.chart svg{display:block;max-width:none}
