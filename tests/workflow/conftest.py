@@ -1,15 +1,20 @@
 """The tiny study, run once in a copy of the project, and the set of jobs that an edit would rerun."""
 
+import atexit
+import functools
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from list_jobs import Fork, Forks
 
 ROOT = Path(__file__).parents[2]
 COPIED = ["Snakefile", "config.yaml", "rules", "workflow_scripts", "src", "profiles", "envs", "resources"]
@@ -19,6 +24,23 @@ TARGETS = {
     "everything",
 }
 CPU = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+CPU.pop("PYTHONDONTWRITEBYTECODE", None)  # of a copy, which is gone afterwards, or each job would compile it anew
+
+
+@functools.cache
+def warm() -> Forks:
+    """Start the Python whose forks run snakemake in this worker, which ends with it."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    command = [sys.executable, str(Path(__file__).with_name("list_jobs.py")), str(theirs.fileno())]
+    with theirs:
+        process = subprocess.Popen(command, env=CPU, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+
+    def stop() -> None:
+        ours.close()
+        process.wait()
+
+    atexit.register(stop)
+    return Forks(ours)
 
 
 @dataclass(frozen=True)
@@ -27,22 +49,31 @@ class Project:
 
     folder: Path
 
-    def snakemake(self, *arguments: str, edit: dict[str, Any] | None = None, timeout: float = 900) -> Any:
+    def snakemake(self, *arguments: str, edit: dict[str, Any] | None = None) -> Any:
         """Run snakemake on the tiny study with `edit` laid over it; return the finished process."""
+        return self.call(*arguments, "--configfile", *self.configs(edit))
+
+    def call(self, *arguments: str) -> Any:
+        """Run snakemake with these arguments alone; return the finished process."""
+        with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
+            code = self.start(*arguments, files=(stdout.fileno(), stderr.fileno())).wait()
+            told = [(file.seek(0), file.read())[1] for file in (stdout, stderr)]
+        return subprocess.CompletedProcess(arguments, code, *told)
+
+    def start(self, *arguments: str, files: tuple[int, ...], **options: Any) -> Fork:
+        """Start snakemake with these arguments alone and these files as its standard output and error."""
+        self.job_list.unlink(missing_ok=True)
+        environment = {**CPU, "JOBS": str(self.job_list)}
+        return warm().start(files, arguments=arguments, folder=str(self.folder), environment=environment, **options)
+
+    def configs(self, edit: dict[str, Any] | None) -> list[str]:
+        """Return the files of the tiny study with `edit` laid over it."""
         configs = [str(self.folder / "resources/studies/tiny.yaml")]
         if edit:
             overlay = self.folder / "edit.yaml"
             overlay.write_text(yaml.safe_dump(edit))
             configs.append(str(overlay))
-        self.job_list.unlink(missing_ok=True)
-        return subprocess.run(
-            [sys.executable, str(Path(__file__).with_name("list_jobs.py")), *arguments, "--configfile", *configs],
-            cwd=self.folder,
-            env={**CPU, "JOBS": str(self.job_list)},
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
+        return configs
 
     @property
     def job_list(self) -> Path:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
+from conftest import CPU
 
 from diffmech.artifacts import open_store
 
@@ -17,24 +17,30 @@ pytestmark = pytest.mark.workflow
 MODEL = "results/models/tiny/model.json"
 
 
-def run_until(project, edit: dict, target: str, reached: Callable[[], bool]) -> None:
-    """Start the study and kill it with all its jobs, by SIGKILL, as soon as `reached`."""
-    overlay = project.folder / "edit.yaml"
-    overlay.write_text(yaml.safe_dump(edit))
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", target]
-    command += ["--configfile", "resources/studies/tiny.yaml", str(overlay)]
-    process = subprocess.Popen(
-        command, cwd=project.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+def run_until(project, edit: dict, target: str, reached: Callable[[], bool], *, forked: bool) -> None:
+    """Start the study and kill it with all its jobs, by SIGKILL, as soon as `reached`.
+
+    `forked` are processes that are forked from one Python; if not, snakemake and each job have a Python of their own.
+    """
+    arguments = ["--cores", "2", target, "--configfile", *project.configs(edit)]
+    with Path(os.devnull).open("w") as nowhere:
+        if forked:
+            fork = project.start(*arguments, files=(nowhere.fileno(), nowhere.fileno()), session=True)
+            pid, ended, wait = fork.pid, fork.ended, fork.wait
+        else:
+            command = [sys.executable, "-m", "snakemake", *arguments]
+            options = {"stdout": nowhere, "stderr": nowhere, "start_new_session": True}
+            process = subprocess.Popen(command, cwd=project.folder, env=CPU, **options)
+            pid, ended, wait = process.pid, lambda: process.poll() is not None, process.wait
     try:
         deadline = time.monotonic() + 300
         while not reached():
-            assert process.poll() is None, "the study ended before it could be killed"
+            assert not ended(), "the study ended before it could be killed"
             assert time.monotonic() < deadline, "the study never got to the point where it is to be killed"
             time.sleep(0.01)
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        os.killpg(pid, signal.SIGKILL)
+        wait()
 
 
 def finished_stores(folder: Path) -> dict[Path, int]:
@@ -49,7 +55,7 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint(project):
         "runtime": {"checkpoint_seconds": 0.2},
     }
     checkpoints = project.folder / "results/.checkpoints"
-    run_until(project, edit, MODEL, lambda: any(checkpoints.glob("*/checkpoint.pt")))
+    run_until(project, edit, MODEL, lambda: any(checkpoints.glob("*/checkpoint.pt")), forked=False)
     assert not (project.folder / MODEL).exists()
     before = finished_stores(project.folder / "results/datasets")
     assert project.run(MODEL, edit=edit) == {"train_denoiser tiny"}
@@ -71,7 +77,7 @@ def test_a_killed_capture_leaves_no_half_store_and_repeats_nothing_finished(fini
         building = list(captured.glob("*/*/*/.*.zarr.zip.*"))
         return bool(building) and len(finished_stores(captured)) > len(earlier)
 
-    run_until(project, edit, "attention", in_the_middle)
+    run_until(project, edit, "attention", in_the_middle, forked=True)
     before = finished_stores(captured)
     assert len(earlier) < len(before) < len(earlier) + 4
     for store in before:

@@ -35,7 +35,8 @@ def test_a_dry_run_takes_seconds(project):
         return used.ru_utime + used.ru_stime
 
     start = spent()
-    assert project.snakemake("--dry-run").returncode == 0
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--configfile", *project.configs(None)]
+    subprocess.run(command, cwd=project.folder, capture_output=True, check=True)
     assert spent() - start < 8
 
 

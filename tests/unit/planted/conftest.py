@@ -1,6 +1,5 @@
 """Planted denoisers, built once."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,17 +25,9 @@ def network(circuit) -> PlantedDenoiser:
 
 
 @pytest.fixture(scope="session")
-def studied(tmp_path_factory) -> Callable[[int], Path]:
-    """Return a function that runs the planted study of a seed, once."""
-    from planted_study import SHORTER, planted_study, run_planted
+def studied(tmp_path_factory) -> Path:
+    """The folder of the planted study of one seed at one timestep; of ten at two, benchmarks/planted.py tells."""
+    from planted_study import ONE_TIMESTEP, planted_study, run_planted
 
-    done: dict[int, Path] = {}
-
-    def run(seed: int) -> Path:
-        if seed not in done:
-            torch.set_num_threads(1)
-            study = planted_study(seed, SHORTER)
-            done[seed] = run_planted(study, tmp_path_factory.mktemp(f"planted{seed}"))
-        return done[seed]
-
-    return run
+    torch.set_num_threads(1)
+    return run_planted(planted_study(0, ONE_TIMESTEP), tmp_path_factory.mktemp("planted"))

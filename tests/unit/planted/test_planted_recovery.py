@@ -16,20 +16,16 @@ from diffmech.planted.recovery import recover, summarise
 
 # One worker runs the studies, which all tests share.
 pytestmark = pytest.mark.xdist_group("planted")
-SEEDS = (0, 1)  # of ten, benchmarks/planted.py tells
-each_seed = pytest.mark.parametrize("seed", SEEDS)
 
 
-@each_seed
-def test_every_planted_head_gets_its_name(seed, studied):
-    heads = pd.read_csv(studied(seed) / "recovery.csv")
+def test_every_planted_head_gets_its_name(studied):
+    heads = pd.read_csv(studied / "recovery.csv")
     wrong = heads[~heads["label_right"]]
     assert wrong.empty, wrong[["role", "label"]].to_string()
 
 
-@each_seed
-def test_dead_heads_change_nothing_at_all_though_they_attend(seed, studied):
-    folder = studied(seed)
+def test_dead_heads_change_nothing_at_all_though_they_attend(studied):
+    folder = studied
     heads = pd.read_csv(folder / "recovery.csv")
     dead = heads[heads["role"].str.startswith("dead")]
     assert (dead["effect_percent"] == 0).all()
@@ -42,17 +38,15 @@ def test_dead_heads_change_nothing_at_all_though_they_attend(seed, studied):
         assert (ablated["mse_ablated"].values[chosen] == ablated["mse_clean"].values).all()
 
 
-@each_seed
-def test_precision_and_recall_are_high(seed, studied):
-    summary = pd.read_csv(studied(seed) / "summary.csv").set_index("what")
+def test_precision_and_recall_are_high(studied):
+    summary = pd.read_csv(studied / "summary.csv").set_index("what")
     assert list(summary.index) == ["label", "effect", "mechanism", "redundant pair"]
     assert (summary[["precision", "recall"]] > 0.94).all(axis=None), summary.to_string()
     assert (summary.loc[["label", "redundant pair"], ["precision", "recall"]] == 1).all(axis=None)
 
 
-@each_seed
-def test_the_redundant_pair_is_the_only_one_and_large_only_together(seed, studied):
-    pairs = pd.read_csv(studied(seed) / "pairs.csv")
+def test_the_redundant_pair_is_the_only_one_and_large_only_together(studied):
+    pairs = pd.read_csv(studied / "pairs.csv")
     assert len(pairs) == 2 * 78
     assert (pairs["redundant"] == pairs["planted"]).all()
     pair = pairs[pairs["planted"]]
@@ -61,7 +55,7 @@ def test_the_redundant_pair_is_the_only_one_and_large_only_together(seed, studie
 
 
 def test_the_mirror_head_matters_on_mirrored_images_only(studied):
-    heads = pd.read_csv(studied(0) / "recovery.csv").query("role == 'mirror'").set_index("domain")
+    heads = pd.read_csv(studied / "recovery.csv").query("role == 'mirror'").set_index("domain")
     assert heads.loc["symmetric", "significant"]
     assert not heads.loc["asymmetric", "significant"]
 
