@@ -1,0 +1,220 @@
+"""Statistics of one attention call by three GPU kernels, where Triton and the call allow it. Ours.
+
+The ways of `attention.sums` are made of torch's operators. On a GPU blocks of scores then travel through its memory
+several times, and the flipped fused call computes in float32, without tensor cores; averages take some thirty launches
+more. Here scores are computed once, on tensor cores in the type of the inputs, exactly as attention computes them, and
+stay in registers (`attention.gpu_kernels`); the log-sum-exp is that of attention itself, so that there is nothing to
+normalise and no value to multiply with: less work than attention. A call takes three launches and no wait for the GPU.
+
+A flipped flash call in half precision would be as fast without any kernel of ours, but rounds its moments to 8 bits, of
+which entropy and distance are small differences: benchmarks/gpu_kernel.py has it beside this.
+
+What the kernels are not for (masks, causal calls, float64, more than 256 channels) is left to the other ways, and so is
+everything where they cannot be compiled. The first call of every kind of kernel is compared with the other ways.
+"""
+
+import logging
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diffmech.attention.calls import AttentionCall
+from diffmech.attention.sums import Part
+
+logger = logging.getLogger(__name__)
+
+# By their names in `AttentionStatistics`, but `received_from_rest`, which tells of text or of extra tokens.
+Fields = dict[str, Float[Tensor, "..."]]
+
+TYPES = (torch.float32, torch.bfloat16, torch.float16)
+MOST_CHANNELS = 256
+
+# What two ways may differ by, as a share of the largest value of a field or of what is below if that is more: scores
+# are added up in another order, and in TF32 where torch was allowed it. Kernels compiled wrongly are further off.
+AGREEMENT = 0.05
+LEAST = {"entropy": 1.0, "position_information": 1.0, "part_entropy": 1.0, "distance": 0.1}
+
+# By kind of kernel, whether it may be used; those that are not in it were not tried yet.
+_usable: dict[Hashable, bool] = {}
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """How many keys a program holds, how many queries it takes at a time and in all; `stages` are loaded ahead.
+
+    `rows` is how many queries a program takes of which single entries are wanted. Chosen by shape alone and never by
+    timing: sums depend on them, and numbers must not depend on a busy GPU. Nor do they depend on samples and heads.
+    """
+
+    keys: int
+    queries: int
+    chunk: int
+    rows: int
+    stages: int
+
+
+def blocks_of(call: AttentionCall) -> Blocks:
+    """Return the blocks for a call.
+
+    128 keys by 64 queries are 64 scores for each of the 128 threads of a program, beside which probabilities still fit
+    the registers. Chunks are long enough for keys to be loaded seldom, and short enough that one image fills a GPU.
+    """
+    queries, channels, keys = *call.query.shape[2:], call.key.shape[2]
+    chunk = 256 if keys <= 128 or queries <= 512 else 512 if queries <= 2048 else 1024
+    rows = 64 if power_of_two(max(channels, call.output.shape[3])) <= 128 else 32
+    if call.query.dtype == torch.float32:  # no tensor cores: operands take registers, too
+        return Blocks(keys=32, queries=32, chunk=chunk, rows=rows // 2, stages=1)
+    return Blocks(64 if keys <= 64 else 128, queries=64, chunk=chunk, rows=rows, stages=3 if channels <= 128 else 2)
+
+
+def power_of_two(number: int) -> int:
+    """Return the least power of two that is no less than `number`, and at least 16, as tensor cores want it."""
+    return max(16, 1 << (number - 1).bit_length())
+
+
+def widths(channels: int) -> tuple[int, int]:
+    """Return two powers of two, the second perhaps 0, that hold all channels: 40 take 32 and 16 rather than 64."""
+    padded = power_of_two(channels)
+    rest = power_of_two(max(1, channels - padded // 2))
+    return (padded // 2, rest) if padded > 16 and rest < padded // 2 else (padded, 0)
+
+
+def pieces_of(tokens: slice, total: int, length: int) -> int:
+    """Return the number of pieces of `length` that the tokens before, of and after the image are cut into."""
+    return sum(-(-some // length) for some in (tokens.start, tokens.stop - tokens.start, total - tokens.stop))
+
+
+def fits(call: AttentionCall) -> bool:
+    """Return whether the kernels are for calls such as this."""
+    tensors = (call.query, call.key)
+    return (
+        call.attn_mask is None
+        and not call.is_causal
+        and all(type(tensor) is Tensor and tensor.dtype == call.query.dtype for tensor in tensors)
+        and call.query.dtype in TYPES
+        and call.query.shape[:2] == call.key.shape[:2]
+        and max(call.query.shape[-1], call.output.shape[-1]) <= MOST_CHANNELS
+        and 0 not in (*call.query.shape, *call.key.shape, *call.output.shape)
+        and call.output.dtype in TYPES
+    )
+
+
+def kernel_statistics(
+    call: AttentionCall,
+    parts: Sequence[Part],
+    lse: Float[Tensor, "sample head query"],
+    otherwise: Callable[[], Fields],
+) -> Fields | None:
+    """Return the fields of `AttentionStatistics`, or None where another way must be taken.
+
+    `lse` is in nats. `otherwise` gives the fields in another way, for a comparison. A kernel that cannot be compiled or
+    disagrees is not asked again, and a warning says why.
+    """
+    if not fits(call):
+        return None
+    kind = (call.query.device, call.query.dtype, call.query.shape[-1], call.output.shape[-1], len(parts))
+    kind = (*kind, parts[0].grid is None, blocks_of(call))
+    if not _usable.get(kind, True):
+        return None
+    try:
+        found = launched(call, parts, lse)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # of a compiler, a driver, a GPU that nobody here has seen
+        _refuse(kind, f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
+        return None
+    if kind not in _usable:
+        difference = disagreement(found, otherwise())
+        if difference is not None:
+            _refuse(kind, difference)
+            return None
+        _usable[kind] = True
+    return found
+
+
+def launched(call: AttentionCall, parts: Sequence[Part], lse: Float[Tensor, "sample head query"]) -> Fields:
+    """Return the fields of `AttentionStatistics` from the kernels, whatever the device. Raises ImportError."""
+    from diffmech.attention import gpu_kernels
+
+    query, key, output, grid = call.query, call.key, call.output, parts[0].grid
+    lse = lse if lse.stride(-1) == 1 else lse.contiguous()
+    (samples, heads, queries, channels), keys, shown = query.shape, key.shape[2], output.shape[3]
+    joint, asking, total = len(parts) > 1, len(parts) > 2, samples * heads
+    size = blocks_of(call)
+    of_query, of_key = parts[0].query, parts[0].key
+    assert isinstance(of_query, slice)  # those of the image, or all, follow each other
+    assert isinstance(of_key, slice)
+    images = (of_query.start, of_query.stop, of_key.start, of_key.stop)
+    blocks = pieces_of(of_key, keys, size.keys)
+    chunks, pieces = (pieces_of(of_query, queries, length) for length in (size.chunk, size.rows))
+
+    def empty(*shape: int) -> Tensor:
+        return torch.empty(shape, dtype=torch.float32, device=query.device)
+
+    received, sums, found = empty(total, chunks, keys), empty(total, 2, chunks * blocks), empty(total, 6, pieces)
+    output_sums, masses = empty(total, pieces, shown), empty(total, blocks, queries) if joint else lse
+    share, scalars, mean = empty(samples, heads, keys), empty(7, samples, heads), empty(samples, heads, shown)
+    rest = empty(samples, heads, keys) if asking else share
+    by_part = empty(2, samples, heads, len(parts)) if joint else share
+    main, second = widths(channels)
+    strides = (*query.stride(), *key.stride(), *lse.stride()[:2])
+    lengths = (queries, keys, *images)
+    places = lse if grid is None else grid.coordinates
+    height, width = (1, 1) if grid is None else grid.size[1:]
+    flags = {"PLACED": grid is not None, "JOINT": joint}
+    padded = {"OUTPUT": shown, "OUTPUT_PADDED": power_of_two(shown)}
+    with torch.cuda.device(query.device) if query.is_cuda else nullcontext():
+        gpu_kernels.pairs[(total * chunks * blocks,)](
+            query, key, lse, places, received, sums, masses, *strides, call.scale, heads, *lengths, blocks, chunks,
+            CHANNELS=channels, MAIN=main, REST=second, KEYS=size.keys, QUERIES=size.queries, CHUNK=size.chunk,
+            PRECISION="ieee", num_warps=4, num_stages=size.stages, **flags,
+        )  # fmt: skip
+        gpu_kernels.rows[(total * pieces,)](
+            query, key, lse, output, masses, found, output_sums, *strides, *output.stride(), call.scale, heads,
+            *lengths, blocks, pieces, height, width,
+            CHANNELS=channels, PADDED=power_of_two(channels), KEYS=size.keys, QUERIES=size.rows, num_warps=4,
+            **flags, **padded,
+        )  # fmt: skip
+        gpu_kernels.finish[(total,)](
+            received, sums, found, output_sums, share, rest, scalars, by_part, mean, total, *lengths, blocks, chunks,
+            pieces, CHUNK=size.chunk, KEYS=size.keys, QUERIES=size.rows, JOINT=joint, ASKING=asking, num_warps=4,
+            **padded,
+        )  # fmt: skip
+
+    entropy, information, norm, *spatial = scalars.unbind()
+    fields: Fields = {
+        "entropy": entropy,
+        "position_information": information,
+        "received": share,
+        "output_mean": mean,
+        "output_norm": norm,
+    }
+    if grid is not None:
+        fields |= dict(zip(("distance", "self_mass", "neighbourhood_mass", "mirror_mass"), spatial, strict=True))
+    if joint:
+        fields |= {"part_mass": by_part[0], "part_entropy": by_part[1]}
+    return fields | ({"received_from_rest": rest} if asking else {})
+
+
+def disagreement(found: Fields, expected: Fields) -> str | None:
+    """Return in words which field two ways do not agree in, or None."""
+    for name, mine in found.items():
+        theirs = expected[name]
+        if name == "part_entropy":  # of a part without mass it is a quotient of two roundings
+            mine, theirs = mine * expected["part_mass"], theirs * expected["part_mass"]
+        scale = theirs.nan_to_num().abs().max().clamp_min(LEAST.get(name, 1e-6))
+        if not torch.allclose(mine / scale, theirs / scale, rtol=0, atol=AGREEMENT, equal_nan=True):
+            most, largest = (mine - theirs).abs().max(), theirs.abs().max()
+            return f"they are {float(most):.3g} off in {name}, whose largest value is {float(largest):.3g}"
+    return None
+
+
+def _refuse(kind: Hashable, reason: str) -> None:
+    """Take the other ways for calls of this kind from now on, and say so once."""
+    if False not in _usable.values():
+        logger.warning("the GPU kernels of attention statistics are not used, slower ways are: %s", reason)
+    _usable[kind] = False
