@@ -9,29 +9,33 @@ normalise and no value to multiply with: less work than attention. A call takes 
 A flipped flash call in half precision would be as fast without any kernel of ours, but rounds its moments to 8 bits, of
 which entropy and distance are small differences: benchmarks/gpu_kernel.py has it beside this.
 
-What the kernels are not for (masks, causal calls, float64, more than 256 channels) is left to the other ways, and so is
-everything where they cannot be compiled. The first call of every kind of kernel is compared with the other ways.
+What the kernels are not for (masks, causal calls, float64, many channels) is left to the other ways, as is everything
+where they cannot be compiled. The first call of every kind of kernel is compared with the other ways.
 """
 
 import logging
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from diffmech.attention.calls import AttentionCall
-from diffmech.attention.sums import Part
+from diffmech.attention.ranges import TokenRanges
+from diffmech.attention.sums import Part, make_grid
 
 logger = logging.getLogger(__name__)
 
-# By their names in `AttentionStatistics`, but `received_from_rest`, which tells of text or of extra tokens.
+# By their names in `AttentionStatistics`.
 Fields = dict[str, Float[Tensor, "..."]]
 
-TYPES = (torch.float32, torch.bfloat16, torch.float16)
-MOST_CHANNELS = 256
+# By the type of queries and keys, how many channels fit a program. Float32 has no tensor cores, if it is to be float32,
+# and operands are in registers then.
+MOST_CHANNELS = {torch.float32: 64, torch.bfloat16: 256, torch.float16: 256}
 
 # What two ways may differ by, as a share of the largest value of a field or of what is below if that is more: scores
 # are added up in another order, and in TF32 where torch was allowed it. Kernels compiled wrongly are further off.
@@ -54,6 +58,7 @@ class Blocks:
     queries: int
     chunk: int
     rows: int
+    warps: int
     stages: int
 
 
@@ -65,10 +70,12 @@ def blocks_of(call: AttentionCall) -> Blocks:
     """
     queries, channels, keys = *call.query.shape[2:], call.key.shape[2]
     chunk = 256 if keys <= 128 or queries <= 512 else 512 if queries <= 2048 else 1024
-    rows = 64 if power_of_two(max(channels, call.output.shape[3])) <= 128 else 32
-    if call.query.dtype == torch.float32:  # no tensor cores: operands take registers, too
-        return Blocks(keys=32, queries=32, chunk=chunk, rows=rows // 2, stages=1)
-    return Blocks(64 if keys <= 64 else 128, queries=64, chunk=chunk, rows=rows, stages=3 if channels <= 128 else 2)
+    widest = max(channels, call.output.shape[3])
+    rows = 64 if widest <= 64 else 32 if widest <= 128 else 16
+    if call.query.dtype == torch.float32:
+        return Blocks(keys=32, queries=32, chunk=chunk, rows=rows // 2, warps=8, stages=1)
+    held, stages = 64 if keys <= 64 else 128, 3 if channels <= 128 else 2
+    return Blocks(keys=held, queries=64, chunk=chunk, rows=rows, warps=4, stages=stages)
 
 
 def power_of_two(number: int) -> int:
@@ -88,6 +95,14 @@ def pieces_of(tokens: slice, total: int, length: int) -> int:
     return sum(-(-some // length) for some in (tokens.start, tokens.stop - tokens.start, total - tokens.stop))
 
 
+@lru_cache(maxsize=64)
+def places_of(size: tuple[int, int, int], device: torch.device) -> Float[Tensor, "3 padded"]:
+    """Return y, x and y^2 + x^2 of all tokens of (frames, height, width), and zeros for a last piece of queries."""
+    places = make_grid(*size, device, torch.float32).coordinates
+    table = torch.cat([places, places.square().sum(-1, keepdim=True)], -1).T
+    return functional.pad(table, (0, 64 + -len(places) % 64)).contiguous()
+
+
 def fits(call: AttentionCall) -> bool:
     """Return whether the kernels are for calls such as this."""
     tensors = (call.query, call.key)
@@ -95,11 +110,11 @@ def fits(call: AttentionCall) -> bool:
         call.attn_mask is None
         and not call.is_causal
         and all(type(tensor) is Tensor and tensor.dtype == call.query.dtype for tensor in tensors)
-        and call.query.dtype in TYPES
         and call.query.shape[:2] == call.key.shape[:2]
-        and max(call.query.shape[-1], call.output.shape[-1]) <= MOST_CHANNELS
+        and call.query.shape[-1] <= MOST_CHANNELS.get(call.query.dtype, 0)
+        and call.output.shape[-1] <= max(MOST_CHANNELS.values())
         and 0 not in (*call.query.shape, *call.key.shape, *call.output.shape)
-        and call.output.dtype in TYPES
+        and call.output.dtype in MOST_CHANNELS
     )
 
 
@@ -107,7 +122,8 @@ def kernel_statistics(
     call: AttentionCall,
     parts: Sequence[Part],
     lse: Float[Tensor, "sample head query"],
-    otherwise: Callable[[], Fields],
+    ranges: TokenRanges | None,
+    otherwise: Callable[[], Mapping[str, Tensor | None]],
 ) -> Fields | None:
     """Return the fields of `AttentionStatistics`, or None where another way must be taken.
 
@@ -116,12 +132,12 @@ def kernel_statistics(
     """
     if not fits(call):
         return None
-    kind = (call.query.device, call.query.dtype, call.query.shape[-1], call.output.shape[-1], len(parts))
-    kind = (*kind, parts[0].grid is None, blocks_of(call))
+    query, shown = call.query, call.output.shape[-1]
+    kind = (query.device, query.dtype, query.shape[-1], shown, len(parts), parts[0].grid is None, blocks_of(call))
     if not _usable.get(kind, True):
         return None
     try:
-        found = launched(call, parts, lse)
+        found = launched(call, parts, lse, ranges)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # of a compiler, a driver, a GPU that nobody here has seen
@@ -136,7 +152,12 @@ def kernel_statistics(
     return found
 
 
-def launched(call: AttentionCall, parts: Sequence[Part], lse: Float[Tensor, "sample head query"]) -> Fields:
+def launched(
+    call: AttentionCall,
+    parts: Sequence[Part],
+    lse: Float[Tensor, "sample head query"],
+    ranges: TokenRanges | None,
+) -> Fields:
     """Return the fields of `AttentionStatistics` from the kernels, whatever the device. Raises ImportError."""
     from diffmech.attention import gpu_kernels
 
@@ -163,26 +184,27 @@ def launched(call: AttentionCall, parts: Sequence[Part], lse: Float[Tensor, "sam
     main, second = widths(channels)
     strides = (*query.stride(), *key.stride(), *lse.stride()[:2])
     lengths = (queries, keys, *images)
-    places = lse if grid is None else grid.coordinates
+    places = lse if grid is None else places_of(grid.size, query.device)
     height, width = (1, 1) if grid is None else grid.size[1:]
     flags = {"PLACED": grid is not None, "JOINT": joint}
+    aligned = of_query.start % 16 == of_query.stop % 16 == 0
     padded = {"OUTPUT": shown, "OUTPUT_PADDED": power_of_two(shown)}
     with torch.cuda.device(query.device) if query.is_cuda else nullcontext():
         gpu_kernels.pairs[(total * chunks * blocks,)](
-            query, key, lse, places, received, sums, masses, *strides, call.scale, heads, *lengths, blocks, chunks,
-            CHANNELS=channels, MAIN=main, REST=second, KEYS=size.keys, QUERIES=size.queries, CHUNK=size.chunk,
-            PRECISION="ieee", num_warps=4, num_stages=size.stages, **flags,
+            query, key, lse, places, received, sums, masses, *strides, places.stride(0), call.scale, heads,
+            *lengths, blocks, chunks, size.chunk,
+            CHANNELS=channels, MAIN=main, REST=second, KEYS=size.keys, QUERIES=size.queries, ALIGNED=aligned,
+            PRECISION="ieee", num_warps=size.warps, num_stages=size.stages, **flags,
         )  # fmt: skip
         gpu_kernels.rows[(total * pieces,)](
             query, key, lse, output, masses, found, output_sums, *strides, *output.stride(), call.scale, heads,
-            *lengths, blocks, pieces, height, width,
-            CHANNELS=channels, PADDED=power_of_two(channels), KEYS=size.keys, QUERIES=size.rows, num_warps=4,
-            **flags, **padded,
+            *lengths, blocks, pieces, size.keys, height, width,
+            CHANNELS=channels, PADDED=power_of_two(channels), QUERIES=size.rows, num_warps=4, **flags, **padded,
         )  # fmt: skip
         gpu_kernels.finish[(total,)](
             received, sums, found, output_sums, share, rest, scalars, by_part, mean, total, *lengths, blocks, chunks,
-            pieces, CHUNK=size.chunk, KEYS=size.keys, QUERIES=size.rows, JOINT=joint, ASKING=asking, num_warps=4,
-            **padded,
+            pieces, size.keys, size.chunk, size.rows,
+            JOINT=joint, ASKING=asking, num_warps=4, **padded,
         )  # fmt: skip
 
     entropy, information, norm, *spatial = scalars.unbind()
@@ -197,15 +219,16 @@ def launched(call: AttentionCall, parts: Sequence[Part], lse: Float[Tensor, "sam
         fields |= dict(zip(("distance", "self_mass", "neighbourhood_mass", "mirror_mass"), spatial, strict=True))
     if joint:
         fields |= {"part_mass": by_part[0], "part_entropy": by_part[1]}
-    return fields | ({"received_from_rest": rest} if asking else {})
+    return fields | ({f"received_from_{ranges.rest}": rest} if ranges and asking else {})
 
 
-def disagreement(found: Fields, expected: Fields) -> str | None:
+def disagreement(found: Fields, expected: Mapping[str, Tensor | None]) -> str | None:
     """Return in words which field two ways do not agree in, or None."""
     for name, mine in found.items():
         theirs = expected[name]
+        assert theirs is not None
         if name == "part_entropy":  # of a part without mass it is a quotient of two roundings
-            mine, theirs = mine * expected["part_mass"], theirs * expected["part_mass"]
+            mine, theirs = mine * found["part_mass"], theirs * found["part_mass"]
         scale = theirs.nan_to_num().abs().max().clamp_min(LEAST.get(name, 1e-6))
         if not torch.allclose(mine / scale, theirs / scale, rtol=0, atol=AGREEMENT, equal_nan=True):
             most, largest = (mine - theirs).abs().max(), theirs.abs().max()

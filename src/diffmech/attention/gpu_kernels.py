@@ -1,9 +1,10 @@
 """The three GPU kernels behind `attention.gpu`, in Triton, which is imported here: where it is missing, so is this.
 
 `pairs` sees each score once. A program holds a block of keys and streams the queries of one chunk past it, so that
-p_ij = exp(s_ij - lse_i), with the lse that attention itself has found, is final at once and sum_i p_ij stays in
-registers; distances are squared before they are summed, so that nothing cancels. `rows` has what belongs to single
-queries, and `finish` adds up in a fixed order what programs left: no atomics, so that equal inputs give equal bytes.
+p_ij = exp(s_ij - lse_i), with the lse that attention itself has found, is final at once, and sum_i p_ij and its moments
+sum_i p_ij [x_i, |x_i|^2] stay in registers: three operations a score, where |x_i - x_j|^2 itself takes five. `rows`
+has what belongs to single queries, and `finish` adds up in a fixed order what programs left: no atomics, so that equal
+inputs give equal bytes.
 
 Tokens are cut at the first and the last of the image, so that no block of keys or chunk of queries is of two parts.
 Products are those of the inputs' type and all sums are float32. Names are those of `attention.sums`.
@@ -36,41 +37,54 @@ COUNTS = (
 
 @triton.jit
 @no_type_check
-def span(index, first, last, total, LENGTH: tl.constexpr):
-    """Return the first token and the end of a piece of at most LENGTH tokens, and whether these are the image's."""
-    before = tl.cdiv(first, LENGTH)
-    after = before + tl.cdiv(last - first, LENGTH)
+def span(index, first, last, total, length):
+    """Return the first token and the end of a piece of at most `length` tokens, and whether these are the image's."""
+    before = tl.cdiv(first, length)
+    after = before + tl.cdiv(last - first, length)
     is_image = (index >= before) & (index < after)
-    start = tl.where(is_image, first + (index - before) * LENGTH, last + (index - after) * LENGTH)
-    start = tl.where(index < before, index * LENGTH, start)
+    start = tl.where(is_image, first + (index - before) * length, last + (index - after) * length)
+    start = tl.where(index < before, index * length, start)
     end = tl.where(is_image, last, tl.where(index < before, first, total))
-    return start, tl.minimum(start + LENGTH, end), is_image
+    return start, tl.minimum(start + length, end), is_image
 
 
 @triton.jit
 @no_type_check
-def channels_of(pointer, tokens, live, stride, channel_stride, FIRST: tl.constexpr, WIDTH: tl.constexpr, CHANNELS: tl.constexpr):  # fmt: skip # noqa: E501
-    """Return (token, channel) of WIDTH channels from FIRST on, zero beyond CHANNELS and where a token is not live."""
+def channels_of(
+    pointer, tokens, live, stride, channel_stride,
+    FIRST: tl.constexpr, WIDTH: tl.constexpr, CHANNELS: tl.constexpr, WHOLE: tl.constexpr = False,
+):  # fmt: skip
+    """Return (token, channel) of WIDTH channels from FIRST on, zero beyond CHANNELS and where a token is not live.
+
+    WHOLE says that all are.
+    """
     channel = FIRST + tl.arange(0, WIDTH)
     at = pointer + tokens[:, None] * stride + channel[None, :] * channel_stride
+    if WHOLE:
+        if FIRST + WIDTH <= CHANNELS:
+            return tl.load(at)
+        return tl.load(at, (channel < CHANNELS)[None, :], 0.0)
     if FIRST + WIDTH <= CHANNELS:
         return tl.load(at, live[:, None], 0.0)
     return tl.load(at, live[:, None] & (channel < CHANNELS)[None, :], 0.0)
 
 
-@triton.jit(do_not_specialize=COUNTS)
+@triton.jit(do_not_specialize=[*COUNTS])
 @no_type_check
 def pairs(
     query, key, lse, places, received, sums, masses,
     query_sample, query_head, query_token, query_channel, key_sample, key_head, key_token, key_channel, lse_sample,
-    lse_head, scale, heads, queries, keys, query_first, query_last, key_first, key_last, blocks, chunks,
+    lse_head, places_stride, scale, heads, queries, keys, query_first, query_last, key_first, key_last, blocks,
+    chunks, chunk_length,
     CHANNELS: tl.constexpr, MAIN: tl.constexpr, REST: tl.constexpr, KEYS: tl.constexpr, QUERIES: tl.constexpr,
-    CHUNK: tl.constexpr, PLACED: tl.constexpr, JOINT: tl.constexpr, PRECISION: tl.constexpr,
+    PLACED: tl.constexpr, JOINT: tl.constexpr, ALIGNED: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Sum over one chunk of queries and one block of keys of one head.
 
-    places: (image token, 2), y and x. received: (row, chunk, key), sum_i p_ij. sums: (row, 2, chunk and block),
-    -sum p ln p and sum p |x_i - x_j|^2. masses: (row, block, query), sum_j p_ij, of joint attention.
+    places: (3, image token), y, x and y^2 + x^2, with tokens to spare. received: (row, chunk, key), sum_i p_ij.
+    sums: (row, 2, chunk and block), -sum p ln p and sum p |x_i - x_j|^2. masses: (row, block, query), sum_j p_ij, of
+    joint attention. ALIGNED says that parts begin at multiples of 16 queries.
     """
     row = (tl.program_id(0) // (blocks * chunks)).to(tl.int64)
     within = tl.program_id(0) % (blocks * chunks)
@@ -80,48 +94,84 @@ def pairs(
     key += sample * key_sample + head * key_head
     lse += sample * lse_sample + head * lse_head
 
-    start, end, _ = span(chunk, query_first, query_last, queries, CHUNK)
-    first, last, of_image = span(block, key_first, key_last, keys, KEYS)
+    start, end, asks = span(chunk, query_first, query_last, queries, chunk_length)
+    first, last, asked = span(block, key_first, key_last, keys, KEYS)
     j = first + tl.arange(0, KEYS)
     is_key = j < last
     k = channels_of(key, j, is_key, key_token, key_channel, 0, MAIN, CHANNELS)
+    k_rest = k
     if REST:
         k_rest = channels_of(key, j, is_key, key_token, key_channel, MAIN, REST, CHANNELS)
-    if PLACED:
-        y_key = tl.load(places + 2 * (j - key_first), is_key & of_image, 0.0)
-        x_key = tl.load(places + 2 * (j - key_first) + 1, is_key & of_image, 0.0)
 
-    to_log2 = scale * LOG2_E
     mass = tl.zeros([KEYS], tl.float32)
-    plogp = tl.zeros([KEYS], tl.float32)
-    square = tl.zeros([KEYS], tl.float32)
-    for at in range(start, end, QUERIES):
-        i = at + tl.arange(0, QUERIES)
-        is_query = i < end
-        q = channels_of(query, i, is_query, query_token, query_channel, 0, MAIN, CHANNELS)
-        scores = tl.dot(k, tl.trans(q), input_precision=PRECISION)
-        if REST:
-            q_rest = channels_of(query, i, is_query, query_token, query_channel, MAIN, REST, CHANNELS)
-            scores = tl.dot(k_rest, tl.trans(q_rest), scores, input_precision=PRECISION)
-        offset = tl.load(lse + i, is_query, NOWHERE) * LOG2_E
-        log2_p = scores * to_log2 - offset[None, :]
-        p = tl.exp2(log2_p)
-        mass += tl.sum(p, 1)
-        plogp += tl.sum(p * log2_p, 1)
-        if PLACED:
-            placed = is_query & (i >= query_first) & (i < query_last)
-            y = tl.load(places + 2 * (i - query_first), placed, 0.0)
-            x = tl.load(places + 2 * (i - query_first) + 1, placed, 0.0)
-            down, across = y[None, :] - y_key[:, None], x[None, :] - x_key[:, None]
-            square += tl.sum(p * (down * down + across * across), 1)
-        if JOINT:
-            asked = tl.sum(tl.where(is_key[:, None], p, 0.0), 0)
-            tl.store(masses + (row * blocks + block) * queries + i, asked, is_query)
+    plogp, down, across, square = mass, mass, mass, mass
+    masses += (row * blocks + block) * queries
+    if ALIGNED:  # loads of several numbers at a time
+        start = tl.multiple_of(start, 16)
+    # Queries that are not the image's are given the places of some that are, and `finish` takes no notice.
+    place = tl.multiple_of(tl.where(asks, start - query_first, 0), QUERIES)
+    whole = (end - start) // QUERIES * QUERIES
+    for at in range(0, whole, QUERIES):
+        mass, plogp, down, across, square = step(
+            k, k_rest, is_key, query, lse, masses, places + (place + at), places_stride, query_token, query_channel,
+            scale, start + at, end, mass, plogp, down, across, square,
+            CHANNELS, MAIN, REST, QUERIES, PLACED, JOINT, PRECISION, True,
+        )  # fmt: skip
+    if start + whole < end:
+        mass, plogp, down, across, square = step(
+            k, k_rest, is_key, query, lse, masses, places + (place + whole), places_stride, query_token, query_channel,
+            scale, start + whole, end, mass, plogp, down, across, square,
+            CHANNELS, MAIN, REST, QUERIES, PLACED, JOINT, PRECISION, False,
+        )  # fmt: skip
 
     tl.store(received + (row * chunks + chunk) * keys + j, mass, is_key)
     sums += row * 2 * chunks * blocks + within
     tl.store(sums, -LN_2 * tl.sum(tl.where(is_key, plogp, 0.0), 0))
-    tl.store(sums + chunks * blocks, tl.sum(tl.where(is_key, square, 0.0), 0))
+    if PLACED:
+        placed = is_key & asked
+        y, x, r = place_of(places, places_stride, j - key_first, placed)
+        square += mass * r - 2 * (y * down + x * across)
+        tl.store(sums + chunks * blocks, tl.sum(tl.where(placed, square, 0.0), 0))
+
+
+@triton.jit
+@no_type_check
+def step(
+    k, k_rest, is_key, query, lse, masses, place, places_stride, query_token, query_channel, scale, at, end,
+    mass, plogp, down, across, square,
+    CHANNELS: tl.constexpr, MAIN: tl.constexpr, REST: tl.constexpr, QUERIES: tl.constexpr, PLACED: tl.constexpr,
+    JOINT: tl.constexpr, PRECISION: tl.constexpr, WHOLE: tl.constexpr,
+):  # fmt: skip
+    """Return the sums of each key with those of QUERIES queries added, which are all there where WHOLE."""
+    i = at + tl.arange(0, QUERIES)
+    is_query = i < end
+    q = channels_of(query, i, is_query, query_token, query_channel, 0, MAIN, CHANNELS, WHOLE)
+    scores = tl.dot(k, tl.trans(q), input_precision=PRECISION)
+    if REST:
+        q_rest = channels_of(query, i, is_query, query_token, query_channel, MAIN, REST, CHANNELS, WHOLE)
+        scores = tl.dot(k_rest, tl.trans(q_rest), scores, input_precision=PRECISION)
+    offset = tl.load(lse + i) if WHOLE else tl.load(lse + i, is_query, NOWHERE)
+    log2_p = scores * (scale * LOG2_E) - (offset * LOG2_E)[None, :]
+    p = tl.exp2(log2_p)
+    mass += tl.sum(p, 1)
+    plogp += tl.sum(p * log2_p, 1)
+    if PLACED:
+        y, x, r = place_of(place, places_stride, tl.arange(0, QUERIES), True)
+        down += tl.sum(p * y[None, :], 1)
+        across += tl.sum(p * x[None, :], 1)
+        square += tl.sum(p * r[None, :], 1)
+    if JOINT:
+        tl.store(masses + i, tl.sum(tl.where(is_key[:, None], p, 0.0), 0), is_query)
+    return mass, plogp, down, across, square
+
+
+@triton.jit
+@no_type_check
+def place_of(places, stride, token, live):
+    """Return y, x and y^2 + x^2 of tokens."""
+    y = tl.load(places + token, live, 0.0)
+    x = tl.load(places + stride + token, live, 0.0)
+    return y, x, tl.load(places + 2 * stride + token, live, 0.0)
 
 
 @triton.jit(do_not_specialize=[*COUNTS, "height", "width"])
@@ -130,9 +180,10 @@ def rows(
     query, key, lse, output, masses, found, output_sums,
     query_sample, query_head, query_token, query_channel, key_sample, key_head, key_token, key_channel, lse_sample,
     lse_head, output_sample, output_head, output_token, output_channel,
-    scale, heads, queries, keys, query_first, query_last, key_first, key_last, blocks, pieces, height, width,
+    scale, heads, queries, keys, query_first, query_last, key_first, key_last, blocks, pieces, block_length, height,
+    width,
     CHANNELS: tl.constexpr, PADDED: tl.constexpr, OUTPUT: tl.constexpr, OUTPUT_PADDED: tl.constexpr,
-    KEYS: tl.constexpr, QUERIES: tl.constexpr, PLACED: tl.constexpr, JOINT: tl.constexpr,
+    QUERIES: tl.constexpr, PLACED: tl.constexpr, JOINT: tl.constexpr,
 ):  # fmt: skip
     """Sum what belongs to single queries, of one piece of those of one head.
 
@@ -191,7 +242,7 @@ def rows(
         on_rest = tl.zeros([QUERIES], tl.float32)
         for block in range(0, blocks):
             mass = tl.load(masses + (row * blocks + block) * queries + i, is_query, 0.0)
-            _, _, key_of_image = span(block, key_first, key_last, keys, KEYS)
+            _, _, key_of_image = span(block, key_first, key_last, keys, block_length)
             on_image += tl.where(key_of_image, mass, 0.0)
             on_rest += tl.where(key_of_image, 0.0, mass)
         tl.store(found + 4 * pieces, tl.sum(xlogx(on_image), 0))
@@ -217,8 +268,8 @@ def not_below_zero(x):
 def finish(
     received, sums, found, output_sums, share_out, rest_out, scalars, parts, output_mean,
     all_rows, queries, keys, query_first, query_last, key_first, key_last, blocks, chunks, pieces,
-    OUTPUT: tl.constexpr, OUTPUT_PADDED: tl.constexpr, CHUNK: tl.constexpr, KEYS: tl.constexpr,
-    QUERIES: tl.constexpr, JOINT: tl.constexpr, ASKING: tl.constexpr,
+    block_length, chunk_length, piece_length,
+    OUTPUT: tl.constexpr, OUTPUT_PADDED: tl.constexpr, JOINT: tl.constexpr, ASKING: tl.constexpr,
 ):  # fmt: skip
     """Turn the sums of one head into averages, as `statistics._statistics` does.
 
@@ -238,8 +289,8 @@ def finish(
         value = tl.load(sums + row * 2 * chunks * blocks + index, live, 0.0)
         squared = tl.load(sums + (row * 2 + 1) * chunks * blocks + index, live, 0.0)
         if JOINT:
-            _, _, asks = span(index // blocks, query_first, query_last, queries, CHUNK)
-            _, _, asked = span(index % blocks, key_first, key_last, keys, KEYS)
+            _, _, asks = span(index // blocks, query_first, query_last, queries, chunk_length)
+            _, _, asked = span(index % blocks, key_first, key_last, keys, block_length)
             entropy_0 += tl.sum(tl.where(asks & asked, value, 0.0), 0)
             entropy_1 += tl.sum(tl.where(asks & (asked == 0), value, 0.0), 0)
             entropy_2 += tl.sum(tl.where((asks == 0) & asked, value, 0.0), 0)
@@ -261,7 +312,7 @@ def finish(
             live = (chunk < chunks)[:, None] & is_key[None, :]
             value = tl.load(received + (row * chunks + chunk[:, None]) * keys + j[None, :], live, 0.0)
             if JOINT:
-                _, _, asks = span(chunk, query_first, query_last, queries, CHUNK)
+                _, _, asks = span(chunk, query_first, query_last, queries, chunk_length)
                 from_image += tl.sum(tl.where(asks[:, None], value, 0.0), 0)
                 from_rest += tl.sum(tl.where(asks[:, None], 0.0, value), 0)
             else:
@@ -290,7 +341,7 @@ def finish(
         mirror += tl.sum(tl.load(found + 2 * pieces + piece, live, 0.0), 0)
         norm += tl.sum(tl.load(found + 3 * pieces + piece, live, 0.0), 0)
         if JOINT:
-            _, _, asks = span(piece, query_first, query_last, queries, QUERIES)
+            _, _, asks = span(piece, query_first, query_last, queries, piece_length)
             on_image = tl.load(found + 4 * pieces + piece, live, 0.0)
             on_rest = tl.load(found + 5 * pieces + piece, live, 0.0)
             log_0 += tl.sum(tl.where(asks, on_image, 0.0), 0)
