@@ -6,9 +6,9 @@ more. Here scores are computed once, on tensor cores in the type of the inputs, 
 stay in registers (`attention.gpu_kernels`); the log-sum-exp is that of attention itself, so that there is nothing to
 normalise and no value to multiply with: less work than attention. A call takes three launches and no wait for the GPU.
 
-A flipped flash call in half precision would need no kernel of ours, but it costs more than attention, has neither single
-entries nor parts, and rounds its moments to 8 bits: of random heads at 1,024 to 2,304 tokens in bfloat16 its entropy is
-off by 7e-5 to 7e-3 of the largest, that of torch's operators by 6e-7 to 1e-5 (benchmarks/gpu_kernel.py has both).
+A flipped flash call in half precision would need no kernel of ours, but it costs more than attention, has neither
+single entries nor parts, and rounds its moments to 8 bits: of random heads at 1,024 to 2,304 tokens in bfloat16 its
+entropy is off by 7e-5 to 7e-3 of the largest, that of torch's operators by 6e-7 to 1e-5 (benchmarks/gpu_kernel.py).
 
 What the kernels are not for (masks, causal calls, float64, many channels) is left to the other ways, as is everything
 where they cannot be compiled. The first call of every kind of kernel is compared with the other ways.
@@ -98,10 +98,10 @@ def pieces_of(tokens: slice, total: int, length: int) -> int:
 
 @lru_cache(maxsize=64)
 def places_of(size: tuple[int, int, int], device: torch.device) -> Float[Tensor, "3 padded"]:
-    """Return y, x and y^2 + x^2 of all tokens of (frames, height, width), and zeros for a last piece of queries."""
+    """Return y, x and y^2 + x^2 of all tokens of (frames, height, width), and zeros up to whole blocks of queries."""
     places = make_grid(*size, device, torch.float32).coordinates
     table = torch.cat([places, places.square().sum(-1, keepdim=True)], -1).T
-    return functional.pad(table, (0, 64 + -len(places) % 64)).contiguous()
+    return functional.pad(table, (0, -len(places) % 128)).contiguous()
 
 
 def fits(call: AttentionCall) -> bool:

@@ -82,7 +82,7 @@ def pairs(
 ):  # fmt: skip
     """Sum over one chunk of queries and one block of keys of one head.
 
-    places: (3, image token), y, x and y^2 + x^2, with tokens to spare. received: (row, chunk, key), sum_i p_ij.
+    places: (3, image token), y, x and y^2 + x^2, up to a multiple of QUERIES. received: (row, chunk, key), sum_i p_ij.
     sums: (row, 2, chunk and block), -sum p ln p and sum p |x_i - x_j|^2. masses: (row, block, query), sum_j p_ij, of
     joint attention. ALIGNED says that parts begin at multiples of 16 queries.
     """
@@ -108,18 +108,20 @@ def pairs(
     masses += (row * blocks + block) * queries
     if ALIGNED:  # loads of several numbers at a time
         start = tl.multiple_of(start, 16)
-    # Queries that are not the image's are given the places of some that are, and `finish` takes no notice.
-    place = tl.multiple_of(tl.where(asks, start - query_first, 0), QUERIES)
+    # Queries that are not the image's are given the first places, and `finish` takes no notice.
+    token = start - query_first
     whole = (end - start) // QUERIES * QUERIES
     for at in range(0, whole, QUERIES):
+        place = tl.multiple_of(tl.where(asks, token + at, 0), QUERIES)
         mass, plogp, down, across, square = step(
-            k, k_rest, is_key, query, lse, masses, places + (place + at), places_stride, query_token, query_channel,
+            k, k_rest, is_key, query, lse, masses, places + place, places_stride, query_token, query_channel,
             scale, start + at, end, mass, plogp, down, across, square,
             CHANNELS, MAIN, REST, QUERIES, PLACED, JOINT, PRECISION, True,
         )  # fmt: skip
     if start + whole < end:
+        place = tl.multiple_of(tl.where(asks, token + whole, 0), QUERIES)
         mass, plogp, down, across, square = step(
-            k, k_rest, is_key, query, lse, masses, places + (place + whole), places_stride, query_token, query_channel,
+            k, k_rest, is_key, query, lse, masses, places + place, places_stride, query_token, query_channel,
             scale, start + whole, end, mass, plogp, down, across, square,
             CHANNELS, MAIN, REST, QUERIES, PLACED, JOINT, PRECISION, False,
         )  # fmt: skip

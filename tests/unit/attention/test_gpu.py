@@ -14,13 +14,13 @@ from test_joint import assert_same as assert_same_parts
 from test_joint import dense_statistics as dense_parts
 
 from diffmech.attention import gpu, statistics
-from diffmech.attention.kernels import attention_with_lse
 from diffmech.attention.ranges import TokenRanges
 from diffmech.attention.statistics import AttentionStatistics, attention_statistics, tiled_statistics
 
 # Of numpy, in which Triton interprets: what `where` then leaves out is computed before.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton.*")
 
+TENSORS = ("query", "key", "value", "output", "lse")
 GPU = torch.cuda.is_available()
 each_place = pytest.mark.parametrize(
     "device",
@@ -54,12 +54,11 @@ def kernels(monkeypatch):
 
 
 def moved(call, device):
-    tensors = ("query", "key", "value", "output", "lse")
-    return dataclasses.replace(call, **{name: getattr(call, name).to(device) for name in tensors})
+    return dataclasses.replace(call, **{name: getattr(call, name).to(device) for name in TENSORS})
 
 
 def by_kernels(call, device="cpu", grid=None, ranges=None):
-    """Return the statistics by the kernels alone, on the CPU."""
+    """Return the statistics by the kernels alone, on the CPU again."""
     call = moved(call, device)
     parts = statistics._parts(call, grid, ranges, torch.float32)
     found = gpu.launched(call, parts, call.lse.float(), ranges)
@@ -209,7 +208,9 @@ def test_what_the_kernels_are_not_for_is_left_to_other_ways(untried):
     ],
     ids=str,
 )
-def test_on_a_gpu_the_kernels_are_taken_and_exact(kernels, untried, caplog, dtype, shape, keys, ranges):
+def test_on_a_gpu_the_kernels_are_taken_and_exact_and_their_bytes_do_not_change(
+    kernels, untried, caplog, dtype, shape, keys, ranges
+):
     torch.manual_seed(0)
     samples, heads, queries, channels = shape
 
@@ -223,15 +224,16 @@ def test_on_a_gpu_the_kernels_are_taken_and_exact(kernels, untried, caplog, dtyp
     assert list(gpu._usable.values()) == [True] * gpu.fits(call)
     assert not caplog.records
     exact = {name: getattr(call, name).double() for name in ("query", "key", "value", "output")}
-    exact["lse"] = attention_with_lse(exact["query"], exact["key"], exact["key"], call.scale)[1]
     expected = tiled_statistics(dataclasses.replace(call, **exact), None, ranges)
     for name, theirs in vars(expected).items():
         mine = getattr(found, name)
         assert (mine is None) == (theirs is None), name
         if mine is not None:
-            assert (mine - theirs).abs().max() < 1e-3 * theirs.abs().max().clamp_min(1e-3), name
+            assert (mine - theirs).abs().max() < 1e-3 * theirs.abs().max().clamp_min(gpu.LEAST.get(name, 1e-6)), name
+    if not gpu.fits(call):  # float32 of many channels
+        return
     again = attention_statistics(call, ranges=ranges)
-    one = dataclasses.replace(call, **{n: getattr(call, n)[:1] for n in ("query", "key", "value", "output", "lse")})
+    one = dataclasses.replace(call, **{name: getattr(call, name)[:1] for name in TENSORS})
     alone = attention_statistics(one, ranges=ranges)
     for name, mine in vars(found).items():
         if mine is not None:
