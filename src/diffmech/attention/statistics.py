@@ -2,7 +2,8 @@
 
 Received attention, entropy, distance and single entries are sums of p over queries and keys, which `attention.sums`
 has from blocks of probabilities that stay in the cache or from one flipped fused attention call, whichever is faster.
-Masked and causal calls go through `tiled_statistics`, which follows the definitions literally.
+On a GPU kernels of our own have all of it at once (`attention.gpu`). Masked and causal calls go through
+`tiled_statistics`, which follows the definitions literally.
 """
 
 import math
@@ -15,8 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffmech.attention.calls import AttentionCall
+from diffmech.attention.gpu import kernel_statistics
 from diffmech.attention.joint import joined_received, joint_parts, joint_statistics
-from diffmech.attention.kernels import logsumexp_scores
+from diffmech.attention.kernels import attention_with_lse, logsumexp_scores
 from diffmech.attention.ranges import TokenRanges, count
 from diffmech.attention.sums import (
     Part,
@@ -107,9 +109,32 @@ def attention_statistics(
         return tiled_statistics(call, grid, ranges)
     dtype = torch.promote_types(call.query.dtype, torch.float32)
     parts = _parts(call, grid, ranges, dtype)
-    lse = logsumexp_scores(call.query, call.key, call.scale) if call.lse is None else call.lse.to(dtype)
-    if method == "auto":  # blocks beat the flipped call on every CPU tried (benchmarks/attention_statistics.py)
-        method = "blocked" if lse.device.type == "cpu" else "fused"
+    lse = _logsumexp(call) if call.lse is None else call.lse.to(dtype)
+    if method != "auto":
+        return _by_sums(call, parts, lse, method, ranges)
+    # Blocks beat the flipped call on every CPU tried (benchmarks/attention_statistics.py).
+    other: Method = "blocked" if lse.device.type == "cpu" else "fused"
+    found = None
+    if lse.is_cuda:
+        found = kernel_statistics(call, parts, lse, ranges, lambda: vars(_by_sums(call, parts, lse, other, ranges)))
+    return _by_sums(call, parts, lse, other, ranges) if found is None else AttentionStatistics(**found)
+
+
+def _logsumexp(call: AttentionCall) -> Float[Tensor, "sample head query"]:
+    """Return the lse of a call that brings none."""
+    if call.query.is_cuda:  # a fused kernel has it sooner than tiles do, whatever the values
+        return attention_with_lse(call.query, call.key, call.key, call.scale)[1]
+    return logsumexp_scores(call.query, call.key, call.scale)
+
+
+def _by_sums(
+    call: AttentionCall,
+    parts: Sequence[Part],
+    lse: Float[Tensor, "sample head query"],
+    method: Method,
+    ranges: TokenRanges | None,
+) -> AttentionStatistics:
+    """Return the statistics from sums over every part."""
     # A few at a time, in turns of equal size: of long sequences, copies of all queries and keys would be most of the
     # memory. Fused calls append a channel to those of a few heads; blocks copy nothing of a single sample.
     summed, axis = (fused_sums, 1) if method == "fused" else (blocked_sums, 0)
