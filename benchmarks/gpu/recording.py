@@ -1,5 +1,6 @@
 """What was measured, written as soon as it is there: one line of JSON per row, and the traceback of what failed."""
 
+import gc
 import json
 import time
 import traceback
@@ -41,6 +42,7 @@ class Record:
             self.write(step, name, **work())
         except torch.OutOfMemoryError as error:
             self.write(step, name, failed=f"out of memory: {_first_line(error)}")
+            gc.collect()  # maps that a cycle of references holds would be missing in the next row
         except Exception as error:  # what fails is a result; the next step runs all the same
             with (self.folder / "errors.txt").open("a") as file:
                 file.write(f"{step}: {name}\n{traceback.format_exc()}\n")
