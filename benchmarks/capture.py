@@ -60,11 +60,11 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        model = _write_model(root / "model")
-        few = _write_latents(root, model, options.samples, options.timesteps)
+        model = write_model(root / "model")
+        few = write_latents(root, model, options.samples, options.timesteps)
         _compare_times(few, model, root, runtime, options.rounds, options.keep)
         if not options.no_memory:
-            many = _write_latents(root, model, 4 * options.samples, options.timesteps)
+            many = write_latents(root, model, 4 * options.samples, options.timesteps)
             _compare_memory({options.samples: few, 4 * options.samples: many}, model, options)
 
 
@@ -76,14 +76,14 @@ def _compare_times(latents: Path, model: Path, root: Path, runtime: RuntimeConfi
         return lambda: capture_attention(latents, model, output, capture=config, runtime=runtime)
 
     ways = {
-        "plain passes": lambda: _plain_passes(latents, model, runtime),
+        "plain passes": lambda: plain_passes(latents, model, runtime),
         "statistics": capture(0),
         f"statistics + {keep} maps": capture(keep),
         f"statistics + {keep} factors": capture(0, keep),
         f"naive + {keep} maps": lambda: _naive(latents, model, runtime, keep, output),
     }
     written: dict[str, float] = {}
-    _plain_passes(latents, model, runtime)
+    plain_passes(latents, model, runtime)
     wall: dict[str, list[float]] = {name: [] for name in ways}
     processor: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
@@ -111,7 +111,7 @@ def _columns(seconds: dict[str, list[float]], name: str, width: int) -> str:
     return f"{statistics.median(seconds[name]):{width}.2f}{statistics.median(ratios):8.2f}{spread:>12s}"
 
 
-def _plain_passes(latents: Path, model: Path, runtime: RuntimeConfig) -> None:
+def plain_passes(latents: Path, model: Path, runtime: RuntimeConfig) -> None:
     """Do what a capture does without observing or writing: load, read, run every pass, keep the prediction's loss."""
     passes, denoiser = open_latents(latents), load_denoiser(model, device=runtime.device)
     with torch.no_grad():
@@ -169,7 +169,7 @@ def _memory_of_one_capture(latents: Path, model: Path, runtime: RuntimeConfig) -
     return {"before": before, "peak": peak_memory() / 1e6}
 
 
-def _write_model(directory: Path) -> Path:
+def write_model(directory: Path) -> Path:
     architecture = Architecture()
     unet, tokens = build_model(architecture, SHAPE, ATTRIBUTES, ["real", "synthetic"], seed=0)
     save_denoiser(directory, unet, tokens, build_scheduler(architecture))
@@ -177,7 +177,7 @@ def _write_model(directory: Path) -> Path:
     return directory / "model.json"
 
 
-def _write_latents(root: Path, model: Path, samples: int, timesteps: int) -> Path:
+def write_latents(root: Path, model: Path, samples: int, timesteps: int) -> Path:
     rng = np.random.default_rng(0)
     text = np.dtypes.StringDType()
     dataset = xr.Dataset(

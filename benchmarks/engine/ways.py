@@ -53,7 +53,7 @@ def plain(subject: Subject) -> Prepared:
 
 def statistics(subject: Subject) -> Prepared:
     """Exact statistics of every head; their store is written after the timed run, as captures do once per chunk."""
-    sites = _survey(subject)
+    sites = surveyed(subject)
     ranges = {site.name: site.ranges for site in sites if site.ranges is not None}
     observer = StatisticsObserver({site.name: site.grid for site in sites}, ranges)
 
@@ -63,7 +63,7 @@ def statistics(subject: Subject) -> Prepared:
 
     def write(folder: Path) -> None:
         with building_store(folder / STORE) as directory:
-            arrays = lay_out(directory, sites, _axes(subject, 1), attrs={})
+            arrays = lay_out(directory, sites, axes_of(subject, 1), attrs={})
             for site in sites:
                 for name, variable in site.variables.items():
                     values = getattr(observer.results[site.name], name)
@@ -111,7 +111,7 @@ def naive_statistics(subject: Subject) -> Prepared:
         p = (call.scale * call.query @ call.key.mT).softmax(-1)
         entropies = -(p * (p + 1e-12).log()).sum(-1)
         p.mean(-2)
-        rows = _image_queries(subject, call.site.kind, p.shape[-2])
+        rows = image_queries(subject, call.site.kind, p.shape[-2])
         found[call.site.name] = entropies[0, :CHECKED_HEADS, rows].mean(-1).cpu()
 
     def run(folder: Path, passes: int) -> None:
@@ -197,7 +197,7 @@ def reference_entropies(subject: Subject) -> dict[str, Tensor]:
 
     def observe(call: AttentionCall) -> None:
         query, key = (tensor[0, :CHECKED_HEADS].double() for tensor in (call.query, call.key))
-        rows = _image_queries(subject, call.site.kind, query.shape[1])
+        rows = image_queries(subject, call.site.kind, query.shape[1])
         parts = [
             entropy((call.scale * some @ key.mT).softmax(-1)) * some.shape[1] for some in query[:, rows].split(512, 1)
         ]
@@ -222,15 +222,15 @@ def entropy(probabilities: Tensor) -> Tensor:
     return sum(parts, torch.zeros(())) / probabilities.shape[1]
 
 
-def _image_queries(subject: Subject, kind: str, queries: int) -> slice:
+def image_queries(subject: Subject, kind: str, queries: int) -> slice:
     return slice(*subject.ranges.image) if kind == "joint" and subject.ranges else slice(0, queries)
 
 
-def _axes(subject: Subject, passes: int) -> dict[str, Any]:
+def axes_of(subject: Subject, passes: int) -> dict[str, Any]:
     return {"sample": list(range(subject.batch)), "timestep": list(range(passes))}
 
 
-def _survey(subject: Subject, *observers: Any) -> list[SiteLayout]:
+def surveyed(subject: Subject, *observers: Any) -> list[SiteLayout]:
     """Return the layout of every site, from one forward that `observers` see too."""
     sites: list[SiteLayout] = []
 
@@ -260,12 +260,12 @@ def _survey(subject: Subject, *observers: Any) -> list[SiteLayout]:
 
 def _stored(subject: Subject, what: str) -> Prepared:
     first = FirstChunks()
-    sites = _survey(subject, first)
+    sites = surveyed(subject, first)
     compression = choose_codecs(first.samples)
     first.samples.clear()
 
     def run(folder: Path, passes: int) -> None:
-        axes = _axes(subject, passes)
+        axes = axes_of(subject, passes)
         kept = {(site.name, what): Kept(axes["sample"], axes["timestep"]) for site in sites}
         with building_store(folder / STORE) as directory, archiving(directory) as store:
             arrays = lay_out(store, sites, axes, kept=kept, compression=compression, attrs={})
@@ -279,7 +279,7 @@ def _stored(subject: Subject, what: str) -> Prepared:
         tree, found = open_attention(folder / STORE), {}
         for site in sites:
             chosen = tree[site.name]["maps"].isel(kept_sample=0, timestep=0, head=slice(CHECKED_HEADS))
-            rows = _image_queries(subject, site.kind, site.queries)
+            rows = image_queries(subject, site.kind, site.queries)
             found[site.name] = entropy(torch.from_numpy(chosen.values)[:, rows])
         return found
 
@@ -293,7 +293,7 @@ def _saved(subject: Subject) -> Callable[[Path], dict[str, Tensor]]:
         sites, found = find_sites(subject.model), {}
         for site, probabilities in zip(sites, torch.load(folder / SAVED, mmap=True), strict=True):
             chosen = probabilities[0, :CHECKED_HEADS]
-            found[site.name] = entropy(chosen[:, _image_queries(subject, site.kind, chosen.shape[1])])
+            found[site.name] = entropy(chosen[:, image_queries(subject, site.kind, chosen.shape[1])])
         return found
 
     return entropies

@@ -45,11 +45,13 @@ def joint_parts(ranges: TokenRanges, grid: Grid) -> list[Part]:
 def joint_statistics(sums: Sequence[Sums], parts: Sequence[Part], keys: int) -> JointStatistics:
     """Return what only attention with several parts has from the sums of all `parts`."""
     queries = [count(part.query) for part in parts]
-    mass = torch.stack([part.received.sum(-1) for part in sums], -1)
+    masses = [part.received.sum(-1) for part in sums]
+    mass = torch.stack(masses, -1)
     entropy = torch.stack([part.entropy + part.log_mass for part in sums if part.log_mass is not None], -1)
     tiny = torch.finfo(mass.dtype).tiny
     return JointStatistics(
-        part_mass=mass / mass.new_tensor(queries),
+        # One by one: to bring a tensor of the numbers of queries to a GPU would wait for all that it has to do.
+        part_mass=torch.stack([each / number for each, number in zip(masses, queries, strict=True)], -1),
         part_entropy=(entropy / mass.clamp_min(tiny)).clamp_min(0),
         received_from_rest=joined_received(sums[2:], parts[2:], keys) * keys / queries[2] if parts[2:] else None,
     )

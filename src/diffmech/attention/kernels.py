@@ -19,6 +19,9 @@ from torch.nn import functional
 # calls: of 2^16 to 2^20 elements this is the fastest on one and two cores, a tenth to a quarter over 2^18.
 TILE_ELEMENTS = 2**20
 
+# What FlashAttention takes, which gives the lse of a call that another kernel of a GPU answers (cuDNN's, on Hopper).
+HALF, MOST_CHANNELS, MULTIPLE, AMPERE = (torch.float16, torch.bfloat16), 256, 8, (8, 0)
+
 FLASH, EFFICIENT = 1, 2  # torch.nn.attention.SDPBackend; as integers because `_fused_sdp_choice` returns integers
 
 
@@ -95,11 +98,36 @@ def logsumexp_scores(
 ) -> Float[Tensor, "sample head query"]:
     """Return lse_i = logsumexp_j (scale q_i.k_j + mask_ij), in float32 or float64.
 
-    Scores exist only as blocks of a few queries by all keys. A query that may see no key has lse = -inf.
+    Scores exist only as blocks of a few queries by all keys, or, of queries and keys in half precision on a GPU, within
+    a fused kernel. A query that may see no key has lse = -inf.
     """
     with torch.no_grad():
+        if attn_mask is None and not is_causal and (lse := _flash_logsumexp(query, key, scale)) is not None:
+            return lse
         blocks = [scores.logsumexp(-1) for _, scores in score_tiles(query, key, scale, attn_mask, is_causal)]
         return torch.cat(blocks, -1)
+
+
+def _flash_logsumexp(
+    query: Float[Tensor, "sample head query channel"],
+    key: Float[Tensor, "sample key_head key channel"],
+    scale: float | None,
+) -> Float[Tensor, "sample head query"] | None:
+    """Return the lse from FlashAttention's kernel for GPUs, which sums in float32, None where it does not serve."""
+    channels = query.shape[-1]
+    fits = query.dtype in HALF and channels <= MOST_CHANNELS and channels % MULTIPLE == 0
+    # It wants channels side by side, and multiples of 16 bytes between all else.
+    aligned = all(z.stride(-1) == 1 and all(step % MULTIPLE == 0 for step in z.stride()[:-1]) for z in (query, key))
+    if query.device.type != "cuda" or not fits or not aligned or query.shape[1] != key.shape[1]:
+        return None
+    if torch.cuda.get_device_capability(query.device) < AMPERE:
+        return None
+    try:
+        # Values do not matter: the keys have the right shape.
+        lse: Tensor = torch.ops.aten._scaled_dot_product_flash_attention(query, key, key, scale=scale)[1]
+    except (AttributeError, TypeError):  # another release of torch
+        return None
+    return lse[..., : query.shape[-2]]
 
 
 def is_identity(key: Float[Tensor, "... key channel"]) -> bool:

@@ -192,6 +192,12 @@ class Products:
         return max(marks, key=lambda mark: mark.kind == "weights" and mark.scored, default=None)
 
 
+def linear_processor(module: nn.Module) -> str:
+    """Return the name of the processor of diffusers' `module` if it says that it is linear attention, else ""."""
+    processor = type(getattr(module, "processor", None)).__name__
+    return processor if "linear" in processor.lower() else ""
+
+
 def _weighting(factors: tuple[Tensor, Tensor, str], is_left: bool, *, softmax: bool) -> Weighting | None:
     left, right, equation = factors
     if equation:

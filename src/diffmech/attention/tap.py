@@ -26,7 +26,7 @@ from diffmech.attention.announcing import open_taps
 from diffmech.attention.calls import AttentionCall, Intervention, Observer, attention_call
 from diffmech.attention.folding import Folded, unfold
 from diffmech.attention.kernels import as_cast, is_mapped, logsumexp_scores, same_kernel_with_lse
-from diffmech.attention.products import SOFTMAXES, Products, Weighting, opened_up
+from diffmech.attention.products import SOFTMAXES, Products, Weighting, linear_processor, opened_up
 from diffmech.attention.reasons import COMPLEX, DROPS, LOOSE, MAPPED, NO_CALL, NO_PRODUCT, NO_ROWS, NO_SOFTMAX
 from diffmech.attention.sites import AttentionSite, Kind, find_sites, site_at
 from diffmech.errors import ModelError
@@ -214,8 +214,7 @@ class AttentionTap(TorchFunctionMode):
     def _silent(self, path: str, module: nn.Module, *, failed: bool) -> None:
         """Note that a module that is known as attention ran and made no call, unless that is known to be right."""
         name = self._known[path].name
-        processor = type(getattr(module, "processor", None)).__name__
-        if "linear" in processor.lower():
+        if processor := linear_processor(module):
             self.linear[name] = f"its processor {processor} is linear attention, which has no softmax over keys"
         elif not failed and not self._products.unused and name not in self.linear | self.untapped:
             self.untapped[name] = NO_CALL
@@ -284,10 +283,11 @@ class AttentionTap(TorchFunctionMode):
         if is_mapped(weights) or weights.is_complex() or found.values.is_complex():
             self._refuse(path, MAPPED if is_mapped(weights) else COMPLEX)
             return result
+        linear = not found.softmax and linear_processor(self._hooked[path])  # known without a look, which stalls a GPU
         dtype = torch.promote_types(weights.dtype, torch.float32)
         sums = weights.to(dtype).sum(-1)
         # Not those that are no numbers, of which what sees them says so.
-        if bool(((sums - 1).abs() >= SUM_TOLERANCE).any() or (weights <= -SUM_TOLERANCE).any()):
+        if linear or bool(((sums - 1).abs() >= SUM_TOLERANCE).any() or (weights <= -SUM_TOLERANCE).any()):
             if found.softmax:
                 self._refuse(path, NO_ROWS)
             else:

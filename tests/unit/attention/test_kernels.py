@@ -109,12 +109,32 @@ def test_scores_exist_only_as_tiles():
     assert max(sizes) <= TILE_ELEMENTS
 
 
+on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@on_a_gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("channels", [8, 20, 64])
+@pytest.mark.parametrize("channels", [8, 20, 40, 64, 128, 160])
 def test_on_a_gpu_the_output_is_that_of_the_public_function_and_the_lse_is_exact(dtype, channels):
-    q, k, v = (tensor.cuda() for tensor in tensors(200, 77, channels, dtype))
-    output, lse = attention_with_lse(q, k, v)
-    assert torch.equal(output, functional.scaled_dot_product_attention(q, k, v))
-    torch.testing.assert_close(lse.double(), exact_lse(q, k, 1 / math.sqrt(channels)), atol=1e-3, rtol=1e-3)
+    for queries, keys in ((200, 77), (256, 256)):
+        q, k, v = (tensor.cuda() for tensor in tensors(queries, keys, channels, dtype))
+        output, lse = attention_with_lse(q, k, v)
+        assert torch.equal(output, functional.scaled_dot_product_attention(q, k, v))
+        expected = exact_lse(q, k, 1 / math.sqrt(channels))
+        assert lse.shape == expected.shape
+        assert_same_up_to_rounding(lse, expected)
+        assert_same_up_to_rounding(logsumexp_scores(q, k), expected)
+
+
+@pytest.mark.gpu
+@on_a_gpu
+def test_on_a_gpu_masks_and_causality_are_respected():
+    q, k, v = (tensor.cuda() for tensor in tensors(64, 64, 64, torch.bfloat16))
+    future = torch.ones(64, 64, dtype=torch.bool, device="cuda").triu(1)
+    bias = torch.zeros(64, 64, dtype=torch.bfloat16, device="cuda").masked_fill(future, -math.inf)
+    expected = exact_lse(q, k, 1 / math.sqrt(64), bias.double())
+    for arguments in ({"is_causal": True}, {"attn_mask": bias}, {"attn_mask": bias == 0}):
+        output, lse = attention_with_lse(q, k, v, **arguments)
+        assert torch.equal(output, functional.scaled_dot_product_attention(q, k, v, **arguments))
+        assert_same_up_to_rounding(lse, expected)
