@@ -22,7 +22,11 @@ TILE_ELEMENTS = 2**20
 # What FlashAttention takes, which gives the lse of a call that another kernel of a GPU answers (cuDNN's, on Hopper).
 HALF, MOST_CHANNELS, MULTIPLE, AMPERE = (torch.float16, torch.bfloat16), 256, 8, (8, 0)
 
-FLASH, EFFICIENT = 1, 2  # torch.nn.attention.SDPBackend; as integers because `_fused_sdp_choice` returns integers
+# torch.nn.attention.SDPBackend; as integers because `_fused_sdp_choice` returns integers
+FLASH, EFFICIENT, CUDNN = 1, 2, 3
+
+# By device, type, shapes and strides of a call: whether cuDNN gives the same bits where it is asked for the lse too.
+_cudnn_gives_both: dict[tuple[Any, ...], bool] = {}
 
 
 def attention_with_lse(
@@ -82,11 +86,50 @@ def same_kernel_with_lse(
             output, lse = torch.ops.aten._scaled_dot_product_efficient_attention(
                 query, key, value, None, True, 0.0, is_causal, scale=scale
             )[:2]
+        elif query.device.type == "cuda" and attn_mask is None and choice == CUDNN:
+            return _cudnn_with_lse(query, key, value, scale, is_causal)
         else:
             return None
     except (AttributeError, TypeError):  # another release of torch: private operators come and go
         return None
     return output, lse[..., : query.shape[-2]]  # the efficient kernel pads the lse to a multiple of 32
+
+
+def _cudnn_with_lse(
+    query: Float[Tensor, "sample head query channel"],
+    key: Float[Tensor, "sample key_head key channel"],
+    value: Float[Tensor, "sample key_head key value_channel"],
+    scale: float | None,
+    is_causal: bool,
+) -> tuple[Float[Tensor, "sample head query value_channel"], Float[Tensor, "sample head query"]] | None:
+    """Return output and lse from cuDNN's kernel, None where asking for the lse changes the output.
+
+    cuDNN chooses a kernel by what it is asked for, so that equal bits have to be seen: by the first call of each kind,
+    which is why that one takes several times as long.
+    """
+
+    def ask(wants_lse: bool) -> tuple[Tensor, Tensor]:
+        output, lse = torch.ops.aten._scaled_dot_product_cudnn_attention(
+            query, key, value, None, wants_lse, 0.0, is_causal, False, scale=scale
+        )[:2]
+        return output, lse
+
+    call = (query.device, query.dtype, is_causal, *((z.shape, z.stride()) for z in (query, key, value)))
+    if call not in _cudnn_gives_both:
+        try:
+            output, lse = ask(True)
+        except RuntimeError:
+            _cudnn_gives_both[call] = False
+            return None
+        plain = functional.scaled_dot_product_attention(query, key, value, is_causal=is_causal, scale=scale)
+        rows = lse.reshape(query.shape[:-1])
+        tiles = logsumexp_scores(query[:, :, :1], key, scale) if not is_causal else rows[:, :, :1]
+        near = torch.allclose(rows[:, :, :1], tiles, rtol=1e-3, atol=1e-3)
+        _cudnn_gives_both[call] = near and torch.equal(output, plain)
+    if not _cudnn_gives_both[call]:
+        return None
+    output, lse = ask(True)
+    return output, lse.reshape(query.shape[:-1])
 
 
 def logsumexp_scores(
@@ -102,13 +145,16 @@ def logsumexp_scores(
     a fused kernel. A query that may see no key has lse = -inf.
     """
     with torch.no_grad():
-        if attn_mask is None and not is_causal and (lse := _flash_logsumexp(query, key, scale)) is not None:
-            return lse
+        fused = None
+        if query.device.type == "cuda" and attn_mask is None and not is_causal:
+            fused = _fused_logsumexp(query, key, scale)
+        if fused is not None:
+            return fused
         blocks = [scores.logsumexp(-1) for _, scores in score_tiles(query, key, scale, attn_mask, is_causal)]
         return torch.cat(blocks, -1)
 
 
-def _flash_logsumexp(
+def _fused_logsumexp(
     query: Float[Tensor, "sample head query channel"],
     key: Float[Tensor, "sample key_head key channel"],
     scale: float | None,
@@ -118,7 +164,7 @@ def _flash_logsumexp(
     fits = query.dtype in HALF and channels <= MOST_CHANNELS and channels % MULTIPLE == 0
     # It wants channels side by side, and multiples of 16 bytes between all else.
     aligned = all(z.stride(-1) == 1 and all(step % MULTIPLE == 0 for step in z.stride()[:-1]) for z in (query, key))
-    if query.device.type != "cuda" or not fits or not aligned or query.shape[1] != key.shape[1]:
+    if not fits or not aligned or query.shape[1] != key.shape[1]:
         return None
     if torch.cuda.get_device_capability(query.device) < AMPERE:
         return None

@@ -18,7 +18,7 @@ from torch import Tensor
 from diffmech.attention.calls import AttentionCall
 from diffmech.attention.gpu import kernel_statistics
 from diffmech.attention.joint import joined_received, joint_parts, joint_statistics
-from diffmech.attention.kernels import attention_with_lse, logsumexp_scores
+from diffmech.attention.kernels import logsumexp_scores, same_kernel_with_lse
 from diffmech.attention.ranges import TokenRanges, count
 from diffmech.attention.sums import (
     Part,
@@ -122,9 +122,10 @@ def attention_statistics(
 
 def _logsumexp(call: AttentionCall) -> Float[Tensor, "sample head query"]:
     """Return the lse of a call that brings none."""
+    fused = None
     if call.query.is_cuda:  # a fused kernel has it sooner than tiles do, whatever the values
-        return attention_with_lse(call.query, call.key, call.key, call.scale)[1]
-    return logsumexp_scores(call.query, call.key, call.scale)
+        fused = same_kernel_with_lse(call.query, call.key, call.key, call.scale)
+    return logsumexp_scores(call.query, call.key, call.scale) if fused is None else fused[1]
 
 
 def _by_sums(
