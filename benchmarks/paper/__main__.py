@@ -15,22 +15,25 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
-from benchmarks.paper.packing import pack_excerpts, pack_tables, pack_weights
+from benchmarks.paper.packing import WEIGHTS, pack_excerpts, pack_tables, pack_weights
 from benchmarks.paper.timeline import timeline
 
 from diffmech.config.load import merge, read_config
 from diffmech.config.root import Config
 from diffmech.heads.paths import Heads
 from diffmech.heads.tables import reported
+from diffmech.interventions.tables import ATTRIBUTION
 from diffmech.judging.tables import RECOGNITION
 from diffmech.mechanisms.tables import MECHANISMS
 from diffmech.workflow.study import Study
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[2]
+LOG = "snakemake.log"
 PACK_EVERY = 20  # seconds
 TRAINING_STARTS = 20  # seconds until the first step of a training, and from its last to the next job
 LAST = 12  # seconds that packing takes at the end
@@ -42,34 +45,38 @@ def main() -> None:
     parser.add_argument("--faces", type=Path, required=True, help="folder of photographs of faces")
     parser.add_argument("--out", type=Path, required=True, help="folder for what is kept")
     parser.add_argument("--minutes", type=float, default=6.5, help="of all; 6.5")
-    parser.add_argument("--after", type=float, default=190, help="seconds kept for what follows the training; 190")
+    parser.add_argument("--after", type=float, default=180, help="seconds kept for what follows the training; 180")
     parser.add_argument("--work", type=Path, help="folder for the whole study, gigabytes; a temporary one")
-    parser.add_argument("--cores", type=int, default=os.cpu_count())
+    parser.add_argument("--cores", type=int, default=os.cpu_count(), help="all")
     parser.add_argument("--side-by-side", type=int, default=12, help="jobs at a time on the card; 12")
     parser.add_argument("--small", action="store_true", help="16 x 16 pixels on the CPU, to try the chain")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what runs is ended, too
     start = time.time()
-    deadline = start + 60 * options.minutes
+    deadline = start + 60 * options.minutes - LAST
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         work = (options.work or Path(folder)).resolve()
         work.mkdir(parents=True, exist_ok=True)
-        config = write_study(work, settings(options.faces, small=options.small))
-        preparing = snakemake(work, [f"results/datasets/{d}.zarr.zip" for d in config.study.domains.values()], options)
-        pace = seconds_per_step(work, 2 if options.small else 8)
-        wait(preparing, deadline)
+        study = settings(options.faces, small=options.small)
+        config = write_study(work, study)
+        stores = [f"results/datasets/{dataset}.zarr.zip" for dataset in config.study.domains.values()]
+        with snakemake(work, stores, options) as preparing:
+            pace = seconds_per_step(work, 2 if options.small else 8)
+            if not follow(preparing, deadline):
+                sys.exit(log_tail(work))
         left = deadline - time.time() - options.after - TRAINING_STARTS
         steps = max(1, min(config.model.training.steps, int(left / pace)))
         print(f"{time.time() - start:.0f} s: {1000 * pace:.1f} ms a step, so {steps} steps", flush=True)
-        fitting = {"models": {"paper": {"training": {"steps": steps}}}}
-        config = write_study(work, merge(settings(options.faces, small=options.small), fitting))
-        done = follow(snakemake(work, targets(config), options), work, options.out, deadline - LAST)
-        print(f"{time.time() - start:.0f} s: {'all tables are there' if done else 'stopped early'}", flush=True)
+        config = write_study(work, merge(study, {"models": {"paper": {"training": {"steps": steps}}}}))
+        with snakemake(work, targets(config), options) as process:
+            done = follow(process, deadline, lambda: pack_early(work, options.out, config))
+        print(f"{time.time() - start:.0f} s: {'all tables are there' if done else log_tail(work)}", flush=True)
         times = timeline(work, start)
         times.to_csv(options.out / "seconds.csv", index=False)
         pack_tables(work, options.out)
-        pack_excerpts(work, options.out, config)
         pack_weights(work, options.out, config)
+        pack_excerpts(work, options.out, config)
     print(times.to_string(index=False))
     print(f"{time.time() - start:.0f} s in all")
     sys.exit(0 if done else 1)
@@ -90,19 +97,26 @@ def write_study(work: Path, study: dict[str, Any]) -> Config:
 
 
 def targets(config: Config) -> list[str]:
-    """Return what the page is made from, and whether generated images show what was asked for."""
+    """Return what the page is made from, whether generated images show what was asked for, and effects by gradients."""
     study = Study(config.model_dump(mode="json"), ROOT)
     heads, model = Heads(study), config.study.model
     stores = [f"results/models/{model}/gallery.zarr.zip", f"results/resampling/{model}/examples.zarr.zip"]
-    tables = [table.at(model=model) for table in (*reported().values(), RECOGNITION)]
+    tables = [table.at(model=model) for table in (*reported().values(), RECOGNITION, ATTRIBUTION)]
     return [*tables, *stores, *heads.circuits(), *heads.all_attention(), "results/datasets/comparison.json"]
 
 
-def snakemake(work: Path, wanted: list[str], options: argparse.Namespace) -> subprocess.Popen[bytes]:
-    """Start Snakemake on the study in `work` and return its process, the head of a group; it writes snakemake.log."""
+@contextlib.contextmanager
+def snakemake(work: Path, wanted: list[str], options: argparse.Namespace) -> Iterator[subprocess.Popen[bytes]]:
+    """Run Snakemake on the study in `work`, with its output in snakemake.log; what still runs at the end is ended."""
     command = snakemake_command(work, wanted, cores=options.cores, side_by_side=options.side_by_side)
-    with (work / "snakemake.log").open("ab") as log:
-        return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+    with (work / LOG).open("wb") as log:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)  # with all jobs: it is the head of a group
+            process.wait()
 
 
 def snakemake_command(work: Path, wanted: list[str], *, cores: int, side_by_side: int) -> list[str]:
@@ -125,31 +139,30 @@ def snakemake_command(work: Path, wanted: list[str], *, cores: int, side_by_side
 def seconds_per_step(work: Path, seconds: float) -> float:
     """Return how long a step of the training takes here, measured in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.paper.pace", str(work / "study.yaml"), str(seconds)]
-    return float(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
+    return float(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
-def wait(process: subprocess.Popen[bytes], deadline: float) -> bool:
-    """Wait for a process until `deadline`, then end it with all jobs; return whether it ended well by itself."""
-    try:
-        return process.wait(max(0, deadline - time.time())) == 0
-    except subprocess.TimeoutExpired:
-        return False
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+def follow(process: subprocess.Popen[bytes], deadline: float, meanwhile: Callable[[], None] = lambda: None) -> bool:
+    """Do `meanwhile` every few seconds while `process` runs; return whether it ended well before `deadline`."""
+    while (left := deadline - time.time()) > 0:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(min(PACK_EVERY, left)) == 0
+        meanwhile()
+    return False
 
 
-def follow(process: subprocess.Popen[bytes], work: Path, out: Path, deadline: float) -> bool:
-    """Pack the tables every few seconds while `process` runs; return whether it ended well before `deadline`."""
-    try:
-        while (left := deadline - time.time()) > 0:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                return process.wait(min(PACK_EVERY, left)) == 0
-            pack_tables(work, out)
-    finally:
-        done = wait(process, deadline=0)
-    return done
+def pack_early(work: Path, out: Path, config: Config) -> None:
+    """Pack the tables so far, and the weights as soon as they are there: a run may be cut off."""
+    pack_tables(work, out)
+    packed = max((part.stat().st_mtime for part in out.glob(f"{WEIGHTS}.*")), default=0.0)
+    pointer = work / f"results/models/{config.study.model}/model.json"
+    if pointer.is_file() and pointer.stat().st_mtime > packed:
+        pack_weights(work, out, config)
+
+
+def log_tail(work: Path) -> str:
+    """Return that the study was not finished, and what Snakemake said last."""
+    return "stopped early; Snakemake said last:\n" + (work / LOG).read_text(encoding="utf-8")[-4000:]
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ small stores are packed as they are, data sets and attention as excerpts of thei
 half precision, cut into parts.
 """
 
+import contextlib
+import io
 import os
 import shutil
 import tarfile
@@ -20,7 +22,7 @@ from diffmech.artifacts import open_store, write_store
 from diffmech.attention.store import open_attention
 from diffmech.config.root import Config
 
-TABLES, EXCERPTS, WEIGHTS = "tables.tar.gz", "excerpts.tar", "weights.tar"
+TABLES, EXCERPTS, WEIGHTS = "tables.tar.gz", "excerpts.tar.gz", "weights.tar.gz"
 TABLE_SUFFIXES = (".csv", ".json", ".tsv", ".log", ".sha256", ".yaml", ".txt")
 SMALL_STORES = ("results/models/*/gallery.zarr.zip", "results/resampling/*/examples.zarr.zip")
 PART_BYTES = 15 * 2**20
@@ -29,7 +31,7 @@ PART_BYTES = 15 * 2**20
 def pack_tables(work: Path, out: Path) -> None:
     """Pack all tables, logs and times below `work`, as far as they are there."""
     found = [p for p in sorted(work.rglob("*")) if p.suffix in TABLE_SUFFIXES and p.is_file() and not _hidden(p, work)]
-    _pack(out / TABLES, work, found, "w:gz")
+    _pack(out / TABLES, work, found)
 
 
 def pack_excerpts(work: Path, out: Path, config: Config) -> None:
@@ -49,7 +51,7 @@ def pack_excerpts(work: Path, out: Path, config: Config) -> None:
             if shards:
                 tree = open_attention(_first_shards(shards)).isel(sample=slice(report.examples))
                 write_store(excerpts / f"results/attention/{model}/{dataset}/first.zarr.zip", _fresh_tree(tree))
-        _pack(out / EXCERPTS, excerpts, sorted(excerpts.rglob("*.zarr.zip")), "w")
+        _pack(out / EXCERPTS, excerpts, sorted(excerpts.rglob("*.zarr.zip")))
 
 
 def pack_weights(work: Path, out: Path, config: Config) -> None:
@@ -65,7 +67,7 @@ def pack_weights(work: Path, out: Path, config: Config) -> None:
             half = {name: tensor.to(torch.float16) for name, tensor in load_file(path).items()}
             (copied / path.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
             save_file(half, copied / path.relative_to(source), metadata={"format": "pt"})
-        _pack(archive, Path(folder), [p for p in sorted(copied.rglob("*")) if p.is_file()], "w")
+        _pack(archive, Path(folder), [p for p in sorted(copied.rglob("*")) if p.is_file()])
         content = archive.read_bytes()
     for number, start in enumerate(range(0, len(content), PART_BYTES)):
         (out / f"{WEIGHTS}.{number}").write_bytes(content[start : start + PART_BYTES])
@@ -82,7 +84,7 @@ def unpack(packed: Path, work: Path) -> None:
 
 def unpack_weights(packed: Path, directory: Path) -> None:
     """Join the parts of the weights and unpack them into `directory`, as a folder named after the model."""
-    with tempfile.NamedTemporaryFile(suffix=".tar") as whole:
+    with tempfile.NamedTemporaryFile(suffix=".tar.gz") as whole:
         for part in sorted(packed.glob(f"{WEIGHTS}.*")):
             whole.write(part.read_bytes())
         whole.flush()
@@ -107,13 +109,18 @@ def _fresh_tree(tree: xr.DataTree) -> xr.DataTree:
     return xr.DataTree.from_dict({node.path: _fresh(node.to_dataset(inherit=False)) for node in tree.subtree})
 
 
-def _pack(archive: Path, root: Path, files: Iterable[Path], mode: str) -> None:
+def _pack(archive: Path, root: Path, files: Iterable[Path]) -> None:
     """Write `files` to `archive` under their names below `root`, whole or not at all."""
     archive.parent.mkdir(parents=True, exist_ok=True)
     temporary = archive.with_name(f".{archive.name}")
-    with tarfile.open(temporary, mode) as target:
+    with tarfile.open(temporary, "w:gz", compresslevel=1) as target:
         for path in files:
-            target.add(path, path.relative_to(root).as_posix())
+            # Read at once, since a log may grow meanwhile, and a file that a job makes anew may vanish.
+            with contextlib.suppress(FileNotFoundError):
+                content = path.read_bytes()
+                entry = tarfile.TarInfo(path.relative_to(root).as_posix())
+                entry.size, entry.mtime = len(content), path.stat().st_mtime
+                target.addfile(entry, io.BytesIO(content))
     os.replace(temporary, archive)
 
 

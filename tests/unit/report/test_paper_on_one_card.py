@@ -113,13 +113,13 @@ def test_weights_come_back_rounded_to_half_precision(tmp_path):
     source = tmp_path / "results/models" / config.study.model
     (source / "unet").mkdir(parents=True)
     (source / "model.json").write_text("{}")
-    size = PART_BYTES // 2 + 1000  # of float16, more than one part
+    size = PART_BYTES // 2 * 3 // 2  # of float16, one and a half parts
     weights = torch.randn(size, generator=torch.Generator().manual_seed(0))
     save_file({"weight": weights}, source / "unet/diffusion_pytorch_model.safetensors")
     packed = tmp_path / "packed"
     packed.mkdir()
     pack_weights(tmp_path, packed, config)
-    assert [path.name for path in sorted(packed.iterdir())] == ["weights.tar.0", "weights.tar.1"]
+    assert [path.name for path in sorted(packed.iterdir())] == ["weights.tar.gz.0", "weights.tar.gz.1"]
     unpack_weights(packed, tmp_path / "there")
     found = load_file(tmp_path / "there" / config.study.model / "unet/diffusion_pytorch_model.safetensors")
     assert torch.equal(found["weight"], weights.half())
