@@ -17,4 +17,5 @@ with session(snakemake) as job:
         tested=job.params.tested,
         seed=job.params.seed,
         groups=job.groups,
+        threads=snakemake.threads,
     )

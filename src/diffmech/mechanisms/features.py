@@ -8,6 +8,7 @@ draws, and the excess of each head of each untrained twin, on the images that th
 """
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,7 @@ def head_features(
     tested: int,
     seed: int,
     groups: GroupTables | None = None,
+    threads: int = 1,
 ) -> None:
     """Write the store of features, probes and nulls of every head and timestep; all mappings are keyed by domain.
 
@@ -87,6 +89,7 @@ def head_features(
     under uniform attention), map (the probes that are reference maps), draw (resampled images), null_draw and twin (of
     an untrained twin, `head` is its head at the same place); variables are listed in `MEANING`. Where `groups` are
     given (tables by domain), units take the place of images in means, resampling and nulls, and none is in both halves.
+    So many timesteps of a site are described at a time as there are `threads`; the store is the same for any number.
     Raises StoreError for inputs that do not fit together, DataError for a domain with fewer than 2 images on which
     clusters are found.
     """
@@ -124,15 +127,8 @@ def head_features(
                 draws=draw_nulls(seed, domain, len(tests), mechanisms.rolls, coarsest, halves[1].units),
             )
         )
-    of_sites = []
-    for site in sites:
-        quantities = [read_quantities(study.attention, site) for study in studies]
-        of_twins = [read_quantities(study.twins, site) for study in studies]
-        at_timesteps = []
-        for timestep in timesteps:
-            now, twins_now = ([of_domain[timestep] for of_domain in each] for each in (quantities, of_twins))
-            at_timesteps.append(_features_of(site, timestep, studies, now, twins_now, mechanisms.probes))
-        of_sites.append(xr.concat(at_timesteps, xr.Variable("timestep", timesteps), **JOIN))
+    with ThreadPoolExecutor(threads) as pool:
+        of_sites = [_features_of_site(site, timesteps, studies, mechanisms.probes, pool) for site in sites]
     store = xr.concat(of_sites, "head", **JOIN)
     maps_names = next(iter(studies[0].testing.maps.values())).names if grids else ()
     tokens = dict.fromkeys(TOKEN + token for site in sites for token in site.tokens)
@@ -219,6 +215,30 @@ class _Study:
     draws: NullDraws
 
 
+def _features_of_site(
+    site: Site, timesteps: Sequence[int], studies: Sequence[_Study], probes: Sequence[str], pool: ThreadPoolExecutor
+) -> xr.Dataset:
+    """Return everything about one site, along timestep."""
+    quantities = [read_quantities(study.attention, site) for study in studies]
+    of_twins = [read_quantities(study.twins, site) for study in studies]
+
+    def at(timestep: int) -> xr.Dataset:
+        now, twins_now = ([of_domain[timestep] for of_domain in each] for each in (quantities, of_twins))
+        return _features_of(site, timestep, studies, now, twins_now, probes)
+
+    along = xr.concat(list(pool.map(at, timesteps)), xr.Variable("timestep", timesteps), **JOIN)
+    # Not within threads: xarray turns off the warning of a mean of missing values only, for all of them or for none.
+    features = along["features"].mean("domain", skipna=True)
+    return (
+        along.drop_vars("features")
+        .assign(
+            features=features.isel(draw=0),
+            features_bootstrap=features.isel(draw=slice(1, None)),
+        )
+        .assign_coords(site=("head", [site.name] * len(site.heads)), kind=("head", [site.kind] * len(site.heads)))
+    )
+
+
 def _features_of(
     site: Site,
     timestep: int,
@@ -234,16 +254,7 @@ def _features_of(
         )
         for study, of_domain, twins in zip(studies, quantities, of_twins, strict=True)
     ]
-    of_domains = xr.concat(found, xr.Variable("domain", [study.domain for study in studies]))
-    features = of_domains["features"].mean("domain", skipna=True)
-    return (
-        of_domains.drop_vars("features")
-        .assign(
-            features=features.isel(draw=0),
-            features_bootstrap=features.isel(draw=slice(1, None)),
-        )
-        .assign_coords(site=("head", [site.name] * len(site.heads)), kind=("head", [site.kind] * len(site.heads)))
-    )
+    return xr.concat(found, xr.Variable("domain", [study.domain for study in studies]))
 
 
 def _features_of_domain(

@@ -12,7 +12,12 @@ SETTINGS = MechanismsConfig(cluster_range=(2, 8), stability_draws=10, rolls=200)
 
 
 def write_features(
-    folder: Path, files: StudyFiles, settings: MechanismsConfig = SETTINGS, name: str = "features.zarr.zip"
+    folder: Path,
+    files: StudyFiles,
+    settings: MechanismsConfig = SETTINGS,
+    name: str = "features.zarr.zip",
+    *,
+    threads: int = 1,
 ) -> Path:
     store = folder / name
     head_features(
@@ -24,6 +29,7 @@ def write_features(
         mechanisms=settings,
         tested=files.tested,
         seed=0,
+        threads=threads,
     )
     return store
 

@@ -64,6 +64,11 @@ def test_edge_probe_finds_the_planted_edge_head_and_nothing_for_the_uniform_head
     assert of_head(store, "ratio", "probe", "edges")["uniform"] == pytest.approx(1, abs=0.01)
 
 
+def test_timesteps_described_side_by_side_give_the_same_store(planted, tmp_path):
+    files, alone = planted
+    assert write_features(tmp_path, files, threads=2).read_bytes() == alone.read_bytes()
+
+
 def test_parts_are_measured_where_there_are_masks_only(store):
     ratio = store["ratio"].transpose("domain", "probe", "head", "timestep").values
     part = [str(name) for name in store["probe"].values].index("part:eye")
