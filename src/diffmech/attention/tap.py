@@ -26,9 +26,10 @@ from diffmech.attention.announcing import open_taps
 from diffmech.attention.calls import AttentionCall, Intervention, Observer, attention_call
 from diffmech.attention.folding import Folded, unfold
 from diffmech.attention.kernels import as_cast, is_mapped, logsumexp_scores, same_kernel_with_lse
-from diffmech.attention.products import SOFTMAXES, Products, Weighting, linear_processor, opened_up
+from diffmech.attention.products import SOFTMAXES, Products, linear_processor, opened_up
 from diffmech.attention.reasons import COMPLEX, DROPS, LOOSE, MAPPED, NO_CALL, NO_PRODUCT, NO_ROWS, NO_SOFTMAX
 from diffmech.attention.sites import AttentionSite, Kind, find_sites, site_at
+from diffmech.attention.weighting import Weighting
 from diffmech.errors import ModelError
 
 EXPECTED = {functional.scaled_dot_product_attention, *SOFTMAXES}  # what a softmax is seen by
