@@ -1,12 +1,20 @@
 """Products and softmaxes that are told apart: attention, what comes after linear attention, and heads in odd places."""
 
+import math
+
 import pytest
 import torch
-from test_odd_attention import HEADS, WIDTH, Odd, Talking, by_head, denoiser, joined, scores
+from layouts import SIZE, WIDTH
+from test_odd_attention import HEADS, TOKENS, Odd, Talking, apart, by_head, denoiser, joined, scores
 from torch import Tensor, nn
+from torch.nn import functional
 
 from diffmech.attention.import_check import check_denoiser
+from diffmech.attention.statistics import StatisticsObserver
+from diffmech.attention.survey import attention_sites
+from diffmech.attention.tap import AttentionTap, announce
 from diffmech.errors import ModelError
+from diffmech.testing import assert_same_up_to_rounding
 
 
 class Linear(nn.Module):
@@ -130,3 +138,195 @@ class Remembering(Odd):
 
 def test_weights_without_a_softmax_are_seen_with_values_that_no_image_changes_too() -> None:
     assert check_denoiser(denoiser(Remembering), "odd")["attention_calls"] == 1
+
+
+class QueriesBeforeHeads(Odd):
+    """Heads that share one key head and stand behind the queries, by einsum."""
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        k, v = (z[..., : WIDTH // HEADS] for z in (k, v))
+        p = (torch.einsum("bihd,bjd->bihj", q.unflatten(-1, (HEADS, -1)), k) / 2).softmax(-1)
+        self.note(p.transpose(1, 2))
+        return torch.einsum("bihj,bjd->bihd", p, v).flatten(2)
+
+
+class HeadsLast(Odd):
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        k, v = (z[..., : WIDTH // HEADS] for z in (k, v))
+        p = (torch.einsum("bihd,bjd->bijh", q.unflatten(-1, (HEADS, -1)), k) / 2).softmax(2)
+        self.note(p.permute(0, 3, 1, 2))
+        return torch.einsum("bijh,bjd->bihd", p, v).flatten(2)
+
+
+class QueriesBeforeHeadsByMatmul(Odd):
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        k, v = (z[:, None, :, : WIDTH // HEADS] for z in (k, v))
+        p = (q.unflatten(-1, (HEADS, -1)) @ k.mT / 2).softmax(-1)
+        self.note(p.transpose(1, 2))
+        return (p @ v).flatten(2)
+
+
+class Powers(Odd):
+    """Values are mixed by the square of the weights."""
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = map(by_head, (q, k, v))
+        p = scores(q, k).softmax(-1)
+        return joined(self.note(p @ p) @ v)
+
+
+class Announcing(Odd):
+    """Announces what is seen by itself."""
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = map(by_head, (q, k, v))
+        self.note(apart(scores(q, k)))
+        out = functional.scaled_dot_product_attention(q, k, v)
+        return joined(announce(self, q, k, v, out.transpose(1, 2).transpose(1, 2)))
+
+
+def compare_entropies(layer: type[Odd]) -> None:
+    """Require one site of `HEADS` heads, with the entropies that the layer notes, of three images."""
+    model, x_t, steps = denoiser(layer), torch.randn(3, 1, SIZE, SIZE), torch.arange(3)
+    assert check_denoiser(model, "odd")["attention_calls"] == 1
+    (site,) = attention_sites(model.module, lambda: model.predict_noise(x_t[:1], steps[:1]))
+    observer = StatisticsObserver()
+    with AttentionTap(model.module, [observer], sites=[site], whole=True):
+        model.predict_noise(x_t, steps)
+    truth = model.module.layers[0].truth[-1]
+    assert (site.kind, site.heads) == ("self", HEADS)
+    assert_same_up_to_rounding(observer.results[site.name].entropy, truth, scale=math.log(TOKENS))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [QueriesBeforeHeads, HeadsLast, QueriesBeforeHeadsByMatmul, Powers, Announcing],
+    ids=lambda each: each.__name__,
+)
+def test_what_mixes_the_values_is_seen_once_with_its_own_heads(layer: type[Odd]) -> None:
+    compare_entropies(layer)
+
+
+def test_fused_attention_is_seen_behind_a_function_that_stands_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    fused = functional.scaled_dot_product_attention
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", lambda *given: fused(*(z + 0 for z in given)))
+    assert check_denoiser(denoiser(Odd, Powers), "odd")["attention_calls"] == 2
+
+
+class QueriesAndHeadsInOneAxis(Odd):
+    """Multi-query attention with rows (query, head), over 4 x 4 tokens."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + functional.interpolate(super().forward(functional.avg_pool2d(x, 2)), scale_factor=2)
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        k, v = (z[..., : WIDTH // HEADS] for z in (k, v))
+        rows = q.reshape(len(q), -1, WIDTH // HEADS)
+        return self.attend(rows, k, v).view(q.shape)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return torch.bmm(torch.bmm(q, k.mT).mul(0.5).softmax(-1), v)
+
+
+class QueriesAndHeadsInOneAxisFused(QueriesAndHeadsInOneAxis):
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return functional.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
+
+
+class RelativeValues(Odd):
+    """A second product of the weights, with values by relative position (Shaw et al. 2018)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.relative = nn.Parameter(torch.randn(TOKENS, TOKENS, WIDTH // HEADS))
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = map(by_head, (q, k, v))
+        p = scores(q, k).softmax(-1)
+        return joined(p @ v + self.by_place(p))
+
+    def by_place(self, p: Tensor) -> Tensor:
+        return torch.einsum("bhij,ijd->bhid", p, self.relative)
+
+
+class RelativeValuesByMatmul(RelativeValues):
+    def by_place(self, p: Tensor) -> Tensor:
+        return (p.permute(2, 0, 1, 3).flatten(1, 2) @ self.relative).unflatten(1, p.shape[:2]).permute(1, 2, 0, 3)
+
+
+class Amplified(Odd):
+    """Weights that sum to 1, some of them a little below 0."""
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = map(by_head, (q, k, v))
+        return joined((1.3 * scores(q, k).softmax(-1) - 0.3 / TOKENS) @ v)
+
+
+class OneMore(Odd):
+    """A softmax with one more term in its denominator, here a small one."""
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = map(by_head, (q, k, v))
+        loud = (scores(q, k) + 5).exp()
+        return joined((loud / (1 + loud.sum(-1, keepdim=True))) @ v)
+
+
+class Difference(Odd):
+    """The difference of two softmaxes that one made (Ye et al. 2024)."""
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = map(by_head, (q, k, v))
+        first, second = torch.cat([scores(q, k), scores(k, q)], 1).softmax(-1).chunk(2, 1)
+        return joined((first - 0.4 * second) @ v)
+
+
+class Copied(Odd):
+    """Announces a copy of what fused attention returned."""
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = map(by_head, (q, k, v))
+        return joined(announce(self, q, k, v, functional.scaled_dot_product_attention(q, k, v).clone()))
+
+
+class Nested(Odd):
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = (
+            torch.nested.as_nested_tensor(list(by_head(z).transpose(1, 2)), layout=torch.jagged).transpose(1, 2)
+            for z in (q, k, v)
+        )
+        return torch.stack(list(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).unbind())).flatten(2)
+
+
+class Sparse(Odd):
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return torch.bmm(scores(q, k).softmax(-1).to_sparse(), v)
+
+
+class EverySecond(Odd):
+    """Half of the tokens, which are no grid."""
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = (by_head(z)[:, :, ::2] for z in (q, k, v))
+        return joined(functional.scaled_dot_product_attention(q, k, v).repeat_interleave(2, 2))
+
+
+REFUSED = {
+    QueriesAndHeadsInOneAxis: f"{HEADS} consecutive rows of what its one head writes are one token",
+    QueriesAndHeadsInOneAxisFused: f"{HEADS} consecutive rows of what its one head writes are one token",
+    RelativeValues: "values that differ by query",
+    RelativeValuesByMatmul: "values that differ by query",
+    Amplified: "some of its weights are below 0",
+    OneMore: r"its weights sum to 0\.99.* over the keys instead of 1",
+    Difference: "its weights do not sum to 1",
+    Copied: "announced a copy of what scaled_dot_product_attention returned",
+    Nested: "a nested tensor",
+    Sparse: "a sparse tensor",
+    EverySecond: "the 32 queries of layers.0.self are no halving",
+}
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+@pytest.mark.parametrize("layer", REFUSED, ids=lambda each: each.__name__)
+def test_what_cannot_be_studied_is_named_with_its_cause(layer: type[Odd]) -> None:
+    with pytest.raises(ModelError, match=f"^odd: .*{REFUSED[layer]}"):
+        check_denoiser(denoiser(layer), "odd")

@@ -1,13 +1,18 @@
 """What is known of one attention call, and who may see and change it."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from diffmech.attention.sites import AttentionSite
+
+# What log p of a weight of 0 becomes: e^-100 is far below what float32 adds to a sum.
+LEAST_LOG = -100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +21,9 @@ class AttentionCall:
 
     output is per head, before the output projection; lse is in nats, or None when no guest asked for it; scale
     multiplies q.k. Where heads share their keys, key_head are fewer than head. Of attention written by hand, of which
-    the probabilities p are at hand, query is log p and key the identity.
+    the probabilities p are at hand, query is log p and key the identity; such
+    a call is `of_weights`, and `zeros_hide` says whether p is 0 of none but keys that a query may not see: in half
+    precision it is also 0 of what is merely small.
     """
 
     site: AttentionSite
@@ -28,6 +35,8 @@ class AttentionCall:
     scale: float
     attn_mask: Shaped[Tensor, "..."] | None
     is_causal: bool
+    of_weights: bool = False
+    zeros_hide: bool = False
 
 
 @runtime_checkable
@@ -70,3 +79,28 @@ def attention_call(
         key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else float(scale)
     return AttentionCall(site, query, key, value, output, lse, scale, attn_mask, is_causal)
+
+
+def call_of_weights(
+    site: AttentionSite,
+    weights: Float[Tensor, "sample head query key"],
+    values: Float[Tensor, "sample head key value_channel"],
+    output: Float[Tensor, "sample head query value_channel"],
+    lse: Float[Tensor, "sample head query"] | None,
+) -> AttentionCall:
+    """Return the call of attention that is written by hand."""
+    dtype = torch.promote_types(weights.dtype, torch.float32)
+    query = weights.to(dtype).log().clamp_min(LEAST_LOG)
+    key = torch.eye(query.shape[-1], dtype=dtype, device=query.device).expand(*query.shape[:2], -1, -1)
+    return AttentionCall(site, query, key, values, output, lse, 1.0, None, False, True, weights.dtype == dtype)
+
+
+def where_called(guest: Intervention) -> bool:
+    """Return whether an intervention has nothing to do in a pass that does not make its call."""
+    return getattr(guest, "where_called", False)
+
+
+def observe_of(guest: Observer | Callable[[AttentionCall], None]) -> Callable[[AttentionCall], None]:
+    """Return what a guest sees calls by: bare functions are observers too."""
+    observe: Callable[[AttentionCall], None] = guest.observe if hasattr(guest, "observe") else guest
+    return observe

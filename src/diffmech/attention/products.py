@@ -19,6 +19,7 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
+from diffmech.attention.reasons import ROWS
 from diffmech.attention.weighting import (
     NO_LENGTHS,
     Factors,
@@ -46,7 +47,16 @@ ENDING = MIXING | _NORMS  # after which an output is no longer one
 # What has the size of a tensor and nothing else of it.
 MADE_ANEW = {torch.empty_like, torch.zeros_like, torch.ones_like, torch.rand_like, torch.randn_like}
 # What appends to or cuts from scores and weights, which stay what they are.
-CUTTING = {torch.cat, torch.concat, Tensor.__getitem__, Tensor.expand, functional.pad, torch.narrow, Tensor.narrow}
+CUTTING = {
+    *(torch.cat, torch.concat, Tensor.__getitem__, Tensor.expand, functional.pad, torch.narrow, Tensor.narrow),
+    *(torch.chunk, Tensor.chunk, torch.split, Tensor.split, torch.unbind, Tensor.unbind),
+}
+# What may bring consecutive rows of a result together, and leaves the order of its numbers.
+RESHAPES = {
+    *(torch.reshape, Tensor.reshape, Tensor.view, torch.flatten, Tensor.flatten, torch.unflatten, Tensor.unflatten),
+    *(torch.squeeze, Tensor.squeeze, torch.unsqueeze, Tensor.unsqueeze, Tensor.__getitem__),
+    *(Tensor.contiguous, Tensor.to),
+}
 
 Kind = Literal["scores", "weights", "output"]
 
@@ -79,11 +89,15 @@ class Products:
         self.unused: dict[int, str] = {}
         self.loose: dict[int, str] = {}
         self.linear: dict[int, str] = {}
+        self.merged: dict[str, str] = {}  # by owner, that rows of what one head wrote became channels of one
+        self._alone: dict[int, tuple[Callable[[], Tensor | None], int, int, str]] = {}
 
     def begin(self) -> None:
         """Forget everything, as a new pass begins."""
-        for notes in (self._marks, self._derived, self._made_of, self.unused, self.loose, self.linear):
+        for notes in (self._marks, self._derived, self._made_of, self._alone):
             notes.clear()
+        for named in (self.unused, self.loose, self.linear, self.merged):
+            named.clear()
 
     def run(
         self,
@@ -105,7 +119,9 @@ class Products:
                 result = func(*args, **kwargs)  # heads are mixed, which leaves scores
                 self._mark(result, "scores", number=mark.number, free=mark.free)
                 return result
-            found = weighting(factors, self._of(factors[0]) is mark, softmax=mark.kind == "weights")
+            if all(known is not None and known.scored for known in map(self._of, factors[:2])):
+                return self._weights_of_weights(func(*args, **kwargs), factors, who())
+            found = weighting(factors, self._of(factors[0]) is mark, mark.free, softmax=mark.kind == "weights")
             if found is not None:
                 self.unused.pop(mark.number, None)
                 self._number, self._free, self._without = mark.number, free_lengths(factors), False
@@ -134,13 +150,42 @@ class Products:
             self._mark(
                 result, "weights", scored=scored, number=number, free=NO_LENGTHS if known is None else known.free
             )
+        elif isinstance(result, tuple | list) and func in CUTTING and self._marks:
+            for part in result:
+                self._carry(func, args, kwargs, part)
         elif isinstance(result, Tensor):
+            if self._alone and func in RESHAPES:
+                self._reshaped(args, result)
             if self._marks and func not in MADE_ANEW:
                 self._carry(func, args, kwargs, result)
             self._derive(func, args, kwargs, result)
         elif func is Tensor.__setitem__:
             self._derived.pop(id(args[0]), None)
         return result
+
+    def _weights_of_weights(self, result: Tensor, factors: Factors, owner: str) -> Tensor:
+        """Take a product of two softmaxes of scores, which is weights itself."""
+        number = next(self._numbers)
+        for known in filter(None, map(self._of, factors[:2])):
+            self.unused.pop(known.number, None)
+        self.unused[number] = owner
+        self._mark(result, "weights", scored=True, number=number, free=free_lengths(factors))
+        return result
+
+    def of_one_head(self, result: Shaped[Tensor, "... query channel"], owner: str) -> None:
+        """Follow what one head wrote: rows that are merged into channels after it are of several heads."""
+        self._alone[id(result)] = weakref.ref(result), result.shape[-2], result.shape[-1], owner
+
+    def _reshaped(self, given: Sequence[Any], result: Tensor) -> None:
+        known = self._alone.get(id(given[0])) if given else None
+        tensor = None if known is None else known[0]()
+        if known is None or tensor is None or tensor is not given[0] or tensor.numel() != result.numel():
+            return
+        _, rows, channels, owner = known
+        merged = result.shape[-1] // channels if result.shape[-1] % channels == 0 else 1
+        if 1 < merged < rows and rows % merged == 0:
+            self.merged[owner] = ROWS.format(merged)
+        self._alone[id(result)] = weakref.ref(result), rows, channels, owner
 
     def without_softmax(self, result: Shaped[Tensor, "..."], owner: str) -> None:
         """Note that `owner` multiplied scores that are no weights: linear attention, or scores of scores."""

@@ -4,17 +4,22 @@ import math
 import string
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Inexact, Shaped
 from torch import Tensor
+
+from diffmech.attention.kernels import is_mapped
+from diffmech.attention.reasons import BY_QUERY, COMPLEX, MAPPED, NEGATIVE, NO_ROWS, SPARSE
 
 # The two factors of a product, and its equation if it is an einsum.
 Factors = tuple[Tensor, Tensor, str]
 # Of the axes that only the first factor has, and only the second one: those of queries and of keys.
 Lengths = tuple[Sequence[int], Sequence[int]]
 NO_LENGTHS: Lengths = ((), ())
+# How far weights that were not seen to be a softmax may be from summing to 1.
+SUM_TOLERANCE = 1e-2
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class Weighting:
     arrange: Callable[[Shaped[Tensor, "..."]], Shaped[Tensor, "..."]]
     restore: Callable[[Shaped[Tensor, "..."]], Shaped[Tensor, "..."]]
     softmax: bool
+    problem: str = ""  # why it cannot be studied
 
 
 def free_lengths(factors: Factors) -> Lengths:
@@ -68,13 +74,54 @@ def holds(free: Lengths, lengths: Sequence[int]) -> bool:
     return any(not Counter(map(math.prod, way)) - there for way in ways if all(way))
 
 
-def weighting(factors: Factors, is_left: bool, *, softmax: bool) -> Weighting | None:
+def weighting(factors: Factors, is_left: bool, free: Lengths, *, softmax: bool) -> Weighting | None:
+    """Return the product of weights, the left factor or the right one, with values; None where it is no such product.
+
+    `free` are the lengths of the axes of queries and keys of the scores that weights are a softmax of.
+    """
     left, right, equation = factors
     if equation:
-        return _einsum(left, right, equation, 0 if is_left else 1, softmax=softmax)
-    if is_left:
-        return Weighting(left, right, _same, _same, softmax)
-    return Weighting(right.mT, left.mT, _turned, _turned, softmax)
+        found = _einsum(left, right, equation, 0 if is_left else 1, softmax=softmax)
+    elif is_left and left.dim() == right.dim() == 4 and _stands_before(left.shape[1:], right.shape[1]):
+        found = _einsum(left, right.squeeze(1), "aqhk,akc->aqhc", 0, softmax=softmax)
+    elif is_left:
+        found = Weighting(left, right, _same, _same, softmax)
+    else:
+        found = Weighting(right.mT, left.mT, _turned, _turned, softmax)
+    if found is None:
+        return None
+    lengths, batch = set(map(math.prod, free)) - {1}, found.values.shape[:-2]
+    own_values = lengths.intersection(batch) and found.weights.shape[-2] not in lengths
+    return replace(found, problem=BY_QUERY) if own_values else found
+
+
+def unstudied(weights: Tensor, values: Tensor) -> str:
+    """Return why nothing can be computed of such weights or values, "" where it can."""
+    if is_mapped(weights):
+        return MAPPED
+    if weights.layout != torch.strided or values.layout != torch.strided:
+        return SPARSE
+    return COMPLEX if weights.is_complex() or values.is_complex() else ""
+
+
+def no_shares(weights: Inexact[Tensor, "... query key"], sums: Inexact[Tensor, "... query"]) -> str:
+    """Return why weights of these sums over keys are no shares of attention, "" where they are.
+
+    Those that are no numbers are taken for some: what sees them says so.
+    """
+    wrong = (sums - 1).abs() >= SUM_TOLERANCE
+    if not bool(wrong.any() or (weights < 0).any()):
+        return ""
+    return NO_ROWS if bool(wrong.any()) else NEGATIVE
+
+
+def _stands_before(lengths: Sequence[int], shared: int) -> bool:
+    """Return whether of three axes the first is that of queries and the second that of heads, which share all values.
+
+    Queries are then as many as keys, and more than heads.
+    """
+    first, second, keys = lengths
+    return shared == 1 and first == keys > second > 1
 
 
 def _same(tensor: Tensor) -> Tensor:
@@ -104,18 +151,21 @@ def _einsum(left: Tensor, right: Tensor, equation: str, side: int, *, softmax: b
     if not keys or len(own) < len(keys) or not others or set(result) != {*both, *own, *others}:
         return None
     queries, channel = own[len(own) - len(keys) :], others[-1:]
-    heads = [*both, *own[: len(own) - len(keys)], *others[:-1]]
+    lengths = dict(zip(of_weights, weights.shape, strict=True))
+    if len(keys) == 1:  # heads that share all values may stand behind the queries, which are then as many as the keys
+        alike = [axis for axis in own if lengths[axis] == lengths[keys[0]] > lengths[own[-1]]]
+        queries = alike[-1:] or queries
+    heads = [*both, *(axis for axis in own if axis not in queries), *others[:-1]]
     placed = _on_axes(weights, of_weights, [*heads, *queries, *keys]).flatten(-len(keys)).flatten(len(heads), -2)
     values = _on_axes(values, of_values, [*heads, *keys, *channel]).flatten(len(heads), -2)
     order = [result.index(axis) for axis in (*heads, *queries, *channel)]
     back = [order.index(place) for place in range(len(order))]
-    lengths = [weights.shape[of_weights.index(axis)] for axis in queries]
 
     def arrange(product: Tensor) -> Tensor:
         return product.permute(order).flatten(len(heads), -2)
 
     def restore(product: Tensor) -> Tensor:
-        return product.unflatten(len(heads), lengths).permute(back)
+        return product.unflatten(len(heads), [lengths[axis] for axis in queries]).permute(back)
 
     shared = torch.broadcast_shapes(placed.shape[:-2], values.shape[:-2])
     return Weighting(placed.expand(*shared, -1, -1), values, arrange, restore, softmax)
