@@ -146,7 +146,7 @@ class ImageFolder(NamedImages):
     masks: str | None = Field(
         None,
         description="Folder with one subfolder per part, each holding a mask image named like its image "
-        "(white = the part).",
+        "(white = the part; or a label image of 0 and 1 = the part; colours are refused).",
     )
     crop: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="Central square that is kept, as a fraction of the shorter side."

@@ -17,7 +17,8 @@ from diffmech.data.draw import drawn_order
 from diffmech.data.formats import readable, suffix_of, unread
 from diffmech.data.labels import read_labels, read_table, why_none_fits
 from diffmech.data.listing import list_images, note_what_is_left, scan
-from diffmech.data.preparation import BLACK, kept_area, prepare_image, prepare_mask, read_image
+from diffmech.data.masks import read_mask
+from diffmech.data.preparation import kept_area, prepare_image, prepare_mask, read_image
 from diffmech.data.source import BadFile, Sample
 from diffmech.errors import DataError
 
@@ -93,7 +94,7 @@ class ImageFolderSource:
     def _mask(self, part: str, file: str, shape: tuple[int, ...]) -> np.ndarray:
         path = self._masks[part][_stem(file)]
         try:
-            pixels = read_image(path, background=BLACK)
+            pixels = read_mask(path)
         except DataError as error:
             raise DataError(f"its mask {path} {error}") from error
         found = pixels.shape[:2]

@@ -6,6 +6,7 @@ filter widens when it shrinks), in float32, rounded once at the end. Masks are a
 the share of each pixel that the part covers.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,7 +31,7 @@ def read_image(path: Path, *, background: float = WHITE) -> np.ndarray:
     NaN, infinite or out-of-range values, arrays of a wrong shape or type.
     """
     if path.suffix.lower() != ".npy":
-        return decode_image(path, background=background)
+        return decode_image(path, lambda image: pixels_of(image, background))
     try:
         array = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -42,13 +43,17 @@ def read_image(path: Path, *, background: float = WHITE) -> np.ndarray:
     return check_pixels(array, background=background)
 
 
-def decode_image(file: Path | IO[bytes], *, background: float = WHITE) -> np.ndarray:
-    """Return the pixels of an encoded image, in any format of Pillow's, like `read_image`."""
+def decode_image(file: Path | IO[bytes], values: Callable[[Image.Image], np.ndarray] | None = None) -> np.ndarray:
+    """Return the pixels of an encoded image, in any format of Pillow's, like `read_image`.
+
+    `values` makes pixels of what Pillow decoded, by default those of an image over white.
+    """
     try:
         with Image.open(file) as image:
             _to_primary(image)
             image.load()
-            return _pixels(ImageOps.exif_transpose(image), background)
+            upright = ImageOps.exif_transpose(image)
+            return pixels_of(upright, WHITE) if values is None else values(upright)
     except DataError:
         raise
     except UnidentifiedImageError as error:
@@ -169,7 +174,13 @@ def _side(pixels: np.ndarray, crop: float) -> int:
     return max(1, round(crop * min(pixels.shape[:2])))
 
 
-def _pixels(image: Image.Image, background: float) -> np.ndarray:
+def has_alpha(image: Image.Image) -> bool:
+    """Return whether an image says of its pixels how much of them is to be seen."""
+    return image.mode in _WITH_ALPHA or "transparency" in image.info
+
+
+def pixels_of(image: Image.Image, background: float) -> np.ndarray:
+    """Return the pixels of a decoded image, like `read_image`."""
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.float32)
         if values.min() < 0 or values.max() > 65535:
@@ -177,7 +188,7 @@ def _pixels(image: Image.Image, background: float) -> np.ndarray:
         return values[:, :, None] / np.float32(65535)
     if image.mode == "F":
         return check_pixels(np.asarray(image))
-    if image.mode in _WITH_ALPHA or "transparency" in image.info:
+    if has_alpha(image):
         return check_pixels(np.asarray(image.convert("RGBA")), background=background)
     return check_pixels(np.asarray(image.convert("L" if image.mode in ("L", "1") else "RGB")))
 

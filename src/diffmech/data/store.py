@@ -234,6 +234,7 @@ def _write_samples(
     kept: list[float] = []
     skipped: list[BadFile] = []
     waiting: list[Sample] = []
+    marked: set[str] = set()
 
     def flush() -> None:
         stop = len(files)
@@ -242,7 +243,9 @@ def _write_samples(
         if source.attribute_names:
             arrays["attribute_value"][start:stop] = np.stack([sample.attributes for sample in waiting])
         if source.part_names:
-            arrays["mask"][start:stop] = np.stack([sample.masks for sample in waiting])
+            masks = np.stack([sample.masks for sample in waiting])
+            arrays["mask"][start:stop] = masks
+            marked.update(source.part_names[part] for part in np.flatnonzero(masks.any(axis=(0, 2, 3))))
         waiting.clear()
 
     found = _read_all(source, runtime.threads)
@@ -261,6 +264,11 @@ def _write_samples(
             break
     if waiting:
         flush()
+    if empty := [part for part in source.part_names if part not in marked]:
+        logger.warning(
+            "%s: the masks of %s mark nothing in any of %d images (white = the part)",
+            *(name, ", ".join(empty), len(files)),
+        )
     return files, kept, skipped
 
 

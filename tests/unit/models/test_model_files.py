@@ -16,7 +16,7 @@ from diffmech.models.architecture import build_model, build_scheduler
 from diffmech.models.denoiser import Condition, Denoiser
 from diffmech.models.importing import bundle_denoiser, import_denoiser
 from diffmech.models.load import load_denoiser
-from diffmech.models.storage import check_size, save_denoiser
+from diffmech.models.storage import check_size, find_layout, save_denoiser
 from diffmech.testing import assert_same_up_to_rounding
 from diffmech.training.device import resolve_device
 
@@ -263,6 +263,16 @@ def test_a_configuration_that_was_not_downloaded_whole_is_named(
     with pytest.raises(ModelError, match=f"{file}: {what}") as caught:
         import_denoiser(foreign(str(tmp_path / "m")), tmp_path / "model.json", root=tmp_path)
     assert "delete it" not in str(caught.value)
+
+
+def test_a_configuration_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    write_unconditional(tmp_path / "m")
+    monkeypatch.setattr(Path, "read_text", forbidden)
+    with pytest.raises(ModelError, match=r"cannot be read \(Permission denied\); check the path and who may read it"):
+        find_layout(tmp_path / "m")
 
 
 def test_a_configuration_of_another_width_is_not_said_to_be_damaged(tmp_path: Path) -> None:
