@@ -150,15 +150,15 @@ class Products:
             self._mark(
                 result, "weights", scored=scored, number=number, free=NO_LENGTHS if known is None else known.free
             )
-        elif isinstance(result, tuple | list) and func in CUTTING and self._marks:
-            for part in result:
-                self._carry(func, args, kwargs, part)
         elif isinstance(result, Tensor):
             if self._alone and func in RESHAPES:
                 self._reshaped(args, result)
             if self._marks and func not in MADE_ANEW:
                 self._carry(func, args, kwargs, result)
             self._derive(func, args, kwargs, result)
+        elif func in CUTTING and self._marks:  # into several
+            for part in result:
+                self._carry(func, args, kwargs, part)
         elif func is Tensor.__setitem__:
             self._derived.pop(id(args[0]), None)
         return result

@@ -262,7 +262,7 @@ class AttentionTap(TorchFunctionMode):
         named: dict[str, Any] = dict(zip(PARAMETERS, args, strict=False)) | kwargs
         query, key, value = named["query"], named["key"], named["value"]
         path = self._owner()
-        if any(tensor.is_nested for tensor in (query, key, value)):
+        if query.is_nested or key.is_nested:
             self._refuse(path, reasons.NESTED)
             return func(*args, **kwargs)
         site, folded = self._claim(path, query.shape, key.shape[-2])
