@@ -124,7 +124,7 @@ def kernel_statistics(
     parts: Sequence[Part],
     lse: Float[Tensor, "sample head query"],
     ranges: TokenRanges | None,
-    otherwise: Callable[[], Mapping[str, Tensor | None]],
+    otherwise: Callable[[], Mapping[str, Float[Tensor, "..."] | None]],
 ) -> Fields | None:
     """Return the fields of `AttentionStatistics`, or None where another way must be taken.
 
@@ -223,7 +223,7 @@ def launched(
     return fields | ({f"received_from_{ranges.rest}": rest} if ranges and asking else {})
 
 
-def disagreement(found: Fields, expected: Mapping[str, Tensor | None]) -> str | None:
+def disagreement(found: Fields, expected: Mapping[str, Float[Tensor, "..."] | None]) -> str | None:
     """Return in words which field two ways do not agree in, or None."""
     for name, mine in found.items():
         theirs = expected[name]

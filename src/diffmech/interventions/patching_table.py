@@ -75,7 +75,7 @@ def patching_effects(
             grid = with_units(grid, groups_of(groups or {}, domain, grid["sample"].values))
             named = {"domain": domain, "source": str(grid.attrs["source"])}
             schedule = int(grid.attrs["schedule"])
-            spans = resolve_windows(windows, grid["timestep"].values, schedule, phases_csv)
+            spans = resolve_windows(windows, grid["timestep"].values.tolist(), schedule, phases_csv)
             for group in dict.fromkeys(texts(grid["group"]).tolist()):
                 part = grid.isel(target=texts(grid["group"]) == group)
                 effects.append(

@@ -52,7 +52,7 @@ def ablation_windows(
     schedule, opened = schedule_length(model_json), open_groups(stores, groups)
     tables = []
     for group, domains in opened.items():
-        passes = next(iter(domains.values()))["timestep"].values
+        passes = next(iter(domains.values()))["timestep"].values.tolist()
         windows = resolve_windows(ablation.windows, passes, schedule, phases_csv)
         heads = opened.get("heads")
         tables.append(windows_of_group(domains, group, windows, ablation=ablation, seed=seed, heads=heads))
@@ -88,7 +88,7 @@ def resolve_windows(
     Phases and thirds that hold none of the timesteps `passes` are left out. Raises ConfigError for a window named by
     its ends that holds none or lies outside the schedule, and StoreError where phases are asked for and cannot be read.
     """
-    passes = sorted(int(timestep) for timestep in passes)
+    passes = sorted(passes)
     if windows == "phases":
         found = _phases(phases_csv)
     elif windows == "thirds":
