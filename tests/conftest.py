@@ -11,13 +11,14 @@ import os
 import sys
 from pathlib import Path
 
+import checked_types
 import jaxtyping
 import pytest
 
 NUMERICAL = ("statistics", "attention", "mechanisms", "interventions", "circuits")
 # Before any of them is imported: by a test, a fixture or another conftest.
 if os.environ.get("DIFFMECH_TEST_TYPES") != "0":
-    jaxtyping.install_import_hook([f"diffmech.{room}" for room in NUMERICAL], "checked_types.checked")
+    checked_types.install([f"diffmech.{room}" for room in NUMERICAL])
 sys.path.insert(0, str(Path(__file__).parent / "unit" / "report" / "heads"))
 
 
