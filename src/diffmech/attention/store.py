@@ -66,6 +66,18 @@ def open_attention(paths: Path | str | Iterable[Path | str]) -> xr.DataTree:
     return xr.DataTree.from_dict({path: _with_coordinates_read(dataset) for path, dataset in nodes.items()})
 
 
+def heads_in_order(paths: Iterable[Path | str]) -> dict[str, tuple[str, ...]]:
+    """Return the heads of every site, in the order in which the network ran them, from the first store with samples.
+
+    Names do not tell that order, and tables are sorted by name. Raises StoreError where no store holds samples.
+    """
+    stores = list(paths)
+    for tree in map(open_store, stores):
+        if tree.sizes.get("sample"):  # of a shard beyond the end of a small data set nothing ran
+            return {site: tuple(map(str, tree[site].coords["head"].values)) for site in tree.attrs["sites"]}
+    raise StoreError(f"{', '.join(map(str, stores)) or 'no store'}: holds no samples; check the data set's size")
+
+
 def conditional(tree: xr.DataTree) -> xr.DataTree:
     """Return the tree of the conditional pass where guidance made two of each; any other tree as it is."""
     if "guidance" not in tree.dims:

@@ -7,8 +7,8 @@ MEASURES = "diffmech.measures"  # each module in it may declare charts of its ow
 # What functions that draw may ask for beside tables.
 FACTS = {
     "domains": "the two domains, in the order of the study",
-    "sites": "the layers of attention, in the order of the network",
-    "heads": "all heads, in the order of the network",
+    "sites": "the layers of attention, in the order in which they run",
+    "heads": "all heads, layer by layer in that order",
     "ablation": "the settings of the ablation",
     "references": "published figures and definitions, with their sources",
 }

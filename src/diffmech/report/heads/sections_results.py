@@ -84,7 +84,8 @@ def mechanisms(context: Context, finding: Finding) -> markup.Section:
     rows = []
     for mechanism, members in table.groupby("mechanism", sort=True):
         first = members.iloc[0]
-        heads = sorted(members["head"].unique())
+        own = set(members["head"])
+        heads = [head for head in context.tables.heads if head in own]
         rows.append(
             [
                 name_of(first, domains),
