@@ -4,6 +4,7 @@ Every number of the report comes from here. A missing optional table (training h
 page says that it is absent; a missing required one is an error.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, cast
 import pandas as pd
 import yaml
 
-from diffmech.artifacts import read_json
+from diffmech.artifacts import open_store, read_json
 from diffmech.attention.store import heads_in_order
 from diffmech.circuits.tables import CURVE, EDGES, HEADS, SUBSETS
 from diffmech.errors import StoreError
@@ -92,6 +93,9 @@ class Tables:
     `heads` are layer by layer in that order. `frames` are those of `diffmech.heads.tables.reported`, by name, and
     attributes by that name too. `divergence` has the rows of the effect of the image alone; `telling` those of what it
     is told and of their interaction, none where nothing can be told.
+
+    `sampled_calls` names the attention calls that
+    passes were seen to make at each timestep of sampling, none where no image was sampled with heads removed.
     """
 
     domains: tuple[str, ...]
@@ -102,6 +106,7 @@ class Tables:
     circuits: dict[str, Circuit]
     references: dict[str, Any]
     telling: pd.DataFrame
+    sampled_calls: dict[int, frozenset[str]]
     history: pd.DataFrame | None
     recognition: pd.DataFrame | None
     frames: dict[str, pd.DataFrame]
@@ -134,6 +139,7 @@ def read_tables(inputs: ReportInputs) -> Tables:
         circuits={domain: read_circuit(path) for domain, path in inputs.circuits.items()},
         references=read_references(inputs.references),
         telling=of_effects[of_effects["effect"] != IMAGE],
+        sampled_calls=read_sampled_calls(inputs.resampled),
         history=beside_weights(inputs, model, "history"),
         recognition=beside_weights(inputs, model, "recognition"),
         frames=frames,
@@ -156,6 +162,12 @@ def read_circuit(path: str | Path) -> Circuit:
     tables = {name: table.read(Path(path).parent / f"{name}.csv") for name, table in CIRCUIT_TABLES.items()}
     tables["heads"] = with_timesteps_as_text(tables["heads"])
     return Circuit(read_json(path), **tables)
+
+
+def read_sampled_calls(path: str | Path) -> dict[int, frozenset[str]]:
+    """Read which attention calls passes made at each timestep of sampling, from the examples of resampled images."""
+    calls = json.loads(open_store(path).attrs["calls"])
+    return {int(timestep): frozenset(names) for timestep, names in calls.items()}
 
 
 def read_references(path: str | Path) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def told_otherwise(tables: Tables, config: Config) -> str:
 
 
 def calls_words(tables: Tables) -> str:
-    """Return how many attention calls a pass makes and how many were observed, what is left out, and extra tokens.
+    """Return how many attention calls a pass makes, at which timesteps, how many were observed, and what is left out.
 
     A pass with other calls than those observed ends a study, so where the model was not checked beforehand they are
     the same.
@@ -106,6 +106,7 @@ def calls_words(tables: Tables) -> str:
     said = f"; a pass makes {count(calls, 'attention call')}, of which {'all' if calls == seen else seen} were observed"
     if calls == seen == 1:
         said = "; a pass makes one attention call, which was observed"
+    said += f"; {elsewhere_words(tables)}"
     if left_out := checked.get("attention_left_out"):
         said += f"; left out, since no softmax of queries and keys was seen: {listed(list(left_out))}"
     if extra := checked.get("extra_tokens"):
@@ -117,6 +118,33 @@ def calls_words(tables: Tables) -> str:
             " keys, places and distances are those among the image's"
         )
     return said
+
+
+def elsewhere_words(tables: Tables) -> str:
+    """Return whether passes at other timesteps than those studied made the same attention calls, as far as was seen."""
+    seen, studied = tables.sampled_calls, set(tables.sites)
+    if not seen:
+        return "at other timesteps than those studied it was not looked at which calls a pass makes"
+    steps = count(len(seen), "step")
+    gone = {t: [site for site in tables.sites if site not in called] for t, called in seen.items()}
+    new = {t: sorted(called - studied) for t, called in seen.items()}
+    if not any(gone.values()) and not any(new.values()):
+        return f"at each of {steps} of sampling it makes the same"
+    parts = []
+    for without, verb in ((gone, "does not make those of"), (new, "makes others, which are not studied, in")):
+        if at := [t for t, names in without.items() if names]:
+            names = list(dict.fromkeys(name for t in at for name in without[t]))
+            more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+            named = f"{', '.join(names[:MOST_NAMES])}{more}" if more else listed(names)
+            parts.append(f"at {len(at)} of {steps} of sampling ({timestep_words(at)}) it {verb} {named}")
+    return "; ".join(parts)
+
+
+def timestep_words(timesteps: list[int]) -> str:
+    """Return some timesteps, or from where to where they lie where there are many."""
+    if len(timesteps) > MOST_NAMES:
+        return f"t = {min(timesteps)} to {max(timesteps)}"
+    return f"t = {', '.join(map(str, sorted(timesteps)))}"
 
 
 def compared_words(tables: Tables, config: Config) -> str:
