@@ -7,7 +7,7 @@ import xarray as xr
 from diffmech.attention.layout import SiteLayout, create_attention_store
 from diffmech.attention.ranges import TokenRanges
 from diffmech.mechanisms.captured import read, read_quantities, sites_of
-from diffmech.report.heads.examples import among_image, token_keys
+from diffmech.report.heads.examples import among_image, received_maps, token_keys
 
 RANGES = {
     "class token and register": TokenRanges((1, 5), extra=(1, 1)),
@@ -50,5 +50,21 @@ def test_pictures_are_of_the_image_and_of_each_extra_token_by_its_name(tree: xr.
     node = tree["a.self"].to_dataset().sel(head="a.self.h00", timestep=10)
     image = among_image(node)
     assert dict(image.sizes) | {"query": 4, "key": 4} == dict(image.sizes)
-    assert image["received"].values == pytest.approx(np.broadcast_to([0.0, 0, 0, 4], (2, 4)))
+    assert image["received"].values == pytest.approx(np.broadcast_to([0.0, 0, 0, 3], (2, 4)))  # as among all keys
     assert list(token_keys(node, 0).values()) == ["extra 0", "extra 1"]
+
+
+def test_pictures_are_in_units_of_uniform_attention_over_all_keys(tree: xr.DataTree) -> None:
+    node = tree["a.self"].to_dataset().sel(head="a.self.h00", timestep=10)
+    # Every query, of the extra tokens too, gives half to the extra keys and the rest to the last place.
+    p = np.zeros((2, node.sizes["query"], 6), np.float32)
+    p[..., node["key_range"].values == "extra"] = 0.25
+    p[..., np.flatnonzero(node["key_range"].values == "image")[-1]] = 0.5
+    kept = node.assign(maps=(("kept_sample", "query", "key"), p)).assign_coords(kept_sample=[0, 1])
+    black = np.zeros((2, 8, 8, 3), np.uint8)
+    shown = received_maps(among_image(kept), black, np.array([0, 1]), "real")
+    assert [picture.caption for picture in shown] == [
+        "real: attention received; brightest = 3 times uniform over all 6 keys",
+        "real: where the framed point looks; brightest = 3 times uniform over all 6 keys",
+    ]
+    assert "up to 3 times uniform over all 6 keys" in shown[0].alt
