@@ -14,7 +14,7 @@ import pandas as pd
 import yaml
 
 from diffmech.artifacts import open_store, read_json
-from diffmech.attention.store import heads_in_order
+from diffmech.attention.store import ExtraTokens, extra_tokens_of, heads_in_order
 from diffmech.circuits.tables import CURVE, EDGES, HEADS, SUBSETS
 from diffmech.errors import StoreError
 from diffmech.heads.tables import reported
@@ -94,8 +94,9 @@ class Tables:
     attributes by that name too. `divergence` has the rows of the effect of the image alone; `telling` those of what it
     is told and of their interaction, none where nothing can be told.
 
-    `sampled_calls` names the attention calls that
-    passes were seen to make at each timestep of sampling, none where no image was sampled with heads removed.
+    `extra_tokens` are those of the sites that have keys without a place on the image. `sampled_calls` names the
+    attention calls that passes were seen to make at each timestep of sampling, none where no image was sampled with
+    heads removed.
     """
 
     domains: tuple[str, ...]
@@ -106,6 +107,7 @@ class Tables:
     circuits: dict[str, Circuit]
     references: dict[str, Any]
     telling: pd.DataFrame
+    extra_tokens: dict[str, ExtraTokens]
     sampled_calls: dict[int, frozenset[str]]
     history: pd.DataFrame | None
     recognition: pd.DataFrame | None
@@ -139,6 +141,7 @@ def read_tables(inputs: ReportInputs) -> Tables:
         circuits={domain: read_circuit(path) for domain, path in inputs.circuits.items()},
         references=read_references(inputs.references),
         telling=of_effects[of_effects["effect"] != IMAGE],
+        extra_tokens=extra_tokens_of(inputs.attention[domains[0]]),
         sampled_calls=read_sampled_calls(inputs.resampled),
         history=beside_weights(inputs, model, "history"),
         recognition=beside_weights(inputs, model, "recognition"),

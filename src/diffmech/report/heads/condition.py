@@ -1,5 +1,6 @@
 """What the denoiser was told of each image beside the noised image itself, in words, from what ran. Ours."""
 
+from diffmech.attention.store import ExtraTokens
 from diffmech.config.root import Config
 from diffmech.config.study import NOTHING
 from diffmech.report.heads.artifacts import Tables
@@ -109,15 +110,35 @@ def calls_words(tables: Tables) -> str:
     said += f"; {elsewhere_words(tables)}"
     if left_out := checked.get("attention_left_out"):
         said += f"; left out, since no softmax of queries and keys was seen: {listed(list(left_out))}"
-    if extra := checked.get("extra_tokens"):
-        where = "all self-attention" if len(extra) == seen else listed(list(extra))
-        most = count(max(extra.values()), "extra key")
-        said += (
-            f"; in {where} there are {'up to ' if len(set(extra.values())) > 1 else ''}{most} without a place on the"
-            " image, as of class tokens, registers or learned keys: entropy is that of the image's queries over all"
-            " keys, places and distances are those among the image's"
+    return f"{said}{extra_words(tables)}"
+
+
+def extra_words(tables: Tables) -> str:
+    """Return which keys stand beside the image's without a place on it, where, and what that means for numbers."""
+    if not tables.extra_tokens:
+        return ""
+    alike: dict[ExtraTokens, list[str]] = {}
+    for site, extra in tables.extra_tokens.items():
+        alike.setdefault(extra, []).append(site)
+    told = []
+    for extra, sites in alike.items():
+        where = "all layers" if len(sites) == len(tables.sites) else listed(sites)
+        sides = [("before", extra.before), ("behind", extra.behind)]
+        stand = listed([f"{_from_to(names)} {side} the image's" for side, names in sides if names])
+        memory = f", to {'all' if extra.memory == extra.count else extra.memory} of which no query belongs"
+        told.append(
+            f"in {where} {count(extra.count, 'extra key')} without a place on the image"
+            f" ({stand}{memory if extra.memory else ''})"
         )
-    return said
+    return (
+        f"; besides the image's there are {'; '.join(told)}, as of class tokens, registers or learned keys, numbered as"
+        " they come: entropy is that of the image's queries over all keys, places and distances are those among the"
+        " image's"
+    )
+
+
+def _from_to(names: tuple[str, ...]) -> str:
+    return listed(list(names)) if len(names) < 3 else f"{names[0]} to {names[-1]}"
 
 
 def elsewhere_words(tables: Tables) -> str:
