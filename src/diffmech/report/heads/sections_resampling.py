@@ -86,9 +86,10 @@ def steps_sentence(frame: pd.DataFrame, names: dict[str, str]) -> str:
     if fewer.empty:
         return "Each was removed at every step."
     by_share: dict[str, list[str]] = {}
-    for (removed, steps), rows in fewer.groupby(["steps_removed", "steps"]):
-        by_share[f"at {removed or 'none'} of {count(int(steps), 'step')}"] = list(dict.fromkeys(rows["name"]))
-    told = "; ".join(f"{listed(found)} {share}" for share, found in by_share.items())
+    for row in records(fewer.sort_values("steps_removed", kind="stable")):
+        share = f"at {int(row.steps_removed) or 'none'} of {count(int(row.steps), 'step')}"
+        by_share.setdefault(share, []).append(row.name)
+    told = "; ".join(f"{listed(list(dict.fromkeys(found)))} {share}" for share, found in by_share.items())
     rest = "; the others at every step" if len(fewer) < len(table) else ""
     return f"Each was removed at those steps at which its heads belong to it and their attention runs: {told}{rest}."
 

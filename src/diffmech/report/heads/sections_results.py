@@ -66,7 +66,7 @@ def extra_sentences(tables: Tables) -> list[str]:
         return []
     means = table.groupby("head")["beside_mass"].mean()
     mostly = [head for head in tables.heads if means.get(head, 0) > MOST]
-    top = means.idxmax()
+    top = str(means.idxmax())
     first = listed(mostly[:MOST_HEADS]) if len(mostly) <= MOST_HEADS else f"{', '.join(mostly[:MOST_HEADS])} and others"
     who = (
         "No head gives most of its attention to them"
