@@ -76,7 +76,7 @@ def extra_sentences(tables: Tables) -> list[str]:
     return [
         "Of the attention of the image's places"
         f" {limits(100 * means.min(), 100 * means.max(), 2)} % goes to extra tokens, by head, mean over timesteps and"
-        f" domains. {who}; {top} gives {number(100 * means[top], 2)} %."
+        f" domains. {who}; {top} gives the largest share, {number(100 * means[top], 2)} %."
     ]
 
 
