@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from diffmech.attention.budget import readable
@@ -16,7 +17,9 @@ from diffmech.attention.passes import Latents, open_latents
 from diffmech.attention.plan_others import Facts, plan_others
 from diffmech.attention.planning import (
     Estimate,
+    beside_latents,
     capture_jobs,
+    image_bytes,
     makespan,
     plan_ablation,
     plan_captures,
@@ -33,6 +36,7 @@ from diffmech.models.importing import import_denoiser
 from diffmech.models.load import count_parameters, load_denoiser
 from diffmech.models.sampling import gallery_rows
 
+RECORDED = "latents.zarr.zip"  # what was given to a pipeline's denoiser, as an example
 COLUMNS = ("", "jobs", "disk", "at most", "memory/job", "GPU/job", "time", "")
 
 
@@ -61,6 +65,21 @@ def plan_study(config: Config, workload: Workload, *, results: Path, root: Path,
         denoiser, measured, load_seconds, notes = calibrate_study(
             config, max(count for count, _ in jobs), results=results, folder=folder, root=root, generated=generated
         )
+        example = measured.example
+        if config.model.source == "pipeline":
+            # of the passes that were recorded: as much in each store as in that of the example
+            count = len(example.samples)
+            recorded = (folder / RECORDED).stat().st_size - image_bytes(example, count, example.timesteps.tolist())
+            latents = plan_latents(jobs, example, lambda samples, _: recorded * samples // count)
+        else:
+            beside = partial(
+                beside_latents,
+                shape=denoiser.sample_shape,
+                attributes=denoiser.attributes,
+                latents=config.latents,
+                folder=folder,
+            )
+            latents = plan_latents(jobs, example, beside)
         captures = plan_captures(jobs, measured, capture=config.capture, runtime=config.runtime, folder=folder)
         twins = plan_untrained(
             measured, timesteps, samples, untrained=config.untrained, load_seconds=load_seconds, folder=folder
@@ -77,7 +96,7 @@ def plan_study(config: Config, workload: Workload, *, results: Path, root: Path,
         work.estimate(measured.plain_seconds, measured.pass_seconds, load_seconds)
         for work in plan_others(config, facts_of(config, denoiser, measured, samples))
     ]
-    rows = [plan_latents(jobs, measured.example), *captures, twins, ablations, *others]
+    rows = [latents, *captures, twins, ablations, *others]
     title = _title(config, measured, denoiser, samples, workload.side_by_side)
     return "\n".join([title, "", *_table(rows, workload.side_by_side), "", *_room(rows, workload, results), *notes])
 
@@ -112,7 +131,7 @@ def calibrate_study(
     load_seconds = time.perf_counter() - start
     count = min(config.runtime.batch_size, samples)
     if config.model.source == "pipeline":
-        latents = _recorded(config, generated, model_json, folder / "latents.zarr.zip", count)
+        latents = _recorded(config, generated, model_json, folder / RECORDED, count)
     else:
         latents = example_latents(denoiser, count, config.capture.timesteps)
     return denoiser, calibrate(denoiser, latents, config.runtime, folder), load_seconds, notes

@@ -286,8 +286,8 @@ class AttentionTap(TorchFunctionMode):
         linear = not found.softmax and linear_processor(self._hooked[path])  # known without a look, which stalls a GPU
         dtype = torch.promote_types(weights.dtype, torch.float32)
         sums = weights.to(dtype).sum(-1)
-        # Not those that are no numbers, of which what sees them says so.
-        if linear or bool(((sums - 1).abs() >= SUM_TOLERANCE).any() or (weights <= -SUM_TOLERANCE).any()):
+        # Not those that are no numbers, of which what sees them says so; row by row, so that they hide no others.
+        if linear or bool(((sums - 1).abs() >= SUM_TOLERANCE).any() or (weights.amin(-1) <= -SUM_TOLERANCE).any()):
             if found.softmax:
                 self._refuse(path, NO_ROWS)
             else:

@@ -1,4 +1,7 @@
-"""Which images are reference images where images belong together: none of a group that is studied. Ours.
+"""Which images are apart from those that are studied: whether there are enough, and which are of other groups. Ours.
+
+The first images of a domain are studied, those behind them are reference images, and others find clusters of heads.
+Where images belong together, reference images are of no group that is studied.
 
 A person's other images are like the studied one, so that a mean over them takes away less than one over strangers. The
 first images behind those that are studied are taken whose group is not studied, and before others those of the half
@@ -6,13 +9,56 @@ that tests clusters of heads, so that clusters are not found on what replaces th
 more images change no choice.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from diffmech.data.groups import GroupTables, read_groups
+from diffmech.data.store import open_dataset
 from diffmech.data.tables import REFERENCES
 from diffmech.errors import DataError
-from diffmech.statistics.halves import finding
+from diffmech.statistics.halves import FEWEST, finding
+
+STUDIED = "ablation.samples, discovery.samples, circuit.samples, and patching.samples, which count twice in pairs"
+FEWEST_STUDIED = 4  # of circuits, which are chosen on one half of them and judged on the other
+FEWEST_REFERENCES = 2
+
+
+def check_enough(
+    stores: Mapping[str, Path | str], *, studied: int, tested: int, first: int, stop: int, count: int
+) -> None:
+    """Raise DataError unless the data set of each domain has images to study, apart from these, and behind them.
+
+    All but `stores` are those of `choose_references`; FEWEST images behind those tested find clusters of heads. Of
+    images that belong together more may be needed, which `choose_references` tells.
+    """
+    needed = min(stop, tested + FEWEST)
+    for domain, store in stores.items():
+        there = len(open_dataset(Path(store)))
+        if there < needed:
+            raise DataError(
+                f"{domain}: {needed} images are needed, but the data set holds {there}: {studied} to study, numbers"
+                f" {first} to {first + count - 1} (counted from 0) as reference images, which nothing else studies, and"
+                f" {FEWEST} behind all that are studied, of reference or seen by untrained copies, which find clusters"
+                f" of heads; give at least {needed} images"
+                + "".join(_less(there - FEWEST, studied=studied, tested=tested, first=first, count=count))
+            )
+
+
+def _less(room: int, *, studied: int, tested: int, first: int, count: int) -> Iterator[str]:
+    """Yield what to lower so that all images that are tested are among the first `room`; nothing where none helps."""
+    fewer = min(count, room - FEWEST_STUDIED)
+    if fewer < FEWEST_REFERENCES:
+        return
+    if first + count > room and room - first >= FEWEST_REFERENCES:
+        yield f", or lower ablation.reference_samples to {room - first}"
+    elif first + count > room:
+        # Reference images begin behind those that are studied: fewer of them are as little there as many.
+        begin = "ablation.first_reference" if first > studied and studied <= room - fewer else STUDIED
+        yield f", or lower what stands before the reference images ({begin}) to at most {room - fewer}"
+        yield f" and ablation.reference_samples to {fewer}" if fewer < count else ""
+    if tested > max(first + count, room):
+        joined = " and" if first + count > room else ", or lower"
+        yield f"{joined} untrained.samples to at most {room}"
 
 
 def choose_references(

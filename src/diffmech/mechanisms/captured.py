@@ -170,6 +170,22 @@ def read_quantities(tree: xr.DataTree, site: Site) -> dict[int, dict[str, Float[
     }
 
 
+def mass_beside(tree: xr.DataTree) -> Float[np.ndarray, "sample timestep head"]:
+    """Return how much of the attention of the image's queries goes to tokens beside the image's, in float64.
+
+    These are the text of joint attention, or extra tokens; NaN for heads of sites that have neither.
+    """
+    shares = []
+    for site in sites_of(tree):
+        dataset, shape = tree.children[site.name].dataset, (tree.sizes["sample"], tree.sizes["timestep"])
+        share = np.full((*shape, len(site.heads)), np.nan)
+        if "part_mass" in dataset:
+            to_rest = [part for part in map(str, dataset["part"].values) if part in ("image->text", "image->extra")]
+            share[:] = dataset["part_mass"].sel(part=to_rest[0]).transpose("sample", "timestep", "head").values
+        shares.append(share)
+    return np.concatenate(shares, axis=-1)
+
+
 def read(
     tree: xr.DataTree, site: Site, quantity: str, timestep: int, *, samples: Int[np.ndarray, "sample"] | None = None
 ) -> Float[np.ndarray, "..."]:

@@ -22,7 +22,7 @@ from scipy.special import ndtri
 from diffmech.attention.store import per_sample
 from diffmech.config.analysis import EntropyConfig
 from diffmech.data.groups import GroupTables
-from diffmech.mechanisms.captured import open_domains, open_untrained, sites_of, timesteps_of, units_of
+from diffmech.mechanisms.captured import mass_beside, open_domains, open_untrained, sites_of, timesteps_of, units_of
 from diffmech.mechanisms.tables import ENTROPY
 from diffmech.statistics.bootstrap import bootstrap_mean, bootstrap_two_groups
 from diffmech.statistics.effect_sizes import (
@@ -57,8 +57,9 @@ def attention_entropy(
     """Write the entropy of every head at every timestep in each domain, with its bootstrap interval over samples.
 
     `attention` gives each domain's attention stores, `untrained` its store of untrained twins. Columns: domain, head,
-    site, kind, timestep, entropy, low, high, h_max (nats), normalised, effective_keys (mean exp H), untrained_entropy
-    (mean over twins), untrained_low, untrained_high (range over twins), n (samples, or units where `groups` are given).
+    site, kind, timestep, entropy, low, high, h_max (nats), normalised, effective_keys (mean exp H), beside_mass
+    (`captured.mass_beside`), untrained_entropy (mean over twins), untrained_low, untrained_high (range over twins), n
+    (samples, or units where `groups` are given).
     Raises StoreError for captures that do not fit together.
     """
     trees = open_domains(attention, groups)
@@ -80,6 +81,7 @@ def attention_entropy(
         table["h_max"] = table.pop("h_max")
         table["normalised"] = table["entropy"] / table["h_max"]
         table["effective_keys"] = over_units(np.exp(each), units).mean(axis=0).ravel()
+        table["beside_mass"] = over_units(mass_beside(tree), units).mean(axis=0).ravel()
         table["untrained_entropy"] = null.mean(axis=0).ravel()
         table["untrained_low"], table["untrained_high"] = null.min(axis=0).ravel(), null.max(axis=0).ravel()
         table["n"] = len(values)

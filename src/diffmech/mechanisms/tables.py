@@ -27,7 +27,11 @@ ENTROPY = Table(
         "h_max": number("largest entropy there could be: ln(keys)", "nat"),
         "normalised": number("entropy / h_max"),
         "effective_keys": number("mean over images of exp(entropy): so many keys with equal weights"),
-        "untrained_entropy": number("mean of the same over untrained copies of the denoiser", "nat"),
+        "beside_mass": number(
+            "mean share of the attention of the image's queries that goes to the text of joint attention, or to extra "
+            "tokens; empty where neither stands beside the image"
+        ),
+        "untrained_entropy": number("mean entropy over untrained copies of the denoiser", "nat"),
         **{
             f"untrained_{end}": number(f"{word} of it over the untrained copies", "nat")
             for end, word in (("low", "smallest"), ("high", "largest"))

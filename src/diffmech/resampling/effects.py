@@ -75,13 +75,13 @@ def resampling_effects(
     """
     domains = {name: open_parts(paths) for name, paths in sorted(stores.items()) if paths}
     absent = [why_none] if why_none else []
-    about: dict[str, object] = {}
     measured: dict[str, _Measured] = {}
     pictures: list[xr.Dataset] = []
+    about: dict[str, object] = {"calls": _calls(domains)}
     if domains:
         panel = open_panel(resampling, judge, device=runtime.device)
         absent += panel.absent
-        about = {"space": panel.space, "judge": panel.judge, "accuracy": panel.accuracy}
+        about |= {"space": panel.space, "judge": panel.judge, "accuracy": panel.accuracy}
     for name, parts in domains.items():
         label = str(parts[0].store.attrs["domain"])
         if label in measured:
@@ -132,6 +132,7 @@ class _Target:
     group: str
     window: str
     heads: int
+    steps: tuple[int, int]
     balance: dict[str, object]
     clean: Seen
     seen: Seen
@@ -166,7 +167,8 @@ class _Measured:
             else:
                 kept = [part.texts(coordinate)[row] for coordinate in ("target", "group", "window")]
                 heads, matched = int(part.store["heads"][row]), _balance(part, row)
-                self.targets.append(_Target(kept[0], kept[1], kept[2], heads, matched, own, seen))
+                steps = int(part.store["steps_removed"][row]), part.store.sizes["step"]
+                self.targets.append(_Target(kept[0], kept[1], kept[2], heads, steps, matched, own, seen))
 
     def _features(self, images: Tensor) -> np.ndarray:
         return np.empty((len(images), 0)) if self.panel.features is None else self.panel.features(images)
@@ -226,6 +228,8 @@ class _Measured:
             "target": target.name,
             "window": target.window,
             "heads": target.heads,
+            "steps_removed": target.steps[0],
+            "steps": target.steps[1],
             **target.balance,
             "n": len(seen.ssim),
             "flipped": np.nan,
@@ -315,6 +319,15 @@ def _asked(store: xr.Dataset, attributes: Sequence[str]) -> np.ndarray:
             values = store["asked"].values[:, known.index(name)]
             asked[:, column] = np.where(np.isnan(values), np.nan, np.where(values > 0.5, 1.0, -1.0))
     return asked
+
+
+def _calls(domains: Mapping[str, Sequence[Part]]) -> dict[int, list[str]]:
+    """Return the attention calls that were seen in passes at each sampling timestep."""
+    found: dict[int, set[str]] = {}
+    for part in (part for parts in domains.values() for part in parts):
+        for timestep, called in zip(part.store["timestep"].values, part.texts("calls"), strict=True):
+            found.setdefault(int(timestep), set()).update(called.split())
+    return {timestep: sorted(called) for timestep, called in sorted(found.items())}
 
 
 def _examples(parts: Sequence[Part], domain: str, count: int) -> xr.Dataset:

@@ -32,6 +32,10 @@ RESAMPLING = Table(
         "controls_fair": flag("whether these sets match"),
         "flipped": number("share of images in which the judge's verdict flips"),
         "heads": HEADS,
+        "steps_removed": whole(
+            "sampling steps at which any of its heads was replaced: where it is meant to be, and runs"
+        ),
+        "steps": whole("sampling steps of an image"),
         "n": whole("images"),
     },
 )

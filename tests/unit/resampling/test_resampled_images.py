@@ -281,4 +281,10 @@ def test_heads_that_run_at_some_steps_only_are_removed_where_they_run(painted: D
     expected = run(painted, [removal(head(painted, CARRIER), steps=later)], method=method)
     assert torch.equal(found.clean, expected.clean)
     assert torch.equal(found.ablated, expected.ablated)
+    elsewhere = {site.name.replace("clean.", "noisy.") for site in sites}
+    assert found.calls == tuple({site.name for site in sites} if step in later else elsewhere for step in range(STEPS))
+    shown = images.stored_images(
+        found, [tasks[0].removal], range(COUNT), range(STEPS), ResamplingConfig(images=COUNT), byte=False
+    )
+    assert shown["steps_removed"].item() == len(later)
     assert not torch.allclose(found.ablated, found.clean, atol=0.1)

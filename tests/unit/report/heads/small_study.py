@@ -652,6 +652,8 @@ def resampling_table(effect: bool) -> pd.DataFrame:
                     "p_control_adjusted": 0.045 if strong else 1.0,
                     "flipped": 0.3 if strong and not paired else 0.0,
                     "heads": 4,
+                    "steps_removed": 30,
+                    "steps": 30,
                     "control_ratio": 1.0,
                     "controls": 20,
                     "controls_fair": True,
@@ -674,6 +676,7 @@ def write_resampled(path: Path, mechanisms: list[str]) -> None:
         },
         attrs={
             "absent": json.dumps([]),
+            "calls": json.dumps({timestep: [site for site, _ in sites()] for timestep in range(0, 990, 33)}),
             "judge": json.dumps("the trained judge"),
             "accuracy": json.dumps({"glasses": 0.97}),
         },
