@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from diffmech.attention.calls import AttentionCall
 from diffmech.attention.sites import AttentionSite
+from diffmech.errors import ModelError
 
 
 class Listener(Protocol):
@@ -59,3 +60,15 @@ def announce(
         scale_of = 1 / math.sqrt(query.shape[-1]) if scale is None else float(scale)
         return tap.take(path, AttentionCall(here, query, key, value, output, None, scale_of, attn_mask, is_causal))
     return output
+
+
+def require_fitting(call: AttentionCall, heads: int, name: str) -> None:
+    """Raise ModelError where the shapes that module `name` announced do not fit each other, or its number of heads."""
+    shapes = [tuple(tensor.shape) for tensor in (call.query, call.key, call.value, call.output)]
+    fits = all(len(shape) == 4 and shape[0] == shapes[0][0] for shape in shapes) and shapes[0][1] == heads
+    fits = fits and shapes[1][:3] == shapes[2][:3] and shapes[3][:3] == shapes[0][:3] and not heads % shapes[1][1]
+    if not fits:
+        raise ModelError(
+            f"{name} announced query, key, value and output of shapes {', '.join(map(str, shapes))}; "
+            f"expected (sample, {heads} heads, token, channel), with as many output as query tokens"
+        )

@@ -1,6 +1,7 @@
 """What is known of one attention call, and who may see and change it."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -70,3 +71,14 @@ def attention_call(
         key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else float(scale)
     return AttentionCall(site, query, key, value, output, lse, scale, attn_mask, is_causal)
+
+
+def observing(guest: Observer | Callable[[AttentionCall], None]) -> Callable[[AttentionCall], None]:
+    """Return what an observer, or a bare function of a call, is shown calls by."""
+    observe: Callable[[AttentionCall], None] = guest.observe if hasattr(guest, "observe") else guest
+    return observe
+
+
+def where_called(guest: Intervention) -> bool:
+    """Return whether a pass need not make the calls that `guest` changes."""
+    return getattr(guest, "where_called", False)

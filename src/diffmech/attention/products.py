@@ -9,7 +9,7 @@ are linear attention. Nothing here changes a tensor or keeps one alive.
 import string
 import types
 import weakref
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
@@ -24,6 +24,8 @@ MATMULS = {torch.matmul, Tensor.matmul, torch.bmm, Tensor.bmm, torch.mm, Tensor.
 ADDED = {torch.baddbmm, Tensor.baddbmm}
 PRODUCTS = {*MATMULS, *ADDED, torch.einsum, Tensor.__rmatmul__}
 SOFTMAXES = {functional.softmax, torch.softmax, Tensor.softmax, torch.special.softmax}
+# What makes scores, weights and outputs; others only pass on what their arguments are.
+FOLLOWED = {*PRODUCTS, *SOFTMAXES, torch.cdist, Tensor.__setitem__}
 # What mixes channels or tokens, so that its result is no longer an output, whatever its size. Scores and weights that
 # heads share with each other remain what they are.
 MIXING = {
@@ -66,8 +68,11 @@ class _Mark:
 class Products:
     """Follows the products and softmaxes of one forward at a time. `fixed` are tensors that no input changes."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self._fixed = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        modules = list(modules)
+        self._fixed = {id(tensor) for module in modules for tensor in module._parameters.values()}
+        self._fixed |= {id(tensor) for module in modules for tensor in module._buffers.values()}
+        self._fixed.discard(id(None))
         self._marks: dict[int, _Mark] = {}
         self._numbers = count()
         self._derived: dict[int, weakref.ref[Tensor]] = {}  # of this pass: made of fixed tensors alone
@@ -111,7 +116,7 @@ class Products:
         if factors is not None:
             if not any(map(self._is_fixed, factors[:2])):
                 self._mark(result, "scores", number=-1 if mark is None else mark.number)
-            self._derive(func, args, kwargs, result)
+            self._derive(args, kwargs, result)
         elif func is torch.cdist:
             if not any(map(self._is_fixed, args[:2])):
                 self._mark(result, "scores")
@@ -127,12 +132,19 @@ class Products:
                 before = self._made_of.get(before, -1)
             self._mark(result, "weights", scored=scored, number=number)
         elif isinstance(result, Tensor):
-            if self._marks and func not in MADE_ANEW:
-                self._carry(func, args, kwargs, result)
-            self._derive(func, args, kwargs, result)
+            self.follow(func, args, kwargs, result)
         elif func is Tensor.__setitem__:
             self._derived.pop(id(args[0]), None)
         return result
+
+    def follow(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], result: Tensor) -> None:
+        """Note what `result` is of a function that is none of `FOLLOWED`, from what its arguments are."""
+        if self._marks and func not in MADE_ANEW:
+            self._carry(func, args, kwargs, result)
+        first = args[0] if args else None
+        # One that an input changes is enough: nothing is to be noted of most calls.
+        if not isinstance(first, Tensor) or self._is_fixed(first):
+            self._derive(args, kwargs, result)
 
     def without_softmax(self, result: Shaped[Tensor, "..."], owner: str) -> None:
         """Note that `owner` multiplied scores that are no weights: linear attention, or scores of scores."""
@@ -162,7 +174,7 @@ class Products:
             for other in marks[1:]:  # weights that are added to others are used with them
                 self.unused.pop(other.number if other.number != known.number else -1, None)
 
-    def _derive(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> None:
+    def _derive(self, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> None:
         """Note a tensor that is made of fixed ones alone; one that is written into is no longer one."""
         if not isinstance(result, Tensor):
             return

@@ -15,3 +15,8 @@ NO_ROWS = (
 COMPLEX = "its weights or values are complex numbers, of which statistics are not defined"
 MAPPED = "it runs under torch.vmap, which hides the batch; call it on all images at once"
 DROPS = "it drops attention at random (dropout_p) outside of training; give it dropout_p only where self.training"
+GONE = (
+    "did not run, unlike in the first pass of the study: the model attends otherwise at other timesteps (experts by "
+    "timestep?) or on other images; give timesteps (capture.timesteps, ablation.timesteps) at which it makes the same "
+    "calls, and study the others on their own"
+)

@@ -22,15 +22,18 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from diffmech.attention.announcing import announce as announce  # by which models of one's own take part
-from diffmech.attention.announcing import open_taps
-from diffmech.attention.calls import AttentionCall, Intervention, Observer, attention_call
+from diffmech.attention.announcing import open_taps, require_fitting
+from diffmech.attention.calls import AttentionCall, Intervention, Observer, attention_call, observing, where_called
 from diffmech.attention.folding import Folded, unfold
 from diffmech.attention.kernels import as_cast, is_mapped, logsumexp_scores, same_kernel_with_lse
-from diffmech.attention.products import SOFTMAXES, Products, Weighting, linear_processor, opened_up
-from diffmech.attention.reasons import COMPLEX, DROPS, LOOSE, MAPPED, NO_CALL, NO_PRODUCT, NO_ROWS, NO_SOFTMAX
+from diffmech.attention.modules import hooks, may_attend, modules_by_path
+from diffmech.attention.products import FOLLOWED, SOFTMAXES, Products, Weighting, linear_processor, opened_up
+from diffmech.attention.reasons import COMPLEX, DROPS, GONE, LOOSE, MAPPED, NO_CALL, NO_PRODUCT, NO_ROWS, NO_SOFTMAX
 from diffmech.attention.sites import AttentionSite, Kind, find_sites, site_at
 from diffmech.errors import ModelError
 
+# What attention begins or ends with; nothing else is looked at but for what it makes of these.
+WATCHED = {functional.scaled_dot_product_attention, functional.multi_head_attention_forward, *FOLLOWED}
 EXPECTED = {functional.scaled_dot_product_attention, *SOFTMAXES}  # what a softmax is seen by
 PARAMETERS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 OUTSIDE = "outside the model"
@@ -70,8 +73,10 @@ class AttentionTap(TorchFunctionMode):
         self._chosen = None if sites is None else {site.name: site for site in self.sites}
         self._whole = whole and sites is not None
         self._memory = {site.module_path: site.memory for site in self.sites if site.memory}
-        self._known = {site.module_path: site for site in find_sites(model)}
-        self._hooked = self._modules_to_hook()
+        modules = modules_by_path(model)
+        self._path_of = {module: path for path, module in modules.items()}
+        self._known = {site.module_path: site for site in find_sites(model, modules)}
+        self._hooked = self._modules_to_hook(modules)
         self.tapped: set[str] = set()
         self.untapped: dict[str, str] = {}
         self.linear: dict[str, str] = {}
@@ -81,24 +86,23 @@ class AttentionTap(TorchFunctionMode):
         self.again: list[AttentionCall] = []  # announced calls that had been followed by themselves
         self._counts: Counter[str] = Counter()  # the calls of the running pass, by name
         self._images: int | None = None
-        self._products = Products(model)
+        self._products = Products(modules.values())
         self._running: list[tuple[str, int]] = []  # paths of modules, and how many calls there were before them
         self.expects = False  # while a softmax runs that was seen, or guests compute
         self.quiet = False  # while guests of an announced call compute, attention of their own belongs to no site
         self._restore: ExitStack | None = None
         observers, interventions = list(observers), list(interventions)
-        self._before = [_observe(guest) for guest in observers if not getattr(guest, "after_interventions", False)]
-        self._after = [_observe(guest) for guest in observers if getattr(guest, "after_interventions", False)]
+        self._before = [observing(guest) for guest in observers if not getattr(guest, "after_interventions", False)]
+        self._after = [observing(guest) for guest in observers if getattr(guest, "after_interventions", False)]
         self._guests = interventions
         self._interventions = {site.name: self._intervening(site) for site in self.sites}
         self._needs_lse = any(getattr(guest, "needs_lse", False) for guest in [*observers, *interventions])
 
-    def _modules_to_hook(self) -> dict[str, nn.Module]:
-        """Return those whose running tells who makes a call: all, unless every chosen site is known by its parts."""
-        every = dict(self.model.named_modules())
+    def _modules_to_hook(self, every: dict[str, nn.Module]) -> dict[str, nn.Module]:
+        """Return those whose running tells who makes a call: where every chosen site is known by its parts, those."""
         if self._chosen is not None and all(site.module_path in self._known for site in self.sites):
             return {path: every[path] for path in ("", *self._known)}
-        return every
+        return {path: module for path, module in every.items() if not path or may_attend(module)}
 
     def __enter__(self) -> "AttentionTap":
         taken = [path for path, module in self._hooked.items() if module in _tapped]
@@ -107,13 +111,9 @@ class AttentionTap(TorchFunctionMode):
             what = "this tap" if self._restore is not None else f"a tap on {(known or taken)[0] or 'the model'}"
             raise ModelError(f"{what} is already open; close it first, or give all guests to one tap")
         with ExitStack() as restore:
-            for path, module in self._hooked.items():
-                _tapped.add(module)
-                restore.callback(_tapped.discard, module)
-                # Prepended, so that no other hook can fail between this one and the forward it announces.
-                enter = module.register_forward_pre_hook(self._entering(path), prepend=True, with_kwargs=True)
-                restore.callback(enter.remove)
-                restore.callback(module.register_forward_hook(self._leave, always_call=True).remove)
+            _tapped.update(self._hooked.values())
+            restore.callback(_tapped.difference_update, list(self._hooked.values()))
+            restore.enter_context(hooks(self._hooked, self._begin, self._entering, self._leave))
             super().__enter__()
             open_taps.append(self)
             restore.callback(open_taps.remove, self)
@@ -133,6 +133,11 @@ class AttentionTap(TorchFunctionMode):
         kwargs = kwargs or {}
         if self.quiet or not self._running:
             return func(*args, **kwargs)
+        if func not in WATCHED:
+            result = func(*args, **kwargs)
+            if isinstance(result, Tensor):
+                self._products.follow(func, args, kwargs, result)
+            return result
         self.expects = func in EXPECTED
         try:
             return self._run(func, args, kwargs)
@@ -170,18 +175,28 @@ class AttentionTap(TorchFunctionMode):
         finally:
             self._counts, self.calls = counts, calls
 
+    def _begin(self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        """Note that the model itself runs."""
+        if not self._running:
+            self._begin_pass()
+            # The batch: of the inputs the first that is no list of timesteps.
+            given = (each for each in (*inputs, *named.values()) if isinstance(each, Tensor) and each.dim() > 1)
+            self._images = next((len(each) for each in given), None)
+        self._running.append(("", len(self.calls)))
+
     def _entering(self, path: str) -> Callable[..., None]:
-        def enter(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        def enter(module: nn.Module, inputs: tuple[Any, ...]) -> None:
             if not self._running:
-                self._counts.clear()
-                self.calls = []
-                self._products.begin()
-                # The batch, where the model itself runs: of its inputs the first that is no list of timesteps.
-                given = (each for each in (*inputs, *named.values()) if isinstance(each, Tensor) and each.dim() > 1)
-                self._images = next((len(each) for each in given), None) if not path else None
+                self._begin_pass()
             self._running.append((path, len(self.calls)))
 
         return enter
+
+    def _begin_pass(self) -> None:
+        self._counts.clear()
+        self.calls = []
+        self._products.begin()
+        self._images = None
 
     def _leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
         path, calls_before = self._running.pop()
@@ -200,16 +215,11 @@ class AttentionTap(TorchFunctionMode):
 
     def _require_chosen(self) -> None:
         """Raise ModelError where a pass did not make the calls that are changed, or all that are watched."""
-        wanted = [name for name, guests in self._interventions.items() if not all(map(_where_called, guests))]
+        wanted = [name for name, guests in self._interventions.items() if not all(map(where_called, guests))]
         if self._whole:
             wanted = [site.name for site in self.sites]
         if gone := [name for name in wanted if name not in self.calls]:
-            raise ModelError(
-                f"{self.where}{', '.join(gone[:3])}{' ...' if gone[3:] else ''} did not run, unlike in the first pass "
-                "of the study: the model attends otherwise at other timesteps (experts by timestep?) or on other "
-                "images; give timesteps (capture.timesteps, ablation.timesteps) at which it makes the same calls, and "
-                "study the others on their own"
-            )
+            raise ModelError(f"{self.where}{', '.join(gone[:3])}{' ...' if gone[3:] else ''} {GONE}")
 
     def _silent(self, path: str, module: nn.Module, *, failed: bool) -> None:
         """Note that a module that is known as attention ran and made no call, unless that is known to be right."""
@@ -321,24 +331,17 @@ class AttentionTap(TorchFunctionMode):
         path = own
         if own not in self._known and self._running and self._owner() in self._known:
             path = self._owner()
-        shapes = [tuple(tensor.shape) for tensor in (call.query, call.key, call.value, call.output)]
-        heads = self._known[path].heads if path in self._known else shapes[0][1]
-        fits = all(len(shape) == 4 and shape[0] == shapes[0][0] for shape in shapes) and shapes[0][1] == heads
-        fits = fits and shapes[1][:3] == shapes[2][:3] and shapes[3][:3] == shapes[0][:3] and not heads % shapes[1][1]
-        if not fits:
-            raise ModelError(
-                f"{self._name(path)} announced query, key, value and output of shapes {', '.join(map(str, shapes))}; "
-                f"expected (sample, {heads} heads, token, channel), with as many output as query tokens"
-            )
+        heads = self._known[path].heads if path in self._known else call.query.shape[1]
+        require_fitting(call, heads, self._name(path))
         if self._products.made(call.output):  # and shown already
             self.again.append(replace(call, site=replace(call.site, name=self._name(path))))
             return call.output
         self._products.explain({path, own})
-        site, _ = self._claim(path, call.query.shape, shapes[1][2], order="")
+        site, _ = self._claim(path, call.query.shape, call.key.shape[2], order="")
         if site is None:
             return call.output
-        if shapes[0][0] != (self._images or shapes[0][0]):
-            self._refuse(path, f"it announced {shapes[0][0]} rows of a batch of {self._images}")
+        if len(call.query) != (self._images or len(call.query)):
+            self._refuse(path, f"it announced {len(call.query)} rows of a batch of {self._images}")
             return call.output
         rest = call.attn_mask, call.is_causal
         call = attention_call(site, call.query, call.key, call.value, call.output, None, call.scale, *rest)
@@ -346,11 +349,14 @@ class AttentionTap(TorchFunctionMode):
             for tap in open_taps:
                 tap.quiet = True
                 loud.callback(setattr, tap, "quiet", False)
+            loud.callback(setattr, self, "expects", False)
             return self._shown(call, call.output, lambda tensor: tensor)
 
     def path_of(self, module: nn.Module) -> str | None:
         """Return the path of a module of the watched model, None for others."""
-        return next((path for path, other in self.model.named_modules() if other is module), None)
+        if module not in self._path_of:  # of another model, or made since
+            self._path_of |= {each: path for path, each in modules_by_path(self.model).items()}
+        return self._path_of.get(module)
 
     def _intervening(self, site: AttentionSite) -> list[Intervention]:
         return [guest for guest in self._guests if guest.applies_to(site)]
@@ -389,12 +395,3 @@ class AttentionTap(TorchFunctionMode):
         for observe in self._after:
             observe(call)
         return call.output
-
-
-def _where_called(guest: Intervention) -> bool:
-    return getattr(guest, "where_called", False)
-
-
-def _observe(guest: Observer | Callable[[AttentionCall], None]) -> Callable[[AttentionCall], None]:
-    observe: Callable[[AttentionCall], None] = guest.observe if hasattr(guest, "observe") else guest
-    return observe
