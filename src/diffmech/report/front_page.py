@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from markupsafe import Markup
 
@@ -72,7 +73,7 @@ def _study(card: StudyCard, folder: Path) -> _Study:
     # What was found is shown before what was not.
     pictured = sorted((each for each in findings if each.picture), key=lambda each: each.verdict != "found")
     pictures = tuple(_illustration(each, Path(card.findings).parent) for each in pictured[:MOST_PICTURES])
-    link = Path(os.path.relpath(card.page, folder)).as_posix()
+    link = quote(Path(os.path.relpath(card.page, folder)).as_posix())
     return _Study(card.name, card.title, link, entries, pictures, card.why_absent)
 
 

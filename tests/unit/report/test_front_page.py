@@ -95,6 +95,12 @@ def test_a_study_that_was_not_run_is_named_with_the_command_that_runs_it(studies
     assert page.links == []
 
 
+def test_links_are_those_of_urls(tmp_path):
+    write_findings([Finding("Is it?", "found", "Yes.", (), "50 %")], tmp_path / "findings.json")
+    card = StudyCard("heads", "Heads", tmp_path / "results/of heads #1.html", tmp_path / "findings.json", "")
+    assert written([card], tmp_path).links == ["of%20heads%20%231.html", "of%20heads%20%231.html#50%20%25"]
+
+
 def test_a_missing_picture_is_named(studies, tmp_path):
     (tmp_path / "results/heads/charts/second.svg").unlink()
     with pytest.raises(StoreError, match=r"second\.svg: the picture of a finding is missing"):
