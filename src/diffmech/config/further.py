@@ -21,9 +21,7 @@ def further_sections() -> dict[str, type[StudySection]]:
     found = {}
     for name in sorted(module.name for module in pkgutil.iter_modules(studies.__path__)):
         if not name.isidentifier() or keyword.iskeyword(name):
-            raise TypeError(
-                f"{studies.__name__}: {name}.py is no name of a study; name the file as Python names modules"
-            )
+            raise TypeError(f"{studies.__name__}: {name}.py is no name of a study; name the file as a Python module")
         module = importlib.import_module(f"{studies.__name__}.{name}")
         own = [value for value in vars(module).values() if _is_section(value) and value.__module__ == module.__name__]
         if len(own) != 1:
