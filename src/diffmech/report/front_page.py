@@ -18,6 +18,7 @@ from diffmech.report.style import CSS
 from diffmech.report.wording import count, interval, listed
 
 MOST_PICTURES = 2  # of one study
+MOST_BYTES = 8_000_000  # as any page: a browser opens it at once, and it can be mailed
 KINDS = {".svg": "image/svg+xml", ".png": "image/png"}
 
 
@@ -31,6 +32,7 @@ class _Entry:
 
 @dataclass(frozen=True)
 class _Illustration:
+    path: Path
     uri: str
     words: str
     caption: str
@@ -49,7 +51,8 @@ class _Study:
 def write_front_page(studies: Sequence[StudyCard], output: Path, *, title: str) -> None:
     """Write the page that has a card for every study; links are relative, pictures are inside the file.
 
-    Raises StoreError for findings, or a picture that they name, that are missing or not whole.
+    Raises StoreError for findings, or a picture that they name, that are missing or not whole, and for pictures that
+    make it larger than a page may be.
     """
     shown = [_study(card, Path(output).parent) for card in studies]
     ran = [study.title for study in shown if study.findings]
@@ -61,6 +64,7 @@ def write_front_page(studies: Sequence[StudyCard], output: Path, *, title: str) 
         .get_template("front_page.html")
         .render(policy=POLICY, title=title, lead=lead, studies=shown, css=Markup(CSS))
     )
+    _check_size(page, output, [picture for study in shown for picture in study.pictures])
     with atomic_path(output) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
@@ -85,12 +89,24 @@ def _estimate(estimate: Estimate | None) -> str:
 
 def _illustration(finding: Finding, folder: Path) -> _Illustration:
     path = folder / str(finding.picture)
+    kind = KINDS.get(path.suffix.lower())
+    if kind is None:
+        raise StoreError(f"{path}: the picture of a finding is neither SVG nor PNG; have its study draw one of them")
     try:
         text = base64.b64encode(path.read_bytes()).decode("ascii")
     except OSError as error:
         raise StoreError(
             f"{path}: the picture of a finding is missing ({error.strerror}); run its study again"
         ) from error
-    return _Illustration(
-        f"data:{KINDS[path.suffix]};base64,{text}", f"{finding.question} {finding.answer}", finding.question
-    )
+    words = f"{finding.question} {finding.answer}"
+    return _Illustration(path, f"data:{kind};base64,{text}", words, finding.question)
+
+
+def _check_size(page: str, output: Path, pictures: Sequence[_Illustration]) -> None:
+    size = len(page.encode())
+    if size > MOST_BYTES:
+        sizes = [f"{picture.path} {len(picture.uri) / 1e6:.1f} MB" for picture in pictures]
+        raise StoreError(
+            f"{output}: would be {size / 1e6:.1f} MB, above the {MOST_BYTES / 1e6:.0f} MB of a page; have smaller "
+            f"pictures drawn ({listed(sizes) or 'it has none'})"
+        )
