@@ -61,16 +61,17 @@ class Finding:
 
 @dataclass(frozen=True)
 class StudyCard:
-    """A study on the front page: its page and its file of findings, or why it has none and which command runs it.
+    """A study on the front page: its page and its file of findings, None where it was not run.
 
-    `why_absent` may have a command between backticks.
+    `note` is what else there is to say: which command runs it, or that config.yaml no longer asks for what is shown.
+    It may have commands between backticks.
     """
 
     name: str
     title: str
     page: Path | None
     findings: Path | None
-    why_absent: str
+    note: str
 
 
 def write_findings(findings: Sequence[Finding], path: Path | str) -> None:
@@ -92,9 +93,9 @@ def read_findings(path: Path | str) -> list[Finding]:
 def _finding(entry: dict[str, Any]) -> Finding:
     if entry["verdict"] not in get_args(Verdict):
         raise ValueError(f"unknown verdict {entry['verdict']!r}")
-    estimate = entry["estimate"]
     for name in ("question", "answer", "section"):
         if not isinstance(entry[name], str):
             raise ValueError(f"{name} is {entry[name]!r}, expected words")
+    estimate = entry["estimate"]
     parts = {"details": tuple(entry["details"]), "estimate": Estimate(**estimate) if estimate else None}
     return Finding(**entry | parts)

@@ -45,7 +45,7 @@ class _Study:
     link: str
     findings: tuple[_Entry, ...]
     pictures: tuple[_Illustration, ...]
-    why_absent: str
+    note: str
 
 
 def write_front_page(studies: Sequence[StudyCard], output: Path, *, title: str) -> None:
@@ -55,7 +55,7 @@ def write_front_page(studies: Sequence[StudyCard], output: Path, *, title: str) 
     make it larger than a page may be.
     """
     shown = [_study(card, Path(output).parent) for card in studies]
-    ran = [study.title for study in shown if study.findings]
+    ran = [study.title for study in shown if study.link]
     rest = len(shown) - len(ran)
     lead = f"What {count(len(ran), 'study', 'studies')} found: {listed(ran)}." if ran else "No study was run yet."
     lead += f" {count(rest, 'other was', 'others were').capitalize()} not run." if ran and rest else ""
@@ -71,14 +71,14 @@ def write_front_page(studies: Sequence[StudyCard], output: Path, *, title: str) 
 
 def _study(card: StudyCard, folder: Path) -> _Study:
     if card.page is None or card.findings is None:
-        return _Study(card.name, card.title, "", (), (), card.why_absent)
+        return _Study(card.name, card.title, "", (), (), card.note)
     findings = read_findings(card.findings)
     entries = tuple(_Entry(each, *TAGS[each.verdict], _estimate(each.estimate)) for each in findings)
     # What was found is shown before what was not.
     pictured = sorted((each for each in findings if each.picture), key=lambda each: each.verdict != "found")
     pictures = tuple(_illustration(each, Path(card.findings).parent) for each in pictured[:MOST_PICTURES])
     link = quote(Path(os.path.relpath(card.page, folder)).as_posix())
-    return _Study(card.name, card.title, link, entries, pictures, card.why_absent)
+    return _Study(card.name, card.title, link, entries, pictures, card.note)
 
 
 def _estimate(estimate: Estimate | None) -> str:
