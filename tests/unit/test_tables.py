@@ -94,6 +94,12 @@ def test_the_dictionary_is_what_is_declared() -> None:
     assert dictionary.PAGE.read_text(encoding="utf-8") == dictionary.page(), "run `make docs`"
 
 
+def test_the_dictionary_is_ordered_by_where_tables_lie() -> None:
+    paths = [line for line in dictionary.page().splitlines() if line.startswith("## ")]
+    assert len(paths) == len(every_table())
+    assert paths == sorted(paths)
+
+
 def test_no_path_of_a_table_is_written_a_second_time() -> None:
     root = Path(__file__).parents[2]
     files = [*(root / "rules").glob("*.smk"), *(root / "src").rglob("*.py"), root / "Snakefile"]
