@@ -86,16 +86,24 @@ def test_names_and_paths_are_declared_once_and_every_column_says_what_it_is() ->
             assert column.meaning, f"{table.name}.{name}"
             assert "|" not in column.meaning + column.source, "it would end the cell of docs/tables.md"
             assert (column.values in ("text", "flag")) <= (column.unit == ""), f"{table.name}.{name} has a unit"
+            # names and counts are what they are; a number and a verdict are by a definition, which is somebody's
+            assert column.source or column.values in ("text", "whole"), f"{table.name}.{name} has no source"
 
 
 def test_the_dictionary_is_what_is_declared() -> None:
     assert dictionary.PAGE.read_text(encoding="utf-8") == dictionary.page(), "run `make docs`"
 
 
+def test_the_dictionary_is_ordered_by_where_tables_lie() -> None:
+    paths = [line for line in dictionary.page().splitlines() if line.startswith("## ")]
+    assert len(paths) == len(every_table())
+    assert paths == sorted(paths)
+
+
 def test_no_path_of_a_table_is_written_a_second_time() -> None:
     root = Path(__file__).parents[2]
     files = [*(root / "rules").glob("*.smk"), *(root / "src").rglob("*.py"), root / "Snakefile"]
-    declaring = {Path(path) for path in (root / "src").rglob("tables.py")}
+    declaring = {*(root / "src").rglob("tables.py"), *(root / "src/diffmech/measures").glob("*.py")}
     paths = {table.path for table in every_table()}
     for file in files:
         lines = file.read_text(encoding="utf-8").replace("{study.model}", "{model}")

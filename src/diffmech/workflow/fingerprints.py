@@ -18,6 +18,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,6 +30,8 @@ _DECLARATIONS = re.compile(r"^diffmech\.\w+\.tables(?:\.|$)")
 _GLUE_OF_A_STUDY = ("paths", "tellings", "resamplings")
 MAIN_STUDY = "heads"
 _LAZY_NAME = re.compile(r"^diffmech(?:\.\w+)+(?::\w+)?$")
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+_DOCUMENTED = (ast.Module, ast.ClassDef, *_FUNCTIONS)
 _ALL = ".*"  # behind a name that may be that of a folder
 
 MEMORY = Path(".snakemake") / "diffmech-syntax.json"
@@ -63,27 +66,47 @@ def closure(script: Path) -> frozenset[str]:
 
 def module_file(module: str) -> Path:
     """Return the file of one of the package's modules."""
-    path = PACKAGE.joinpath(*module.split(".")[1:])
+    return _file_below(PACKAGE, module)
+
+
+@cache
+def _file_below(package: Path, module: str) -> Path:
+    path = package.joinpath(*module.split(".")[1:])
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
 def syntax(text: str, name: str) -> ast.Module:
     """Return the syntax tree of `text`, the file `name`, without what computes nothing."""
     tree = ast.parse(text, filename=name)
-    fields = {id(field) for node in ast.walk(tree) if isinstance(node, ast.ClassDef) for field in node.body}
-    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-    for node in ast.walk(tree):
-        if isinstance(node, documented) and ast.get_docstring(node):
+    fields: set[int] = set()
+    for node in _nodes(tree):
+        if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False):
             node.body = node.body[1:] or [ast.Pass()]
-        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
-            node.exc = node.exc.func
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        if isinstance(node, ast.ClassDef):
+            fields.update(map(id, node.body))
+        elif isinstance(node, _FUNCTIONS):
             node.returns = None
-        if isinstance(node, ast.arg):
+        elif isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+            node.exc = node.exc.func
+        elif isinstance(node, ast.arg):
             node.annotation = None
-        if isinstance(node, ast.AnnAssign) and id(node) not in fields:
+        elif isinstance(node, ast.AnnAssign) and id(node) not in fields:
             node.annotation = ast.Constant(None)
     return _without_shapes(tree)
+
+
+def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield a node and all below, parents first: as `ast.walk`, in half the time, without operators and the like."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for name in node._fields:
+            value = getattr(node, name, None)
+            if isinstance(value, list):
+                waiting.extend([child for child in value if isinstance(child, ast.AST)])
+            elif isinstance(value, ast.AST) and value._fields:
+                waiting.append(value)
 
 
 def _without_shapes(tree: ast.Module) -> ast.Module:
@@ -110,8 +133,10 @@ def is_glue(module: str) -> bool:
     return bool(rest) and rest[0] in _GLUE_OF_A_STUDY and (package == MAIN_STUDY or further.is_file())
 
 
-def _exists(module: str) -> bool:
-    return module.startswith("diffmech.") and not is_glue(module) and module_file(module).is_file()
+@cache
+def _is_code(package: Path, module: str) -> bool:
+    """Return whether `module` is one of the package whose code counts; most names are asked for many times."""
+    return module.startswith("diffmech.") and not is_glue(module) and _file_below(package, module).is_file()
 
 
 @dataclass(frozen=True)
@@ -132,7 +157,7 @@ def _imports(path: Path) -> frozenset[str]:
     for folder in _folders(path):
         package = ".".join(["diffmech", *folder.relative_to(PACKAGE).parts])
         names.update(f"{package}.{file.stem}" for file in folder.glob("*.py") if file.stem != "__init__")
-    return frozenset(name for name in names if _exists(name))
+    return frozenset(name for name in names if _is_code(PACKAGE, name))
 
 
 def _folders(path: Path) -> list[Path]:
@@ -182,7 +207,7 @@ def _remembered() -> dict[str, list[str]]:
 
 def _names(tree: ast.Module) -> set[str]:
     names: set[str] = set()
-    for node in ast.walk(tree):
+    for node in _nodes(tree):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
