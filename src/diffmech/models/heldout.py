@@ -133,7 +133,8 @@ def heldout_loss(
             more_units = [f"made again {k}" for k in range(len(again.ids))]
             units = None if units is None else np.append(units, more_units)
         if seen_before is not None:
-            seen += [{"domain": domain, **row} for row in seen_and_unseen(losses, split, units, **settings)]
+            rows = seen_and_unseen(losses, split, units, **settings)
+            seen += [{"domain": domain, **row, "timestep": str(row["timestep"])} for row in rows]
     HELDOUT.write(output_csv, HELDOUT.frame(seen))
     DENOISING.write(denoising_csv, DENOISING.frame(fits))
 
