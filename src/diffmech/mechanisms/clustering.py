@@ -19,9 +19,8 @@ from sklearn.mixture import GaussianMixture
 
 from diffmech.artifacts import open_store
 from diffmech.config.analysis import MechanismsConfig
-from diffmech.errors import StoreError
 from diffmech.mechanisms.k_means import k_means
-from diffmech.mechanisms.tables import CLUSTERS, MEMBERS
+from diffmech.mechanisms.tables import CLUSTERS, MEMBERS, PHASES
 from diffmech.randomness import generator
 
 RESTARTS = 10
@@ -76,14 +75,11 @@ def observations(features: xr.DataArray, phases: Path) -> pd.DataFrame:
 
 def read_phases(phases: Path) -> dict[int, list[int]]:
     """Return the timesteps of each phase."""
-    try:
-        table = pd.read_csv(phases)
-        spans: dict[int, list[int]] = {}
-        for timestep, phase in zip(table["timestep"], table["phase"], strict=True):
-            spans.setdefault(int(phase), []).append(int(timestep))
-        return spans
-    except (OSError, KeyError, ValueError) as error:
-        raise StoreError(f"{phases}: is not a table of phases ({error}); let the workflow make it anew") from error
+    table = PHASES.read(phases, ["timestep", "phase"])
+    spans: dict[int, list[int]] = {}
+    for timestep, phase in zip(table["timestep"], table["phase"], strict=True):
+        spans.setdefault(int(phase), []).append(int(timestep))
+    return spans
 
 
 def _standardised(

@@ -30,8 +30,10 @@ from diffmech.errors import ModelError
 from diffmech.interventions.ablation import ablate_targets
 from diffmech.interventions.reference import open_reference, tapped_sites
 from diffmech.interventions.replay import open_latent_files
+from diffmech.interventions.tables import EFFECTS
 from diffmech.interventions.targets import ALWAYS, HeadSpan, Target, single_heads
 from diffmech.mechanisms.labels import UNASSIGNED
+from diffmech.mechanisms.tables import MECHANISMS
 from diffmech.models.load import load_denoiser
 from diffmech.planted.roles import PAIR, ROLES
 from diffmech.planted.tables import PAIRS, RECOVERY, SUMMARY
@@ -116,8 +118,8 @@ def recovered_heads(
 
     `largest` are the largest effects of untrained twins.
     """
-    names = pd.read_csv(heads_csv).drop_duplicates("head").set_index("head")
-    effects = pd.read_csv(effects_csv, dtype={"timestep": str})
+    names = MECHANISMS.read(heads_csv).drop_duplicates("head").set_index("head")
+    effects = EFFECTS.read(effects_csv)
     chosen = (effects["domain"] == domain) & (effects["group"] == "heads") & (effects["timestep"] == "all")
     effects = effects[chosen & (effects["method"] == ablation.methods[0])].set_index("target")
     rows = []

@@ -10,14 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pandas as pd
-
 from diffmech.attention.sites import AttentionSite, HeadId, resolve_heads
 from diffmech.config.patching import Windows
 from diffmech.config.resampling import ResamplingConfig
 from diffmech.errors import ConfigError
 from diffmech.interventions.targets import Balance, Heads, HeadSpan, Target, matched_controls, mechanisms
-from diffmech.interventions.windows import resolve_windows, window_name
+from diffmech.interventions.windows import phase_ends, resolve_windows, window_name
 
 WHOLE = "all"
 
@@ -68,7 +66,7 @@ def plan_removals(
     whose phase holds no sampling step comes back without heads. Raises ConfigError for a window without a sampling step
     or outside the schedule, and for heads in the table or in `resampling.heads` that `sites` lack.
     """
-    phases = _phases(heads_csv)
+    phases = sorted((min(ends), max(ends)) for ends in phase_ends(heads_csv))
     steps = [int(t) for t in timesteps]
     if len(set(steps)) < len(steps):
         raise ConfigError(f"two of the {len(steps)} sampling steps fall on one timestep; give fewer resampling.steps")
@@ -117,15 +115,6 @@ def windows_of_sampling(
     return {
         window_name((first, last)): frozenset(t for t in steps if first <= meant[t] <= last) for first, last in found
     }
-
-
-def _phases(heads_csv: Path | str) -> list[tuple[int, int]]:
-    try:
-        table = pd.read_csv(heads_csv, usecols=["phase_first", "phase_last"]).drop_duplicates()
-    except (OSError, ValueError):
-        return []  # `mechanisms` says what is wrong with it
-    ends = zip(table["phase_first"], table["phase_last"], strict=True)
-    return sorted((int(min(pair)), int(max(pair))) for pair in ends)
 
 
 def _removal(
