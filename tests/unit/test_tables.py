@@ -2,14 +2,16 @@
 
 import subprocess
 import sys
+import types
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from diffmech import dictionary
+from diffmech import declared, dictionary
 from diffmech.declared import every_table
 from diffmech.errors import StoreError
 from diffmech.tables import Table, flag, interval, number, text, whole
@@ -147,6 +149,19 @@ def test_names_and_paths_are_declared_once_and_every_column_says_what_it_is() ->
             assert column.meaning, f"{table.name}.{name}"
             assert "|" not in column.meaning + column.source, "it would end the cell of docs/tables.md"
             assert (column.values in ("text", "flag")) <= (column.unit == ""), f"{table.name}.{name} has a unit"
+
+
+def test_two_tables_of_one_name_are_refused_and_one_that_is_imported_again_is_not(monkeypatch) -> None:
+    first, second = (types.ModuleType(f"diffmech_{name}") for name in ("one", "two"))
+    for module in (first, second):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(declared, "_modules", lambda pattern: [first.__name__, second.__name__])
+    first.TABLE = second.IMPORTED = TABLE
+    second.OTHER = replace(TABLE, name="other")
+    assert [table.name for table in every_table()] == ["tried", "other"]
+    second.OTHER = replace(TABLE, path="results/other.csv")
+    with pytest.raises(ValueError, match="diffmech_two: a table of diffmech_one is called tried too"):
+        every_table()
 
 
 def test_the_dictionary_is_what_is_declared() -> None:
