@@ -145,6 +145,15 @@ class Table:
         return frame[list(self.columns)]
 
 
+def layout(declared: Any) -> Any:
+    """Return what of a declaration decides what is written and read: names of columns, their order and their kinds."""
+    if isinstance(declared, Table):
+        return layout(declared.columns), bool(declared.more)
+    if isinstance(declared, Mapping):
+        return [(name, layout(column)) for name, column in declared.items()]
+    return declared.values if isinstance(declared, Column) else declared
+
+
 def _odd(cells: "pd.Series", values: Values) -> "pd.Series":
     """Return the cells that do not hold `values`; all but flags may be empty."""
     from pandas.api.types import is_bool, is_bool_dtype, is_numeric_dtype

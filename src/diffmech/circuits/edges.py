@@ -56,7 +56,7 @@ def circuit_edges(kept: KeptHeads, heads: Sequence[HeadId], *, discovery: Discov
     observed, null = sign_flip_permutation(np.abs, values, permutations=discovery.permutations, seed=seed)
     tested = np.array([path in TESTED for _, _, path in labels])
     p = np.where(tested, permutation_p(observed, null), np.nan)
-    table = pd.DataFrame(labels, columns=list(EDGES.columns)[:3])
+    table = pd.DataFrame(labels, columns=["sender", "receiver", "path"])
     corrected = holm(p)
     return table.assign(
         effect_percent=interval.estimate,

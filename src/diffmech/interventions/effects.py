@@ -49,9 +49,7 @@ from diffmech.tables import Table
 
 WHOLE = "all"
 OVER_TIMESTEPS = ["effect_mean", "effect_mean_low", "effect_mean_high", "weight"]
-# The columns that `effects_of_group` fills with numbers; `error` is the standard error of an effect.
-NUMBERS = [*list(EFFECTS.columns)[5:25], "off_distribution", *OVER_TIMESTEPS, "error"]
-PART = ["effect_percent", "error"]
+PART = ["effect_percent", "error"]  # `error` is the standard error of an effect
 SMALLEST = ["smallest_effect", "smallest_effect_control"]
 TESTED = ["p_zero", "p_zero_max", "p_control", "p_sets_adjusted", "p_heads_adjusted", "p_control_adjusted"]
 
@@ -175,7 +173,8 @@ def _effects_of_method(
     measured = [_measured(mean, spans, is_target, ablation, seed) for mean in means]
     # (target, domain, span)
     shape = (len(targets), len(means), len(spans))
-    found: dict[str, np.ndarray] = {name: np.full(shape, np.nan) for name in NUMBERS}
+    later = [*TESTED, "p_zero_holm", *SMALLEST, *OVER_TIMESTEPS]  # filled by family, or of the first span alone
+    found: dict[str, np.ndarray] = {name: np.full(shape, np.nan) for name in later}
     found |= {name: np.stack([each[name] for each in measured], axis=1) for name in measured[0]}
     found["verdict"] = np.full(shape, "", dtype=object)
     fair = balance(own, "controls_fair", False).astype(bool)

@@ -146,7 +146,7 @@ def dose_response(grid: xr.Dataset, *, patching: PatchingConfig, seed: int) -> p
     values = means.transpose("sample", "target", "direction", "dose").values
     ran = np.isfinite(values).all(axis=(0, 2, 3))
     if not partial.any() or not ran.any() or not len(values):
-        return pd.DataFrame(columns=list(DOSES.columns)[2:])
+        return DOSES.frame()
     values = values[:, ran]
     slope = values @ doses / (doses @ doses)
     departure = (values - values[..., ~partial] * doses)[..., partial].mean(axis=-1)
