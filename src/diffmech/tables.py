@@ -16,7 +16,7 @@ from diffmech.errors import StoreError
 if TYPE_CHECKING:
     import pandas as pd
 
-# What the cells of a column hold: text, whole numbers, numbers (empty where there is none), true or false.
+# What the cells of a column hold: text, whole numbers and numbers (empty where there is none), true or false.
 Values = Literal["text", "whole", "number", "flag"]
 OURS = "ours"
 FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}  # spreadsheets write 1 and 0
@@ -39,7 +39,7 @@ def text(meaning: str, source: str = "") -> Column:
 
 
 def whole(meaning: str, unit: str = "1", source: str = "") -> Column:
-    """Return a column of counts or other whole numbers."""
+    """Return a column of counts or other whole numbers, empty where there is none."""
     return Column(meaning, "whole", unit, source)
 
 

@@ -14,6 +14,8 @@ import pytest
 from diffmech import declared, dictionary
 from diffmech.declared import every_table
 from diffmech.errors import StoreError
+from diffmech.interventions.tables import EFFECTS
+from diffmech.mechanisms.tables import ACCOUNT
 from diffmech.tables import Table, flag, interval, number, text, whole
 
 TABLE = Table(
@@ -149,6 +151,24 @@ def test_names_and_paths_are_declared_once_and_every_column_says_what_it_is() ->
             assert column.meaning, f"{table.name}.{name}"
             assert "|" not in column.meaning + column.source, "it would end the cell of docs/tables.md"
             assert (column.values in ("text", "flag")) <= (column.unit == ""), f"{table.name}.{name} has a unit"
+
+
+def test_columns_of_one_name_hold_one_kind_of_cells() -> None:
+    kinds: dict[str, set[str]] = {}
+    for table in every_table():
+        for name, column in table.columns.items():
+            kinds.setdefault(name, set()).add(column.values)
+    # a timestep may be "all", an effect one of a kind, and pairs have a first and a second head, planted or not
+    differ = {"timestep", "effect", "first", "second", "planted"}
+    assert {name for name, found in kinds.items() if len(found) > 1} == differ
+
+
+def test_the_account_repeats_units_and_intervals_of_the_effects_that_it_repeats() -> None:
+    for name in set(ACCOUNT.columns) & set(EFFECTS.columns):
+        ours, theirs = ACCOUNT.columns[name], EFFECTS.columns[name]
+        assert ours.unit == theirs.unit, name
+        for how in ("quantiles", "range", "bootstrap"):
+            assert (how in ours.meaning) == (how in theirs.meaning), name
 
 
 def test_two_tables_of_one_name_are_refused_and_one_that_is_imported_again_is_not(monkeypatch) -> None:

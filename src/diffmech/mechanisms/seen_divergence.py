@@ -43,7 +43,6 @@ def seen_divergence(
     images, not groups, so that seen and unseen ones of a group are not independent.
     """
     listed = SEEN.read(seen_csv)
-    listed["seen"] = listed["seen"].astype(str).str.lower() == "true"
     counts = listed.groupby("domain")["seen"].agg(seen="sum", images="size")
     enough = [
         domain

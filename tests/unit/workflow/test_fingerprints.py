@@ -107,8 +107,8 @@ def test_of_a_declared_table_its_layout_counts_and_no_word_of_what_it_means(copy
     edit(declared, '"effect that would be found four times in five", "%"', '"what would be seen", "1"')
     assert fingerprints(copy, *scripts) == before
     for old, new in {
-        '    "p_zero": number(': '    "p_none": number(',  # a name
-        '    "heads": HEADS,\n    "n": N,\n': '    "n": N,\n    "heads": HEADS,\n',  # the order
+        ' "p_zero": number(': ' "p_none": number(',  # a name
+        '"heads": HEADS,\n        "n": N,\n': '"n": N,\n        "heads": HEADS,\n',  # the order
         '"controls_fair": flag(': '"controls_fair": text(',  # a kind
         '"weight": number(': '"more": number("more"),\n        "weight": number(',  # one more
     }.items():
