@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # What the cells of a column hold: text, whole numbers and numbers (empty where there is none), true or false.
 Values = Literal["text", "whole", "number", "flag"]
 OURS = "ours"
+ALL = "all"  # in the column of timesteps or windows, of a row that is of all of them
 FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}  # spreadsheets write 1 and 0
 EXPECTED = {"text": "text", "whole": "whole numbers", "number": "numbers", "flag": "True or False"}
 

@@ -59,9 +59,9 @@ from diffmech.models.load import load_denoiser
 from diffmech.models.memory_format import channels_last
 from diffmech.statistics.bootstrap import Interval
 from diffmech.statistics.units import halves
+from diffmech.tables import ALL
 
 TABLES = {"heads": HEADS, "curve": CURVE, "subsets": SUBSETS, "edges": EDGES}
-ALL = "all"
 NOTHING: Heads = frozenset()
 
 

@@ -45,9 +45,8 @@ from diffmech.interventions.yardsticks import BALANCE, against_others, balance, 
 from diffmech.statistics.bootstrap import bootstrap_mean, bootstrap_statistic
 from diffmech.statistics.multiplicity import holm
 from diffmech.statistics.reach import POWER, smallest_effect
-from diffmech.tables import Table
+from diffmech.tables import ALL, Table
 
-WHOLE = "all"
 OVER_TIMESTEPS = ["effect_mean", "effect_mean_low", "effect_mean_high", "weight"]
 PART = ["effect_percent", "error"]  # `error` is the standard error of an effect
 SMALLEST = ["smallest_effect", "smallest_effect_control"]
@@ -274,7 +273,7 @@ def _tested(
 
 def each_timestep(timesteps: Int[np.ndarray, "timestep"]) -> list[Span]:
     """Return all `timesteps` as one span, and each as one; the latter are corrected together."""
-    every = Span(WHOLE, np.ones(len(timesteps), dtype=bool))
+    every = Span(ALL, np.ones(len(timesteps), dtype=bool))
     return [every, *(Span(str(timestep), timesteps == timestep, 1) for timestep in timesteps)]
 
 
@@ -322,7 +321,7 @@ def _measured(
     error = 100 * influence.std(axis=0, ddof=min(1, len(clean) - 1)) / clean.mean(0) / np.sqrt(len(clean))
     measured = {"effect_percent": effect.estimate, "low": effect.low, "high": effect.high, "error": error}
     measured |= {"shift": shift.estimate, "shift_low": shift.low, "shift_high": shift.high}
-    if [span.name for span in spans[:1]] == [WHOLE]:
+    if [span.name for span in spans[:1]] == [ALL]:
         measured |= _over_timesteps(ablated, clean, ablation, seed)
     return {name: np.asarray(values) for name, values in measured.items()} | {"off_distribution": mean.off[is_target]}
 

@@ -31,6 +31,7 @@ import xarray as xr
 from diffmech.artifacts import open_store
 from diffmech.config.patching import PatchingConfig, Windows
 from diffmech.data.groups import GroupTables, groups_of
+from diffmech.interventions.measures import FULL_DOSE
 from diffmech.interventions.stores import in_units, texts, with_units
 from diffmech.interventions.tables import DOSES, PATCHING
 from diffmech.interventions.windows import (
@@ -45,9 +46,8 @@ from diffmech.interventions.yardsticks import against_others, control_summary
 from diffmech.statistics.bootstrap import bootstrap_mean
 from diffmech.statistics.multiplicity import holm
 from diffmech.statistics.permutation import permutation_p, sign_flip_permutation
+from diffmech.tables import ALL
 
-FULL_DOSE = 1.0
-ALL = "all"
 KEYS = ["domain", "source", "group", "target", "direction"]
 
 

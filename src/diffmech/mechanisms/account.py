@@ -28,6 +28,7 @@ from diffmech.mechanisms.labels import UNASSIGNED, labels_by_domain
 from diffmech.mechanisms.tables import ACCOUNT, MECHANISMS
 from diffmech.resampling.tables import RESAMPLING
 from diffmech.statistics.reach import draws_needed
+from diffmech.tables import ALL
 
 BEYOND = "beyond matched heads"
 
@@ -37,7 +38,6 @@ _EFFECT = [
     *["controls", "controls_fair"],
 ]
 JUDGED = ("asked:", "attribute:")
-WHOLE = "all"
 UNKNOWN = "not measured"
 
 
@@ -72,12 +72,12 @@ def account(
 ) -> pd.DataFrame:
     """Return the account; the tables are those of the mechanisms, of their effects and of resampled images."""
     labels = labels_by_domain(heads)
-    over_all = effects[(effects["timestep"] == WHOLE)]
+    over_all = effects[(effects["timestep"] == ALL)]
     rows = []
     effect: Any  # a row, with the columns as attributes
     for effect in _of_mechanisms(over_all, method).itertuples(index=False):
         here = windows[(windows["target"] == effect.target) & (windows["domain"] == effect.domain)]
-        changes = resampled[(resampled["target"] == effect.target) & (resampled["window"] == WHOLE)]
+        changes = resampled[(resampled["target"] == effect.target) & (resampled["window"] == ALL)]
         rows.append(
             {
                 "mechanism": effect.target,

@@ -33,12 +33,12 @@ from diffmech.models.tables import DENOISING, HELDOUT
 from diffmech.randomness import noise
 from diffmech.statistics.bootstrap import bootstrap_mean, bootstrap_statistic, bootstrap_two_groups
 from diffmech.statistics.units import Groups, over_units
+from diffmech.tables import ALL
 from diffmech.training.images import attribute_values
 from diffmech.training.record import TrainingRecord, record_of
 
 # More images would cost passes and narrow intervals that are a few per cent wide already.
 MOST_IMAGES = 64
-ALL = "all"
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,7 @@ from diffmech.config.resampling import ResamplingConfig
 from diffmech.errors import ConfigError
 from diffmech.interventions.targets import Balance, Heads, HeadSpan, Target, matched_controls, mechanisms
 from diffmech.interventions.windows import phase_ends, resolve_windows, window_name
-
-WHOLE = "all"
+from diffmech.tables import ALL
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Removal:
     target: str
     group: str
     members: tuple[Heads, ...]
-    window: str = WHOLE
+    window: str = ALL
     control_of: str = ""
     balance: Balance | None = None
 
@@ -118,7 +117,7 @@ def windows_of_sampling(
 
 
 def _removal(
-    target: Target, group: str, steps: Sequence[int], window: str = WHOLE, within: frozenset[int] | None = None
+    target: Target, group: str, steps: Sequence[int], window: str = ALL, within: frozenset[int] | None = None
 ) -> Removal:
     members = tuple(target.heads_at(t) if within is None or t in within else frozenset() for t in steps)
     return Removal(target.name, group, members, window, target.control_of, target.balance)
