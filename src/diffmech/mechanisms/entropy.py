@@ -25,7 +25,7 @@ from diffmech.data.groups import GroupTables
 from diffmech.mechanisms.captured import open_domains, open_untrained, sites_of, timesteps_of, units_of
 from diffmech.mechanisms.tables import ENTROPY
 from diffmech.statistics.bootstrap import bootstrap_mean, bootstrap_two_groups
-from diffmech.statistics.effect_sizes import (
+from diffmech.statistics.jensen_shannon import (
     histogram_membership,
     jensen_shannon_divergence,
     jensen_shannon_of_probabilities,
