@@ -34,10 +34,7 @@ MIXTURE_FLOOR = 1e-2
 def cluster_heads(features: Path, phases: Path, members: Path, clusters: Path, *, mechanisms: MechanismsConfig) -> None:
     """Write each head's mechanism in each phase to `members`, the quality of every k tried to `clusters`.
 
-    members: head, site, kind, phase, phase_first, phase_last, mechanism ("self-1" is the largest), stability (Jaccard
-    of the mechanism), features. clusters: kind, k, chosen (used for `members`), requested (the k asked for; chosen is
-    lower where there are too few observations), observations, silhouette, bic, ari_mixture, ari_sample_bootstrap,
-    ari_seeds.
+    Of fewer observations than were asked for, fewer clusters are chosen.
     """
     store = open_store(features).to_dataset().transpose(..., "head", "timestep").load()
     observed = observations(store["features"], phases)

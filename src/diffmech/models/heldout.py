@@ -80,15 +80,12 @@ def heldout_loss(
 ) -> None:
     """Write two tables, both with bootstrap intervals over images, of at most `samples` images per domain, and 64.
 
-    `denoising_csv`: domain, timestep, loss (mean squared error of the predicted noise), zero (that of predicting 0),
-    linear (that of c x_t), skill and slope as above, each with low and high, and n; of the unseen images alone where
-    `unseen` are studied.
+    `denoising_csv` (the table `denoising`) is of the unseen images alone where `unseen` are studied.
 
-    `output_csv`: domain, split, timestep, loss, low, high, relative (loss on held-out images / on those trained on)
-    with low and high, n; only for domains of whose images it is on record whether the denoiser was trained on them.
-    Split is `train` or `heldout`, half of the images each where there are as many, evenly spread over the ids; where
-    none was trained on, a third are images of the training that are made again, if they can be. The timestep "all" has
-    the means over timesteps, of the ratios too.
+    `output_csv` (the table `heldout`) has rows of those domains alone of whose images it is on record whether the
+    denoiser was trained on them. Split is `train` or `heldout`, half of the images each where there are as many, evenly
+    spread over the ids; where none was trained on, a third are images of the training that are made again, if they can
+    be. The timestep "all" has the means over timesteps, of the ratios too.
 
     Where `groups` are given (tables by domain) intervals resample groups of images, n is their number, and an image is
     unseen though others of its group may have been trained on. `condition` is that of the study, "full" or "null".

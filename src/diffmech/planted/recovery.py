@@ -64,13 +64,8 @@ def recover(
 ) -> None:
     """Write what was found of each planted head and of each pair, per domain, and precision and recall of it all.
 
-    `latents` are keyed by domain, `symmetric` says of which domains the fine structure is mirrored. Columns of
-    `heads_output`: domain, head, role, planted_label, label (unassigned where not confirmed), label_right, causal,
-    effect_percent, low, high, p_zero_holm, p_zero_max, p_untrained, significant, effect_right. Of `pairs_output`:
-    domain, first, second, planted, effect_first, effect_second, effect_both, interaction (percent of the clean loss),
-    p_holm, redundant. Of `summary_output`: what (label, effect, mechanism, redundant pair), planted, found, right,
-    precision, recall.
-    Raises ModelError where `model_json` is no planted model.
+    `latents` are keyed by domain, `symmetric` says of which domains the fine structure is mirrored. The label of a head
+    that does not confirm it is unassigned. Raises ModelError where `model_json` is no planted model.
     """
     pointer = read_json(Path(model_json))
     if "roles" not in pointer:
