@@ -37,11 +37,11 @@ from diffmech.config.analysis import AblationConfig
 from diffmech.data.groups import GroupTables, groups_of
 from diffmech.errors import StoreError
 from diffmech.interventions.choices import Choices, sums_over_choices
+from diffmech.interventions.controls import BALANCE, against_others, balance, control_summary, matched_within
 from diffmech.interventions.decisions import NOT_REMOVED, decide
 from diffmech.interventions.measures import DENOISING_LOSS
 from diffmech.interventions.stores import in_units, open_ablation, ran_on, texts, with_units
 from diffmech.interventions.tables import EFFECTS
-from diffmech.interventions.yardsticks import BALANCE, against_others, balance, control_summary, matched_within
 from diffmech.statistics.bootstrap import bootstrap_mean, bootstrap_statistic
 from diffmech.statistics.multiplicity import holm
 from diffmech.statistics.reach import POWER, smallest_effect

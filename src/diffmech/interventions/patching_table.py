@@ -31,6 +31,7 @@ import xarray as xr
 from diffmech.artifacts import open_store
 from diffmech.config.patching import PatchingConfig, Windows
 from diffmech.data.groups import GroupTables, groups_of
+from diffmech.interventions.controls import against_others, control_summary
 from diffmech.interventions.measures import FULL_DOSE
 from diffmech.interventions.stores import in_units, texts, with_units
 from diffmech.interventions.tables import DOSES, PATCHING
@@ -42,7 +43,6 @@ from diffmech.interventions.windows import (
     sign_flip_max_smallest,
     window_name,
 )
-from diffmech.interventions.yardsticks import against_others, control_summary
 from diffmech.statistics.bootstrap import bootstrap_mean
 from diffmech.statistics.multiplicity import holm
 from diffmech.statistics.permutation import permutation_p, sign_flip_permutation

@@ -22,8 +22,8 @@ import torch
 from diffmech.artifacts import progress
 from diffmech.batches import in_smaller_batches
 from diffmech.config.analysis import RuntimeConfig
-from diffmech.data.again import MadeAgain
 from diffmech.data.groups import GroupTables, groups_of
+from diffmech.data.made_again import MadeAgain
 from diffmech.data.store import ImageSet, open_dataset
 from diffmech.models.denoiser import Condition, Denoiser
 from diffmech.models.load import load_denoiser

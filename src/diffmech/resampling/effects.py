@@ -28,7 +28,7 @@ from torch import Tensor
 from diffmech.artifacts import progress, provenance, write_store
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.resampling import ResamplingConfig
-from diffmech.interventions.yardsticks import BALANCE, balance, control_summary
+from diffmech.interventions.controls import BALANCE, balance, control_summary
 from diffmech.judging.distances import DISTANCES, distance_excess
 from diffmech.judging.likeness import squared_error, structural_similarity
 from diffmech.judging.panel import Panel, open_panel
