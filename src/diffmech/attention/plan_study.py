@@ -30,7 +30,7 @@ from diffmech.config.models import DenoiserConfig
 from diffmech.config.root import Config
 from diffmech.data.store import open_dataset
 from diffmech.errors import StoreError
-from diffmech.machine import free_disk, free_memory
+from diffmech.machine import duration, free_disk, free_memory
 from diffmech.models.denoiser import Denoiser
 from diffmech.models.importing import import_denoiser
 from diffmech.models.load import count_parameters, load_denoiser
@@ -253,12 +253,3 @@ def _room(rows: Sequence[Estimate], workload: Workload, results: Path) -> list[s
 
 def _verdict(needed: int, free: int) -> str:
     return "It fits." if needed <= free else "IT DOES NOT FIT."
-
-
-def duration(seconds: float) -> str:
-    """Return a time in the largest unit that leaves at least one of it."""
-    for unit, length in (("s", 60.0), ("min", 60.0), ("h", 48.0)):
-        if seconds < length:
-            return f"{seconds:.2g} {unit}" if seconds < 10 else f"{seconds:.0f} {unit}"
-        seconds /= 24.0 if unit == "h" else length
-    return f"{seconds:,.1f} days"

@@ -12,12 +12,11 @@ import xarray as xr
 from jaxtyping import Float, Int
 
 from diffmech.attention.store import conditional, open_attention
-from diffmech.data.groups import GroupTables, groups_of
+from diffmech.data.groups import UNIT, GroupTables, groups_of
 from diffmech.errors import StoreError
 from diffmech.statistics.units import Groups, codes, first_units, number_of_units
 
 SPATIAL_QUANTITIES = ("distance", "self_mass", "neighbourhood_mass", "mirror_mass")
-UNIT = "unit"  # the coordinate of samples that says which belong together
 MASSES = ("self_mass", "neighbourhood_mass", "mirror_mass")
 # Tokens of a prompt differ from sample to sample; these groups of them do not. Ours.
 START, WORDS, PADDING = "start of text", "words", "end and padding"

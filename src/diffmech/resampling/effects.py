@@ -28,17 +28,17 @@ from torch import Tensor
 from diffmech.artifacts import progress, provenance, write_store
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.resampling import ResamplingConfig
-from diffmech.interventions.yardsticks import BALANCE, balance, control_summary
+from diffmech.interventions.controls import BALANCE, balance, control_summary
 from diffmech.judging.distances import DISTANCES, distance_excess
 from diffmech.judging.likeness import squared_error, structural_similarity
 from diffmech.judging.panel import Panel, open_panel
 from diffmech.resampling.controls import ASKED, ATTRIBUTE, change, corrected_among_controls, is_judged
 from diffmech.resampling.images import Part, open_parts
-from diffmech.resampling.removals import WHOLE
 from diffmech.resampling.tables import RESAMPLING
 from diffmech.statistics.bootstrap import Interval, bootstrap_mean
 from diffmech.statistics.median import median_interval, sign_test
 from diffmech.statistics.multiplicity import holm
+from diffmech.tables import ALL
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ def _effects(measured: Mapping[str, "_Measured"]) -> pd.DataFrame:
     table = pd.concat([table for table in tables if not table.empty], ignore_index=True)
     adjusted = corrected_among_controls({domain: each.changes_among_controls() for domain, each in measured.items()})
     keys = table[["domain", "target", "measure"]].itertuples(index=False, name=None)
-    p = pd.Series([adjusted.get(key, np.nan) for key in keys], dtype=float).where(table["window"] == WHOLE)
+    p = pd.Series([adjusted.get(key, np.nan) for key in keys], dtype=float).where(table["window"] == ALL)
     return RESAMPLING.in_order(table.assign(p_control_adjusted=p))
 
 
@@ -276,7 +276,7 @@ class _Measured:
                 moved = change(measure, values)
                 p = control_summary(moved[:1], [moved[1:]], confidence=self.resampling.confidence)["p_control"][0]
                 found.append([*(summary[column][0] for column in names), p, len(values) - 1])
-                index.append((name, WHOLE, measure))
+                index.append((name, ALL, measure))
         keys = pd.MultiIndex.from_arrays(
             list(zip(*index, strict=True)) or [[]] * 3, names=["target", "window", "measure"]
         )
@@ -292,7 +292,7 @@ class _Measured:
     def _pools(self) -> dict[str, list[dict[str, float]]]:
         """Return the effects of each target that has controls, and of these behind it."""
         if self.pools is None:
-            tested = [t for t in self.targets if t.window == WHOLE and self.controls.get(t.name)]
+            tested = [t for t in self.targets if t.window == ALL and self.controls.get(t.name)]
             self.pools = {
                 t.name: [self.effects(*pair) for pair in [(t.clean, t.seen), *self.controls[t.name]]] for t in tested
             }
@@ -335,7 +335,7 @@ def _examples(parts: Sequence[Part], domain: str, count: int) -> xr.Dataset:
     rows = [("clean", parts[0].images("clean")[:count])]
     found = [(name, part, row) for part in parts for row, name in enumerate(part.texts("target"))]
     for name, part, row in sorted(found, key=lambda item: item[0]):
-        if part.texts("window")[row] == WHOLE:
+        if part.texts("window")[row] == ALL:
             rows.append((name, part.images("ablated", row)[:count]))
     images = np.stack([images.numpy() for _, images in rows])
     return xr.Dataset(

@@ -7,8 +7,8 @@ docstrings, the words of errors and annotations of functions, so comments, docst
 shapes of arguments, formatting and `touch` change nothing (no model is trained again over a reworded error) and a real
 edit changes exactly what depends on it. Types in classes count, since a dataclass is made of them; shapes do nowhere.
 Configuration and workflow glue are left out, and so is what names the files and jobs of a study for its rules: what
-they pass on is tracked as parameters. So are declarations of tables: a column that is added or renamed is so in the
-code that computes it.
+they pass on is tracked as parameters. Of a table that is declared for the code that writes or reads it, the names of
+its columns, their order and what their cells hold count, as they decide what is written, and no word of what they mean.
 """
 
 import ast
@@ -18,14 +18,20 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
+from inspect import isfunction
 from pathlib import Path
+
+from diffmech.tables import layout
 
 PACKAGE = Path(__file__).parents[1]
 _UNTRACKED = ("diffmech.config", "diffmech.workflow", "diffmech.errors")
-_DECLARATIONS = re.compile(r"^diffmech\.\w+\.tables(?:\.|$)")
+_DECLARATIONS = re.compile(r"^diffmech\.\w+\.tables$")
+_DECLARED = re.compile(r"^(diffmech\.\w+\.tables)\.(\w+)$")
+_OF_COLUMNS = ("text", "whole", "number", "flag", "interval")  # the functions of `diffmech.tables` that declare one
 # In the package of a study; elsewhere modules of these names are code like any other.
 _GLUE_OF_A_STUDY = ("paths", "tellings", "resamplings")
 MAIN_STUDY = "heads"
@@ -47,8 +53,11 @@ def fingerprint(script: Path) -> str:
     modules = closure(script)
     for module in sorted(modules):
         digest.update(f"{module} {_tree_digest(module_file(module))}\n".encode())
-    for template in sorted(file for path in (script, *map(module_file, modules)) for file in _templates(path)):
+    files = [script, *map(module_file, modules)]
+    for template in sorted(file for path in files for file in _templates(path)):
         digest.update(f"{template.name} ".encode() + template.read_bytes())
+    for declared in sorted(set(_declared(files))):
+        digest.update(f"{declared}\n".encode())
     return digest.hexdigest()[:16]
 
 
@@ -62,6 +71,19 @@ def closure(script: Path) -> frozenset[str]:
             found.add(module)
             waiting.extend(_imports(module_file(module)))
     return frozenset(module for module in found if not _DECLARATIONS.match(module))
+
+
+def _declared(files: Iterable[Path]) -> Iterator[str]:
+    """Yield what counts of the declarations that `files` import: layouts of tables, functions with all their code."""
+    for name in {name for file in files for name in _source(file).names}:
+        if match := _DECLARED.match(name):
+            declared = getattr(import_module(match[1]), match[2], None)
+            if isfunction(declared):
+                file = module_file(match[1])
+                yield f"{name} {_tree_digest(file)}"
+                yield from _declared([file])
+            else:
+                yield f"{name} {layout(declared)}"
 
 
 def module_file(module: str) -> Path:
@@ -92,7 +114,7 @@ def syntax(text: str, name: str) -> ast.Module:
             node.annotation = None
         elif isinstance(node, ast.AnnAssign) and id(node) not in fields:
             node.annotation = ast.Constant(None)
-    return _without_shapes(tree)
+    return _without_meanings(_without_shapes(tree))
 
 
 def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
@@ -122,6 +144,18 @@ def _without_shapes(tree: ast.Module) -> ast.Module:
 
     tree.body = [node for node in tree.body if node not in imports]
     return Unshaped().visit(tree) if kinds else tree
+
+
+def _without_meanings(tree: ast.Module) -> ast.Module:
+    """Take `number("its entropy", "nat")` for `number()`, in a module that declares a table beside its code."""
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "diffmech.tables"]
+    declaring = {alias.name for node in imports for alias in node.names} & {*_OF_COLUMNS}
+    for node in ast.walk(tree) if declaring else ():
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in declaring:
+            # of an interval, the third says how its columns are called
+            node.args = node.args[2:3] if node.func.id == "interval" else []
+            node.keywords = [keyword for keyword in node.keywords if keyword.arg == "prefix"]
+    return tree
 
 
 def is_glue(module: str) -> bool:

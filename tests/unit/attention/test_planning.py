@@ -18,12 +18,12 @@ from diffmech.attention.calibration import calibrate, example_image, example_lat
 from diffmech.attention.capture import capture_attention, lay_out, observe_passes, store_axes, survey_sites
 from diffmech.attention.keeping import choose_kept
 from diffmech.attention.passes import open_latents
-from diffmech.attention.plan_study import Workload, duration, plan_study
+from diffmech.attention.plan_study import Workload, plan_study
 from diffmech.attention.planning import Estimate, beside_latents, capture_jobs, makespan, plan_captures, plan_latents
 from diffmech.config.load import read_config
 from diffmech.config.study import CaptureConfig, KeptPasses, LatentsConfig
 from diffmech.errors import ConfigError, StoreError
-from diffmech.machine import free_disk, free_memory
+from diffmech.machine import duration, free_disk, free_memory
 from diffmech.models.load import load_denoiser
 
 ROOT = Path(__file__).parents[3]
