@@ -3,7 +3,7 @@
 from diffmech.workflow.session import session
 
 with session(snakemake) as job:
-    from diffmech.data.apart import check_enough
+    from diffmech.data.reference_images import check_enough
     from diffmech.data.comparison import compare_domains
 
     stores = dict(zip(job.params.domains, (job.input.first, job.input.second), strict=True))

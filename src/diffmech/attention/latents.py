@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 import zarr
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from diffmech.artifacts import building_store, portable, provenance, read_json
 from diffmech.config.study import LatentsConfig
@@ -169,7 +169,7 @@ def lay_out_latents(
     timesteps: Sequence[int],
     shape: tuple[int, ...],
     attributes: Sequence[str],
-    condition: tuple[np.ndarray, np.ndarray],
+    condition: tuple[Int[np.ndarray, "sample"], Float[np.ndarray, "sample attribute"]],
     attrs: Mapping[str, Any],
 ) -> None:
     """Write a store of latents to `directory`, with small arrays filled in and x_t, noise and x_0 empty."""

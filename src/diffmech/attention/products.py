@@ -137,7 +137,13 @@ class Products:
             self._derived.pop(id(args[0]), None)
         return result
 
-    def follow(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], result: Tensor) -> None:
+    def follow(
+        self,
+        func: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        result: Shaped[Tensor, "..."],
+    ) -> None:
         """Note what `result` is of a function that is none of `FOLLOWED`, from what its arguments are."""
         if self._marks and func not in MADE_ANEW:
             self._carry(func, args, kwargs, result)

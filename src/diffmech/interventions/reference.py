@@ -26,7 +26,7 @@ from diffmech.attention.survey import attention_sites
 from diffmech.attention.tap import AttentionTap
 from diffmech.batches import in_smaller_batches
 from diffmech.config.analysis import RuntimeConfig
-from diffmech.data.apart import FEWEST_REFERENCES, STUDIED
+from diffmech.data.reference_images import FEWEST_REFERENCES, STUDIED
 from diffmech.errors import ConfigError, DataError, StoreError
 from diffmech.interventions.displacement import METHODS, displacements
 from diffmech.interventions.heads import HeadPairs, ReferenceOutputs, UniformAttention

@@ -3,7 +3,7 @@
 import pytest
 
 from diffmech.config.images import ImageFolder
-from diffmech.data.apart import check_enough
+from diffmech.data.reference_images import check_enough
 from diffmech.errors import DataError
 
 STUDIED = r"the reference images \(ablation\.samples, .* in pairs\)"
