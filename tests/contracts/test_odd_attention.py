@@ -330,7 +330,7 @@ def test_weights_that_are_no_numbers_hide_no_negative_ones() -> None:
     sites = attention_sites(model.module, lambda: model.predict_noise(x_t, 50))
     with (
         AttentionTap(model.module, [StatisticsObserver()], sites=sites),
-        pytest.raises(ModelError, match="weights that are changed after it"),
+        pytest.raises(ModelError, match="some of its weights are below 0"),
     ):
         model.predict_noise(x_t, 3)
 

@@ -1,8 +1,11 @@
 """Attention that a module announces itself, where nothing about it can be seen. Ours."""
 
 import math
+import weakref
+from collections.abc import Callable
 from typing import Protocol
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -25,6 +28,43 @@ class Listener(Protocol):
 
 # Taps now open, the innermost last.
 open_taps: list[Listener] = []
+
+
+class Latest:
+    """The result of the latest fused attention, by which an announcement of it is told from one of something else."""
+
+    def __init__(self) -> None:
+        self._tensor: Callable[[], Tensor | None] = lambda: None
+        self._copies = False
+
+    def take(self, output: Tensor, *, copies: bool) -> None:
+        """Note `output`; `copies`: keep it, so that a copy can be told."""
+        self._tensor, self._copies = (lambda: output) if copies else weakref.ref(output), copies
+
+    def is_in(self, announced: Tensor) -> bool:
+        """Return whether the announced output is that result, in whatever shape."""
+        output = self._tensor()
+        return output is not None and output.untyped_storage().data_ptr() == announced.untyped_storage().data_ptr()
+
+    def was_copied(self, announced: Tensor) -> bool:
+        """Return whether the announced output is a copy of that result; told only where it was kept."""
+        output = self._tensor() if self._copies else None
+        if output is None or output.numel() != announced.numel() or self.is_in(announced):
+            return False
+        return torch.equal(output.reshape(announced.shape).to(announced.dtype), announced)
+
+
+def check_shapes(call: AttentionCall, heads: int | None, name: str) -> None:
+    """Raise ModelError where the tensors that `name` announced do not fit each other, or its number of heads."""
+    shapes = [tuple(tensor.shape) for tensor in (call.query, call.key, call.value, call.output)]
+    heads = shapes[0][1] if heads is None else heads
+    fits = all(len(shape) == 4 and shape[0] == shapes[0][0] for shape in shapes) and shapes[0][1] == heads
+    fits = fits and shapes[1][:3] == shapes[2][:3] and shapes[3][:3] == shapes[0][:3] and not heads % shapes[1][1]
+    if not fits:
+        raise ModelError(
+            f"{name} announced query, key, value and output of shapes {', '.join(map(str, shapes))}; "
+            f"expected (sample, {heads} heads, token, channel), with as many output as query tokens"
+        )
 
 
 def announce(
@@ -60,15 +100,3 @@ def announce(
         scale_of = 1 / math.sqrt(query.shape[-1]) if scale is None else float(scale)
         return tap.take(path, AttentionCall(here, query, key, value, output, None, scale_of, attn_mask, is_causal))
     return output
-
-
-def require_fitting(call: AttentionCall, heads: int, name: str) -> None:
-    """Raise ModelError where the shapes that module `name` announced do not fit each other, or its number of heads."""
-    shapes = [tuple(tensor.shape) for tensor in (call.query, call.key, call.value, call.output)]
-    fits = all(len(shape) == 4 and shape[0] == shapes[0][0] for shape in shapes) and shapes[0][1] == heads
-    fits = fits and shapes[1][:3] == shapes[2][:3] and shapes[3][:3] == shapes[0][:3] and not heads % shapes[1][1]
-    if not fits:
-        raise ModelError(
-            f"{name} announced query, key, value and output of shapes {', '.join(map(str, shapes))}; "
-            f"expected (sample, {heads} heads, token, channel), with as many output as query tokens"
-        )

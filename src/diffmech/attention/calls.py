@@ -1,14 +1,18 @@
 """What is known of one attention call, and who may see and change it."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from diffmech.attention.sites import AttentionSite
+
+# What log p of a weight of 0 becomes: e^-100 is far below what float32 adds to a sum.
+LEAST_LOG = -100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +21,9 @@ class AttentionCall:
 
     output is per head, before the output projection; lse is in nats, or None when no guest asked for it; scale
     multiplies q.k. Where heads share their keys, key_head are fewer than head. Of attention written by hand, of which
-    the probabilities p are at hand, query is log p and key the identity.
+    the probabilities p are at hand, query is log p and key the identity; such
+    a call is `of_weights`, and `zeros_hide` says whether p is 0 of none but keys that a query may not see: in half
+    precision it is also 0 of what is merely small.
     """
 
     site: AttentionSite
@@ -29,6 +35,8 @@ class AttentionCall:
     scale: float
     attn_mask: Shaped[Tensor, "..."] | None
     is_causal: bool
+    of_weights: bool = False
+    zeros_hide: bool = False
 
 
 @runtime_checkable
@@ -73,10 +81,24 @@ def attention_call(
     return AttentionCall(site, query, key, value, output, lse, scale, attn_mask, is_causal)
 
 
-def observing(guest: Observer | Callable[[AttentionCall], None]) -> Callable[[AttentionCall], None]:
-    """Return what an observer, or a bare function of a call, is shown calls by."""
-    observe: Callable[[AttentionCall], None] = guest.observe if hasattr(guest, "observe") else guest
-    return observe
+def call_of_weights(
+    site: AttentionSite,
+    weights: Float[Tensor, "sample head query key"],
+    values: Float[Tensor, "sample head key value_channel"],
+    output: Float[Tensor, "sample head query value_channel"],
+    lse: Float[Tensor, "sample head query"] | None,
+) -> AttentionCall:
+    """Return the call of attention that is written by hand."""
+    dtype = torch.promote_types(weights.dtype, torch.float32)
+    query = weights.to(dtype).log().clamp_min(LEAST_LOG)
+    key = torch.eye(query.shape[-1], dtype=dtype, device=query.device).expand(*query.shape[:2], -1, -1)
+    return AttentionCall(site, query, key, values, output, lse, 1.0, None, False, True, weights.dtype == dtype)
+
+
+def observing(guests: Iterable[Any], *, after: bool) -> list[Callable[[AttentionCall], None]]:
+    """Return what observers, or functions of a call, are shown calls by: those before interventions, or `after`."""
+    chosen = [guest for guest in guests if bool(getattr(guest, "after_interventions", False)) is after]
+    return [getattr(guest, "observe", guest) for guest in chosen]
 
 
 def where_called(guest: Intervention) -> bool:

@@ -103,7 +103,10 @@ def check_denoiser(denoiser: Denoiser, where: object) -> dict[str, Any]:
         raise ModelError(f"{where}: {error}") from error
     places = {name: ranges[name].of_image("key") if name in ranges else slice(None) for name in of_all.values}
     values = {name: found[:, :, places[name]] for name, found in of_all.values.items()}
-    heard_by = places_heard(denoiser, values)
+    try:
+        heard_by = places_heard(denoiser, values)
+    except ModelError as error:
+        raise ModelError(f"{where}: {error}") from error
     # By number of tokens, which of them earlier attention heard by: those that it mixed may hear of everything.
     mixed: dict[int, np.ndarray] = {}
     for name, found in values.items():

@@ -1,6 +1,6 @@
 """The modules of a model by their paths, which of them may attend, and hooks on these. Ours."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 from torch import nn
@@ -39,6 +39,15 @@ def modules_by_path(model: nn.Module) -> dict[str, nn.Module]:
             children = reversed(module._modules.items())
             waiting += [(start + name, child) for name, child in children if child is not None]
     return found
+
+
+def modules_to_hook(
+    every: Mapping[str, nn.Module], known: Collection[str], chosen: Collection[str] | None
+) -> dict[str, nn.Module]:
+    """Return those whose running tells who makes a call: where all `chosen` are `known` by their parts, those."""
+    if chosen is not None and all(path in known for path in chosen):
+        return {path: every[path] for path in ("", *known)}
+    return {path: module for path, module in every.items() if not path or may_attend(module)}
 
 
 @contextmanager

@@ -6,7 +6,6 @@ call: its probabilities are at hand, and its result is the output per head. Scor
 are linear attention. Nothing here changes a tensor or keeps one alive.
 """
 
-import string
 import types
 import weakref
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
@@ -16,45 +15,52 @@ from itertools import count
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Inexact, Shaped
+from jaxtyping import Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
+from diffmech.attention.reasons import ROWS
+from diffmech.attention.weighting import (
+    NO_LENGTHS,
+    Factors,
+    Lengths,
+    Weighting,
+    free_lengths,
+    holds,
+    kept_lengths,
+    weighting,
+)
+
 MATMULS = {torch.matmul, Tensor.matmul, torch.bmm, Tensor.bmm, torch.mm, Tensor.mm}
-ADDED = {torch.baddbmm, Tensor.baddbmm}
+ADDED = {torch.baddbmm, Tensor.baddbmm, torch.addmm, Tensor.addmm}
 PRODUCTS = {*MATMULS, *ADDED, torch.einsum, Tensor.__rmatmul__}
 SOFTMAXES = {functional.softmax, torch.softmax, Tensor.softmax, torch.special.softmax}
 # What makes scores, weights and outputs; others only pass on what their arguments are.
 FOLLOWED = {*PRODUCTS, *SOFTMAXES, torch.cdist, Tensor.__setitem__}
-# What mixes channels or tokens, so that its result is no longer an output, whatever its size. Scores and weights that
-# heads share with each other remain what they are.
-MIXING = {
-    *(functional.linear, functional.bilinear, functional.embedding, functional.scaled_dot_product_attention),
+CONVOLUTIONS = {
     *(functional.conv1d, functional.conv2d, functional.conv3d),
     *(functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d),
-    *(functional.layer_norm, functional.group_norm, functional.batch_norm, functional.instance_norm),
 }
+# What mixes channels or tokens, so that its result is no longer an output, whatever its size, nor scores or weights,
+# unless it is heads that are mixed.
+MIXING = {functional.linear, functional.bilinear, functional.embedding, *CONVOLUTIONS}
+_NORMS = {functional.layer_norm, functional.group_norm, functional.batch_norm, functional.instance_norm}
+ENDING = MIXING | _NORMS  # after which an output is no longer one
 # What has the size of a tensor and nothing else of it.
 MADE_ANEW = {torch.empty_like, torch.zeros_like, torch.ones_like, torch.rand_like, torch.randn_like}
 # What appends to or cuts from scores and weights, which stay what they are.
-CUTTING = {torch.cat, torch.concat, Tensor.__getitem__, Tensor.expand, functional.pad, torch.narrow, Tensor.narrow}
+CUTTING = {
+    *(torch.cat, torch.concat, Tensor.__getitem__, Tensor.expand, functional.pad, torch.narrow, Tensor.narrow),
+    *(torch.chunk, Tensor.chunk, torch.split, Tensor.split, torch.unbind, Tensor.unbind),
+}
+# What may bring consecutive rows of a result together, and leaves the order of its numbers.
+RESHAPES = {
+    *(torch.reshape, Tensor.reshape, Tensor.view, torch.flatten, Tensor.flatten, torch.unflatten, Tensor.unflatten),
+    *(torch.squeeze, Tensor.squeeze, torch.unsqueeze, Tensor.unsqueeze, Tensor.__getitem__),
+    *(Tensor.contiguous, Tensor.to),
+}
 
 Kind = Literal["scores", "weights", "output"]
-
-
-@dataclass(frozen=True)
-class Weighting:
-    """A product of weights with values.
-
-    `arrange` brings the result of the product to (..., query, channel), `restore` back. `softmax` says whether the
-    weights went through one.
-    """
-
-    weights: Inexact[Tensor, "... query key"]
-    values: Inexact[Tensor, "... key channel"]
-    arrange: Callable[[Shaped[Tensor, "..."]], Shaped[Tensor, "..."]]
-    restore: Callable[[Shaped[Tensor, "..."]], Shaped[Tensor, "..."]]
-    softmax: bool
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,8 @@ class _Mark:
     kind: Kind
     scored: bool  # of weights: they are the softmax of scores
     number: int  # of the softmax
+    # Of scores and what is made of them, the lengths of the axes that one factor alone has: of queries and of keys.
+    free: Lengths
 
 
 class Products:
@@ -77,17 +85,24 @@ class Products:
         self._numbers = count()
         self._derived: dict[int, weakref.ref[Tensor]] = {}  # of this pass: made of fixed tensors alone
         self._made_of: dict[int, int] = {}  # of products without a softmax: the number of the one before
-        self._number = -1  # of the scores that are now multiplied
+        # Of the scores that are now multiplied, and of that product: whether the other factor is fixed, and whether the
+        # scores turned out to be no weights.
+        self._number, self._free = -1, NO_LENGTHS
+        self._projects = self._without = False
         # With the module that ran: softmaxes of scores that no product has used; other softmaxes; products of scores
         # that no softmax has made weights of, before or after.
         self.unused: dict[int, str] = {}
         self.loose: dict[int, str] = {}
         self.linear: dict[int, str] = {}
+        self.merged: dict[str, str] = {}  # by owner, that rows of what one head wrote became channels of one
+        self._alone: dict[int, tuple[Callable[[], Tensor | None], int, int, str]] = {}
 
     def begin(self) -> None:
         """Forget everything, as a new pass begins."""
-        for notes in (self._marks, self._derived, self._made_of, self.unused, self.loose, self.linear):
+        for notes in (self._marks, self._derived, self._made_of, self._alone):
             notes.clear()
+        for named in (self.unused, self.loose, self.linear, self.merged):
+            named.clear()
 
     def run(
         self,
@@ -104,22 +119,29 @@ class Products:
         factors = _factors(func, args, kwargs) if func in PRODUCTS else None
         mark = self._weights_of(factors) if factors is not None and self._marks else None
         if factors is not None and mark is not None and (mark.kind == "scores" or mark.scored):
-            found = _weighting(factors, self._of(factors[0]) is mark, softmax=mark.kind == "weights")
+            self._projects = mark.kind == "scores" and any(map(self._is_fixed, factors[:2]))
+            if self._projects and holds(mark.free, kept_lengths(factors, self._of(factors[0]) is mark)):
+                result = func(*args, **kwargs)  # heads are mixed, which leaves scores
+                self._mark(result, "scores", number=mark.number, free=mark.free)
+                return result
+            if all(known is not None and known.scored for known in map(self._of, factors[:2])):
+                return self._weights_of_weights(func(*args, **kwargs), factors, who())
+            found = weighting(factors, self._of(factors[0]) is mark, mark.free, softmax=mark.kind == "weights")
             if found is not None:
                 self.unused.pop(mark.number, None)
-                self._number = mark.number
+                self._number, self._free, self._without = mark.number, free_lengths(factors), False
                 result = weighted(found, func(*args, **kwargs))
-                if self._of(result) is None:
+                if not self._without:
                     self._mark(result, "output")
                 return result
         result = func(*args, **kwargs)
         if factors is not None:
             if not any(map(self._is_fixed, factors[:2])):
-                self._mark(result, "scores", number=-1 if mark is None else mark.number)
+                self._mark(result, "scores", number=-1 if mark is None else mark.number, free=free_lengths(factors))
             self._derive(args, kwargs, result)
         elif func is torch.cdist:
             if not any(map(self._is_fixed, args[:2])):
-                self._mark(result, "scores")
+                self._mark(result, "scores", free=(args[0].shape[-2:-1], args[1].shape[-2:-1]))
         elif func in SOFTMAXES:
             scores = args[0] if args else kwargs.get("input")
             known = self._of(scores)
@@ -130,21 +152,24 @@ class Products:
             while before in self.linear:  # a softmax came after all
                 del self.linear[before]
                 before = self._made_of.get(before, -1)
-            self._mark(result, "weights", scored=scored, number=number)
-        elif isinstance(result, Tensor):
-            self.follow(func, args, kwargs, result)
+            self._mark(
+                result, "weights", scored=scored, number=number, free=NO_LENGTHS if known is None else known.free
+            )
         elif func is Tensor.__setitem__:
             self._derived.pop(id(args[0]), None)
+        else:
+            self.follow(func, args, kwargs, result)
         return result
 
-    def follow(
-        self,
-        func: Callable[..., Any],
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        result: Shaped[Tensor, "..."],
-    ) -> None:
+    def follow(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> None:
         """Note what `result` is of a function that is none of `FOLLOWED`, from what its arguments are."""
+        if not isinstance(result, Tensor):
+            if self._marks and func in CUTTING and isinstance(result, tuple | list):
+                for part in result:
+                    self._carry(func, args, kwargs, part)
+            return
+        if self._alone and func in RESHAPES:
+            self._reshaped(args, result)
         if self._marks and func not in MADE_ANEW:
             self._carry(func, args, kwargs, result)
         first = args[0] if args else None
@@ -152,11 +177,38 @@ class Products:
         if not isinstance(first, Tensor) or self._is_fixed(first):
             self._derive(args, kwargs, result)
 
+    def _weights_of_weights(self, result: Tensor, factors: Factors, owner: str) -> Tensor:
+        """Take a product of two softmaxes of scores, which is weights itself."""
+        number = next(self._numbers)
+        for known in filter(None, map(self._of, factors[:2])):
+            self.unused.pop(known.number, None)
+        self.unused[number] = owner
+        self._mark(result, "weights", scored=True, number=number, free=free_lengths(factors))
+        return result
+
+    def of_one_head(self, result: Shaped[Tensor, "... query channel"], owner: str) -> None:
+        """Follow what one head wrote: rows that are merged into channels after it are of several heads."""
+        self._alone[id(result)] = weakref.ref(result), result.shape[-2], result.shape[-1], owner
+
+    def _reshaped(self, given: Sequence[Any], result: Tensor) -> None:
+        known = self._alone.get(id(given[0])) if given else None
+        tensor = None if known is None else known[0]()
+        if known is None or tensor is None or tensor is not given[0] or tensor.numel() != result.numel():
+            return
+        _, rows, channels, owner = known
+        merged = result.shape[-1] // channels if result.shape[-1] % channels == 0 else 1
+        if 1 < merged < rows and rows % merged == 0:
+            self.merged[owner] = ROWS.format(merged)
+        self._alone[id(result)] = weakref.ref(result), rows, channels, owner
+
     def without_softmax(self, result: Shaped[Tensor, "..."], owner: str) -> None:
         """Note that `owner` multiplied scores that are no weights: linear attention, or scores of scores."""
+        self._without = True
+        if self._projects:  # by weights of the network, as a linear layer does
+            return
         number = next(self._numbers)
         self.linear[number], self._made_of[number] = owner, self._number
-        self._mark(result, "scores", number=number)
+        self._mark(result, "scores", number=number, free=self._free)
 
     def explain(self, owners: Container[str]) -> None:
         """Take the softmaxes that these modules made for used: they say themselves what they do with them."""
@@ -172,13 +224,18 @@ class Products:
     def _carry(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], result: Tensor) -> None:
         marks = [mark for mark in map(self._of, _tensors((*args, *kwargs.values()))) if mark is not None]
         tensor = marks[0].tensor() if marks else None
-        if tensor is None or (func in MIXING and marks[0].kind == "output"):
+        if tensor is None or (func in ENDING and marks[0].kind == "output"):
+            return
+        if func in MIXING and not holds(
+            marks[0].free, tensor.shape[2:] if func in CONVOLUTIONS else tensor.shape[1:-1]
+        ):
             return
         known, shared = marks[0], tensor.shape[-2:] == result.shape[-2:] and marks[0].kind != "output"
         if tensor.numel() == result.numel() or func in CUTTING or shared:
-            self._mark(result, known.kind, scored=known.scored, number=known.number)
+            self._mark(result, known.kind, scored=known.scored, number=known.number, free=known.free)
             for other in marks[1:]:  # weights that are added to others are used with them
-                self.unused.pop(other.number if other.number != known.number else -1, None)
+                if known.kind == other.kind == "weights" and other.number != known.number:
+                    self.unused.pop(other.number, None)
 
     def _derive(self, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> None:
         """Note a tensor that is made of fixed ones alone; one that is written into is no longer one."""
@@ -190,9 +247,11 @@ class Products:
         elif made_of and result is made_of[0]:
             self._derived.pop(id(result), None)
 
-    def _mark(self, tensor: Any, kind: Kind, *, scored: bool = False, number: int = -1) -> None:
+    def _mark(
+        self, tensor: Any, kind: Kind, *, scored: bool = False, number: int = -1, free: Lengths = NO_LENGTHS
+    ) -> None:
         if isinstance(tensor, Tensor) and tensor.dim() >= 2:
-            self._marks[id(tensor)] = _Mark(weakref.ref(tensor), kind, scored, number)
+            self._marks[id(tensor)] = _Mark(weakref.ref(tensor), kind, scored, number, free)
 
     def _of(self, tensor: Any) -> _Mark | None:
         mark = self._marks.get(id(tensor))
@@ -204,7 +263,7 @@ class Products:
             return True
         return tensor._base is not None and id(tensor._base) in self._fixed
 
-    def _weights_of(self, factors: tuple[Tensor, Tensor, str]) -> _Mark | None:
+    def _weights_of(self, factors: Factors) -> _Mark | None:
         """Return the mark of the factor that is weights, of two candidates the one that is a softmax of scores."""
         marks = [mark for mark in map(self._of, factors[:2]) if mark is not None and mark.kind != "output"]
         return max(marks, key=lambda mark: mark.kind == "weights" and mark.scored, default=None)
@@ -216,23 +275,6 @@ def linear_processor(module: nn.Module) -> str:
     return processor if "linear" in processor.lower() else ""
 
 
-def _weighting(factors: tuple[Tensor, Tensor, str], is_left: bool, *, softmax: bool) -> Weighting | None:
-    left, right, equation = factors
-    if equation:
-        return _einsum(left, right, equation, 0 if is_left else 1, softmax=softmax)
-    if is_left:
-        return Weighting(left, right, _same, _same, softmax)
-    return Weighting(right.mT, left.mT, _turned, _turned, softmax)
-
-
-def _same(tensor: Tensor) -> Tensor:
-    return tensor
-
-
-def _turned(tensor: Tensor) -> Tensor:
-    return tensor.mT
-
-
 def _tensors(values: Sequence[Any]) -> Iterator[Tensor]:
     for value in values:
         if isinstance(value, Tensor):
@@ -241,9 +283,7 @@ def _tensors(values: Sequence[Any]) -> Iterator[Tensor]:
             yield from (item for item in value if isinstance(item, Tensor))
 
 
-def _factors(
-    func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> tuple[Tensor, Tensor, str] | None:
+def _factors(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Factors | None:
     """Return the two factors of a product of at least two dimensions each, and its equation if it is an einsum."""
     equation = ""
     given = [*args, *kwargs.values()]
@@ -260,70 +300,6 @@ def _factors(
     if len(operands) != 2 or any(operand.dim() < 2 for operand in operands):
         return None
     return operands[0], operands[1], equation
-
-
-def _einsum(left: Tensor, right: Tensor, equation: str, side: int, *, softmax: bool) -> Weighting | None:
-    """Return the product of weights, the factor at `side`, with values; None where it is no such product.
-
-    Keys are summed over, on one axis or, of images that are kept as such, several; as many axes, the last ones of the
-    weights alone, are queries, and the last of the values alone is the channel. Further axes that only one factor has
-    are heads that share the other one.
-    """
-    terms = _terms(equation, left.dim(), right.dim())
-    if terms is None:
-        return None
-    first, second, result = terms
-    (weights, of_weights), (values, of_values) = ((left, first), (right, second))[:: 1 if side == 0 else -1]
-    keys = [axis for axis in of_weights if axis in of_values and axis not in result]
-    both = [axis for axis in of_weights if axis in of_values and axis in result]
-    own = [axis for axis in of_weights if axis not in of_values]
-    others = [axis for axis in of_values if axis not in of_weights]
-    if not keys or len(own) < len(keys) or not others or set(result) != {*both, *own, *others}:
-        return None
-    queries, channel = own[len(own) - len(keys) :], others[-1:]
-    heads = [*both, *own[: len(own) - len(keys)], *others[:-1]]
-    placed = _on_axes(weights, of_weights, [*heads, *queries, *keys]).flatten(-len(keys)).flatten(len(heads), -2)
-    values = _on_axes(values, of_values, [*heads, *keys, *channel]).flatten(len(heads), -2)
-    order = [result.index(axis) for axis in (*heads, *queries, *channel)]
-    back = [order.index(place) for place in range(len(order))]
-    lengths = [weights.shape[of_weights.index(axis)] for axis in queries]
-
-    def arrange(product: Tensor) -> Tensor:
-        return product.permute(order).flatten(len(heads), -2)
-
-    def restore(product: Tensor) -> Tensor:
-        return product.unflatten(len(heads), lengths).permute(back)
-
-    shared = torch.broadcast_shapes(placed.shape[:-2], values.shape[:-2])
-    return Weighting(placed.expand(*shared, -1, -1), values, arrange, restore, softmax)
-
-
-def _on_axes(tensor: Tensor, names: str, wanted: Sequence[str]) -> Tensor:
-    """Return a tensor with the axes `wanted`, those that it lacks of length 1."""
-    present = tensor.permute([names.index(axis) for axis in wanted if axis in names])
-    for place, axis in enumerate(wanted):
-        if axis not in names:
-            present = present.unsqueeze(place)
-    return present
-
-
-def _terms(equation: str, *dims: int) -> tuple[str, str, str] | None:
-    """Return the axes of both factors and of the result, one letter each; None for what einsum allows beyond that."""
-    inputs, arrow, result = equation.replace(" ", "").partition("->")
-    terms = inputs.split(",")
-    if not arrow or len(terms) != 2:
-        return None
-    free = [letter for letter in string.ascii_letters if letter not in equation]
-    lengths = [dim - len(term.replace("...", "")) for term, dim in zip(terms, dims, strict=True)]
-    more = max((length for term, length in zip(terms, lengths, strict=True) if "..." in term), default=0)
-    stands = free[:more]
-    filled = [
-        term.replace("...", "".join(stands[more - length :])) for term, length in zip(terms, lengths, strict=True)
-    ]
-    result = result.replace("...", "".join(stands))
-    if any(len(set(term)) != dim for term, dim in zip(filled, dims, strict=True)):
-        return None
-    return filled[0], filled[1], result
 
 
 @cache

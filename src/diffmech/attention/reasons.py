@@ -20,3 +20,17 @@ GONE = (
     "timestep?) or on other images; give timesteps (capture.timesteps, ablation.timesteps) at which it makes the same "
     "calls, and study the others on their own"
 )
+NEGATIVE = "some of its weights are below 0: they are changed after the softmax, and no shares of attention"
+BY_QUERY = (
+    "its weights are multiplied with values that differ by query (relative positions on values), so that what its "
+    "heads write is no mean of one value per key, as which alone it can be studied"
+)
+ROWS = (
+    "{} consecutive rows of what its one head writes are one token after it: the queries of as many heads stand in one "
+    "axis (multi-query attention); bring query, key and value to (sample, head, token, channel)"
+)
+NESTED = "its query, key or value is a nested tensor; give all images of a batch in one plain tensor, with a mask"
+SPARSE = "its weights are a sparse tensor, of which statistics are not computed; keep them dense"
+ANNOUNCED = (
+    "it announced a copy of what scaled_dot_product_attention returned, which is seen already; leave announce out"
+)

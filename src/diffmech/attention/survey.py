@@ -109,9 +109,17 @@ class _Check:
         found = discrepancy(call)
         eps = torch.finfo(call.output.dtype).eps
         if not found <= max(TOLERANCE, ROUNDINGS * eps):
+            differs = f"its output differs by {found:.2g} of its size from softmax(scale q k) v"
+            if call.of_weights:
+                sums = call.query.double().exp().sum(-1)
+                self.wrong[call.site.name] = (
+                    f"{differs}: its weights sum to {float(sums.min()):.4g} to {float(sums.max()):.4g} over the keys "
+                    "instead of 1 (a further term in the denominator, or weights that are changed after the softmax)"
+                )
+                return
             self.wrong[call.site.name] = (
-                f"its output differs by {found:.2g} of its size from softmax(scale q k) v of its query, key and value "
-                f"with the scale {call.scale:.4g}; a scale or a bias is missing, or the softmax is over another axis"
+                f"{differs} of its query, key and value with the scale {call.scale:.4g}; a scale or a bias is missing, "
+                "or the softmax is over another axis"
             )
 
 

@@ -21,26 +21,30 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from diffmech.attention import reasons
+from diffmech.attention.announcing import Latest, check_shapes, open_taps
 from diffmech.attention.announcing import announce as announce  # by which models of one's own take part
-from diffmech.attention.announcing import open_taps, require_fitting
-from diffmech.attention.calls import AttentionCall, Intervention, Observer, attention_call, observing, where_called
+from diffmech.attention.calls import (
+    AttentionCall,
+    Intervention,
+    Observer,
+    attention_call,
+    call_of_weights,
+    observing,
+    where_called,
+)
 from diffmech.attention.folding import Folded, unfold
-from diffmech.attention.kernels import as_cast, is_mapped, logsumexp_scores, same_kernel_with_lse
-from diffmech.attention.modules import hooks, may_attend, modules_by_path
-from diffmech.attention.products import FOLLOWED, SOFTMAXES, Products, Weighting, linear_processor, opened_up
-from diffmech.attention.reasons import COMPLEX, DROPS, GONE, LOOSE, MAPPED, NO_CALL, NO_PRODUCT, NO_ROWS, NO_SOFTMAX
+from diffmech.attention.kernels import FUSED, as_cast, is_mapped, logsumexp_scores, same_kernel_with_lse
+from diffmech.attention.modules import hooks, modules_by_path, modules_to_hook
+from diffmech.attention.products import FOLLOWED, SOFTMAXES, Products, linear_processor, opened_up
 from diffmech.attention.sites import AttentionSite, Kind, find_sites, site_at
+from diffmech.attention.weighting import Weighting, no_shares, unstudied
 from diffmech.errors import ModelError
 
 # What attention begins or ends with; nothing else is looked at but for what it makes of these.
-WATCHED = {functional.scaled_dot_product_attention, functional.multi_head_attention_forward, *FOLLOWED}
-EXPECTED = {functional.scaled_dot_product_attention, *SOFTMAXES}  # what a softmax is seen by
+WATCHED = {FUSED, functional.multi_head_attention_forward, *FOLLOWED}
+EXPECTED = {FUSED, *SOFTMAXES}  # what a softmax is seen by
 PARAMETERS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
-OUTSIDE = "outside the model"
-# What log p of a weight of 0 becomes: e^-100 is far below what float32 adds to a sum.
-LEAST_LOG = -100.0
-# How far weights that were not seen to be a softmax may be from summing to 1.
-SUM_TOLERANCE = 1e-2
 
 # Modules under an open tap. Two taps on one module would each hide calls from the other.
 _tapped: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
@@ -52,10 +56,10 @@ class AttentionTap(TorchFunctionMode):
     Interventions apply in order, each to the result of the one before. Observers see the original call, or the final
     one if their `after_interventions` is True. Bare functions of a call are observers too. With `sites` only their
     calls are shown, and a pass must make those that are changed, of a `whole` one all; without, `sites` fills with
-    every call, in the order of the passes. After a run, `tapped` names the
-    sites seen, `untapped` the calls that could not be understood with the reason, `unclaimed` counts, by module, those
-    that belong to none of the chosen sites, and `linear` names the modules whose attention has no softmax over keys.
-    Everything is restored on exit, on exceptions too. Raises ModelError when the model is already under a tap.
+    every call, in the order of the passes. After a run, `tapped` names the sites seen, `untapped` the calls that could
+    not be understood with the reason, `unclaimed` counts, by module, those of none of the chosen sites, and `linear`
+    names the modules whose attention has no softmax over keys. Everything is restored on exit, on exceptions too.
+    Raises ModelError when the model is already under a tap.
     """
 
     def __init__(
@@ -76,7 +80,8 @@ class AttentionTap(TorchFunctionMode):
         modules = modules_by_path(model)
         self._path_of = {module: path for path, module in modules.items()}
         self._known = {site.module_path: site for site in find_sites(model, modules)}
-        self._hooked = self._modules_to_hook(modules)
+        chosen = None if sites is None else [site.module_path for site in self.sites]
+        self._hooked = modules_to_hook(modules, self._known, chosen)
         self.tapped: set[str] = set()
         self.untapped: dict[str, str] = {}
         self.linear: dict[str, str] = {}
@@ -86,23 +91,15 @@ class AttentionTap(TorchFunctionMode):
         self.again: list[AttentionCall] = []  # announced calls that had been followed by themselves
         self._counts: Counter[str] = Counter()  # the calls of the running pass, by name
         self._images: int | None = None
-        self._products = Products(modules.values())
+        self._products, self._latest = Products(modules.values()), Latest()
         self._running: list[tuple[str, int]] = []  # paths of modules, and how many calls there were before them
         self.expects = False  # while a softmax runs that was seen, or guests compute
         self.quiet = False  # while guests of an announced call compute, attention of their own belongs to no site
         self._restore: ExitStack | None = None
-        observers, interventions = list(observers), list(interventions)
-        self._before = [observing(guest) for guest in observers if not getattr(guest, "after_interventions", False)]
-        self._after = [observing(guest) for guest in observers if getattr(guest, "after_interventions", False)]
-        self._guests = interventions
+        observers, self._guests = list(observers), list(interventions)
+        self._before, self._after = (observing(observers, after=after) for after in (False, True))
         self._interventions = {site.name: self._intervening(site) for site in self.sites}
-        self._needs_lse = any(getattr(guest, "needs_lse", False) for guest in [*observers, *interventions])
-
-    def _modules_to_hook(self, every: dict[str, nn.Module]) -> dict[str, nn.Module]:
-        """Return those whose running tells who makes a call: where every chosen site is known by its parts, those."""
-        if self._chosen is not None and all(site.module_path in self._known for site in self.sites):
-            return {path: every[path] for path in ("", *self._known)}
-        return {path: module for path, module in every.items() if not path or may_attend(module)}
+        self._needs_lse = any(getattr(guest, "needs_lse", False) for guest in [*observers, *self._guests])
 
     def __enter__(self) -> "AttentionTap":
         taken = [path for path, module in self._hooked.items() if module in _tapped]
@@ -135,8 +132,7 @@ class AttentionTap(TorchFunctionMode):
             return func(*args, **kwargs)
         if func not in WATCHED:
             result = func(*args, **kwargs)
-            if isinstance(result, Tensor):
-                self._products.follow(func, args, kwargs, result)
+            self._products.follow(func, args, kwargs, result)
             return result
         self.expects = func in EXPECTED
         try:
@@ -145,7 +141,7 @@ class AttentionTap(TorchFunctionMode):
             self.expects = False
 
     def _run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if func is functional.scaled_dot_product_attention:
+        if func is FUSED:
             return self._attend(func, args, kwargs)
         if func is functional.multi_head_attention_forward:
             with self._seeing():  # what it is made of would not be seen
@@ -193,10 +189,8 @@ class AttentionTap(TorchFunctionMode):
         return enter
 
     def _begin_pass(self) -> None:
-        self._counts.clear()
-        self.calls = []
+        self._counts, self.calls, self._images = Counter(), [], None
         self._products.begin()
-        self._images = None
 
     def _leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
         path, calls_before = self._running.pop()
@@ -207,9 +201,10 @@ class AttentionTap(TorchFunctionMode):
                 if not path:
                     self._require_chosen()
                 products = self._products
-                self.untapped |= {self._name(owner): NO_PRODUCT for owner in products.unused.values()}
-                loose = {self._name(owner): LOOSE for owner in products.loose.values()}
-                loose |= {self._name(owner): NO_SOFTMAX for owner in products.linear.values()}
+                self.untapped |= {self._name(owner): reasons.NO_PRODUCT for owner in products.unused.values()}
+                self.untapped |= {self._name(owner): why for owner, why in products.merged.items()}
+                loose = {self._name(owner): reasons.LOOSE for owner in products.loose.values()}
+                loose |= {self._name(owner): reasons.NO_SOFTMAX for owner in products.linear.values()}
                 self.linear = loose | self.linear  # a processor knows best what it is
             self._products.begin()
 
@@ -219,7 +214,7 @@ class AttentionTap(TorchFunctionMode):
         if self._whole:
             wanted = [site.name for site in self.sites]
         if gone := [name for name in wanted if name not in self.calls]:
-            raise ModelError(f"{self.where}{', '.join(gone[:3])}{' ...' if gone[3:] else ''} {GONE}")
+            raise ModelError(f"{self.where}{', '.join(gone[:3])}{' ...' if gone[3:] else ''} {reasons.GONE}")
 
     def _silent(self, path: str, module: nn.Module, *, failed: bool) -> None:
         """Note that a module that is known as attention ran and made no call, unless that is known to be right."""
@@ -227,7 +222,7 @@ class AttentionTap(TorchFunctionMode):
         if processor := linear_processor(module):
             self.linear[name] = f"its processor {processor} is linear attention, which has no softmax over keys"
         elif not failed and not self._products.unused and name not in self.linear | self.untapped:
-            self.untapped[name] = NO_CALL
+            self.untapped[name] = reasons.NO_CALL
 
     def owner(self) -> str:
         """Return the name of the module that a call of now belongs to."""
@@ -266,8 +261,11 @@ class AttentionTap(TorchFunctionMode):
         named: dict[str, Any] = dict(zip(PARAMETERS, args, strict=False)) | kwargs
         query, key, value = named["query"], named["key"], named["value"]
         path = self._owner()
+        if any(tensor.is_nested for tensor in (query, key, value)):
+            self._refuse(path, reasons.NESTED)
+            return func(*args, **kwargs)
         site, folded = self._claim(path, query.shape, key.shape[-2])
-        problem = MAPPED if is_mapped(query) else DROPS if named.get("dropout_p") else folded.problem
+        problem = reasons.MAPPED if is_mapped(query) else reasons.DROPS if named.get("dropout_p") else folded.problem
         if site is None or problem:
             if problem:
                 self._refuse(path, problem)
@@ -278,6 +276,9 @@ class AttentionTap(TorchFunctionMode):
             output, lse = same_kernel_with_lse(query, key, value, scale, mask, causal) or (None, None)
         if output is None:
             output = func(*args, **kwargs)
+        self._latest.take(output, copies=self._chosen is None)
+        if self._chosen is None and folded.heads == 1:
+            self._products.of_one_head(output, path)
         query, key, value, mask = as_cast(query, key, value, mask)  # the function was given these, and cast them
         if mask is not None and folded.changes:
             mask = folded.apart(mask.expand(*query.shape[:-1], key.shape[-2]))
@@ -290,34 +291,35 @@ class AttentionTap(TorchFunctionMode):
     def _weighted(self, found: Weighting, result: Tensor) -> Tensor:
         """Take a product of weights with values, which made `result`."""
         path, weights = self._owner(), found.weights.detach()
-        if is_mapped(weights) or weights.is_complex() or found.values.is_complex():
-            self._refuse(path, MAPPED if is_mapped(weights) else COMPLEX)
+        if problem := unstudied(weights, found.values):
+            self._refuse(path, problem)
             return result
         linear = not found.softmax and linear_processor(self._hooked[path])  # known without a look, which stalls a GPU
-        dtype = torch.promote_types(weights.dtype, torch.float32)
-        sums = weights.to(dtype).sum(-1)
-        # Not those that are no numbers, of which what sees them says so; row by row, so that they hide no others.
-        if linear or bool(((sums - 1).abs() >= SUM_TOLERANCE).any() or (weights.amin(-1) <= -SUM_TOLERANCE).any()):
+        sums = weights.to(torch.promote_types(weights.dtype, torch.float32)).sum(-1)
+        if linear or (problem := no_shares(weights, sums)):
             if found.softmax:
-                self._refuse(path, NO_ROWS)
+                self._refuse(path, problem)
             else:
                 self._products.without_softmax(result, path)
             return result
-        site, folded = self._claim(path, weights.shape, weights.shape[-1])
-        values, output = found.values, found.arrange(result)
-        if site is not None and not folded.problem and output.shape[:-1] != weights.shape[:-1]:
-            folded = replace(folded, problem=f"weights of shape {tuple(weights.shape)} give {tuple(output.shape)}")
-        if site is None or folded.problem:
-            if folded.problem:
-                self._refuse(path, folded.problem)
+        if found.problem:
+            self._refuse(path, found.problem)
             return result
+        site, folded = self._claim(path, weights.shape, weights.shape[-1])
+        values, output, problem = found.values, found.arrange(result), folded.problem
+        if site is not None and not problem and output.shape[:-1] != weights.shape[:-1]:
+            problem = f"weights of shape {tuple(weights.shape)} give {tuple(output.shape)}"
+        if problem:
+            self._refuse(path, problem)
+        if site is None or problem:
+            return result
+        if self._chosen is None and folded.heads == 1:
+            self._products.of_one_head(result, path)
         weights = folded.apart(weights)
         values = folded.apart(values.expand(*found.weights.shape[:-2], *values.shape[-2:]))
-        query = weights.to(dtype).log().clamp_min(LEAST_LOG)
-        key = torch.eye(query.shape[-1], dtype=dtype, device=query.device).expand(*query.shape[:2], -1, -1)
         # Weights in half precision do not quite sum to 1.
         lse = folded.apart(sums).log() if self._needs_lse else None
-        call = AttentionCall(site, query, key, values, folded.apart(output), lse, 1.0, None, False)
+        call = call_of_weights(site, weights, values, folded.apart(output), lse)
         return self._shown(call, result, lambda tensor: found.restore(folded.together(tensor)))
 
     def _refuse(self, path: str, problem: str) -> None:
@@ -331,9 +333,10 @@ class AttentionTap(TorchFunctionMode):
         path = own
         if own not in self._known and self._running and self._owner() in self._known:
             path = self._owner()
-        heads = self._known[path].heads if path in self._known else call.query.shape[1]
-        require_fitting(call, heads, self._name(path))
-        if self._products.made(call.output):  # and shown already
+        check_shapes(call, self._known[path].heads if path in self._known else None, self._name(path))
+        if self._latest.was_copied(call.output):
+            self._refuse(path, reasons.ANNOUNCED)
+        if self._products.made(call.output) or self._latest.is_in(call.output):  # and shown already
             self.again.append(replace(call, site=replace(call.site, name=self._name(path))))
             return call.output
         self._products.explain({path, own})

@@ -6,8 +6,10 @@ and whichever slash is used. What cannot be understood is answered by one line t
 """
 
 import codecs
+import contextlib
 import csv
 import io
+import json
 import posixpath
 import re
 import unicodedata
@@ -146,12 +148,29 @@ def _text(path: Path) -> str:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); set `labels` to a CSV file, or to null") from error
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if what := _instead(content):
+        raise DataError(f"{path}: is no table but {what}")
     try:
         return content.decode("utf-16" if wide else "utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         workbook = content.startswith(b"PK\x03\x04")
         found = "is a workbook or an archive" if workbook else f"is not a CSV in UTF-8 ({error})"
         raise DataError(f"{path}: {found}; save it as CSV in UTF-8") from error
+
+
+def _instead(content: bytes) -> str:
+    """Return what a file is that was downloaded or written in the place of a table, "" where it may be one."""
+    start = content.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if start.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS; run git lfs pull in its repository"
+    if start[:9].lower().startswith((b"<!doctype", b"<html")):
+        return "a web page (HTML); download the table itself, by the link that is named raw or download"
+    if start.startswith((b"{", b"[")):
+        for text in (start, start.partition(b"\n")[0]):  # one text, or one a line
+            with contextlib.suppress(ValueError):
+                json.loads(text)
+                return "a JSON text; save it as CSV in UTF-8, with a line of names and a row for each image"
+    return ""
 
 
 def _separator(text: str) -> str:
@@ -177,10 +196,12 @@ def _columns(
     """
     example = "for example 'file,smiling'"
     header = [cell.strip() for cell in lines[0][1]] if lines else []
-    if header and _names_an_image(header[0], images):
+    bare = len(header) > 1 and _is_an_image_without_suffix(header, images)
+    if header and (bare or _names_an_image(header[0], images)):
+        suffix = ", and add the suffix to each name" if bare else ""
         raise DataError(
             f"{path}: its first line is that of an image, {header[0]}, so that no line names its columns; put one "
-            f"above it, {example}"
+            f"above it, {example}{suffix}"
         )
     while len(header) > 1 and not header[-1] and all(not "".join(row[len(header) - 1 :]).strip() for _, row in lines):
         header.pop()
@@ -202,6 +223,12 @@ def _columns(
 
 def _names_an_image(cell: str, images: Sequence[str]) -> bool:
     return suffix_of(cell) in (*SUFFIXES, *UNREAD) or cell in images or _form(cell) in {_form(name) for name in images}
+
+
+def _is_an_image_without_suffix(header: Sequence[str], images: Sequence[str]) -> bool:
+    """Return whether a first line has the name of an image without its suffix, and then numbers."""
+    numbers = all(_is_number(_number(cell, ";")) for cell in header[1:] if cell)
+    return numbers and _form(header[0]) in {posixpath.splitext(_form(name))[0] for name in images}
 
 
 def _form(name: str) -> str:

@@ -20,6 +20,7 @@ Attribution patching: Nanda 2023, Syed et al. 2023. Integrated gradients: Sundar
 of one layer together: Marks et al. 2024. Estimates are never given without their correlation with exact ablation.
 """
 
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
@@ -27,7 +28,7 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
 from diffmech.attention.calls import AttentionCall
@@ -46,12 +47,21 @@ from diffmech.interventions.heads import (
 )
 from diffmech.interventions.recording import predict
 from diffmech.interventions.replay import Passes
+from diffmech.interventions.slopes import disagreement, slope_of
 from diffmech.interventions.unchecked import without_checkpoints
 from diffmech.models.denoiser import Denoiser
 from diffmech.randomness import generator
 
 Along = Literal["site", "joint"]
 PATHS: tuple[Along, ...] = ("site", "joint")
+
+# Of how many samples and random signs gradients are compared with what the network computes.
+CHECKED_SAMPLES, CHECKED_PROBES = 2, 4
+# How far they may be from it, of its size: rounding gives 1e-5 to 1e-3 in float32, and more, which is measured beside
+# it, in half precision; a block whose gradient is missing gives 0.3 to 1.
+GRADIENT_TOLERANCE, ROUNDINGS = 0.05, 4
+# Networks of this process whose gradients were compared.
+_with_true_gradients: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
 
 # The recorded pass that the method "patch" takes outputs from.
 SOURCE = "source"
@@ -100,7 +110,8 @@ def attribute_heads(
     integrated gradients along `path`. `probes` random signs, drawn by (`seed`, sample id, timestep), add the curvature
     to the slope. `loss` is by default the denoising loss; on a sampling trajectory, where nobody knows the noise, it is
     the mean squared change of the prediction, whose slope at the clean outputs is 0, so that steps or probes are
-    needed. Raises ConfigError for methods, steps, paths and probes that cannot be.
+    needed. Raises ConfigError for methods, steps, paths and probes that cannot be, ModelError for a network whose
+    gradients are not the slopes of what it computes, which is tried once (`gradient_error`).
     """
     if method not in _REPLACEMENTS:
         raise ConfigError(f"{method!r} is not a method of attribution; expected one of {', '.join(_REPLACEMENTS)}")
@@ -121,6 +132,9 @@ def attribute_heads(
             )
         with torch.no_grad():
             loss = denoising_loss(predict(denoiser, passes) if passes.noise is None else passes.noise)
+    if denoiser.module not in _with_true_gradients:
+        _require_true_gradients(denoiser, sites, passes)
+        _with_true_gradients.add(denoiser.module)
     rows = torch.tensor([0] * len(passes) if sources is None else list(sources), device=passes.x_t.device)
 
     def slopes(share: float, moving: Iterable[AttentionSite]) -> dict[str, Tensor]:
@@ -150,6 +164,44 @@ def attribute_heads(
             for name, slope in slopes(share, moving).items():
                 estimates[name] = estimates.get(name, torch.zeros_like(slope)) + weight * slope
     return {site.name: estimates[site.name] for site in sites}
+
+
+def gradient_error(
+    denoiser: Denoiser, sites: Sequence[AttentionSite], passes: Passes, *, seed: int = 0
+) -> tuple[float, float]:
+    """Return how far gradients by what heads write are from what the prediction changes by, of its size (`slopes`).
+
+    The second number is what rounding makes of it.
+    """
+    some = passes.rows(torch.arange(min(len(passes), CHECKED_SAMPLES), device=passes.x_t.device))
+    rows, every = torch.zeros(len(some), dtype=torch.int64, device=passes.x_t.device), {site.name for site in sites}
+
+    def moving(share: float) -> _Interpolation:
+        return _Interpolation(ZeroHead.replacement, rows, None, share, every)
+
+    def moved(share: float) -> Tensor:
+        with torch.no_grad(), AttentionTap(denoiser.module, interventions=[moving(share)], sites=sites):
+            return predict(denoiser, some)
+
+    signs = [_signs(some, seed, probe) for probe in range(CHECKED_PROBES)]
+    interpolation = moving(0.0)
+    with _with_gradients(denoiser, interpolation, sites):
+        predicted = predict(denoiser, some)
+        told = [interpolation.estimates((sign * predicted).sum(), more=True) for sign in signs]
+    by_sample = [torch.stack([each.double().sum(1) for each in found.values()]).sum(0) for found in told]
+    slope, rounding = slope_of(moved)
+    return disagreement(slope, signs, by_sample), rounding
+
+
+def _require_true_gradients(denoiser: Denoiser, sites: Sequence[AttentionSite], passes: Passes) -> None:
+    error, rounding = gradient_error(denoiser, sites, passes)
+    if error > max(GRADIENT_TOLERANCE, ROUNDINGS * rounding):
+        raise ModelError(
+            f"{sites[0].name} and others: gradients are not what the prediction changes by when their heads are moved "
+            f"(they differ by {error:.2g} of it): a part of the network runs under no_grad or inference_mode, behind "
+            "detach, or in a checkpoint of its own; let it run plainly in evaluation mode, or rank heads by their "
+            "ablation (discovery.ranking: exact)"
+        )
 
 
 @contextmanager
@@ -222,8 +274,10 @@ class _Interpolation:
                     total, list(self._outputs.values()), retain_graph=more, allow_unused=True
                 )
                 unreached = [name for name, found in zip(self._outputs, gradients, strict=True) if found is None]
-            except CheckpointError:  # one that could not be taken out
-                pass
+            except RuntimeError as error:
+                # Of checkpoints that could not be taken out, reentrant ones raise no error of a kind of its own.
+                if not isinstance(error, CheckpointError) and "checkpoint" not in str(error).lower():
+                    raise
         if unreached:
             others = f", nor at {len(unreached) - 1} other sites" if unreached[1:] else ""
             raise ModelError(

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from diffmech.attention.calls import AttentionCall
+from diffmech.attention.calls import LEAST_LOG, AttentionCall
 from diffmech.attention.sites import AttentionSite, HeadId, resolve_heads
 from diffmech.errors import ConfigError, StoreError
 
@@ -344,7 +344,14 @@ def _stored(call: AttentionCall, stored: Mapping[str, Tensor] | None, what: str)
 
 
 def _visible_keys(call: AttentionCall, pairs: HeadPairs) -> Bool[Tensor, "pair query key"] | None:
-    """Return which keys each query may see, or None where all may be seen."""
+    """Return which keys each query may see, or None where all may be seen.
+
+    However a mask is written: a key is hidden that an additive mask puts so far below the best one of its query that
+    its weight is 0 in float32, or, of attention written by hand, whose weight is 0.
+    """
+    if call.zeros_hide:
+        seen = call.query[pairs.rows, pairs.heads] > LEAST_LOG
+        return None if bool(seen.all()) else seen
     if call.attn_mask is None and not call.is_causal:
         return None
     batch, heads, queries, _ = call.output.shape
@@ -354,7 +361,8 @@ def _visible_keys(call: AttentionCall, pairs: HeadPairs) -> Bool[Tensor, "pair q
         visible = visible.tril()
     if call.attn_mask is not None:
         mask = call.attn_mask
-        # An additive mask hides a key by minus infinity, or by the lowest number of its type.
-        seen = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
-        visible = visible & seen
+        if mask.dtype != torch.bool:
+            best = (torch.where(visible, mask, -math.inf) if call.is_causal else mask).amax(-1, keepdim=True)
+            mask = mask > best + LEAST_LOG
+        visible = visible & mask
     return visible.expand(batch, heads, queries, keys)[pairs.rows, pairs.heads]

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from diffmech.attention.kernels import FUSED
 from diffmech.attention.sites import AttentionSite
 
 # Two numbers of images tell a batch axis from an axis that happens to be as long.
@@ -173,7 +173,7 @@ class _AttentionCalls(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is functional.scaled_dot_product_attention and self._running:
+        if func is FUSED and self._running:
             return self._answer(self._running[-1], lambda: func(*args, **(kwargs or {})))
         return func(*args, **(kwargs or {}))
 

@@ -126,6 +126,11 @@ def _read_weights(module_class: Any, folder: Path) -> Any:
         for file in sorted(folder.iterdir()):
             if file.suffix in WEIGHT_SUFFIXES and (what := pretended(file)):
                 raise ModelError(f"{file}: holds no weights but is {what}") from error
+        if any(sign in str(error) for sign in ("size mismatch", "mismatched", "shape")):
+            raise ModelError(
+                f"{folder}: its weights have other shapes than the network that its config.json describes; the two do "
+                "not belong together: get both from one place"
+            ) from error
         raise ModelError(
             f"{folder}: the weights cannot be read ({type(error).__name__}); get the whole directory again"
         ) from error

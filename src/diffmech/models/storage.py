@@ -25,6 +25,7 @@ from diffmech.config.images import ImagesConfig
 from diffmech.errors import ModelError
 from diffmech.models.schedules import noise_schedule
 from diffmech.models.tokens import AttributeTokens
+from diffmech.models.weights import pretended
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin")
 SUPPORTED = ("UNet2DModel", "UNet2DConditionModel")
@@ -101,7 +102,7 @@ def find_layout(directory: Path, subfolder: str = "unet") -> Layout:
             f"{directory}: neither {subfolder}/config.json nor config.json is there (found {found}); "
             "give a diffusers directory, and `subfolder` where the network lies elsewhere"
         )
-    config = read_json(unet / "config.json")
+    config = _read_given(unet / "config.json")
     tokens = directory / "tokens" if (directory / "tokens" / "config.json").is_file() else None
     _check_supported(unet, config, with_tokens=tokens is not None)
     for autoencoder in ("vae", "vqvae", "movq"):
@@ -160,7 +161,26 @@ def _check_supported(unet: Path, config: dict[str, Any], *, with_tokens: bool) -
 def read_scheduler(layout: Layout) -> DDPMScheduler:
     """Return the noise schedule. Raises ModelError for one that is not described by the betas of DDPM."""
     path = layout.scheduler / "scheduler_config.json"
-    return noise_schedule(path, read_json(path))
+    return noise_schedule(path, _read_given(path))
+
+
+def _read_given(path: Path) -> dict[str, Any]:
+    """Return a JSON object of the user's. Raises ModelError, saying what the file is instead."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror}); check the path and who may read it") from error
+    except ValueError as error:  # of JSON and of UTF-8
+        if path.stat().st_size and (what := pretended(path)) and not what.startswith("a JSON"):
+            raise ModelError(f"{path}: is no configuration but {what}") from error
+        raise ModelError(
+            f"{path}: is empty, cut off or otherwise no JSON ({error}); get the whole directory again"
+        ) from error
+    if not isinstance(content, dict):
+        raise ModelError(
+            f"{path}: holds a JSON {type(content).__name__}, not an object of settings; get the whole directory again"
+        )
+    return content
 
 
 def check_size(shape: Sequence[int], images: ImagesConfig, where: Path) -> None:

@@ -48,6 +48,14 @@ def read_weights(module: nn.Module, file: Path) -> None:
     missing = [name for name in wanted if name not in content]
     unknown = [name for name in content if name not in wanted]
     reshaped = [name for name in wanted if name in content and content[name].shape != wanted[name].shape]
+    if recast := [name for name in wanted if name in content and not _holds_kind(wanted[name], content[name])]:
+        kinds = {name: (_kind(content[name]), _kind(wanted[name])) for name in recast}
+        found, expected = kinds[recast[0]]
+        raise ModelError(
+            f"{file}: {len(recast)} of its weights are {found}, first {recast[0]}, where {type(module).__name__} has "
+            f"{expected}: casting would change them; give the weights of this class, not quantised ones or those of "
+            "another class"
+        )
     if missing or unknown or reshaped:
         shapes = [f"{name} is {_shape(content[name])}, expected {_shape(wanted[name])}" for name in reshaped]
         told = [
@@ -123,6 +131,17 @@ def _classes(head: bytes) -> str:
     except Exception:  # the head of a zip file, or cut in the middle
         names = []
     return f" ({names[0].replace(' ', '.')})" if names and names[0] != "None" else ""
+
+
+def _holds_kind(wanted: Tensor, given: Tensor) -> bool:
+    """Return whether numbers of the kind that is given can stand where others are wanted, but for their precision."""
+    if wanted.is_complex() or given.is_complex():
+        return wanted.is_complex() or not given.is_complex()
+    return given.is_floating_point() or not wanted.is_floating_point()
+
+
+def _kind(tensor: Tensor) -> str:
+    return "complex numbers" if tensor.is_complex() else "real numbers" if tensor.is_floating_point() else "integers"
 
 
 def _prefix(content: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:

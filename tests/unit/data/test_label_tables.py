@@ -15,6 +15,9 @@ from diffmech.errors import DataError
 NAMES = ("00.png", "01.png", "02.png")
 
 
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+
+
 @pytest.fixture
 def labelled(tmp_path):
     """Three images, and a function that gives the data set of them with a table of the given bytes or text."""
@@ -162,6 +165,15 @@ def test_images_without_a_row_are_counted(labelled, prepare):
             id="an open quote",
         ),
         pytest.param(b"file,age\n\xe9.png,1\n", ["UTF-8"], id="Latin-1"),
+        pytest.param(
+            "00,1\n01,0\n02,1\n", ["that of an image, 00,", "add the suffix to each name"], id="bare, no header"
+        ),
+        pytest.param(LFS, ["is no table but a pointer of Git LFS; run git lfs pull"], id="a pointer"),
+        pytest.param("\n<!DOCTYPE html>\n<p>a, b</p>\n", ["is no table but a web page (HTML)"], id="a page"),
+        pytest.param('[{"file": "00.png", "age": 1}]', ["is no table but a JSON text"], id="JSON"),
+        pytest.param(
+            '{"file": "00.png", "age": 1}\n{"file": "01.png"}\n', ["is no table but a JSON text"], id="JSON lines"
+        ),
         pytest.param(b"PK\x03\x04\xff\xfe", ["a workbook", "save it as CSV"], id="a workbook"),
     ],
 )

@@ -4,6 +4,7 @@ import functools
 import sys
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -86,16 +87,68 @@ def test_torchs_checkpoints_are_taken_out_and_put_back(reentrant: bool) -> None:
     assert sys.modules[__name__].checkpoint is own
 
 
-BOUND = functools.partial(checkpoint, use_reentrant=False)  # which nobody can take out
+BOUND, BOUND_REENTRANT = (functools.partial(checkpoint, use_reentrant=way) for way in (False, True))  # not taken out
 
 
-@pytest.mark.parametrize("run", [Own.apply, frozen, BOUND], ids=["own", "no_grad", "bound"])
+@pytest.mark.parametrize(
+    "run", [Own.apply, frozen, BOUND, BOUND_REENTRANT], ids=["own", "no_grad", "bound", "reentrant"]
+)
 def test_what_lets_no_gradient_through_is_named_with_the_site(run: Run) -> None:
     with pytest.raises(
         ModelError,
         match=r"blocks\.0\.self: no gradient reaches what its heads write, nor at 1 other sites: its forward",
     ):
         attributed(run)
+
+
+class Detour(Net):
+    """A block of convolutions between both attentions, of which `way` decides what gradients see; others go round."""
+
+    def __init__(self, way: Callable[[Run, Tensor], Tensor]) -> None:
+        super().__init__(lambda block, x: block(x))
+        self.between = nn.Sequential(nn.Conv2d(8, 16, 3, padding=1), nn.GELU(), nn.Conv2d(16, 8, 1))
+        self.way = way
+
+    def forward(self, x_t: Tensor) -> Tensor:
+        x = self.enter(x_t)
+        for block in self.blocks:
+            x = x + block(x.flatten(2).mT).mT.reshape(x.shape)
+            x = x + self.way(self.between, x)
+        return self.leave(x)
+
+
+def inferring(block: nn.Module, x: Tensor) -> Tensor:
+    with torch.inference_mode():
+        found = block(x)
+    return found.clone()
+
+
+def halved(block: nn.Module, x: Tensor) -> Tensor:
+    return block(x.bfloat16().float())
+
+
+LOSING = {"no_grad": frozen, "detach": lambda block, x: block(x.detach()), "inference_mode": inferring}
+
+
+def detoured(way: Run, **more: Any) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    net = Detour(way).eval().requires_grad_(False)
+    denoiser = Denoiser(net, DDPMScheduler(100), (1, 4, 4), forward=lambda x_t, steps, condition: net(x_t))
+    x_t, noise = torch.randn(2, 2, 1, 4, 4).unbind()
+    sites = attention_sites(net, lambda: net(x_t[:1]))
+    return attribute_heads(denoiser, sites, Passes(50, (0, 1), x_t, noise, Condition.null(2, 0)), method="zero", **more)
+
+
+@pytest.mark.parametrize("more", [{"probes": 1}, {"steps": 1}], ids=["probes", "steps"])
+@pytest.mark.parametrize("way", LOSING)
+def test_gradients_that_lack_a_part_are_refused_though_others_go_round_it(way: str, more: dict[str, int]) -> None:
+    with pytest.raises(ModelError, match="gradients are not what the prediction changes by when their heads are moved"):
+        detoured(LOSING[way], **more)
+
+
+@pytest.mark.parametrize("way", [lambda block, x: block(x), halved], ids=["plain", "half precision"])
+def test_gradients_of_a_network_that_rounds_no_more_than_its_precision_are_taken(way: Run) -> None:
+    assert detoured(way, probes=1)
 
 
 def test_modules_whose_contents_cannot_be_listed_do_no_harm() -> None:

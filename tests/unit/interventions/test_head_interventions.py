@@ -1,9 +1,11 @@
 """The four replacements in closed form, their names, and their way to a file and back."""
 
+import math
+
 import pytest
 import torch
 
-from diffmech.attention.calls import AttentionCall
+from diffmech.attention.calls import AttentionCall, call_of_weights
 from diffmech.attention.sites import AttentionSite, HeadId
 from diffmech.errors import ConfigError, StoreError
 from diffmech.interventions.heads import (
@@ -54,6 +56,28 @@ def test_uniform_attention_covers_only_the_keys_that_may_be_seen(kind: str) -> N
     call = attention_call(masks[kind], is_causal=kind == "causal")
     found = UniformAttention.replacement(call, PAIRS, None)
     assert_same_up_to_rounding(found, attention_without_choice(call)[PAIRS.rows, PAIRS.heads])
+
+
+@pytest.mark.parametrize("lowest", [-math.inf, torch.finfo(torch.float32).min, -1e9, -1e4])
+@pytest.mark.parametrize("way", ["mask", "causal too", "by hand"])
+def test_uniform_attention_is_the_same_however_a_mask_is_written(lowest: float, way: str) -> None:
+    visible = torch.tensor([True, True, False, True]).expand(4, 4)
+    if way == "causal too":
+        visible = visible.tril()
+    mask = torch.tensor([0.0, -3.0, 0.0, 2.0]).masked_fill(~visible, lowest)
+    expected = UniformAttention.replacement(attention_call(visible), PAIRS, None)
+    call = attention_call(mask, is_causal=way == "causal too")
+    if way == "by hand":
+        weights = (call.scale * call.query @ call.key.mT + mask).softmax(-1)
+        call = call_of_weights(SITE, weights, call.value, call.output, None)
+    assert torch.equal(UniformAttention.replacement(call, PAIRS, None), expected)
+
+
+def test_uniform_attention_of_small_weights_in_half_precision_covers_all_keys() -> None:
+    call = attention_call()
+    weights = torch.tensor([1.0, 0.0, 0.0, 0.0]).half().expand(2, 3, 4, 4)  # of scores 20 below the first
+    found = UniformAttention.replacement(call_of_weights(SITE, weights, call.value, call.output, None), PAIRS, None)
+    assert torch.equal(found, UniformAttention.replacement(call, PAIRS, None))
 
 
 def test_mean_and_resample_read_the_right_head_and_reference() -> None:

@@ -240,6 +240,42 @@ def test_unsupported_schedules_and_autoencoders_are_named_with_the_reason(tmp_pa
         import_denoiser(foreign(str(tmp_path / "m")), tmp_path / "model.json", root=tmp_path)
 
 
+@pytest.mark.parametrize("file", ["unet/config.json", "scheduler/scheduler_config.json"])
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n",
+            "is no configuration but a pointer of Git LFS",
+        ),
+        (b"<!DOCTYPE html><html>", r"is no configuration but a web page \(HTML\)"),
+        (b"", "is empty, cut off or otherwise no JSON"),
+        (b'{"_class_name": "UNet2D', "is empty, cut off or otherwise no JSON"),
+        (b"\xff\xfe\x00", "is empty, cut off or otherwise no JSON"),
+        (b"[1, 2]", "holds a JSON list, not an object of settings"),
+    ],
+)
+def test_a_configuration_that_was_not_downloaded_whole_is_named(
+    file: str, content: bytes, what: str, tmp_path: Path
+) -> None:
+    write_unconditional(tmp_path / "m")
+    (tmp_path / "m" / file).write_bytes(content)
+    with pytest.raises(ModelError, match=f"{file}: {what}") as caught:
+        import_denoiser(foreign(str(tmp_path / "m")), tmp_path / "model.json", root=tmp_path)
+    assert "delete it" not in str(caught.value)
+
+
+def test_a_configuration_of_another_width_is_not_said_to_be_damaged(tmp_path: Path) -> None:
+    write_unconditional(tmp_path / "m")
+    config = tmp_path / "m" / "unet" / "config.json"
+    content = json.loads(config.read_text())
+    config.write_text(json.dumps(content | {"block_out_channels": [2 * n for n in content["block_out_channels"]]}))
+    with pytest.raises(
+        ModelError, match=r"its weights have other shapes than the network that its config\.json describes"
+    ):
+        import_denoiser(foreign(str(tmp_path / "m")), tmp_path / "model.json", root=tmp_path)
+
+
 def test_damaged_weights_are_one_clear_line(tmp_path: Path) -> None:
     write_unconditional(tmp_path / "m")
     weights = tmp_path / "m" / "unet" / "diffusion_pytorch_model.safetensors"

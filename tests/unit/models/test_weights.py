@@ -132,6 +132,22 @@ def test_each_weight_that_does_not_fit_is_counted_once(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(("kind", "what"), [(torch.complex64, "complex numbers"), (torch.int8, "integers")])
+def test_weights_of_another_kind_of_number_are_not_cast(kind: torch.dtype, what: str, tmp_path: Path) -> None:
+    state = network().state_dict()
+    torch.save(
+        {name: value.to(kind) if value.is_floating_point() else value for name, value in state.items()},
+        tmp_path / "w.pt",
+    )
+    assert f"6 of its weights are {what}, first 0.weight, where Sequential has real numbers" in refused(
+        tmp_path / "w.pt"
+    )
+    torch.save(
+        {name: value.half() if value.is_floating_point() else value for name, value in state.items()}, tmp_path / "w.pt"
+    )
+    read_weights(network(), tmp_path / "w.pt")
+
+
 def test_a_diffusers_directory_whose_weights_are_a_pointer_says_so(tmp_path: Path) -> None:
     UNet2DModel(
         sample_size=8,
