@@ -33,7 +33,8 @@ checkpoint prepare_dataset:
         "../workflow_scripts/prepare_dataset.py"
 
 
-# Of jobs that can run these two come first, so that too few unseen images are told before anything is computed of them.
+# Of jobs that can run these two and `compare_domains` come first, so that too few images are told before anything is
+# computed of them.
 rule unseen_images:
     """Take the images of one data set that the denoiser was not trained on."""
     input:
@@ -122,7 +123,7 @@ checkpoint image_groups:
 
 
 rule compare_domains:
-    """Measure what still differs between the matched domains: brightness, contrast, power spectrum, attributes."""
+    """Measure what still differs between the matched domains, and refuse those with too few images to study."""
     input:
         first=by_content(study.studied_stores()[0]),
         second=by_content(study.studied_stores()[1]),
@@ -134,6 +135,7 @@ rule compare_domains:
         "results/logs/compare_domains.log",
     benchmark:
         "results/benchmarks/compare_domains.tsv"
+    priority: 1
     conda:
         "../envs/diffmech.yaml"
     threads: 1
@@ -142,6 +144,7 @@ rule compare_domains:
     params:
         domains=list(study.domains),
         samples=study.config.capture.samples,
+        among=heads.among_references,
         code=study.code("compare_domains"),
     message:
         "Comparing the domains before any model sees them"

@@ -3,21 +3,22 @@
 `DIFFMECH_TEST_ONEDNN=0` runs the tests with torch's own kernels, as on a machine that oneDNN does not serve (`make
 settings`). Jobs that a test starts as a process of their own keep oneDNN: torch has no variable for it.
 
-With `DIFFMECH_TEST_TYPES=1` calls of the numerical rooms are checked against their annotations, shapes of arrays
-included (jaxtyping, beartype); those of jobs that a test starts as a process of their own are not.
+Calls of the numerical rooms are checked against their annotations, shapes of arrays included (jaxtyping, beartype),
+unless `DIFFMECH_TEST_TYPES=0`; those of jobs that a test starts as a process of their own are not.
 """
 
 import os
 import sys
 from pathlib import Path
 
+import checked_types
 import jaxtyping
 import pytest
 
 NUMERICAL = ("statistics", "attention", "mechanisms", "interventions", "circuits")
 # Before any of them is imported: by a test, a fixture or another conftest.
-if os.environ.get("DIFFMECH_TEST_TYPES") == "1":
-    jaxtyping.install_import_hook([f"diffmech.{room}" for room in NUMERICAL], "checked_types.checked")
+if os.environ.get("DIFFMECH_TEST_TYPES") != "0":
+    checked_types.install([f"diffmech.{room}" for room in NUMERICAL])
 sys.path.insert(0, str(Path(__file__).parent / "unit" / "report" / "heads"))
 
 

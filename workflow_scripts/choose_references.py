@@ -3,6 +3,6 @@
 from diffmech.workflow.session import session
 
 with session(snakemake) as job:
-    from diffmech.data.apart import choose_references
+    from diffmech.data.reference_images import choose_references
 
     choose_references(job.groups, job.params.domains, job.output[0], **job.params.among)

@@ -3,7 +3,7 @@
 from diffmech.workflow.session import session
 
 with session(snakemake) as job:
-    from diffmech.data.apart import read_references
+    from diffmech.data.reference_images import read_references
     from diffmech.interventions.reference import reference_outputs
 
     reference_outputs(

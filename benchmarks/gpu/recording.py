@@ -18,6 +18,7 @@ class Record:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.start, self.end = folder, time.perf_counter(), time.perf_counter() + 60 * minutes
         self.rows: list[dict[str, Any]] = []
+        self.reserved = 0.0  # seconds that later steps are left
 
     def left(self) -> float:
         """Return the seconds that are left."""

@@ -8,6 +8,7 @@ import math
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,14 @@ TABLE = {
 }
 
 
+@dataclass(frozen=True)
+class Reference:
+    """What the ways of one case are compared with: the plain forward and the entropies of float64, once there."""
+
+    plain: list[Timed]
+    entropies: dict[str, Tensor]
+
+
 def add_case(
     record: Record,
     case: Case,
@@ -95,13 +104,15 @@ def add_case(
     small: bool,
     fastest: float | None,
     needs: float,
-) -> None:
+    before: Reference | None = None,
+) -> Reference:
     """Write a row per way as long as `needs` seconds are left; `fastest` are bytes per second of a copy, both ways.
 
-    Errors are of the first sample, which is the same in larger batches: they are looked at where it is alone.
+    Errors are of the first sample, which is the same in larger batches: they are looked at where it is alone. What ways
+    are compared with is returned; it may be that of a call `before`.
     """
-    plain: list[Timed] = []
-    expected: dict[str, Tensor] = {}
+    reference = before or Reference([], {})
+    plain, expected = reference.plain, reference.entropies
     dtype = torch.bfloat16
 
     def measured(way: str) -> dict[str, Any]:
@@ -126,6 +137,7 @@ def add_case(
 
     for way in ways:
         record.run("table", f"{case.name}: {way}", partial(measured, way), needs=needs)
+    return reference
 
 
 def _forgetting(prepared: Prepared) -> None:
@@ -156,9 +168,11 @@ def _error(prepared: Prepared, expected: dict[str, Tensor]) -> float:
 
 
 def summary(rows: list[dict[str, Any]]) -> str:
-    """Return the rows of the table as text."""
+    """Return the rows of the table as text, those of one case together."""
     lines = [f"{'':76s}{'ms':>10s}{'x plain':>9s}{'extra MB':>10s}{'error':>9s}{'copy':>8s}"]
-    for row in (row for row in rows if row["step"] == "table"):
+    table = [row for row in rows if row["step"] == "table"]
+    order = list(dict.fromkeys(_case(row) for row in table))
+    for row in sorted(table, key=lambda row: order.index(_case(row))):
         if "ms" not in row:
             lines.append(f"{row['name']:76s}  {row.get('failed') or 'skipped: ' + row.get('skipped', '')}"[:160])
             continue
@@ -167,3 +181,7 @@ def summary(rows: list[dict[str, Any]]) -> str:
         cells += f"{'' if error is None else f'{error:.0e}':>9s}{'' if share is None else f'{share:.1%}':>8s}"
         lines.append(f"{row['name']:76s}{cells}")
     return "\n".join(lines)
+
+
+def _case(row: dict[str, Any]) -> str:
+    return str(row["name"]).rpartition(": ")[0]

@@ -129,12 +129,13 @@ def write_csv(path: Path | str, frame: "pd.DataFrame", *, digits: int = 6) -> No
 def read_csv(path: Path | str, columns: Iterable[str], *, text: Iterable[str] = ()) -> "pd.DataFrame":
     """Read a table; StoreError names the file where it is missing or broken, or lacks one of `columns`.
 
-    What looks like numbers in the columns `text` is text all the same.
+    An empty cell is missing, and nothing else is: NA may be the name of a domain. What looks like numbers in the
+    columns `text` is text all the same.
     """
     import pandas as pd
 
     try:
-        table = pd.read_csv(path, dtype=dict.fromkeys(text, str))
+        table = pd.read_csv(path, dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=[""])
     except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise StoreError(f"{path}: cannot be read as a table ({error}); let the workflow make it anew") from error
     if missing := [column for column in columns if column not in table]:

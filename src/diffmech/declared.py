@@ -1,7 +1,7 @@
 """All tables that the package declares, found by file: `tables` modules, and measures in modules of their own. Ours."""
 
 import importlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from diffmech.tables import Table
@@ -11,14 +11,17 @@ MEASURES = "measures/*.py"
 
 
 def every_table() -> list[Table]:
-    """Return all tables that the package declares, by the modules that declare them."""
-    return list(_declared(_modules("*/tables.py") + _modules(MEASURES)))
+    """Return all tables that the package declares, by the modules that declare them.
+
+    Raises ValueError where two of them have one name.
+    """
+    return _declared(_modules("*/tables.py") + _modules(MEASURES))
 
 
 def measured_tables() -> list[Table]:
     """Return the tables that modules of `diffmech.measures` declare."""
-    others = {table.name for table in _declared(_modules("*/tables.py"))}
-    return [table for table in _declared(_modules(MEASURES)) if table.name not in others]
+    of_rooms = {table.name for table in _declared(_modules("*/tables.py"))}
+    return [table for table in every_table() if table.name not in of_rooms]
 
 
 def _modules(pattern: str) -> list[str]:
@@ -26,10 +29,12 @@ def _modules(pattern: str) -> list[str]:
     return [".".join((PACKAGE.name, *file.relative_to(PACKAGE).with_suffix("").parts)) for file in files]
 
 
-def _declared(modules: Iterable[str]) -> Iterator[Table]:
-    names: dict[str, str] = {}
+def _declared(modules: Iterable[str]) -> list[Table]:
+    found: dict[str, tuple[str, Table]] = {}
     for module in modules:
         for value in vars(importlib.import_module(module)).values():
-            if isinstance(value, Table) and value.name not in names:
-                names[value.name] = module
-                yield value
+            if isinstance(value, Table):
+                where, first = found.setdefault(value.name, (module, value))
+                if first is not value:  # one that is imported is met again
+                    raise ValueError(f"{module}: a table of {where} is called {value.name} too; give it another name")
+    return [table for _, table in found.values()]

@@ -22,9 +22,9 @@ is in [methods.md](methods.md).
 
 
 def page() -> str:
-    """Return the Markdown page that describes every table and every column."""
+    """Return the Markdown page that describes every table and every column, by the folders that the tables lie in."""
     lines = [_HEAD]
-    for table in every_table():
+    for table in sorted(every_table(), key=lambda table: table.path):
         lines += _of(table)
     return "\n".join(lines)
 

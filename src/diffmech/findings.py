@@ -4,6 +4,7 @@ Imports nothing heavy: rules and the front page read findings without the tables
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,13 +20,23 @@ Verdict = Literal["found", "not found", "cannot be told", "no fair control", "ca
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its interval, and what it is a number of; `unit` is empty for a ratio."""
+    """A number with its interval, and what it is a number of; `unit` is empty for a ratio.
+
+    ValueError where one of the three is not finite: what has no number or no interval has no estimate.
+    """
 
     what: str
     value: float
     low: float
     high: float
     unit: str = ""
+
+    def __post_init__(self) -> None:
+        """Check that there is a number."""
+        for name in ("value", "low", "high"):
+            number = getattr(self, name)
+            if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+                raise ValueError(f"{name} of the estimate of {self.what!r} is {number!r}, expected a finite number")
 
 
 @dataclass(frozen=True)
@@ -50,16 +61,17 @@ class Finding:
 
 @dataclass(frozen=True)
 class StudyCard:
-    """A study on the front page: its page and its file of findings, or why it has none and which command runs it.
+    """A study on the front page: its page and its file of findings, None where it was not run.
 
-    `why_absent` may have a command between backticks.
+    `note` is what else there is to say: which command runs it, or that config.yaml no longer asks for what is shown.
+    It may have commands between backticks.
     """
 
     name: str
     title: str
     page: Path | None
     findings: Path | None
-    why_absent: str
+    note: str
 
 
 def write_findings(findings: Sequence[Finding], path: Path | str) -> None:
@@ -81,6 +93,9 @@ def read_findings(path: Path | str) -> list[Finding]:
 def _finding(entry: dict[str, Any]) -> Finding:
     if entry["verdict"] not in get_args(Verdict):
         raise ValueError(f"unknown verdict {entry['verdict']!r}")
+    for name in ("question", "answer", "section"):
+        if not isinstance(entry[name], str):
+            raise ValueError(f"{name} is {entry[name]!r}, expected words")
     estimate = entry["estimate"]
     parts = {"details": tuple(entry["details"]), "estimate": Estimate(**estimate) if estimate else None}
     return Finding(**entry | parts)

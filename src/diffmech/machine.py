@@ -1,4 +1,7 @@
-"""What this machine has left for a job: free disk, and memory within the limits of its control groups (Linux)."""
+"""What this machine has left for a job: free disk, and memory within the limits of its control groups (Linux).
+
+And how to say how long something takes.
+"""
 
 import resource
 import shutil
@@ -86,3 +89,12 @@ def forget_peak() -> None:
 def _largest() -> int:
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return largest if sys.platform == "darwin" else largest * 1024
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the largest unit that leaves at least one of it."""
+    for unit, length in (("s", 60.0), ("min", 60.0), ("h", 48.0)):
+        if seconds < length:
+            return f"{seconds:.2g} {unit}" if seconds < 10 else f"{seconds:.0f} {unit}"
+        seconds /= 24.0 if unit == "h" else length
+    return f"{seconds:,.1f} days"

@@ -313,6 +313,28 @@ def test_weights_that_are_no_numbers_are_not_said_to_be_another_softmax() -> Non
     assert seen[0].isnan().all()
 
 
+class Sharpened(Odd):
+    """Below timestep 40 weights that sum to 1, some of which are negative, and an image whose are no numbers."""
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = map(by_head, (q, k, v))
+        p = scores(q, k).softmax(-1)
+        if self.timestep[0] < 40:
+            p = 3 * p - 2 / TOKENS
+            p = torch.cat([p[:1] * torch.nan, p[1:]])
+        return joined(p @ v)
+
+
+def test_weights_that_are_no_numbers_hide_no_negative_ones() -> None:
+    model, x_t = denoiser(Sharpened), torch.randn(2, 1, SIZE, SIZE)
+    sites = attention_sites(model.module, lambda: model.predict_noise(x_t, 50))
+    with (
+        AttentionTap(model.module, [StatisticsObserver()], sites=sites),
+        pytest.raises(ModelError, match="some of its weights are below 0"),
+    ):
+        model.predict_noise(x_t, 3)
+
+
 class Half(Odd):
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = map(by_head, (0 * q, k, v))

@@ -139,7 +139,16 @@ EDITS = [
     ),
     pytest.param(
         {"ablation": {"first_reference": 10}},
-        references() | ablations() | MECHANISMS | EFFECTS | CIRCUITS | WINDOWS | RESAMPLING | ACCOUNT | REPORT,
+        {"compare_domains"}
+        | references()
+        | ablations()
+        | MECHANISMS
+        | EFFECTS
+        | CIRCUITS
+        | WINDOWS
+        | RESAMPLING
+        | ACCOUNT
+        | REPORT,
         id="other reference images, and others on which clusters are found",
     ),
     pytest.param(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import CPU, Project
+from conftest import COPIED, CPU, Project
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("tiny")]
 
@@ -48,17 +48,30 @@ def test_a_measure_takes_one_module_one_rule_and_its_script(finished: Project, t
     assert project.planned() == set()
 
 
-def test_the_dictionary_gains_the_table_and_loses_none(tmp_path: Path) -> None:
-    files = added_files()
-    for folder in ("src", "docs"):
-        subprocess.run(["cp", "-r", str(ROOT / folder), str(tmp_path / folder)], check=True)
-    for name, text in files.items():
+def test_the_project_with_a_measure_keeps_the_rules_of_the_house(tmp_path: Path) -> None:
+    """After `make docs` the dictionary and the captions have it too, and have lost nothing; nothing else was edited."""
+    for name in (*COPIED, "docs", "tests", "pyproject.toml", "constraints.txt"):
+        subprocess.run(["cp", "-a", str(ROOT / name), str(tmp_path / name)], check=True)
+    for name, text in added_files().items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     before = (tmp_path / "docs/tables.md").read_text()
-    subprocess.run(
-        [sys.executable, "-m", "diffmech.dictionary"], env={**CPU, "PYTHONPATH": str(tmp_path / "src")}, check=True
-    )
+
+    def run(*arguments: str) -> str:
+        environment = {**CPU, "PYTHONPATH": str(tmp_path / "src")}
+        command = [sys.executable, "-m", *arguments]
+        ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        return ran.stdout
+
+    run("diffmech.dictionary")
+    run("diffmech.report.heads.captions")
     after = (tmp_path / "docs/tables.md").read_text()
     assert "## `results/measures/{model}/received_keys.csv`" in after
     assert set(before.splitlines()) <= set(after.splitlines())
+    assert "Number of keys" in (tmp_path / "resources/captions/received_keys.rst").read_text()
+    names = ("workflow/test_house_rules", "workflow/test_rooms", "test_tables", "report/heads/test_report_charts")
+    # What other charts claim is tested without it.
+    chosen = "not test_report_charts or received_keys or measure or captions or places or one_of_a_kind"
+    said = run("pytest", "-q", "-p", "no:cacheprovider", "-k", chosen, *(f"tests/unit/{name}.py" for name in names))
+    assert re.search(r"\d+ passed", said), said

@@ -1,10 +1,14 @@
 """A further study moves in by its own files: nothing that is there is edited, nothing that is computed runs again."""
 
 import json
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 
 import pytest
+from conftest import CPU, ROOT
 
 from diffmech.findings import Finding, StudyCard, write_findings
 
@@ -48,16 +52,32 @@ class Shapes:
     "src/diffmech/shapes/counting.py": '''
 """Count shapes."""
 
-from pathlib import Path
-
 from diffmech.config.studies.shapes import ShapesStudy
-from diffmech.findings import Finding, write_findings
+from diffmech.findings import Finding
+
+
+def count_shapes(shapes: ShapesStudy) -> Finding:
+    """Return how many shapes there are."""
+    return Finding("How many shapes are there?", "found", f"{shapes.count} shapes.", (), "shapes")
+''',
+    "src/diffmech/report/shapes/__init__.py": '"""The page on shapes."""\n',
+    "src/diffmech/report/shapes/page.py": '''
+"""The page on shapes."""
+
+from diffmech.artifacts import atomic_path
+from diffmech.config.studies.shapes import ShapesStudy
+from diffmech.findings import write_findings
+from diffmech.report.markup import paragraph, section
+from diffmech.report.page import assemble
+from diffmech.shapes.counting import count_shapes
 
 
 def write_page(page: str, findings: str, *, shapes: ShapesStudy) -> None:
-    """Write how many shapes there are."""
-    Path(page).write_text(f"{shapes.count} shapes", encoding="utf-8")
-    found = Finding("How many shapes are there?", "found", f"{shapes.count}.", (), "shapes")
+    """Write how many shapes there are, on the page and for others."""
+    found = count_shapes(shapes)
+    counted = section(found.section, found.question, paragraph(found.answer))
+    with atomic_path(page) as temporary:
+        temporary.write_text(assemble(shapes.title, "Shapes.", {counted.anchor: "How many"}, [counted]), "utf-8")
     write_findings([found], findings)
 ''',
     "workflow_scripts/shapes_page.py": '''
@@ -67,7 +87,7 @@ from diffmech.workflow.session import session
 
 with session(snakemake) as job:
     from diffmech.config.studies.shapes import ShapesStudy
-    from diffmech.shapes.counting import write_page
+    from diffmech.report.shapes.page import write_page
 
     write_page(job.output.page, job.output.findings, shapes=job.section(ShapesStudy, "shapes"))
 ''',
@@ -121,7 +141,7 @@ def move_in(project):
     for name, text in FILES.items():
         path = project.folder / name
         assert not path.exists()
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text.lstrip("\n"))
     return project
 
@@ -144,6 +164,27 @@ def test_the_section_of_a_new_study_is_checked_and_described(project):
     page = (project.folder / "docs/config.md").read_text()
     assert "## `shapes`\n\nShapes & sizes: a further study; null = not asked for.\n" in page
     assert "| `shapes.count` | integer ≥ 1 | `2` | How many shapes are counted. |" in page
+
+
+def test_a_new_study_keeps_the_rules_of_the_house(project):
+    """Its page is made with the kit; what another study says on its own page is none of its business."""
+
+    def tested(*names):
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *names]
+        environment = {**CPU, "PYTHONPATH": str(project.folder / "src")}
+        return subprocess.run(command, cwd=project.folder, env=environment, capture_output=True, text=True).stdout
+
+    move_in(project)
+    rooms, house = (f"tests/unit/workflow/test_{name}.py" for name in ("rooms", "house_rules"))
+    for name in (rooms, house, "pyproject.toml", "constraints.txt"):
+        (project.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, project.folder / name)
+    said = tested(rooms, house)
+    assert "failed" not in said, said
+    assert "passed" in said, said
+    with (project.folder / "src/diffmech/report/shapes/page.py").open("a") as page:
+        page.write("\nfrom diffmech.report.heads.findings import findings\n")
+    assert "test_rooms.py::test_no_study_imports_another" in tested(rooms)
 
 
 def test_a_new_study_is_a_target_and_part_of_everything_where_it_is_asked_for(project):
@@ -170,8 +211,14 @@ def test_a_study_that_moves_in_repeats_nothing_and_is_on_the_front_page(finished
     assert "report.html" in front.read_text()
     assert "Shapes &amp; sizes" in front.read_text()
     assert "not asked for" in front.read_text()
+    [command] = re.findall("<code>(snakemake .*?)</code>", front.read_text())
+    assert project.snakemake(*shlex.split(command)[1:]).returncode == 0
+    assert rules(project.run("everything")) == {"front_page"}
+    assert "2 shapes." in front.read_text()
+    assert "not asked for: config.yaml has no section shapes; this is from when it was last run" in front.read_text()
+    assert project.planned(None, "everything") == set()
     assert rules(project.run("everything", edit=ASKED)) == {"front_page", "shapes_page"}
-    assert (project.folder / "results/shapes.html").read_text() == "3 shapes"
+    assert "<p>3 shapes.</p>" in (project.folder / "results/shapes.html").read_text()
     assert "shapes.html" in front.read_text()
     assert "How many shapes are there?" in front.read_text()
     assert "not asked for" not in front.read_text()
@@ -180,7 +227,7 @@ def test_a_study_that_moves_in_repeats_nothing_and_is_on_the_front_page(finished
     with (project.folder / "src/diffmech/shapes/paths.py").open("a") as module:
         module.write("\n\nadded = 1\n")
     assert project.planned(ASKED, "everything") == set()
-    with (project.folder / "src/diffmech/shapes/counting.py").open("a") as module:
+    with (project.folder / "src/diffmech/report/shapes/page.py").open("a") as module:
         module.write("\n\nadded = 1\n")
     assert rules(project.planned(ASKED, "everything")) == {"front_page", "shapes_page"}
 

@@ -37,16 +37,16 @@ class Latest:
         self._tensor: Callable[[], Tensor | None] = lambda: None
         self._copies = False
 
-    def take(self, output: Tensor, *, copies: bool) -> None:
+    def take(self, output: Float[Tensor, "..."], *, copies: bool) -> None:
         """Note `output`; `copies`: keep it, so that a copy can be told."""
         self._tensor, self._copies = (lambda: output) if copies else weakref.ref(output), copies
 
-    def is_in(self, announced: Tensor) -> bool:
+    def is_in(self, announced: Float[Tensor, "..."]) -> bool:
         """Return whether the announced output is that result, in whatever shape."""
         output = self._tensor()
         return output is not None and output.untyped_storage().data_ptr() == announced.untyped_storage().data_ptr()
 
-    def was_copied(self, announced: Tensor) -> bool:
+    def was_copied(self, announced: Float[Tensor, "..."]) -> bool:
         """Return whether the announced output is a copy of that result; told only where it was kept."""
         output = self._tensor() if self._copies else None
         if output is None or output.numel() != announced.numel() or self.is_in(announced):

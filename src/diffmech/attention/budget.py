@@ -56,12 +56,12 @@ def store_contents(store: ArchivingStore, arrays: Arrays) -> Contents:
     values: Counter[str] = Counter()
     around = Counter({"statistics": ZIP_END})
     for key, value in store.small().items():
-        around[part_of(PurePosixPath(key).parent.name)] += len(value) + _entry(key)
+        around[part_of(PurePosixPath(key).parent.name)] += len(value) + entry_bytes(key)
     for (site, variable), array in arrays.items():
         chunks = math.ceil(array.nchunks * kept_share(array))
         values[variable] += round(array.size * kept_share(array)) * array.dtype.itemsize
         last = ".".join(["c", *(str(max(0, count - 1)) for count in array.cdata_shape)])
-        around[part_of(variable)] += chunks * _entry(f"{site}/{variable}/{last}".lstrip("/"))
+        around[part_of(variable)] += chunks * entry_bytes(f"{site}/{variable}/{last}".lstrip("/"))
     return Contents(dict(values), dict(around))
 
 
@@ -161,5 +161,6 @@ def readable(size: float) -> str:
     return f"{size:.3g} TB" if size < 1000 else f"{size:,.0f} TB"
 
 
-def _entry(name: str) -> int:
+def entry_bytes(name: str) -> int:
+    """Return what an entry of a zip takes beside its content."""
     return ZIP_ENTRY + 2 * len(name)

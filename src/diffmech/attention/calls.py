@@ -1,9 +1,9 @@
 """What is known of one attention call, and who may see and change it."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Shaped
@@ -95,12 +95,12 @@ def call_of_weights(
     return AttentionCall(site, query, key, values, output, lse, 1.0, None, False, True, weights.dtype == dtype)
 
 
+def observing(guests: Iterable[Any], *, after: bool) -> list[Callable[[AttentionCall], None]]:
+    """Return what observers, or functions of a call, are shown calls by: those before interventions, or `after`."""
+    chosen = [guest for guest in guests if bool(getattr(guest, "after_interventions", False)) is after]
+    return [getattr(guest, "observe", guest) for guest in chosen]
+
+
 def where_called(guest: Intervention) -> bool:
-    """Return whether an intervention has nothing to do in a pass that does not make its call."""
+    """Return whether a pass need not make the calls that `guest` changes."""
     return getattr(guest, "where_called", False)
-
-
-def observe_of(guest: Observer | Callable[[AttentionCall], None]) -> Callable[[AttentionCall], None]:
-    """Return what a guest sees calls by: bare functions are observers too."""
-    observe: Callable[[AttentionCall], None] = guest.observe if hasattr(guest, "observe") else guest
-    return observe

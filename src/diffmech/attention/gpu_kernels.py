@@ -77,21 +77,24 @@ def pairs(
     lse_head, places_stride, scale, heads, queries, keys, query_first, query_last, key_first, key_last, blocks,
     chunks, chunk_length,
     CHANNELS: tl.constexpr, MAIN: tl.constexpr, REST: tl.constexpr, KEYS: tl.constexpr, QUERIES: tl.constexpr,
-    PLACED: tl.constexpr, JOINT: tl.constexpr, ALIGNED: tl.constexpr,
+    PLACED: tl.constexpr, JOINT: tl.constexpr, ALIGNED: tl.constexpr, UNIT: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Sum over one chunk of queries and one block of keys of one head.
 
     places: (3, image token), y, x and y^2 + x^2, up to a multiple of QUERIES. received: (row, chunk, key), sum_i p_ij.
     sums: (row, 2, chunk and block), -sum p ln p and sum p |x_i - x_j|^2. masses: (row, block, query), sum_j p_ij, of
-    joint attention. ALIGNED says that parts begin at multiples of 16 queries.
+    joint attention. ALIGNED says that parts begin at multiples of 16 queries. Strides of query
+    and key count UNIT numbers, so that it is known what they are multiples of.
     """
     row = (tl.program_id(0) // (blocks * chunks)).to(tl.int64)
     within = tl.program_id(0) % (blocks * chunks)
     chunk, block = within // blocks, within % blocks
     sample, head = row // heads, row % heads
-    query += sample * query_sample + head * query_head
-    key += sample * key_sample + head * key_head
+    query += (sample * query_sample + head * query_head) * UNIT
+    query_token *= UNIT
+    key += (sample * key_sample + head * key_head) * UNIT
+    key_token *= UNIT
     lse += sample * lse_sample + head * lse_head
 
     start, end, asks = span(chunk, query_first, query_last, queries, chunk_length)
@@ -185,20 +188,24 @@ def rows(
     scale, heads, queries, keys, query_first, query_last, key_first, key_last, blocks, pieces, block_length, height,
     width,
     CHANNELS: tl.constexpr, PADDED: tl.constexpr, OUTPUT: tl.constexpr, OUTPUT_PADDED: tl.constexpr,
-    QUERIES: tl.constexpr, PLACED: tl.constexpr, JOINT: tl.constexpr,
+    QUERIES: tl.constexpr, PLACED: tl.constexpr, JOINT: tl.constexpr, UNIT: tl.constexpr,
 ):  # fmt: skip
     """Sum what belongs to single queries, of one piece of those of one head.
 
     found: (row, 6, piece), p at the own, the near and the mirrored position, the squares of the output, and
     m_i ln m_i with m_i the mass on image keys and on the others. output_sums: (row, piece, output channel).
+    Strides of query, key and output count UNIT numbers.
     """
     row = (tl.program_id(0) // pieces).to(tl.int64)
     piece = tl.program_id(0) % pieces
     sample, head = row // heads, row % heads
-    query += sample * query_sample + head * query_head
-    key += sample * key_sample + head * key_head
+    query += (sample * query_sample + head * query_head) * UNIT
+    query_token *= UNIT
+    key += (sample * key_sample + head * key_head) * UNIT
+    key_token *= UNIT
     lse += sample * lse_sample + head * lse_head
-    output += sample * output_sample + head * output_head
+    output += (sample * output_sample + head * output_head) * UNIT
+    output_token *= UNIT
     found += row * 6 * pieces + piece
     start, end, of_image = span(piece, query_first, query_last, queries, QUERIES)
     i = start + tl.arange(0, QUERIES)

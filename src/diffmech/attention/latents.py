@@ -6,14 +6,14 @@ same sample id (paired noise, ours) and growing a study changes nothing that exi
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 import zarr
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from diffmech.artifacts import building_store, portable, provenance, read_json
 from diffmech.config.study import LatentsConfig
@@ -56,7 +56,7 @@ def make_latents(
     ids = sorted({int(sample) for sample in sample_ids} & set(images.ids.tolist()))
     _check_shape(images, model, dataset_store)
     shape = tuple(model["sample_shape"])
-    chunk = max(1, min(len(ids), CHUNK_BYTES // (4 * math.prod(shape))))
+    chunk = samples_per_chunk(len(ids), shape)
     condition, note = _condition(images, ids, model, domain, latents.condition)
     attrs = {
         "dataset": Path(dataset_store).name.removesuffix(".zarr.zip"),
@@ -70,9 +70,7 @@ def make_latents(
         ),
     }
     with building_store(output) as directory:
-        _template(ids, timesteps, shape, chunk, model["attributes"], condition, attrs).to_zarr(
-            directory, mode="w", zarr_format=3, consolidated=False, compute=False, encoding=_uncompressed()
-        )
+        lay_out_latents(directory, ids, timesteps, shape, model["attributes"], condition, attrs)
         store = zarr.open_group(directory, mode="r+")
         arrays = {name: _array(store, name) for name in ("x_0", "x_t", "noise")}
         for start in range(0, len(ids), chunk):
@@ -160,19 +158,24 @@ def _condition(
     return (indices, values), note
 
 
-def _template(
-    ids: list[int],
-    timesteps: list[int],
+def samples_per_chunk(samples: int, shape: Sequence[int]) -> int:
+    """Return how many of so many images `shape` (channel, y, x) make a chunk."""
+    return max(1, min(samples, CHUNK_BYTES // (4 * math.prod(shape))))
+
+
+def lay_out_latents(
+    directory: Path,
+    ids: Sequence[int],
+    timesteps: Sequence[int],
     shape: tuple[int, ...],
-    chunk: int,
-    attributes: list[str],
-    condition: tuple[np.ndarray, np.ndarray],
-    attrs: dict[str, Any],
-) -> xr.Dataset:
-    """Return the store's layout, with small arrays filled in and large ones lazy."""
+    attributes: Sequence[str],
+    condition: tuple[Int[np.ndarray, "sample"], Float[np.ndarray, "sample attribute"]],
+    attrs: Mapping[str, Any],
+) -> None:
+    """Write a store of latents to `directory`, with small arrays filled in and x_t, noise and x_0 empty."""
     import dask.array as da
 
-    samples, steps = len(ids), len(timesteps)
+    samples, steps, chunk = len(ids), len(timesteps), samples_per_chunk(len(ids), shape)
     noised = (chunk, 1, *shape)
     image = ("channel", "y", "x")
     lazy = da.zeros((samples, steps, *shape), chunks=noised, dtype=np.float32)
@@ -198,9 +201,11 @@ def _template(
             ),
             "attribute": ("attribute", np.asarray(attributes, dtype=np.dtypes.StringDType())),
         },
-        attrs=attrs,
+        attrs=dict(attrs),
     )
-    return portable(dataset)
+    portable(dataset).to_zarr(
+        directory, mode="w", zarr_format=3, consolidated=False, compute=False, encoding=_uncompressed()
+    )
 
 
 def _uncompressed() -> dict[str, dict[str, Any]]:

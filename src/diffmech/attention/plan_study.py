@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from diffmech.attention.budget import readable
@@ -16,7 +17,9 @@ from diffmech.attention.passes import Latents, open_latents
 from diffmech.attention.plan_others import Facts, plan_others
 from diffmech.attention.planning import (
     Estimate,
+    beside_latents,
     capture_jobs,
+    image_bytes,
     makespan,
     plan_ablation,
     plan_captures,
@@ -27,12 +30,13 @@ from diffmech.config.models import DenoiserConfig
 from diffmech.config.root import Config
 from diffmech.data.store import open_dataset
 from diffmech.errors import StoreError
-from diffmech.machine import free_disk, free_memory
+from diffmech.machine import duration, free_disk, free_memory
 from diffmech.models.denoiser import Denoiser
 from diffmech.models.importing import import_denoiser
 from diffmech.models.load import count_parameters, load_denoiser
 from diffmech.models.sampling import gallery_rows
 
+RECORDED = "latents.zarr.zip"  # what was given to a pipeline's denoiser, as an example
 COLUMNS = ("", "jobs", "disk", "at most", "memory/job", "GPU/job", "time", "")
 
 
@@ -61,6 +65,21 @@ def plan_study(config: Config, workload: Workload, *, results: Path, root: Path,
         denoiser, measured, load_seconds, notes = calibrate_study(
             config, max(count for count, _ in jobs), results=results, folder=folder, root=root, generated=generated
         )
+        example = measured.example
+        if config.model.source == "pipeline":
+            # of the passes that were recorded: as much in each store as in that of the example
+            count = len(example.samples)
+            recorded = (folder / RECORDED).stat().st_size - image_bytes(example, count, example.timesteps.tolist())
+            latents = plan_latents(jobs, example, lambda samples, _: recorded * samples // count)
+        else:
+            beside = partial(
+                beside_latents,
+                shape=denoiser.sample_shape,
+                attributes=denoiser.attributes,
+                latents=config.latents,
+                folder=folder,
+            )
+            latents = plan_latents(jobs, example, beside)
         captures = plan_captures(jobs, measured, capture=config.capture, runtime=config.runtime, folder=folder)
         twins = plan_untrained(
             measured, timesteps, samples, untrained=config.untrained, load_seconds=load_seconds, folder=folder
@@ -77,7 +96,7 @@ def plan_study(config: Config, workload: Workload, *, results: Path, root: Path,
         work.estimate(measured.plain_seconds, measured.pass_seconds, load_seconds)
         for work in plan_others(config, facts_of(config, denoiser, measured, samples))
     ]
-    rows = [plan_latents(jobs, measured.example), *captures, twins, ablations, *others]
+    rows = [latents, *captures, twins, ablations, *others]
     title = _title(config, measured, denoiser, samples, workload.side_by_side)
     return "\n".join([title, "", *_table(rows, workload.side_by_side), "", *_room(rows, workload, results), *notes])
 
@@ -112,7 +131,7 @@ def calibrate_study(
     load_seconds = time.perf_counter() - start
     count = min(config.runtime.batch_size, samples)
     if config.model.source == "pipeline":
-        latents = _recorded(config, generated, model_json, folder / "latents.zarr.zip", count)
+        latents = _recorded(config, generated, model_json, folder / RECORDED, count)
     else:
         latents = example_latents(denoiser, count, config.capture.timesteps)
     return denoiser, calibrate(denoiser, latents, config.runtime, folder), load_seconds, notes
@@ -234,12 +253,3 @@ def _room(rows: Sequence[Estimate], workload: Workload, results: Path) -> list[s
 
 def _verdict(needed: int, free: int) -> str:
     return "It fits." if needed <= free else "IT DOES NOT FIT."
-
-
-def duration(seconds: float) -> str:
-    """Return a time in the largest unit that leaves at least one of it."""
-    for unit, length in (("s", 60.0), ("min", 60.0), ("h", 48.0)):
-        if seconds < length:
-            return f"{seconds:.2g} {unit}" if seconds < 10 else f"{seconds:.0f} {unit}"
-        seconds /= 24.0 if unit == "h" else length
-    return f"{seconds:,.1f} days"

@@ -4,26 +4,35 @@ Sizes are counted on empty stores of every shape that the study has; how far val
 takes and what memory it needs is measured on a few passes (`attention.calibration`).
 """
 
+import math
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
+import numpy as np
+
+from diffmech.artifacts import building_store, provenance
 from diffmech.attention.archive import archiving
-from diffmech.attention.budget import Arrays, Contents, held_bytes, store_contents
+from diffmech.attention.budget import Arrays, Contents, entry_bytes, held_bytes, store_contents
 from diffmech.attention.calibration import Calibration
 from diffmech.attention.capture import lay_out
 from diffmech.attention.keeping import choose_kept
+from diffmech.attention.latents import lay_out_latents, samples_per_chunk
 from diffmech.attention.layout import Prompted
 from diffmech.attention.passes import Latents
 from diffmech.attention.writing import QUEUE_BYTES
 from diffmech.config.analysis import AblationConfig, RuntimeConfig
-from diffmech.config.study import CaptureConfig, UntrainedConfig
+from diffmech.config.study import CaptureConfig, LatentsConfig, UntrainedConfig
 
 # What a job takes before it does anything, with torch and diffusers and without: measured, one core.
 JOB_SECONDS = 6.0
 LIGHT_JOB_SECONDS = 1.5
+
+LENGTH = 20  # of the field for the lengths of an entry that may be larger than 4 GB, as `artifacts` writes them all
+HASH = "0" * 64  # as long as that of any model
 
 # Maps or factors of so many samples are planned for where none are configured.
 DEFAULT_KEPT = 8
@@ -107,15 +116,61 @@ def capture_seconds(
     return JOB_SECONDS + calibration.store_seconds + passes * calibration.pass_seconds + kept
 
 
-def plan_latents(jobs: Jobs, example: Latents) -> Estimate:
-    """Return what the latents take, told from an example of them; they are not compressed."""
-    count = len(example.samples)
-    noised = example.x_t.nbytes // (count * len(example.timesteps)) * (1 if example.noise is None else 2)
-    beside = sum(values.nbytes for values in example.given.values() if "sample" in values.dims) // count
-    clean = example.x_t.nbytes // (count * len(example.timesteps))
-    disk = sum(n * samples * (noised * len(steps) + clean + beside) for (samples, steps), n in jobs.items())
+def plan_latents(jobs: Jobs, example: Latents, beside: Callable[[int, Sequence[int]], int]) -> Estimate:
+    """Return what the latents take, told from an example of them; they are not compressed.
+
+    `beside` gives the bytes that a store of so many samples at some timesteps has beside the values of its images.
+    """
+    disk = sum(
+        n * (image_bytes(example, samples, steps) + beside(samples, steps)) for (samples, steps), n in jobs.items()
+    )
     total = sum(jobs.values())
     return Estimate("latents", total, disk, disk, total * LIGHT_JOB_SECONDS, LIGHT_JOB_SECONDS)
+
+
+def image_bytes(example: Latents, samples: int, timesteps: Sequence[int]) -> int:
+    """Return the bytes of the clean and noised images of so many samples, and of the noise where it is known."""
+    image = example.x_t.nbytes // (len(example.samples) * len(example.timesteps))
+    return samples * image * (1 + len(timesteps) * (1 if example.noise is None else 2))
+
+
+def beside_latents(
+    samples: int,
+    timesteps: Sequence[int],
+    *,
+    shape: tuple[int, ...],
+    attributes: Sequence[str],
+    latents: LatentsConfig,
+    folder: Path,
+) -> int:
+    """Return the bytes that a store of `make_latents` has beside the values of its images.
+
+    They are those of an empty store, which is laid out in `folder`, of the entries of its chunks, and of what fills the
+    last chunk up.
+    """
+    chunk = samples_per_chunk(samples, shape)
+    pieces, image = math.ceil(samples / chunk), 4 * math.prod(shape)
+    condition = np.full(samples, -1), np.eye(samples, len(attributes), dtype=np.float32)
+    noise = "(seed, sample, timestep)"
+    attrs = {
+        "dataset": "data_set",
+        "domain": "domain",
+        "domain_note": "domain is a domain of the model",
+        "condition": latents.condition,
+        "seed": latents.seed,
+        "model_sha256": HASH,
+        "provenance": provenance(rule="make_latents", latents=latents.canonical(), model=HASH, noise=noise),
+    }
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        store = Path(temporary) / "latents.zarr.zip"
+        with building_store(store) as directory:
+            lay_out_latents(directory, range(samples), timesteps, shape, attributes, condition, attrs)
+        empty = store.stat().st_size
+    chunks = [f"x_0/c/{piece}/0/0/0" for piece in range(pieces)]
+    for name, piece, step in product(("x_t", "noise"), range(pieces), range(len(timesteps))):
+        chunks.append(f"{name}/c/{piece}/{step}/0/0/0")
+    entries = sum(entry_bytes(chunk) + LENGTH for chunk in chunks)
+    return empty + entries + (pieces * chunk - samples) * image * (1 + 2 * len(timesteps))
 
 
 def plan_untrained(

@@ -8,7 +8,7 @@ are linear attention. Nothing here changes a tensor or keeps one alive.
 
 import types
 import weakref
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
@@ -35,6 +35,8 @@ MATMULS = {torch.matmul, Tensor.matmul, torch.bmm, Tensor.bmm, torch.mm, Tensor.
 ADDED = {torch.baddbmm, Tensor.baddbmm, torch.addmm, Tensor.addmm}
 PRODUCTS = {*MATMULS, *ADDED, torch.einsum, Tensor.__rmatmul__}
 SOFTMAXES = {functional.softmax, torch.softmax, Tensor.softmax, torch.special.softmax}
+# What makes scores, weights and outputs; others only pass on what their arguments are.
+FOLLOWED = {*PRODUCTS, *SOFTMAXES, torch.cdist, Tensor.__setitem__}
 CONVOLUTIONS = {
     *(functional.conv1d, functional.conv2d, functional.conv3d),
     *(functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d),
@@ -74,8 +76,11 @@ class _Mark:
 class Products:
     """Follows the products and softmaxes of one forward at a time. `fixed` are tensors that no input changes."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self._fixed = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        modules = list(modules)
+        self._fixed = {id(tensor) for module in modules for tensor in module._parameters.values()}
+        self._fixed |= {id(tensor) for module in modules for tensor in module._buffers.values()}
+        self._fixed.discard(id(None))
         self._marks: dict[int, _Mark] = {}
         self._numbers = count()
         self._derived: dict[int, weakref.ref[Tensor]] = {}  # of this pass: made of fixed tensors alone
@@ -133,7 +138,7 @@ class Products:
         if factors is not None:
             if not any(map(self._is_fixed, factors[:2])):
                 self._mark(result, "scores", number=-1 if mark is None else mark.number, free=free_lengths(factors))
-            self._derive(func, args, kwargs, result)
+            self._derive(args, kwargs, result)
         elif func is torch.cdist:
             if not any(map(self._is_fixed, args[:2])):
                 self._mark(result, "scores", free=(args[0].shape[-2:-1], args[1].shape[-2:-1]))
@@ -150,18 +155,27 @@ class Products:
             self._mark(
                 result, "weights", scored=scored, number=number, free=NO_LENGTHS if known is None else known.free
             )
-        elif isinstance(result, Tensor):
-            if self._alone and func in RESHAPES:
-                self._reshaped(args, result)
-            if self._marks and func not in MADE_ANEW:
-                self._carry(func, args, kwargs, result)
-            self._derive(func, args, kwargs, result)
-        elif func in CUTTING and self._marks:  # into several
-            for part in result:
-                self._carry(func, args, kwargs, part)
         elif func is Tensor.__setitem__:
             self._derived.pop(id(args[0]), None)
+        else:
+            self.follow(func, args, kwargs, result)
         return result
+
+    def follow(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> None:
+        """Note what `result` is of a function that is none of `FOLLOWED`, from what its arguments are."""
+        if not isinstance(result, Tensor):
+            if self._marks and func in CUTTING and isinstance(result, tuple | list):
+                for part in result:
+                    self._carry(func, args, kwargs, part)
+            return
+        if self._alone and func in RESHAPES:
+            self._reshaped(args, result)
+        if self._marks and func not in MADE_ANEW:
+            self._carry(func, args, kwargs, result)
+        first = args[0] if args else None
+        # One that an input changes is enough: nothing is to be noted of most calls.
+        if not isinstance(first, Tensor) or self._is_fixed(first):
+            self._derive(args, kwargs, result)
 
     def _weights_of_weights(self, result: Tensor, factors: Factors, owner: str) -> Tensor:
         """Take a product of two softmaxes of scores, which is weights itself."""
@@ -223,7 +237,7 @@ class Products:
                 if known.kind == other.kind == "weights" and other.number != known.number:
                     self.unused.pop(other.number, None)
 
-    def _derive(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> None:
+    def _derive(self, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> None:
         """Note a tensor that is made of fixed ones alone; one that is written into is no longer one."""
         if not isinstance(result, Tensor):
             return

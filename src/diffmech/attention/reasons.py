@@ -15,6 +15,11 @@ NO_ROWS = (
 COMPLEX = "its weights or values are complex numbers, of which statistics are not defined"
 MAPPED = "it runs under torch.vmap, which hides the batch; call it on all images at once"
 DROPS = "it drops attention at random (dropout_p) outside of training; give it dropout_p only where self.training"
+GONE = (
+    "did not run, unlike in the first pass of the study: the model attends otherwise at other timesteps (experts by "
+    "timestep?) or on other images; give timesteps (capture.timesteps, ablation.timesteps) at which it makes the same "
+    "calls, and study the others on their own"
+)
 NEGATIVE = "some of its weights are below 0: they are changed after the softmax, and no shares of attention"
 BY_QUERY = (
     "its weights are multiplied with values that differ by query (relative positions on values), so that what its "

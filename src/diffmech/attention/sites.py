@@ -9,13 +9,14 @@ calls of a module in one pass are sites of their own: `mid.0.self#2`. A head is 
 import difflib
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Literal
 
 from torch import nn
 
+from diffmech.attention.modules import may_attend, modules_by_path
 from diffmech.errors import ConfigError, ModelError
 
 Kind = Literal["self", "cross", "joint"]
@@ -91,13 +92,15 @@ def head_ids(site: AttentionSite) -> tuple[str, ...]:
     return tuple(str(HeadId(site.name, head)) for head in range(site.heads))
 
 
-def find_sites(model: nn.Module) -> list[AttentionSite]:
+def find_sites(model: nn.Module, modules: Mapping[str, nn.Module] | None = None) -> list[AttentionSite]:
     """Return the modules of `model` that are known as attention by their parts, as sites, before any run.
 
     They stand in module order with the middle of a U-Net between its two halves. What they call when they run, and
-    which modules attend without being known, `attention.survey` tells. Raises ModelError when two would get one name.
+    which modules attend without being known, `attention.survey` tells. `modules` are those of `model` by path, where
+    they are known. Raises ModelError when two would get one name.
     """
-    modules = {path: module for path, module in model.named_modules() if _is_attention(path, module)}
+    every = modules_by_path(model) if modules is None else modules
+    modules = {path: module for path, module in every.items() if may_attend(module) and _is_attention(path, module)}
     stacked = _stacks_of_several_blocks(modules)
     kinds = {path: _kind(path, module) for path, module in modules.items()}
     sites = [

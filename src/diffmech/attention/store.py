@@ -6,6 +6,7 @@ neither the model nor torch.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,55 @@ def open_attention(paths: Path | str | Iterable[Path | str]) -> xr.DataTree:
         # Coordinates of samples and timesteps live in the root, from where every site inherits them.
         nodes[f"/{name}"] = site.drop_vars([dim for dim in ("twin", "sample", "timestep") if dim in site.coords])
     return xr.DataTree.from_dict({path: _with_coordinates_read(dataset) for path, dataset in nodes.items()})
+
+
+def heads_in_order(paths: Iterable[Path | str]) -> dict[str, tuple[str, ...]]:
+    """Return the heads of every site, in the order in which the network ran them, from the first store with samples.
+
+    Names do not tell that order, and tables are sorted by name. Raises StoreError where no store holds samples.
+    """
+    tree = _first_filled(paths)
+    return {site: tuple(map(str, tree[site].coords["head"].values)) for site in tree.attrs["sites"]}
+
+
+@dataclass(frozen=True)
+class ExtraTokens:
+    """The names of the keys of a site that have no place on the image, by where they stand in the order of its keys.
+
+    To `memory` of them no query belongs.
+    """
+
+    before: tuple[str, ...]
+    behind: tuple[str, ...]
+    memory: int
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.before) + len(self.behind)
+
+
+def extra_tokens_of(paths: Iterable[Path | str]) -> dict[str, ExtraTokens]:
+    """Return the extra tokens of every site that has any, in the order of the network. StoreError as above."""
+    tree = _first_filled(paths)
+    found = {}
+    for site in tree.attrs["sites"]:
+        node = tree[site].to_dataset()
+        ranges = [str(what) for what in node["key_range"].values] if "key_range" in node.coords else []
+        if "extra" in ranges:
+            tokens, first = [str(name) for name in node["token"].values], ranges.index("image")
+            before, behind = (tuple(filter(None, names)) for names in (tokens[:first], tokens[first:]))
+            found[site] = ExtraTokens(before, behind, len(ranges) - node.sizes["query"])
+    return found
+
+
+def _first_filled(paths: Iterable[Path | str]) -> xr.DataTree:
+    stores = list(paths)
+    # Of a shard beyond the end of a small data set nothing ran.
+    filled = (tree for tree in map(open_store, stores) if tree.sizes.get("sample"))
+    if (tree := next(filled, None)) is None:
+        raise StoreError(f"{', '.join(map(str, stores)) or 'no store'}: holds no samples; check the data set's size")
+    return tree
 
 
 def conditional(tree: xr.DataTree) -> xr.DataTree:

@@ -30,19 +30,21 @@ from diffmech.attention.calls import (
     Observer,
     attention_call,
     call_of_weights,
-    observe_of,
+    observing,
     where_called,
 )
 from diffmech.attention.folding import Folded, unfold
 from diffmech.attention.kernels import FUSED, as_cast, is_mapped, logsumexp_scores, same_kernel_with_lse
-from diffmech.attention.products import SOFTMAXES, Products, linear_processor, opened_up
+from diffmech.attention.modules import hooks, modules_by_path, modules_to_hook
+from diffmech.attention.products import FOLLOWED, SOFTMAXES, Products, linear_processor, opened_up
 from diffmech.attention.sites import AttentionSite, Kind, find_sites, site_at
 from diffmech.attention.weighting import Weighting, no_shares, unstudied
 from diffmech.errors import ModelError
 
+# What attention begins or ends with; nothing else is looked at but for what it makes of these.
+WATCHED = {FUSED, functional.multi_head_attention_forward, *FOLLOWED}
 EXPECTED = {FUSED, *SOFTMAXES}  # what a softmax is seen by
 PARAMETERS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
-OUTSIDE = "outside the model"
 
 # Modules under an open tap. Two taps on one module would each hide calls from the other.
 _tapped: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
@@ -54,10 +56,10 @@ class AttentionTap(TorchFunctionMode):
     Interventions apply in order, each to the result of the one before. Observers see the original call, or the final
     one if their `after_interventions` is True. Bare functions of a call are observers too. With `sites` only their
     calls are shown, and a pass must make those that are changed, of a `whole` one all; without, `sites` fills with
-    every call, in the order of the passes. After a run, `tapped` names the
-    sites seen, `untapped` the calls that could not be understood with the reason, `unclaimed` counts, by module, those
-    that belong to none of the chosen sites, and `linear` names the modules whose attention has no softmax over keys.
-    Everything is restored on exit, on exceptions too. Raises ModelError when the model is already under a tap.
+    every call, in the order of the passes. After a run, `tapped` names the sites seen, `untapped` the calls that could
+    not be understood with the reason, `unclaimed` counts, by module, those of none of the chosen sites, and `linear`
+    names the modules whose attention has no softmax over keys. Everything is restored on exit, on exceptions too.
+    Raises ModelError when the model is already under a tap.
     """
 
     def __init__(
@@ -75,8 +77,11 @@ class AttentionTap(TorchFunctionMode):
         self._chosen = None if sites is None else {site.name: site for site in self.sites}
         self._whole = whole and sites is not None
         self._memory = {site.module_path: site.memory for site in self.sites if site.memory}
-        self._known = {site.module_path: site for site in find_sites(model)}
-        self._hooked = self._modules_to_hook()
+        modules = modules_by_path(model)
+        self._path_of = {module: path for path, module in modules.items()}
+        self._known = {site.module_path: site for site in find_sites(model, modules)}
+        chosen = None if sites is None else [site.module_path for site in self.sites]
+        self._hooked = modules_to_hook(modules, self._known, chosen)
         self.tapped: set[str] = set()
         self.untapped: dict[str, str] = {}
         self.linear: dict[str, str] = {}
@@ -86,24 +91,15 @@ class AttentionTap(TorchFunctionMode):
         self.again: list[AttentionCall] = []  # announced calls that had been followed by themselves
         self._counts: Counter[str] = Counter()  # the calls of the running pass, by name
         self._images: int | None = None
-        self._products, self._latest = Products(model), Latest()
+        self._products, self._latest = Products(modules.values()), Latest()
         self._running: list[tuple[str, int]] = []  # paths of modules, and how many calls there were before them
         self.expects = False  # while a softmax runs that was seen, or guests compute
         self.quiet = False  # while guests of an announced call compute, attention of their own belongs to no site
         self._restore: ExitStack | None = None
-        observers, interventions = list(observers), list(interventions)
-        self._before = [observe_of(guest) for guest in observers if not getattr(guest, "after_interventions", False)]
-        self._after = [observe_of(guest) for guest in observers if getattr(guest, "after_interventions", False)]
-        self._guests = interventions
+        observers, self._guests = list(observers), list(interventions)
+        self._before, self._after = (observing(observers, after=after) for after in (False, True))
         self._interventions = {site.name: self._intervening(site) for site in self.sites}
-        self._needs_lse = any(getattr(guest, "needs_lse", False) for guest in [*observers, *interventions])
-
-    def _modules_to_hook(self) -> dict[str, nn.Module]:
-        """Return those whose running tells who makes a call: all, unless every chosen site is known by its parts."""
-        every = dict(self.model.named_modules())
-        if self._chosen is not None and all(site.module_path in self._known for site in self.sites):
-            return {path: every[path] for path in ("", *self._known)}
-        return every
+        self._needs_lse = any(getattr(guest, "needs_lse", False) for guest in [*observers, *self._guests])
 
     def __enter__(self) -> "AttentionTap":
         taken = [path for path, module in self._hooked.items() if module in _tapped]
@@ -112,13 +108,9 @@ class AttentionTap(TorchFunctionMode):
             what = "this tap" if self._restore is not None else f"a tap on {(known or taken)[0] or 'the model'}"
             raise ModelError(f"{what} is already open; close it first, or give all guests to one tap")
         with ExitStack() as restore:
-            for path, module in self._hooked.items():
-                _tapped.add(module)
-                restore.callback(_tapped.discard, module)
-                # Prepended, so that no other hook can fail between this one and the forward it announces.
-                enter = module.register_forward_pre_hook(self._entering(path), prepend=True, with_kwargs=True)
-                restore.callback(enter.remove)
-                restore.callback(module.register_forward_hook(self._leave, always_call=True).remove)
+            _tapped.update(self._hooked.values())
+            restore.callback(_tapped.difference_update, list(self._hooked.values()))
+            restore.enter_context(hooks(self._hooked, self._begin, self._entering, self._leave))
             super().__enter__()
             open_taps.append(self)
             restore.callback(open_taps.remove, self)
@@ -138,6 +130,10 @@ class AttentionTap(TorchFunctionMode):
         kwargs = kwargs or {}
         if self.quiet or not self._running:
             return func(*args, **kwargs)
+        if func not in WATCHED:
+            result = func(*args, **kwargs)
+            self._products.follow(func, args, kwargs, result)
+            return result
         self.expects = func in EXPECTED
         try:
             return self._run(func, args, kwargs)
@@ -175,18 +171,26 @@ class AttentionTap(TorchFunctionMode):
         finally:
             self._counts, self.calls = counts, calls
 
+    def _begin(self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        """Note that the model itself runs."""
+        if not self._running:
+            self._begin_pass()
+            # The batch: of the inputs the first that is no list of timesteps.
+            given = (each for each in (*inputs, *named.values()) if isinstance(each, Tensor) and each.dim() > 1)
+            self._images = next((len(each) for each in given), None)
+        self._running.append(("", len(self.calls)))
+
     def _entering(self, path: str) -> Callable[..., None]:
-        def enter(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        def enter(module: nn.Module, inputs: tuple[Any, ...]) -> None:
             if not self._running:
-                self._counts.clear()
-                self.calls = []
-                self._products.begin()
-                # The batch, where the model itself runs: of its inputs the first that is no list of timesteps.
-                given = (each for each in (*inputs, *named.values()) if isinstance(each, Tensor) and each.dim() > 1)
-                self._images = next((len(each) for each in given), None) if not path else None
+                self._begin_pass()
             self._running.append((path, len(self.calls)))
 
         return enter
+
+    def _begin_pass(self) -> None:
+        self._counts, self.calls, self._images = Counter(), [], None
+        self._products.begin()
 
     def _leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
         path, calls_before = self._running.pop()
@@ -210,12 +214,7 @@ class AttentionTap(TorchFunctionMode):
         if self._whole:
             wanted = [site.name for site in self.sites]
         if gone := [name for name in wanted if name not in self.calls]:
-            raise ModelError(
-                f"{self.where}{', '.join(gone[:3])}{' ...' if gone[3:] else ''} did not run, unlike in the first pass "
-                "of the study: the model attends otherwise at other timesteps (experts by timestep?) or on other "
-                "images; give timesteps (capture.timesteps, ablation.timesteps) at which it makes the same calls, and "
-                "study the others on their own"
-            )
+            raise ModelError(f"{self.where}{', '.join(gone[:3])}{' ...' if gone[3:] else ''} {reasons.GONE}")
 
     def _silent(self, path: str, module: nn.Module, *, failed: bool) -> None:
         """Note that a module that is known as attention ran and made no call, unless that is known to be right."""
@@ -353,11 +352,14 @@ class AttentionTap(TorchFunctionMode):
             for tap in open_taps:
                 tap.quiet = True
                 loud.callback(setattr, tap, "quiet", False)
+            loud.callback(setattr, self, "expects", False)
             return self._shown(call, call.output, lambda tensor: tensor)
 
     def path_of(self, module: nn.Module) -> str | None:
         """Return the path of a module of the watched model, None for others."""
-        return next((path for path, other in self.model.named_modules() if other is module), None)
+        if module not in self._path_of:  # of another model, or made since
+            self._path_of |= {each: path for path, each in modules_by_path(self.model).items()}
+        return self._path_of.get(module)
 
     def _intervening(self, site: AttentionSite) -> list[Intervention]:
         return [guest for guest in self._guests if guest.applies_to(site)]

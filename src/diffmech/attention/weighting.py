@@ -14,7 +14,7 @@ from diffmech.attention.kernels import is_mapped
 from diffmech.attention.reasons import BY_QUERY, COMPLEX, MAPPED, NEGATIVE, NO_ROWS, SPARSE
 
 # The two factors of a product, and its equation if it is an einsum.
-Factors = tuple[Tensor, Tensor, str]
+Factors = tuple[Shaped[Tensor, "..."], Shaped[Tensor, "..."], str]
 # Of the axes that only the first factor has, and only the second one: those of queries and of keys.
 Lengths = tuple[Sequence[int], Sequence[int]]
 NO_LENGTHS: Lengths = ((), ())
@@ -95,7 +95,7 @@ def weighting(factors: Factors, is_left: bool, free: Lengths, *, softmax: bool) 
     return replace(found, problem=BY_QUERY) if own_values else found
 
 
-def unstudied(weights: Tensor, values: Tensor) -> str:
+def unstudied(weights: Shaped[Tensor, "..."], values: Shaped[Tensor, "..."]) -> str:
     """Return why nothing can be computed of such weights or values, "" where it can."""
     if is_mapped(weights):
         return MAPPED
@@ -110,7 +110,7 @@ def no_shares(weights: Inexact[Tensor, "... query key"], sums: Inexact[Tensor, "
     Those that are no numbers are taken for some: what sees them says so.
     """
     wrong = (sums - 1).abs() >= SUM_TOLERANCE
-    if not bool(wrong.any() or (weights < 0).any()):
+    if not bool(wrong.any() or (weights.amin(-1) < 0).any()):
         return ""
     return NO_ROWS if bool(wrong.any()) else NEGATIVE
 

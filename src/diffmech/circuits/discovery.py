@@ -59,9 +59,9 @@ from diffmech.models.load import load_denoiser
 from diffmech.models.memory_format import channels_last
 from diffmech.statistics.bootstrap import Interval
 from diffmech.statistics.units import halves
+from diffmech.tables import ALL
 
 TABLES = {"heads": HEADS, "curve": CURVE, "subsets": SUBSETS, "edges": EDGES}
-ALL = "all"
 NOTHING: Heads = frozenset()
 
 
@@ -304,7 +304,9 @@ def _head_table(
                 continue
             about = [str(head), head.site, kinds[head.site], order.index(head) + 1, ranking[head], inside]
             rows.append([*about, timestep, *values])
-    table = pd.DataFrame(rows, columns=list(HEADS.columns)[:-4])
+    of_head = ["head", "site", "kind", "rank", "effect", "in_circuit"]
+    of_timestep = ["timestep", "drop", "low", "high", "p_needed", "needed"]
+    table = pd.DataFrame(rows, columns=[*of_head, *of_timestep])
     found_minimality = pd.DataFrame(columns=MINIMALITY_COLUMNS) if minimality is None else minimality
     table = table.merge(found_minimality.assign(timestep=ALL), how="left", on=["head", "timestep"])
     return HEADS.in_order(table)

@@ -24,6 +24,7 @@ from diffmech.circuits.tables import EDGES
 from diffmech.config.circuit import DiscoveryConfig
 from diffmech.interventions.attribution import Loss
 from diffmech.interventions.paths import PathEffects, paths_between
+from diffmech.interventions.recording import mean_square
 from diffmech.interventions.replay import Passes
 from diffmech.statistics.bootstrap import bootstrap_statistic
 from diffmech.statistics.multiplicity import holm
@@ -56,7 +57,7 @@ def circuit_edges(kept: KeptHeads, heads: Sequence[HeadId], *, discovery: Discov
     observed, null = sign_flip_permutation(np.abs, values, permutations=discovery.permutations, seed=seed)
     tested = np.array([path in TESTED for _, _, path in labels])
     p = np.where(tested, permutation_p(observed, null), np.nan)
-    table = pd.DataFrame(labels, columns=list(EDGES.columns)[:3])
+    table = pd.DataFrame(labels, columns=["sender", "receiver", "path"])
     corrected = holm(p)
     return table.assign(
         effect_percent=interval.estimate,
@@ -118,10 +119,5 @@ def _loss(passes: Passes, clean: Tensor) -> Loss:
     """Return the loss that `KeptHeads` has, as a function of the prediction."""
     if passes.noise is not None:
         noise = passes.noise
-        return lambda predicted: _mean_square(predicted - noise)
-    return lambda predicted: _mean_square(clean) + _mean_square(predicted - clean)
-
-
-def _mean_square(images: Tensor) -> Tensor:
-    # In double precision, which not every device has.
-    return images.float().cpu().double().square().flatten(1).mean(1)
+        return lambda predicted: mean_square(predicted - noise)
+    return lambda predicted: mean_square(clean) + mean_square(predicted - clean)

@@ -22,7 +22,7 @@ from diffmech.config.analysis import RuntimeConfig
 from diffmech.interventions.ablation import rows_at_once
 from diffmech.interventions.engine import AblationPlan
 from diffmech.interventions.heads import HeadIntervention, ReferenceOutputs, replace_heads
-from diffmech.interventions.recording import predict
+from diffmech.interventions.recording import mean_square, predict
 from diffmech.interventions.reference import ReferenceStore
 from diffmech.interventions.replay import LatentFiles, Passes
 from diffmech.interventions.targets import Heads
@@ -153,11 +153,6 @@ class KeptHeads:
         ):
             predicted = predict(self.denoiser, passes)
         if passes.noise is not None:
-            return mean_square(predicted - passes.noise)
+            return mean_square(predicted - passes.noise).numpy()
         clean = self.clean(timestep)[positions]
-        return mean_square(clean) + mean_square(predicted - clean)
-
-
-def mean_square(images: Float[Tensor, "sample ..."]) -> Float[np.ndarray, "sample"]:
-    """Return the mean square per image in float64."""
-    return images.float().cpu().double().square().flatten(1).mean(1).numpy()
+        return (mean_square(clean) + mean_square(predicted - clean)).numpy()

@@ -1,6 +1,7 @@
 """Further studies: each is found by the file of its section in `diffmech.config.studies`, and listed nowhere. Ours."""
 
 import importlib
+import keyword
 import pkgutil
 from collections.abc import Collection
 from typing import Any
@@ -12,9 +13,15 @@ from diffmech.config.section import StudySection
 
 
 def further_sections() -> dict[str, type[StudySection]]:
-    """Return the section of every further study, by its name. TypeError for a file that does not hold just one."""
+    """Return the section of every further study, by its name.
+
+    TypeError for a file that does not hold just one, or whose name cannot be that of a module: the name is also that
+    of the study's package, its key in config.yaml and its page.
+    """
     found = {}
     for name in sorted(module.name for module in pkgutil.iter_modules(studies.__path__)):
+        if not name.isidentifier() or keyword.iskeyword(name):
+            raise TypeError(f"{studies.__name__}: {name}.py is no name of a study; name the file as a Python module")
         module = importlib.import_module(f"{studies.__name__}.{name}")
         own = [value for value in vars(module).values() if _is_section(value) and value.__module__ == module.__name__]
         if len(own) != 1:

@@ -21,6 +21,7 @@ from diffmech.data.face_shapes import (
     smoothstep,
     strands,
 )
+from diffmech.data.preparation import LUMA
 
 PARTS: tuple[str, ...] = (
     "background",
@@ -46,7 +47,6 @@ IDENTITY: tuple[str, ...] = (
 
 YAW = float(np.deg2rad(30.0))  # the largest turn at which both eyes of an ellipsoid head are still seen
 LIGHT = float(np.deg2rad(65.0))
-LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # Rec. 601
 
 SKIN = ((0.43, 0.28, 0.20), (0.62, 0.42, 0.31), (0.83, 0.62, 0.49), (0.97, 0.81, 0.71))
 HAIR = ((0.07, 0.06, 0.06), (0.24, 0.15, 0.10), (0.50, 0.31, 0.17), (0.93, 0.79, 0.50))

@@ -12,10 +12,10 @@ import numpy as np
 
 from diffmech.errors import StoreError
 
-COLUMNS = ["sample", "group"]
 # Paths of the tables of groups by domain; domains without groups are not in it.
 GroupTables = Mapping[str, Path | str]
 FEWEST = 2
+UNIT = "unit"  # the coordinate of samples, in memory, that says which belong together
 
 
 def read_groups(path: Path | str) -> dict[int, str]:

@@ -27,6 +27,7 @@ from diffmech.interventions.engine import AblationPlan
 from diffmech.interventions.heads import HeadIntervention, ReferenceOutputs, replace_heads
 from diffmech.interventions.measures import DENOISING_LOSS, OUTPUT_SHIFT
 from diffmech.interventions.prefix import SharedPrefix
+from diffmech.interventions.recording import mean_square, repeated
 from diffmech.interventions.reference import ReferenceStore, open_reference, tapped_sites
 from diffmech.interventions.replay import LatentFiles, Passes, open_latent_files
 from diffmech.interventions.targets import Balance, Heads, Target, layers, matched_controls, mechanisms, single_heads
@@ -229,15 +230,15 @@ class _Runner:
     ) -> Iterator[None]:
         """Fill in `result` at samples and timestep `where`, yielding after each batch."""
         if self.prefix is None:
-            self.prefix = SharedPrefix(self.denoiser.module, self.sites, lambda n: self._predict(_first(passes, n)))
+            self.prefix = SharedPrefix(self.denoiser.module, self.sites, lambda n: self._predict(repeated(passes, n)))
         order = {name: position for position, name in enumerate(self.prefix.order)}
         tasks = self._tasks(work, passes.samples)
         # Neighbours start at the same site, so that a batch shares as long a prefix as possible.
         tasks.sort(key=lambda task: min(order[head.site] for head in work[task[0]].heads))
         size = min(self.batch_size, max(len(tasks), len(passes)))
         with torch.inference_mode(), self.prefix.recording():
-            clean = self._predict(_first(passes, size))[: len(passes)]
-        mse_clean = _mean_square(clean if passes.noise is None else clean - passes.noise)
+            clean = self._predict(repeated(passes, size))[: len(passes)]
+        mse_clean = mean_square(clean if passes.noise is None else clean - passes.noise).numpy()
         result["mse_clean"].values[where] = mse_clean
         table = {name: result[name].values[:, :, where[0], where[1]] for name in MEASURES}
         for item in work:
@@ -258,13 +259,13 @@ class _Runner:
             first = min((head.site for head in work[batch[0][0]].heads), key=order.__getitem__)
             ablated, distance = self._ablate(passes.rows(positions), rows + [()] * filling, reference, first, positions)
             before = clean[positions]
-            moved = _mean_square(ablated - before)
-            shift = moved / _mean_square(before)
+            moved = mean_square(ablated - before).numpy()
+            shift = moved / mean_square(before).numpy()
             if passes.noise is None:
                 # Nobody knows the noise on a sampling trajectory: then the effect on the loss is the output shift.
                 mse = mse_clean[[position for _, position in batch] + [0] * filling] + moved
             else:
-                mse = _mean_square(ablated - passes.noise[positions])
+                mse = mean_square(ablated - passes.noise[positions]).numpy()
             if not np.isfinite(mse[: len(batch)]).all():
                 worst = work[batch[int(np.argmin(np.isfinite(mse[: len(batch)])))][0]]
                 names = " ".join(str(head) for head in worst.heads)
@@ -317,16 +318,6 @@ class _Runner:
 
 def _inside(timestep: int, ablation: AblationConfig) -> bool:
     return ablation.window is None or ablation.window[0] <= timestep <= ablation.window[1]
-
-
-def _first(passes: Passes, n: int) -> Passes:
-    """Return `n` passes: those there are, over and over."""
-    return passes.rows(torch.arange(n, device=passes.x_t.device) % len(passes))
-
-
-def _mean_square(images: Tensor) -> np.ndarray:
-    """Return the mean square per image in float64, (sample,)."""
-    return images.float().cpu().double().square().flatten(1).mean(1).numpy()
 
 
 def _fill(

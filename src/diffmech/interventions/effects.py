@@ -37,21 +37,18 @@ from diffmech.config.analysis import AblationConfig
 from diffmech.data.groups import GroupTables, groups_of
 from diffmech.errors import StoreError
 from diffmech.interventions.choices import Choices, sums_over_choices
+from diffmech.interventions.controls import BALANCE, against_others, balance, control_summary, matched_within
 from diffmech.interventions.decisions import NOT_REMOVED, decide
 from diffmech.interventions.measures import DENOISING_LOSS
 from diffmech.interventions.stores import in_units, open_ablation, ran_on, texts, with_units
 from diffmech.interventions.tables import EFFECTS
-from diffmech.interventions.yardsticks import BALANCE, against_others, balance, control_summary, matched_within
 from diffmech.statistics.bootstrap import bootstrap_mean, bootstrap_statistic
 from diffmech.statistics.multiplicity import holm
 from diffmech.statistics.reach import POWER, smallest_effect
-from diffmech.tables import Table
+from diffmech.tables import ALL, Table
 
-WHOLE = "all"
 OVER_TIMESTEPS = ["effect_mean", "effect_mean_low", "effect_mean_high", "weight"]
-# The columns that `effects_of_group` fills with numbers; `error` is the standard error of an effect.
-NUMBERS = [*list(EFFECTS.columns)[5:25], "off_distribution", *OVER_TIMESTEPS, "error"]
-PART = ["effect_percent", "error"]
+PART = ["effect_percent", "error"]  # `error` is the standard error of an effect
 SMALLEST = ["smallest_effect", "smallest_effect_control"]
 TESTED = ["p_zero", "p_zero_max", "p_control", "p_sets_adjusted", "p_heads_adjusted", "p_control_adjusted"]
 
@@ -175,7 +172,8 @@ def _effects_of_method(
     measured = [_measured(mean, spans, is_target, ablation, seed) for mean in means]
     # (target, domain, span)
     shape = (len(targets), len(means), len(spans))
-    found: dict[str, np.ndarray] = {name: np.full(shape, np.nan) for name in NUMBERS}
+    later = [*TESTED, "p_zero_holm", *SMALLEST, *OVER_TIMESTEPS]  # filled by family, or of the first span alone
+    found: dict[str, np.ndarray] = {name: np.full(shape, np.nan) for name in later}
     found |= {name: np.stack([each[name] for each in measured], axis=1) for name in measured[0]}
     found["verdict"] = np.full(shape, "", dtype=object)
     fair = balance(own, "controls_fair", False).astype(bool)
@@ -275,7 +273,7 @@ def _tested(
 
 def each_timestep(timesteps: Int[np.ndarray, "timestep"]) -> list[Span]:
     """Return all `timesteps` as one span, and each as one; the latter are corrected together."""
-    every = Span(WHOLE, np.ones(len(timesteps), dtype=bool))
+    every = Span(ALL, np.ones(len(timesteps), dtype=bool))
     return [every, *(Span(str(timestep), timesteps == timestep, 1) for timestep in timesteps)]
 
 
@@ -323,7 +321,7 @@ def _measured(
     error = 100 * influence.std(axis=0, ddof=min(1, len(clean) - 1)) / clean.mean(0) / np.sqrt(len(clean))
     measured = {"effect_percent": effect.estimate, "low": effect.low, "high": effect.high, "error": error}
     measured |= {"shift": shift.estimate, "shift_low": shift.low, "shift_high": shift.high}
-    if [span.name for span in spans[:1]] == [WHOLE]:
+    if [span.name for span in spans[:1]] == [ALL]:
         measured |= _over_timesteps(ablated, clean, ablation, seed)
     return {name: np.asarray(values) for name, values in measured.items()} | {"off_distribution": mean.off[is_target]}
 

@@ -21,8 +21,9 @@ from diffmech.config.patching import PatchingConfig, attribute_of
 from diffmech.errors import ConfigError
 from diffmech.interventions.ablation import rows_at_once
 from diffmech.interventions.counterfactuals import flipped_attribute, other_domain, other_sample
+from diffmech.interventions.measures import FULL_DOSE
 from diffmech.interventions.patching import MEASURES, patch_heads
-from diffmech.interventions.patching_table import FULL_DOSE, moved_share
+from diffmech.interventions.patching_table import moved_share
 from diffmech.interventions.reference import tapped_sites
 from diffmech.interventions.replay import LatentFiles, Passes, open_latent_files
 from diffmech.interventions.targets import Target, layers, single_heads

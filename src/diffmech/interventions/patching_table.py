@@ -31,6 +31,8 @@ import xarray as xr
 from diffmech.artifacts import open_store
 from diffmech.config.patching import PatchingConfig, Windows
 from diffmech.data.groups import GroupTables, groups_of
+from diffmech.interventions.controls import against_others, control_summary
+from diffmech.interventions.measures import FULL_DOSE
 from diffmech.interventions.stores import in_units, texts, with_units
 from diffmech.interventions.tables import DOSES, PATCHING
 from diffmech.interventions.windows import (
@@ -41,13 +43,11 @@ from diffmech.interventions.windows import (
     sign_flip_max_smallest,
     window_name,
 )
-from diffmech.interventions.yardsticks import against_others, control_summary
 from diffmech.statistics.bootstrap import bootstrap_mean
 from diffmech.statistics.multiplicity import holm
 from diffmech.statistics.permutation import permutation_p, sign_flip_permutation
+from diffmech.tables import ALL
 
-FULL_DOSE = 1.0
-ALL = "all"
 KEYS = ["domain", "source", "group", "target", "direction"]
 
 
@@ -75,7 +75,7 @@ def patching_effects(
             grid = with_units(grid, groups_of(groups or {}, domain, grid["sample"].values))
             named = {"domain": domain, "source": str(grid.attrs["source"])}
             schedule = int(grid.attrs["schedule"])
-            spans = resolve_windows(windows, grid["timestep"].values, schedule, phases_csv)
+            spans = resolve_windows(windows, grid["timestep"].values.tolist(), schedule, phases_csv)
             for group in dict.fromkeys(texts(grid["group"]).tolist()):
                 part = grid.isel(target=texts(grid["group"]) == group)
                 effects.append(
@@ -146,7 +146,7 @@ def dose_response(grid: xr.Dataset, *, patching: PatchingConfig, seed: int) -> p
     values = means.transpose("sample", "target", "direction", "dose").values
     ran = np.isfinite(values).all(axis=(0, 2, 3))
     if not partial.any() or not ran.any() or not len(values):
-        return pd.DataFrame(columns=list(DOSES.columns)[2:])
+        return DOSES.frame()
     values = values[:, ran]
     slope = values @ doses / (doses @ doses)
     departure = (values - values[..., ~partial] * doses)[..., partial].mean(axis=-1)

@@ -33,7 +33,6 @@ class SharedPrefix:
     """
 
     def __init__(self, model: nn.Module, sites: Sequence[AttentionSite], run: Callable[[int], Any]) -> None:
-        self._model = model
         self._modules = {path: module for path, module in model.named_modules() if path}
         self._sites = {site.name: self._modules[site.module_path] for site in sites}
         trials = [self._trial(run, images) for images in TRIALS]

@@ -18,6 +18,11 @@ def predict(denoiser: Denoiser, passes: Passes) -> Float[Tensor, "sample ..."]:
     return denoiser.predict_noise(passes.x_t, passes.timestep, passes.condition)
 
 
+def mean_square(images: Float[Tensor, "sample ..."]) -> Float[Tensor, "sample"]:
+    """Return the mean square per image, in double precision and so on the CPU: not every device has it."""
+    return images.float().cpu().double().square().flatten(1).mean(1)
+
+
 def repeated(passes: Passes, n: int) -> Passes:
     """Return `n` passes: those there are, over and over."""
     return passes.rows(torch.arange(n, device=passes.x_t.device) % len(passes))

@@ -26,6 +26,7 @@ from diffmech.attention.survey import attention_sites
 from diffmech.attention.tap import AttentionTap
 from diffmech.batches import in_smaller_batches
 from diffmech.config.analysis import RuntimeConfig
+from diffmech.data.reference_images import FEWEST_REFERENCES, STUDIED
 from diffmech.errors import ConfigError, DataError, StoreError
 from diffmech.interventions.displacement import METHODS, displacements
 from diffmech.interventions.heads import HeadPairs, ReferenceOutputs, UniformAttention
@@ -104,16 +105,16 @@ def collect_reference(
 def _check_there(domain: str, source: LatentFiles, reference_ids: Sequence[int]) -> None:
     if source.domain != domain:
         raise StoreError(f"the latents given for {domain} are of {source.domain}; give each domain its own")
-    if len(set(reference_ids)) < 2:
+    if len(set(reference_ids)) < FEWEST_REFERENCES:
         raise ConfigError("ablation.reference_samples: means and resampling need at least 2 reference images")
     there = sorted(set(reference_ids) & set(source.samples))
     if len(there) < len(reference_ids):
         held = f"only {len(there)}" if there else "none"
+        fewer = f"ablation.reference_samples to {len(there)}, or " if len(there) >= FEWEST_REFERENCES else ""
         raise DataError(
             f"{domain}: images {min(reference_ids)} to {max(reference_ids)} are to be reference images, which nothing "
             f"else studies, but the data set holds {held} of these {len(reference_ids)}; give more images, or lower "
-            "ablation.reference_samples or the numbers of studied images (ablation.samples, discovery.samples, "
-            "circuit.samples, patching.samples)"
+            f"{fewer}the numbers of studied images, behind which they begin ({STUDIED})"
         )
 
 

@@ -12,11 +12,9 @@ import xarray as xr
 from jaxtyping import Bool, Float, Shaped
 
 from diffmech.artifacts import open_store
-from diffmech.data.groups import GroupTables, groups_of
+from diffmech.data.groups import UNIT, GroupTables, groups_of
 from diffmech.errors import StoreError
 from diffmech.statistics.units import Groups, codes, over_units
-
-UNIT = "unit"  # the coordinate of samples that says which belong together
 
 
 def open_ablation(paths: Sequence[Path | str]) -> xr.Dataset:

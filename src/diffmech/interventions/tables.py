@@ -18,38 +18,45 @@ WINDOW = {
     "window_last": whole("last timestep of the window", ""),
 }
 
-_EFFECT: dict[str, Column] = {
-    "effect_percent": number("mean over images of the change, in percent of the clean loss (or of the output)", "%"),
-    **interval("the effect", "%"),
-    "p_zero": number("p against no effect: random signs over images", source=RANK),
-    "p_zero_holm": number("the same after Holm's correction over targets and domains", source="Holm 1979"),
-    "p_zero_max": number("the same corrected by the largest statistic over targets, timesteps, domains", source=MAX_T),
-    "smallest_effect": number("effect that would be found four times in five", "%"),
-    "shift": number("output shift: mean squared change of the prediction over the mean square of the clean one"),
-    **interval("the shift", "1", "shift_"),
-    "control_mean": number(
-        "mean effect of sets of matched heads; of heads and layers, of all others of their kind", "%"
-    ),
-    **interval("these effects", "%", "control_", "quantiles over sets, or others"),
-    "control_sd": number("standard deviation of the effect over these sets", "%"),
-    "control_percentile": number("percentile of the effect among these sets", "%"),
-    "p_control": number("rank of the effect among sets of matched heads", source=RANK),
-    "p_sets_adjusted": number("the same corrected over mechanisms and domains", source=MAX_T),
-    "p_heads_adjusted": number("rank among random choices of as many heads, corrected alike", source=MAX_T),
-    "p_control_adjusted": number("the larger of the two ranks", source="Berger 1982"),
-    "smallest_effect_control": number("effect that would exceed both kinds of controls", "%"),
-    "control_pool": text("where controls are drawn from: site (the same layers), kind (of attention) or any"),
-    "control_overlap": number("mean share of heads that two sets have in common"),
-    "control_ratio": number("size of what the matched heads write over that of the target's heads"),
-    **interval("that ratio", prefix="control_ratio_", how="range over sets"),
-    "controls": number("sets of matched heads"),
-    "controls_fair": flag("whether these sets match in every domain"),
-    "verdict": text("what may be claimed of the target"),
-    "off_distribution": number("how far replacing moves what the heads write, over the size of what they write"),
-    "heads": HEADS,
-    "n": N,
-    "measure": MEASURE,
-}
+
+def _effect(family: str) -> dict[str, Column]:
+    """Return the columns of an effect whose corrections are over `family`."""
+    return {
+        "effect_percent": number(
+            "mean over images of the change, in percent of the clean loss (or of the output)", "%"
+        ),
+        **interval("the effect", "%"),
+        "p_zero": number("p against no effect: random signs over images", source=RANK),
+        "p_zero_holm": number(f"the same after Holm's correction over {family}", source="Holm 1979"),
+        "p_zero_max": number(f"the same corrected by the largest statistic over {family}", source=MAX_T),
+        "smallest_effect": number("effect that would be found four times in five", "%"),
+        "shift": number("output shift: mean squared change of the prediction over the mean square of the clean one"),
+        **interval("the shift", "1", "shift_"),
+        "control_mean": number(
+            "mean effect of sets of matched heads; of heads and layers, of all others of their kind", "%"
+        ),
+        **interval("these effects", "%", "control_", "quantiles over sets, or others"),
+        "control_sd": number("standard deviation of the effect over these sets", "%"),
+        "control_percentile": number("percentile of the effect among these sets", "%"),
+        "p_control": number("rank of the effect among sets of matched heads", source=RANK),
+        "p_sets_adjusted": number(f"the same corrected over {family}", source=MAX_T),
+        "p_heads_adjusted": number("rank among random choices of as many heads, corrected alike", source=MAX_T),
+        "p_control_adjusted": number("the larger of the two ranks", source="Berger 1982"),
+        "smallest_effect_control": number("effect that would exceed both kinds of controls", "%"),
+        "control_pool": text("where controls are drawn from: site (the same layers), kind (of attention) or any"),
+        "control_overlap": number("mean share of heads that two sets have in common"),
+        "control_ratio": number("size of what the matched heads write over that of the target's heads"),
+        **interval("that ratio", prefix="control_ratio_", how="range over sets"),
+        "controls": whole("sets of matched heads"),
+        "controls_fair": flag("whether these sets match in every domain"),
+        "verdict": text("what may be claimed of the target"),
+        "off_distribution": number("how far replacing moves what the heads write, over the size of what they write"),
+        "heads": HEADS,
+        "n": N,
+        "measure": MEASURE,
+    }
+
+
 _TARGET = {"domain": DOMAIN, "group": GROUP, "target": TARGET, "method": METHOD}
 
 EFFECTS = Table(
@@ -60,7 +67,7 @@ EFFECTS = Table(
     columns={
         **_TARGET,
         "timestep": text("timestep of the scheduler, or all"),
-        **_EFFECT,
+        **_effect("targets and domains; of single timesteps also over these"),
         "effect_mean": number("mean over timesteps of the effect at each, in percent of its own clean loss", "%"),
         **interval("that mean", "%", "effect_mean_"),
         "weight": number("share of the clean loss by which the timestep counts in the effect over all", "%"),
@@ -76,7 +83,7 @@ WINDOWS = Table(
         **_TARGET,
         **WINDOW,
         "timesteps": whole("captured timesteps in the window"),
-        **_EFFECT,
+        **_effect("targets, windows and domains"),
         "significant": flag("whether p_zero_max is at most alpha"),
     },
 )
@@ -132,7 +139,7 @@ DOSES = Table(
         **interval("the departure", prefix="departure_"),
         "p_linear": number("p of proportionality: random signs of the departure over images", source=RANK),
         "p_linear_max": number("the same corrected over targets", source=MAX_T),
-        "monotone": flag("whether the effect grows with every dose"),
+        "monotone": flag("whether the effect grows, or falls, with every dose"),
         "n": N,
     },
 )

@@ -19,9 +19,9 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from diffmech.artifacts import read_csv
 from diffmech.attention.sites import AttentionSite, HeadId, resolve_heads
 from diffmech.interventions.relabelling import distinct, own_heads, relabellings, sums_over_sets
+from diffmech.mechanisms.tables import MECHANISMS
 from diffmech.randomness import generator
 
 Pool = Literal["site", "kind", "any"]
@@ -105,10 +105,10 @@ def layers(sites: Iterable[AttentionSite]) -> list[Target]:
 def mechanisms(heads_csv: Path | str, sites: Sequence[AttentionSite]) -> list[Target]:
     """Return every mechanism of a table of heads as a target: its heads, each in the phases in which it belongs.
 
-    The table has the columns head, phase_first, phase_last and mechanism. Raises StoreError when it is missing or has
-    other columns and ConfigError, with the nearest names, for a head that the model lacks.
+    Raises StoreError when the table is missing or not whole, and ConfigError, with the nearest names, for a head that
+    the model lacks.
     """
-    table = read_csv(heads_csv, ["head", "phase_first", "phase_last", "mechanism"])
+    table = MECHANISMS.read(heads_csv, ["head", "phase_first", "phase_last", "mechanism"])
     resolve_heads(table["head"], sites)
     targets = []
     for name, rows in table.dropna(subset=["mechanism"]).groupby("mechanism", sort=True):

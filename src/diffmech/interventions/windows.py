@@ -26,6 +26,7 @@ from diffmech.errors import ConfigError, StoreError
 from diffmech.interventions.decisions import ROUNDING
 from diffmech.interventions.effects import Span, effects_of_group, in_order, open_groups
 from diffmech.interventions.tables import WINDOW, WINDOWS
+from diffmech.mechanisms.tables import PHASES
 from diffmech.statistics.permutation import joint_sign_flip_p, sign_flip_permutation
 from diffmech.statistics.reach import POWER, rank_threshold, smallest_sign_flip_p
 
@@ -52,7 +53,7 @@ def ablation_windows(
     schedule, opened = schedule_length(model_json), open_groups(stores, groups)
     tables = []
     for group, domains in opened.items():
-        passes = next(iter(domains.values()))["timestep"].values
+        passes = next(iter(domains.values()))["timestep"].values.tolist()
         windows = resolve_windows(ablation.windows, passes, schedule, phases_csv)
         heads = opened.get("heads")
         tables.append(windows_of_group(domains, group, windows, ablation=ablation, seed=seed, heads=heads))
@@ -88,9 +89,9 @@ def resolve_windows(
     Phases and thirds that hold none of the timesteps `passes` are left out. Raises ConfigError for a window named by
     its ends that holds none or lies outside the schedule, and StoreError where phases are asked for and cannot be read.
     """
-    passes = sorted(int(timestep) for timestep in passes)
+    passes = sorted(passes)
     if windows == "phases":
-        found = _phases(phases_csv)
+        found = phase_ends(phases_csv)
     elif windows == "thirds":
         edges = [round(part * schedule / 3) for part in range(4)]
         found = [(first, following - 1) for first, following in itertools.pairwise(edges)]
@@ -174,10 +175,7 @@ def _scaled_sign_flips(
     return np.asarray(observed), null
 
 
-def _phases(phases_csv: Path | str | None) -> list[Window]:
-    try:
-        table = pd.read_csv(str(phases_csv))
-        spans = table[["phase_first", "phase_last"]].drop_duplicates()
-    except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError, KeyError) as error:
-        raise StoreError(f"{phases_csv}: the phases cannot be read ({error}); let the workflow find them") from error
-    return sorted((int(first), int(last)) for first, last in spans.itertuples(index=False))
+def phase_ends(phases_csv: Path | str | None) -> list[Window]:
+    """Return the phases of a table of phases, or of mechanisms, which has these columns too; ascending."""
+    ends = PHASES.read(str(phases_csv), ["phase_first", "phase_last"]).drop_duplicates()
+    return sorted((int(first), int(last)) for first, last in ends.itertuples(index=False))

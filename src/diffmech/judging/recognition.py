@@ -27,7 +27,7 @@ def check_recognition(
     sampling: SamplingConfig,
     runtime: RuntimeConfig,
 ) -> None:
-    """Write attribute, heldout_accuracy, recognised_share, low, high, n.
+    """Write how often samples show the attributes that were asked for, by a judge.
 
     A row `glasses` holds the share of samples asked for with glasses = 1 in which glasses are seen, a row `no glasses`
     the share of samples asked for with glasses = 0 in which none are; all other attributes are drawn. The interval is

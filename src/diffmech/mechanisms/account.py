@@ -22,11 +22,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from diffmech.artifacts import read_csv
 from diffmech.interventions.decisions import NOT_BEYOND, ROUNDING, UNFAIR, UNTOLD
+from diffmech.interventions.tables import EFFECTS, WINDOWS
 from diffmech.mechanisms.labels import UNASSIGNED, labels_by_domain
-from diffmech.mechanisms.tables import ACCOUNT
+from diffmech.mechanisms.tables import ACCOUNT, MECHANISMS
+from diffmech.resampling.tables import RESAMPLING
 from diffmech.statistics.reach import draws_needed
+from diffmech.tables import ALL
 
 BEYOND = "beyond matched heads"
 
@@ -36,14 +38,7 @@ _EFFECT = [
     *["controls", "controls_fair"],
 ]
 JUDGED = ("asked:", "attribute:")
-WHOLE = "all"
 UNKNOWN = "not measured"
-
-_TARGET = ("domain", "group", "target")
-_CHANGE = (
-    *("effect", "low", "high", "p_zero_holm", "control_low", "control_high", "p_control_adjusted"),
-    *("control_ratio", "controls", "controls_fair", "flipped"),
-)
 
 
 def mechanism_account(
@@ -61,10 +56,8 @@ def mechanism_account(
     `method` is the ablation method it is about, `alpha` the level of its verdicts. Raises StoreError naming the file
     and the columns where a table is not whole.
     """
-    heads = read_csv(heads_csv, ["mechanism", "label", "head"])
-    effects = read_csv(effects_csv, [*_TARGET, "method", "timestep", *_EFFECT, "heads", "n"])
-    windows = read_csv(windows_csv, [*_TARGET, "method", "window", *_EFFECT])
-    resampled = read_csv(resampling_csv, [*_TARGET, "window", "measure", *_CHANGE])
+    heads, effects = MECHANISMS.read(heads_csv), EFFECTS.read(effects_csv)
+    windows, resampled = WINDOWS.read(windows_csv), RESAMPLING.read(resampling_csv)
     ACCOUNT.write(output_csv, account(heads, effects, windows, resampled, method=method, alpha=alpha))
 
 
@@ -79,21 +72,21 @@ def account(
 ) -> pd.DataFrame:
     """Return the account; the tables are those of the mechanisms, of their effects and of resampled images."""
     labels = labels_by_domain(heads)
-    over_all = effects[(effects["timestep"].astype(str) == WHOLE)]
+    over_all = effects[(effects["timestep"] == ALL)]
     rows = []
     effect: Any  # a row, with the columns as attributes
     for effect in _of_mechanisms(over_all, method).itertuples(index=False):
         here = windows[(windows["target"] == effect.target) & (windows["domain"] == effect.domain)]
-        changes = resampled[(resampled["target"] == effect.target) & (resampled["window"].astype(str) == WHOLE)]
+        changes = resampled[(resampled["target"] == effect.target) & (resampled["window"] == ALL)]
         rows.append(
             {
                 "mechanism": effect.target,
-                "label": labels.get((effect.target, str(effect.domain)), UNASSIGNED),
+                "label": labels.get((effect.target, effect.domain), UNASSIGNED),
                 "domain": effect.domain,
                 "heads": effect.heads,
                 **{name: getattr(effect, name) for name in (*_EFFECT, "n")},
                 **_strongest_window(_of_mechanisms(here, method), alpha),
-                **_strongest_attribute(changes, str(effect.domain), alpha),
+                **_strongest_attribute(changes, effect.domain, alpha),
             }
         )
     table = ACCOUNT.frame(rows)

@@ -12,12 +12,11 @@ import xarray as xr
 from jaxtyping import Float, Int
 
 from diffmech.attention.store import conditional, open_attention
-from diffmech.data.groups import GroupTables, groups_of
+from diffmech.data.groups import UNIT, GroupTables, groups_of
 from diffmech.errors import StoreError
 from diffmech.statistics.units import Groups, codes, first_units, number_of_units
 
 SPATIAL_QUANTITIES = ("distance", "self_mass", "neighbourhood_mass", "mirror_mass")
-UNIT = "unit"  # the coordinate of samples that says which belong together
 MASSES = ("self_mass", "neighbourhood_mass", "mirror_mass")
 # Tokens of a prompt differ from sample to sample; these groups of them do not. Ours.
 START, WORDS, PADDING = "start of text", "words", "end and padding"
@@ -168,6 +167,22 @@ def read_quantities(tree: xr.DataTree, site: Site) -> dict[int, dict[str, Float[
         timestep: {name: array[position] for name, array in arrays.items()}
         for position, timestep in enumerate(timesteps_of(tree))
     }
+
+
+def mass_beside(tree: xr.DataTree) -> Float[np.ndarray, "sample timestep head"]:
+    """Return how much of the attention of the image's queries goes to tokens beside the image's, in float64.
+
+    These are the text of joint attention, or extra tokens; NaN for heads of sites that have neither.
+    """
+    shares = []
+    for site in sites_of(tree):
+        dataset, shape = tree.children[site.name].dataset, (tree.sizes["sample"], tree.sizes["timestep"])
+        share = np.full((*shape, len(site.heads)), np.nan)
+        if "part_mass" in dataset:
+            to_rest = [part for part in map(str, dataset["part"].values) if part in ("image->text", "image->extra")]
+            share[:] = dataset["part_mass"].sel(part=to_rest[0]).transpose("sample", "timestep", "head").values
+        shares.append(share)
+    return np.concatenate(shares, axis=-1)
 
 
 def read(

@@ -19,9 +19,8 @@ from sklearn.mixture import GaussianMixture
 
 from diffmech.artifacts import open_store
 from diffmech.config.analysis import MechanismsConfig
-from diffmech.errors import StoreError
 from diffmech.mechanisms.k_means import k_means
-from diffmech.mechanisms.tables import CLUSTERS, MEMBERS
+from diffmech.mechanisms.tables import CLUSTERS, MEMBERS, PHASES
 from diffmech.randomness import generator
 
 RESTARTS = 10
@@ -35,10 +34,7 @@ MIXTURE_FLOOR = 1e-2
 def cluster_heads(features: Path, phases: Path, members: Path, clusters: Path, *, mechanisms: MechanismsConfig) -> None:
     """Write each head's mechanism in each phase to `members`, the quality of every k tried to `clusters`.
 
-    members: head, site, kind, phase, phase_first, phase_last, mechanism ("self-1" is the largest), stability (Jaccard
-    of the mechanism), features. clusters: kind, k, chosen (used for `members`), requested (the k asked for; chosen is
-    lower where there are too few observations), observations, silhouette, bic, ari_mixture, ari_sample_bootstrap,
-    ari_seeds.
+    Of fewer observations than were asked for, fewer clusters are chosen.
     """
     store = open_store(features).to_dataset().transpose(..., "head", "timestep").load()
     observed = observations(store["features"], phases)
@@ -76,14 +72,11 @@ def observations(features: xr.DataArray, phases: Path) -> pd.DataFrame:
 
 def read_phases(phases: Path) -> dict[int, list[int]]:
     """Return the timesteps of each phase."""
-    try:
-        table = pd.read_csv(phases)
-        spans: dict[int, list[int]] = {}
-        for timestep, phase in zip(table["timestep"], table["phase"], strict=True):
-            spans.setdefault(int(phase), []).append(int(timestep))
-        return spans
-    except (OSError, KeyError, ValueError) as error:
-        raise StoreError(f"{phases}: is not a table of phases ({error}); let the workflow make it anew") from error
+    table = PHASES.read(phases, ["timestep", "phase"])
+    spans: dict[int, list[int]] = {}
+    for timestep, phase in zip(table["timestep"], table["phase"], strict=True):
+        spans.setdefault(int(phase), []).append(int(timestep))
+    return spans
 
 
 def _standardised(

@@ -72,13 +72,9 @@ def circuit_complexity(
     """Write the complexity of both domains and its ratio, one row per measure.
 
     `files` and `copies` are the attention stores of the denoiser and of its untrained twins by what images are told and
-    domain, `ablation` (group heads) stores by domain; `method` is the ablation whose output shift counts. Columns:
-    variant, condition, domain_first, first, domain_second, second, ratio, low, high, p, p_holm, p_least (the smallest
-    p_holm that so many images and permutations allow), n_first, n_second, untrained_low, untrained_high (range of the
-    twins' ratios on `untrained_n` images per domain), p_untrained, p_untrained_max, smallest_ratio (found with 80 %
-    power, see `smallest_ratio`), significant; those of twins are empty where there is no such null. Raises StoreError
-    where the stores lack the method, heads, or the heads' outputs. Where `groups` are given (tables by domain), n and
-    all else are of their units.
+    domain, `ablation` (group heads) stores by domain; `method` is the ablation whose output shift counts. Columns about
+    twins are empty where there is no such null. Raises StoreError where the stores lack the method, heads, or the
+    heads' outputs. Where `groups` are given (tables by domain), n and all else are of their units.
     """
     cells = open_cells(files, copies, domains, groups)
     trees, twins, seen = cells.trees[cells.reference], cells.copies[cells.reference], cells.seen[cells.reference]

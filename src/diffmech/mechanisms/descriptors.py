@@ -2,8 +2,9 @@
 
 - normalised_entropy: H / ln(keys);
 - position_information: mutual information between query position and key, over ln(keys);
-- sink_mass: largest share of attention that one key receives in the mean over samples. Averaging first means a fixed
-  key; a key that moves with the content counts as content dependence;
+- sink_mass: largest share of attention that one key receives in the mean over samples, where text or extra tokens stand
+  beside the image one of the image's keys, of the attention on these. Averaging first means a fixed key; a key that
+  moves with the content counts as content dependence;
 - content_dependence: share of the variance of the received map (over samples and keys) that lies between samples; 0 for
   a map that is flat to within 0.1 %;
 - distance (root mean square, image sides), self_mass, neighbourhood_mass, mirror_mass: self-attention only;

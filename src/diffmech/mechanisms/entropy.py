@@ -22,10 +22,10 @@ from scipy.special import ndtri
 from diffmech.attention.store import per_sample
 from diffmech.config.analysis import EntropyConfig
 from diffmech.data.groups import GroupTables
-from diffmech.mechanisms.captured import open_domains, open_untrained, sites_of, timesteps_of, units_of
+from diffmech.mechanisms.captured import mass_beside, open_domains, open_untrained, sites_of, timesteps_of, units_of
 from diffmech.mechanisms.tables import ENTROPY
 from diffmech.statistics.bootstrap import bootstrap_mean, bootstrap_two_groups
-from diffmech.statistics.effect_sizes import (
+from diffmech.statistics.jensen_shannon import (
     histogram_membership,
     jensen_shannon_divergence,
     jensen_shannon_of_probabilities,
@@ -56,10 +56,9 @@ def attention_entropy(
 ) -> None:
     """Write the entropy of every head at every timestep in each domain, with its bootstrap interval over samples.
 
-    `attention` gives each domain's attention stores, `untrained` its store of untrained twins. Columns: domain, head,
-    site, kind, timestep, entropy, low, high, h_max (nats), normalised, effective_keys (mean exp H), untrained_entropy
-    (mean over twins), untrained_low, untrained_high (range over twins), n (samples, or units where `groups` are given).
-    Raises StoreError for captures that do not fit together.
+    `attention` gives each domain's attention stores, `untrained` its store of untrained twins. The columns are those
+    of the table `entropy`, n the number of samples, or of units where `groups` are given. Raises StoreError for
+    captures that do not fit together.
     """
     trees = open_domains(attention, groups)
     twins, _ = open_untrained(untrained, trees)
@@ -80,6 +79,7 @@ def attention_entropy(
         table["h_max"] = table.pop("h_max")
         table["normalised"] = table["entropy"] / table["h_max"]
         table["effective_keys"] = over_units(np.exp(each), units).mean(axis=0).ravel()
+        table["beside_mass"] = over_units(mass_beside(tree), units).mean(axis=0).ravel()
         table["untrained_entropy"] = null.mean(axis=0).ravel()
         table["untrained_low"], table["untrained_high"] = null.min(axis=0).ravel(), null.max(axis=0).ravel()
         table["n"] = len(values)
@@ -107,11 +107,7 @@ def divergence_table(
     (head,) its largest entropy. `signs`: the null is that the values of an image have a random sign. `units`
     (sample,) say, by domain, which samples belong together, where any do: then n and all else are of them.
 
-    Columns: timestep, kind ("self", "cross", "joint"), divergence (nats), low, high, share (mean of each head's share
-    of its bound), floor, floor_high (mean and 95 % quantile under the null), p, p_holm, p_least (the smallest p_holm
-    that so many images and permutations allow), jensen_shannon (nats, mean over heads; not of signs),
-    jensen_shannon_floor, untrained_divergence_max (over twins and timesteps, on `untrained_n` images per domain),
-    p_untrained, smallest (nats, found with at least 80 % power), n_first, n_second, significant.
+    The columns are those of the table `divergence`, but for effect and condition; jensen_shannon is missing of signs.
 
     The interval contains the true value with at least its confidence, also where that is 0 or many heads do not differ,
     where resampling the divergence itself would miss it (see `divergence_interval`). It can lie below a divergence that

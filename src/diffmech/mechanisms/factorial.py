@@ -48,9 +48,7 @@ def entropy_factorial(
     """Write the effects on entropy per kind of attention, as mean sizes over heads, and per head.
 
     `files` and `copies` are the attention stores of the denoiser and of its untrained twins by what is told and domain.
-    Columns of the first: effect ("image", and where the denoiser can be told the domain "told" and "interaction"),
-    condition (of the image's effect), and those of `divergence_table`. Of the second: timestep, head, site, kind,
-    effect (also "raw"), estimate, low, high, p, p_holm, p_untrained, untrained_max, n_first, n_second, significant.
+    Effects "told" and "interaction" are there where the denoiser can be told the domain.
     """
     cells = open_cells(files, copies, domains, groups)
     units = {domain: units_of(tree) for domain, tree in cells.trees[cells.reference].items()}

@@ -60,16 +60,9 @@ def label_mechanisms(
 ) -> None:
     """Write `members` with the label of each row's mechanism and what speaks for it, sorted by head and phase.
 
-    New columns, of the mechanism: label (the name in both domains); reason (why there is none); probe (the strongest; a
-    part or token by its name), and of that probe, in the domain that says less for it, enrichment (times uniform),
-    excess, p_rolled_holm and p_content_holm (empty of places and tokens, which have no map), p_untrained; and
-    smallest_excess (found beyond the untrained copies four times in five). All but the last also per domain, ending in
-    `_first` and `_second`, with the strongest probe of the domain, which domain_first and domain_second name; and how
-    many images of it clusters were found on (found_on), and how many others all of this is of (tested_on). Of the
-    row's own head in its phase, per domain: enrichment_of_head, p_of_head (uncorrected: the larger of its rank among
-    untrained heads of its site and, for a map, that against rolled maps) and confirmed (attracted, and not above alpha;
-    with a name in that domain). The same without ending are those of the domain that says less; confirmed needs a name
-    in both. Raises StoreError where the files do not belong together.
+    p_rolled_holm and p_content_holm are empty of places and tokens, which have no map. p_of_head is the larger of the
+    head's rank among untrained heads of its site and, for a map, that against rolled maps; the head confirms a name
+    where it is attracted, at most at alpha. Raises StoreError where the files do not belong together.
     """
     store = open_store(features).to_dataset().load()
     table = MEMBERS.read(members)

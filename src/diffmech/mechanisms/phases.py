@@ -21,7 +21,7 @@ FEWEST_TIMESTEPS = 4
 
 
 def find_phases(features: Path, output: Path, *, mechanisms: MechanismsConfig) -> None:
-    """Write timestep, phase (1 = cleanest), phase_first, phase_last, stability of the boundary that opens the phase.
+    """Write the phase of each timestep, with the stability of the boundary that opens the phase.
 
     The first phase has no opening boundary and so no stability. Fewer than 4 timesteps are one phase.
     """

@@ -36,14 +36,11 @@ def seen_divergence(
 ) -> None:
     """Write the divergence between seen and unseen images of each domain that has at least eight of both.
 
-    `seen_csv` says which images of a domain the denoiser was trained on. Columns: domain, timestep, kind, divergence
-    (nats), low, high, floor, floor_high (mean and 95 % quantile under permuted labels), p, p_holm (over domains,
-    timesteps and kinds), p_least (the smallest p_holm possible), n_seen, n_unseen. There are no rows of a domain of
-    whose images it is not on record, or with too few of either, nor of one that is `grouped`: training keeps out
-    images, not groups, so that seen and unseen ones of a group are not independent.
+    `seen_csv` says which images of a domain the denoiser was trained on. There are no rows of a domain of whose images
+    it is not on record, or with too few of either, nor of one that is `grouped`: training keeps out images, not groups,
+    so that seen and unseen ones of a group are not independent.
     """
     listed = SEEN.read(seen_csv)
-    listed["seen"] = listed["seen"].astype(str).str.lower() == "true"
     counts = listed.groupby("domain")["seen"].agg(seen="sum", images="size")
     enough = [
         domain

@@ -9,7 +9,9 @@ HOLM = "Holm 1979"
 SHANNON = "Shannon 1948"
 N_FIRST = whole("images of the first domain, or groups of them")
 N_SECOND = whole("images of the second domain, or groups of them")
-P = number("p-value under permuted domain labels; of telling under random signs", source="Phipson & Smyth 2010")
+P = number(
+    "p-value under permuted domain labels; of what images are told, under random signs", source="Phipson & Smyth 2010"
+)
 
 ENTROPY = Table(
     name="entropy",
@@ -27,7 +29,11 @@ ENTROPY = Table(
         "h_max": number("largest entropy there could be: ln(keys)", "nat"),
         "normalised": number("entropy / h_max"),
         "effective_keys": number("mean over images of exp(entropy): so many keys with equal weights"),
-        "untrained_entropy": number("mean of the same over untrained copies of the denoiser", "nat"),
+        "beside_mass": number(
+            "mean share of the attention of the image's queries that goes to the text of joint attention, or to extra "
+            "tokens; empty where neither stands beside the image"
+        ),
+        "untrained_entropy": number("mean entropy over untrained copies of the denoiser", "nat"),
         **{
             f"untrained_{end}": number(f"{word} of it over the untrained copies", "nat")
             for end, word in (("low", "smallest"), ("high", "largest"))
@@ -229,15 +235,18 @@ COMPLEXITY = Table(
     row="a measure of complexity",
     about="How much more of the network one domain engages than the other.",
     columns={
-        "variant": text("measure: effective heads or keys of a kind of attention, or activation participation"),
+        "variant": text(
+            "effective_heads_(kind), a number of heads; effective_keys_(kind), a share of the keys: mean exp(entropy) "
+            "/ keys; or activation_participation, a number of dimensions"
+        ),
         "condition": text("what the images are told where it is measured"),
         "domain_first": text("the first domain"),
         "first": number("the measure in the first domain"),
         "domain_second": text("the second domain"),
         "second": number("the measure in the second domain"),
-        "ratio": number("first / second", source="counterpart of arXiv 2506.17237, 1.084"),
+        "ratio": number("first / second", source="ours, counterpart of arXiv 2506.17237"),
         **interval("the ratio"),
-        "p": P,
+        "p": number("p-value under permuted domain labels, two-sided in ln(ratio)", source="Phipson & Smyth 2010"),
         "n_first": N_FIRST,
         "n_second": N_SECOND,
         "p_holm": number("p after Holm's correction over all measures", source=HOLM),
@@ -270,7 +279,7 @@ ACCOUNT = Table(
         "p_zero_max": number("p against no effect, corrected over all targets", source="Westfall & Young 1993"),
         "smallest_effect": number("effect that would be found four times in five", "%"),
         "control_mean": number("mean effect of removing matched heads", "%"),
-        **interval("the effect of removing matched heads", "%", "control_", "range over sets"),
+        **interval("the effect of removing matched heads", "%", "control_", "quantiles over sets"),
         "p_control_adjusted": number("p against matched heads and random choices, corrected"),
         "smallest_effect_control": number("effect that would exceed its controls four times in five", "%"),
         "controls": whole("sets of matched heads"),
@@ -291,8 +300,8 @@ ACCOUNT = Table(
         **interval("that change", prefix="attribute_"),
         "attribute_p_holm": number("p of the exact sign test, after Holm's correction", source="Arbuthnott 1710"),
         "attribute_flipped": number("share of images whose verdict flips"),
-        **interval("the same without matched heads", prefix="attribute_control_", how="range over sets"),
-        "attribute_controls": number("sets of matched heads whose images were made"),
+        **interval("the same without matched heads", prefix="attribute_control_", how="quantiles over sets"),
+        "attribute_controls": whole("sets of matched heads whose images were made"),
         "attribute_p_control_adjusted": number("p of that change among those without matched heads, corrected"),
         "attribute_verdict": text("what may be claimed of that change"),
     },

@@ -22,8 +22,8 @@ import torch
 from diffmech.artifacts import progress
 from diffmech.batches import in_smaller_batches
 from diffmech.config.analysis import RuntimeConfig
-from diffmech.data.again import MadeAgain
 from diffmech.data.groups import GroupTables, groups_of
+from diffmech.data.made_again import MadeAgain
 from diffmech.data.store import ImageSet, open_dataset
 from diffmech.models.denoiser import Condition, Denoiser
 from diffmech.models.load import load_denoiser
@@ -33,12 +33,12 @@ from diffmech.models.tables import DENOISING, HELDOUT
 from diffmech.randomness import noise
 from diffmech.statistics.bootstrap import bootstrap_mean, bootstrap_statistic, bootstrap_two_groups
 from diffmech.statistics.units import Groups, over_units
+from diffmech.tables import ALL
 from diffmech.training.images import attribute_values
 from diffmech.training.record import TrainingRecord, record_of
 
 # More images would cost passes and narrow intervals that are a few per cent wide already.
 MOST_IMAGES = 64
-ALL = "all"
 
 
 @dataclass(frozen=True)
@@ -80,15 +80,12 @@ def heldout_loss(
 ) -> None:
     """Write two tables, both with bootstrap intervals over images, of at most `samples` images per domain, and 64.
 
-    `denoising_csv`: domain, timestep, loss (mean squared error of the predicted noise), zero (that of predicting 0),
-    linear (that of c x_t), skill and slope as above, each with low and high, and n; of the unseen images alone where
-    `unseen` are studied.
+    `denoising_csv` (the table `denoising`) is of the unseen images alone where `unseen` are studied.
 
-    `output_csv`: domain, split, timestep, loss, low, high, relative (loss on held-out images / on those trained on)
-    with low and high, n; only for domains of whose images it is on record whether the denoiser was trained on them.
-    Split is `train` or `heldout`, half of the images each where there are as many, evenly spread over the ids; where
-    none was trained on, a third are images of the training that are made again, if they can be. The timestep "all" has
-    the means over timesteps, of the ratios too.
+    `output_csv` (the table `heldout`) has rows of those domains alone of whose images it is on record whether the
+    denoiser was trained on them. Split is `train` or `heldout`, half of the images each where there are as many, evenly
+    spread over the ids; where none was trained on, a third are images of the training that are made again, if they can
+    be. The timestep "all" has the means over timesteps, of the ratios too.
 
     Where `groups` are given (tables by domain) intervals resample groups of images, n is their number, and an image is
     unseen though others of its group may have been trained on. `condition` is that of the study, "full" or "null".
@@ -133,7 +130,8 @@ def heldout_loss(
             more_units = [f"made again {k}" for k in range(len(again.ids))]
             units = None if units is None else np.append(units, more_units)
         if seen_before is not None:
-            seen += [{"domain": domain, **row} for row in seen_and_unseen(losses, split, units, **settings)]
+            rows = seen_and_unseen(losses, split, units, **settings)
+            seen += [{"domain": domain, **row, "timestep": str(row["timestep"])} for row in rows]
     HELDOUT.write(output_csv, HELDOUT.frame(seen))
     DENOISING.write(denoising_csv, DENOISING.frame(fits))
 

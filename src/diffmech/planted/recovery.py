@@ -30,8 +30,10 @@ from diffmech.errors import ModelError
 from diffmech.interventions.ablation import ablate_targets
 from diffmech.interventions.reference import open_reference, tapped_sites
 from diffmech.interventions.replay import open_latent_files
+from diffmech.interventions.tables import EFFECTS
 from diffmech.interventions.targets import ALWAYS, HeadSpan, Target, single_heads
 from diffmech.mechanisms.labels import UNASSIGNED
+from diffmech.mechanisms.tables import MECHANISMS
 from diffmech.models.load import load_denoiser
 from diffmech.planted.roles import PAIR, ROLES
 from diffmech.planted.tables import PAIRS, RECOVERY, SUMMARY
@@ -62,13 +64,8 @@ def recover(
 ) -> None:
     """Write what was found of each planted head and of each pair, per domain, and precision and recall of it all.
 
-    `latents` are keyed by domain, `symmetric` says of which domains the fine structure is mirrored. Columns of
-    `heads_output`: domain, head, role, planted_label, label (unassigned where not confirmed), label_right, causal,
-    effect_percent, low, high, p_zero_holm, p_zero_max, p_untrained, significant, effect_right. Of `pairs_output`:
-    domain, first, second, planted, effect_first, effect_second, effect_both, interaction (percent of the clean loss),
-    p_holm, redundant. Of `summary_output`: what (label, effect, mechanism, redundant pair), planted, found, right,
-    precision, recall.
-    Raises ModelError where `model_json` is no planted model.
+    `latents` are keyed by domain, `symmetric` says of which domains the fine structure is mirrored. The label of a head
+    that does not confirm it is unassigned. Raises ModelError where `model_json` is no planted model.
     """
     pointer = read_json(Path(model_json))
     if "roles" not in pointer:
@@ -116,8 +113,8 @@ def recovered_heads(
 
     `largest` are the largest effects of untrained twins.
     """
-    names = pd.read_csv(heads_csv).drop_duplicates("head").set_index("head")
-    effects = pd.read_csv(effects_csv, dtype={"timestep": str})
+    names = MECHANISMS.read(heads_csv).drop_duplicates("head").set_index("head")
+    effects = EFFECTS.read(effects_csv)
     chosen = (effects["domain"] == domain) & (effects["group"] == "heads") & (effects["timestep"] == "all")
     effects = effects[chosen & (effects["method"] == ablation.methods[0])].set_index("target")
     rows = []

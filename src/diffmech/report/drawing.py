@@ -159,6 +159,13 @@ def timestep_axis(title: str = "timestep (0 = clean image, noise grows to the ri
     return alt.X("timestep:Q", title=title, axis=alt.Axis(grid=False), scale=alt.Scale(nice=False, padding=8))
 
 
+def timestep_lines(frame: pd.DataFrame, value: str, domains: tuple[str, ...]) -> alt.Chart:
+    """Return one line per domain over timesteps: the mean of `value` over the rows of each timestep."""
+    means = frame.groupby(["domain", "timestep"])[[value]].mean().reset_index()
+    y = alt.Y(f"{value}:Q", scale=value_scale(means[value]))
+    return alt.Chart(table(means)).mark_line(point=True).encode(timestep_axis(), y, domain_colour(domains))
+
+
 def head_axis(heads: tuple[str, ...]) -> alt.Y:
     """One row per head; the site is written at its first head only."""
     label = "split(datum.label, '.h')[1] === '00' ? datum.label : 'h' + split(datum.label, '.h')[1]"

@@ -28,17 +28,17 @@ from torch import Tensor
 from diffmech.artifacts import progress, provenance, write_store
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.resampling import ResamplingConfig
-from diffmech.interventions.yardsticks import BALANCE, balance, control_summary
+from diffmech.interventions.controls import BALANCE, balance, control_summary
 from diffmech.judging.distances import DISTANCES, distance_excess
 from diffmech.judging.likeness import squared_error, structural_similarity
 from diffmech.judging.panel import Panel, open_panel
 from diffmech.resampling.controls import ASKED, ATTRIBUTE, change, corrected_among_controls, is_judged
 from diffmech.resampling.images import Part, open_parts
-from diffmech.resampling.removals import WHOLE
 from diffmech.resampling.tables import RESAMPLING
 from diffmech.statistics.bootstrap import Interval, bootstrap_mean
 from diffmech.statistics.median import median_interval, sign_test
 from diffmech.statistics.multiplicity import holm
+from diffmech.tables import ALL
 
 logger = logging.getLogger(__name__)
 
@@ -75,13 +75,13 @@ def resampling_effects(
     """
     domains = {name: open_parts(paths) for name, paths in sorted(stores.items()) if paths}
     absent = [why_none] if why_none else []
-    about: dict[str, object] = {}
     measured: dict[str, _Measured] = {}
     pictures: list[xr.Dataset] = []
+    about: dict[str, object] = {"calls": _calls(domains)}
     if domains:
         panel = open_panel(resampling, judge, device=runtime.device)
         absent += panel.absent
-        about = {"space": panel.space, "judge": panel.judge, "accuracy": panel.accuracy}
+        about |= {"space": panel.space, "judge": panel.judge, "accuracy": panel.accuracy}
     for name, parts in domains.items():
         label = str(parts[0].store.attrs["domain"])
         if label in measured:
@@ -122,7 +122,7 @@ def _effects(measured: Mapping[str, "_Measured"]) -> pd.DataFrame:
     table = pd.concat([table for table in tables if not table.empty], ignore_index=True)
     adjusted = corrected_among_controls({domain: each.changes_among_controls() for domain, each in measured.items()})
     keys = table[["domain", "target", "measure"]].itertuples(index=False, name=None)
-    p = pd.Series([adjusted.get(key, np.nan) for key in keys], dtype=float).where(table["window"] == WHOLE)
+    p = pd.Series([adjusted.get(key, np.nan) for key in keys], dtype=float).where(table["window"] == ALL)
     return RESAMPLING.in_order(table.assign(p_control_adjusted=p))
 
 
@@ -132,6 +132,7 @@ class _Target:
     group: str
     window: str
     heads: int
+    steps: tuple[int, int]
     balance: dict[str, object]
     clean: Seen
     seen: Seen
@@ -166,7 +167,8 @@ class _Measured:
             else:
                 kept = [part.texts(coordinate)[row] for coordinate in ("target", "group", "window")]
                 heads, matched = int(part.store["heads"][row]), _balance(part, row)
-                self.targets.append(_Target(kept[0], kept[1], kept[2], heads, matched, own, seen))
+                steps = int(part.store["steps_removed"][row]), part.store.sizes["step"]
+                self.targets.append(_Target(kept[0], kept[1], kept[2], heads, steps, matched, own, seen))
 
     def _features(self, images: Tensor) -> np.ndarray:
         return np.empty((len(images), 0)) if self.panel.features is None else self.panel.features(images)
@@ -226,6 +228,8 @@ class _Measured:
             "target": target.name,
             "window": target.window,
             "heads": target.heads,
+            "steps_removed": target.steps[0],
+            "steps": target.steps[1],
             **target.balance,
             "n": len(seen.ssim),
             "flipped": np.nan,
@@ -272,7 +276,7 @@ class _Measured:
                 moved = change(measure, values)
                 p = control_summary(moved[:1], [moved[1:]], confidence=self.resampling.confidence)["p_control"][0]
                 found.append([*(summary[column][0] for column in names), p, len(values) - 1])
-                index.append((name, WHOLE, measure))
+                index.append((name, ALL, measure))
         keys = pd.MultiIndex.from_arrays(
             list(zip(*index, strict=True)) or [[]] * 3, names=["target", "window", "measure"]
         )
@@ -288,7 +292,7 @@ class _Measured:
     def _pools(self) -> dict[str, list[dict[str, float]]]:
         """Return the effects of each target that has controls, and of these behind it."""
         if self.pools is None:
-            tested = [t for t in self.targets if t.window == WHOLE and self.controls.get(t.name)]
+            tested = [t for t in self.targets if t.window == ALL and self.controls.get(t.name)]
             self.pools = {
                 t.name: [self.effects(*pair) for pair in [(t.clean, t.seen), *self.controls[t.name]]] for t in tested
             }
@@ -317,12 +321,21 @@ def _asked(store: xr.Dataset, attributes: Sequence[str]) -> np.ndarray:
     return asked
 
 
+def _calls(domains: Mapping[str, Sequence[Part]]) -> dict[int, list[str]]:
+    """Return the attention calls that were seen in passes at each sampling timestep."""
+    found: dict[int, set[str]] = {}
+    for part in (part for parts in domains.values() for part in parts):
+        for timestep, called in zip(part.store["timestep"].values, part.texts("calls"), strict=True):
+            found.setdefault(int(timestep), set()).update(called.split())
+    return {timestep: sorted(called) for timestep, called in sorted(found.items())}
+
+
 def _examples(parts: Sequence[Part], domain: str, count: int) -> xr.Dataset:
     """Return the first images, clean and without each target, as rows of `image` (row, index, channel, y, x)."""
     rows = [("clean", parts[0].images("clean")[:count])]
     found = [(name, part, row) for part in parts for row, name in enumerate(part.texts("target"))]
     for name, part, row in sorted(found, key=lambda item: item[0]):
-        if part.texts("window")[row] == WHOLE:
+        if part.texts("window")[row] == ALL:
             rows.append((name, part.images("ablated", row)[:count]))
     images = np.stack([images.numpy() for _, images in rows])
     return xr.Dataset(

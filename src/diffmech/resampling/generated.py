@@ -4,7 +4,7 @@ What a pipeline does between passes is its own and is not repeated here, so that
 can be steered; the clean images are sampled first and give the means, which are kept in memory. Ours.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -68,8 +68,10 @@ class PromptedSampling:
         means = StepMeans(used) if method == MEAN else None
         steering = Steering(sites, used, means, next(self.module.parameters()).device)
 
+        calls: dict[int, set[str]] = {}
+
         def clean_batches() -> Iterator[Tensor]:
-            with AttentionTap(self.module, observers=[] if means is None else [means], sites=sites):
+            with AttentionTap(self.module, observers=[] if means is None else [means], sites=sites) as tap:
                 for rows in _parts(total, size):
                     counted = sum(row < averaged for row in rows)
 
@@ -77,7 +79,10 @@ class PromptedSampling:
                         if means is not None:
                             means.at(step, passes, counted)
 
-                    with self._following(size, note):
+                    def called(step: int) -> None:
+                        calls.setdefault(step, set()).update(tap.calls)
+
+                    with self._following(size, note, called):
                         yield self._sample(_filled(rows, size))[: len(rows)]
 
         def ablated_batches() -> Iterator[Tensor]:
@@ -93,7 +98,8 @@ class PromptedSampling:
 
         clean = torch.cat(list(_shown(clean_batches(), "clean images (batches)", total, size, show)))
         ablated = list(_shown(ablated_batches(), "ablated images (batches)", len(tasks), size, show))
-        return Resampled(clean, torch.cat(ablated) if ablated else clean[:0])
+        by_step = tuple(frozenset(calls[step]) for step in sorted(calls))
+        return Resampled(clean, torch.cat(ablated) if ablated else clean[:0], by_step)
 
     def _sample(self, positions: Sequence[int]) -> Tensor:
         arguments = call_arguments(
@@ -105,8 +111,11 @@ class PromptedSampling:
         return torch.from_numpy(run_pipeline(self.pipeline, arguments))
 
     @contextmanager
-    def _following(self, count: int, before: Any) -> Iterator[None]:
-        """Call `before(step, passes of guidance)` ahead of every pass of the denoiser over `count` images."""
+    def _following(self, count: int, before: Any, after: Callable[[int], None] | None = None) -> Iterator[None]:
+        """Call `before(step, passes of guidance)` ahead of every pass of the denoiser over `count` images.
+
+        `after(step)` is called behind each step.
+        """
         noised, step, seen = noised_argument(self.module), 0, 0
 
         def before_pass(arguments: dict[str, Any]) -> None:
@@ -122,6 +131,8 @@ class PromptedSampling:
 
         def after_step(timestep: float, sample: Tensor) -> None:
             nonlocal step, seen
+            if after is not None:
+                after(step)
             step, seen = step + 1, 0
 
         with watch_sampling(self.pipeline, before_pass, after_step):

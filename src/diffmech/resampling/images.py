@@ -6,7 +6,7 @@ and of further ones, from which the means are taken and which are not kept.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -58,10 +58,11 @@ def resample_images(
 
     Variables: clean (image, channel, y, x), others (other, ...) of other seeds, ablated (target, image, ...), matched
     (control, image, ...), in [-1, 1], of a pipeline uint8; asked (image, attribute); the balance of the controls of
-    each target. `heads_csv` names the mechanisms, `reference` are the stores of reference outputs, which say how far
-    heads are moved. `sampling` gives steps and guidance where `resampling` does not. `prompts` and `size` are those of
-    a pipeline. Removal i belongs to part i modulo `resampling.parts`, so do the other images. Raises ConfigError,
-    StoreError or ModelError, as its parts do.
+    each target, and at how many steps it was removed; the attention calls of clean passes (step,). `heads_csv` names
+    the mechanisms, `reference` are the stores of reference outputs, which say how far heads are moved. `sampling` gives
+    steps and guidance where `resampling` does not. `prompts` and `size` are those of a pipeline. Removal i belongs to
+    part i modulo `resampling.parts`, so do the other images. Raises ConfigError, StoreError or ModelError, as its parts
+    do.
     """
     steps = resampling.steps or sampling.steps
     guidance = sampling.guidance if resampling.guidance is None else resampling.guidance
@@ -138,7 +139,7 @@ def resample_images(
         )
         about = {"prompt": ("image", np.array(asked[averaged : averaged + count], dtype=TEXT))}
         label = domain
-    kept, byte = Resampled(images.clean[averaged:], images.ablated), prompts is not None
+    kept, byte = replace(images, clean=images.clean[averaged:]), prompts is not None
     store = stored_images(kept, removals, numbers[averaged:], timesteps, resampling, byte=byte).assign(about)
     store.attrs = {
         "domain": label,
@@ -189,6 +190,7 @@ def stored_images(
     pixels = ("channel", "y", "x")
     unit = {"units": "1", "long_name": "generated image, -1 black to 1 white" + (", from 0 to 255" if byte else "")}
     members = [" ".join(map(str, sorted(heads))) for removal in own for heads in removal.members]
+    removed = [_steps_removed(removal, images.calls) for removal in own]
     return xr.Dataset(
         {
             "clean": (("image", *pixels), _kept(images.clean[:count], byte), unit),
@@ -196,6 +198,8 @@ def stored_images(
             "ablated": (("target", "image", *pixels), stacked(own), unit),
             "matched": (("control", "image", *pixels), stacked(controls), unit),
             "members": (("target", "step"), texts(members).reshape(len(own), len(timesteps))),
+            "calls": ("step", texts([" ".join(sorted(called)) for called in images.calls])),
+            "steps_removed": ("target", np.array(removed, dtype=np.int64)),
             "heads": ("target", np.array([removal.heads for removal in own], dtype=np.int64)),
             "controls_fair": ("target", np.array([balance.fair for balance in balances])),
             "control_overlap": ("target", np.array([balance.overlap for balance in balances])),
@@ -215,6 +219,11 @@ def stored_images(
             "timestep": ("step", np.array(timesteps, dtype=np.int64)),
         },
     )
+
+
+def _steps_removed(removal: Removal, calls: Sequence[frozenset[str]]) -> int:
+    """Return the number of steps at which any head of a removal is replaced: where it is meant to be, and runs."""
+    return sum(any(head.site in ran for head in heads) for heads, ran in zip(removal.members, calls, strict=True))
 
 
 def _kept(images: Tensor, byte: bool) -> np.ndarray:

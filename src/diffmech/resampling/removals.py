@@ -10,16 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pandas as pd
-
 from diffmech.attention.sites import AttentionSite, HeadId, resolve_heads
 from diffmech.config.patching import Windows
 from diffmech.config.resampling import ResamplingConfig
 from diffmech.errors import ConfigError
 from diffmech.interventions.targets import Balance, Heads, HeadSpan, Target, matched_controls, mechanisms
-from diffmech.interventions.windows import resolve_windows, window_name
-
-WHOLE = "all"
+from diffmech.interventions.windows import phase_ends, resolve_windows, window_name
+from diffmech.tables import ALL
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,7 @@ class Removal:
     target: str
     group: str
     members: tuple[Heads, ...]
-    window: str = WHOLE
+    window: str = ALL
     control_of: str = ""
     balance: Balance | None = None
 
@@ -68,7 +65,7 @@ def plan_removals(
     whose phase holds no sampling step comes back without heads. Raises ConfigError for a window without a sampling step
     or outside the schedule, and for heads in the table or in `resampling.heads` that `sites` lack.
     """
-    phases = _phases(heads_csv)
+    phases = sorted((min(ends), max(ends)) for ends in phase_ends(heads_csv))
     steps = [int(t) for t in timesteps]
     if len(set(steps)) < len(steps):
         raise ConfigError(f"two of the {len(steps)} sampling steps fall on one timestep; give fewer resampling.steps")
@@ -119,17 +116,8 @@ def windows_of_sampling(
     }
 
 
-def _phases(heads_csv: Path | str) -> list[tuple[int, int]]:
-    try:
-        table = pd.read_csv(heads_csv, usecols=["phase_first", "phase_last"]).drop_duplicates()
-    except (OSError, ValueError):
-        return []  # `mechanisms` says what is wrong with it
-    ends = zip(table["phase_first"], table["phase_last"], strict=True)
-    return sorted((int(min(pair)), int(max(pair))) for pair in ends)
-
-
 def _removal(
-    target: Target, group: str, steps: Sequence[int], window: str = WHOLE, within: frozenset[int] | None = None
+    target: Target, group: str, steps: Sequence[int], window: str = ALL, within: frozenset[int] | None = None
 ) -> Removal:
     members = tuple(target.heads_at(t) if within is None or t in within else frozenset() for t in steps)
     return Removal(target.name, group, members, window, target.control_of, target.balance)

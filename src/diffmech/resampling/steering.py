@@ -17,7 +17,7 @@ from diffmech.interventions.engine import AblationPlan
 from diffmech.interventions.heads import HeadIntervention, PatchHead, ReferenceOutputs, ZeroHead
 from diffmech.interventions.targets import Heads
 
-MEAN, ZERO = "mean", "zero"
+MEAN = "mean"
 
 
 @dataclass

@@ -31,10 +31,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Resampled:
-    """Images in [-1, 1] on the CPU: `clean` `(image, channel, y, x)`, and `ablated` `(task, channel, y, x)`."""
+    """Images in [-1, 1] on the CPU: `clean` `(image, channel, y, x)`, and `ablated` `(task, channel, y, x)`.
+
+    `calls` names the attention calls of a clean pass at each step, those of sites that are not studied too.
+    """
 
     clean: Tensor
     ablated: Tensor
+    calls: tuple[frozenset[str], ...]
 
 
 def resample(
@@ -66,6 +70,7 @@ def resample(
     means = StepMeans(used, device) if method == MEAN else None
     steering = Steering(sites, used, means, device)
     observers = [] if means is None else [means]
+    calls: list[frozenset[str]] = []
 
     def batches(rows: Sequence[int]) -> Iterator[tuple[list[int], Tensor]]:
         """Yield the rows of each batch, and those with the filling."""
@@ -83,12 +88,13 @@ def resample(
         nonlocal clean
         for step, t in enumerate(int(timestep) for timestep in scheduler.timesteps):
             following = torch.empty_like(clean)
-            with AttentionTap(denoiser.module, observers=observers, sites=sites):
+            with AttentionTap(denoiser.module, observers=observers, sites=sites) as tap:
                 for rows, filled in batches(range(len(numbers))):
                     if means is not None:
                         means.at(step, branches, sum(row < averaged for row in rows))
                     following[rows] = denoised(clean[filled], t, filled)[: len(rows)]
                     yield
+            calls.append(frozenset(tap.calls))
             for row, task in enumerate(tasks):
                 if task.removal.first_step == step:
                     ablated[row] = clean[task.position]
@@ -112,4 +118,4 @@ def resample(
     for row, task in enumerate(tasks):
         if task.removal.first_step >= steps:
             ablated[row] = clean[task.position]
-    return Resampled(checked(clean, steps), checked(ablated, steps))
+    return Resampled(checked(clean, steps), checked(ablated, steps), tuple(calls))

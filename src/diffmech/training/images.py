@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffmech.data.again import MadeAgain
+from diffmech.data.made_again import MadeAgain
 from diffmech.data.store import ImageSet, open_dataset
 from diffmech.errors import ConfigError, DataError
 from diffmech.training.record import is_held_out

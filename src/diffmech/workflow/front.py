@@ -1,9 +1,11 @@
 """The front page as its rule sees it: a card for the main study, and one for every further study of the package.
 
-A further study has its page and its findings where its name says; one that config.yaml does not ask for has no page,
-and its card says so.
+A further study has its page and its findings where its name says. Of one that config.yaml does not ask for, the card
+says so, and which command runs it; where it was run all the same, by its name or by an earlier config.yaml, what it
+made is shown as it is and never made anew.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -30,8 +32,11 @@ def further_findings(study: Study) -> list[str]:
 
 
 def cards(study: Study) -> list[dict[str, str]]:
-    """Return what the front page says of each study, in plain values as rules track them; '' where there is nothing."""
-    main = {"name": MAIN_STUDY, "title": study.config.report.title, "why_absent": ""}
+    """Return what the front page says of each study, in plain values as rules track them; '' where there is nothing.
+
+    A study that is not asked for is no input of the front page; `digest` tells what it made by now.
+    """
+    main = {"name": MAIN_STUDY, "title": study.config.report.title, "note": ""}
     main |= {"page": MAIN_PAGE, "findings": MAIN_FINDINGS}
     return [main, *(_card(study, name, section.title) for name, section in further_sections().items())]
 
@@ -44,16 +49,20 @@ def restore(plain: Sequence[Mapping[str, str]]) -> list[StudyCard]:
             card["title"],
             page=Path(card["page"]) if card["page"] else None,
             findings=Path(card["findings"]) if card["findings"] else None,
-            why_absent=card["why_absent"],
+            note=card["note"],
         )
         for card in plain
     ]
 
 
 def _card(study: Study, name: str, title: str) -> dict[str, str]:
+    page, findings = PAGE.format(study=name), FINDINGS.format(study=name)
+    card = {"name": name, "title": title, "page": page, "findings": findings, "note": ""}
     if study.further[name]:
-        files = {"page": PAGE.format(study=name), "findings": FINDINGS.format(study=name), "why_absent": ""}
-    else:
-        why = f"not asked for: config.yaml has no section {name}; `snakemake {name}` runs it with its defaults"
-        files = {"page": "", "findings": "", "why_absent": why}
-    return {"name": name, "title": title, **files}
+        return card
+    why = f"not asked for: config.yaml has no section {name}"
+    if Path(page).is_file() and Path(findings).is_file():
+        digest = hashlib.sha256(Path(findings).read_bytes()).hexdigest()
+        return card | {"note": f"{why}; this is from when it was last run", "digest": digest}
+    why += f"; `snakemake --cores 2 {name}` runs it with its defaults, and `make everything` shows it here then"
+    return card | {"page": "", "findings": "", "note": why}

@@ -16,6 +16,7 @@ from test_joint import dense_statistics as dense_parts
 from diffmech.attention import gpu, statistics
 from diffmech.attention.ranges import TokenRanges
 from diffmech.attention.statistics import AttentionStatistics, attention_statistics, tiled_statistics
+from diffmech.testing import assert_same_up_to_rounding
 
 # Of numpy, in which Triton interprets: what `where` then leaves out is computed before.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton.*")
@@ -99,9 +100,12 @@ def test_every_part_of_joint_attention_equals_the_float64_map(kernels, device, r
 def test_one_hot_attention_has_no_entropy_and_no_distance(kernels, device):
     codes = 60 * torch.eye(16).expand(1, 1, 16, 16)
     found = by_kernels(make_call(codes, codes, codes), device)
-    assert found.entropy.item() == pytest.approx(0, abs=1e-5)
-    assert found.position_information.item() == pytest.approx(math.log(16), abs=1e-4)
-    assert found.self_mass.item() == pytest.approx(1, abs=1e-5)
+    # ln p is a score of 900 nats less a log-sum-exp of as many. A GPU multiplies and subtracts in one, so that only the
+    # latter is rounded before, to float32: 1.2e-5 nats remain where log2 e is what both are multiplied by.
+    rounding = 60 * 60 / math.sqrt(16) * torch.finfo(torch.float32).eps / 2
+    assert found.entropy.item() == pytest.approx(0, abs=rounding)
+    assert found.position_information.item() == pytest.approx(math.log(16), abs=math.log(16) * rounding)
+    assert found.self_mass.item() == pytest.approx(1, abs=rounding)
     assert found.distance.item() == pytest.approx(0, abs=1e-3)
 
 
@@ -112,6 +116,26 @@ def test_half_precision_products_are_summed_in_float32(kernels, device, channels
     found, expected = by_kernels(call, device), dense(call, 8, 8)
     for name in ("entropy", "position_information", "received", "distance", "self_mass", "mirror_mass"):
         assert (getattr(found, name) - getattr(expected, name)).abs().max() < 1e-4, name
+
+
+@each_place
+@pytest.mark.parametrize("heads", [1, 3])
+@pytest.mark.parametrize("channels", [8, 20, 40])  # in units of 8 numbers, the smallest in one, or in single ones
+def test_heads_within_tokens_give_the_same_as_heads_apart(kernels, device, heads, channels):
+    call = random_call(36, channels=channels, dtype=torch.float16)
+    some = {name: getattr(call, name)[:, :heads].contiguous() for name in TENSORS}
+    within = {name: tensor.transpose(1, 2).contiguous().transpose(1, 2) for name, tensor in some.items()}
+    apart = by_kernels(dataclasses.replace(call, **some), device)
+    found = by_kernels(dataclasses.replace(call, **within), device)
+    for name in ("entropy", "received", "self_mass", "output_mean"):
+        assert_same_up_to_rounding(getattr(found, name), getattr(apart, name))
+
+
+def test_forty_channels_from_head_to_head_are_five_times_eight():
+    tokens = torch.zeros(2, 6, 120, dtype=torch.float16)
+    assert gpu.common_unit(tokens.unflatten(2, (3, 40)).transpose(1, 2)) == 8
+    assert gpu.common_unit(tokens.unflatten(2, (6, 20)).transpose(1, 2)) == 1
+    assert gpu.common_unit(tokens.mT) == 1
 
 
 @each_place

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,12 @@ from diffmech.attention.calibration import calibrate, example_image, example_lat
 from diffmech.attention.capture import capture_attention, lay_out, observe_passes, store_axes, survey_sites
 from diffmech.attention.keeping import choose_kept
 from diffmech.attention.passes import open_latents
-from diffmech.attention.plan_study import Workload, duration, plan_study
-from diffmech.attention.planning import Estimate, capture_jobs, makespan, plan_captures
+from diffmech.attention.plan_study import Workload, plan_study
+from diffmech.attention.planning import Estimate, beside_latents, capture_jobs, makespan, plan_captures, plan_latents
 from diffmech.config.load import read_config
-from diffmech.config.study import CaptureConfig, KeptPasses
+from diffmech.config.study import CaptureConfig, KeptPasses, LatentsConfig
 from diffmech.errors import ConfigError, StoreError
-from diffmech.machine import free_disk, free_memory
+from diffmech.machine import duration, free_disk, free_memory
 from diffmech.models.load import load_denoiser
 
 ROOT = Path(__file__).parents[3]
@@ -62,6 +63,23 @@ def test_all_that_is_not_compressed_is_planned_to_the_byte(
     ratios = {name: stored[name] / contents.values[name] for name in stored}
     assert contents.bytes(ratios=ratios) == size
     assert contents.bytes(["statistics"], ratios) < size or not capture.keep_maps
+
+
+@pytest.mark.parametrize("chunk", [None, 3], ids=["one chunk", "a last chunk that is filled up"])
+def test_latents_are_planned_with_all_that_is_beside_images(
+    latents: MakeLatents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int | None
+) -> None:
+    if chunk is not None:
+        monkeypatch.setattr("diffmech.attention.latents.CHUNK_BYTES", 4 * 16 * 16 * chunk)
+    written = latents(sample_ids=range(7), timesteps=(100, 400, 700), folder=f"chunks of {chunk}")
+    found = open_latents(written)
+    beside = partial(
+        beside_latents, shape=(1, 16, 16), attributes=["glasses", "smile"], latents=LatentsConfig(), folder=tmp_path
+    )
+    planned = plan_latents({(7, (100, 400, 700)): 3}, found, beside)
+    # names of data set and domain differ, and so does what is compressed of conditions
+    assert planned.disk == pytest.approx(3 * written.stat().st_size, abs=3 * 100)
+    assert planned.most_disk == planned.disk
 
 
 def test_values_are_counted_before_compression(latents: MakeLatents, model_json: Path, tmp_path: Path) -> None:

@@ -55,6 +55,13 @@ def test_a_file_without_a_section_or_with_two_is_named(folder):
         further_sections()
 
 
+@pytest.mark.parametrize("name", ["a b", "my-study", "2d", "class"])
+def test_a_study_is_named_as_a_module_is(name, folder):
+    (folder / f"{name}.py").write_text(SECTION.format(name="ShapesStudy"))
+    with pytest.raises(TypeError, match=rf"{name}\.py is no name of a study; name the file as a Python module"):
+        further_sections()
+
+
 def test_no_study_takes_the_name_of_another_key(folder):
     (folder / "report.py").write_text(SECTION.format(name="ReportStudy"))
     with pytest.raises(TypeError, match=r"report is another key of config\.yaml; name the file otherwise"):

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from diffmech.config.images import CelebA, ImageFolder, ImagesConfig, SyntheticFaces
-from diffmech.data.apart import choose_references, read_references
 from diffmech.data.folder import ImageFolderSource
 from diffmech.data.grouping import image_groups
 from diffmech.data.groups import groups_of, read_groups
+from diffmech.data.reference_images import choose_references, read_references
 from diffmech.errors import DataError, StoreError
 from diffmech.statistics.halves import finding
 

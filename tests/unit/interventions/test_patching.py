@@ -159,6 +159,12 @@ def test_prompted_denoisers_are_patched_between_prompts() -> None:
         other_domain(passes[0], denoiser, "real")
 
 
+@pytest.mark.unchecked
+def test_an_unknown_direction_is_refused(denoiser: Denoiser, sites: list[AttentionSite]) -> None:
+    with pytest.raises(ConfigError, match="'sideways' is no direction"):
+        patch_heads(denoiser, sites, clean_passes(), clean_passes(), directions=["sideways"])  # type: ignore[list-item]
+
+
 def test_pairs_that_do_not_belong_together_are_refused(denoiser: Denoiser, sites: list[AttentionSite]) -> None:
     clean = clean_passes()
     with pytest.raises(ConfigError, match="there are 2 clean and 1 counterfactual timesteps; give one pair each"):
@@ -169,8 +175,6 @@ def test_pairs_that_do_not_belong_together_are_refused(denoiser: Denoiser, sites
         patch_heads(denoiser, sites, clean, clean_passes(2))
     with pytest.raises(ConfigError, match=r"the doses \[nan\] are not all finite"):
         patch_heads(denoiser, sites, clean, clean, doses=[float("nan")])
-    with pytest.raises(ConfigError, match="'sideways' is no direction"):
-        patch_heads(denoiser, sites, clean, clean, directions=["sideways"])  # type: ignore[list-item]
     with pytest.raises(ConfigError, match="no attribute 'smiles'; nearest: smile"):
         other_attribute(clean[0], denoiser, "smiles", 1.0)
     with pytest.raises(ConfigError, match="attribute smile: inf is not finite; give a number, or None for unknown"):

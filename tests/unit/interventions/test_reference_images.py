@@ -135,10 +135,12 @@ def test_a_data_set_without_room_for_reference_images_is_refused_with_numbers(
 ) -> None:
     files = {domain: open_latent_files(paths) for domain, paths in latents.items()}
     with pytest.raises(
-        DataError, match=r"real: images 8 to 11 are to be reference images, .* only 2 of these 4; give more"
+        DataError,
+        match=r"real: images 8 to 11 are to be reference images, .* only 2 of these 4; give more images, or lower "
+        r"ablation\.reference_samples to 2, or the numbers of studied images, behind which they begin",
     ):
         collect_reference(files, denoiser, reference_ids=range(8, 12), runtime=RUNTIME)
-    with pytest.raises(DataError, match=r"holds none of these 2"):
+    with pytest.raises(DataError, match=r"none of these 2; give more images, or lower the numbers of studied"):
         collect_reference(files, denoiser, reference_ids=range(20, 22), runtime=RUNTIME)
     with pytest.raises(
         ConfigError, match=r"^ablation\.reference_samples: means and resampling need at least 2 reference"

@@ -8,8 +8,10 @@ import pytest
 
 from diffmech.errors import StoreError
 from diffmech.interventions.decisions import CAUSAL, NOT_BEYOND, NOTHING, UNFAIR, UNTOLD
+from diffmech.interventions.tables import EFFECTS, WINDOWS
 from diffmech.mechanisms.account import BEYOND, account, mechanism_account
-from diffmech.mechanisms.tables import ACCOUNT
+from diffmech.mechanisms.tables import ACCOUNT, MECHANISMS
+from diffmech.resampling.tables import RESAMPLING
 
 HEADS = pd.DataFrame(
     {
@@ -128,17 +130,48 @@ def test_without_a_judge_the_account_says_that_attributes_were_not_measured() ->
     assert table["attributes"].tolist() == ["not measured"]
 
 
+def written(folder: Path, heads: pd.DataFrame, effects: list, windows: list, changes: list) -> list[Path]:
+    """Write the four tables, empty where nothing is said, and return their paths and that of the account."""
+    files = [folder / f"{name}.csv" for name in ("heads", "effects", "windows", "resampled", "account")]
+    frames = (heads, *map(pd.DataFrame, (effects, windows, changes)))
+    for path, table, frame in zip(files, (MECHANISMS, EFFECTS, WINDOWS, RESAMPLING), frames, strict=False):
+        flags = [name for name, column in table.columns.items() if column.values == "flag"]
+        whole = frame.reindex(columns=list(table.columns))
+        table.write(path, whole.assign(**{name: whole[name].eq(True) for name in flags}))
+    return files
+
+
+@pytest.mark.parametrize("names", [("1", "2"), ("2019", "2020"), ("True", "1"), ("NA", "null"), ("nan", "None")])
+def test_domains_may_have_any_name(names: tuple[str, str], tmp_path: Path) -> None:
+    """Read from files, 1 is no number and NA is not missing: the account is that of domains with other names."""
+    other = dict(zip(("real", "synthetic"), names, strict=True))
+    effects = [effect("self-1", 9, 0.01, CAUSAL, domain) for domain in other]
+    windows = [window("self-1", "0-99", 5, 0.01) | {"domain": domain} for domain in other]
+    changes = [change("self-1", "asked:hat", -0.4, 0.01, domain) for domain in other]
+    accounts = []
+    for naming in ({}, other):
+        folder = tmp_path / str(len(naming))
+        rows = [
+            [row | {"domain": naming.get(row["domain"], row["domain"])} for row in kind]
+            for kind in (effects, windows, changes)
+        ]
+        files = written(folder, HEADS.replace(naming), *rows)
+        mechanism_account(*files, method="mean", alpha=0.05)
+        accounts.append(ACCOUNT.read(files[-1]))
+    assert accounts[1]["domain"].tolist() == sorted(names)
+    found, expected = (each.sort_values("label", ignore_index=True) for each in (accounts[1], accounts[0]))
+    assert expected["window"].tolist() == ["0-99", "0-99"]
+    assert expected["attributes"].tolist() == ["hat", "hat"]
+    pd.testing.assert_frame_equal(found, expected.assign(domain=expected["domain"].map(other)))
+
+
 def test_without_mechanisms_the_table_is_empty_and_whole(tmp_path: Path) -> None:
     single = effect("a.h00", 9, 0.01, CAUSAL) | {"group": "heads"}
-    files = [tmp_path / f"{name}.csv" for name in ("heads", "effects", "windows", "resampled", "account")]
-    HEADS.to_csv(files[0], index=False)
-    pd.DataFrame([single]).to_csv(files[1], index=False)
-    pd.DataFrame(columns=[*single, "window"]).to_csv(files[2], index=False)
-    pd.DataFrame(columns=[*change("x", "m", 0, 1)]).to_csv(files[3], index=False)
+    files = written(tmp_path, HEADS, [single], [], [])
     mechanism_account(*files, method="mean", alpha=0.05)
     table = pd.read_csv(files[4])
     assert table.empty
     assert list(table) == list(ACCOUNT.columns)
     files[2].write_text("domain\n")
-    with pytest.raises(StoreError, match=r"windows\.csv: lacks the columns group"):
+    with pytest.raises(StoreError, match=r"windows\.csv: lacks the columns group, target"):
         mechanism_account(*files, method="mean", alpha=0.05)

@@ -102,5 +102,5 @@ def test_tables_are_the_same_bytes_on_every_run(tmp_path):
 def test_a_table_that_is_not_of_phases_is_named(tmp_path):
     features, phases = write_inputs(tmp_path, [0, 1, 2])
     phases.write_text("a,b\n1,2\n")
-    with pytest.raises(StoreError, match=r"p\.csv: is not a table of phases"):
+    with pytest.raises(StoreError, match=r"p\.csv: lacks the columns timestep, phase"):
         run(tmp_path, (features, phases))

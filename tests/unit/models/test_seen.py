@@ -12,7 +12,7 @@ import yaml
 from diffmech.artifacts import read_json
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.images import ImageFolder, ImagesConfig, LfwSubset, SyntheticFaces
-from diffmech.data.again import MadeAgain
+from diffmech.data.made_again import MadeAgain
 from diffmech.data.moments import measure
 from diffmech.data.store import ImageSet, matched, open_dataset, prepare_dataset
 from diffmech.errors import DataError

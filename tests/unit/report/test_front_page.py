@@ -95,6 +95,47 @@ def test_a_study_that_was_not_run_is_named_with_the_command_that_runs_it(studies
     assert page.links == []
 
 
+def test_links_are_those_of_urls(tmp_path):
+    write_findings([Finding("Is it?", "found", "Yes.", (), "50 %")], tmp_path / "findings.json")
+    card = StudyCard("heads", "Heads", tmp_path / "results/of heads #1.html", tmp_path / "findings.json", "")
+    assert written([card], tmp_path).links == ["of%20heads%20%231.html", "of%20heads%20%231.html#50%20%25"]
+
+
+def test_a_study_that_ran_and_states_nothing_is_not_called_absent(tmp_path):
+    write_findings([], tmp_path / "findings.json")
+    card = StudyCard("heads", "Attention heads", tmp_path / "results/report.html", tmp_path / "findings.json", "")
+    page = written([card], tmp_path)
+    assert "What 1 study found: Attention heads." in page.text
+    assert "Ran; states no finding." in page.text
+    assert page.links == ["report.html"]
+    assert 'class="study absent"' not in (tmp_path / "results/index.html").read_text()
+
+
+def test_what_is_no_longer_asked_for_is_shown_with_that_said(studies, tmp_path):
+    old = StudyCard("heads", "Attention heads", studies[0].page, studies[0].findings, "not asked for")
+    page = written([old], tmp_path)
+    assert "Attention heads not asked for Not found Is <b>it</b> so?" in page.text
+
+
+def test_a_page_above_the_limit_names_its_pictures(studies, tmp_path):
+    for name in ("second", "third"):
+        (tmp_path / f"results/heads/charts/{name}.svg").write_bytes(b"0" * 5_000_000)
+    with pytest.raises(StoreError, match=r"13\.3 MB, above the 8 MB of a page.*second\.svg 6\.7 MB and .*third\.svg"):
+        written(studies, tmp_path)
+    assert not (tmp_path / "results/index.html").exists()
+
+
+def test_pictures_are_svg_or_png_however_their_ending_is_written(tmp_path):
+    for name, kind in (("a.SVG", "image/svg+xml"), ("b.PNG", "image/png")):
+        (tmp_path / name).write_text(PICTURE)
+        write_findings([Finding("Is it?", "found", "Yes.", (), "is", picture=name)], tmp_path / "findings.json")
+        card = StudyCard("heads", "Heads", tmp_path / "report.html", tmp_path / "findings.json", "")
+        assert written([card], tmp_path).images[0]["src"].startswith(f"data:{kind};")
+    write_findings([Finding("Is it?", "found", "Yes.", (), "is", picture="c.jpg")], tmp_path / "findings.json")
+    with pytest.raises(StoreError, match=r"c\.jpg: the picture of a finding is neither SVG nor PNG"):
+        written([card], tmp_path)
+
+
 def test_a_missing_picture_is_named(studies, tmp_path):
     (tmp_path / "results/heads/charts/second.svg").unlink()
     with pytest.raises(StoreError, match=r"second\.svg: the picture of a finding is missing"):

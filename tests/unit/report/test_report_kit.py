@@ -4,7 +4,10 @@ import ast
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
+
+from diffmech.report.drawing import timestep_lines
 
 ROOT = Path(__file__).parents[3]
 KIT = sorted((ROOT / "src/diffmech/report").glob("*.py"))
@@ -24,6 +27,14 @@ def test_the_kit_imports_no_study(path):
     assert "heads" in of_a_study
     for name in imported(path):
         assert not any(name.startswith(f"diffmech.report.{study}") for study in of_a_study), name
+
+
+def test_lines_over_timesteps_are_means_of_each_domain():
+    rows = [("real", 20, 1.0), ("real", 20, 3.0), ("real", 420, 5.0), ("synthetic", 20, 4.0)]
+    frame = pd.DataFrame(rows, columns=["domain", "timestep", "keys"])
+    chart = timestep_lines(frame, "keys", ("real", "synthetic")).to_dict()
+    [data] = chart["datasets"].values()
+    assert data.splitlines() == ["domain,timestep,keys", "real,20,2", "real,420,5", "synthetic,20,4"]
 
 
 def test_text_is_escaped_by_the_engine_and_nowhere_by_hand():

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from diffmech.report.wording import count, duration, interval, listed, number, p_value
+from diffmech.report.wording import count, interval, listed, number, p_value
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,6 @@ def test_small_p_values_are_bounds():
     assert p_value(math.nan) == "no p-value"
 
 
-def test_amounts_lists_and_durations_read_as_english():
+def test_amounts_and_lists_read_as_english():
     assert [count(n, "head") for n in (0, 1, 3)] == ["no heads", "1 head", "3 heads"]
     assert [listed(names) for names in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == ["", "a", "a and b", "a, b and c"]
-    assert [duration(s) for s in (3.2, 200, 7200)] == ["3 s", "3 min", "2.0 h"]

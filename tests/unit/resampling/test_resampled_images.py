@@ -21,8 +21,9 @@ from diffmech.interventions.targets import Heads
 from diffmech.models.denoiser import Condition, Denoiser
 from diffmech.models.sampling import ddim, sample_images
 from diffmech.resampling import images
-from diffmech.resampling.removals import WHOLE, Removal, plan_removals
+from diffmech.resampling.removals import Removal, plan_removals
 from diffmech.resampling.trajectories import Resampled, Task, resample
+from diffmech.tables import ALL
 from diffmech.testing import ROUNDINGS_OF_MANY_PASSES, assert_same_up_to_rounding
 
 STEPS, COUNT = 4, 6
@@ -175,7 +176,7 @@ def test_steps_between_phases_belong_to_the_nearest_and_controls_have_as_many_he
     sizes = {t: {HeadId(sites[0].name, index): 1.0 for index in range(HEADS)} for t in (10, 60)}
     config = ResamplingConfig(controls=3, windows="thirds", heads=[f"{sites[0].name}.h07"])
     plan = plan_removals(table, sites, [75, 50, 25, 0], sizes, schedule=100, resampling=config, seed=0)
-    whole = {each.target: each for each in plan if each.window == WHOLE and not each.control_of}
+    whole = {each.target: each for each in plan if each.window == ALL and not each.control_of}
     carrier = HeadId(sites[0].name, CARRIER)
     assert set(whole) == {"carrier", "others", "dead", f"{sites[0].name}.h07"}
     assert [carrier in heads for heads in whole["carrier"].members] == [True, True, False, False]
@@ -188,7 +189,7 @@ def test_steps_between_phases_belong_to_the_nearest_and_controls_have_as_many_he
         assert [len(heads) for heads in control.members] == [len(heads) for heads in own.members]
         assert control.members != own.members
     windows = {each.window for each in plan if each.target == "carrier" and not each.control_of}
-    assert windows == {WHOLE, "0-32", "33-66", "67-99"}
+    assert windows == {ALL, "0-32", "33-66", "67-99"}
     late = next(each for each in plan if (each.target, each.window) == ("others", "0-32"))
     assert [bool(heads) for heads in late.members] == [False, False, True, True]
 
@@ -281,4 +282,10 @@ def test_heads_that_run_at_some_steps_only_are_removed_where_they_run(painted: D
     expected = run(painted, [removal(head(painted, CARRIER), steps=later)], method=method)
     assert torch.equal(found.clean, expected.clean)
     assert torch.equal(found.ablated, expected.ablated)
+    elsewhere = {site.name.replace("clean.", "noisy.") for site in sites}
+    assert found.calls == tuple({site.name for site in sites} if step in later else elsewhere for step in range(STEPS))
+    shown = images.stored_images(
+        found, [tasks[0].removal], range(COUNT), range(STEPS), ResamplingConfig(images=COUNT), byte=False
+    )
+    assert shown["steps_removed"].item() == len(later)
     assert not torch.allclose(found.ablated, found.clean, atol=0.1)

@@ -18,13 +18,19 @@ def copy(tmp_path):
     return tmp_path
 
 
-def fingerprint(folder: Path, script: str = SCRIPT) -> str:
+def fingerprints(folder: Path, *scripts: str) -> list[str]:
     code = (
         f"import sys; sys.path.insert(0, {str(folder / 'src')!r}); from pathlib import Path;"
-        "from diffmech.workflow.fingerprints import fingerprint;"
-        f"print(fingerprint(Path({str(folder / script)!r})))"
+        "from diffmech.workflow import fingerprints;"
+        f"print(*(fingerprints.fingerprint(Path(script).absolute()) for script in {scripts!r}));"
+        "fingerprints.remember()"
     )
-    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=folder)
+    return found.stdout.split()
+
+
+def fingerprint(folder: Path, script: str = SCRIPT) -> str:
+    return fingerprints(folder, script)[0]
 
 
 def edit(path: Path, old: str, new: str) -> None:
@@ -88,12 +94,48 @@ def test_configuration_and_glue_are_tracked_as_parameters_instead(copy):
     assert fingerprint(copy) == before
 
 
-def test_declarations_of_tables_count_by_the_code_that_computes_them(copy):
+def test_of_a_declared_table_its_layout_counts_and_no_word_of_what_it_means(copy):
+    """For the scripts that write or read the table, and no others."""
+    others = ("capture_attention", "attention_entropy", "attribution_patching")
+    below = ("ablation_effects", "mechanism_account", "write_report")
+    scripts = [f"workflow_scripts/{name}.py" for name in (*others, *below)]
+    declared = copy / "src/diffmech/interventions/tables.py"
+    (copy / ".snakemake").mkdir()  # what is parsed once is remembered
+    text, before = declared.read_text(), fingerprints(copy, *scripts)
+    edit(copy / "src/diffmech/mechanisms/tables.py", "How widely each head attends.", "How wide.")
+    edit(copy / "src/diffmech/models/tables.py", 'name="heldout"', 'name="held_out"')
+    edit(declared, '"effect that would be found four times in five", "%"', '"what would be seen", "1"')
+    assert fingerprints(copy, *scripts) == before
+    for old, new in {
+        ' "p_zero": number(': ' "p_none": number(',  # a name
+        '"heads": HEADS,\n        "n": N,\n': '"n": N,\n        "heads": HEADS,\n',  # the order
+        '"controls_fair": flag(': '"controls_fair": text(',  # a kind
+        '"weight": number(': '"more": number("more"),\n        "weight": number(',  # one more
+    }.items():
+        declared.write_text(text)
+        edit(declared, old, new)
+        changed = [one != known for one, known in zip(fingerprints(copy, *scripts), before, strict=True)]
+        assert changed == [False] * len(others) + [True] * len(below), new
+
+
+def test_a_measure_that_declares_its_own_table_counts_alike(copy):
+    module, script = copy / "src/diffmech/own.py", copy / "own.py"
+    module.write_text(
+        "from diffmech.tables import Table, interval, number\n"
+        'KEYS = number("exp of that entropy", "keys")\n'
+        'COLUMNS = {"keys": KEYS, **interval("the keys", prefix="keys_")}\n'
+    )
+    script.write_text("import diffmech.own\n")
+    before = fingerprint(copy, "own.py")
+    edit(module, "exp of that entropy", "number of keys")
+    edit(module, "the keys", "this number")
+    assert fingerprint(copy, "own.py") == before
+    edit(module, "keys_", "of_keys_")
+    assert fingerprint(copy, "own.py") != before
+
+
+def test_how_tables_are_written_counts_as_any_code(copy):
     before = fingerprint(copy)
-    declared = copy / "src/diffmech/mechanisms/tables.py"
-    edit(declared, "How widely each head attends.", "How wide.")
-    edit(declared, '"condition": text(', '"told": text("what it is told"),\n        "condition": text(')
-    assert fingerprint(copy) == before
     edit(copy / "src/diffmech/tables.py", "digits: int = 6", "digits: int = 7")
     assert fingerprint(copy) != before
 

@@ -13,6 +13,11 @@ ROOT = Path(__file__).parents[3]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
+def rules(file):
+    """Return the text of every rule of a file, from its name on."""
+    return re.split(r"(?m)^(?:rule|checkpoint) ", file.read_text())[1:]
+
+
 def test_the_conda_environment_lists_what_the_package_depends_on():
     environment = yaml.safe_load((ROOT / "envs" / "diffmech.yaml").read_text())
     (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
@@ -50,7 +55,7 @@ def test_every_rule_behind_which_images_lie_asks_whether_they_changed():
     without_images = {"prepare_dataset", "import_denoiser", "plan", "generated_latents"}
     asked_for = {"image_groups", "choose_references"}  # nothing that these ask for may be asked for too
     for file in sorted((ROOT / "rules").glob("*.smk")):
-        for rule in re.split(r"\n(?:rule|checkpoint) ", file.read_text())[1:]:
+        for rule in rules(file):
             name = rule.split(":")[0]
             if "script:" in rule:
                 assert ("        settled=settled" in rule) == (name not in without_images | asked_for), name
@@ -61,8 +66,7 @@ def test_every_rule_behind_which_images_lie_asks_whether_they_changed():
 def test_every_rule_tracks_its_code_and_names_its_environment():
     scripts = set()
     for file in sorted((ROOT / "rules").glob("*.smk")):
-        for rule in file.read_text().split("\nrule ")[1:] + file.read_text().split("\ncheckpoint ")[1:]:
-            rule = rule.split("\nrule ")[0].split("\ncheckpoint ")[0]
+        for rule in rules(file):
             if "script:" in rule:
                 name = rule.split(":")[0]
                 scripts.add(name)

@@ -4,6 +4,7 @@ Every number of the report comes from here. A missing optional table (training h
 page says that it is absent; a missing required one is an error.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,14 +13,15 @@ from typing import Any, cast
 import pandas as pd
 import yaml
 
-from diffmech.artifacts import read_json
+from diffmech.artifacts import open_store, read_json
+from diffmech.attention.store import ExtraTokens, extra_tokens_of, heads_in_order
 from diffmech.circuits.tables import CURVE, EDGES, HEADS, SUBSETS
 from diffmech.errors import StoreError
 from diffmech.heads.tables import reported
 from diffmech.interventions.measures import DENOISING_LOSS, OUTPUT_SHIFT
 from diffmech.interventions.tables import DOSES, EFFECTS, PATCHING, WINDOWS
 from diffmech.judging.tables import RECOGNITION
-from diffmech.mechanisms.tables import ACCOUNT, DIVERGENCE, ENTROPY
+from diffmech.mechanisms.tables import ACCOUNT, DIVERGENCE
 from diffmech.mechanisms.told import IMAGE
 from diffmech.models.tables import HELDOUT, HISTORY
 from diffmech.resampling.tables import RESAMPLING
@@ -27,7 +29,6 @@ from diffmech.resampling.tables import RESAMPLING
 STORES = ("comparison", "model", "gallery", "resampled", "references")
 CIRCUIT_TABLES = {"heads": HEADS, "curve": CURVE, "subsets": SUBSETS, "edges": EDGES}
 BESIDE_WEIGHTS = {"history": HISTORY, "recognition": RECOGNITION}
-STAGES = {"down": 0, "mid": 1, "up": 2}
 
 
 @dataclass(frozen=True)
@@ -87,11 +88,15 @@ class Circuit:
 
 @dataclass(frozen=True)
 class Tables:
-    """The tables of one study; `domains` are in the study's order, `heads` and `sites` in the order of the network.
+    """The tables of one study; `domains` are in the study's order, `sites` in that in which they run.
 
-    `frames` are those of `diffmech.heads.tables.reported`, by name, and attributes by that name too. `divergence` has
-    the rows of the effect of the image alone; `telling` those of what it is told and of their interaction, none where
-    nothing can be told.
+    `heads` are layer by layer in that order. `frames` are those of `diffmech.heads.tables.reported`, by name, and
+    attributes by that name too. `divergence` has the rows of the effect of the image alone; `telling` those of what it
+    is told and of their interaction, none where nothing can be told.
+
+    `extra_tokens` are those of the sites that have keys without a place on the image. `sampled_calls` names the
+    attention calls that passes were seen to make at each timestep of sampling, none where no image was sampled with
+    heads removed.
     """
 
     domains: tuple[str, ...]
@@ -102,6 +107,8 @@ class Tables:
     circuits: dict[str, Circuit]
     references: dict[str, Any]
     telling: pd.DataFrame
+    extra_tokens: dict[str, ExtraTokens]
+    sampled_calls: dict[int, frozenset[str]]
     history: pd.DataFrame | None
     recognition: pd.DataFrame | None
     frames: dict[str, pd.DataFrame]
@@ -122,18 +129,20 @@ def read_tables(inputs: ReportInputs) -> Tables:
         frames[name] = with_timesteps_as_text(frames[name])
     for table in (EFFECTS, WINDOWS, PATCHING, DOSES, ACCOUNT, RESAMPLING):
         frames[table.name] = in_order(frames[table.name], domains)
-    entropy, of_effects = frames[ENTROPY.name], frames[DIVERGENCE.name]
+    of_effects = frames[DIVERGENCE.name]
     frames[DIVERGENCE.name] = of_effects[of_effects["effect"] == IMAGE]
-    sites = sorted(entropy["site"].unique(), key=site_order)
+    layers = heads_in_order(inputs.attention[domains[0]])
     return Tables(
         domains=domains,
-        sites=tuple(sites),
-        heads=tuple(sorted(entropy["head"].unique(), key=lambda head: (site_order(head.rpartition(".")[0]), head))),
+        sites=tuple(layers),
+        heads=tuple(head for heads in layers.values() for head in heads),
         comparison=read_json(inputs.comparison),
         model=model,
         circuits={domain: read_circuit(path) for domain, path in inputs.circuits.items()},
         references=read_references(inputs.references),
         telling=of_effects[of_effects["effect"] != IMAGE],
+        extra_tokens=extra_tokens_of(inputs.attention[domains[0]]),
+        sampled_calls=read_sampled_calls(inputs.resampled),
         history=beside_weights(inputs, model, "history"),
         recognition=beside_weights(inputs, model, "recognition"),
         frames=frames,
@@ -156,6 +165,12 @@ def read_circuit(path: str | Path) -> Circuit:
     tables = {name: table.read(Path(path).parent / f"{name}.csv") for name, table in CIRCUIT_TABLES.items()}
     tables["heads"] = with_timesteps_as_text(tables["heads"])
     return Circuit(read_json(path), **tables)
+
+
+def read_sampled_calls(path: str | Path) -> dict[int, frozenset[str]]:
+    """Read which attention calls passes made at each timestep of sampling, from the examples of resampled images."""
+    calls = json.loads(open_store(path).attrs["calls"])
+    return {int(timestep): frozenset(names) for timestep, names in calls.items()}
 
 
 def read_references(path: str | Path) -> dict[str, Any]:
@@ -206,10 +221,3 @@ def largest(frame: pd.DataFrame, column: str) -> Any:
 def farthest_from_zero(frame: pd.DataFrame, column: str) -> Any:
     """Return the row in which `column` is largest in size, whatever its sign."""
     return frame.iloc[int(frame[column].abs().fillna(-1).to_numpy().argmax())]
-
-
-def site_order(site: str) -> tuple[int, str, int]:
-    """Sort sites as the data flow: down, middle, up, and self before cross; any other architecture by name."""
-    block, _, kind = site.rpartition(".")
-    stage = site.split(".")[0].rstrip("0123456789")
-    return STAGES.get(stage, 3), block, ("self", "cross").index(kind) if kind in ("self", "cross") else 2

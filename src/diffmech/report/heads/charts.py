@@ -7,8 +7,8 @@ MEASURES = "diffmech.measures"  # each module in it may declare charts of its ow
 # What functions that draw may ask for beside tables.
 FACTS = {
     "domains": "the two domains, in the order of the study",
-    "sites": "the layers of attention, in the order of the network",
-    "heads": "all heads, in the order of the network",
+    "sites": "the layers of attention, in the order in which they run",
+    "heads": "all heads, layer by layer in that order",
     "ablation": "the settings of the ablation",
     "references": "published figures and definitions, with their sources",
 }
@@ -280,7 +280,8 @@ CHARTS = (
         chapter="5 Ablation",
         caption=(
             "How much surer (orange) or less sure (blue) a judge is of each attribute in generated images when a"
-            " mechanism is removed throughout sampling ({{ settings['resampling']['method'] }} ablation): the median"
+            " mechanism is removed at every sampling step at which it runs"
+            " ({{ settings['resampling']['method'] }} ablation): the median"
             " over the same {{ settings['resampling']['images'] }} seeds with and without. A dot marks a change that"
             " differs from zero{% if settings['resampling']['controls'] %}, a diamond one that is also more than its"
             " matched controls, of up to {{ settings['resampling']['controls'] }} random sets{% endif %}; level"
@@ -296,7 +297,7 @@ CHARTS = (
         chapter="5 Ablation",
         caption=(
             "Structural similarity to the image of the same seed with nothing removed, 1 = unchanged, when a mechanism"
-            " is removed throughout sampling, with " + _interval("resampling") + " over"
+            " is removed at every sampling step at which it runs, with " + _interval("resampling") + " over"
             " {{ settings['resampling']['images'] }} seeds. Where features were read, a second panel shows how"
             " much farther the images lie from those of other seeds than images with nothing removed do, 0 = no farther"
             " than they.{% if settings['resampling']['controls'] %} Grey: up to"

@@ -8,6 +8,7 @@ import pandas as pd
 
 from diffmech.config.analysis import AblationConfig
 from diffmech.config.patching import attribute_of
+from diffmech.interventions.measures import FULL_DOSE
 from diffmech.report.drawing import (
     absent,
     dots,
@@ -23,7 +24,6 @@ from diffmech.report.wording import count, listed
 
 MOST_TIMESTEPS = 6  # that are named one by one
 CURVES = 5  # heads whose dose-response is drawn
-FULL_DOSE = 1.0
 DIRECTIONS = {"denoising": "brought", "noising": "taken away"}
 
 

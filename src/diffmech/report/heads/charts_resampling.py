@@ -31,7 +31,7 @@ CLAIMS = ("more than its controls", "not zero", "not distinguishable from zero")
 
 
 def whole_mechanisms(resampling: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
-    """Return the rows of mechanisms removed throughout sampling, with a readable name and the kind of measure."""
+    """Return the rows of mechanisms that are not removed in a part of sampling only, with a readable name."""
     chosen = (resampling["group"] == "mechanisms") & (resampling["window"] == "all")
     frame = resampling[chosen].copy()
     frame["name"] = frame["target"].map(lambda target: names.get(target, target))

@@ -1,5 +1,6 @@
 """What the denoiser was told of each image beside the noised image itself, in words, from what ran. Ours."""
 
+from diffmech.attention.store import ExtraTokens
 from diffmech.config.root import Config
 from diffmech.config.study import NOTHING
 from diffmech.report.heads.artifacts import Tables
@@ -95,7 +96,7 @@ def told_otherwise(tables: Tables, config: Config) -> str:
 
 
 def calls_words(tables: Tables) -> str:
-    """Return how many attention calls a pass makes and how many were observed, what is left out, and extra tokens.
+    """Return how many attention calls a pass makes, at which timesteps, how many were observed, and what is left out.
 
     A pass with other calls than those observed ends a study, so where the model was not checked beforehand they are
     the same.
@@ -106,17 +107,65 @@ def calls_words(tables: Tables) -> str:
     said = f"; a pass makes {count(calls, 'attention call')}, of which {'all' if calls == seen else seen} were observed"
     if calls == seen == 1:
         said = "; a pass makes one attention call, which was observed"
+    said += f"; {elsewhere_words(tables)}"
     if left_out := checked.get("attention_left_out"):
         said += f"; left out, since no softmax of queries and keys was seen: {listed(list(left_out))}"
-    if extra := checked.get("extra_tokens"):
-        where = "all self-attention" if len(extra) == seen else listed(list(extra))
-        most = count(max(extra.values()), "extra key")
-        said += (
-            f"; in {where} there are {'up to ' if len(set(extra.values())) > 1 else ''}{most} without a place on the"
-            " image, as of class tokens, registers or learned keys: entropy is that of the image's queries over all"
-            " keys, places and distances are those among the image's"
+    return f"{said}{extra_words(tables)}"
+
+
+def extra_words(tables: Tables) -> str:
+    """Return which keys stand beside the image's without a place on it, where, and what that means for numbers."""
+    if not tables.extra_tokens:
+        return ""
+    alike: dict[ExtraTokens, list[str]] = {}
+    for site, extra in tables.extra_tokens.items():
+        alike.setdefault(extra, []).append(site)
+    told = []
+    for extra, sites in alike.items():
+        where = "all layers" if len(sites) == len(tables.sites) else listed(sites)
+        sides = [("before", extra.before), ("behind", extra.behind)]
+        stand = listed([f"{_from_to(names)} {side} the image's" for side, names in sides if names])
+        memory = f", to {'all' if extra.memory == extra.count else extra.memory} of which no query belongs"
+        told.append(
+            f"in {where} {count(extra.count, 'extra key')} without a place on the image"
+            f" ({stand}{memory if extra.memory else ''})"
         )
-    return said
+    return (
+        f"; besides the image's there are {'; '.join(told)}, as of class tokens, registers or learned keys, numbered as"
+        " they come: entropy is that of the image's queries over all keys, places and distances are those among the"
+        " image's"
+    )
+
+
+def _from_to(names: tuple[str, ...]) -> str:
+    return listed(list(names)) if len(names) < 3 else f"{names[0]} to {names[-1]}"
+
+
+def elsewhere_words(tables: Tables) -> str:
+    """Return whether passes at other timesteps than those studied made the same attention calls, as far as was seen."""
+    seen, studied = tables.sampled_calls, set(tables.sites)
+    if not seen:
+        return "at other timesteps than those studied it was not looked at which calls a pass makes"
+    steps = count(len(seen), "step")
+    gone = {t: [site for site in tables.sites if site not in called] for t, called in seen.items()}
+    new = {t: sorted(called - studied) for t, called in seen.items()}
+    if not any(gone.values()) and not any(new.values()):
+        return f"at each of {steps} of sampling it makes the same"
+    parts = []
+    for without, verb in ((gone, "does not make those of"), (new, "makes others, which are not studied, in")):
+        if at := [t for t, names in without.items() if names]:
+            names = list(dict.fromkeys(name for t in at for name in without[t]))
+            more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+            named = f"{', '.join(names[:MOST_NAMES])}{more}" if more else listed(names)
+            parts.append(f"at {len(at)} of {steps} of sampling ({timestep_words(at)}) it {verb} {named}")
+    return "; ".join(parts)
+
+
+def timestep_words(timesteps: list[int]) -> str:
+    """Return some timesteps, or from where to where they lie where there are many."""
+    if len(timesteps) > MOST_NAMES:
+        return f"t = {min(timesteps)} to {max(timesteps)}"
+    return f"t = {', '.join(map(str, sorted(timesteps)))}"
 
 
 def compared_words(tables: Tables, config: Config) -> str:

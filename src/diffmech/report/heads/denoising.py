@@ -48,7 +48,7 @@ def troubles(tables: Tables) -> list[str]:
     if len(off):
         most = _most(off, (off["slope"] - 1).abs())
         told.append(
-            f"Its predictions have the wrong size {_places(off, table)}: multiplied by"
+            f"Its predictions have the wrong size {_places(off, table, every='all')}: multiplied by"
             f" {interval(most.slope, most.slope_low, most.slope_high)} ({_place(most)}) they would come"
             " closer to the noise. A denoiser that was fitted to such images at this level of noise has 1."
         )
@@ -143,10 +143,10 @@ def _place(row: Any) -> str:
     return f"t = {row.timestep:g}, {row.domain} images"
 
 
-def _places(rows: pd.DataFrame, table: pd.DataFrame) -> str:
-    """Return where rows of the table lie, in words."""
+def _places(rows: pd.DataFrame, table: pd.DataFrame, every: str = "any") -> str:
+    """Return where rows of the table lie, in words; `every` is "any" where the sentence denies something."""
     if len(rows) == len(table):
-        return "at any of the timesteps studied"
+        return f"at {every} of the timesteps studied"
     parts = []
     for domain, part in rows.groupby("domain", sort=False):
         steps = [f"{t:g}" for t in sorted(part["timestep"])]

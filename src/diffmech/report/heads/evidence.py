@@ -26,12 +26,12 @@ def with_evidence(finding: Finding, tables: Tables, config: Config) -> Finding:
     return replace(finding, estimate=estimate, picture=picture)
 
 
-def _divergence(tables: Tables, config: Config) -> Estimate:
+def _divergence(tables: Tables, config: Config) -> Estimate | None:
     peak = largest(tables.divergence, "divergence")
     return _estimate(f"Largest mean entropy difference of heads, {_place(peak)}", peak, "divergence", "nats")
 
 
-def _telling(tables: Tables, config: Config) -> Estimate:
+def _telling(tables: Tables, config: Config) -> Estimate | None:
     peak = largest(tables.telling[tables.telling["effect"] == TOLD], "divergence")
     return _estimate(f"Largest mean change of entropy of heads, {_place(peak)}", peak, "divergence", "nats")
 
@@ -61,7 +61,7 @@ def _circuit(tables: Tables, config: Config) -> Estimate | None:
     return None
 
 
-def _complexity(tables: Tables, config: Config) -> Estimate:
+def _complexity(tables: Tables, config: Config) -> Estimate | None:
     first, second = tables.domains
     table = tables.complexity
     table = table[table["significant"]] if table["significant"].any() else table
@@ -74,8 +74,9 @@ def _place(row: Any) -> str:
     return f"{attention(row['kind'])} at t = {row['timestep']:g}"
 
 
-def _estimate(what: str, row: Any, column: str, unit: str) -> Estimate:
-    return Estimate(what, float(row[column]), float(row["low"]), float(row["high"]), unit)
+def _estimate(what: str, row: Any, column: str, unit: str) -> Estimate | None:
+    value, low, high = (float(row[name]) for name in (column, "low", "high"))
+    return Estimate(what, value, low, high, unit) if np.isfinite([value, low, high]).all() else None
 
 
 # By the section of a finding: its number, and the chart that a front page may show of it.

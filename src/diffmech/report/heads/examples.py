@@ -91,24 +91,27 @@ def strongest(rows: pd.DataFrame) -> Any:
 
 
 def among_image(node: xr.Dataset) -> xr.Dataset:
-    """Return a site among its image tokens alone, where others stand beside them; received: relative to the mean."""
+    """Return a site at its image tokens alone, where others stand beside them; values stay those among all keys."""
     if "key_range" not in node.coords:
         return node
     image = {dim: np.flatnonzero(node[f"{dim}_range"].values == "image") for dim in ("query", "key")}
-    part = node.isel(image)
-    return part.assign(received=part["received"] / part["received"].mean("key"))
+    return node.isel(image)
 
 
 def received_maps(node: xr.Dataset, images: np.ndarray, ids: np.ndarray, domain: str) -> list[Picture]:
-    """Return where all queries look on average, and, where maps are kept, where one query point looks."""
-    grid = tuple(int(n) for n in node.attrs["grid"])
+    """Return where all queries look on average, and, where maps are kept, where one query point looks.
+
+    Both in units of uniform attention over all keys of the site, those that stand beside the image too.
+    """
+    grid, keys = tuple(int(n) for n in node.attrs["grid"]), int(node.attrs["n_keys"])
+    uniform = "times uniform" if keys == node.sizes["key"] else f"times uniform over all {keys} keys"
     received = node["received"].sel(sample=ids).values.astype(np.float32)
     top = float(np.quantile(received, 0.995))
     tiles = [heat(image, values.reshape(grid), top) for image, values in zip(images, received, strict=True)]
-    caption = f"{domain}: attention received; brightest = {top:.2g} times uniform"
+    caption = f"{domain}: attention received; brightest = {top:.2g} {uniform}"
     text = (
         f"Attention that each place of {count(len(tiles), f'{domain} image')} receives, drawn as heat, up to {top:.2g}"
-        " times uniform"
+        f" {uniform}"
     )
     pictures = [picture(mosaic(tiles, len(tiles)), text, caption, tiles=len(tiles))]
     kept = [sample for sample in ids if "maps" in node and sample in node["kept_sample"].values]
@@ -120,7 +123,7 @@ def received_maps(node: xr.Dataset, images: np.ndarray, ids: np.ndarray, domain:
             mark(heat(image, values.reshape(grid), top), grid, query)
             for image, values in zip(images[: len(kept)], maps, strict=True)
         ]
-        caption = f"{domain}: where the framed point looks; brightest = {top * maps.shape[1]:.2g} times uniform"
+        caption = f"{domain}: where the framed point looks; brightest = {top * keys:.2g} {uniform}"
         text = f"Attention of one framed query point in {count(len(tiles), f'{domain} image')}, drawn as heat"
         pictures.append(picture(mosaic(tiles, len(tiles)), text, caption, tiles=len(tiles)))
     return pictures

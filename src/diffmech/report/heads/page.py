@@ -14,6 +14,7 @@ from diffmech.artifacts import atomic_path, provenance, read_json
 from diffmech.config.load import overlay
 from diffmech.config.root import Config
 from diffmech.findings import write_findings
+from diffmech.machine import duration
 from diffmech.report import markup
 from diffmech.report.heads import (
     sections,
@@ -31,7 +32,7 @@ from diffmech.report.heads.evidence import with_evidence
 from diffmech.report.heads.findings import findings
 from diffmech.report.markup import Section
 from diffmech.report.page import assemble
-from diffmech.report.wording import duration, number
+from diffmech.report.wording import number
 
 MADE_HERE = ("train", "untrained", "planted")  # sources whose weights the workflow itself makes
 AFTER_DIVERGENCE, AFTER_ABLATION = 1, 3  # where the answers on telling and on circuits stand among the others

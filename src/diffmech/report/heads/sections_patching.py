@@ -6,9 +6,10 @@ import pandas as pd
 
 from diffmech.config.patching import PatchingConfig, attribute_of
 from diffmech.interventions.decisions import CAUSAL
+from diffmech.interventions.measures import FULL_DOSE
 from diffmech.report import markup
 from diffmech.report.heads.artifacts import effect_title, farthest_from_zero, records
-from diffmech.report.heads.charts_patching import FULL_DOSE, between, span, timesteps_within
+from diffmech.report.heads.charts_patching import between, span, timesteps_within
 from diffmech.report.heads.condition import is_conditional
 from diffmech.report.heads.context import Context
 from diffmech.report.heads.findings import mechanism_names

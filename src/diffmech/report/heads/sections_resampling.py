@@ -52,7 +52,7 @@ def resampling(context: Context) -> markup.Section:
     read = (
         f"The same {int(frame['n'].max())} seeds of {sampled}images were sampled again in {steps} steps"
         f"{guidance_words(context.tables, context.config, guided)}, each time with"
-        f" the heads of one mechanism replaced by {what}, at the same step."
+        f" the heads of one mechanism replaced by {what}, at the same step. {steps_sentence(frame, names)}"
     )
     read += (
         f" Beside each stand {count(run, 'matched random set')} of as many heads, its own among them as chance has it,"
@@ -77,6 +77,21 @@ def resampling(context: Context) -> markup.Section:
         markup.heading("How far images move"),
         context.chart("resampling_measures", more=apart),
     )
+
+
+def steps_sentence(frame: pd.DataFrame, names: dict[str, str]) -> str:
+    """Return at how many of the sampler's steps each mechanism was removed: where it is one, and its attention runs."""
+    table = whole_mechanisms(frame, names).drop_duplicates(["domain", "name"])
+    fewer = table[table["steps_removed"] < table["steps"]]
+    if fewer.empty:
+        return "Each was removed at every step."
+    by_share: dict[str, list[str]] = {}
+    for row in records(fewer.sort_values("steps_removed", kind="stable")):
+        share = f"at {int(row.steps_removed) or 'none'} of {count(int(row.steps), 'step')}"
+        by_share.setdefault(share, []).append(row.name)
+    told = "; ".join(f"{listed(list(dict.fromkeys(found)))} {share}" for share, found in by_share.items())
+    rest = "; the others at every step" if len(fewer) < len(table) else ""
+    return f"Each was removed at those steps at which its heads belong to it and their attention runs: {told}{rest}."
 
 
 def finding_sentence(frame: pd.DataFrame, names: dict[str, str], alpha: float) -> str:

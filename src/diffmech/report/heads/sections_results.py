@@ -7,7 +7,7 @@ from diffmech.findings import Finding
 from diffmech.interventions.targets import EACH, ON_AVERAGE
 from diffmech.mechanisms.labels import ENDINGS, NAMING_SHARE
 from diffmech.report import markup
-from diffmech.report.heads.artifacts import effect_title
+from diffmech.report.heads.artifacts import Tables, effect_title
 from diffmech.report.heads.condition import condition_of_comparison
 from diffmech.report.heads.context import Context
 from diffmech.report.heads.controls import COLUMNS as BALANCE
@@ -18,9 +18,10 @@ from diffmech.report.heads.naming import halves, name_of, own_p, own_probe
 from diffmech.report.heads.published import measured_counterparts
 from diffmech.report.heads.terms import attention
 from diffmech.report.heads.weights import about_weights
-from diffmech.report.wording import count, listed, number
+from diffmech.report.wording import count, limits, listed, number
 
 CONFIRMED = ("confirmed", *(f"confirmed{ending}" for ending in ENDINGS))
+MOST, MOST_HEADS = 0.5, 12  # what share is most of a head's attention, and how many of such heads are named
 TILE = 92  # CSS pixels of one example image
 
 
@@ -51,10 +52,32 @@ def entropy(context: Context) -> markup.Section:
         "How widely each head looks",
         markup.paragraph(read),
         markup.paragraph(sure),
+        *[markup.paragraph(sentence) for sentence in extra_sentences(context.tables)],
         context.chart("entropy_map", more="Point at a cell for its interval."),
         markup.heading("By layer"),
         context.chart("entropy_layers"),
     )
+
+
+def extra_sentences(tables: Tables) -> list[str]:
+    """Return how much attention goes to extra tokens, and which heads give them most of theirs; none without any."""
+    table = tables.entropy[tables.entropy["site"].isin(tables.extra_tokens)].dropna(subset=["beside_mass"])
+    if table.empty:
+        return []
+    means = table.groupby("head")["beside_mass"].mean()
+    mostly = [head for head in tables.heads if means.get(head, 0) > MOST]
+    top = str(means.idxmax())
+    first = listed(mostly[:MOST_HEADS]) if len(mostly) <= MOST_HEADS else f"{', '.join(mostly[:MOST_HEADS])} and others"
+    who = (
+        "No head gives most of its attention to them"
+        if not mostly
+        else (f"{count(len(mostly), 'head gives', 'heads give')} most of it to them ({first})")
+    )
+    return [
+        "Of the attention of the image's places"
+        f" {limits(100 * means.min(), 100 * means.max(), 2)} % goes to extra tokens, by head, mean over timesteps and"
+        f" domains. {who}; {top} gives the largest share, {number(100 * means[top], 2)} %."
+    ]
 
 
 def divergence(context: Context, finding: Finding) -> markup.Section:
@@ -84,7 +107,8 @@ def mechanisms(context: Context, finding: Finding) -> markup.Section:
     rows = []
     for mechanism, members in table.groupby("mechanism", sort=True):
         first = members.iloc[0]
-        heads = sorted(members["head"].unique())
+        own = set(members["head"])
+        heads = [head for head in context.tables.heads if head in own]
         rows.append(
             [
                 name_of(first, domains),

@@ -4,9 +4,9 @@ VARIANTS = {
     "effective_heads_self": "effective heads of self-attention",
     "effective_heads_cross": "effective heads of cross-attention",
     "effective_heads_joint": "effective heads of joint attention",
-    "effective_keys_self": "effective keys of self-attention",
-    "effective_keys_cross": "effective keys of cross-attention",
-    "effective_keys_joint": "effective keys of joint attention",
+    "effective_keys_self": "effective share of keys of self-attention",
+    "effective_keys_cross": "effective share of keys of cross-attention",
+    "effective_keys_joint": "effective share of keys of joint attention",
     "activation_participation": "activation participation",
 }
 

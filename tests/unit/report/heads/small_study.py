@@ -22,6 +22,7 @@ from diffmech.config.load import validate
 from diffmech.config.root import Config
 from diffmech.data.comparison import compare_domains
 from diffmech.data.store import prepare_dataset
+from diffmech.declared import measured_tables
 from diffmech.heads.tables import reported
 from diffmech.interventions.decisions import verdict
 from diffmech.judging.tables import RECOGNITION
@@ -105,8 +106,11 @@ def build_study(
     tables["account"] = account(*told, method="mean", alpha=0.05)
     paths = {name: str(folder / f"{name}.csv") for name in tables}
     paths |= {name: str(folder / f"models/{name}.csv") for name in ("heldout", "denoising")}
-    for name, table in tables.items():
-        write_table(reported()[name], paths[name], table)
+    for table in measured_tables():
+        paths[table.name] = str(folder / f"{table.name}.csv")
+        table.write(paths[table.name], measured(table, tables["entropy"]))
+    for name, frame in tables.items():
+        write_table(reported()[name], paths[name], frame)
     write_resampled(folder / "resampled.zarr.zip", list(tables["mechanisms"]["mechanism"].unique()))
     circuits = write_circuits(folder / "circuits", DOMAINS, found=effect)
     write_benchmarks(folder / "benchmarks")
@@ -122,6 +126,13 @@ def build_study(
         benchmarks=str(folder / "benchmarks"),
         tables=paths,
     )
+
+
+def measured(declared: Table, entropy: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of a further measure, of which nothing is known but its columns: a row per row of entropy."""
+    values = {"text": "any", "whole": 3, "number": np.linspace(0.1, 0.9, len(entropy)), "flag": True}
+    unknown = {name: values[column.values] for name, column in declared.columns.items() if name not in entropy}
+    return declared.in_order(entropy.assign(**unknown))
 
 
 def write_table(declared: Table, path: Path | str, table: pd.DataFrame) -> None:
@@ -652,6 +663,8 @@ def resampling_table(effect: bool) -> pd.DataFrame:
                     "p_control_adjusted": 0.045 if strong else 1.0,
                     "flipped": 0.3 if strong and not paired else 0.0,
                     "heads": 4,
+                    "steps_removed": 30,
+                    "steps": 30,
                     "control_ratio": 1.0,
                     "controls": 20,
                     "controls_fair": True,
@@ -674,6 +687,7 @@ def write_resampled(path: Path, mechanisms: list[str]) -> None:
         },
         attrs={
             "absent": json.dumps([]),
+            "calls": json.dumps({timestep: [site for site, _ in sites()] for timestep in range(0, 990, 33)}),
             "judge": json.dumps("the trained judge"),
             "accuracy": json.dumps({"glasses": 0.97}),
         },

@@ -12,17 +12,22 @@ from pathlib import Path
 
 import pytest
 import vl_convert
-from small_study import study_config
+from small_study import changed, study_config
 
+from diffmech.artifacts import building_store
+from diffmech.attention.layout import SiteLayout, create_attention_store
 from diffmech.config.load import read_config
+from diffmech.findings import Finding
 from diffmech.interventions.decisions import CAUSAL
 from diffmech.report import markup
 from diffmech.report.drawing import specification, write_text
 from diffmech.report.heads import captions, charts_ablation, charts_attention, charts_model, page
 from diffmech.report.heads import charts as declared
-from diffmech.report.heads.artifacts import site_order
+from diffmech.report.heads import sections_results as results
+from diffmech.report.heads.artifacts import read_tables
 from diffmech.report.heads.charts import CHAPTERS, CHARTS, FACTS, every_chart
 from diffmech.report.heads.context import Context
+from diffmech.report.heads.draw import known
 from diffmech.report.theme import THEMES
 
 ROOT = Path(__file__).parents[4]
@@ -95,7 +100,11 @@ def test_generated_captions_match_the_declarations():
 
 def test_the_page_places_every_chart(found):
     text = (found[0] / "report.html").read_text(encoding="utf-8")
-    assert re.findall(r'id="spec-(\w+)"', text) == NAMES
+    placed = re.findall(r'id="spec-(\w+)"', text)
+    assert sorted(placed) == sorted(NAMES)
+    # Those of measures stand at the end of their chapter, wherever that is.
+    own = [chart.name for chart in CHARTS]
+    assert [name for name in placed if name in own] == own
 
 
 def test_the_chart_of_a_measure_stands_at_the_end_of_its_chapter(found, monkeypatch):
@@ -171,7 +180,50 @@ def test_what_was_not_recorded_is_said_and_not_drawn():
         assert "No " in rows(spec)[0]["message"]
 
 
-def test_sites_follow_the_data_through_the_network():
-    sites = ["up1.0.cross", "mid.0.self", "down1.0.cross", "up1.0.self", "down1.0.self"]
-    expected = ["down1.0.self", "down1.0.cross", "mid.0.self", "up1.0.self", "up1.0.cross"]
-    assert sorted(sites, key=site_order) == expected
+def store_of_layers(folder: Path, names: list[str]) -> str:
+    """Write an attention store of one image whose layers ran in the order of `names`, two heads in each."""
+    layouts = [
+        SiteLayout(name, "self", tuple(f"{name}.h{head:02d}" for head in range(2)), 4, 4, 8, (2, 2)) for name in names
+    ]
+    axes, about = {"sample": [0], "timestep": [20]}, {"domain": "real", "model_sha256": "0"}
+    with building_store(folder / "layers.zarr.zip") as directory:
+        create_attention_store(directory, layouts, axes=axes, chunks={"sample": 1, "timestep": 1}, attrs=about)
+    return str(folder / "layers.zarr.zip")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"layers.{index}.mha.self" for index in range(12)],  # by name 10 and 11 stand before 2
+        ["blocks.0.attn.mha.self", "block01.self", "blocks.2.attn.mha.self"],
+        ["down1.0.self", "down1.0.cross", "mid.0.self", "up1.0.self", "up1.0.cross"],
+    ],
+)
+def test_layers_stand_in_the_order_in_which_they_run(names, found, tmp_path):
+    inputs = changed(found[1], attention={domain: [store_of_layers(tmp_path, names)] for domain in found[2].domains})
+    tables = read_tables(inputs)
+    assert list(tables.sites) == names
+    assert list(tables.heads) == [f"{name}.h{head:02d}" for name in names for head in range(2)]
+
+
+def test_all_charts_take_layers_and_heads_in_that_order(found):
+    sites, heads = tuple(reversed(found[2].sites)), tuple(reversed(found[2].heads))
+    tables = replace(found[2], sites=sites, heads=heads)
+    drawn = {chart.name: specification(chart.drawn(known(tables, study_config().ablation))) for chart in every_chart()}
+    assert [*sites, "output"] in list(orders(drawn["circuit_graph"]))
+    assert list(sites) in list(orders(drawn["entropy_layers"]))
+    by_head = [found for spec in drawn.values() for found in orders(spec) if set(found) == set(heads)]
+    assert len(by_head) >= 3
+    assert all(found == list(heads) for found in by_head)
+    page = results.mechanisms(Context(found[1], tables, study_config(), drawn), Finding("", "found", "", (), ""))
+    listed = [re.findall(r"\S+\.self(?= h\d\d)", cell) for cell in re.findall(r"<td[^>]*>\d+: (.*?)</td>", str(page))]
+    assert any(len(layers) > 1 for layers in listed)
+    assert all(layers == [site for site in sites if site in layers] for layers in listed)
+
+
+def orders(spec):
+    """Yield every order of names that a chart gives: of an axis or of panels."""
+    if isinstance(spec, dict):
+        yield from (spec[key] for key in ("sort", "domain") if isinstance(spec.get(key), list))
+    for part in spec.values() if isinstance(spec, dict) else spec if isinstance(spec, list) else ():
+        yield from orders(part)

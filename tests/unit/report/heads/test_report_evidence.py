@@ -1,9 +1,11 @@
 """What the page hands on to a front page: its findings in their order, each with its number and its chart."""
 
 import pytest
+from small_study import changed, study_config
 
-from diffmech.findings import StudyCard, read_findings
+from diffmech.findings import Finding, StudyCard, read_findings
 from diffmech.report.front_page import write_front_page
+from diffmech.report.heads.evidence import with_evidence
 
 SECTIONS = ["divergence", "telling", "mechanisms", "ablation", "circuit", "complexity", "domains"]
 
@@ -30,6 +32,14 @@ def test_the_number_is_the_one_that_the_answer_is_about(found):
     (shown,) = complexity.index[complexity["significant"]]  # the largest ratio is not significant
     assert by_section["complexity"].estimate.value == pytest.approx(complexity["ratio"][shown])
     assert complexity["ratio"][shown] < complexity["ratio"].max()
+
+
+def test_a_number_without_an_interval_is_no_estimate(found):
+    peaks = found[2].divergence.assign(low=float("nan"))
+    finding = Finding("Do they differ?", "found", "Yes.", (), "divergence")
+    assert with_evidence(finding, found[2], study_config()).estimate
+    alone = with_evidence(finding, changed(found[2], divergence=peaks), study_config())
+    assert alone.estimate is alone.picture is None
 
 
 def test_random_weights_have_no_circuit_to_show(null):

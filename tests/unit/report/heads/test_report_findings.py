@@ -236,21 +236,26 @@ def with_ratios(tables, ratios, p_holm, p_untrained_max):
     [
         (
             (1.12, 1.10, 1.2),
-            "Yes: those of real images are larger by effective keys of self-attention and activation participation; of"
-            " effective heads of self-attention it cannot be told whether training made the difference.",
+            "Yes: those of real images are larger by effective share of keys of self-attention and activation"
+            " participation; of effective heads of self-attention it cannot be told whether training made the"
+            " difference.",
             "found",
         ),
         (
             (1.0, 1.10, 1.0),
-            "In part: those of real images are larger by effective keys of self-attention; not shown to differ by"
-            " effective heads of self-attention and activation participation.",
+            "In part: those of real images are larger by effective share of keys of self-attention; not shown to differ"
+            " by effective heads of self-attention and activation participation.",
             "found",
         ),
         # a smaller circuit is a difference that was found
-        ((1.0, 0.8, 1.0), "In part: those of real images are smaller by effective keys of self-attention", "found"),
+        (
+            (1.0, 0.8, 1.0),
+            "In part: those of real images are smaller by effective share of keys of self-attention",
+            "found",
+        ),
         (
             (1.0, 0.8, 1.2),
-            "In part: those of real images are larger by activation participation and smaller by effective keys",
+            "In part: those of real images are larger by activation participation and smaller by effective share of",
             "found",
         ),
         ((1.0, 1.0, 1.0), "Not shown: none of 3 measures", "not found"),
@@ -270,8 +275,8 @@ def test_complexity_is_answered_measure_by_measure(found, ratios, start, verdict
     assert "1.084 ± 0.008" in finding.details[-1]
     assert finding.family.startswith("Corrected over 3 measures: Holm against shuffled labels")
     assert finding.sight == (
-        "Ratios of 1.02 in effective keys of self-attention and 1.04 in activation participation would be found four"
-        " times in five."
+        "Ratios of 1.02 in effective share of keys of self-attention and 1.04 in activation participation would be"
+        " found four times in five."
     )
 
 
@@ -297,8 +302,8 @@ def test_a_ratio_of_untrained_copies_too_is_put_down_to_nothing(found):
         " 1.010." in finding.details[2].replace("\u00a0", " ")
     )
     assert finding.details[4] == (
-        "By effective keys of self-attention the domains differ more than shuffled labels do, which cannot be told"
-        " apart from what untrained copies show."
+        "By effective share of keys of self-attention the domains differ more than shuffled labels do, which cannot be"
+        " told apart from what untrained copies show."
     )
     assert "images, not" not in " ".join(finding.details)
 
@@ -376,8 +381,8 @@ def test_copies_that_saw_too_few_images_are_told(found):
     finding = answers(changed(found[2], complexity=table.assign(significant=[False, True, False])))["complexity"]
     assert finding.verdict == "found"
     assert finding.answer == (
-        "Yes: those of real images are larger by effective keys of self-attention; of effective heads of self-attention"
-        " and activation participation it cannot be told whether training made the difference."
+        "Yes: those of real images are larger by effective share of keys of self-attention; of effective heads of"
+        " self-attention and activation participation it cannot be told whether training made the difference."
     )
     assert finding.details[3].endswith("; untrained copies saw too few images to compare.")
     assert finding.details[4] == (

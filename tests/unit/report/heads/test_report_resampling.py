@@ -43,6 +43,18 @@ def test_without_controls_nothing_is_said_of_controls(found):
     assert "Grey: up to 6 random sets of as many heads that match the mechanism" in beside
 
 
+def test_at_how_many_steps_of_the_sampler_each_mechanism_was_removed_is_said(found):
+    frame = found[2].resampling
+    assert "Each was removed at every step." in section_of(found, frame)
+    some = frame.assign(steps=2, steps_removed=np.where(frame["target"] == "self-1", 1, 2))
+    said = section_of(found, some)
+    assert "at which its heads belong to it and their attention runs: edge (self-1) at 1 of 2 steps; the others" in said
+    none = section_of(found, frame.assign(steps=2, steps_removed=0))
+    assert "semantic (cross-1) and edge (self-1) at none of 2 steps." in none
+    for page in (said, none):
+        assert "throughout" not in page
+
+
 def test_a_distance_that_was_not_measured_has_no_caption_and_sampled_images_have_a_domain(found):
     frame = found[2].resampling
     assert "Fréchet" in section_of(found, frame)

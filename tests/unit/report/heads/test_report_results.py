@@ -2,15 +2,17 @@
 
 import html
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from small_study import changed, study_config
 
+from diffmech.attention.store import ExtraTokens
 from diffmech.report.heads import controls
 from diffmech.report.heads.context import Context
 from diffmech.report.heads.findings import findings
-from diffmech.report.heads.sections_results import ablation, entropy, mechanisms, phase_sentence
+from diffmech.report.heads.sections_results import ablation, entropy, extra_sentences, mechanisms, phase_sentence
 
 
 def context_of(study, **tables) -> Context:
@@ -103,3 +105,22 @@ def test_single_heads_and_layers_are_said_to_have_no_controls_because_none_were_
     page = str(ablation(context, findings(found[2], context.config)[3]))
     assert "Beside single heads and layers no controls were run" in page
     assert "left to choose from" not in page
+
+
+def test_heads_that_give_most_of_their_attention_to_extra_tokens_are_named(found):
+    assert extra_sentences(found[2]) == []
+    site, other = found[2].sites[0], found[2].sites[2]
+    table = found[2].entropy.assign(beside_mass=np.nan)
+    table.loc[table["site"] == site, "beside_mass"] = 0.25
+    table.loc[table["site"] == other, "beside_mass"] = 0.4  # text of joint attention
+    extra = {site: ExtraTokens(("extra 0",), (), 0)}
+    (none,) = extra_sentences(changed(found[2], entropy=table, extra_tokens=extra))
+    assert "25 to 25 % goes to extra tokens" in none
+    assert "No head gives most of its attention to them" in none
+    heads = [f"{site}.h05", f"{site}.h03"]
+    table.loc[table["head"].isin(heads), "beside_mass"] = 0.75
+    (some,) = extra_sentences(changed(found[2], entropy=table, extra_tokens=extra))
+    assert f"2 heads give most of it to them ({heads[1]} and {heads[0]})" in some
+    context = context_of(found, entropy=table)
+    page = str(entropy(replace(context, tables=changed(context.tables, extra_tokens=extra))))
+    assert "2 heads give most of it to them" in page

@@ -316,6 +316,10 @@ def test_predictions_of_the_wrong_size_are_called_out_even_where_they_are_better
     assert "multiplied by 0.800 (0.780 to 0.820)" in said
     assert "is near 1" not in said
     assert "All that stands below is about a denoiser that predicts in the wrong size there." in said
+    everywhere = {"slope": 0.8, "slope_low": 0.78, "slope_high": 0.82}
+    table = foreign[1].tables.denoising
+    every = " ".join(troubles(changed(foreign[1].tables, denoising=table.assign(**everywhere))))
+    assert every.startswith("Its predictions have the wrong size at all of the timesteps studied")
     assert not troubles(foreign[1].tables)
 
 

@@ -1,8 +1,6 @@
-"""Effect sizes, to stand beside every p-value, and the divergence between two samples.
+"""The Jensen-Shannon divergence between two samples (Lin 1991), an effect size that asks for no shape of theirs.
 
 Samples lie along axis 0; everything behind it is done at once, column by column, and results have the trailing shape.
-Sources: Cohen 1988 (d), Hedges 1981 (small-sample correction), Cliff 1993 (delta), Kerby 2014 (rank-biserial of matched
-pairs), Lin 1991 (Jensen-Shannon divergence).
 """
 
 from typing import Any
@@ -10,67 +8,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
-from scipy.special import gammaln, xlogy
-from scipy.stats import rankdata
+from scipy.special import xlogy
 
 from diffmech.statistics.samples import finite_samples, plain
-
-
-def cohens_d(a: ArrayLike, b: ArrayLike, *, hedges: bool = False) -> Float[np.ndarray, "..."] | float:
-    """Return (mean a - mean b) / pooled standard deviation of `a` `(sample_a, ...)` and `b` `(sample_b, ...)`.
-
-    `hedges` multiplies by the exact factor that removes the bias in small normal samples. Without spread the result is
-    infinite, or NaN where the means agree too; fewer than 3 samples in all give NaN.
-    """
-    first, second = _independent(a, b)
-    freedom = len(first) + len(second) - 2
-    if freedom < 1:
-        return plain(np.full(first.shape[1:], np.nan))
-    squares = _squares_about_mean(first) + _squares_about_mean(second)
-    difference = _mean(first) - _mean(second)
-    return _standardised(difference, np.sqrt(squares / freedom), freedom, hedges)
-
-
-def paired_standardised_mean_difference(
-    a: ArrayLike, b: ArrayLike, *, hedges: bool = False
-) -> Float[np.ndarray, "..."] | float:
-    """Return mean(a - b) / standard deviation of (a - b), known as d_z, of paired `a`, `b` `(sample, ...)`.
-
-    The unit is the spread of differences, so it is larger than Cohen's d where pairs are alike: never mix the two.
-    `hedges`, and the cases without spread, as in `cohens_d`.
-    """
-    differences = _paired(a, b)
-    freedom = len(differences) - 1
-    if freedom < 1:
-        return plain(np.full(differences.shape[1:], np.nan))
-    spread = np.sqrt(_squares_about_mean(differences) / freedom)
-    return _standardised(_mean(differences), spread, freedom, hedges)
-
-
-def cliffs_delta(a: ArrayLike, b: ArrayLike) -> Float[np.ndarray, "..."] | float:
-    """Return P(a > b) - P(a < b) over all pairs of `a` `(sample_a, ...)` and `b` `(sample_b, ...)`, in [-1, 1].
-
-    This is the rank-biserial correlation of independent samples, 2 U / (n_a n_b) - 1 with U of Mann and Whitney, so it
-    is computed from ranks in n log n time.
-    """
-    first, second = _independent(a, b)
-    ranks = rankdata(np.concatenate([first, second]), axis=0)
-    wins = ranks[: len(first)].sum(axis=0) - len(first) * (len(first) + 1) / 2
-    return plain(2 * wins / (len(first) * len(second)) - 1)
-
-
-def matched_pairs_rank_biserial(a: ArrayLike, b: ArrayLike) -> Float[np.ndarray, "..."] | float:
-    """Return the rank-biserial correlation of paired `a`, `b` `(sample, ...)`, in [-1, 1].
-
-    The share of Wilcoxon's rank sum in favour of a > b minus the share against; pairs without difference are left out,
-    and 0 is returned where there is no other.
-    """
-    differences = _paired(a, b)
-    size = np.where(differences == 0, np.nan, np.abs(differences))
-    ranks = np.nan_to_num(rankdata(size, axis=0, nan_policy="omit"))
-    total = ranks.sum(axis=0)
-    balance = (np.sign(differences) * ranks).sum(axis=0)
-    return plain(np.divide(balance, total, out=np.zeros_like(total), where=total > 0))
 
 
 def jensen_shannon_divergence(
@@ -151,27 +91,6 @@ def _shares(index: Int[np.ndarray, "sample ..."], bins: int, shape: tuple[int, .
     return counts.reshape(*shape, bins) / len(index)
 
 
-def _standardised(difference: np.ndarray, spread: np.ndarray, freedom: int, hedges: bool) -> np.ndarray | float:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        effect = difference / spread
-    return plain(effect * _hedges_factor(freedom) if hedges else effect)
-
-
-def _hedges_factor(freedom: int) -> float:
-    if freedom < 2:
-        return float("nan")  # the mean of a noncentral t with 1 degree of freedom does not exist
-    return float(np.exp(gammaln(freedom / 2) - gammaln((freedom - 1) / 2)) / np.sqrt(freedom / 2))
-
-
-def _mean(values: np.ndarray) -> np.ndarray:
-    # about the first sample, so that a constant column has exactly that mean
-    return values[0] + (values - values[0]).mean(axis=0)
-
-
-def _squares_about_mean(values: np.ndarray) -> np.ndarray:
-    return ((values - _mean(values)) ** 2).sum(axis=0)
-
-
 def _independent(
     a: ArrayLike, b: ArrayLike
 ) -> tuple[Float[np.ndarray, "sample_a *shape"], Float[np.ndarray, "sample_b *shape"]]:
@@ -179,10 +98,3 @@ def _independent(
     if first.shape[1:] != second.shape[1:]:
         raise ValueError(f"a has shape {first.shape} and b {second.shape}; they may differ along axis 0 only")
     return first, second
-
-
-def _paired(a: ArrayLike, b: ArrayLike) -> Float[np.ndarray, "sample ..."]:
-    first, second = finite_samples(a, "a"), finite_samples(b, "b")
-    if first.shape != second.shape:
-        raise ValueError(f"a has shape {first.shape} and b {second.shape}; paired samples need one shape")
-    return first - second
