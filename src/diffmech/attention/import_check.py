@@ -14,11 +14,21 @@ import torch
 from torch import Tensor
 
 from diffmech.artifacts import read_json, write_json
+from diffmech.attention.answering import answered
 from diffmech.attention.calls import AttentionCall
 from diffmech.attention.extra_tokens import extra_ranges
 from diffmech.attention.hearing import Heard, Hearing, Stripes, mixed_images, stripes_of
-from diffmech.attention.places import PLACED, correlation, heads_apart, out_of_place, told_of_places
-from diffmech.attention.ranges import Dim, TokenRanges
+from diffmech.attention.places import (
+    LEAST_ANSWER,
+    PLACED,
+    answer,
+    correlation,
+    evident,
+    heads_apart,
+    out_of_place,
+    told_of_places,
+)
+from diffmech.attention.ranges import Dim
 from diffmech.attention.survey import check_tappable
 from diffmech.attention.tap import AttentionTap
 from diffmech.errors import ModelError
@@ -29,6 +39,8 @@ from diffmech.models.prompted import PromptedDenoiser
 # How far a prediction, or what a head writes, may depend on the batch, of its largest value: rounding gives 1e-6 in
 # float32 and 1e-2 where half precision is used; statistics over a batch give more than a tenth.
 TOLERANCE, LOW_TOLERANCE = 1e-3, 5e-2
+# The tokens of queries and values, as numbers of tokens and ranges name them.
+DIMS: dict[str, Dim] = {"query": "query", "value": "key"}
 
 
 def check_imported(model_json: Path) -> None:
@@ -85,15 +97,22 @@ def check_denoiser(denoiser: Denoiser, where: object) -> dict[str, Any]:
             f"at most {tolerance:g}): statistics over a batch, as of BatchNorm without running statistics, or random "
             "numbers; its results would depend on runtime.batch_size, so let it treat each image by itself"
         )
+    sites = list(report.sites)
     own = {name: tokens for name, tokens in hearing.tokens.items() if hearing.kinds[name] == "self"}
     try:
         ranges = extra_ranges(
-            denoiser.module, lambda: denoiser.predict_noise(images[:1], timestep), report.sites, own, denoiser.has_grid
+            denoiser.module, lambda: denoiser.predict_noise(images[:1], timestep), sites, own, denoiser.has_grid
         )
         for name, heard in hearing.heard.items():
             _check_heads(name, heard)
             if name in own:
-                _check_places(denoiser, name, heard, ranges.get(name), stripes)
+                counts = dict(zip(DIMS, own[name], strict=True))
+                image = {
+                    part: ranges[name].of_image(dim) if name in ranges else slice(0, counts[part])
+                    for part, dim in DIMS.items()
+                }
+                if not _check_places(denoiser, name, {part: heard[part].of(image[part]) for part in DIMS}, stripes):
+                    _check_answers(denoiser, name, *answered(denoiser, sites, name, image["query"], stripes, images))
     except ModelError as error:
         raise ModelError(f"{where}: {error}") from error
     return {
@@ -132,28 +151,32 @@ def _check_heads(name: str, heard: Mapping[str, Heard]) -> None:
         )
 
 
-def _check_places(
-    denoiser: Denoiser, name: str, heard: Mapping[str, Heard], ranges: TokenRanges | None, stripes: list[Stripes]
-) -> None:
-    """Raise ModelError unless the queries and the values of self-attention may stand row by row on the image."""
-    if heard["query"].silent and not heard["key"].silent:
-        raise ModelError(
-            f"the queries of {name} do not change with the image, but its keys do: learned queries, which stand "
-            "nowhere on it; the module that attends says is_cross_attention = True"
-        )
-    dims: dict[str, Dim] = {"value": "key", "query": "query"}
-    faint = False
-    for part, dim in dims.items():
-        found = heard[part] if ranges is None else heard[part].of(ranges.of_image(dim))
-        count = found.from_first.shape[-1]
-        told = told_of_places(found, stripes, *denoiser.site_grid(name, count))
-        # Queries of places alone tell nothing, and where values have heard of everything, queries may have too.
-        why = out_of_place(told, count, faint=faint or (part == "query" and found.silent))
-        faint = bool(told) and correlation(told) < PLACED
+def _check_places(denoiser: Denoiser, name: str, heard: Mapping[str, Heard], stripes: list[Stripes]) -> bool:
+    """Return whether the queries of the image tell where they stand, or none need to as values hear of everything.
+
+    Raises ModelError unless the values stand row by row on the image and the queries may.
+    """
+    found = {}
+    for part, what in (("value", "tokens"), ("query", "queries")):
+        tokens = heard[part].from_first.shape[-1]
+        told = told_of_places(heard[part], stripes, *denoiser.site_grid(name, tokens))
+        found[part] = evident(told, tokens), correlation(told)
+        why = out_of_place(told, tokens)
+        if part == "value" and not found[part][0]:
+            why = f"what they hear of does not tell where they stand (correlation {correlation(told):.2g})"
         if why is not None:
-            tokens = "tokens" if part == "value" else "queries"
             raise ModelError(
-                f"the {tokens} of {name} do not stand row by row on the image: {why}; attention over channels, tokens "
-                "in another order or chosen by their content, learned queries (then the module that attends says "
-                "is_cross_attention = True), or a smaller grid and tokens without a place"
+                f"the {what} of {name} do not stand row by row on the image: {why}; attention over channels, tokens in "
+                "another order or chosen by their content, or a smaller grid and tokens without a place"
             )
+    return found["query"][0] or found["value"][1] < PLACED
+
+
+def _check_answers(denoiser: Denoiser, name: str, changed: Heard, stripes: list[Stripes]) -> None:
+    """Raise ModelError unless what queries bring that tell nothing of their place goes to where they stand."""
+    if answer(told_of_places(changed, stripes, *denoiser.sample_shape[1:])) < LEAST_ANSWER:
+        raise ModelError(
+            f"neither what the queries of {name} hear of the image nor where their outputs go tells that they stand "
+            "row by row on it: queries in another order, or learned queries, of which the module that attends says "
+            "is_cross_attention = True"
+        )
