@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diffmech.attention.calls import AttentionCall
 from diffmech.attention.hearing import DRAWS, Heard, Stripes
+from diffmech.attention.places import COARSE
 from diffmech.attention.sites import AttentionSite
 from diffmech.attention.tap import AttentionTap
 from diffmech.models.denoiser import Denoiser
@@ -46,10 +47,10 @@ def answered(
 ) -> tuple[Heard, list[Stripes]]:
     """Return what each pixel of the prediction hears of outputs of one site that are mixed by some of the stripes.
 
-    `images` are `hearing.mixed_images`. The stripes are those that the grid of the queries resolves.
+    `images` are `hearing.mixed_images`. The stripes are the coarse ones that the grid of the queries resolves.
     """
     grid = denoiser.site_grid(name, queries.stop - queries.start)
-    chosen = [each for each in stripes if each.resolved(*grid)]
+    chosen = [each for each in stripes if each.level <= COARSE and each.resolved(*grid)]
     pairs = images.unflatten(0, (DRAWS, -1))[:, :2]
     batch = torch.cat([pairs[:, 1:], pairs[:, :1].expand(-1, len(chosen) + 2, -1, -1, -1)], 1).flatten(0, 1)
     mixed = _Mixed(name, queries, chosen, grid)

@@ -15,22 +15,24 @@ from jaxtyping import Float
 
 from diffmech.attention.hearing import DRAWS, Heard, Stripes
 
-# Windows: heads differ in the halves that they hear of by so much (as a variance; 0.45 to 1.1 were seen of windows in
-# the place of heads, at most 0.08 of heads of at least four tokens), by this many standard errors of what differs
-# between draws, and by so many times more than tokens do (not at all but in halos, there by less than a fifth).
-LEAST_APART, LEAST_APART_BY_WEIGHTS, LEAST_ERRORS, LEAST_TIMES = 0.2, 0.5, 4, 3
-# Tokens: in the coarse stripes, what is heard correlates with where tokens stand by so many standard errors.
+# Heads are windows where they differ in the halves that they hear of by so much (the variance between heads of what
+# draws have in common: 0.28 to 0.9 were seen of windows, 0.14 at most of heads), by so many standard errors, and by so
+# many times more than their tokens do (3.6 and more were seen of windows, of halos the least). Of queries that only the
+# weights tell of, 0.37 was seen of heads too.
+LEAST_APART, LEAST_APART_BY_WEIGHTS, LEAST_ERRORS, LEAST_TIMES = 0.2, 0.5, 4, 2
+# Only halves in stripes as coarse as these are judged: finer ones are blurred by convolutions. What is heard of them
+# must correlate with where tokens stand by so many standard errors over all.
 COARSE, LEAST_EVIDENCE = 2, 2.5
 # From which correlation on values stand so surely where they should that queries or their outputs must tell it too.
 PLACED = 0.5
-# Where either half is told clearly (in squares), where tokens stand must tell most of it (correlations of 0.6 to 1 were
-# seen of halves, -0.4 to 0.3 of tokens that are chosen by their content).
-CLEAR, LEAST_CORRELATION = 0.2, 0.4
 # What the outputs of queries that do not tell change in the prediction where they stand, at least (in shares: 0.18 to
 # 0.9 were seen of queries of places, once 0.03 before three layers of sharp attention, at most 0.06 of learned ones).
 LEAST_ANSWER = 0.1
-# What is heard again of other noise, beyond so many standard errors, is of where tokens stand, at least this share of
-# it (0.3 to 1 were seen, below 0.08 of snakes, windows, curves and columns).
+# Where the first halves are told so clearly (a mean square), the correlation must be at least so much (0.56 to 1 were
+# seen, -0.3 to 0.3 of tokens that are chosen by their content).
+CLEAR, LEAST_CORRELATION = 0.2, 0.4
+# Of what is told again by other noise, beyond so many standard errors and so much, where tokens stand must be at least
+# this share (0.46 to 1 were seen, below 0.08 of snakes, windows, curves and columns).
 SURE, LEAST_AGAIN, LEAST_TOLD = 3, 0.1, 0.25
 
 
