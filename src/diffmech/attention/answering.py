@@ -43,19 +43,24 @@ class _Mixed:
 
 @torch.no_grad()
 def answered(
-    denoiser: Denoiser, sites: list[AttentionSite], name: str, queries: slice, stripes: list[Stripes], images: Tensor
+    denoiser: Denoiser,
+    sites: list[AttentionSite],
+    name: str,
+    queries: slice,
+    stripes: list[Stripes],
+    draws: list[Tensor],
 ) -> tuple[Heard, list[Stripes]]:
     """Return what each pixel of the prediction hears of outputs of one site that are mixed by some of the stripes.
 
-    `images` are `hearing.mixed_images`. The stripes are the coarse ones that the grid of the queries resolves.
+    `draws` are `hearing.mixed_images`. The stripes are the coarse ones that the grid of the queries resolves.
     """
     grid = denoiser.site_grid(name, queries.stop - queries.start)
     chosen = [each for each in stripes if each.level <= COARSE and each.resolved(*grid)]
-    pairs = images.unflatten(0, (DRAWS, -1))[:, :2]
+    pairs = torch.stack([draw[:2] for draw in draws])
     batch = torch.cat([pairs[:, 1:], pairs[:, :1].expand(-1, len(chosen) + 2, -1, -1, -1)], 1).flatten(0, 1)
     mixed = _Mixed(name, queries, chosen, grid)
     with AttentionTap(denoiser.module, interventions=[mixed], sites=sites):
         noise = denoiser.predict_noise(batch, denoiser.timesteps // 2)
-    draws = noise.double().flatten(2).mT.unflatten(0, (DRAWS, -1))[:, 1:, None]  # one head of as many tokens as pixels
-    changes = [(draws[:, 2:] - draws[:, image : image + 1]).square().sum(-1).cpu().numpy() for image in range(2)]
+    pixels = noise.double().flatten(2).mT.unflatten(0, (DRAWS, -1))[:, 1:, None]  # one head of as many tokens as pixels
+    changes = [(pixels[:, 2:] - pixels[:, image : image + 1]).square().sum(-1).cpu().numpy() for image in range(2)]
     return Heard(changes[0], changes[1], 0.0), chosen

@@ -60,13 +60,11 @@ def stripes_of(rows: int, columns: int) -> list[Stripes]:
     return [Stripes(axis, level) for axis in ("y", "x") for level in range(1, levels[axis] + 1)]
 
 
-def mixed_images(shape: tuple[int, int, int]) -> Float[Tensor, "image channel row column"]:
-    """Return for each draw two images of noise and their mixtures by `stripes_of` them, in this order."""
+def mixed_images(shape: tuple[int, int, int], draw: int) -> Float[Tensor, "image channel row column"]:
+    """Return two images of noise and their mixtures by `stripes_of` them, in this order."""
     halves = [stripes.on(*shape[1:]) >= 0.5 for stripes in stripes_of(*shape[1:])]
-    images = []
-    for draw in range(DRAWS):
-        first, second = (generator(0, "import", draw, image).standard_normal(shape) for image in range(2))
-        images += [first, second, *(np.where(half, second, first) for half in halves)]
+    first, second = (generator(0, "import", draw, image).standard_normal(shape) for image in range(2))
+    images = [first, second, *(np.where(half, second, first) for half in halves)]
     return torch.from_numpy(np.stack(images).astype(np.float32))
 
 
@@ -107,71 +105,88 @@ class Heard:
 
 
 class Hearing:
-    """Observer of a pass of `mixed_images` with so many stripes: what each part of each call hears, by name of site.
+    """Observer of one pass of `mixed_images` for each draw: what each part of each call hears, by name of site.
 
     `tokens` are the numbers of queries and keys, `kinds` what the sites attend to.
     """
 
-    def __init__(self, stripes: int) -> None:
-        self.stripes = stripes
-        self.heard: dict[str, dict[str, Heard]] = {}
+    def __init__(self) -> None:
         self.kinds: dict[str, str] = {}
         self.tokens: dict[str, tuple[int, int]] = {}
+        self._draws: dict[str, list[dict[str, Heard]]] = {}
+
+    @property
+    def heard(self) -> dict[str, dict[str, Heard]]:
+        """What was heard, of all draws."""
+        return {
+            name: {part: _joined([draw[part] for draw in draws]) for part in PARTS}
+            for name, draws in self._draws.items()
+        }
 
     def observe(self, call: AttentionCall) -> None:
         name = call.site.name
         self.kinds[name] = call.site.kind
         self.tokens[name] = call.query.shape[-2], call.key.shape[-2]
-        heard = {part: self._heard(getattr(call, part)) for part in PARTS}
+        heard = {part: _heard(getattr(call, part), len(call.output)) for part in PARTS}
         by_hand = call.query.shape[-1] == call.key.shape[-2] and heard["key"].silent and not heard["value"].silent
         if by_hand and not heard["query"].silent:
-            heard["query"] = self._asked(call.query, heard["value"])
-        self.heard[name] = heard
+            heard["query"] = _asked(call.query, heard["value"])
+        self._draws.setdefault(name, []).append(heard)
 
-    def _heard(self, tensor: Float[Tensor, "image head token channel"]) -> Heard:
-        if len(tensor) == 1:  # one row for all images
-            nothing = np.zeros((DRAWS, self.stripes, *tensor.shape[1:3]))
-            return Heard(nothing, nothing, 0.0)
-        first, second = (
-            self._joined([change.square().nansum(-1) for change in self._changes(tensor, image)], tensor)
-            for image in range(2)
-        )
-        return Heard(first, second, self._quiet(tensor))
 
-    def _asked(self, weights: Float[Tensor, "image head query key"], value: Heard) -> Heard:
-        """Return what queries hear of which there are the logarithms of weights: both of queries and of all keys.
+def _joined(draws: list[Heard]) -> Heard:
+    first, second = (
+        np.concatenate(changes) for changes in zip(*((d.from_first, d.from_second) for d in draws), strict=True)
+    )
+    return Heard(first, second, max(draw.quiet for draw in draws), by_weights=draws[0].by_weights)
 
-        Of the keys that are still those of the plain image, they change with the query alone, up to one shift of all.
-        """
-        found = []
-        balance = torch.from_numpy(np.nan_to_num(value.balance())).to(weights.device)
-        for image, kept in enumerate((balance < 0, balance > 0)):
-            plain = weights.detach().unflatten(0, (DRAWS, -1))[:, image].float()
-            energies = []
-            for index, change in enumerate(self._changes(weights, image)):
-                spread = _spread(plain, kept[:, index, :, None]).mean(-1, keepdim=True)
-                energies.append(_spread(change, kept[:, index, :, None]) / spread.clamp_min(torch.finfo().tiny))
-            found.append(self._joined(energies, weights))
-        return Heard(found[0], found[1], LEAST_HEARD**2, by_weights=True)
 
-    def _changes(self, tensor: Float[Tensor, "image head token channel"], image: int) -> Iterator[Tensor]:
-        """Yield the changes (draw, head, token, channel) from one of the two images to each mixture.
+def _heard(tensor: Float[Tensor, "image head token channel"], images: int) -> Heard:
+    """Return what a part of a call of so many images hears."""
+    if len(tensor) < images:  # one row for all images
+        nothing = np.zeros((1, images - 2, *tensor.shape[1:3]))
+        return Heard(nothing, nothing, 0.0)
+    first, second = (_stacked([c.square().nansum(-1) for c in _changes(tensor, image)], tensor) for image in range(2))
+    least = max(LEAST_HEARD, LEAST_ROUNDINGS * torch.finfo(tensor.dtype).eps)
+    size = torch.nan_to_num(tensor[0].detach().float(), 0, 0, 0).square().sum(-1).max()
+    return Heard(first, second, least**2 * float(size))
 
-        NaN of weights of 0, whose logarithm is infinite. One at a time, as weights have a channel for every key.
-        """
-        draws = tensor.detach().unflatten(0, (DRAWS, self.stripes + 2))
-        for index in range(self.stripes):
-            change = draws[:, 2 + index].float() - draws[:, image].float()
-            yield torch.where(change.isfinite(), change, torch.nan)
 
-    def _joined(self, energies: list[Tensor], tensor: Tensor) -> np.ndarray:
-        if not energies:
-            return np.zeros((DRAWS, 0, *tensor.shape[1:3]))
-        return np.asarray(torch.stack(energies, 1).double().cpu().numpy())
+def _asked(weights: Float[Tensor, "image head query key"], value: Heard) -> Heard:
+    """Return what queries hear of which there are the logarithms of weights: both of queries and of all keys.
 
-    def _quiet(self, tensor: Float[Tensor, "image head token channel"]) -> float:
-        least = max(LEAST_HEARD, LEAST_ROUNDINGS * torch.finfo(tensor.dtype).eps)
-        return least**2 * float(torch.nan_to_num(tensor[0].detach().float(), 0, 0, 0).square().sum(-1).max())
+    Of the keys that are still those of the plain image, they change with the query alone, up to one shift of all. The
+    unit is the variance over these keys in the plain image.
+    """
+    balance = torch.from_numpy(np.nan_to_num(value.balance()[0])).to(weights.device)
+    found = []
+    for image, kept in enumerate((balance < 0, balance > 0)):
+        energies = []
+        for index, change in enumerate(_changes(weights, image)):
+            keys = kept[index, :, None]
+            spread = _spread(weights[image].detach().float(), keys).mean(-1, keepdim=True)
+            energies.append(_spread(change, keys) / spread.clamp_min(torch.finfo(spread.dtype).tiny))
+        found.append(_stacked(energies, weights))
+    return Heard(found[0], found[1], LEAST_HEARD**2, by_weights=True)
+
+
+def _changes(
+    tensor: Float[Tensor, "image head token channel"], image: int
+) -> Iterator[Float[Tensor, "head token channel"]]:
+    """Yield the change from one of the two images to each mixture; NaN of weights of 0, whose logarithm is infinite.
+
+    One at a time, as weights have a channel for every key.
+    """
+    plain = tensor[image].detach().float()
+    for mixed in tensor[2:].detach():
+        change = mixed.float() - plain
+        yield torch.where(change.isfinite(), change, torch.nan)
+
+
+def _stacked(energies: list[Tensor], tensor: Tensor) -> Float[np.ndarray, "draw stripes head token"]:
+    if not energies:
+        return np.zeros((1, 0, *tensor.shape[1:3]))
+    return np.asarray(torch.stack(energies)[None].double().cpu().numpy())
 
 
 def _spread(rows: Float[Tensor, "*row key"], kept: Bool[Tensor, "*_row key"]) -> Float[Tensor, "*row"]:

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from diffmech.artifacts import read_json, write_json
 from diffmech.attention.answering import answered
-from diffmech.attention.calls import AttentionCall
+from diffmech.attention.calls import AttentionCall, Observer
 from diffmech.attention.extra_tokens import extra_ranges
-from diffmech.attention.hearing import Heard, Hearing, Stripes, mixed_images, stripes_of
+from diffmech.attention.hearing import DRAWS, Heard, Hearing, Stripes, mixed_images, stripes_of
 from diffmech.attention.places import (
     LEAST_ANSWER,
     PLACED,
@@ -60,10 +60,12 @@ def check_denoiser(denoiser: Denoiser, where: object) -> dict[str, Any]:
 
     Raises ModelError, in one line that starts with `where`, for whatever does not hold.
     """
-    images, timestep = mixed_images(denoiser.sample_shape).to(denoiser.device), denoiser.timesteps // 2
+    draws = [mixed_images(denoiser.sample_shape, draw).to(denoiser.device) for draw in range(DRAWS)]
+    images, timestep = draws[0], denoiser.timesteps // 2
     stripes = stripes_of(*denoiser.sample_shape[1:])
-    of_one, of_all, hearing = _Outputs(), _Outputs(), Hearing(len(stripes))
+    of_one, of_all, hearing = _Outputs(), _Outputs(), Hearing()
     alone: list[Tensor] = []
+    together: list[Tensor] = []
     report = check_tappable(
         denoiser.module, lambda: alone.append(denoiser.predict_noise(images[:1], timestep)[0]), of_one
     )
@@ -71,18 +73,20 @@ def check_denoiser(denoiser: Denoiser, where: object) -> dict[str, Any]:
         report.require_all()
     except ModelError as error:
         raise ModelError(f"{where}: {error}") from error
-    try:
-        with torch.no_grad(), AttentionTap(denoiser.module, [of_all, hearing], sites=report.sites) as tap:
-            together = denoiser.predict_noise(images, timestep)[0]
-    except ModelError as error:
-        raise ModelError(f"{where}: {error}") from error
-    if tap.calls != list(report.tapped):
-        raise ModelError(
-            f"{where}: one image makes other attention calls than {len(images)}; let each be treated by itself"
-        )
+    for each in draws:
+        observers: list[Observer] = [hearing] if together else [of_all, hearing]
+        try:
+            with torch.no_grad(), AttentionTap(denoiser.module, observers, sites=report.sites) as tap:
+                together.append(denoiser.predict_noise(each, timestep)[0])
+        except ModelError as error:
+            raise ModelError(f"{where}: {error}") from error
+        if tap.calls != list(report.tapped):
+            raise ModelError(
+                f"{where}: one image makes other attention calls than {len(each)}; let each be treated by itself"
+            )
     low = any(outputs.dtype in (torch.float16, torch.bfloat16) for outputs in of_one.outputs.values())
     tolerance = LOW_TOLERANCE if low else TOLERANCE
-    measured = _difference(together, alone[0])
+    measured = _difference(together[0], alone[0])
     for name, outputs in of_all.outputs.items():
         apart = _difference(outputs, of_one.outputs[name])
         if apart > LOW_TOLERANCE and measured <= tolerance:
@@ -112,7 +116,7 @@ def check_denoiser(denoiser: Denoiser, where: object) -> dict[str, Any]:
                     for part, dim in DIMS.items()
                 }
                 if not _check_places(denoiser, name, {part: heard[part].of(image[part]) for part in DIMS}, stripes):
-                    _check_answers(denoiser, name, *answered(denoiser, sites, name, image["query"], stripes, images))
+                    _check_answers(denoiser, name, *answered(denoiser, sites, name, image["query"], stripes, draws))
     except ModelError as error:
         raise ModelError(f"{where}: {error}") from error
     return {

@@ -139,9 +139,7 @@ class Twice(Net):
 
 
 def test_other_calls_for_many_images_than_for_one_are_refused():
-    with pytest.raises(
-        ModelError, match=r"mine: one image makes other attention calls than 24; let each be treated"
-    ):
+    with pytest.raises(ModelError, match=r"mine: one image makes other attention calls than 8; let each be treated"):
         check_denoiser(denoiser(Twice(lambda x_t, timestep: len(x_t) > 1)), "mine")
 
 
