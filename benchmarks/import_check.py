@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from diffmech.attention.hearing import DRAWS, mixed_images
+from diffmech.attention.hearing import mixed_images
 from diffmech.attention.import_check import check_denoiser
 from diffmech.config.load import read_config
 from diffmech.models.importing import import_denoiser
@@ -45,9 +45,7 @@ def main() -> None:
     whole = seconds(lambda: check_denoiser(denoiser, "the bundled denoiser"))
     for n, found in passes.items():
         print(f"pass of {n:3d} images        {found[0]:.3f} to {found[-1]:.3f} s")
-    own = whole[0] - passes[1][0] - DRAWS * passes[mixed][0]
     print(f"all checks of an import   {whole[0]:.3f} to {whole[-1]:.3f} s")
-    print(f"  beyond its passes of 1 and {DRAWS} times {mixed} images {own:.3f} s")
     print(f"  all of it: {whole[0] / passes[len(images)][0]:.2f} passes of a batch of {len(images)}")
 
 
