@@ -10,7 +10,8 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from diffmech.attention.import_check import BATCH, check_denoiser
+from diffmech.attention.hearing import mixed_images
+from diffmech.attention.import_check import check_denoiser
 from diffmech.config.load import read_config
 from diffmech.models.importing import import_denoiser
 from diffmech.models.load import load_denoiser
@@ -37,15 +38,14 @@ def main() -> None:
         import_denoiser(config.model, Path(folder) / "model.json", root=ROOT, images=config.images)
         denoiser = load_denoiser(Path(folder) / "model.json", device="cpu")
     images = torch.randn(config.runtime.batch_size, *denoiser.sample_shape)
-    sizes = (1, BATCH, len(images))
+    mixed = len(mixed_images(denoiser.sample_shape, 0))
+    sizes = (1, mixed, len(images))
     with torch.no_grad():
         passes = {n: seconds(lambda n=n: denoiser.predict_noise(images[:n], 500)) for n in sizes}
     whole = seconds(lambda: check_denoiser(denoiser, "the bundled denoiser"))
     for n, found in passes.items():
         print(f"pass of {n:3d} images        {found[0]:.3f} to {found[-1]:.3f} s")
-    own = whole[0] - passes[1][0] - passes[BATCH][0]
     print(f"all checks of an import   {whole[0]:.3f} to {whole[-1]:.3f} s")
-    print(f"  beyond its passes of 1 and {BATCH} images {own:.3f} s: {own / passes[BATCH][0]:.2f} passes of {BATCH}")
     print(f"  all of it: {whole[0] / passes[len(images)][0]:.2f} passes of a batch of {len(images)}")
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from diffmech.attention.calls import AttentionCall
 from diffmech.attention.ranges import TokenRanges
-from diffmech.attention.sites import AttentionSite, find_sites, site_at
+from diffmech.attention.sites import AttentionSite, attends_elsewhere, find_sites, site_at
 from diffmech.attention.tap import AttentionTap
 from diffmech.errors import ModelError
 from diffmech.randomness import generator
@@ -80,6 +80,7 @@ def with_memory(
     keys as it has queries change with the image. `tokens` gives the numbers of queries and keys of every site.
     """
     known = {site.module_path for site in find_sites(model)}
+    known |= {site.module_path for site in sites if attends_elsewhere(model.get_submodule(site.module_path))}
     asked = [s.name for s in sites if s.module_path not in known and tokens[s.name][0] < tokens[s.name][1]]
     if not asked:
         return None

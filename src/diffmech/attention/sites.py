@@ -122,6 +122,16 @@ def site_at(path: str, kind: Kind, heads: int) -> AttentionSite:
     return AttentionSite(f"{_plain(path)}.{kind}" if path else kind, path, kind, heads)
 
 
+def attends_elsewhere(module: nn.Module) -> bool:
+    """Return whether a module says of itself that it attends to something else than the image."""
+    return getattr(module, "is_cross_attention", None) is True
+
+
+def kind_of(module: nn.Module, own: bool) -> Kind:
+    """Return what a call of a module that `find_sites` does not recognise attends to; `own`: it may be to itself."""
+    return "self" if own and not attends_elsewhere(module) else "cross"
+
+
 def resolve_heads(patterns: Iterable[str], sites: Iterable[AttentionSite]) -> list[HeadId]:
     """Return the heads that any of `patterns` names, each once, in the order of `sites`.
 

@@ -37,7 +37,7 @@ from diffmech.attention.folding import Folded, unfold
 from diffmech.attention.kernels import FUSED, as_cast, is_mapped, logsumexp_scores, same_kernel_with_lse
 from diffmech.attention.modules import hooks, modules_by_path, modules_to_hook
 from diffmech.attention.products import FOLLOWED, SOFTMAXES, Products, linear_processor, opened_up
-from diffmech.attention.sites import AttentionSite, Kind, find_sites, site_at
+from diffmech.attention.sites import AttentionSite, find_sites, kind_of, site_at
 from diffmech.attention.weighting import Weighting, no_shares, unstudied
 from diffmech.errors import ModelError
 
@@ -239,8 +239,8 @@ class AttentionTap(TorchFunctionMode):
     def _claim(self, path: str, shape: torch.Size, keys: int, order: str | None = None) -> tuple[Any, Folded]:
         """Return the site of the next call of the module at `path`, None if it is not among the chosen ones, and how
         its queries or weights of `shape` hold images and heads: as in the pass in which it was found."""
-        kind: Kind = "self" if keys - shape[-2] in (0, self._memory.get(path, 0)) else "cross"
-        first = self._known.get(path) or site_at(path, kind, 0)
+        own = keys - shape[-2] in (0, self._memory.get(path, 0))
+        first = self._known.get(path) or site_at(path, kind_of(self.model.get_submodule(path), own), 0)
         self._counts[first.name] += 1
         site = first.again(self._counts[first.name])
         self.calls.append(site.name)

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from diffmech.attention.capture import observing
-from diffmech.attention.import_check import check_denoiser, lead_of_places
+from diffmech.attention.hearing import DRAWS, Heard, Stripes, stripes_of
+from diffmech.attention.import_check import check_denoiser
 from diffmech.attention.layout import SiteLayout
+from diffmech.attention.places import heads_apart, out_of_place, told_of_places
 from diffmech.attention.survey import check_tappable
 from diffmech.attention.tap import AttentionTap
 from diffmech.errors import ModelError
@@ -77,13 +79,41 @@ def test_tokens_column_by_column_are_refused():
         check_denoiser(denoiser(net), "mine")
 
 
-def test_the_lead_of_places_in_closed_form():
-    """Each quarter hears itself alone: a share of 1 in the right order, of 1/4 on average over all."""
-    assert lead_of_places(np.eye(4)) == pytest.approx((0.75, 0))
-    assert lead_of_places(np.ones((4, 4))) == pytest.approx((0, 0))
-    lead, lag = lead_of_places(np.eye(4)[[0, 2, 1, 3]])  # rows and columns change places: two quarters are right
-    assert (lead, lag) == pytest.approx((0.25, 0.5))
-    assert lead_of_places(np.eye(4) * [1, 10, 100, 1000]) == pytest.approx((0.75, 0))  # however loud a quarter is
+def test_stripes_spell_the_place_and_neighbours_share_all_but_one():
+    """A reflected code: no two rows have the same digits, and next ones differ in one."""
+    digits = np.stack([Stripes("y", level).along(8) for level in (1, 2, 3)], axis=1)
+    assert len(np.unique(digits, axis=0)) == 8
+    assert (np.abs(np.diff(digits, axis=0)).sum(axis=1) == 1).all()
+    assert Stripes("x", 1).along(3).tolist() == [0, 0.5, 1]  # the middle of three belongs to both halves
+
+
+def heard(second: np.ndarray) -> Heard:
+    """What one head hears whose tokens hear of the second halves by these shares, of each draw alike."""
+    shares = np.broadcast_to(second, (DRAWS, *second.shape))[:, :, None]
+    return Heard(shares, 1 - shares, 0.0)
+
+
+def test_what_tokens_tell_of_their_places_in_closed_form():
+    stripes = stripes_of(8, 8)
+    places = np.stack([each.on(8, 8).ravel() for each in stripes])
+    for _, told in told_of_places(heard(places), stripes, 8, 8):
+        assert (told.loud, told.again, told.correlation, told.share) == pytest.approx((1, 1, 1, 1))
+    for _, told in told_of_places(heard(0.5 + 0.1 * (places - 0.5)), stripes, 8, 8):  # and much of everything
+        assert (told.loud, told.again, told.correlation, told.share) == pytest.approx((0.01, 0.01, 1, 1))
+    mirrored = told_of_places(heard(places.reshape(-1, 8, 8)[:, :, ::-1].reshape(-1, 64)), stripes, 8, 8)
+    assert [told.share for _, told in mirrored] == pytest.approx([1, 1, 1, -1, 1, 1])
+    assert out_of_place(told_of_places(heard(places), stripes, 8, 8), 64) is None
+    assert "2 stripes along x" in str(out_of_place(mirrored, 64))
+
+
+def test_heads_that_hear_of_half_an_image_each_are_apart():
+    stripes = stripes_of(8, 8)
+    places = np.stack([each.on(8, 8).ravel() for each in stripes])
+    heads = np.stack([places, places], axis=1)  # (stripes, head, token)
+    halves = np.stack([places[:, :32], places[:, 32:]], axis=1)
+    for shares, apart in ((heads, None), (halves, "value"), (0.5 + 0.6 * (halves - 0.5), "value")):
+        draws = np.broadcast_to(shares, (DRAWS, *shares.shape))
+        assert heads_apart({"value": Heard(draws, 1 - draws, 0.0)}) == apart
 
 
 def test_heads_before_images_are_refused():
@@ -109,7 +139,7 @@ class Twice(Net):
 
 
 def test_other_calls_for_many_images_than_for_one_are_refused():
-    with pytest.raises(ModelError, match=r"mine: one image makes other attention calls than 8; let each be treated by"):
+    with pytest.raises(ModelError, match=r"mine: one image makes other attention calls than 8; let each be treated"):
         check_denoiser(denoiser(Twice(lambda x_t, timestep: len(x_t) > 1)), "mine")
 
 
