@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
-from layouts import SIZE, WIDTH, entropy
+from layouts import SIZE, WIDTH
+from odd_layers import HEADS, TOKENS, Odd, by_head, denoiser, joined, scores, whole, windows
 from scipy.special import softmax
 from torch import Tensor, nn
 from torch.nn import functional
@@ -15,44 +15,7 @@ from diffmech.attention.statistics import StatisticsObserver
 from diffmech.attention.survey import attention_sites
 from diffmech.attention.tap import AttentionTap
 from diffmech.errors import ModelError
-from diffmech.models.denoiser import Denoiser
 from diffmech.testing import assert_same_up_to_rounding
-
-HEADS = 4
-TOKENS = SIZE * SIZE
-
-
-class Odd(nn.Module):
-    """One attention, `mix`, over the 8 x 8 tokens (sample, token, channel); notes its entropy (sample, head)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.project, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
-        self.truth: list[Tensor] = []
-        self.timestep = torch.zeros(1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.project(x.flatten(2).mT).chunk(3, -1)
-        return x + self.out(self.mix(4 * q, k, v)).mT.reshape(x.shape)
-
-    def note(self, p: Tensor) -> Tensor:
-        self.truth.append(entropy(p))
-        return p
-
-    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return joined(functional.scaled_dot_product_attention(*map(by_head, (q, k, v))))
-
-
-def by_head(z: Tensor) -> Tensor:
-    return z.unflatten(-1, (HEADS, -1)).transpose(1, 2)
-
-
-def joined(z: Tensor) -> Tensor:
-    return z.transpose(1, 2).flatten(2)
-
-
-def scores(q: Tensor, k: Tensor) -> Tensor:
-    return q @ k.mT / math.sqrt(q.shape[-1])
 
 
 def apart(scored: Tensor) -> Tensor:
@@ -153,27 +116,6 @@ RIGHT = [
 ]
 
 
-class Net(nn.Module):
-    def __init__(self, *layers: nn.Module) -> None:
-        super().__init__()
-        self.time = nn.Embedding(100, WIDTH)
-        self.enter, self.leave = nn.Conv2d(1, WIDTH, 3, padding=1), nn.Conv2d(WIDTH, 1, 3, padding=1)
-        self.layers = nn.ModuleList(layers)
-
-    def forward(self, x_t: Tensor, timestep: Tensor) -> Tensor:
-        x = self.enter(x_t) + self.time(timestep)[:, :, None, None]
-        for layer in self.layers:
-            layer.timestep = timestep
-            x = layer(x)
-        return self.leave(x)
-
-
-def denoiser(*layers: type[nn.Module], seed: int = 0) -> Denoiser:
-    torch.manual_seed(seed)
-    network = Net(*(layer() for layer in layers)).eval().requires_grad_(False)
-    return Denoiser(network, DDPMScheduler(100), (1, SIZE, SIZE), forward=lambda x, t, _: network(x, t))
-
-
 @pytest.mark.parametrize("layer", RIGHT, ids=lambda layer: layer.__name__)
 @pytest.mark.parametrize("images", [1, 3, HEADS])
 def test_entropies_are_those_of_float64_also_of_as_many_images_as_heads(layer: type[Odd], images: int) -> None:
@@ -192,16 +134,6 @@ def test_entropies_are_those_of_float64_also_of_as_many_images_as_heads(layer: t
         assert_same_up_to_rounding(observer.results[site.name].entropy, each.truth[-1], scale=math.log(TOKENS))
 
 
-def windows(z: Tensor, side: int = 4) -> Tensor:
-    z = z.unflatten(1, (SIZE // side, side, SIZE // side, side)).transpose(2, 3)
-    return z.flatten(3, 4).flatten(1, 2)
-
-
-def whole(z: Tensor, side: int = 4) -> Tensor:
-    count = SIZE // side
-    return z.unflatten(2, (side, side)).unflatten(1, (count, count)).transpose(2, 3).flatten(1, 4)
-
-
 class WindowsAsHeads(Odd):
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return whole(functional.scaled_dot_product_attention(*map(windows, (q, k, v))))
@@ -211,129 +143,6 @@ class WindowsFolded(Odd):
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = (windows(z).flatten(0, 1) for z in (q, k, v))
         return whole((scores(q, k).softmax(-1) @ v).unflatten(0, (-1, 4)))
-
-
-def by_column(z: Tensor) -> Tensor:
-    """Return (column x head, row, channel) of each image, as axial attention has it."""
-    z = z.unflatten(1, (SIZE, SIZE)).transpose(1, 2).unflatten(-1, (HEADS, -1))
-    return z.transpose(2, 3).flatten(1, 2)
-
-
-class Columns(Odd):
-    """Axial attention along columns, as many heads as columns x heads."""
-
-    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        q, k, v = (by_column(z).flatten(0, 1) for z in (q, k, v))
-        out = (scores(q, k).softmax(-1) @ v).unflatten(0, (-1, SIZE, HEADS))
-        return out.permute(0, 3, 1, 2, 4).flatten(3).flatten(1, 2)
-
-
-class Stripe(Odd):
-    """Windows of two rows, all columns."""
-
-    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        q, k, v = (z.unflatten(1, (4, -1)) for z in (q, k, v))
-        return functional.scaled_dot_product_attention(q, k, v).flatten(1, 2)
-
-
-class Neighbourhood(Odd):
-    """Each place attends to the 3 x 3 places around it: places stand where heads do."""
-
-    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        near = (functional.unfold(z.mT.unflatten(-1, (SIZE, SIZE)), 3, padding=1) for z in (k, v))
-        k, v = (z.unflatten(1, (-1, 9)).permute(0, 3, 2, 1) for z in near)
-        return ((q[:, :, None] @ k.mT / 4).softmax(-1) @ v)[:, :, 0]
-
-
-class PooledWindows(Odd):
-    """Windows of 4 x 4 queries with the 2 x 2 pooled keys of each."""
-
-    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        pooled = (functional.avg_pool2d(z.mT.unflatten(-1, (SIZE, SIZE)), 2).flatten(2).mT for z in (k, v))
-        k, v = (z.unflatten(1, (2, 2, 2, 2)).transpose(2, 3).flatten(3, 4).flatten(1, 2) for z in pooled)
-        return whole(functional.scaled_dot_product_attention(windows(q), k, v))
-
-
-PLACES = torch.arange(TOKENS).reshape(SIZE, SIZE)
-SNAKE = torch.cat([row.flip(0) if index % 2 else row for index, row in enumerate(PLACES)])
-
-
-class InOrder(Odd):
-    """Tokens in another order of places."""
-
-    order = PLACES.flatten()
-
-    def forward(self, x: Tensor) -> Tensor:
-        back = torch.argsort(self.order)
-        return super().forward(x.flatten(2)[:, :, self.order].reshape(x.shape)).flatten(2)[:, :, back].reshape(x.shape)
-
-
-class Snake(InOrder):
-    order = SNAKE
-
-
-class Mirrored(InOrder):
-    order = PLACES.flip(1).flatten()
-
-
-class InWindows(InOrder):
-    order = PLACES.reshape(2, 4, 2, 4).transpose(1, 2).flatten()
-
-
-class InSmallWindows(InOrder):
-    order = PLACES.reshape(4, 2, 4, 2).transpose(1, 2).flatten()
-
-
-class Morton(InOrder):
-    order = PLACES.reshape(2, 2, 2, 2, 2, 2).permute(0, 3, 1, 4, 2, 5).flatten()
-
-
-def turned(z: Tensor) -> Tensor:
-    return z.unflatten(1, (SIZE, SIZE)).transpose(1, 2).flatten(1, 2)
-
-
-class QueriesByColumn(Odd):
-    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return turned(super().mix(turned(q), k, v))
-
-
-class QueriesByColumnByHand(Odd):
-    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        q, k, v = map(by_head, (turned(q), k, v))
-        return turned(joined(scores(q, k).softmax(-1) @ v))
-
-
-class Latents(Odd):
-    """As many learned queries as places read the image; what they bring goes to all places alike."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.latents = nn.Parameter(torch.randn(TOKENS, WIDTH))
-
-    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return super().mix(self.latents.expand_as(q), k, v).mean(1, keepdim=True).expand_as(q)
-
-
-class LatentsByHand(Latents):
-    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        q, k, v = map(by_head, (self.latents + 0 * q, k, v))
-        return joined(scores(q, k).softmax(-1) @ v).mean(1, keepdim=True).expand(-1, TOKENS, -1)
-
-
-class Chosen(Odd):
-    """The 16 tokens of the highest score attend to each other, in the order of their places or `by_score`."""
-
-    by_score = False
-
-    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        chosen = v[..., 0].topk(16, -1).indices
-        chosen = chosen if self.by_score else chosen.sort(-1).values
-        chosen = chosen[..., None].expand(-1, -1, WIDTH)
-        return v.scatter(1, chosen, super().mix(*(z.gather(1, chosen) for z in (q, k, v))))
-
-
-class ChosenByScore(Chosen):
-    by_score = True
 
 
 class OverChannels(Odd):
@@ -383,20 +192,10 @@ class Complex(Odd):
         return joined((scores(q, k).softmax(-1).to(torch.complex64) @ v.to(torch.complex64)).real)
 
 
-WINDOWS = [Columns, Stripe, Neighbourhood, PooledWindows]
-ORDERS = [Snake, Mirrored, InWindows, InSmallWindows, Morton, Chosen, ChosenByScore]
 REFUSED = [
     ((WindowsAsHeads,), "windows or groups of tokens stand where heads are expected"),
     ((WindowsFolded,), "windows or groups of tokens stand where heads are expected"),
     ((Odd, WindowsAsHeads), r"layers\.1\.self has as heads hears of different places"),
-    *(((layer,), "windows or groups of tokens stand where heads are expected") for layer in WINDOWS),
-    *(((Odd, layer), r"layers\.1\.(self|cross) has as heads hears of different places") for layer in WINDOWS),
-    *(((layer,), "do not stand row by row on the image") for layer in ORDERS),
-    *(((Odd, layer), r"layers\.1\.self do not stand row by row on the image") for layer in ORDERS),
-    ((Odd, QueriesByColumn), r"the queries of layers\.1\.self do not stand row by row"),
-    ((Odd, QueriesByColumnByHand), r"the queries of layers\.1\.self do not stand row by row|where their outputs go"),
-    ((Latents,), r"the queries of layers\.0\.self .*learned queries, .* is_cross_attention = True"),
-    ((Odd, LatentsByHand), r"the queries of layers\.1\.self .*learned queries, .* is_cross_attention = True"),
     ((Odd, Pooled, OverChannels), "do not stand row by row"),
     ((Dropping,), r"drops attention at random \(dropout_p\) outside of training"),
     ((Odd, Scripted), r"layers\.1: a softmax runs in it on a way that cannot be seen"),
@@ -412,79 +211,6 @@ REFUSED = [
 def test_what_is_not_what_it_seems_is_refused_with_its_cause(layers: tuple[type[Odd], ...], why: str) -> None:
     with pytest.raises(ModelError, match=f"odd: .*{why}"):
         check_denoiser(denoiser(*layers), "odd")
-
-
-class AtPlaces(Odd):
-    """Queries of places alone, whatever the image shows."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.places = nn.Parameter(torch.randn(TOKENS, WIDTH))
-
-    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return super().mix(self.places.expand_as(q), k, v)
-
-
-class AtPlacesByHand(AtPlaces):
-    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        q, k, v = map(by_head, (self.places + 0 * q, k, v))
-        return joined(scores(q, k).softmax(-1) @ v)
-
-
-class FromPlacesAlone(AtPlaces):
-    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return Odd.mix(self, self.places.expand_as(q), self.places.flip(0).expand_as(k), v)
-
-
-class PooledQuery(Odd):
-    """One query, the mean of all, for all places."""
-
-    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return super().mix(q.mean(1, keepdim=True), k, v).expand_as(q)
-
-
-class PooledKeys(Odd):
-    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        k, v = (functional.avg_pool2d(z.mT.unflatten(-1, (SIZE, SIZE)), 4).flatten(2).mT for z in (k, v))
-        return super().mix(q, k, v)
-
-
-class Told(Latents):
-    is_cross_attention = True
-
-
-class Blurred(nn.Module):
-    """A block of two convolutions."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = (nn.Conv2d(WIDTH, WIDTH, 3, padding=1) for _ in range(2))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(functional.silu(2 * self.first(x)))
-
-
-class Without(Odd):
-    """Attention with nothing beside it: all that comes behind has heard of everything."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) - x
-
-
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize(
-    "layers",
-    [
-        *((layer,) for layer in (AtPlaces, AtPlacesByHand, FromPlacesAlone, PooledQuery, PooledKeys, Told)),
-        *((Odd, layer) for layer in (AtPlaces, AtPlacesByHand, FromPlacesAlone, PooledQuery, PooledKeys, Told)),
-        (*[Blurred] * 8, Odd, Blurred, HeadsFirstByHand),
-        (Odd, HeadsFirstByHand, Odd, HeadsFirstByHand),
-        (Without, Odd),
-    ],
-    ids=lambda layers: "-".join(layer.__name__ for layer in layers),
-)
-def test_what_hears_little_of_its_place_is_not_refused(layers: tuple[type[nn.Module], ...], seed: int) -> None:
-    assert check_denoiser(denoiser(*layers, seed=seed), "odd")["attention_calls"]
 
 
 class GatedLater(Odd):

@@ -48,7 +48,7 @@ def answered(
     name: str,
     queries: slice,
     stripes: list[Stripes],
-    draws: list[Tensor],
+    draws: list[Float[Tensor, "image channel row column"]],
 ) -> tuple[Heard, list[Stripes]]:
     """Return what each pixel of the prediction hears of outputs of one site that are mixed by some of the stripes.
 
