@@ -112,7 +112,7 @@ def _first_filled(paths: Iterable[Path | str]) -> xr.DataTree:
     # Of a shard beyond the end of a small data set nothing ran.
     filled = (tree for tree in map(open_store, stores) if tree.sizes.get("sample"))
     if (tree := next(filled, None)) is None:
-        raise StoreError(f"{', '.join(map(str, stores)) or 'no store'}: holds no samples; check the data set's size")
+        raise StoreError(f"no image was captured in {', '.join(map(str, stores)) or 'no store'}; check the data set")
     return tree
 
 

@@ -21,7 +21,7 @@ from diffmech.attention.keeping import attention_maps
 from diffmech.attention.passes import open_latents
 from diffmech.attention.sites import AttentionSite
 from diffmech.attention.statistics import StatisticsObserver
-from diffmech.attention.store import open_attention
+from diffmech.attention.store import heads_in_order, open_attention
 from diffmech.attention.tap import AttentionTap
 from diffmech.config.study import CaptureConfig
 from diffmech.errors import ModelError, StoreError
@@ -172,8 +172,11 @@ def test_a_shard_beyond_the_end_of_the_data_set_is_empty(latents: MakeLatents, c
     full, empty = capture(latents(range(6, 12)), keep_maps=0), capture(latents(range(12, 18)), keep_maps=0)
     tree = open_attention([full, empty])
     assert tree["sample"].values.tolist() == [6, 7, 8, 9]
-    with pytest.raises(StoreError, match="holds no samples"):
+    with pytest.raises(StoreError, match="holds no samples, like all 1 stores here"):
         open_attention(empty)
+    assert list(heads_in_order([empty, full])) == tree.attrs["sites"]
+    with pytest.raises(StoreError, match="no image was captured in .*; check the data set"):
+        heads_in_order([empty])
 
 
 def test_everything_needed_to_reproduce_a_store_is_in_it(latents: MakeLatents, capture: Capture) -> None:
