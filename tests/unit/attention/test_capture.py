@@ -175,7 +175,7 @@ def test_a_shard_beyond_the_end_of_the_data_set_is_empty(latents: MakeLatents, c
     with pytest.raises(StoreError, match="holds no samples, like all 1 stores here"):
         open_attention(empty)
     assert list(heads_in_order([empty, full])) == tree.attrs["sites"]
-    with pytest.raises(StoreError, match="no image was captured in .*; check the data set"):
+    with pytest.raises(StoreError, match=r"no image was captured in .*; check the data set"):
         heads_in_order([empty])
 
 
