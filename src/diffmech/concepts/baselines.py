@@ -20,7 +20,7 @@ from torch import Tensor
 from diffmech.concepts.gradients import Gradients
 from diffmech.concepts.groups import Weight, weights
 from diffmech.concepts.selection import equally_many
-from diffmech.config.studies.concepts import AttributeConcept, Baseline, Granularity
+from diffmech.config.studies.concepts import Baseline, Granularity, NamedConcept
 from diffmech.errors import ModelError
 from diffmech.models.denoiser import Denoiser
 from diffmech.randomness import generator
@@ -80,7 +80,7 @@ def _wanda(weight: Weight, found: Gradients) -> Tensor:
     return values * norms.reshape(1, -1, *([1] * (values.dim() - 2)))
 
 
-def uce_values(denoiser: Denoiser, attribute: str, concept: AttributeConcept) -> dict[str, Tensor]:
+def uce_values(denoiser: Denoiser, concept: NamedConcept) -> dict[str, Tensor]:
     """Return the values' matrices that UCE puts in place of those of `denoiser`, by name.
 
     Raises ModelError where there is no cross-attention to conditioning tokens of attributes.
@@ -88,7 +88,7 @@ def uce_values(denoiser: Denoiser, attribute: str, concept: AttributeConcept) ->
     tokens = denoiser.tokens
     if tokens is None:
         raise ModelError("UCE edits cross-attention to tokens of attributes, which this denoiser does not have")
-    number = denoiser.attributes.index(attribute)
+    number = denoiser.attributes.index(concept.told)
 
     def token(value: float | None) -> Tensor:
         return tokens.null[number] if value is None else tokens.base[number] + value * tokens.slope[number]

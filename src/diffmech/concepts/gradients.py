@@ -160,9 +160,7 @@ def added(parts: Sequence[Gradients]) -> Gradients:
 
 def write_gradients(found: Gradients, path: Path | str, about: Mapping[str, Any]) -> None:
     """Write the gradients of one objective and window; equal ones give equal bytes."""
-    tensors = {
-        f"{part}:{name}": values.contiguous() for part in PARTS for name, values in getattr(found, part).items()
-    }
+    tensors = {f"{part}:{name}": values.contiguous() for part in PARTS for name, values in getattr(found, part).items()}
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={"gradients": json.dumps(dict(about), sort_keys=True)})
 

@@ -3,8 +3,8 @@
 Both objectives are mean squared errors of the predicted noise at fixed points, J = mean |eps_hat(x_t, c) - target|^2
 over points and pixels:
 
-- `erase`: x_t on sampled trajectories of the concept, c asks for it, the target is the prediction of the same, unchanged
-  denoiser without it. Weights whose removal lowers J are those by which asking for the concept makes a difference.
+- `erase`: x_t on sampled trajectories of the concept, c asks for it, the target is what the same, unchanged denoiser
+  predicts without it. Weights whose removal lowers J are those by which asking for the concept makes a difference.
 - `amplify`: x_t is a noised image of the concept, the target its noise, and c asks weakly. Weights whose removal lowers
   J are those that keep the concept out. Which images, and that c asks weakly, is ours: where c asks fully, the denoiser
   lies at a minimum of this loss and its gradient is mostly noise. The images are those at the ends of the trajectories.

@@ -62,7 +62,8 @@ def select(
         if asked.any():
             why = "no score there is positive"
         else:
-            why = f"rounded down it is 0 in each of {len(asked)} units, the largest of which has {_largest(weights, granularity)}"
+            largest = _largest(weights, granularity)
+            why = f"rounded down it is 0 in each of {len(asked)} units, the largest of which has {largest}"
         raise ConfigError(f"{where}: the dose {dose:g} by {granularity} changes no weight: {why}")
     return selection
 

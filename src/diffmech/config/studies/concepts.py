@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
+from diffmech.config.judging import JudgesConfig
 from diffmech.config.section import Count, Inference, Section, Seed, StudySection
 
 # The parts of a denoiser whose weights are scored. `diffmech.concepts.groups` says which modules each stands for.
@@ -52,6 +53,17 @@ class AttributeConcept(Section):
         return self
 
 
+class NamedConcept(AttributeConcept):
+    """A concept as jobs get it: with its name."""
+
+    name: str = Field(description="Its name in config.yaml.")
+
+    @property
+    def told(self) -> str:
+        """The attribute that the denoiser is told."""
+        return self.attribute or self.name
+
+
 class AttributionConfig(Section):
     """Scores of weights, from trajectories that are asked for the concept."""
 
@@ -90,7 +102,7 @@ class EditConfig(Section):
     order: Order = Field(
         "first", description="`first`: w dJ/dw. `second`: that less half of the squared weight times the curvature."
     )
-    factor: Annotated[float, Field(ge=0)] = Field(0.0, description="What each weight is multiplied by; 0 knocks it out.")
+    factor: Annotated[float, Field(ge=0)] = Field(0.0, description="What each is multiplied by; 0 knocks it out.")
 
     @model_validator(mode="after")
     def _doses_count(self) -> "EditConfig":
@@ -137,6 +149,7 @@ class ConceptsStudy(StudySection):
     edits: dict[Objective, EditConfig] = Field(
         {"erase": EditConfig(), "amplify": EditConfig()}, description="What is changed for each objective."
     )
+    judges: JudgesConfig = Field(JudgesConfig(), description="Who looks at images.")
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="What is measured of edits.")
 
     @model_validator(mode="after")
