@@ -159,3 +159,34 @@ rule concept_effects:
         "Measuring what edits of {wildcards.model} change"
     script:
         "../workflow_scripts/concept_effects.py"
+
+
+rule concepts_page:
+    """Write the page on concepts."""
+    input:
+        **{name: tables[f"concept_{name}"].at(model=study.model) for name in ("rates", "effects", "quality")},
+        maps=concepts.per_concept(MAPS),
+        fidelities=concepts.per_concept(FIDELITIES),
+        originals=concepts.originals(),
+        evaluations=concepts.evaluations(),
+        references=os.path.relpath(Path(workflow.basedir) / "resources" / "references-concepts.yaml"),
+        settled=settled,
+    output:
+        page=concepts.page,
+        findings=concepts.findings,
+    log:
+        "results/logs/concepts_page.log",
+    benchmark:
+        "results/benchmarks/concepts_page.tsv"
+    conda:
+        "../envs/diffmech.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+    params:
+        settings=study.settings(concepts=concepts.section),
+        code=study.code("concepts_page"),
+    message:
+        "Writing the page on concepts"
+    script:
+        "../workflow_scripts/concepts_page.py"

@@ -72,7 +72,7 @@ def concept_effects(
     edits = [_open(originals, path) for path in evaluations]
     RATES.write(rates_csv, RATES.frame(row for edited in edits for row in rates(edited, **settings)))
     found = [row for edited in edits for row in effects(edited, permutations=permutations, **settings)]
-    EFFECTS.write(effects_csv, EFFECTS.frame(found))
+    EFFECTS.write(effects_csv, EFFECTS.frame(corrected(found)))
     QUALITY.write(
         quality_csv,
         QUALITY.frame(row for edited in edits for row in quality(edited, permutations=permutations, **settings)),
@@ -143,7 +143,7 @@ def rates(edited: Edited, *, draws: int, confidence: float, seed: int) -> Iterat
 def effects(
     edited: Edited, *, permutations: int, draws: int, confidence: float, seed: int
 ) -> Iterator[dict[str, object]]:
-    """Yield the edit against the original and every baseline, with p-values corrected over these."""
+    """Yield the edit against the original and every baseline, with p-values that nothing corrects yet."""
     if edited.attribute not in edited.attributes:  # nothing judges it
         return
     column = edited.attributes.index(edited.attribute)
@@ -151,30 +151,36 @@ def effects(
     # against the unedited model first, then in the order in which baselines were sampled
     others = [edit for edit, way in edited.images if way == edited.way and edit not in (OWN, REFERENCE)]
     settings: dict[str, Any] = {"draws": draws, "confidence": confidence, "seed": seed}
-    rows, p_values = [], []
     for other in others:
         theirs = edited.images[other, edited.way].seen[:, column]
         change = bootstrap_mean(own - theirs, **settings)
         relative = _relative(own, theirs, settings)
         observed, null = sign_flip_permutation(np.abs, own - theirs, permutations=permutations, seed=seed)
-        p_values.append(float(permutation_p(observed, null)))
-        rows.append(
-            {
-                **edited.key,
-                "against": other,
-                "target": float(own.mean()),
-                "target_against": float(theirs.mean()),
-                "target_change": float(change.estimate),
-                "target_low": float(change.low),
-                "target_high": float(change.high),
-                "p": p_values[-1],
-                **{f"target_relative{end}": value for end, value in zip(ENDS, relative, strict=True)},
-                **_retention(edited, other, settings),
-                "n": len(own),
-            }
-        )
-    for row, corrected in zip(rows, holm(np.array(p_values)) if rows else [], strict=True):
-        yield {name: (row | {"p_corrected": float(corrected)}).get(name) for name in EFFECTS.columns}
+        yield {
+            **edited.key,
+            "against": other,
+            "target": float(own.mean()),
+            "target_against": float(theirs.mean()),
+            "target_change": float(change.estimate),
+            "target_low": float(change.low),
+            "target_high": float(change.high),
+            "p": float(permutation_p(observed, null)),
+            **{f"target_relative{end}": value for end, value in zip(ENDS, relative, strict=True)},
+            **_retention(edited, other, settings),
+            "n": len(own),
+        }
+
+
+def corrected(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, object]]:
+    """Yield rows of the table with p-values corrected over all doses and comparisons of a concept and objective."""
+    families = [(row["concept"], row["objective"]) for row in rows]
+    p = np.array([row["p"] for row in rows], dtype=np.float64)
+    adjusted = np.empty(len(rows))
+    for family in dict.fromkeys(families):
+        own = [number for number, each in enumerate(families) if each == family]
+        adjusted[own] = holm(p[own])
+    for row, value in zip(rows, adjusted, strict=True):
+        yield {name: (row | {"p_corrected": float(value)}).get(name) for name in EFFECTS.columns}
 
 
 ENDS = ("", "_low", "_high")

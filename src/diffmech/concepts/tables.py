@@ -86,7 +86,7 @@ EFFECTS = Table(
         "target_change": number(f"difference of the two rates, {_AGAINST}"),
         **interval("that difference", prefix="target_", how=SEEDS),
         "p": number("that nothing tells the two edits of a seed apart (signs flipped at random)"),
-        "p_corrected": number("the same, Holm over all that one edit is compared with"),
+        "p_corrected": number("the same, Holm over all doses and comparisons of the concept and objective"),
         "target_relative": number("difference over the rate of the other; empty where that is 0"),
         **interval("that ratio", prefix="target_relative_", how=SEEDS),
         "others": number("mean rate of the other attributes in images told to have them, with and without the concept"),
