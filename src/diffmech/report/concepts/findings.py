@@ -34,9 +34,9 @@ def _finding(concept: str, objective: str, rows: pd.DataFrame, alpha: float) -> 
     verb = {"erase": "carry", "amplify": "hold back"}[objective]
     moved = f"{number(100 * original['target_against'], 3)} to {number(100 * original['target'], 3)} %"
     answer = f"{weights} of the highest scores: {concept} goes from {moved} of images that are to show it"
-    answer += (
-        "." if passed else f", which does not count as {objective}d: {'; '.join(_why_not(shown, objective, alpha))}."
-    )
+    if not passed:
+        answer += f", which does not count: {'; '.join(_why_not(shown, objective, alpha))}"
+    answer += "."
     details = tuple(_details(shown))
     estimate = Estimate(
         f"change of the share of images that show {concept}",

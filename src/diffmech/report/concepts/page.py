@@ -13,7 +13,7 @@ from diffmech.artifacts import atomic_path, open_store
 from diffmech.concepts.tables import EFFECTS, FIDELITY, MAP, QUALITY, RATES
 from diffmech.config.studies.concepts import ConceptsStudy
 from diffmech.errors import StoreError
-from diffmech.findings import Finding, write_findings
+from diffmech.findings import write_findings
 from diffmech.report import markup
 from diffmech.report.concepts import charts
 from diffmech.report.concepts.findings import findings
@@ -138,11 +138,6 @@ def write_page(
         temporary.write_text(assemble(concepts.title, LEAD, CONTENTS, parts), encoding="utf-8")
 
 
-def nothing_found(found: Sequence[Finding]) -> bool:
-    """Return whether no finding says that weights were found."""
-    return not any(finding.verdict == "found" for finding in found)
-
-
 def _references(path: Path | str) -> list[dict[str, Any]]:
     try:
         return list(yaml.safe_load(Path(path).read_text(encoding="utf-8"))["published"])
@@ -225,8 +220,12 @@ def _published(references: Sequence[Mapping[str, Any]], effects: pd.DataFrame, p
         else "nothing judges them",
     }
     rows = [
-        [str(entry["name"]), str(entry["value"]), f"{entry['source']} ({entry['version']}): {entry['setting']}"]
-        + [measured[entry["measured"]]]
+        [
+            str(entry["name"]),
+            str(entry["value"]),
+            f"{entry['source']} ({entry['version']}): {entry['setting']}",
+            measured[entry["measured"]],
+        ]
         for entry in references
     ]
     columns = ["figure", "published", "where", "measured here"]
