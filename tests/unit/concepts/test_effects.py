@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from diffmech.artifacts import write_store
-from diffmech.concepts.effects import concept_effects
+from diffmech.concepts.effects import Edited, Images, concept_effects, corrected, effects
 from diffmech.concepts.tables import EFFECTS, QUALITY, RATES
 
 TEXT = np.dtypes.StringDType()
@@ -122,3 +122,20 @@ def test_quality_is_that_of_images_without_the_concept(tables):
     assert quality.loc[(800, "fd"), "p"] < 0.05
     assert quality.loc[(10, "fd"), "change"] == pytest.approx(0, abs=1e-9)
     assert quality.loc[(800, "ssim"), "change"] == pytest.approx(-0.3)
+
+
+def test_edits_that_do_what_chance_does_are_found_no_more_often_than_alpha():
+    """Verdicts that no edit moves: the family-wise rate of p_corrected <= 0.05 against the baselines of a concept."""
+    source, studies, found = np.random.default_rng(1), 200, 0
+    for _ in range(studies):
+        images = {
+            (edit, "asked"): Images(source.random((SEEDS, 2)) < 0.7, np.ones((SEEDS, 2), bool), *[np.zeros(0)] * 2, 1)
+            for edit in ("original", "own", "random", "magnitude", "gradient")
+        }
+        rows = []
+        for dose in (200, 800):
+            edited = Edited("glasses", "erase", dose, dose, "glasses", ("glasses", "hat"), "asked", images)
+            rows += effects(edited, permutations=200, draws=20, confidence=0.95, seed=int(source.integers(2**31)))
+        found += any(row["p_corrected"] <= 0.05 for row in corrected(rows))
+    # a rate of 0.05 exceeds 0.09 in so many studies with a chance below 1 %
+    assert found / studies <= 0.09

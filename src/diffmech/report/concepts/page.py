@@ -53,7 +53,7 @@ def write_page(
     )
     scores = pd.concat([MAP.read(path) for path in inputs["maps"]])
     predicted = pd.concat([FIDELITY.read(path) for path in inputs["fidelities"]])
-    references = _references(inputs["references"])
+    references = read_references(inputs["references"])
     attributes = {name: concept.attribute or name for name, concept in concepts.concepts.items()}
     judged = set(effects["concept"])
     found = findings(effects, [name for name in attributes if name not in judged], alpha=concepts.evaluation.alpha)
@@ -138,7 +138,8 @@ def write_page(
         temporary.write_text(assemble(concepts.title, LEAD, CONTENTS, parts), encoding="utf-8")
 
 
-def _references(path: Path | str) -> list[dict[str, Any]]:
+def read_references(path: Path | str) -> list[dict[str, Any]]:
+    """Return the published figures. Raises StoreError where the file holds none."""
     try:
         return list(yaml.safe_load(Path(path).read_text(encoding="utf-8"))["published"])
     except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
