@@ -13,7 +13,7 @@ SECTION = {
     "concepts": {"glasses": {}},
     "attribution": {"samples": 2, "steps": 4, "windows": 2},
     "fidelity": {"masks": 5, "weights": 20, "samples": 1, "timesteps": 2},
-    "edits": {"erase": {"doses": [20]}, "amplify": {"doses": [20]}},
+    "edits": {"erase": {"doses": [20], "compared": None}, "amplify": {"doses": [20], "compared": None}},
     "evaluation": {"seeds": 4, "steps": 2, "random_draws": 2, "examples": 2, "draws": 100, "permutations": 100},
 }
 
@@ -58,7 +58,10 @@ def test_the_study_ends_with_its_page_findings_and_masks(studied):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"edits": {"erase": {"doses": [20, 40]}, "amplify": {"doses": [20]}}}, {"edit_concept": 1, **TABULATED}),
+        (
+            {"edits": {**SECTION["edits"], "erase": {"doses": [20, 40], "compared": [20]}}},
+            {"edit_concept": 1, **TABULATED},
+        ),
         ({"concepts": {"glasses": {}, "hat": {}}}, {**OF_A_CONCEPT, **TABULATED}),
         ({"evaluation": {**SECTION["evaluation"], "examples": 1}}, {"concepts_page": 1}),
         ({"evaluation": {**SECTION["evaluation"], "permutations": 120}}, TABULATED),

@@ -177,7 +177,7 @@ def edit_concept(
         "concept": concept.name,
         "attribute": concept.told,
         "objective": objective,
-        "edit": {key: value for key, value in edit.canonical().items() if key != "doses"},
+        "edit": {key: value for key, value in edit.canonical().items() if key not in ("doses", "compared")},
         "dose": dose,
         "count": chosen.count,
         "units": chosen.units,

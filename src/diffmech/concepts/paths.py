@@ -101,14 +101,17 @@ class Concepts:
             "uce": uce,
         }
 
-    def edit_settings(self, concept: str, objective: str) -> dict[str, Any]:
+    def edit_settings(self, concept: str, objective: str, dose: str) -> dict[str, Any]:
         """Return what one edit and its images depend on beside its dose."""
-        edit = self.section.edits[objective].canonical()  # type: ignore[index]
-        others = {"baselines": [kind for kind in self.section.evaluation.baselines if kind != "uce"]}
+        section = self.section.edits[objective]  # type: ignore[index]
+        compared = section.compared is None or dose in [f"{each:g}" for each in section.compared]
+        others = [kind for kind in self.section.evaluation.baselines if kind != "uce"]
+        # of no other dose, so that one more is all that is computed for it
+        edit = {key: value for key, value in section.canonical().items() if key not in ("doses", "compared")}
         return {
             "concept": self._concept(concept),
-            "edit": {key: value for key, value in edit.items() if key != "doses"},
-            "evaluation": self._evaluation(*SAMPLED, *CHOSEN) | others,
+            "edit": edit,
+            "evaluation": self._evaluation(*SAMPLED, *CHOSEN) | {"baselines": others if compared else []},
             "judges": self.section.judges.canonical(),
         }
 

@@ -67,7 +67,7 @@ class NamedConcept(AttributeConcept):
 class AttributionConfig(Section):
     """Scores of weights, from trajectories that are asked for the concept."""
 
-    samples: Count = Field(16, description="Trajectories per concept; the same ones for all timesteps and objectives.")
+    samples: Count = Field(8, description="Trajectories per concept; the same ones for all timesteps and objectives.")
     steps: Count = Field(50, description="Steps of each trajectory; each is a point where gradients are taken.")
     guidance: Annotated[float, Field(ge=0)] = Field(3.0, description="Classifier-free guidance of the trajectories.")
     windows: Count = Field(3, description="Parts of the timesteps, of equal length, that scores are also told for.")
@@ -79,8 +79,8 @@ class FidelityConfig(Section):
 
     masks: Annotated[int, Field(ge=3)] = Field(200, description="Random sets of weights that are set to zero.")
     weights: Count = Field(800, description="Weights in each set, from the groups that are edited.")
-    samples: Count = Field(4, description="Trajectories; predictions are made anew on these very points.")
-    timesteps: Count = Field(5, description="Points of each trajectory, evenly spread.")
+    samples: Count = Field(2, description="Trajectories; predictions are made anew on these very points.")
+    timesteps: Count = Field(4, description="Points of each trajectory, evenly spread.")
 
 
 class EditConfig(Section):
@@ -98,6 +98,11 @@ class EditConfig(Section):
         [200, 800],
         description="How many weights are changed: below 1 a share of each unit of the granularity, rounded down, from "
         "1 on a number of each. Only weights with a positive score are.",
+    )
+    compared: list[Dose] | None = Field(
+        [800],
+        description="Doses at which edits of equally many other weights are sampled too, several times as many images; "
+        "nothing is found at others. null = all.",
     )
     order: Order = Field(
         "first", description="`first`: w dJ/dw. `second`: that less half of the squared weight times the curvature."
@@ -118,11 +123,11 @@ class EditConfig(Section):
 class EvaluationConfig(Inference):
     """What an edit does to images of the same seeds."""
 
-    seeds: Annotated[int, Field(ge=2)] = Field(32, description="Seeds (images), the unit of all intervals.")
-    steps: Count = Field(16, description="Sampling steps.")
+    seeds: Annotated[int, Field(ge=2)] = Field(24, description="Seeds (images), the unit of all intervals.")
+    steps: Count = Field(10, description="Sampling steps.")
     guidance: Annotated[float, Field(ge=0)] = Field(3.0, description="Classifier-free guidance.")
     seed: Seed = Field(200, description="Seed of these images, which no score and no choice has seen.")
-    random_draws: Count = Field(3, description="Random sets of weights behind each random baseline.")
+    random_draws: Count = Field(2, description="Random sets of weights behind each random baseline.")
     baselines: list[Baseline] = Field(
         ["random", "random_rows", "magnitude", "gradient", "wanda", "uce"],
         description="Edits of equally many weights: at random, at random in the same rows, largest weights, largest "

@@ -61,6 +61,8 @@ def _why_not(dose: pd.DataFrame, objective: str, alpha: float) -> list[str]:
         reasons.append(f"less than {number(100 * ERASED)} % of its rate is gone")
     if objective == "erase" and not original["others_relative"] >= -KEPT:
         reasons.append(f"others fell by more than {number(100 * KEPT)} %")
+    if others.empty:
+        reasons.append("nothing else of as many weights was sampled beside it")
     sign = 1 if objective == "amplify" else -1
     beaten = (sign * others["target_change"] > 0) & (others["p_corrected"] <= alpha)
     beaten &= (others["target_low"] > 0) if objective == "amplify" else (others["target_high"] < 0)
