@@ -186,9 +186,9 @@ def edit_concept(
     }
     own = Mask.of(chosen.indices, edit.factor, **about)
     sets = [sampler.images(OWN, each, applied(denoiser, own)) for each in (way, "base")]
-    kinds: list[Baseline] = [kind for kind in evaluation.baselines if kind != "uce"]
+    kinds: list[Baseline] = [kind for kind in edit.baselines or () if kind != "uce"]
     for kind in kinds:
-        for draw in range(evaluation.random_draws if kind in RANDOM else 1):
+        for draw in range(edit.random_draws if kind in RANDOM else 1):
             settings = {"granularity": edit.granularity, "seed": evaluation.seed, "draw": draw}
             mask = Mask.of(baseline(kind, chosen.indices, among, found, **settings), edit.factor)  # type: ignore[arg-type]
             sets.append(sampler.images(kind, way, applied(denoiser, mask), draw=draw))

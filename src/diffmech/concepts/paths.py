@@ -14,7 +14,6 @@ MASK = FOLDER + "/masks/{concept}/{objective}/{dose}.safetensors"
 EVALUATION = FOLDER + "/evaluations/{concept}/{objective}/{dose}.zarr.zip"
 # What samples images for the evaluation; the rest of its section says how they are compared and shown.
 SAMPLED = ("seeds", "steps", "guidance", "seed")
-CHOSEN = ("random_draws", "baselines")
 
 
 class Concepts:
@@ -87,13 +86,17 @@ class Concepts:
             "concept": self._concept(concept),
             "attribution": self.section.attribution.canonical(),
             "fidelity": self.section.fidelity.canonical(),
-            "groups": {objective: list(edit.groups) for objective, edit in self.section.edits.items()},
+            "groups": {
+                objective: list(edit.groups)
+                for objective, edit in self.section.edits.items()
+                if objective in self.section.fidelity.objectives
+            },
             "inference": self._evaluation("draws", "confidence"),
         }
 
     def originals_settings(self, concept: str) -> dict[str, Any]:
         """Return what unedited images, and those of closed-form edits, depend on."""
-        uce = "uce" in self.section.evaluation.baselines
+        uce = "erase" in self.section.edits and "uce" in self.section.baselines("erase")
         return {
             "concept": self._concept(concept),
             "evaluation": self._evaluation(*SAMPLED),
@@ -105,13 +108,14 @@ class Concepts:
         """Return what one edit and its images depend on beside its dose."""
         section = self.section.edits[objective]  # type: ignore[index]
         compared = section.compared is None or dose in [f"{each:g}" for each in section.compared]
-        others = [kind for kind in self.section.evaluation.baselines if kind != "uce"]
-        # of no other dose, so that one more is all that is computed for it
+        others = [kind for kind in self.section.baselines(objective) if kind != "uce"]  # type: ignore[arg-type]
+        # nothing of other doses, so that one more is all that is computed for it
         edit = {key: value for key, value in section.canonical().items() if key not in ("doses", "compared")}
+        edit |= {"baselines": others if compared else []}
         return {
             "concept": self._concept(concept),
             "edit": edit,
-            "evaluation": self._evaluation(*SAMPLED, *CHOSEN) | {"baselines": others if compared else []},
+            "evaluation": self._evaluation(*SAMPLED),
             "judges": self.section.judges.canonical(),
         }
 

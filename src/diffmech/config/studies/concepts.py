@@ -31,6 +31,11 @@ Granularity = Literal["global", "matrix", "row", "head"]
 Objective = Literal["erase", "amplify"]
 Order = Literal["first", "second"]
 Baseline = Literal["random", "random_rows", "magnitude", "gradient", "wanda", "uce"]
+# Where none are named.
+BASELINES: dict[Objective, tuple[Baseline, ...]] = {
+    "erase": get_args(Baseline),
+    "amplify": ("random", "random_rows"),
+}
 Value = Annotated[float, Field(ge=0, le=1)]
 Dose = Annotated[float, Field(gt=0)]
 
@@ -67,7 +72,7 @@ class NamedConcept(AttributeConcept):
 class AttributionConfig(Section):
     """Scores of weights, from trajectories that are asked for the concept."""
 
-    samples: Count = Field(8, description="Trajectories per concept; the same ones for all timesteps and objectives.")
+    samples: Count = Field(6, description="Trajectories per concept; the same ones for all timesteps and objectives.")
     steps: Count = Field(50, description="Steps of each trajectory; each is a point where gradients are taken.")
     guidance: Annotated[float, Field(ge=0)] = Field(3.0, description="Classifier-free guidance of the trajectories.")
     windows: Count = Field(3, description="Parts of the timesteps, of equal length, that scores are also told for.")
@@ -81,6 +86,9 @@ class FidelityConfig(Section):
     weights: Count = Field(800, description="Weights in each set, from the groups that are edited.")
     samples: Count = Field(2, description="Trajectories; predictions are made anew on these very points.")
     timesteps: Count = Field(4, description="Points of each trajectory, evenly spread.")
+    objectives: Annotated[list[Objective], Field(min_length=1)] = Field(
+        ["erase"], description="Objectives that are checked; amplify costs as much again."
+    )
 
 
 class EditConfig(Section):
@@ -104,6 +112,13 @@ class EditConfig(Section):
         description="Doses at which edits of equally many other weights are sampled too, several times as many images; "
         "nothing is found at others. null = all.",
     )
+    baselines: list[Baseline] | None = Field(
+        None,
+        description="Edits of equally many weights: at random, at random in the same rows, largest weights, largest "
+        "gradients, largest weights times activations (Wanda); and for erasing the closed-form edit of cross-attention "
+        "values (UCE), where there are such, which changes them all. null = all for erasing, random ones to amplify.",
+    )
+    random_draws: Count = Field(2, description="Random sets of weights behind each random baseline.")
     order: Order = Field(
         "first", description="`first`: w dJ/dw. `second`: that less half of the squared weight times the curvature."
     )
@@ -124,16 +139,9 @@ class EvaluationConfig(Inference):
     """What an edit does to images of the same seeds."""
 
     seeds: Annotated[int, Field(ge=2)] = Field(24, description="Seeds (images), the unit of all intervals.")
-    steps: Count = Field(10, description="Sampling steps.")
+    steps: Count = Field(8, description="Sampling steps.")
     guidance: Annotated[float, Field(ge=0)] = Field(3.0, description="Classifier-free guidance.")
     seed: Seed = Field(200, description="Seed of these images, which no score and no choice has seen.")
-    random_draws: Count = Field(2, description="Random sets of weights behind each random baseline.")
-    baselines: list[Baseline] = Field(
-        ["random", "random_rows", "magnitude", "gradient", "wanda", "uce"],
-        description="Edits of equally many weights: at random, at random in the same rows, largest weights, largest "
-        "gradients, largest weights times activations (Wanda); and the closed-form edit of cross-attention values "
-        "(UCE), where there are such, which changes them all.",
-    )
     examples: Count = Field(6, description="Seeds whose images the page shows.")
 
 
@@ -151,11 +159,16 @@ class ConceptsStudy(StudySection):
     )
     attribution: AttributionConfig = Field(AttributionConfig(), description="How weights are scored.")
     fidelity: FidelityConfig = Field(FidelityConfig(), description="Whether scores predict.")
-    edits: dict[Objective, EditConfig] = Field(
+    edits: Annotated[dict[Objective, EditConfig], Field(min_length=1)] = Field(
         {"erase": EditConfig(), "amplify": EditConfig()}, description="What is changed for each objective."
     )
     judges: JudgesConfig = Field(JudgesConfig(), description="Who looks at images.")
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="What is measured of edits.")
+
+    def baselines(self, objective: Objective) -> list[Baseline]:
+        """Return what the edits of an objective are compared with."""
+        given = self.edits[objective].baselines
+        return list(BASELINES[objective]) if given is None else given
 
     @model_validator(mode="after")
     def _edited_groups_scored(self) -> "ConceptsStudy":
