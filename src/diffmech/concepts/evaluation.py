@@ -177,7 +177,7 @@ def edit_concept(
         "concept": concept.name,
         "attribute": concept.told,
         "objective": objective,
-        "edit": {key: value for key, value in edit.canonical().items() if key not in ("doses", "compared")},
+        **{key: edit.canonical()[key] for key in ("groups", "granularity", "order", "factor")},
         "dose": dose,
         "count": chosen.count,
         "units": chosen.units,
