@@ -34,9 +34,7 @@ def test_only_the_concept_differs_between_ways_of_asking(faces):
 
 
 def test_a_concept_that_the_denoiser_is_not_told_is_named_with_those_it_is(faces, linear):
-    with pytest.raises(
-        ConfigError, match=r"glases: the denoiser knows no attribute 'glases', only skin"
-    ):
+    with pytest.raises(ConfigError, match=r"glases: the denoiser knows no attribute 'glases', only skin"):
         check_told(faces, NamedConcept(name="glases"))
     with pytest.raises(ConfigError, match="did you mean 'glasses'"):
         check_told(faces, NamedConcept(name="glases"))

@@ -129,7 +129,13 @@ def test_edits_that_do_what_chance_does_are_found_no_more_often_than_alpha():
     source, studies, found = np.random.default_rng(1), 200, 0
     for _ in range(studies):
         images = {
-            (edit, "asked"): Images(source.random((SEEDS, 2)) < 0.7, np.ones((SEEDS, 2), bool), *[np.zeros(0)] * 2, 1)
+            (edit, "asked"): Images(
+                seen=(source.random((SEEDS, 2)) < 0.7).astype(float),
+                told=np.ones((SEEDS, 2), bool),
+                features=np.zeros((SEEDS, 0)),
+                likeness=np.ones(SEEDS),
+                draws=1,
+            )
             for edit in ("original", "own", "random", "magnitude", "gradient")
         }
         rows = []
