@@ -123,9 +123,7 @@ rule edit_concept:
         gpu=study.gpus,
         mem_mb=4000,
     params:
-        settings=lambda wildcards: concepts.edit_settings(
-            wildcards.concept, wildcards.objective, wildcards.dose
-        ),
+        settings=lambda wildcards: concepts.edit_settings(wildcards.concept, wildcards.objective, wildcards.dose),
         code=study.denoising_code("edit_concept"),
     message:
         "Editing {wildcards.model}: {wildcards.objective} {wildcards.concept}, {wildcards.dose}"
