@@ -177,7 +177,7 @@ def edit_concept(
         "concept": concept.name,
         "attribute": concept.told,
         "objective": objective,
-        **{key: edit.canonical()[key] for key in ("groups", "granularity", "order", "factor")},
+        "edit": {key: edit.canonical()[key] for key in ("groups", "granularity", "order", "factor")},
         "dose": dose,
         "count": chosen.count,
         "units": chosen.units,

@@ -67,7 +67,8 @@ def against_baselines(effects: pd.DataFrame, objective: str) -> Any:
     x = alt.X("target_change:Q", title="difference of the share of images that show it")
     y = alt.Y("name:N", title=None, sort=list(NAMES.values()), axis=alt.Axis(labelLimit=240))
     colour = alt.Color("dose_name:N", title=None)
-    tooltip = [*columns[:3], alt.Tooltip("target_change:Q", format=".3g"), *from_to(), "p_corrected:Q", "n:Q"]
+    change = alt.Tooltip("target_change:Q", format=".3g")
+    tooltip = ["concept:N", "name:N", "dose_name:N", change, *from_to(), "p_corrected:Q", "n:Q"]
     layers = with_intervals(x, y, colour=colour, tooltip=tooltip, size=45, offset="dose_name:N")
     zero = alt.Chart().mark_rule(style="zero").encode(x=alt.datum(0))
     chart = alt.layer(zero, *layers).properties(width=PANEL, height=alt.Step(26))
@@ -89,7 +90,7 @@ def retention(rates: pd.DataFrame, objective: str) -> Any:
     frame = both[both["count"] == largest].sort_values("told").drop_duplicates(["concept", "attribute"], keep="last")
     frame = frame.assign(change=frame["rate"] - frame["rate_original"])
     columns = ["concept", "attribute", "change", "rate", "rate_original", "count", "n"]
-    tooltip = [*columns[:2], *(alt.Tooltip(f"{name}:Q", format=".3g") for name in columns[2:])]
+    tooltip = ["concept:N", "attribute:N", *(alt.Tooltip(f"{name}:Q", format=".3g") for name in columns[2:])]
     x = alt.X("attribute:N", title="seen in images", axis=alt.Axis(labelAngle=0))
     y = alt.Y("concept:N", title=f"concept ({objective})")
     cells = signed_cells(x, y, "change", "change of the share", 1.0, tooltip)
