@@ -68,7 +68,7 @@ def concept_effects(
     seed: int,
 ) -> None:
     """Write the tables over all edits; `originals` are by concept, `evaluations` in the order of the rows."""
-    settings = {"draws": draws, "confidence": confidence, "seed": seed}
+    settings: dict[str, Any] = {"draws": draws, "confidence": confidence, "seed": seed}
     edits = [_open(originals, path) for path in evaluations]
     RATES.write(rates_csv, RATES.frame(row for edited in edits for row in rates(edited, **settings)))
     found = [row for edited in edits for row in effects(edited, permutations=permutations, **settings)]
@@ -180,7 +180,7 @@ def corrected(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, object]]:
         own = [number for number, each in enumerate(families) if each == family]
         adjusted[own] = holm(p[own])
     for row, value in zip(rows, adjusted, strict=True):
-        yield {name: (row | {"p_corrected": float(value)}).get(name) for name in EFFECTS.columns}
+        yield {name: {**row, "p_corrected": float(value)}.get(name) for name in EFFECTS.columns}
 
 
 ENDS = ("", "_low", "_high")
@@ -200,8 +200,8 @@ def _retention(edited: Edited, other: str, settings: Mapping[str, Any]) -> dict[
 
     def counts(edit: str) -> tuple[np.ndarray, np.ndarray]:
         images = [edited.images[edit, way] for way in ways]
-        seen = np.sum([each.seen[:, kept] * each.told[:, kept] for each in images], axis=0)
-        return seen, np.sum([each.told[:, kept] for each in images], axis=0, dtype=np.float64)
+        seen = np.stack([each.seen[:, kept] * each.told[:, kept] for each in images]).sum(axis=0)
+        return seen, np.stack([each.told[:, kept] for each in images]).sum(axis=0).astype(np.float64)
 
     (own, told), (theirs, told_theirs) = counts(OWN), counts(other)
 

@@ -86,11 +86,11 @@ def gradients(
                 prediction = predicted(denoiser, points, step, rows)
                 residual = prediction - points.targets[step, rows].to(prediction.device, prediction.dtype)
                 pixels = residual[0].numel()
-                (residual.square().sum() / (total * pixels)).backward(retain_graph=curvature)  # type: ignore[no-untyped-call]
+                (residual.square().sum() / (total * pixels)).backward(retain_graph=curvature)
                 if curvature:
                     sink.turn_to(found.curvature, 2 / (total * pixels))
                     signs = torch.randint(2, residual.shape).to(residual) * 2 - 1
-                    (signs * residual).sum().backward()  # type: ignore[no-untyped-call]
+                    (signs * residual).sum().backward()
     for name, values in found.gradient.items():
         if not values.isfinite().all():
             dtype = next(denoiser.module.parameters()).dtype

@@ -108,7 +108,7 @@ class EditConfig(Section):
         "1 on a number of each. Only weights with a positive score are.",
     )
     compared: list[Dose] | None = Field(
-        [800],
+        [800.0],
         description="Doses at which edits of equally many other weights are sampled too, several times as many images; "
         "nothing is found at others. null = all.",
     )

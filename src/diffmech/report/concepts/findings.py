@@ -89,16 +89,14 @@ def _reach(dose: pd.DataFrame, objective: str) -> float:
 def _details(dose: pd.DataFrame) -> Iterator[str]:
     original = dose[dose["against"] == "original"].iloc[0]
     if pd.notna(original["others_relative"]):
-        change = (100 * original[f"others_relative{end}"] for end in ("", "_low", "_high"))
-        yield f"Other attributes, where they are asked for, change by {interval(*change, unit='%')} of their rate."
-    for row in dose[dose["against"] != "original"].itertuples():
-        kind = (
-            "the closed-form edit of all cross-attention values"
-            if row.against == "uce"
-            else (f"as many weights {_words(str(row.against))}")
-        )
-        ends = (100 * row.target_change, 100 * row.target_low, 100 * row.target_high)
-        yield f"Against {kind}: {interval(*ends)} percentage points, {p_value(row.p_corrected)}."
+        value, low, high = (100 * float(original[f"others_relative{end}"]) for end in ("", "_low", "_high"))
+        yield f"Other attributes, where they are asked for, change by {interval(value, low, high, '%')} of their rate."
+    for row in dose[dose["against"] != "original"].to_dict("records"):
+        other = str(row["against"])
+        uce = "the closed-form edit of all cross-attention values"
+        kind = uce if other == "uce" else f"as many weights {_words(other)}"
+        value, low, high = (100 * float(row[f"target_{end}"]) for end in ("change", "low", "high"))
+        yield f"Against {kind}: {interval(value, low, high)} percentage points, {p_value(float(row['p_corrected']))}."
 
 
 def _sight(original: "pd.Series[float]") -> str:
