@@ -8,6 +8,7 @@ bootstrap over sets.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 
@@ -16,12 +17,13 @@ from diffmech.concepts.gradients import gradients
 from diffmech.concepts.groups import Weight
 from diffmech.concepts.masks import Mask, applied
 from diffmech.concepts.objectives import Points, objective
+from diffmech.config.studies.concepts import Order
 from diffmech.errors import ConfigError
 from diffmech.models.denoiser import Denoiser
 from diffmech.randomness import generator
 from diffmech.statistics.bootstrap import Interval, bootstrap_statistic
 
-ORDERS = ("first", "second")
+ORDERS: tuple[Order, ...] = get_args(Order)
 
 
 @dataclass(frozen=True)
