@@ -103,12 +103,12 @@ class EditConfig(Section):
         "or each attention head.",
     )
     doses: Annotated[list[Dose], Field(min_length=1)] = Field(
-        [200, 800],
+        [200, 800, 3000],
         description="How many weights are changed: below 1 a share of each unit of the granularity, rounded down, from "
         "1 on a number of each. Only weights with a positive score are.",
     )
     compared: list[Dose] | None = Field(
-        [800.0],
+        [3000.0],
         description="Doses at which edits of equally many other weights are sampled too, several times as many images; "
         "nothing is found at others. null = all.",
     )
