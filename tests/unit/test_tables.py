@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from diffmech import declared, dictionary
+from diffmech.config.further import further_sections
 from diffmech.declared import every_table
 from diffmech.errors import StoreError
 from diffmech.interventions.tables import EFFECTS
@@ -156,13 +157,14 @@ def test_names_and_paths_are_declared_once_and_every_column_says_what_it_is() ->
 
 
 def test_columns_of_one_name_hold_one_kind_of_cells() -> None:
-    kinds: dict[str, set[str]] = {}
+    kinds: dict[tuple[str, str], set[str]] = {}
     for table in every_table():
+        study = table.path.split("/")[1]  # a further study has words of its own
         for name, column in table.columns.items():
-            kinds.setdefault(name, set()).add(column.values)
+            kinds.setdefault((study if study in further_sections() else "", name), set()).add(column.values)
     # a timestep may be "all", an effect one of a kind, and pairs have a first and a second head, planted or not
     differ = {"timestep", "effect", "first", "second", "planted"}
-    assert {name for name, found in kinds.items() if len(found) > 1} == differ
+    assert {name for name, found in kinds.items() if len(found) > 1} == {("", name) for name in differ}
 
 
 def test_the_account_repeats_units_and_intervals_of_the_effects_that_it_repeats() -> None:

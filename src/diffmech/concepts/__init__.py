@@ -1,0 +1,1 @@
+"""Concept attribution: which weights carry or suppress a concept, and what is left without them."""

@@ -1,0 +1,118 @@
+"""The tables of the study of concepts."""
+
+from diffmech.tables import Table, flag, interval, number, text, whole
+
+CAD = "arXiv 2412.02542 (CAD)"
+CONCEPT = text("concept, as config.yaml calls it")
+OBJECTIVE = text("`erase` or `amplify`")
+DOSE = number("dose as in config.yaml: below 1 a share of each unit, from 1 on a number of weights")
+COUNT = whole("weights that are changed, as realised", "weights")
+EDIT = text("`own`, `original` or the baseline; random ones are averaged over their draws")
+SEEDS = "bootstrap over seeds"
+
+MAP = Table(
+    name="concept_map",
+    path="results/concepts/{model}/map/{concept}.csv",
+    row="a weight tensor in a window of timesteps, for one objective",
+    about="Where and when weights carry a concept: sums of their scores.",
+    columns={
+        "concept": CONCEPT,
+        "objective": OBJECTIVE,
+        "weight": text("name of the tensor"),
+        "group": text("its group"),
+        "window": whole("window of timesteps, from 0 = most noise"),
+        "first_timestep": whole("largest timestep of the window"),
+        "last_timestep": whole("smallest timestep of the window"),
+        "weights": whole("weights in the tensor", "weights"),
+        "positive": number("sum of the positive scores, w dJ/dw", "J", CAD),
+        "negative": number("sum of the negative scores", "J", CAD),
+        "guided_steps": whole("guided sampling steps per image behind the scores", "steps"),
+    },
+)
+
+FIDELITY = Table(
+    name="concept_fidelity",
+    path="results/concepts/{model}/fidelity/{concept}.csv",
+    row="scores of one order for one objective",
+    about="Whether scores predict: predicted against actual fall of J over random sets of weights set to 0.",
+    columns={
+        "concept": CONCEPT,
+        "objective": OBJECTIVE,
+        "order": text("`first` or `second`"),
+        "r": number("Pearson correlation of predicted and actual fall", source=CAD),
+        **interval("that correlation", how="bootstrap over sets"),
+        "actual": number("mean actual fall of J", "J"),
+        "predicted": number("mean predicted fall of J", "J"),
+        "objective_value": number("J of the unchanged denoiser", "J", CAD),
+        "masks": whole("random sets"),
+        "count": whole("weights in each", "weights"),
+    },
+)
+
+RATES = Table(
+    name="concept_rates",
+    path="results/concepts/{model}/rates.csv",
+    row="an attribute, seen in the images of one edit that were or were not told to have it",
+    about="How often the judge sees each attribute in images of the same seeds, before and after an edit.",
+    columns={
+        "concept": CONCEPT,
+        "objective": OBJECTIVE,
+        "dose": DOSE,
+        "count": COUNT,
+        "edit": EDIT,
+        "way": text("how images were asked for the concept: `asked`, `weak` or `base` (without it)"),
+        "attribute": text("attribute that the judge looks for"),
+        "told": flag("whether these images were told to have it"),
+        "rate": number("share of them in which the judge sees it"),
+        **interval("that share", how="score interval; of averages over draws bootstrap over seeds"),
+        "n": whole("seeds"),
+    },
+)
+
+_AGAINST = "`own` minus the other edit"
+EFFECTS = Table(
+    name="concept_effects",
+    path="results/concepts/{model}/effects.csv",
+    row="one edit against the original or against a baseline of equally many weights",
+    about="Whether an edit changes its concept, and what else, more than others do; paired over seeds.",
+    columns={
+        "concept": CONCEPT,
+        "objective": OBJECTIVE,
+        "dose": DOSE,
+        "count": COUNT,
+        "against": text("`original` or the baseline; `uce` changes all values of cross-attention"),
+        "target": number("rate of the concept after the edit"),
+        "target_against": number("that of the other"),
+        "target_change": number(f"difference of the two rates, {_AGAINST}"),
+        **interval("that difference", prefix="target_", how=SEEDS),
+        "p": number("that nothing tells the two edits of a seed apart (signs flipped at random)"),
+        "p_corrected": number("the same, Holm over all doses and comparisons of the concept and objective"),
+        "target_relative": number("difference over the rate of the other; empty where that is 0"),
+        **interval("that ratio", prefix="target_relative_", how=SEEDS),
+        "others": number("mean rate of the other attributes in images told to have them, with and without the concept"),
+        "others_against": number("that of the other"),
+        "others_relative": number("their difference over that of the other"),
+        **interval("that ratio", prefix="others_relative_", how=SEEDS),
+        "n": whole("seeds"),
+    },
+)
+
+QUALITY = Table(
+    name="concept_quality",
+    path="results/concepts/{model}/quality.csv",
+    row="images of one edit that were not asked for the concept",
+    about="What an edit does to images without the concept: their distance from clean images, and their likeness.",
+    columns={
+        "concept": CONCEPT,
+        "objective": OBJECTIVE,
+        "dose": DOSE,
+        "count": COUNT,
+        "edit": EDIT,
+        "measure": text("`fd` or `kid`, distances in the features of the judge, or `ssim` to the original of the seed"),
+        "original": number("distance of the originals from clean images of other seeds; 1 for ssim"),
+        "change": number("what the edit adds to it; ssim minus 1"),
+        **interval("the change of ssim", prefix="change_", how=SEEDS),
+        "p": number("that nothing tells edited from original images apart (swapped at random); empty for ssim"),
+        "n": whole("seeds"),
+    },
+)

@@ -1,0 +1,179 @@
+"""`concepts`: which weights carry or suppress a concept; what erasing and amplifying it does to everything else."""
+
+from typing import Annotated, ClassVar, Literal, get_args
+
+from pydantic import Field, model_validator
+
+from diffmech.config.judging import JudgesConfig
+from diffmech.config.section import Count, Inference, Section, Seed, StudySection
+
+# The parts of a denoiser whose weights are scored. `diffmech.concepts.groups` says which modules each stands for.
+Group = Literal[
+    "feed_forward",
+    "self_query",
+    "self_key",
+    "self_value",
+    "self_out",
+    "cross_query",
+    "cross_key",
+    "cross_value",
+    "cross_out",
+    "joint_query",
+    "joint_key",
+    "joint_value",
+    "joint_out",
+    "convolution",
+    "norm",
+    "conditioning",
+]
+GROUPS: tuple[Group, ...] = get_args(Group)
+Granularity = Literal["global", "matrix", "row", "head"]
+Objective = Literal["erase", "amplify"]
+Order = Literal["first", "second"]
+Baseline = Literal["random", "random_rows", "magnitude", "gradient", "wanda", "uce"]
+# Where none are named.
+BASELINES: dict[Objective, tuple[Baseline, ...]] = {
+    "erase": get_args(Baseline),
+    "amplify": ("random", "random_rows"),
+}
+Value = Annotated[float, Field(ge=0, le=1)]
+Dose = Annotated[float, Field(gt=0)]
+
+
+class AttributeConcept(Section):
+    """A value of an attribute that a conditional denoiser is told."""
+
+    kind: Literal["attribute"] = Field("attribute", description="An attribute that the denoiser is told.")
+    attribute: str | None = Field(None, description="Name of the attribute; null = that of the concept.")
+    value: Value = Field(1.0, description="The value that asks for the concept.")
+    base: Value | None = Field(0.0, description="The value without it; null = nothing is said of the attribute.")
+    weak: Value | None = Field(
+        0.5, description="The value that asks weakly, for amplification; null = nothing is said of the attribute."
+    )
+
+    @model_validator(mode="after")
+    def _differs(self) -> "AttributeConcept":
+        if self.base == self.value:
+            raise ValueError(f"base {self.base} is the value that asks for the concept; give another one or null")
+        return self
+
+
+class NamedConcept(AttributeConcept):
+    """A concept as jobs get it: with its name."""
+
+    name: str = Field(description="Its name in config.yaml.")
+
+    @property
+    def told(self) -> str:
+        """The attribute that the denoiser is told."""
+        return self.attribute or self.name
+
+
+class AttributionConfig(Section):
+    """Scores of weights, from trajectories that are asked for the concept."""
+
+    samples: Count = Field(6, description="Trajectories per concept; the same ones for all timesteps and objectives.")
+    steps: Count = Field(50, description="Steps of each trajectory; each is a point where gradients are taken.")
+    guidance: Annotated[float, Field(ge=0)] = Field(3.0, description="Classifier-free guidance of the trajectories.")
+    windows: Count = Field(3, description="Parts of the timesteps, of equal length, that scores are also told for.")
+    seed: Seed = Field(100, description="Seed of the trajectories: other images than those of the evaluation.")
+
+
+class FidelityConfig(Section):
+    """Do scores predict? Predicted against actual change of the objective, over random sets of weights."""
+
+    masks: Annotated[int, Field(ge=3)] = Field(200, description="Random sets of weights that are set to zero.")
+    weights: Count = Field(800, description="Weights in each set, from the groups that are edited.")
+    samples: Count = Field(2, description="Trajectories; predictions are made anew on these very points.")
+    timesteps: Count = Field(4, description="Points of each trajectory, evenly spread.")
+    objectives: Annotated[list[Objective], Field(min_length=1)] = Field(
+        ["erase"], description="Objectives that are checked; amplify costs as much again."
+    )
+
+
+class EditConfig(Section):
+    """Which weights an edit changes, and how far."""
+
+    groups: Annotated[list[Group], Field(min_length=1)] = Field(
+        ["feed_forward"], description="Groups whose weights compete with each other."
+    )
+    granularity: Granularity = Field(
+        "global",
+        description="What a dose counts in: all weights of the groups, each matrix, each row of a matrix (one output), "
+        "or each attention head.",
+    )
+    doses: Annotated[list[Dose], Field(min_length=1)] = Field(
+        [200, 800, 3000],
+        description="How many weights are changed: below 1 a share of each unit of the granularity, rounded down, from "
+        "1 on a number of each. Only weights with a positive score are.",
+    )
+    compared: list[Dose] | None = Field(
+        [3000.0],
+        description="Doses at which edits of equally many other weights are sampled too, several times as many images; "
+        "nothing is found at others. null = all.",
+    )
+    baselines: list[Baseline] | None = Field(
+        None,
+        description="Edits of equally many weights: at random, at random in the same rows, largest weights, largest "
+        "gradients, largest weights times activations (Wanda); and for erasing the closed-form edit of cross-attention "
+        "values (UCE), where there are such, which changes them all. null = all for erasing, random ones to amplify.",
+    )
+    random_draws: Count = Field(2, description="Random sets of weights behind each random baseline.")
+    order: Order = Field(
+        "first", description="`first`: w dJ/dw. `second`: that less half of the squared weight times the curvature."
+    )
+    factor: Annotated[float, Field(ge=0)] = Field(0.0, description="What each is multiplied by; 0 knocks it out.")
+
+    @model_validator(mode="after")
+    def _doses_count(self) -> "EditConfig":
+        if odd := [dose for dose in self.doses if dose >= 1 and dose != int(dose)]:
+            raise ValueError(f"doses: {odd[0]:g} is no whole number; below 1 it is a share, from 1 on a number")
+        if len(set(self.doses)) != len(self.doses):
+            raise ValueError(f"doses must differ, found {self.doses}")
+        if self.factor == 1:
+            raise ValueError("factor 1 changes nothing; give 0 to knock weights out, or another number")
+        return self
+
+
+class EvaluationConfig(Inference):
+    """What an edit does to images of the same seeds."""
+
+    seeds: Annotated[int, Field(ge=2)] = Field(24, description="Seeds (images), the unit of all intervals.")
+    steps: Count = Field(8, description="Sampling steps.")
+    guidance: Annotated[float, Field(ge=0)] = Field(3.0, description="Classifier-free guidance.")
+    seed: Seed = Field(200, description="Seed of these images, which no score and no choice has seen.")
+    examples: Count = Field(6, description="Seeds whose images the page shows.")
+
+
+class ConceptsStudy(StudySection):
+    """Which weights carry or suppress a concept, and what becomes of images without them."""
+
+    title: ClassVar[str] = "Which weights carry a concept"
+
+    concepts: Annotated[dict[str, AttributeConcept], Field(min_length=1)] = Field(
+        {name: AttributeConcept.model_validate({}) for name in ("glasses", "hat", "beard", "smile")},
+        description="Concepts by name.",
+    )
+    groups: Annotated[list[Group], Field(min_length=1)] | None = Field(
+        None, description="Groups whose weights are scored; null = all that the denoiser has."
+    )
+    attribution: AttributionConfig = Field(AttributionConfig(), description="How weights are scored.")
+    fidelity: FidelityConfig = Field(FidelityConfig(), description="Whether scores predict.")
+    edits: Annotated[dict[Objective, EditConfig], Field(min_length=1)] = Field(
+        {"erase": EditConfig(), "amplify": EditConfig()}, description="What is changed for each objective."
+    )
+    judges: JudgesConfig = Field(JudgesConfig(), description="Who looks at images.")
+    evaluation: EvaluationConfig = Field(EvaluationConfig(), description="What is measured of edits.")
+
+    def baselines(self, objective: Objective) -> list[Baseline]:
+        """Return what the edits of an objective are compared with."""
+        given = self.edits[objective].baselines
+        return list(BASELINES[objective]) if given is None else given
+
+    @model_validator(mode="after")
+    def _edited_groups_scored(self) -> "ConceptsStudy":
+        for objective, edit in self.edits.items():
+            missing = [group for group in edit.groups if self.groups is not None and group not in self.groups]
+            if missing:
+                raise ValueError(f"edits.{objective}.groups: {missing[0]} is not among groups, so it has no scores")
+        return self

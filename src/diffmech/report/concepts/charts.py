@@ -1,0 +1,148 @@
+"""Charts of the page on concepts."""
+
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from diffmech.report.drawing import absent, finish, from_to, signed_cells, table, with_intervals
+
+NAMES = {
+    "own": "chosen by score",
+    "original": "nothing changed",
+    "random": "at random",
+    "random_rows": "at random in the same rows",
+    "magnitude": "largest weights",
+    "gradient": "largest gradients",
+    "wanda": "largest weight times input (Wanda)",
+    "uce": "closed form (UCE, all values)",
+}
+WAYS = {"erase": "asked", "amplify": "weak"}
+PANEL = 240  # pixels
+
+
+def target_rates(rates: pd.DataFrame, objective: str, attributes: dict[str, str]) -> pd.DataFrame:
+    """Return the rate of each concept in images that are to show it, by edit and number of changed weights."""
+    own = rates[(rates["objective"] == objective) & (rates["way"] == WAYS[objective])]
+    own = own[own["attribute"] == own["concept"].map(attributes)]
+    return own.assign(name=own["edit"].map(lambda edit: NAMES.get(edit, edit)))
+
+
+def dose_response(rates: pd.DataFrame, objective: str, attributes: dict[str, str]) -> Any:
+    """Draw the rate of each concept over the number of changed weights, with bands."""
+    frame = target_rates(rates, objective, attributes)
+    frame = frame[frame["edit"].isin(["original", "own", "random"])]
+    if frame.empty:
+        return absent("No judge sees these concepts.")
+    unchanged = frame[frame["edit"] == "original"].drop_duplicates("concept")
+    # nothing changed is both curves' value at no weight
+    starts = [
+        unchanged.assign(name=NAMES[edit], count=0) for edit in ("own", "random") if (frame["edit"] == edit).any()
+    ]
+    frame = pd.concat([*starts, frame[frame["edit"] != "original"]])
+    frame = frame[["concept", "name", "count", "rate", "low", "high", "n"]].sort_values(["concept", "name", "count"])
+    x = alt.X("count:Q", title="changed weights", scale=alt.Scale(type="symlog", constant=50))
+    colour = alt.Color("name:N", title="weights", sort=[NAMES["own"], NAMES["random"]])
+    band = alt.Chart().mark_area(opacity=0.2).encode(x=x, y="low:Q", y2="high:Q", color=colour)
+    line = alt.Chart().mark_line(point=True)
+    tooltip = ["concept:N", "name:N", "count:Q", alt.Tooltip("rate:Q", format=".3g"), *from_to(), "n:Q"]
+    y = alt.Y("rate:Q", title="share of images that show it", scale=alt.Scale(domain=[0, 1]))
+    chart = (band + line.encode(x=x, y=y, color=colour, tooltip=tooltip)).properties(width=PANEL, height=150)
+    drawn = chart.facet(facet=alt.Facet("concept:N", title=None), columns=2, data=table(frame))
+    return finish(drawn, f"Share of images that show each concept, over the number of weights, {objective}.", panels=2)
+
+
+def against_baselines(effects: pd.DataFrame, objective: str) -> Any:
+    """Draw the difference of the target rate to each other edit, with intervals."""
+    frame = effects[effects["objective"] == objective]
+    if frame.empty:
+        return absent("No judge sees these concepts.")
+    frame = frame.assign(
+        low=frame["target_low"],
+        high=frame["target_high"],
+        name=frame["against"].map(lambda edit: NAMES.get(edit, edit)),
+        dose_name=frame["count"].map(lambda count: f"{count:,} weights"),
+    )
+    columns = ["concept", "name", "dose_name", "target_change", "low", "high", "p_corrected", "n"]
+    x = alt.X("target_change:Q", title="difference of the share of images that show it")
+    y = alt.Y("name:N", title=None, sort=list(NAMES.values()), axis=alt.Axis(labelLimit=240))
+    colour = alt.Color("dose_name:N", title=None)
+    change = alt.Tooltip("target_change:Q", format=".3g")
+    tooltip = ["concept:N", "name:N", "dose_name:N", change, *from_to(), "p_corrected:Q", "n:Q"]
+    layers = with_intervals(x, y, colour=colour, tooltip=tooltip, size=45, offset="dose_name:N")
+    zero = alt.Chart().mark_rule(style="zero").encode(x=alt.datum(0))
+    chart = alt.layer(zero, *layers).properties(width=PANEL, height=alt.Step(26))
+    drawn = chart.facet(facet=alt.Facet("concept:N", title=None), columns=2, data=table(frame[columns]))
+    return finish(drawn, f"Rate of each concept after the edit minus that after others, {objective}.", panels=2)
+
+
+def retention(rates: pd.DataFrame, objective: str) -> Any:
+    """Draw which attributes are seen less or more often after which edit, in images told to have them."""
+    own = rates[(rates["objective"] == objective) & (rates["way"] == WAYS[objective])]
+    own = own[own["told"] | (own["way"] == "weak")]
+    keys = ["concept", "dose", "count", "attribute", "told"]
+    both = own[own["edit"] == "own"].merge(
+        own[own["edit"] == "original"][[*keys, "rate"]], on=keys, suffixes=("", "_original")
+    )
+    if both.empty:
+        return absent("No judge sees these concepts.")
+    largest = both.groupby("concept")["count"].transform("max")
+    frame = both[both["count"] == largest].sort_values("told").drop_duplicates(["concept", "attribute"], keep="last")
+    frame = frame.assign(change=frame["rate"] - frame["rate_original"])
+    columns = ["concept", "attribute", "change", "rate", "rate_original", "count", "n"]
+    tooltip = ["concept:N", "attribute:N", *(alt.Tooltip(f"{name}:Q", format=".3g") for name in columns[2:])]
+    x = alt.X("attribute:N", title="seen in images", axis=alt.Axis(labelAngle=0))
+    y = alt.Y("concept:N", title=f"concept ({objective})")
+    cells = signed_cells(x, y, "change", "change of the share", 1.0, tooltip)
+    words = alt.Chart().mark_text(style="note").encode(x=x, y=y, text=alt.Text("change:Q", format="+.2f"))
+    drawn = alt.layer(cells, words, data=table(frame[columns])).properties(height=alt.Step(34))
+    return finish(drawn, f"Change of the share of images that show each attribute, by edited concept, {objective}.")
+
+
+def where_and_when(scores: pd.DataFrame, objective: str) -> Any:
+    """Draw the sums of positive and of negative scores by group, layer and window of timesteps."""
+    frame = scores[scores["objective"] == objective].copy()
+    if frame.empty:
+        return absent("No weights were scored.")
+    frame["layer"] = frame["weight"].map(layer)
+    keys = ["concept", "window", "first_timestep", "last_timestep", "layer", "group"]
+    frame = frame.groupby(keys, sort=False)[["positive", "negative"]].sum().reset_index()
+    frame = frame.melt(keys, ["positive", "negative"], "sign", "score")
+    total = frame.groupby("concept")["score"].transform(lambda values: values.abs().sum())
+    frame["share"] = frame["score"] / total.where(total > 0, 1)
+    frame["when"] = [f"t = {row.first_timestep} to {row.last_timestep}" for row in frame.itertuples()]
+    frame = frame.groupby(["concept", "when", "group", "layer", "sign"], sort=False)["share"].sum().reset_index()
+    frame["place"] = frame["layer"] + " " + frame["sign"]
+    bound = float(frame["share"].abs().max()) or 1.0
+    x = alt.X("when:N", title=None, sort=list(dict.fromkeys(frame["when"])), axis=alt.Axis(labelAngle=-30))
+    y = alt.Y("group:N", title=None)
+    tooltip = ["concept:N", "when:N", "layer:N", "group:N", "sign:N", alt.Tooltip("share:Q", format=".3g")]
+    cells = signed_cells(x, y, "share", "share of all scores", bound, tooltip).properties(width=90, height=alt.Step(13))
+    drawn = cells.facet(
+        row=alt.Row("concept:N", title=None),
+        column=alt.Column("place:N", title=None, sort=sorted(set(frame["place"]))),
+        data=table(frame),
+    )
+    return finish(drawn, f"Where and when weights carry each concept, {objective}.", panels=1)
+
+
+def layer(weight: str) -> str:
+    """Return the stage of the network that a weight belongs to: its first two names, of a list the number."""
+    parts = weight.split(".")
+    return ".".join(parts[:2]) if len(parts) > 2 and parts[1].isdigit() else parts[0]
+
+
+def fidelity(frame: pd.DataFrame, published: float) -> Any:
+    """Draw the correlation of predicted and actual change, beside the published one."""
+    shown = frame.assign(
+        name=frame["concept"] + ", " + frame["objective"], line=published, order=frame["order"] + " order"
+    )
+    columns = ["name", "order", "r", "low", "high", "masks", "count", "line"]
+    x = alt.X("r:Q", title="Pearson r of predicted and actual change", scale=alt.Scale(domain=[-1, 1]))
+    y = alt.Y("name:N", title=None)
+    tooltip = ["name:N", "order:N", alt.Tooltip("r:Q", format=".3g"), *from_to(), "masks:Q", "count:Q"]
+    colour = alt.Color("order:N", title=None)
+    layers = with_intervals(x, y, colour=colour, tooltip=tooltip, size=45, offset="order:N")
+    line = alt.Chart().mark_rule(style="reference").encode(x="mean(line):Q")
+    drawn = alt.layer(line, *layers, data=table(shown[columns])).properties(height=alt.Step(26))
+    return finish(drawn, "Correlation of predicted and actual change, by concept, objective and order of the scores.")

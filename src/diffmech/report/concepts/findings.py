@@ -1,0 +1,103 @@
+"""What the study of concepts found, concept by concept."""
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from diffmech.findings import Estimate, Finding, Verdict
+from diffmech.report.wording import count, interval, listed, number, p_value
+
+# What an edit has to do to count as one, of the rates of the unedited denoiser.
+ERASED, KEPT = 0.6, 0.1
+FAMILY = "Corrected (Holm) over all doses and comparisons of one concept and objective."
+
+
+def findings(effects: pd.DataFrame, unjudged: list[str], *, alpha: float) -> list[Finding]:
+    """Return one finding per concept and objective, and one that names concepts that nothing judges."""
+    found = [
+        _finding(str(concept), str(objective), rows, alpha)
+        for (concept, objective), rows in effects.groupby(["concept", "objective"], sort=False)
+    ]
+    if unjudged:
+        what = f"No judge sees {listed(unjudged)}, so that nothing can be said of its edits."
+        found.append(Finding("Is every concept judged?", "caution", what, (), "effects"))
+    return found
+
+
+def _finding(concept: str, objective: str, rows: pd.DataFrame, alpha: float) -> Finding:
+    doses = [dose for _, dose in rows.groupby("dose", sort=True)]
+    passed = [dose for dose in doses if succeeds(dose, objective, alpha)]
+    verdict: Verdict = "found" if passed else "not found"
+    shown = passed[0] if passed else max(doses, key=lambda dose: _reach(dose, objective))
+    original = shown[shown["against"] == "original"].iloc[0]
+    weights = count(int(original["count"]), "weight")
+    verb = {"erase": "carry", "amplify": "hold back"}[objective]
+    moved = f"{number(100 * original['target_against'], 3)} to {number(100 * original['target'], 3)} %"
+    answer = f"{weights} of the highest scores: {concept} goes from {moved} of images that are to show it"
+    if not passed:
+        answer += f", which does not count: {'; '.join(_why_not(shown, objective, alpha))}"
+    answer += "."
+    details = tuple(_details(shown))
+    estimate = Estimate(
+        f"change of the share of images that show {concept}",
+        float(original["target_change"]),
+        float(original["target_low"]),
+        float(original["target_high"]),
+    )
+    question = f"Which weights {verb} {concept}?"
+    return Finding(question, verdict, answer, details, "effects", FAMILY, _sight(original), estimate)
+
+
+def succeeds(dose: pd.DataFrame, objective: str, alpha: float) -> bool:
+    """Return whether one edit does what it is for, and more than every edit of equally many weights."""
+    return not _why_not(dose, objective, alpha)
+
+
+def _why_not(dose: pd.DataFrame, objective: str, alpha: float) -> list[str]:
+    original = dose[dose["against"] == "original"].iloc[0]
+    others = dose[~dose["against"].isin(["original", "uce"])]
+    reasons = []
+    if objective == "erase" and not original["target_relative"] <= -ERASED:
+        reasons.append(f"less than {number(100 * ERASED)} % of its rate is gone")
+    if objective == "erase" and not original["others_relative"] >= -KEPT:
+        reasons.append(f"others fell by more than {number(100 * KEPT)} %")
+    if others.empty:
+        reasons.append("nothing else of as many weights was sampled beside it")
+    sign = 1 if objective == "amplify" else -1
+    beaten = (sign * others["target_change"] > 0) & (others["p_corrected"] <= alpha)
+    beaten &= (others["target_low"] > 0) if objective == "amplify" else (others["target_high"] < 0)
+    if not beaten.all():
+        reasons.append(f"not told apart from weights {listed([_words(name) for name in others[~beaten]['against']])}")
+    return reasons
+
+
+def _words(baseline: str) -> str:
+    return {
+        "random": "at random",
+        "random_rows": "at random in the same rows",
+        "magnitude": "of the largest size",
+        "gradient": "of the largest gradients",
+        "wanda": "by size and input (Wanda)",
+    }[baseline]
+
+
+def _reach(dose: pd.DataFrame, objective: str) -> float:
+    change = float(dose[dose["against"] == "original"].iloc[0]["target_change"])
+    return change if objective == "amplify" else -change
+
+
+def _details(dose: pd.DataFrame) -> Iterator[str]:
+    original = dose[dose["against"] == "original"].iloc[0]
+    if pd.notna(original["others_relative"]):
+        value, low, high = (100 * float(original[f"others_relative{end}"]) for end in ("", "_low", "_high"))
+        yield f"Other attributes, where they are asked for, change by {interval(value, low, high, '%')} of their rate."
+    for row in dose[dose["against"] != "original"].to_dict("records"):
+        other = str(row["against"])
+        uce = "the closed-form edit of all cross-attention values"
+        kind = uce if other == "uce" else f"as many weights {_words(other)}"
+        value, low, high = (100 * float(row[f"target_{end}"]) for end in ("change", "low", "high"))
+        yield f"Against {kind}: {interval(value, low, high)} percentage points, {p_value(float(row['p_corrected']))}."
+
+
+def _sight(original: "pd.Series[float]") -> str:
+    return f"Of {int(original['n'])} seeds; one more or less is {number(100 / original['n'], 2)} percentage points."

@@ -1,0 +1,93 @@
+"""How a denoiser is asked for a concept, and what is said of one that cannot be."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from diffmech.concepts.asking import check_told, condition
+from diffmech.concepts.attribution import windows
+from diffmech.concepts.baselines import uce_values
+from diffmech.concepts.evaluation import Sampler
+from diffmech.concepts.gradients import Gradients
+from diffmech.concepts.groups import weights
+from diffmech.config.load import validate
+from diffmech.config.studies.concepts import EvaluationConfig, NamedConcept
+from diffmech.errors import ConfigError, ModelError, StoreError
+from diffmech.models.denoiser import Denoiser
+from diffmech.report.concepts.page import read_references
+
+
+def test_only_the_concept_differs_between_ways_of_asking(faces):
+    concept = NamedConcept(name="spectacles", attribute="glasses", base=None)
+    told = {way: condition(faces, concept, way, 5, 3).values for way in ("asked", "base", "weak")}
+    column = faces.attributes.index("glasses")
+    assert told["asked"][:, column].eq(1).all()
+    assert told["weak"][:, column].eq(0.5).all()
+    assert told["base"][:, column].isnan().all()
+    others = [index for index in range(len(faces.attributes)) if index != column]
+    assert torch.equal(told["asked"][:, others], told["weak"][:, others])
+    assert torch.equal(told["asked"][:, others], told["base"][:, others])
+    more = condition(faces, concept, "asked", 9, 3).values
+    assert torch.equal(more[:5], told["asked"])
+
+
+def test_a_concept_that_the_denoiser_is_not_told_is_named_with_those_it_is(faces, linear):
+    with pytest.raises(ConfigError, match=r"glases: the denoiser knows no attribute 'glases', only skin"):
+        check_told(faces, NamedConcept(name="glases"))
+    with pytest.raises(ConfigError, match="did you mean 'glasses'"):
+        check_told(faces, NamedConcept(name="glases"))
+    untold = Denoiser(linear.module, linear.scheduler, (1, 2, 2))
+    with pytest.raises(ModelError, match="is told no attributes of an image, so it cannot be asked"):
+        check_told(untold, NamedConcept(name="glasses"))
+    with pytest.raises(ModelError, match="UCE edits cross-attention to tokens of attributes"):
+        uce_values(linear, NamedConcept(name="glasses"))
+
+
+def test_a_concept_that_no_judge_sees_is_refused(faces, runtime):
+    panel = SimpleNamespace(attributes=("glasses", "hat"))
+    with pytest.raises(ConfigError, match="the judge does not know 'skin', only glasses, hat; add it to recognition"):
+        Sampler(faces, NamedConcept(name="skin"), EvaluationConfig(), panel, runtime)
+
+
+def test_windows_divide_the_steps(faces):
+    assert windows(5, 2) == [[0, 1, 2], [3, 4]]
+    with pytest.raises(ConfigError, match=r"concepts\.attribution\.windows: 3 are more than its 2 steps"):
+        windows(2, 3)
+
+
+def test_scores_of_second_order_need_curvature(faces):
+    among = weights(faces, ["feed_forward"])
+    found = Gradients({weight.name: torch.zeros(weight.parameter.shape) for weight in among})
+    with pytest.raises(StoreError, match="these gradients have no curvature"):
+        found.scores(among, "second")
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"concepts": {"hat": {"value": 0.5, "base": 0.5}}}, "base 0.5 is the value that asks for the concept"),
+        ({"edits": {"erase": {"doses": [1.5]}}}, "1.5 is no whole number; below 1 it is a share"),
+        ({"edits": {"erase": {"doses": [5, 5]}}}, "doses must differ, found"),
+        ({"edits": {"erase": {"factor": 1}}}, "factor 1 changes nothing"),
+        ({"groups": ["norm"]}, "feed_forward is not among groups, so it has no scores"),
+        ({"edits": {"erase": {"groups": ["feedforward"]}}}, "concepts.edits.erase.groups"),
+    ],
+)
+def test_mistakes_in_the_section_are_answered(section, message):
+    with pytest.raises(ConfigError) as told:
+        validate({"concepts": section})
+    assert message in str(told.value)
+
+
+def test_published_figures_that_are_missing_are_named(tmp_path):
+    (tmp_path / "references.yaml").write_text("papers: []")
+    with pytest.raises(StoreError, match=r"references\.yaml: holds no published figures"):
+        read_references(tmp_path / "references.yaml")
+
+
+def test_base_and_weak_values_need_not_be_told(faces):
+    concept = NamedConcept(name="hat", weak=None)
+    values = condition(faces, concept, "weak", 2, 0).values.numpy()
+    assert np.isnan(values[:, faces.attributes.index("hat")]).all()
