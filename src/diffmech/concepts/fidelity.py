@@ -31,7 +31,7 @@ class Fidelity:
     """Actual and predicted falls of J, `(set,)`, for scores of each order, and J itself."""
 
     actual: np.ndarray
-    predicted: dict[str, np.ndarray]
+    predicted: dict[Order, np.ndarray]
     intact: float
 
 
