@@ -7,7 +7,7 @@ whose inputs are larger with the concept than without, as in ConceptPrune (arXiv
 
 UCE (Gandikota et al. 2024) changes all values of cross-attention: W' = (lambda W + sum v* c^T + sum W p p^T)
 (lambda I + sum c c^T + sum p p^T)^-1 with the concept's token c, v* = W b of the token b without it, and all other
-tokens p kept. lambda = 0.1.
+tokens p kept. lambda = 0.1 is ours.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -6,7 +6,7 @@ same points, so that r says how linear J is and nothing of how far one image is 
 bootstrap over sets.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -31,7 +31,7 @@ class Fidelity:
     """Actual and predicted falls of J, `(set,)`, for scores of each order, and J itself."""
 
     actual: np.ndarray
-    predicted: Mapping[Order, np.ndarray]
+    predicted: dict[Order, np.ndarray]
     intact: float
 
 
