@@ -107,6 +107,6 @@ def _check_size(page: str, output: Path, pictures: Sequence[_Illustration]) -> N
     if size > MOST_BYTES:
         sizes = [f"{picture.path} {len(picture.uri) / 1e6:.1f} MB" for picture in pictures]
         raise StoreError(
-            f"{output}: would be {size / 1e6:.1f} MB, above the {MOST_BYTES / 1e6:.0f} MB of a page; have smaller "
-            f"pictures drawn ({listed(sizes) or 'it has none'})"
+            f"{output}: would be {size / 1e6:.1f} MB, above the {MOST_BYTES / 1e6:.0f} MB of a page; it needs "
+            f"smaller pictures ({listed(sizes) or 'it has none'})"
         )
