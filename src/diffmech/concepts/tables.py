@@ -9,6 +9,8 @@ DOSE = number("dose as in config.yaml: below 1 a share of each unit, from 1 on a
 COUNT = whole("weights that are changed, as realised", "weights")
 EDIT = text("`own`, `original` or the baseline; random ones are averaged over their draws")
 SEEDS = "bootstrap over seeds"
+# Which edit a row is of.
+OF_AN_EDIT = {"concept": CONCEPT, "objective": OBJECTIVE, "dose": DOSE, "count": COUNT}
 
 MAP = Table(
     name="concept_map",
@@ -55,10 +57,7 @@ RATES = Table(
     row="an attribute, seen in the images of one edit that were or were not told to have it",
     about="How often the judge sees each attribute in images of the same seeds, before and after an edit.",
     columns={
-        "concept": CONCEPT,
-        "objective": OBJECTIVE,
-        "dose": DOSE,
-        "count": COUNT,
+        **OF_AN_EDIT,
         "edit": EDIT,
         "way": text("how images were asked for the concept: `asked`, `weak` or `base` (without it)"),
         "attribute": text("attribute that the judge looks for"),
@@ -76,10 +75,7 @@ EFFECTS = Table(
     row="one edit against the original or against a baseline of equally many weights",
     about="Whether an edit changes its concept, and what else, more than others do; paired over seeds.",
     columns={
-        "concept": CONCEPT,
-        "objective": OBJECTIVE,
-        "dose": DOSE,
-        "count": COUNT,
+        **OF_AN_EDIT,
         "against": text("`original` or the baseline; `uce` changes all values of cross-attention"),
         "target": number("rate of the concept after the edit"),
         "target_against": number("that of the other"),
@@ -103,10 +99,7 @@ QUALITY = Table(
     row="images of one edit that were not asked for the concept",
     about="What an edit does to images without the concept: their distance from clean images, and their likeness.",
     columns={
-        "concept": CONCEPT,
-        "objective": OBJECTIVE,
-        "dose": DOSE,
-        "count": COUNT,
+        **OF_AN_EDIT,
         "edit": EDIT,
         "measure": text("`fd` or `kid`, distances in the features of the judge, or `ssim` to the original of the seed"),
         "original": number("distance of the originals from clean images of other seeds; 1 for ssim"),
