@@ -43,11 +43,8 @@ def _finding(concept: str, objective: str, rows: pd.DataFrame, alpha: float, pic
         answer += f", which does not count: {'; '.join(_why_not(shown, objective, alpha))}"
     answer += "."
     details = tuple(_details(shown))
-    estimate = Estimate(
-        f"change of the share of images that show {concept}",
-        *(100 * float(original[f"target_{end}"]) for end in ("change", "low", "high")),
-        unit="percentage points",
-    )
+    change, low, high = (100 * float(original[f"target_{end}"]) for end in ("change", "low", "high"))
+    estimate = Estimate(f"change of the share of images that show {concept}", change, low, high, "percentage points")
     question = f"Which weights {verb} {concept}?"
     return Finding(question, verdict, answer, details, "effects", FAMILY, _sight(original), estimate, picture)
 

@@ -208,7 +208,8 @@ def _images(store: Any, edit: str, way: str) -> np.ndarray | None:
 
 def _quality(quality: pd.DataFrame) -> Markup:
     rows = []
-    for (concept, objective, changed), own in quality.groupby(["concept", "objective", "count"], sort=False):
+    for _, own in quality.groupby(["concept", "objective", "count"], sort=False):
+        first = own.iloc[0]
         cells = {row["measure"]: row for row in own.to_dict("records")}
         distances = [
             f"{number(cells[name]['change'])} on {number(cells[name]['original'])}, {p_value(cells[name]['p'])}"
@@ -218,7 +219,7 @@ def _quality(quality: pd.DataFrame) -> Markup:
         ]
         likeness = cells["ssim"]
         alike = interval(likeness["change"], likeness["change_low"], likeness["change_high"])
-        rows.append([str(concept), str(objective), f"{int(changed):,}", *distances, alike])
+        rows.append([first["concept"], first["objective"], f"{int(first['count']):,}", *distances, alike])
     columns = ["concept", "objective", "weights", "Fréchet distance", "kernel distance", "likeness (SSIM) less 1"]
     caption = (
         "Images that were not asked for the concept: how much farther they are from clean images of other seeds than "
