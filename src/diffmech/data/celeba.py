@@ -74,6 +74,10 @@ class CelebASource:
         """Decode and prepare the images of `indices`."""
         return [self._sample(self._files[index]) for index in indices]
 
+    def attribute_values(self, indices: Sequence[int]) -> np.ndarray:
+        """Return the attributes of `indices`, float32 `(image, attribute)`, without decoding the images."""
+        return self._values[[self._rows[self._files[index]] for index in indices]].astype(np.float32)
+
     def _sample(self, file: str) -> Sample | BadFile:
         try:
             pixels = read_image(self.folder / file)

@@ -1,0 +1,1 @@
+"""Image sets whose generative factors are known, so that each can be changed alone."""
