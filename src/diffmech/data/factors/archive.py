@@ -42,9 +42,9 @@ class NpzArray:
                     self.shape, by_columns, self.dtype = _read_header(stream)
                     self._header = stream.tell()
         except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError) as error:
-            raise DataError(f"{self.path}: cannot be read as .npz ({error}); it is cut off or damaged, get it anew") from (
-                error
-            )
+            raise DataError(
+                f"{self.path}: cannot be read as .npz ({error}); it is cut off or damaged, get it anew"
+            ) from (error)
         if by_columns or self.dtype.hasobject or not self.shape:
             raise DataError(f"{self.path}: {name!r} is no plain array of rows ({self.dtype}, shape {self.shape})")
         expected = self._header + math.prod(self.shape) * self.dtype.itemsize
@@ -72,6 +72,7 @@ class NpzArray:
                     block = np.frombuffer(stream.read(count * per_row), dtype=self.dtype)
                     yield block.reshape(count, *self.shape[1:])
                     left -= count
+                stream.read(1)  # at the end the checksum is compared
         except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError) as error:
             raise DataError(
                 f"{self.path}: {self.name!r} cannot be unpacked ({error}); the file is damaged, get it anew"
@@ -95,11 +96,11 @@ class NpzArray:
         return np.memmap(self.path, dtype=self.dtype, mode="r", offset=start, shape=self.shape)
 
     def _unpacked(self) -> np.ndarray:
-        file = tempfile.TemporaryFile()  # noqa: SIM115 - it is gone with the array that maps it
-        for block in self.blocks():
-            file.write(block.data)
-        file.flush()
-        return np.memmap(file, dtype=self.dtype, mode="r", shape=self.shape)
+        with tempfile.TemporaryFile() as file:  # the map keeps what is in it
+            for block in self.blocks():
+                file.write(block.tobytes())
+            file.flush()
+            return np.memmap(file, dtype=self.dtype, mode="r", shape=self.shape)
 
 
 def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:

@@ -102,7 +102,7 @@ class FactorData(ABC):
         return Samples(self.images_of(values, samples.identity), values, samples.identity)
 
     def checked(self, values: np.ndarray, identity: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """Return values as float64 and identity as int64, zeros where None.
+        """Return values as float64, circular ones within their range, and identity as int64, zeros where None.
 
         Raises DataError for a shape that does not fit, a value out of range and an identity that does not exist.
         """
@@ -112,6 +112,7 @@ class FactorData(ABC):
                 f"{self.name}: values have shape {values.shape}; give one row per image with "
                 f"{', '.join(factor.name for factor in self.factors)}"
             )
+        values = np.stack([f.wrapped(column) for f, column in zip(self.factors, values.T, strict=True)], axis=1)
         for factor, column in zip(self.factors, values.T, strict=True):
             factor.check(column)
         numbers = np.zeros(len(values), dtype=np.int64) if identity is None else np.asarray(identity, dtype=np.int64)

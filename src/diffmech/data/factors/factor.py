@@ -65,7 +65,7 @@ class Factor:
             raise DataError(f"factor {self.name!r} is continuous and has no classes; cut it into bins first")
         order = np.argsort(self.values)
         known = np.array(self.values)[order]
-        given = np.asarray(values, dtype=float)
+        given = self.wrapped(np.asarray(values, dtype=float))
         right = np.clip(np.searchsorted(known, given), 1, max(len(known) - 1, 1))
         left = right - 1
         right = np.minimum(right, len(known) - 1)
@@ -79,6 +79,14 @@ class Factor:
             )
         return order[nearest].astype(np.int64)
 
+    def wrapped(self, values: np.ndarray) -> np.ndarray:
+        """Return values of a circular factor that lie outside its range a number of periods further, within."""
+        if self.period is None:
+            return values
+        slack = TOLERANCE * self.period
+        inside = (values >= self.low - slack) & (values <= self.high + slack)
+        return np.where(inside, values, self.low + (values - self.low) % self.period)
+
     def check(self, values: np.ndarray) -> None:
         """Raise DataError where a value `(sample,)` lies outside the range, or is none of those of a discrete factor.
 
@@ -87,12 +95,13 @@ class Factor:
         if self.kind == "discrete":
             self.classes_of(values)
             return
-        slack = TOLERANCE * (self.high - self.low)
-        outside = ~((values >= self.low - slack) & (values <= self.high + slack))
+        high = self.high if self.period is None else self.low + self.period
+        slack = TOLERANCE * (high - self.low)
+        outside = ~((values >= self.low - slack) & (values <= high + slack))
         if outside.any():
             raise DataError(
                 f"factor {self.name!r}: {values[outside][0]:g} lies outside its range, {self.low:g} to "
-                f"{self.high:g}; give a value within"
+                f"{high:g}; give a value within"
             )
 
 

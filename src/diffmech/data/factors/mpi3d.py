@@ -1,4 +1,4 @@
-"""MPI3D from its published files (Gondal et al. 2019, arXiv 1906.03292): mpi3d_toy, _realistic, _real and _real_complex.
+"""MPI3D from its published files (Gondal et al. 2019, arXiv 1906.03292): toy, realistic, real and real_complex.
 
 A file holds `images` (image, y, x, 3), uint8, and nothing of its factors: their order is published (colour, shape and
 size of the object, height of the camera, colour of the background, and the two axes of the robot arm, the last

@@ -39,7 +39,7 @@ class CelebAPhotographs(FactorData):
     def draw_fixed(
         self, count: int, factor: str, generator: np.random.Generator, value: float | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return values and numbers of photographs that have one value of `factor`, that of a drawn one where not given.
+        """Return values and numbers of photographs with one value of `factor`, that of a drawn one where not given.
 
         Raises DataError where no photograph has it.
         """

@@ -13,7 +13,8 @@ import gzip
 import math
 import tempfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -90,14 +91,13 @@ def read_matrix(path: Path) -> np.ndarray:
     Raises DataError for another magic number and for a file whose length is not what its header says.
     """
     try:
-        with path.open("rb") as opened:
-            file: IO[bytes] = _unpacked(opened) if path.suffix == ".gz" else opened
-            head = np.frombuffer(file.read(8), dtype="<i4")
+        with path.open("rb") as opened, _unpacked(opened) if path.suffix == ".gz" else opened as file:
+            head = _integers(file, 2)
             dtype = MAGIC.get(int(head[0])) if len(head) == 2 else None
             if dtype is None or not 1 <= head[1] <= 4:
                 raise DataError(f"{path}: does not start as a file of NORB with bytes or integers; get it anew")
             axes = max(3, int(head[1]))  # so many are written, ones where there are fewer
-            shape = tuple(np.frombuffer(file.read(4 * axes), dtype="<i4").tolist())[: int(head[1])]
+            shape = tuple(_integers(file, axes).tolist())[: int(head[1])]
             start, length = 8 + 4 * axes, file.seek(0, 2)
             expected = start + math.prod(shape) * dtype.itemsize
             if length != expected:
@@ -110,13 +110,20 @@ def read_matrix(path: Path) -> np.ndarray:
         raise DataError(f"{path}: cannot be read or unpacked ({error}); get the file of NORB anew") from error
 
 
-def _unpacked(file: IO[bytes]) -> IO[bytes]:
-    copy = tempfile.TemporaryFile()  # noqa: SIM115 - it is gone with the array that maps it
-    with gzip.open(file) as stream:
-        while block := stream.read(COPIED):
-            copy.write(block)
-    copy.seek(0)
-    return copy
+def _integers(file: IO[bytes], count: int) -> np.ndarray:
+    """Return the next integers, fewer where the file ends."""
+    content = file.read(4 * count)
+    return np.frombuffer(content[: len(content) // 4 * 4], dtype="<i4")
+
+
+@contextmanager
+def _unpacked(file: IO[bytes]) -> Iterator[IO[bytes]]:
+    with tempfile.TemporaryFile() as copy:  # a map keeps what is in it
+        with gzip.open(file) as stream:
+            while block := stream.read(COPIED):
+                copy.write(block)
+        copy.seek(0)
+        yield copy
 
 
 def _read_split(root: Path, stem: str) -> tuple[np.ndarray, np.ndarray]:
