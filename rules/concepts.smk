@@ -79,6 +79,7 @@ rule concept_originals:
     input:
         model="results/models/{model}/model.json",
         judge="results/judges/{model}.safetensors",
+        detector=study.detector_files(concepts.section.judges),
         settled=settled_weights,
     output:
         ORIGINALS,
@@ -95,6 +96,7 @@ rule concept_originals:
     params:
         settings=lambda wildcards: concepts.originals_settings(wildcards.concept),
         code=study.denoising_code("concept_originals"),
+        detector=study.detector_code(concepts.section.judges),
     message:
         "Sampling {wildcards.concept} from the unedited {wildcards.model}"
     script:
@@ -108,6 +110,7 @@ rule edit_concept:
         judge="results/judges/{model}.safetensors",
         gradients=lambda wildcards: [file.format(**wildcards) for file in concepts.gradients(wildcards.objective)],
         originals=ORIGINALS,
+        detector=study.detector_files(concepts.section.judges),
         settled=settled_weights,
     output:
         mask=MASK,
@@ -125,6 +128,7 @@ rule edit_concept:
     params:
         settings=lambda wildcards: concepts.edit_settings(wildcards.concept, wildcards.objective, wildcards.dose),
         code=study.denoising_code("edit_concept"),
+        detector=study.detector_code(concepts.section.judges),
     message:
         "Editing {wildcards.model}: {wildcards.objective} {wildcards.concept}, {wildcards.dose}"
     script:
