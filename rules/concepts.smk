@@ -135,6 +135,37 @@ rule edit_concept:
         "../workflow_scripts/edit_concept.py"
 
 
+rule judge_confusion:
+    """Tabulate what the judge sees in drawn faces that it never saw, and in the unedited images."""
+    input:
+        model="results/models/{model}/model.json",
+        judge="results/judges/{model}.safetensors",
+        originals=concepts.originals(),
+        detector=study.detector_files(concepts.section.judges),
+        settled=settled_weights,
+    output:
+        tables["judge_confusion"].path,
+    log:
+        "results/logs/judge_confusion/{model}.log",
+    benchmark:
+        "results/benchmarks/judge_confusion/{model}.tsv"
+    conda:
+        "../envs/diffmech.yaml"
+    threads: study.threads
+    resources:
+        gpu=study.gpus,
+        mem_mb=2000,
+    params:
+        settings=concepts.confusion_settings(),
+        names=concepts.names,
+        code=study.code("judge_confusion"),
+        detector=study.detector_code(concepts.section.judges),
+    message:
+        "Asking what the judge of {wildcards.model} is worth"
+    script:
+        "../workflow_scripts/judge_confusion.py"
+
+
 rule concept_effects:
     """Tabulate what edits change, with intervals over seeds."""
     input:
@@ -169,6 +200,7 @@ rule concepts_page:
     """Write the page on concepts."""
     input:
         **{name: tables[f"concept_{name}"].at(model=study.model) for name in ("rates", "effects", "quality")},
+        confusion=tables["judge_confusion"].at(model=study.model),
         maps=concepts.per_concept(MAPS),
         fidelities=concepts.per_concept(FIDELITIES),
         originals=concepts.originals(),

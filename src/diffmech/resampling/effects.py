@@ -72,7 +72,8 @@ def resampling_effects(
 
     Rows are by domain, group, target, window ("all" or first-last timestep) and measure: ssim, mse, fd, kid,
     attribute:<name>, asked:<name>. What is not measured is left out, and named with its reason in `absent` of the
-    examples and in the log. `why_none` says why there is nothing at all, and a detector's path may count from `root`. Raises what reading stores and judges raises.
+    examples and in the log. `why_none` says why there is nothing at all; the path of a detector may count from `root`.
+    Raises what reading stores and judges raises.
     """
     domains = {name: open_parts(paths) for name, paths in sorted(stores.items()) if paths}
     absent = [why_none] if why_none else []
