@@ -3,8 +3,9 @@
     python benchmarks/judge_by_eye.py sheets    # writes numbered images, and tells nobody what they were told
     python benchmarks/judge_by_eye.py verdicts  # prints, image by image, what was told and what the judge sees
 
-Each of glasses, hat, beard and smile is told with and without each of the others equally often, in random order, so that
-nothing but the image says what it was told; all other attributes are drawn. Images are numbered from 0, row by row.
+Each of glasses, hat, beard and smile is told with and without each of the others equally often, in random order, so
+that nothing but the image says what it was told; all other attributes are drawn. Images are numbered from 0, row by
+row.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What the judge of this study is worth: on drawn faces that it never saw, and on images that were sampled anyway. Ours.
+"""What the judge of this study is worth: on drawn faces that it never saw, and on its unedited images. Ours.
 
 In generated images nobody knows what is there, only what was told: a verdict that differs is an error of the judge or
 of the denoiser. Each seed counts once where an image was told, and once where it was not.
@@ -65,8 +65,8 @@ def generated(stores: Sequence[xr.Dataset], attribute: str) -> tuple[np.ndarray,
     first concept, where attributes are drawn.
     """
     own = [store for store in stores if store.attrs["attribute"] == attribute]
-    told, seen = zip(*_verdicts(own[0], CLEAR, attribute) if own else _verdicts(stores[0], CLEAR[1:], attribute))
-    return np.concatenate(told), np.concatenate(seen)
+    found = list(_verdicts(own[0], CLEAR, attribute) if own else _verdicts(stores[0], CLEAR[1:], attribute))
+    return np.concatenate([told for told, _ in found]), np.concatenate([seen for _, seen in found])
 
 
 def _verdicts(store: xr.Dataset, ways: Sequence[str], attribute: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -28,9 +28,8 @@ def confusion(told: np.ndarray, seen: np.ndarray, *, confidence: float) -> Itera
     `told` and `seen` are booleans `(image,)`. Where no image was told, or all were, there is no balanced accuracy and
     no row of the other ones.
     """
-    right = {
-        value: _share(seen[told == value] == value, confidence) for value in (True, False) if (told == value).any()
-    }
+    given = [value for value in (True, False) if (told == value).any()]
+    right = {value: _share(seen[told == value] == value, confidence) for value in given}
     balanced = _mean(*right.values()) if len(right) == 2 else (None, None, None)
     for value in given:
         for verdict in (True, False):

@@ -47,8 +47,8 @@ def write_page(
 ) -> None:
     """Write the page and the file of its findings.
 
-    `inputs` are the tables rates, effects, quality and confusion, lists of files maps, fidelities, originals and evaluations, and
-    the published figures as `references`. Raises StoreError for what is missing or not whole.
+    `inputs` are the tables rates, effects, quality and confusion, lists of files maps, fidelities, originals and
+    evaluations, and the published figures as `references`. Raises StoreError for what is missing or not whole.
     """
     rates, effects, quality = (
         table.read(inputs[name]) for table, name in ((RATES, "rates"), (EFFECTS, "effects"), (QUALITY, "quality"))
