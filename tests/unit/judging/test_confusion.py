@@ -44,8 +44,8 @@ def test_without_images_that_were_not_told_nothing_is_balanced():
 
 
 def test_the_interval_of_balanced_accuracy_covers():
-    """Exactly, over all outcomes of 24 images that were told and 24 that were not."""
-    n, ones = 24, np.ones(24, dtype=bool)
+    """Exactly, over all outcomes of 16 images that were told and 16 that were not."""
+    n, ones = 16, np.ones(16, dtype=bool)
     told = np.concatenate([ones, ~ones])
     ends = np.empty((n + 1, n + 1, 2))
     for hits in range(n + 1):

@@ -23,22 +23,19 @@ def judge_section(confusion: pd.DataFrame) -> markup.Section:
     anchor, title = "judge", "What the judge is worth"
     if confusion.empty:
         return markup.section(anchor, title, markup.paragraph("No judge sees these concepts."))
-    rows = [_row(str(source), str(name), own) for (source, name), own in _by_attribute(confusion)]
+    groups = confusion.groupby(["source", "attribute"], sort=False)
+    rows = [_row(str(source), str(name), own) for (source, name), own in groups]
     columns = ["images", "attribute", "told and seen", "not told and not seen", "balanced accuracy"]
     parts = [markup.table(columns, rows, CAPTION), markup.paragraph(WORTH, "quiet")]
     return markup.section(anchor, title, *_warnings(confusion), *parts)
-
-
-def _by_attribute(confusion: pd.DataFrame) -> "pd.api.typing.DataFrameGroupBy[tuple[object, ...], bool]":
-    return confusion.groupby(["source", "attribute"], sort=False)
 
 
 def _row(source: str, attribute: str, own: pd.DataFrame) -> list[str]:
     told, untold = (_right(own[(own["told"] == value) & (own["seen"] == value)]) for value in (True, False))
     first = own.iloc[0]
     known = pd.notna(first["balanced"])
-    ends = [float(first[name]) for name in ("balanced", "balanced_low", "balanced_high")]
-    return [SOURCES[source], attribute, told, untold, interval(*ends) if known else "not known"]
+    mean, low, high = (float(first[name]) for name in ("balanced", "balanced_low", "balanced_high"))
+    return [SOURCES[source], attribute, told, untold, interval(mean, low, high) if known else "not known"]
 
 
 def _right(row: pd.DataFrame) -> str:
