@@ -74,7 +74,7 @@ def _checked(found: Any, images: int, attributes: Sequence[str], where: str) -> 
     for name, column in zip(attributes, values.T, strict=True):
         if not np.isfinite(column).all():
             raise ModelError(
-                f"{where} returned NaN or infinity for {name}; {expected}, and check images of one flat colour"
+                f"{where} returned NaN or infinity for {name}; {expected}; check how it treats an image of one grey"
             )
         if column.min() < 0 or column.max() > 1:
             raise ModelError(
