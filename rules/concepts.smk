@@ -79,6 +79,7 @@ rule concept_originals:
     input:
         model="results/models/{model}/model.json",
         judge="results/judges/{model}.safetensors",
+        detector=study.detector_files(concepts.section.judges),
         settled=settled_weights,
     output:
         ORIGINALS,
@@ -95,6 +96,7 @@ rule concept_originals:
     params:
         settings=lambda wildcards: concepts.originals_settings(wildcards.concept),
         code=study.denoising_code("concept_originals"),
+        detector=study.detector_code(concepts.section.judges),
     message:
         "Sampling {wildcards.concept} from the unedited {wildcards.model}"
     script:
@@ -108,6 +110,7 @@ rule edit_concept:
         judge="results/judges/{model}.safetensors",
         gradients=lambda wildcards: [file.format(**wildcards) for file in concepts.gradients(wildcards.objective)],
         originals=ORIGINALS,
+        detector=study.detector_files(concepts.section.judges),
         settled=settled_weights,
     output:
         mask=MASK,
@@ -125,10 +128,42 @@ rule edit_concept:
     params:
         settings=lambda wildcards: concepts.edit_settings(wildcards.concept, wildcards.objective, wildcards.dose),
         code=study.denoising_code("edit_concept"),
+        detector=study.detector_code(concepts.section.judges),
     message:
         "Editing {wildcards.model}: {wildcards.objective} {wildcards.concept}, {wildcards.dose}"
     script:
         "../workflow_scripts/edit_concept.py"
+
+
+rule judge_confusion:
+    """Tabulate what the judge sees in drawn faces that it never saw, and in the unedited images."""
+    input:
+        model="results/models/{model}/model.json",
+        judge="results/judges/{model}.safetensors",
+        originals=concepts.originals(),
+        detector=study.detector_files(concepts.section.judges),
+        settled=settled_weights,
+    output:
+        tables["judge_confusion"].path,
+    log:
+        "results/logs/judge_confusion/{model}.log",
+    benchmark:
+        "results/benchmarks/judge_confusion/{model}.tsv"
+    conda:
+        "../envs/diffmech.yaml"
+    threads: study.threads
+    resources:
+        gpu=study.gpus,
+        mem_mb=2000,
+    params:
+        settings=concepts.confusion_settings(),
+        names=concepts.names,
+        code=study.code("judge_confusion"),
+        detector=study.detector_code(concepts.section.judges),
+    message:
+        "Asking what the judge of {wildcards.model} is worth"
+    script:
+        "../workflow_scripts/judge_confusion.py"
 
 
 rule concept_effects:
@@ -165,6 +200,7 @@ rule concepts_page:
     """Write the page on concepts."""
     input:
         **{name: tables[f"concept_{name}"].at(model=study.model) for name in ("rates", "effects", "quality")},
+        confusion=tables["judge_confusion"].at(model=study.model),
         maps=concepts.per_concept(MAPS),
         fidelities=concepts.per_concept(FIDELITIES),
         originals=concepts.originals(),

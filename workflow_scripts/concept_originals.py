@@ -16,4 +16,5 @@ with session(snakemake) as job:
         judges=job.section(JudgesConfig, "judges"),
         uce=job.params.settings["uce"],
         runtime=job.runtime,
+        root=job.root,
     )

@@ -14,6 +14,7 @@ SECTION = {
     "attribution": {"samples": 2, "steps": 4, "windows": 2},
     "fidelity": {"objectives": ["erase", "amplify"], "masks": 5, "weights": 20, "samples": 1, "timesteps": 2},
     "edits": {"erase": {"doses": [20], "compared": None}, "amplify": {"doses": [20], "compared": None}},
+    "judges": {"detector": {"function": "detector.py:bright", "attributes": ["brightness"]}},
     "evaluation": {"seeds": 4, "steps": 2, "examples": 2, "draws": 100, "permutations": 100},
 }
 
@@ -26,12 +27,17 @@ def rules(jobs):
     return Counter(job.split()[0] for job in jobs if job.split()[0] != "concepts")
 
 
-TABULATED = {"concept_effects": 1, "concepts_page": 1}
+OF_EDITS = {"concept_effects": 1, "concepts_page": 1}
+TABULATED = {"judge_confusion": 1, **OF_EDITS}
 OF_A_CONCEPT = {"attribute_concept": 1, "concept_fidelity": 1, "concept_originals": 1, "edit_concept": 2}
+
+
+DETECTOR = "def bright(images):\n    return images.mean(dim=(1, 2, 3))[:, None] / 2 + 0.5\n"
 
 
 @pytest.fixture(scope="module")
 def studied(module_project):
+    (module_project.folder / "detector.py").write_text(DETECTOR)
     done = rules(module_project.run("concepts", edit=section()))
     assert done == {
         "prepare_dataset": 2,
@@ -60,21 +66,38 @@ def test_the_study_ends_with_its_page_findings_and_masks(studied):
     [
         (
             {"edits": {**SECTION["edits"], "erase": {"doses": [20, 40], "compared": [20]}}},
-            {"edit_concept": 1, **TABULATED},
+            {"edit_concept": 1, **OF_EDITS},
         ),
         ({"concepts": {"glasses": {}, "hat": {}}}, {**OF_A_CONCEPT, **TABULATED}),
         ({"evaluation": {**SECTION["evaluation"], "examples": 1}}, {"concepts_page": 1}),
-        ({"evaluation": {**SECTION["evaluation"], "permutations": 120}}, TABULATED),
+        ({"evaluation": {**SECTION["evaluation"], "permutations": 120}}, OF_EDITS),
         ({"fidelity": {**SECTION["fidelity"], "masks": 6}}, {"concept_fidelity": 1, "concepts_page": 1}),
-        ({"edits": {**SECTION["edits"], "amplify": {"doses": [20]}}}, {"edit_concept": 1, **TABULATED}),
+        ({"edits": {**SECTION["edits"], "amplify": {"doses": [20]}}}, {"edit_concept": 1, **OF_EDITS}),
         (
             {"attribution": {**SECTION["attribution"], "samples": 3}},
-            {"attribute_concept": 1, "concept_fidelity": 1, "edit_concept": 2, **TABULATED},
+            {"attribute_concept": 1, "concept_fidelity": 1, "edit_concept": 2, **OF_EDITS},
         ),
     ],
 )
 def test_an_edit_reruns_what_depends_on_it_alone(studied, changes, expected):
     assert rules(studied.planned(section(**changes), "concepts")) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("# a remark\n" + DETECTOR, {}),
+        (DETECTOR.replace("0.5", "0.4"), {"concept_originals": 1, "edit_concept": 2, **TABULATED}),
+    ],
+    ids=["a comment", "its code"],
+)
+def test_an_edit_of_a_detector_judges_anew(studied, text, expected):
+    path = studied.folder / "detector.py"
+    path.write_text(text)
+    try:
+        assert rules(studied.planned(section(), "concepts")) == expected
+    finally:
+        path.write_text(DETECTOR)
 
 
 def test_mistakes_are_answered_in_one_line(studied):

@@ -70,7 +70,8 @@ class Sampler:
         if panel.attributes and concept.told not in panel.attributes:
             raise ConfigError(
                 f"concepts.concepts.{concept.name}: the judge does not know {concept.told!r}, only "
-                f"{', '.join(panel.attributes)}; add it to recognition.attributes"
+                f"{', '.join(panel.attributes)}; add it to recognition.attributes, or name a detector that does "
+                "(concepts.judges.detector)"
             )
 
     def images(self, edit: str, way: Way, change: AbstractContextManager[None], *, draw: int = 0) -> ImageSet:
@@ -85,9 +86,11 @@ class Sampler:
 
     def told(self, way: Way) -> np.ndarray:
         """Return whether each image is told to have each attribute that is judged, `(image, attribute)`."""
-        values = self._condition(way, self.evaluation.seeds).values
-        columns = [self.denoiser.attributes.index(name) for name in self.panel.attributes]
-        return values[:, columns].numpy() > 0.5
+        values = self._condition(way, self.evaluation.seeds).values.numpy() > 0.5
+        known = self.denoiser.attributes
+        nothing = np.zeros(len(values), dtype=bool)  # a detector may look for what no denoiser is told
+        columns = [values[:, known.index(name)] if name in known else nothing for name in self.panel.attributes]
+        return np.stack(columns, axis=1) if columns else np.empty((len(values), 0), dtype=bool)
 
     def _condition(self, way: Way, count: int) -> Any:
         return condition(self.denoiser, self.concept, way, count, self.evaluation.seed)
@@ -116,13 +119,14 @@ def original_images(
     judges: JudgesConfig,
     uce: bool,
     runtime: RuntimeConfig,
+    root: Path | str = ".",
 ) -> None:
     """Write the store of all images of one concept that no edit of single weights changes.
 
     Sets: the originals in every way of asking, and further seeds without the concept; with `uce`, where the denoiser
     has cross-attention to tokens of attributes, those of the closed-form edit, asked for the concept and without it.
     """
-    sampler = _sampler(model_json, judge, concept, evaluation, judges, runtime)
+    sampler = _sampler(model_json, judge, concept, evaluation, judges, runtime, root)
     own, further = sampler.without()
     ways: tuple[Way, ...] = ("asked", "weak")
     sets = [own, further, *(sampler.images(ORIGINAL, way, nullcontext()) for way in ways)]
@@ -159,6 +163,7 @@ def edit_concept(
     evaluation: EvaluationConfig,
     judges: JudgesConfig,
     runtime: RuntimeConfig,
+    root: Path | str = ".",
 ) -> None:
     """Write one edit as a mask, and the store of its images and of those of its baselines.
 
@@ -166,7 +171,7 @@ def edit_concept(
     without it, baselines the first way only. Raises ConfigError for a dose that comes to no weight, ModelError for a
     group that the denoiser lacks.
     """
-    sampler = _sampler(model_json, judge, concept, evaluation, judges, runtime)
+    sampler = _sampler(model_json, judge, concept, evaluation, judges, runtime, root)
     denoiser, way = sampler.denoiser, TARGET[objective]
     among = weights(denoiser, edit.groups)
     names = [weight.name for weight in among]
@@ -207,9 +212,10 @@ def _sampler(
     evaluation: EvaluationConfig,
     judges: JudgesConfig,
     runtime: RuntimeConfig,
+    root: Path | str,
 ) -> Sampler:
     denoiser = load_denoiser(Path(model_json), device=runtime.device)
-    panel = open_panel(judges, judge, device=runtime.device, section="concepts.judges")
+    panel = open_panel(judges, judge, device=runtime.device, section="concepts.judges", root=root)
     return Sampler(denoiser, concept, evaluation, panel, runtime)
 
 

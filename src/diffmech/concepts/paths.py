@@ -120,6 +120,15 @@ class Concepts:
             "judges": self.section.judges.canonical(),
         }
 
+    def confusion_settings(self) -> dict[str, Any]:
+        """Return what verdicts on images that are there, and on faces drawn for this, depend on."""
+        config = self.study.config
+        return {
+            **self.study.settings(recognition=["faces", "seed"], images=config.images),
+            "judges": self.section.judges.canonical(),
+            "confidence": self.section.evaluation.confidence,
+        }
+
     def effects_settings(self) -> dict[str, Any]:
         """Return what the tables depend on beside the images."""
         return self._evaluation("draws", "permutations", "confidence")

@@ -68,6 +68,26 @@ RATES = Table(
     },
 )
 
+JUDGED = Table(
+    name="judge_confusion",
+    path="results/concepts/{model}/judge_confusion.csv",
+    row="one verdict of the judge on an attribute, in images that were told to have it or were not",
+    about="What the judge is worth: its verdicts on drawn faces that it never saw, and on images of the unedited "
+    "denoiser.",
+    columns={
+        "source": text("`held_out`: freshly drawn faces; `generated`: images of the denoiser before any edit"),
+        "attribute": text("attribute that the judge looks for"),
+        "told": flag("whether the image was told to have it; of drawn faces, whether it is drawn"),
+        "seen": flag("whether the judge sees it"),
+        "count": whole("images of this verdict", "images"),
+        "n": whole("images told so", "images"),
+        "rate": number("share of these with this verdict"),
+        **interval("that share", how="score interval"),
+        "balanced": number("mean of the shares told and seen, and not told and not seen; 0.5 by guessing"),
+        **interval("that mean", prefix="balanced_", how="from both score intervals"),
+    },
+)
+
 _AGAINST = "`own` minus the other edit"
 EFFECTS = Table(
     name="concept_effects",

@@ -7,7 +7,6 @@ never saw is kept with it. What its verdict is worth on other images than faces 
 import json
 import logging
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +22,9 @@ from diffmech.artifacts import atomic_path, progress
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.images import ImagesConfig, SyntheticFaces
 from diffmech.config.models import RecognitionConfig
-from diffmech.data.store import open_dataset, prepare_dataset
 from diffmech.data.synthetic_faces import NAMES
 from diffmech.errors import ConfigError, ModelError, StoreError
+from diffmech.judging.faces import fresh_faces
 from diffmech.models.storage import pointed_directory, read_pointer
 from diffmech.randomness import generator
 from diffmech.training.device import resolve_device
@@ -151,17 +150,17 @@ def train_judge(
     """
     if recognition.faces < 2 * HELD_OUT:
         raise ConfigError(f"recognition.faces: {recognition.faces} is too few to train on; give some thousand")
-    # Faces that no data set of the study holds: their seed is drawn far from those that people write.
-    seed = int(generator(recognition.seed, "faces of the judge").integers(2**31, 2**32))
-    fresh = faces.model_copy(update={"first": 0, "count": recognition.faces, "seed": seed})
-    with tempfile.TemporaryDirectory() as folder:
-        store = Path(folder) / "faces.zarr.zip"
-        prepare_dataset(fresh, images, store, name="faces of the judge", runtime=runtime)
-        drawn = open_dataset(store)
-        columns = [drawn.attributes.index(name) for name in attributes]
-        pixels = torch.from_numpy(drawn.images(drawn.ids))
-        labels = torch.from_numpy(drawn.attribute_values(drawn.ids)[:, columns] > 0.5).float()
-    held_out = torch.from_numpy(drawn.ids % HELD_OUT == HELD_OUT - 1)
+    ids, pixels, there = fresh_faces(
+        faces,
+        images,
+        attributes,
+        count=recognition.faces,
+        seed=recognition.seed,
+        purpose="faces of the judge",
+        runtime=runtime,
+    )
+    labels = there.float()
+    held_out = torch.from_numpy(ids % HELD_OUT == HELD_OUT - 1)
     device = resolve_device(runtime.device)
     with seeded(recognition.seed):
         network = _network(images.channels, len(attributes)).to(device)

@@ -3,16 +3,26 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from test_effects import SETTINGS, write
 
 from diffmech.concepts.effects import concept_effects
-from diffmech.concepts.tables import FIDELITY, MAP
+from diffmech.concepts.tables import FIDELITY, JUDGED, MAP
 from diffmech.config.studies.concepts import ConceptsStudy
 from diffmech.findings import read_findings
+from diffmech.judging.confusion import confusion
+from diffmech.report.concepts.judge import judge_section
 from diffmech.report.concepts.page import write_page
 
 REFERENCES = Path(__file__).parents[3] / "resources" / "references-concepts.yaml"
+
+
+def _verdicts(source, attribute, seen, unseen, n):
+    told = np.repeat([True, False], n)
+    verdicts = np.concatenate([np.arange(n) < seen, np.arange(n) >= unseen])
+    found = confusion(told, verdicts, confidence=0.95)
+    return [{"source": source, "attribute": attribute, **row} for row in found]
 
 
 @pytest.fixture
@@ -51,8 +61,15 @@ def written(tmp_path):
     orders = [("first", 0.7), ("second", 0.9)]
     rows = [("glasses", "erase", order, r, r - 0.1, r + 0.05, 0.1, 0.2, 0.4, 200, 800) for order, r in orders]
     FIDELITY.write(fidelities, FIDELITY.frame(rows))
+    verdicts = [
+        *_verdicts("held_out", "glasses", 99, 98, 100),
+        *_verdicts("generated", "glasses", 24, 23, 24),
+        *_verdicts("generated", "hat", 13, 12, 24),
+    ]
+    JUDGED.write(tmp_path / "confusion.csv", JUDGED.frame(verdicts))
     inputs = {
         **tables,
+        "confusion": tmp_path / "confusion.csv",
         "maps": [maps],
         "fidelities": [fidelities],
         "originals": [originals, skin],
@@ -98,3 +115,14 @@ def test_the_page_holds_its_charts_grids_and_published_figures(written):
     assert "0.506" in text
     assert "1,275" in text
     assert "0.700 to 0.700" in text  # measured beside published
+
+
+def test_the_page_says_what_the_judge_is_worth_and_warns_where_it_may_guess(written):
+    text, _ = written
+    assert "99 of 100 (94.6 to 99.8\u00a0%)" in text
+    assert "23 of 24" in text
+    assert "sees more than chance in unedited images of: hat." in text
+
+
+def test_without_a_judge_the_page_says_so():
+    assert "No judge sees these concepts." in str(judge_section(JUDGED.frame()))

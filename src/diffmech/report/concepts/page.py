@@ -11,13 +11,14 @@ import yaml
 from markupsafe import Markup
 
 from diffmech.artifacts import atomic_path, open_store
-from diffmech.concepts.tables import EFFECTS, FIDELITY, MAP, QUALITY, RATES
+from diffmech.concepts.tables import EFFECTS, FIDELITY, JUDGED, MAP, QUALITY, RATES
 from diffmech.config.studies.concepts import ConceptsStudy
 from diffmech.errors import StoreError
 from diffmech.findings import write_findings
 from diffmech.report import markup
 from diffmech.report.concepts import charts
 from diffmech.report.concepts.findings import findings
+from diffmech.report.concepts.judge import judge_section
 from diffmech.report.drawing import specification
 from diffmech.report.page import assemble
 from diffmech.report.pictures import Picture, colour_pixels, mosaic, picture, sheet
@@ -30,6 +31,7 @@ CONTENTS = {
     "elsewhere": "What else changes",
     "where": "Where and when",
     "fidelity": "Whether scores predict",
+    "judge": "What the judge is worth",
     "published": "Published figures",
     "settings": "Settings",
 }
@@ -51,8 +53,8 @@ def write_page(
 ) -> None:
     """Write the page, the file of its findings, and for each concept the `pictures` that those of the front page show.
 
-    `inputs` are the tables rates, effects and quality, lists of files maps, fidelities, originals and evaluations, and
-    the published figures as `references`. Raises StoreError for what is missing or not whole.
+    `inputs` are the tables rates, effects, quality and confusion, lists of files maps, fidelities, originals and
+    evaluations, and the published figures as `references`. Raises StoreError for what is missing or not whole.
     """
     rates, effects, quality = (
         table.read(inputs[name]) for table, name in ((RATES, "rates"), (EFFECTS, "effects"), (QUALITY, "quality"))
@@ -145,6 +147,7 @@ def write_page(
                 "at another model and other sets.",
             ),
         ),
+        judge_section(JUDGED.read(inputs["confusion"])),
         markup.section("published", "Published figures", _published(references, effects, predicted)),
         markup.section("settings", "Settings", markup.preformatted(_settings(concepts))),
     ]
