@@ -1,6 +1,6 @@
 """Which weights carry or suppress a concept, and what is left without them."""
 
-from diffmech.concepts.paths import EVALUATION, FIDELITIES, MAPS, MASK, ORIGINALS, Concepts
+from diffmech.concepts.paths import EVALUATION, FIDELITIES, MAPS, MASK, ORIGINALS, PROBED, Concepts
 
 concepts = Concepts(study)
 
@@ -164,7 +164,8 @@ rule concept_effects:
 rule concepts_page:
     """Write the page on concepts."""
     input:
-        **{name: tables[f"concept_{name}"].at(model=study.model) for name in ("rates", "effects", "quality")},
+        **{name: tables[f"concept_{name}"].at(model=study.model) for name in ("rates", "effects", "quality", "probes")},
+        probed=concepts.probed(PROBED),
         maps=concepts.per_concept(MAPS),
         fidelities=concepts.per_concept(FIDELITIES),
         originals=concepts.originals(),

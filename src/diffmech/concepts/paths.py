@@ -1,8 +1,10 @@
 """The files of the study of concepts, and what each of its rules depends on."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from diffmech.concepts.tables import FIDELITY, MAP
+from diffmech.config.concept_probes import ProbesConfig
 from diffmech.config.studies.concepts import ConceptsStudy
 from diffmech.workflow.front import FINDINGS, PAGE
 from diffmech.workflow.study import Study
@@ -12,6 +14,7 @@ GRADIENTS = FOLDER + "/gradients/{concept}/{objective}.{window}.safetensors"
 ORIGINALS = FOLDER + "/originals/{concept}.zarr.zip"
 MASK = FOLDER + "/masks/{concept}/{objective}/{dose}.safetensors"
 EVALUATION = FOLDER + "/evaluations/{concept}/{objective}/{dose}.zarr.zip"
+PROBED = FOLDER + "/probes/{concept}/{dose}.zarr.zip"
 # What samples images for the evaluation; the rest of its section says how they are compared and shown.
 SAMPLED = ("seeds", "steps", "guidance", "seed")
 
@@ -56,6 +59,20 @@ class Concepts:
     def originals(self) -> list[str]:
         """Return the stores of unedited images, by concept."""
         return [ORIGINALS.format(model=self.study.model, concept=concept) for concept in self.names]
+
+    def closer(self, path: str, objectives: Sequence[str]) -> list[str]:
+        """Return a file of each edit that is looked at more closely, by concept, objective and dose."""
+        return [
+            path.format(model=self.study.model, concept=concept, objective=objective, dose=f"{dose:g}")
+            for concept in self.names
+            for objective in objectives
+            for dose in self.section.compared(objective)  # type: ignore[arg-type]
+        ]
+
+    def probed(self, path: str) -> list[str]:
+        """Return a file of each edit that is probed; none where none is asked for."""
+        asked = self.section.probes is not None and "erase" in self.objectives
+        return self.closer(path, ["erase"]) if asked else []
 
     def per_concept(self, path: str) -> list[str]:
         """Return a file of each concept."""
@@ -117,6 +134,17 @@ class Concepts:
             "edit": edit,
             "evaluation": self._evaluation(*SAMPLED),
             "judges": self.section.judges.canonical(),
+        }
+
+    def probe_settings(self, concept: str) -> dict[str, Any]:
+        """Return what the probes of one edit depend on beside its mask; defaults where none are asked for."""
+        probes = self.section.probes or ProbesConfig()
+        return {
+            "concept": self._concept(concept),
+            "evaluation": self._evaluation(*SAMPLED),
+            "judges": self.section.judges.canonical(),
+            "probes": probes.canonical(),
+            "seed": self.section.attribution.seed,
         }
 
     def effects_settings(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from diffmech.tables import Table, flag, interval, number, text, whole
 
 CAD = "arXiv 2412.02542 (CAD)"
+PROBED = "arXiv 2505.17013 (NeurIPS 2025)"
 CONCEPT = text("concept, as config.yaml calls it")
 OBJECTIVE = text("`erase` or `amplify`")
 DOSE = number("dose as in config.yaml: below 1 a share of each unit, from 1 on a number of weights")
@@ -106,6 +107,39 @@ QUALITY = Table(
         "change": number("what the edit adds to it; ssim minus 1"),
         **interval("the change of ssim", prefix="change_", how=SEEDS),
         "p": number("that nothing tells edited from original images apart (swapped at random); empty for ssim"),
+        "n": whole("seeds"),
+    },
+)
+
+PROBES = Table(
+    name="concept_probes",
+    path="results/concepts/{model}/probes.csv",
+    row="one probe of an edit that erases a concept",
+    about="Whether an erased concept is destroyed or avoided: how much of it comes back, and how.",
+    columns={
+        **OF_AN_EDIT,
+        "probe": text(
+            "`completion` (the unedited denoiser begins), `noise` (in every step) or `inversion` (a token is looked "
+            "for)",
+            source=PROBED,
+        ),
+        "setting": number("share of steps that the unedited denoiser does; eta; steps of the optimiser"),
+        "rate": number("rate of the concept in the edited denoiser's images under the probe"),
+        **interval("that rate", how="score interval"),
+        "edited": number("the same without the probe"),
+        "original": number("rate of the unedited denoiser; with noise, under the same"),
+        "random": number("rate under the same probe of an edit of as many weights at random; empty where not sampled"),
+        "control": number("rate of a token that was looked for on images without the concept; empty of other probes"),
+        "recovered": number("(rate - edited) / (original - edited); empty where the edit took nothing away"),
+        **interval(
+            "that share",
+            prefix="recovered_",
+            how="bootstrap over seeds, never narrower than the score interval of the rate; over all probes of the edit",
+        ),
+        "above_control": number("rate minus control"),
+        **interval("that difference", prefix="above_control_", how="bootstrap over seeds"),
+        "cut": whole("steps of `steps` in which eta is cut off", "steps"),
+        "steps": whole("sampling steps", "steps"),
         "n": whole("seeds"),
     },
 )

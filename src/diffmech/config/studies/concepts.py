@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
+from diffmech.config.concept_probes import ProbesConfig
 from diffmech.config.judging import JudgesConfig
 from diffmech.config.section import Count, Inference, Section, Seed, StudySection
 
@@ -164,6 +165,15 @@ class ConceptsStudy(StudySection):
     )
     judges: JudgesConfig = Field(JudgesConfig(), description="Who looks at images.")
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="What is measured of edits.")
+    probes: ProbesConfig | None = Field(
+        ProbesConfig.model_validate({}),
+        description="Whether an erased concept is destroyed or avoided; null = not asked.",
+    )
+
+    def compared(self, objective: Objective) -> list[float]:
+        """Return the doses of an objective that are looked at more closely."""
+        edit = self.edits[objective]
+        return [dose for dose in edit.doses if edit.compared is None or dose in edit.compared]
 
     def baselines(self, objective: Objective) -> list[Baseline]:
         """Return what the edits of an objective are compared with."""
