@@ -164,7 +164,10 @@ rule concept_effects:
 rule concepts_page:
     """Write the page on concepts."""
     input:
-        **{name: tables[f"concept_{name}"].at(model=study.model) for name in ("rates", "effects", "quality", "probes")},
+        **{
+            name: tables[f"concept_{name}"].at(model=study.model)
+            for name in ("rates", "effects", "quality", "probes", "attention")
+        },
         probed=concepts.probed(PROBED),
         maps=concepts.per_concept(MAPS),
         fidelities=concepts.per_concept(FIDELITIES),

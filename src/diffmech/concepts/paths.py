@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from diffmech.concepts.tables import FIDELITY, MAP
-from diffmech.config.concept_probes import ProbesConfig
+from diffmech.config.concept_probes import InsideConfig, ProbesConfig
 from diffmech.config.studies.concepts import ConceptsStudy
 from diffmech.workflow.front import FINDINGS, PAGE
 from diffmech.workflow.study import Study
@@ -14,6 +14,7 @@ GRADIENTS = FOLDER + "/gradients/{concept}/{objective}.{window}.safetensors"
 ORIGINALS = FOLDER + "/originals/{concept}.zarr.zip"
 MASK = FOLDER + "/masks/{concept}/{objective}/{dose}.safetensors"
 EVALUATION = FOLDER + "/evaluations/{concept}/{objective}/{dose}.zarr.zip"
+INSIDE = FOLDER + "/attention/{concept}/{objective}/{dose}.zarr.zip"
 PROBED = FOLDER + "/probes/{concept}/{dose}.zarr.zip"
 # What samples images for the evaluation; the rest of its section says how they are compared and shown.
 SAMPLED = ("seeds", "steps", "guidance", "seed")
@@ -73,6 +74,10 @@ class Concepts:
         """Return a file of each edit that is probed; none where none is asked for."""
         asked = self.section.probes is not None and "erase" in self.objectives
         return self.closer(path, ["erase"]) if asked else []
+
+    def inside(self) -> list[str]:
+        """Return the stores of attention of all edits that are looked at more closely; none where none is asked for."""
+        return self.closer(INSIDE, self.objectives) if self.section.inside is not None else []
 
     def per_concept(self, path: str) -> list[str]:
         """Return a file of each concept."""
@@ -145,6 +150,15 @@ class Concepts:
             "judges": self.section.judges.canonical(),
             "probes": probes.canonical(),
             "seed": self.section.attribution.seed,
+        }
+
+    def inside_settings(self, concept: str) -> dict[str, Any]:
+        """Return what the attention of one edited denoiser depends on beside its mask."""
+        inside = self.section.inside or InsideConfig()
+        return {
+            "concept": self._concept(concept),
+            "evaluation": self._evaluation(*SAMPLED),
+            "inside": inside.canonical(),
         }
 
     def effects_settings(self) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The tables of the study of concepts."""
 
+from diffmech.attention.tables import KIND
 from diffmech.tables import Table, flag, interval, number, text, whole
 
 CAD = "arXiv 2412.02542 (CAD)"
@@ -141,5 +142,32 @@ PROBES = Table(
         "cut": whole("steps of `steps` in which eta is cut off", "steps"),
         "steps": whole("sampling steps", "steps"),
         "n": whole("seeds"),
+    },
+)
+
+ATTENTION = Table(
+    name="concept_attention",
+    path="results/concepts/{model}/attention.csv",
+    row="a head at a timestep under one edit, or all heads of a kind over all timesteps",
+    about="What an edit does to attention: its entropy before and after, on the same noisy images.",
+    columns={
+        **OF_AN_EDIT,
+        "head": text("attention head, or all of its kind"),
+        "kind": KIND,
+        "timestep": text("timestep of the scheduler, or all"),
+        "before": number("mean entropy in the unedited denoiser, over images and queries", "nat", "Shannon 1948"),
+        "after": number("the same in the edited one", "nat"),
+        "change": number("after minus before: below 0 attention concentrates, above it disperses", "nat"),
+        **interval("that change", "nat"),
+        "h_max": number("largest entropy there could be: ln(keys), mean over heads", "nat"),
+        "p_corrected": number(
+            "p that there is no change (random signs over images), corrected by the largest statistic over heads and "
+            "timesteps of the edit, or over kinds",
+            source="Westfall & Young 1993",
+        ),
+        "random": number("mean change by edits of as many weights at random in each matrix", "nat"),
+        **interval("that change", "nat", "random_"),
+        "p_random": number("p that the change is that of these edits, corrected alike", source="Westfall & Young 1993"),
+        "n": whole("images"),
     },
 )

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from diffmech.config.concept_probes import ProbesConfig
+from diffmech.config.concept_probes import InsideConfig, ProbesConfig
 from diffmech.config.judging import JudgesConfig
 from diffmech.config.section import Count, Inference, Section, Seed, StudySection
 
@@ -168,6 +168,10 @@ class ConceptsStudy(StudySection):
     probes: ProbesConfig | None = Field(
         ProbesConfig.model_validate({}),
         description="Whether an erased concept is destroyed or avoided; null = not asked.",
+    )
+
+    inside: InsideConfig | None = Field(
+        InsideConfig.model_validate({}), description="What edits do to attention; null = not asked."
     )
 
     def compared(self, objective: Objective) -> list[float]:

@@ -10,12 +10,12 @@ import yaml
 from markupsafe import Markup
 
 from diffmech.artifacts import atomic_path, open_store
-from diffmech.concepts.tables import EFFECTS, FIDELITY, MAP, PROBES, QUALITY, RATES
+from diffmech.concepts.tables import ATTENTION, EFFECTS, FIDELITY, MAP, PROBES, QUALITY, RATES
 from diffmech.config.studies.concepts import ConceptsStudy
 from diffmech.errors import StoreError
 from diffmech.findings import write_findings
 from diffmech.report import markup
-from diffmech.report.concepts import charts, probes
+from diffmech.report.concepts import charts, inside, probes
 from diffmech.report.concepts.findings import findings
 from diffmech.report.drawing import specification
 from diffmech.report.page import assemble
@@ -28,6 +28,7 @@ CONTENTS = {
     "effects": "What edits change",
     "elsewhere": "What else changes",
     "probes": "Destroyed or avoided",
+    "attention": "Attention",
     "where": "Where and when",
     "fidelity": "Whether scores predict",
     "published": "Published figures",
@@ -46,20 +47,21 @@ def write_page(
 ) -> None:
     """Write the page and the file of its findings.
 
-    `inputs` are the tables rates, effects, quality and probes, lists of files maps, fidelities, originals, evaluations
-    and probed, and the published figures as `references`. Raises StoreError for what is missing or not whole.
+    `inputs` are the tables rates, effects, quality, probes and attention, lists of files maps, fidelities, originals,
+    evaluations and probed, and the published figures as `references`. Raises StoreError for what is missing or not
+    whole.
     """
     rates, effects, quality = (
         table.read(inputs[name]) for table, name in ((RATES, "rates"), (EFFECTS, "effects"), (QUALITY, "quality"))
     )
     scores = pd.concat([MAP.read(path) for path in inputs["maps"]])
     predicted = pd.concat([FIDELITY.read(path) for path in inputs["fidelities"]])
-    returned = PROBES.read(inputs["probes"])
+    returned, attention = PROBES.read(inputs["probes"]), ATTENTION.read(inputs["attention"])
     references = read_references(inputs["references"])
     attributes = {name: concept.attribute or name for name, concept in concepts.concepts.items()}
     judged = set(effects["concept"])
     found = findings(effects, [name for name in attributes if name not in judged], alpha=concepts.evaluation.alpha)
-    found += probes.findings(returned)
+    found += [*probes.findings(returned), *inside.findings(attention, alpha=concepts.evaluation.alpha)]
     published = float(next(entry["value"] for entry in references if entry["measured"] == "fidelity"))
     objectives = list(concepts.edits)
 
@@ -109,6 +111,7 @@ def write_page(
             _quality(quality),
         ),
         probes.section(returned, [_open(path) for path in inputs["probed"]], shown, TILE),
+        inside.section(attention, concepts.evaluation.alpha),
         markup.section(
             "where",
             "Where and when weights carry a concept",

@@ -1,6 +1,6 @@
 """Whether erased concepts are destroyed or avoided: verdicts, a chart, images."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -41,11 +41,11 @@ def verdict(rows: pd.DataFrame) -> str:
     return "destroyed" if (rows["recovered_high"] <= BACK).all() else "cannot be told"
 
 
-def back(rows: pd.DataFrame) -> list[Any]:
+def back(rows: pd.DataFrame) -> list[dict[Any, Any]]:
     """Return the rows of the probes that bring the concept back."""
     found = rows[rows["recovered_low"] > BACK]
     control = found["above_control"].isna() | (found["above_control_low"] > 0)
-    return list(found[control].itertuples())
+    return found[control].to_dict("records")
 
 
 def _finding(concept: str, rows: pd.DataFrame) -> Finding:
@@ -80,28 +80,28 @@ def _finding(concept: str, rows: pd.DataFrame) -> Finding:
 
 
 def _details(rows: pd.DataFrame) -> Iterator[str]:
-    for row in rows.itertuples():
-        rate = interval(100 * row.rate, 100 * row.low, 100 * row.high, "%")  # type: ignore[operator]
-        text = f"{_words(row).capitalize()}: seen in {rate} of images, {_percent(row.edited)} without it, "
-        text += f"{_percent(row.original)} unedited"
+    for row in rows.to_dict("records"):
+        rate = interval(100 * row["rate"], 100 * row["low"], 100 * row["high"], "%")
+        text = f"{_words(row).capitalize()}: seen in {rate} of images, {_percent(row['edited'])} without it, "
+        text += f"{_percent(row['original'])} unedited"
         for other, name in (("random", "after as many random weights"), ("control", "by the control token")):
-            if pd.notna(getattr(row, other)):
-                text += f", {_percent(getattr(row, other))} {name}"
-        if row.probe == "noise" and row.cut:
-            text += f"; eta is cut off in {row.cut:.0f} of {row.steps} steps"
+            if pd.notna(row[other]):
+                text += f", {_percent(row[other])} {name}"
+        if row["probe"] == "noise" and row["cut"]:
+            text += f"; eta is cut off in {int(row['cut'])} of {row['steps']} steps"
         yield f"{text}."
 
 
-def _percent(share: Any) -> str:
-    return f"{number(100 * float(share))} %"
+def _percent(share: float) -> str:
+    return f"{number(100 * share)} %"
 
 
-def _words(row: Any) -> str:
-    if row.probe == "completion":
-        return f"finishing after the first {count(round(row.setting * row.steps), 'step')} of {row.steps}"
-    if row.probe == "noise":
-        return f"fresh noise (eta {row.setting:g})"
-    return f"a token after {count(int(row.setting), 'step')}"
+def _words(row: Mapping[Any, Any]) -> str:
+    if row["probe"] == "completion":
+        return f"finishing after the first {count(round(row['setting'] * row['steps']), 'step')} of {row['steps']}"
+    if row["probe"] == "noise":
+        return f"fresh noise (eta {row['setting']:g})"
+    return f"a token after {count(int(row['setting']), 'step')}"
 
 
 def chart(probes: pd.DataFrame) -> Any:
@@ -116,7 +116,7 @@ def chart(probes: pd.DataFrame) -> Any:
             own = own.assign(low=own["value"], high=own["value"])
         parts.append(own.dropna(subset="value"))
     long = pd.concat(parts)
-    long = long.assign(what=[_words(row) for row in long.itertuples()])
+    long = long.assign(what=[_words(row) for row in long.to_dict("records")])
     columns = ["concept", "what", "name", "value", "low", "high", "n"]
     x = alt.X("value:Q", title="share of images that show it", scale=alt.Scale(domain=[0, 1]))
     y = alt.Y("what:N", title=None, sort=list(dict.fromkeys(long["what"])), axis=alt.Axis(labelLimit=260))
@@ -163,7 +163,7 @@ def _pictures(store: Any, shown: int, tile: int) -> Iterator[Markup]:
     for number_, (probe, setting, edit) in enumerate(
         zip(store["probe"].values, store["setting"].values, store["edit"].values, strict=True)
     ):
-        row = pd.Series({"probe": str(probe), "setting": float(setting), "steps": int(store.attrs["steps"])})
+        row = {"probe": str(probe), "setting": float(setting), "steps": int(store.attrs["steps"])}
         words = f"{_words(row)}, {names[str(edit)]}"
         tiles = list(colour_pixels(np.asarray(store["images"][number_].values)[:shown]))
         rows.append(picture(mosaic(tiles, len(tiles)), f"{len(tiles)} images, {words}", words, tiles=len(tiles)))
