@@ -108,6 +108,9 @@ rule edit_concept:
         judge="results/judges/{model}.safetensors",
         gradients=lambda wildcards: [file.format(**wildcards) for file in concepts.gradients(wildcards.objective)],
         originals=ORIGINALS,
+        mechanisms=lambda wildcards: (
+            tables["mechanisms"].at(model=wildcards.model) if concepts.by_mechanism(wildcards.objective) else []
+        ),
         settled=settled_weights,
     output:
         mask=MASK,
@@ -166,7 +169,7 @@ rule concepts_page:
     input:
         **{
             name: tables[f"concept_{name}"].at(model=study.model)
-            for name in ("rates", "effects", "quality", "probes", "attention")
+            for name in ("rates", "effects", "quality", "probes", "attention", "heads", "overlap")
         },
         probed=concepts.probed(PROBED),
         maps=concepts.per_concept(MAPS),

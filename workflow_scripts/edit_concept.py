@@ -21,4 +21,5 @@ with session(snakemake) as job:
         evaluation=job.section(EvaluationConfig, "evaluation"),
         judges=job.section(JudgesConfig, "judges"),
         runtime=job.runtime,
+        mechanisms=job.input.mechanisms or None,
     )

@@ -23,7 +23,7 @@ from diffmech.attention.layout import SiteLayout
 from diffmech.batches import in_smaller_batches
 from diffmech.concepts.evaluation import TARGET
 from diffmech.concepts.masks import applied, read_mask
-from diffmech.concepts.probes import OWN, RANDOM, Subject, random_edit
+from diffmech.concepts.probes import OWN, RANDOM, Stepper, random_edit
 from diffmech.concepts.tables import ATTENTION
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.concept_probes import InsideConfig
@@ -52,15 +52,15 @@ def edited_attention(
 ) -> None:
     """Write the store of entropies `(set, sample, timestep, head)` of one edit, of random ones, and of none.
 
-    Raises ModelError where the attention of the denoiser cannot be seen, and as `Subject` does.
+    Raises ModelError where the attention of the denoiser cannot be seen, and as `Stepper` does.
     """
     denoiser = load_denoiser(Path(model_json), device=runtime.device)
-    subject, own = Subject(denoiser, concept, evaluation, runtime), read_mask(mask)
+    stepper, own = Stepper(denoiser, concept, evaluation, runtime), read_mask(mask)
     count = min(inside.samples, evaluation.seeds)
-    told = subject.told(TARGET[own.about["objective"]], count=count)
+    told = stepper.told(TARGET[own.about["objective"]], count=count)
     steps = np.unique(np.linspace(0, evaluation.steps - 1, min(inside.timesteps, evaluation.steps)).round().astype(int))
     timesteps = [int(ddim(denoiser, evaluation.steps).timesteps[step]) for step in steps]
-    points = list(_points(subject, told, steps.tolist()))
+    points = list(_points(stepper, told, steps.tolist()))
     layouts = survey_pass(
         denoiser, points[0][:1].to(denoiser.device), timesteps[0], told.rows(slice(0, 1)).to(denoiser.device)
     )
@@ -95,11 +95,11 @@ def edited_attention(
     write_store(output, store)
 
 
-def _points(subject: Subject, told: Condition, steps: Sequence[int]) -> Iterator[Tensor]:
+def _points(stepper: Stepper, told: Condition, steps: Sequence[int]) -> Iterator[Tensor]:
     """Yield x_t `(sample, channel, y, x)` of the unedited denoiser before each of `steps`."""
-    x_t, done = subject.noise(len(told)), 0
+    x_t, done = stepper.noise(len(told)), 0
     for step in steps:
-        x_t, done = subject.run(x_t, range(done, step), told), step
+        x_t, done = stepper.run(x_t, range(done, step), told), step
         yield x_t
 
 

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from diffmech.artifacts import atomic_path
-from diffmech.concepts.groups import Weight, parameters, weights
+from diffmech.concepts.groups import Weight, by_mechanism, parameters, weights
 from diffmech.errors import ModelError, StoreError
 from diffmech.models.denoiser import Denoiser
 from diffmech.models.storage import WEIGHT_SUFFIXES, find_layout
@@ -96,7 +96,8 @@ def read_mask(path: Path | str) -> Mask:
 
 def edited_weights(denoiser: Denoiser, mask: Mask) -> list[Weight]:
     """Return the weights of `denoiser` among which those of the edit behind `mask` were chosen."""
-    return weights(denoiser, mask.about["edit"]["groups"])
+    among = weights(denoiser, mask.about["edit"]["groups"])
+    return by_mechanism(among, mask.about["mechanisms"]) if "mechanisms" in mask.about else among
 
 
 @contextmanager

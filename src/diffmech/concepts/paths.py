@@ -75,6 +75,19 @@ class Concepts:
         asked = self.section.probes is not None and "erase" in self.objectives
         return self.closer(path, ["erase"]) if asked else []
 
+    def by_mechanism(self, objective: str) -> bool:
+        """Return whether the edits of an objective need the mechanisms of the main study."""
+        return self.section.edits[objective].granularity == "mechanism"  # type: ignore[index]
+
+    def all_gradients(self) -> list[str]:
+        """Return the files of all concepts, objectives and windows, in this order."""
+        return [
+            path.format(model=self.study.model, concept=concept)
+            for concept in self.names
+            for objective in self.objectives
+            for path in self.gradients(objective)
+        ]
+
     def inside(self) -> list[str]:
         """Return the stores of attention of all edits that are looked at more closely; none where none is asked for."""
         return self.closer(INSIDE, self.objectives) if self.section.inside is not None else []
@@ -159,6 +172,16 @@ class Concepts:
             "concept": self._concept(concept),
             "evaluation": self._evaluation(*SAMPLED),
             "inside": inside.canonical(),
+        }
+
+    def heads_settings(self) -> dict[str, Any]:
+        """Return what the tables of heads depend on beside gradients and, where overlap is asked, ablations."""
+        return {
+            "concepts": self.names,
+            "objectives": self.objectives,
+            "components": self.section.heads.components,
+            "method": self.study.config.ablation.methods[0],
+            "permutations": self.section.evaluation.permutations,
         }
 
     def effects_settings(self) -> dict[str, Any]:

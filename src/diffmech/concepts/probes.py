@@ -4,7 +4,7 @@ After "When Are Concepts Erased From Diffusion Models?" (Lu et al., NeurIPS 2025
 destroys a concept, none of them brings it back; where the denoiser only avoids it, some do.
 
 - completion: the unedited denoiser does the first steps, the edited one finishes (diffusion completion, there after 5
-  and 10 of 50 steps); beside it, a random edit of as many weights finishes.
+  and 10 of 50 steps); beside the last hand-over, a random edit of as many weights finishes.
 - noise: fresh noise at every step of sampling, eta up to 1.85 (noise-based probe, there the best of several variants of
   an image is taken, here each eta is told by itself); beside it, the unedited denoiser with the same noise.
 - inversion: a token is looked for that brings the concept back (`concepts.inversion`); beside it, a token that was
@@ -54,8 +54,8 @@ class Probed:
     images: Tensor
 
 
-class Subject:
-    """One concept of one denoiser, asked as in the evaluation."""
+class Stepper:
+    """Steps the images of one concept through some of the steps of an evaluation."""
 
     def __init__(
         self, denoiser: Denoiser, concept: NamedConcept, evaluation: EvaluationConfig, runtime: RuntimeConfig
@@ -91,50 +91,52 @@ class Subject:
         )
 
 
-def completion(subject: Subject, own: Mask, random: Mask, shares: list[float]) -> list[Probed]:
+def completion(stepper: Stepper, own: Mask, random: Mask, shares: list[float]) -> list[Probed]:
     """Return the images that edited denoisers finish, from each hand-over on, most noise first."""
-    steps, told = subject.evaluation.steps, subject.told("asked")
-    found, x_t, before = [], subject.noise(), 0
-    for after in sorted({min(max(round(share * steps), 1), steps) for share in shares}):
-        x_t, before = subject.run(x_t, range(before, after), told), after
-        for edit, mask in ((OWN, own), (RANDOM, random)):
-            with applied(subject.denoiser, mask):
-                images = subject.run(x_t, range(after, steps), told)
+    steps, told = stepper.evaluation.steps, stepper.told("asked")
+    found, x_t, before = [], stepper.noise(), 0
+    realised = sorted({min(max(round(share * steps), 1), steps) for share in shares})
+    for after in realised:
+        x_t, before = stepper.run(x_t, range(before, after), told), after
+        # most of an image is there at the last of them: if a random edit loses it, that is damage
+        for edit, mask in ((OWN, own), (RANDOM, random))[: 2 if after == realised[-1] else 1]:
+            with applied(stepper.denoiser, mask):
+                images = stepper.run(x_t, range(after, steps), told)
             found.append(Probed(COMPLETION, after / steps, edit, images))
     return found
 
 
-def extra_noise(subject: Subject, own: Mask, etas: list[float]) -> list[Probed]:
+def extra_noise(stepper: Stepper, own: Mask, etas: list[float]) -> list[Probed]:
     """Return images with fresh noise in every step, of the edited and of the unedited denoiser."""
-    every, told, found = range(subject.evaluation.steps), subject.told("asked"), []
+    every, told, found = range(stepper.evaluation.steps), stepper.told("asked"), []
     for eta in etas:
-        with applied(subject.denoiser, own):
-            found.append(Probed(NOISE, eta, OWN, subject.run(subject.noise(), every, told, eta=eta)))
-        found.append(Probed(NOISE, eta, ORIGINAL, subject.run(subject.noise(), every, told, eta=eta)))
+        with applied(stepper.denoiser, own):
+            found.append(Probed(NOISE, eta, OWN, stepper.run(stepper.noise(), every, told, eta=eta)))
+        found.append(Probed(NOISE, eta, ORIGINAL, stepper.run(stepper.noise(), every, told, eta=eta)))
     return found
 
 
-def inversion(subject: Subject, own: Mask, probes: ProbesConfig, seed: int) -> list[Probed]:
+def inversion(stepper: Stepper, own: Mask, probes: ProbesConfig, seed: int) -> list[Probed]:
     """Return images of the edited denoiser, told by a token that was looked for on images of the concept, and by one
     that was looked for on images without it; both are of `seed`, which is not that of the evaluation."""
-    search, denoiser = probes.inversion, subject.denoiser
+    search, denoiser = probes.inversion, stepper.denoiser
     if search is None or denoiser.tokens is None:
         return []
-    every, found = range(subject.evaluation.steps), []
-    number, asked = denoiser.attributes.index(subject.concept.told), subject.told("asked")
+    every, found = range(stepper.evaluation.steps), []
+    number, asked = denoiser.attributes.index(stepper.concept.told), stepper.told("asked")
     ways: dict[str, Way] = {OWN: "asked", CONTROL: "base"}
     for edit, way in ways.items():
         # the unedited denoiser shows what to look for; how it was told there is what the token has to say here
-        images = subject.run(
-            subject.noise(search.images, seed), every, subject.told(way, count=search.images, seed=seed)
+        images = stepper.run(
+            stepper.noise(search.images, seed), every, stepper.told(way, count=search.images, seed=seed)
         ).clamp(-1, 1)
         with applied(denoiser, own):
             token = inverted_token(
                 denoiser,
                 number,
                 images,
-                subject.told("asked", count=search.images, seed=seed),
-                value=subject.concept.value,
+                stepper.told("asked", count=search.images, seed=seed),
+                value=stepper.concept.value,
                 steps=search.steps,
                 rate=search.rate,
                 batch=search.batch,
@@ -142,7 +144,7 @@ def inversion(subject: Subject, own: Mask, probes: ProbesConfig, seed: int) -> l
             )
             told = with_token(denoiser, number, token)
             found.append(
-                Probed(INVERSION, search.steps, edit, subject.run(subject.noise(), every, asked, denoiser=told))
+                Probed(INVERSION, search.steps, edit, stepper.run(stepper.noise(), every, asked, denoiser=told))
             )
     return found
 
@@ -167,12 +169,12 @@ def probe_concept(
     """
     denoiser = load_denoiser(Path(model_json), device=runtime.device)
     panel = open_panel(judges, judge, device=runtime.device, section="concepts.judges")
-    subject = Subject(denoiser, concept, evaluation, runtime)
+    stepper = Stepper(denoiser, concept, evaluation, runtime)
     own = read_mask(mask)
     found = [
-        *completion(subject, own, random_edit(denoiser, own, evaluation.seed), probes.completion),
-        *extra_noise(subject, own, probes.eta),
-        *inversion(subject, own, probes, seed),
+        *completion(stepper, own, random_edit(denoiser, own, evaluation.seed), probes.completion),
+        *extra_noise(stepper, own, probes.eta),
+        *inversion(stepper, own, probes, seed),
     ]
     absent = []
     if probes.inversion is not None and denoiser.tokens is None:

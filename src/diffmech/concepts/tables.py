@@ -1,10 +1,11 @@
 """The tables of the study of concepts."""
 
-from diffmech.attention.tables import KIND
+from diffmech.attention.tables import HEAD, KIND
 from diffmech.tables import Table, flag, interval, number, text, whole
 
 CAD = "arXiv 2412.02542 (CAD)"
 PROBED = "arXiv 2505.17013 (NeurIPS 2025)"
+RANK = "Phipson & Smyth 2010"
 CONCEPT = text("concept, as config.yaml calls it")
 OBJECTIVE = text("`erase` or `amplify`")
 DOSE = number("dose as in config.yaml: below 1 a share of each unit, from 1 on a number of weights")
@@ -129,7 +130,7 @@ PROBES = Table(
         **interval("that rate", how="score interval"),
         "edited": number("the same without the probe"),
         "original": number("rate of the unedited denoiser; with noise, under the same"),
-        "random": number("rate under the same probe of an edit of as many weights at random; empty where not sampled"),
+        "random": number("rate of an edit of as many weights at random, at the last hand-over; else empty"),
         "control": number("rate of a token that was looked for on images without the concept; empty of other probes"),
         "recovered": number("(rate - edited) / (original - edited); empty where the edit took nothing away"),
         **interval(
@@ -169,5 +170,43 @@ ATTENTION = Table(
         **interval("that change", "nat", "random_"),
         "p_random": number("p that the change is that of these edits, corrected alike", source="Westfall & Young 1993"),
         "n": whole("images"),
+    },
+)
+
+HEADS = Table(
+    name="concept_heads",
+    path="results/concepts/{model}/heads.csv",
+    row="an attention head, for one concept and objective",
+    about="In which attention heads weights carry a concept: sums of their scores.",
+    columns={
+        "concept": CONCEPT,
+        "objective": OBJECTIVE,
+        "head": HEAD,
+        "kind": KIND,
+        "positive": number("sum of the positive scores of its weights, w dJ/dw", "J", CAD),
+        "negative": number("sum of the negative scores", "J", CAD),
+        "causal": flag("whether the main study found it causal; false where it was not asked"),
+    },
+)
+
+OVERLAP = Table(
+    name="concept_overlap",
+    path="results/concepts/{model}/overlap.csv",
+    row="components of one sign, for one concept and objective",
+    about="Whether weights that carry a concept lie in heads that the main study found causal.",
+    columns={
+        "concept": CONCEPT,
+        "objective": OBJECTIVE,
+        "sign": text("`positive`: the highest scores; `negative`: the lowest"),
+        "components": whole("attention weights of these scores", "weights"),
+        "heads": whole("attention heads"),
+        "causal": whole("heads that the main study found causal"),
+        "share": number("share of the components that lie in causal heads"),
+        "expected": number("mean of that share for as many weights at random in each matrix"),
+        **interval("that share", prefix="expected_", how="2.5 and 97.5 % of these"),
+        "p_components": number("p that they lie where weights at random do", source=RANK),
+        "p_heads": number("p that other heads of the same layers are as good, exchanged at random", source=RANK),
+        "p": number("the larger of both", source="Berger 1982"),
+        "p_corrected": number("the same after Holm's correction over all rows", source="Holm 1979"),
     },
 )

@@ -11,7 +11,7 @@ from diffmech.attention.statistics import StatisticsObserver
 from diffmech.attention.tap import AttentionTap
 from diffmech.concepts.inside import TEXT, changes_of, concept_attention, edited_attention
 from diffmech.concepts.masks import Mask, applied, write_mask
-from diffmech.concepts.probes import Subject
+from diffmech.concepts.probes import Stepper
 from diffmech.concepts.tables import ATTENTION
 from diffmech.config.concept_probes import InsideConfig
 from diffmech.config.studies.concepts import EvaluationConfig
@@ -23,7 +23,7 @@ SETTINGS = {"draws": 200, "permutations": 400, "confidence": 0.95, "seed": 0}
 EVALUATION = EvaluationConfig(seeds=4, steps=3)
 
 
-def stored(own, random=0.0, samples=12):
+def stored(own, random=0.0, samples=12, concept="hat"):
     """A store of two kinds with two heads each at two timesteps; `own` and `random` are what edits add to entropies."""
     base = np.random.default_rng(0).normal(2, 0.1, (samples, 2, 4))
     noise = np.random.default_rng(1).normal(0, 0.01, (4, samples, 2, 4))
@@ -37,7 +37,7 @@ def stored(own, random=0.0, samples=12):
             "kind": ("head", np.array(["self", "self", "cross", "cross"], dtype=TEXT)),
             "h_max": ("head", np.log([16.0, 16, 8, 8])),
         },
-        attrs={"concept": "hat", "objective": "erase", "dose": 20.0, "count": 20},
+        attrs={"concept": concept, "objective": "erase", "dose": 20.0, "count": 20},
     )
 
 
@@ -108,9 +108,9 @@ def test_the_entropies_are_those_of_the_capture_on_the_same_points(runtime, tmp_
     assert (tables["own"]["change"] != 0).any()
     store = open_store(tmp_path / "own").to_dataset()
     # the last point, seen once more by hand, under the edit
-    subject = Subject(denoiser, HAT, EVALUATION, runtime)
-    told = subject.told("asked", count=3)
-    x_t = subject.run(subject.noise(3), range(2), told)
+    stepper = Stepper(denoiser, HAT, EVALUATION, runtime)
+    told = stepper.told("asked", count=3)
+    x_t = stepper.run(stepper.noise(3), range(2), told)
     observer = StatisticsObserver()
     t = int(ddim(denoiser, 3).timesteps[2])
     with applied(denoiser, own), AttentionTap(denoiser.module, [observer]):

@@ -14,7 +14,7 @@ from test_concept_jobs import EVALUATION, HAT, judge, untrained  # noqa: F401 (a
 from diffmech.artifacts import open_store
 from diffmech.concepts.inversion import inverted_token, with_token
 from diffmech.concepts.masks import Mask, applied, write_mask
-from diffmech.concepts.probes import Subject, completion, probe_concept, random_edit
+from diffmech.concepts.probes import Stepper, completion, probe_concept, random_edit
 from diffmech.concepts.recovery import recovered
 from diffmech.concepts.stepping import cut_steps, steps_from
 from diffmech.config.concept_probes import InversionConfig, ProbesConfig
@@ -78,15 +78,15 @@ def test_all_steps_are_sampling_and_parts_of_them_add_up(tiny, runtime):
 
 
 def test_who_finishes_after_all_steps_changes_nothing_and_after_none_everything(tiny, runtime):
-    subject, own = Subject(tiny, HAT, EVALUATION, runtime), mask_of(tiny)
+    stepper, own = Stepper(tiny, HAT, EVALUATION, runtime), mask_of(tiny)
     every = range(EVALUATION.steps)
-    original = subject.run(subject.noise(), every, subject.told("asked"))
+    original = stepper.run(stepper.noise(), every, stepper.told("asked"))
     with applied(tiny, own):
-        edited = subject.run(subject.noise(), every, subject.told("asked"))
+        edited = stepper.run(stepper.noise(), every, stepper.told("asked"))
     assert not torch.equal(original, edited)
-    last, _ = completion(subject, own, random_edit(tiny, own, 0), [0.999])
+    last, _ = completion(stepper, own, random_edit(tiny, own, 0), [0.999])
     assert torch.equal(last.images, original)
-    [first, random] = completion(subject, own, random_edit(tiny, own, 0), [1e-9])
+    [first, random] = completion(stepper, own, random_edit(tiny, own, 0), [1e-9])
     assert first.setting == 1 / EVALUATION.steps  # at least one, and what was really done is told
     assert not torch.equal(first.images, original)
     assert not torch.equal(first.images, random.images)
@@ -193,7 +193,7 @@ def test_the_job_writes_every_probe_again_alike(judge, runtime, tmp_path):  # no
     keys = zip(store["probe"].values, store["setting"].values.round(2), store["edit"].values, strict=True)
     assert [(str(probe), float(setting), str(edit)) for probe, setting, edit in keys] == [
         # of three steps, the first two shares are both one
-        *(("completion", share, edit) for share in (0.33, 0.67) for edit in ("own", "random")),
+        *(("completion", share, edit) for share, edit in ((0.33, "own"), (0.67, "own"), (0.67, "random"))),
         *(("noise", 1.85, edit) for edit in ("own", "original")),
         *(("inversion", 2, edit) for edit in ("own", "control")),
     ]

@@ -10,12 +10,12 @@ import yaml
 from markupsafe import Markup
 
 from diffmech.artifacts import atomic_path, open_store
-from diffmech.concepts.tables import ATTENTION, EFFECTS, FIDELITY, MAP, PROBES, QUALITY, RATES
+from diffmech.concepts.tables import ATTENTION, EFFECTS, FIDELITY, HEADS, MAP, OVERLAP, PROBES, QUALITY, RATES
 from diffmech.config.studies.concepts import ConceptsStudy
 from diffmech.errors import StoreError
 from diffmech.findings import write_findings
 from diffmech.report import markup
-from diffmech.report.concepts import charts, inside, probes
+from diffmech.report.concepts import charts, heads, inside, probes
 from diffmech.report.concepts.findings import findings
 from diffmech.report.drawing import specification
 from diffmech.report.page import assemble
@@ -30,6 +30,7 @@ CONTENTS = {
     "probes": "Destroyed or avoided",
     "attention": "Attention",
     "where": "Where and when",
+    "heads": "In which heads",
     "fidelity": "Whether scores predict",
     "published": "Published figures",
     "settings": "Settings",
@@ -47,9 +48,9 @@ def write_page(
 ) -> None:
     """Write the page and the file of its findings.
 
-    `inputs` are the tables rates, effects, quality, probes and attention, lists of files maps, fidelities, originals,
-    evaluations and probed, and the published figures as `references`. Raises StoreError for what is missing or not
-    whole.
+    `inputs` are the tables rates, effects, quality, probes, attention, heads and overlap, lists of files maps,
+    fidelities, originals, evaluations and probed, and the published figures as `references`. Raises StoreError for what
+    is missing or not whole.
     """
     rates, effects, quality = (
         table.read(inputs[name]) for table, name in ((RATES, "rates"), (EFFECTS, "effects"), (QUALITY, "quality"))
@@ -57,11 +58,14 @@ def write_page(
     scores = pd.concat([MAP.read(path) for path in inputs["maps"]])
     predicted = pd.concat([FIDELITY.read(path) for path in inputs["fidelities"]])
     returned, attention = PROBES.read(inputs["probes"]), ATTENTION.read(inputs["attention"])
+    of_heads, overlap = HEADS.read(inputs["heads"]), OVERLAP.read(inputs["overlap"])
     references = read_references(inputs["references"])
     attributes = {name: concept.attribute or name for name, concept in concepts.concepts.items()}
     judged = set(effects["concept"])
-    found = findings(effects, [name for name in attributes if name not in judged], alpha=concepts.evaluation.alpha)
-    found += [*probes.findings(returned), *inside.findings(attention, alpha=concepts.evaluation.alpha)]
+    alpha = concepts.evaluation.alpha
+    found = findings(effects, [name for name in attributes if name not in judged], alpha=alpha)
+    found += [*probes.findings(returned), *inside.findings(attention, alpha=alpha)]
+    found += heads.findings(overlap, alpha=alpha)
     published = float(next(entry["value"] for entry in references if entry["measured"] == "fidelity"))
     objectives = list(concepts.edits)
 
@@ -111,7 +115,7 @@ def write_page(
             _quality(quality),
         ),
         probes.section(returned, [_open(path) for path in inputs["probed"]], shown, TILE),
-        inside.section(attention, concepts.evaluation.alpha),
+        inside.section(attention, alpha),
         markup.section(
             "where",
             "Where and when weights carry a concept",
@@ -126,6 +130,7 @@ def write_page(
             ],
             markup.paragraph(_cost(scores)),
         ),
+        heads.section(of_heads, overlap),
         markup.section(
             "fidelity",
             "Whether scores predict",
