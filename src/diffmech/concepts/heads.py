@@ -3,9 +3,9 @@
 The scores of a head's weights (its rows of queries, keys and values, its columns of the output) are summed, positive
 and negative ones apart. Components are the attention weights of the highest, or of the lowest, scores; their overlap
 is the share of them in heads that the main study found causal: those whose removal harms denoising, told from zero by
-its first method in both domains. Two nulls, and p is the larger of both: as many components at random in each matrix;
-and which heads of each layer are the causal ones, exchanged at random, since the components of one head come together.
-Holm over all concepts, objectives and signs. Ours.
+its first method in at least one domain (corrected over both). Two nulls, and p is the larger of both: as many
+components at random in each matrix; and which heads of each layer are the causal ones, exchanged at random, since the
+components of one head come together. Holm over all concepts, objectives and signs. Ours.
 """
 
 from collections import Counter
@@ -65,7 +65,7 @@ def causal_heads(table: Path | str, method: str) -> dict[str, bool]:
             "concepts.heads.overlap to false"
         )
     harmful = (frame["verdict"] == TOLD) & (frame["effect_percent"] > 0)
-    return {str(head): bool(rows.all()) for head, rows in harmful.groupby(frame["target"])}
+    return {str(head): bool(rows.any()) for head, rows in harmful.groupby(frame["target"])}
 
 
 def gradients_of(

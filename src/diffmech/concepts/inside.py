@@ -7,6 +7,7 @@ matrix do to the same images. Concentration or dispersal of attention after eras
 know, measured nowhere; the measure is ours.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -28,12 +29,15 @@ from diffmech.concepts.tables import ATTENTION
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.concept_probes import InsideConfig
 from diffmech.config.studies.concepts import EvaluationConfig, NamedConcept
+from diffmech.errors import ModelError
 from diffmech.models.denoiser import Condition, Denoiser
 from diffmech.models.load import load_denoiser
 from diffmech.models.sampling import ddim
 from diffmech.statistics.bootstrap import bootstrap_mean
 from diffmech.statistics.permutation import joint_sign_flip_p
 from diffmech.tables import ALL
+
+logger = logging.getLogger(__name__)
 
 ORIGINAL = "original"
 TEXT = np.dtypes.StringDType()
@@ -52,7 +56,8 @@ def edited_attention(
 ) -> None:
     """Write the store of entropies `(set, sample, timestep, head)` of one edit, of random ones, and of none.
 
-    Raises ModelError where the attention of the denoiser cannot be seen, and as `Stepper` does.
+    Where the attention of the denoiser cannot be seen, there are no heads, and a warning says why. Raises as `Stepper`
+    does.
     """
     denoiser = load_denoiser(Path(model_json), device=runtime.device)
     stepper, own = Stepper(denoiser, concept, evaluation, runtime), read_mask(mask)
@@ -61,9 +66,12 @@ def edited_attention(
     steps = np.unique(np.linspace(0, evaluation.steps - 1, min(inside.timesteps, evaluation.steps)).round().astype(int))
     timesteps = [int(ddim(denoiser, evaluation.steps).timesteps[step]) for step in steps]
     points = list(_points(stepper, told, steps.tolist()))
-    layouts = survey_pass(
-        denoiser, points[0][:1].to(denoiser.device), timesteps[0], told.rows(slice(0, 1)).to(denoiser.device)
-    )
+    layouts: list[SiteLayout] = []
+    try:
+        one = points[0][:1].to(denoiser.device, _dtype(denoiser))
+        layouts = survey_pass(denoiser, one, timesteps[0], told.rows(slice(0, 1)).to(denoiser.device))
+    except ModelError as error:
+        logger.warning("the entropy of attention is left out: %s", error)
     changes: list[tuple[str, AbstractContextManager[None]]] = [(ORIGINAL, nullcontext()), (OWN, applied(denoiser, own))]
     for draw in range(inside.draws):
         random = random_edit(denoiser, own, evaluation.seed, matrix=True, draw=draw)
@@ -116,6 +124,8 @@ def _entropies(
     found = np.empty((len(told), len(timesteps), sum(len(site.heads) for site in layouts)))
     ends = np.cumsum([len(site.heads) for site in layouts])
     columns = {site.name: slice(end - len(site.heads), end) for site, end in zip(layouts, ends, strict=True)}
+    if not layouts:
+        return found
     with change, observing(denoiser, layouts) as observe:
         for row, (x_t, t) in enumerate(zip(points, timesteps, strict=True)):
             for start in range(0, len(told), batch_size):
@@ -148,6 +158,8 @@ def changes_of(
     store: xr.Dataset, *, permutations: int, draws: int, confidence: float, seed: int
 ) -> Iterator[dict[str, object]]:
     """Yield the rows of one edit: all heads of each kind over all timesteps, then each head at each timestep."""
+    if not store.sizes["head"]:
+        return
     edits, entropy = store["edit"].values, store["entropy"].values.astype(np.float64)
     before, after = entropy[edits == ORIGINAL][0], entropy[edits == OWN][0]
     random = entropy[edits == RANDOM].mean(axis=0)

@@ -107,12 +107,12 @@ def ablations(path, *rows):
     return path
 
 
-def test_a_head_is_causal_that_is_told_from_zero_in_both_domains(tmp_path):
+def test_a_head_is_causal_whose_removal_is_told_to_harm_a_domain(tmp_path):
     told, untold = "differs from zero", "no effect found"
     rows = [
-        *((domain, "heads", NAMES[0], "mean", "all", told, 3.0) for domain in ("real", "synthetic")),
-        ("real", "heads", NAMES[1], "mean", "all", told, 3.0),
-        ("synthetic", "heads", NAMES[1], "mean", "all", untold, 0.1),
+        ("real", "heads", NAMES[0], "mean", "all", untold, 0.1),
+        ("synthetic", "heads", NAMES[0], "mean", "all", told, 3.0),
+        *((domain, "heads", NAMES[1], "mean", "all", untold, 3.0) for domain in ("real", "synthetic")),
         *((domain, "heads", NAMES[2], "mean", "all", told, -3.0) for domain in ("real", "synthetic")),
         ("real", "heads", NAMES[3], "mean", "500", told, 3.0),
         ("real", "heads", NAMES[3], "zero", "all", told, 3.0),

@@ -9,12 +9,13 @@ from test_probes import mask_of
 from diffmech.artifacts import open_store, write_store
 from diffmech.attention.statistics import StatisticsObserver
 from diffmech.attention.tap import AttentionTap
+from diffmech.concepts import inside
 from diffmech.concepts.inside import TEXT, changes_of, concept_attention, edited_attention
 from diffmech.concepts.masks import Mask, applied, write_mask
 from diffmech.concepts.probes import Stepper
 from diffmech.concepts.tables import ATTENTION
 from diffmech.config.concept_probes import InsideConfig
-from diffmech.config.studies.concepts import EvaluationConfig
+from diffmech.config.studies.concepts import EvaluationConfig, NamedConcept
 from diffmech.models.load import load_denoiser
 from diffmech.models.sampling import ddim
 from diffmech.report.concepts.inside import beyond, findings
@@ -88,7 +89,7 @@ def test_the_entropies_are_those_of_the_capture_on_the_same_points(runtime, tmp_
     model = untrained(tmp_path, 6)
     denoiser = load_denoiser(model, device="cpu")
     own, nothing = mask_of(denoiser), Mask.of({}, 0.0, **mask_of(denoiser).about)
-    inside = InsideConfig(samples=3, timesteps=2, draws=1)
+    watched = InsideConfig(samples=3, timesteps=2, draws=1)
     tables = {}
     for name, mask in (("own", own), ("nothing", nothing)):
         write_mask(mask, tmp_path / f"{name}.safetensors")
@@ -98,7 +99,7 @@ def test_the_entropies_are_those_of_the_capture_on_the_same_points(runtime, tmp_
             tmp_path / name,
             concept=HAT,
             evaluation=EVALUATION,
-            inside=inside,
+            inside=watched,
             runtime=runtime,
         )
         concept_attention([tmp_path / name], tmp_path / f"{name}.csv", **SETTINGS)
@@ -126,3 +127,23 @@ def test_no_store_gives_an_empty_table(tmp_path):
     write_store(tmp_path / "one", stored(0.0))
     concept_attention([tmp_path / "one"], tmp_path / "one.csv", **SETTINGS)
     assert len(ATTENTION.read(tmp_path / "one.csv")) == 2 + 8
+
+
+def test_a_denoiser_without_attention_has_no_heads_and_says_so(linear, runtime, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(inside, "load_denoiser", lambda *_, **__: linear)
+    edit = {"groups": ["feed_forward"], "granularity": "global", "order": "first", "factor": 0.0}
+    about = {"concept": "glasses", "objective": "erase", "dose": 2.0, "count": 2, "edit": edit}
+    write_mask(Mask.of({"ff.weight": np.array([0, 5])}, 0.0, **about), tmp_path / "mask.safetensors")
+    glasses, few = NamedConcept(name="glasses"), InsideConfig(samples=2, timesteps=1, draws=1)
+    edited_attention(
+        tmp_path,
+        tmp_path / "mask.safetensors",
+        tmp_path / "store",
+        concept=glasses,
+        evaluation=EVALUATION,
+        inside=few,
+        runtime=runtime,
+    )
+    assert "the entropy of attention is left out: the model makes no attention call" in caplog.text
+    concept_attention([tmp_path / "store"], tmp_path / "table.csv", **SETTINGS)
+    assert ATTENTION.read(tmp_path / "table.csv").empty
