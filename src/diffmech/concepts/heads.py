@@ -177,7 +177,7 @@ def overlap(chosen: Components, causal: Mapping[str, bool], *, permutations: int
     return {
         "components": total,
         "heads": len(marked),
-        "causal": int(marked.sum()),
+        "causal_heads": int(marked.sum()),
         "share": observed / total,
         "expected": at_random.mean() / total,
         "expected_low": low / total,

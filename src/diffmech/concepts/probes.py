@@ -33,7 +33,7 @@ from diffmech.concepts.stepping import cut_steps, steps_from
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.concept_probes import ProbesConfig
 from diffmech.config.judging import JudgesConfig
-from diffmech.config.studies.concepts import EvaluationConfig, NamedConcept
+from diffmech.config.studies.concepts import EvaluationConfig, Granularity, NamedConcept
 from diffmech.judging.panel import open_panel
 from diffmech.models.denoiser import Condition, Denoiser
 from diffmech.models.load import load_denoiser
@@ -216,6 +216,6 @@ def probe_concept(
 def random_edit(denoiser: Denoiser, own: Mask, seed: int, *, matrix: bool = False, draw: int = 0) -> Mask:
     """Return an edit of as many weights at random in each unit of the granularity of `own`, or in each `matrix`."""
     among, about = edited_weights(denoiser, own), own.about["edit"]
-    granularity = "matrix" if matrix else about["granularity"]
+    granularity: Granularity = "matrix" if matrix else about["granularity"]
     chosen = baseline("random", own.indices, among, Gradients({}), granularity=granularity, seed=seed, draw=draw)
     return Mask.of(chosen, about["factor"])

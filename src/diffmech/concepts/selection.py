@@ -59,10 +59,8 @@ def select(
         sizes.append(wanted)
     asked = np.concatenate(sizes)
     if not len(asked):
-        of = " of a mechanism" if granularity == "mechanism" else ""
-        raise ModelError(
-            f"{where}: no weight of these groups belongs to one attention head{of}; take another granularity"
-        )
+        what = "attention head of a mechanism" if granularity == "mechanism" else "attention head"
+        raise ModelError(f"{where}: no weight of these groups belongs to one {what}; take another granularity")
     selection = Selection(chosen, len(asked), int((asked == 0).sum()))
     if selection.count == 0:
         if asked.any():

@@ -200,7 +200,7 @@ OVERLAP = Table(
         "sign": text("`positive`: the highest scores; `negative`: the lowest"),
         "components": whole("attention weights of these scores", "weights"),
         "heads": whole("attention heads"),
-        "causal": whole("heads that the main study found causal"),
+        "causal_heads": whole("heads that the main study found causal"),
         "share": number("share of the components that lie in causal heads"),
         "expected": number("mean of that share for as many weights at random in each matrix"),
         **interval("that share", prefix="expected_", how="2.5 and 97.5 % of these"),

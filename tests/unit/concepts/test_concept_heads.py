@@ -74,7 +74,7 @@ def test_overlap_is_held_against_both_nulls():
     chosen[0, :2], chosen[1, 4:6] = 8, 8
     causal = dict.fromkeys((*NAMES[:2], *NAMES[4:6]), True)
     both = overlap(Components(sizes.astype(int), chosen, NAMES), causal, **SETTINGS)
-    assert (both["share"], both["components"], both["causal"]) == (1, 32, 4)
+    assert (both["share"], both["components"], both["causal_heads"]) == (1, 32, 4)
     assert both["expected"] == pytest.approx(0.5, abs=0.02)
     assert both["p_components"] < 0.01
     # two of four heads in each of two layers: one exchange in 36 is as good, and the other end counts too
@@ -218,7 +218,7 @@ def test_jobs_sum_heads_and_edit_by_mechanism(judge, runtime, tmp_path):  # noqa
 
 
 def test_what_cannot_be_told_apart_is_said():
-    row = dict.fromkeys(OVERLAP.columns, 0.5) | {"heads": 8, "causal": 8}
+    row = dict.fromkeys(OVERLAP.columns, 0.5) | {"heads": 8, "causal_heads": 8}
     [finding] = findings(pd.DataFrame([row]), alpha=0.05)
     assert finding.verdict == "cannot be told"
     assert list(findings(OVERLAP.frame(), alpha=0.05)) == []

@@ -5,11 +5,11 @@ from typing import Any
 
 import altair as alt
 import pandas as pd
-from markupsafe import Markup
 
 from diffmech.findings import Finding
 from diffmech.report import markup
 from diffmech.report.drawing import absent, dots, finish, head_axis, row_height, signed_cells, specification, table
+from diffmech.report.markup import Section
 from diffmech.report.wording import count, limits, listed, number, p_value
 
 FAMILY = "Corrected (Holm) over all concepts, objectives and signs; p is the larger of both nulls."
@@ -21,7 +21,7 @@ def findings(overlap: pd.DataFrame, *, alpha: float) -> Iterator[Finding]:
     if overlap.empty:
         return
     question = "Do weights that carry concepts lie in the heads that matter?"
-    heads, causal = int(overlap["heads"].iloc[0]), int(overlap["causal"].iloc[0])
+    heads, causal = int(overlap["heads"].iloc[0]), int(overlap["causal_heads"].iloc[0])
     if causal in (0, heads):
         answer = f"The main study found {causal} of {count(heads, 'head')} causal, so that nothing tells them apart."
         yield Finding(question, "cannot be told", answer, (), "heads")
@@ -67,7 +67,7 @@ def chart(heads: pd.DataFrame) -> alt.Chart:
     return finish(drawn, "Sums of positive and of negative scores of each attention head, by concept.", panels=1)
 
 
-def section(heads: pd.DataFrame, overlap: pd.DataFrame) -> Markup:
+def section(heads: pd.DataFrame, overlap: pd.DataFrame) -> Section:
     """Return the section of the page."""
     caption = (
         "Sums of the scores of each head's weights of queries, keys, values and output, positive and negative ones "

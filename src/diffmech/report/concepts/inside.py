@@ -5,11 +5,11 @@ from typing import Any
 
 import altair as alt
 import pandas as pd
-from markupsafe import Markup
 
 from diffmech.findings import Estimate, Finding, Verdict
 from diffmech.report import markup
 from diffmech.report.drawing import absent, dots, finish, head_axis, row_height, signed_cells, specification, table
+from diffmech.report.markup import Section
 from diffmech.report.wording import count, interval, listed, number, p_value
 from diffmech.tables import ALL
 
@@ -45,9 +45,8 @@ def _finding(concept: str, objective: str, rows: pd.DataFrame, alpha: float) -> 
         answer = f"No kind of attention concentrates or disperses as a whole with {weights} set to zero, beyond what "
         answer += "as many random weights do."
     shown = (clear if len(clear) else kinds).iloc[0]
-    estimate = Estimate(
-        f"change of the entropy of {shown['kind']}-attention", *(float(shown[end]) for end in ("change", "low", "high"))
-    )
+    value, low, high = (float(shown[end]) for end in ("change", "low", "high"))
+    estimate = Estimate(f"change of the entropy of {shown['kind']}-attention", value, low, high, "nat")
     return Finding(
         f"Does {edited} {concept} change how widely heads attend?",
         verdict,
@@ -84,7 +83,8 @@ def _direction(change: float) -> str:
 
 
 def _change(row: Mapping[Any, Any]) -> str:
-    return f"{interval(row['change'], row['low'], row['high'])} nat of at most {number(row['h_max'])}"
+    change = interval(row["change"], row["low"], row["high"], "nat")
+    return f"{change}, {number(100 * row['change'] / row['h_max'], 2)} % of the largest entropy"
 
 
 def chart(attention: pd.DataFrame, objective: str, alpha: float) -> Any:
@@ -106,7 +106,7 @@ def chart(attention: pd.DataFrame, objective: str, alpha: float) -> Any:
     return finish(drawn, f"Change of attention entropy of each head at each timestep, {objective}.", panels=1)
 
 
-def section(attention: pd.DataFrame, alpha: float) -> Markup:
+def section(attention: pd.DataFrame, alpha: float) -> Section:
     """Return the section of the page."""
     caption = (
         "Entropy of each head after the edit minus before, on the same noisy images. Below 0 attention concentrates, "

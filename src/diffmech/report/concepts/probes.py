@@ -11,6 +11,7 @@ from markupsafe import Markup
 from diffmech.findings import Estimate, Finding, Verdict
 from diffmech.report import markup
 from diffmech.report.drawing import absent, finish, from_to, specification, table, with_intervals
+from diffmech.report.markup import Section
 from diffmech.report.pictures import colour_pixels, mosaic, picture
 from diffmech.report.wording import count, interval, listed, number
 
@@ -50,7 +51,6 @@ def back(rows: pd.DataFrame) -> list[dict[Any, Any]]:
 
 def _finding(concept: str, rows: pd.DataFrame) -> Finding:
     what, brought = verdict(rows), back(rows)
-    most = rows.loc[rows["recovered"].idxmax()] if rows["recovered"].notna().any() else None
     weights = count(int(rows["count"].iloc[0]), "weight")
     if what == "avoided":
         answer = f"Avoided: without {weights}, {listed([_words(row) for row in brought])} still bring {concept} back."
@@ -63,10 +63,10 @@ def _finding(concept: str, rows: pd.DataFrame) -> Finding:
         answer = f"Without {weights}, no probe decides it: what comes back of {concept} may be more or less than a "
         answer += "quarter."
     verdicts: dict[str, Verdict] = {"avoided": "found", "destroyed": "not found"}
-    estimate = None
-    if most is not None and np.isfinite([most["recovered"], most["recovered_low"], most["recovered_high"]]).all():
-        ends = (float(most[f"recovered{end}"]) for end in ("", "_low", "_high"))
-        estimate = Estimate(f"largest share of {concept} that a probe brings back", *ends)
+    most = rows.sort_values("recovered", ascending=False).iloc[0]
+    value, low, high = (float(most[f"recovered{end}"]) for end in ("", "_low", "_high"))
+    told = np.isfinite([value, low, high]).all()
+    estimate = Estimate(f"largest share of {concept} that a probe brings back", value, low, high) if told else None
     return Finding(
         f"Is {concept}, once erased, still there?",
         verdicts.get(what, "cannot be told"),
@@ -139,7 +139,7 @@ DENOISERS = {
 }
 
 
-def section(probes: pd.DataFrame, stores: Sequence[Any], shown: int, tile: int) -> Markup:
+def section(probes: pd.DataFrame, stores: Sequence[Any], shown: int, tile: int) -> Section:
     """Return the section of the page; `stores` are those of the probed edits, of which `shown` seeds are shown."""
     reasons = sorted({str(reason) for store in stores for reason in store.attrs["absent"]})
     caption = (
