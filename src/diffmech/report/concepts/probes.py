@@ -64,9 +64,9 @@ def _finding(concept: str, rows: pd.DataFrame) -> Finding:
         answer += "quarter."
     verdicts: dict[str, Verdict] = {"avoided": "found", "destroyed": "not found"}
     most = rows.sort_values("recovered", ascending=False).iloc[0]
-    value, low, high = (float(most[f"recovered{end}"]) for end in ("", "_low", "_high"))
+    value, low, high = (100 * float(most[f"recovered{end}"]) for end in ("", "_low", "_high"))
     told = np.isfinite([value, low, high]).all()
-    estimate = Estimate(f"largest share of {concept} that a probe brings back", value, low, high) if told else None
+    estimate = Estimate(f"largest share of {concept} that a probe brings back", value, low, high, "%") if told else None
     return Finding(
         f"Is {concept}, once erased, still there?",
         verdicts.get(what, "cannot be told"),
