@@ -143,7 +143,7 @@ def test_findings_say_what_counts_and_what_does_not(written):
     assert "not told apart from weights at random" in amplified.answer
     assert "skin" in unjudged.answer
     assert probed.answer == (
-        "Avoided: without 800 weights, finishing after the first 2 steps of 8 and a token after 40 steps still bring "
+        "Avoided: without 800 weights, finishing after 2 steps of 8 and a token after 40 steps still bring "
         "glasses back."
     )
     assert probed.details[0].endswith("0 % without it, 100 % unedited, 100 % after as many random weights.")
@@ -178,6 +178,7 @@ def test_the_page_holds_its_charts_grids_and_published_figures(written):
         assert spec["description"]
     assert text.count('class="gallery"') == 3 + 1  # of each objective of each concept, and of what is probed
     assert "Not probed: nothing in particular." in text
+    assert "50.0 % (40.0 to 60.0)" in text.replace("\u00a0", " ")  # of as many components at random
     assert "0.506" in text
     assert "1,275" in text
     assert "0.700 to 0.700" in text  # measured beside published

@@ -5,6 +5,7 @@ from typing import Any
 
 import altair as alt
 import pandas as pd
+from markupsafe import Markup
 
 from diffmech.findings import Finding
 from diffmech.report import markup
@@ -13,6 +14,7 @@ from diffmech.report.markup import Section
 from diffmech.report.wording import count, limits, listed, number, p_value
 
 FAMILY = "Corrected (Holm) over all concepts, objectives and signs; p is the larger of both nulls."
+SIGNS = ("positive", "negative")
 NOT_ASKED = "Whether these are the heads that matter was not asked: concepts.heads.overlap."
 
 
@@ -33,26 +35,47 @@ def findings(overlap: pd.DataFrame, *, alpha: float) -> Iterator[Finding]:
         for row in clear
     ]
     answer = f"Yes: {listed(parts)}." if parts else "No more, and no fewer, of them than by chance."
-    details = tuple(map(_detail, overlap.to_dict("records")))
+    nearest = overlap.loc[overlap["p_corrected"].idxmin()].to_dict()
     sight = f"{causal} of {count(heads, 'head')} are causal in the main study."
-    yield Finding(question, "found" if clear else "not found", answer, details, "heads", FAMILY, sight)
+    yield Finding(question, "found" if clear else "not found", answer, (_detail(nearest),), "heads", FAMILY, sight)
 
 
 def _detail(row: Mapping[Any, Any]) -> str:
-    share, expected, low, high = (100 * row[name] for name in ("share", "expected", "expected_low", "expected_high"))
+    share, expected, low, high = _percentages(row)
     return (
-        f"{row['concept']}, {row['objective']}, {row['sign']}: {number(share)} % of {int(row['components']):,} "
-        f"components in causal heads, {number(expected)} % ({limits(low, high)}) of as many at random in each matrix, "
-        f"{p_value(row['p_heads'])} where heads of a layer are exchanged, {p_value(row['p_corrected'])} corrected."
+        f"Smallest p: {row['concept']}, {row['objective']}, {row['sign']}: {number(share)} % of "
+        f"{int(row['components']):,} components lie in causal heads, of as many at random in each matrix "
+        f"{number(expected)} % ({limits(low, high)}), {p_value(row['p_components'])}; {p_value(row['p_heads'])} where "
+        f"heads of a layer are exchanged, {p_value(row['p_corrected'])} corrected."
     )
 
 
-def chart(heads: pd.DataFrame) -> alt.Chart:
+def _percentages(row: Mapping[Any, Any]) -> list[float]:
+    return [100 * float(row[name]) for name in ("share", "expected", "expected_low", "expected_high")]
+
+
+def _overlaps(overlap: pd.DataFrame) -> Markup:
+    rows = []
+    for row in overlap.to_dict("records"):
+        share, expected, low, high = _percentages(row)
+        what = [str(row[name]) for name in ("concept", "objective", "sign")]
+        p = [p_value(row[name]) for name in ("p_components", "p_heads", "p_corrected")]
+        rows.append([*what, f"{number(share)} %", f"{number(expected)} % ({limits(low, high)})", *p])
+    columns = ["concept", "objective", "scores", "in causal heads", "at random", "by weights", "by heads", "corrected"]
+    caption = (
+        "Share of the attention weights of the highest or lowest scores that lie in heads which the main study found "
+        "causal, beside as many weights at random in each matrix; p by these weights, by exchanging the heads of each "
+        "layer, and the larger of both corrected."
+    )
+    return markup.table(columns, rows, caption, columns[3:])
+
+
+def chart(heads: pd.DataFrame) -> Any:
     """Draw the positive and the negative scores of each head, as shares of all of a concept and objective."""
     if heads.empty:
         return absent("No weights of attention heads were scored.")
     keys = ["concept", "objective", "head", "causal"]
-    frame = heads.melt(keys, ["positive", "negative"], "sign", "score")
+    frame = heads.melt(keys, list(SIGNS), "sign", "score")
     total = frame.groupby(["concept", "objective"])["score"].transform(lambda values: values.abs().sum())
     frame["share"] = frame["score"] / total.where(total > 0, 1)
     frame["what"] = frame["objective"] + ", " + frame["sign"]
@@ -61,10 +84,10 @@ def chart(heads: pd.DataFrame) -> alt.Chart:
     x, y = alt.X("concept:N", title=None, axis=alt.Axis(labelAngle=-40)), head_axis(names)
     cells = signed_cells(x, y, "share", "share of all scores", float(frame["share"].abs().max()) or 1.0, tooltip)
     layers = alt.layer(cells, dots(x, y, "causal")).properties(width=110, height=len(names) * row_height(len(names)))
-    order = list(dict.fromkeys(frame["what"]))
+    order = [f"{objective}, {sign}" for objective in dict.fromkeys(frame["objective"]) for sign in SIGNS]
     facet = alt.Facet("what:N", title=None, sort=order)
     drawn = layers.facet(facet=facet, columns=4, data=table(frame[["concept", "what", "head", "causal", "share"]]))
-    return finish(drawn, "Sums of positive and of negative scores of each attention head, by concept.", panels=1)
+    return finish(drawn, "Sums of positive and of negative scores of each attention head, by concept.", panels=4)
 
 
 def section(heads: pd.DataFrame, overlap: pd.DataFrame) -> Section:
@@ -73,6 +96,6 @@ def section(heads: pd.DataFrame, overlap: pd.DataFrame) -> Section:
         "Sums of the scores of each head's weights of queries, keys, values and output, positive and negative ones "
         "apart, as shares of all scores of attention of the concept. Dots: heads that the main study found causal."
     )
-    note = [] if len(overlap) else [markup.paragraph(NOT_ASKED, "quiet")]
+    below = _overlaps(overlap) if len(overlap) else markup.paragraph(NOT_ASKED, "quiet")
     drawn = markup.chart("heads", specification(chart(heads)), caption)
-    return markup.section("heads", "In which heads weights carry a concept", drawn, *note)
+    return markup.section("heads", "In which heads weights carry a concept", drawn, below)

@@ -103,7 +103,7 @@ def chart(attention: pd.DataFrame, objective: str, alpha: float) -> Any:
     cells = signed_cells(x, y, "change", "change of entropy (nat)", bound, tooltip)
     layers = alt.layer(cells, dots(x, y, "beyond")).properties(width=100, height=len(heads) * row_height(len(heads)))
     drawn = layers.facet(facet=alt.Facet("concept:N", title=None), columns=4, data=table(frame[columns]))
-    return finish(drawn, f"Change of attention entropy of each head at each timestep, {objective}.", panels=1)
+    return finish(drawn, f"Change of attention entropy of each head at each timestep, {objective}.", panels=4)
 
 
 def section(attention: pd.DataFrame, alpha: float) -> Section:

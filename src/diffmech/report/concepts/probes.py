@@ -20,9 +20,9 @@ BACK = 0.25
 FAMILY = "Intervals hold together for all probes of one edit (Bonferroni)."
 PANEL = 240  # pixels
 RULE = (
-    f"Destroyed: no probe brings back more than {number(100 * BACK)} % of what the edit took away, intervals included. "
-    "Avoided: some probe brings back more, interval included, and for a token more than one that was looked for on "
-    "images without the concept. Both are our rule."
+    f"Destroyed: no probe brings back more than {number(100 * BACK, 2)} % of what the edit took away, intervals "
+    "included. Avoided: some probe brings back more, interval included, and a token more than one that was looked for "
+    "on images without the concept. Both are our rule."
 )
 NONE = "Nothing is probed: probes are not asked for, nothing is erased, or no judge sees the concepts."
 
@@ -50,7 +50,7 @@ def back(rows: pd.DataFrame) -> list[dict[Any, Any]]:
 
 
 def _finding(concept: str, rows: pd.DataFrame) -> Finding:
-    what, brought = verdict(rows), back(rows)
+    what, brought, seeds = verdict(rows), back(rows), int(rows["n"].iloc[0])
     weights = count(int(rows["count"].iloc[0]), "weight")
     if what == "avoided":
         answer = f"Avoided: without {weights}, {listed([_words(row) for row in brought])} still bring {concept} back."
@@ -74,7 +74,7 @@ def _finding(concept: str, rows: pd.DataFrame) -> Finding:
         tuple(_details(rows)),
         "probes",
         FAMILY,
-        f"Of {int(rows['n'].iloc[0])} seeds; {RULE}",
+        f"Of {seeds} seeds; one more or less is {number(100 / seeds, 2)} percentage points.",
         estimate,
     )
 
@@ -98,7 +98,7 @@ def _percent(share: float) -> str:
 
 def _words(row: Mapping[Any, Any]) -> str:
     if row["probe"] == "completion":
-        return f"finishing after the first {count(round(row['setting'] * row['steps']), 'step')} of {row['steps']}"
+        return f"finishing after {count(round(row['setting'] * row['steps']), 'step')} of {row['steps']}"
     if row["probe"] == "noise":
         return f"fresh noise (eta {row['setting']:g})"
     return f"a token after {count(int(row['setting']), 'step')}"
