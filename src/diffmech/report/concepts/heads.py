@@ -35,7 +35,7 @@ def findings(overlap: pd.DataFrame, *, alpha: float) -> Iterator[Finding]:
         for row in clear
     ]
     answer = f"Yes: {listed(parts)}." if parts else "No more, and no fewer, of them than by chance."
-    nearest = overlap.loc[overlap["p_corrected"].idxmin()].to_dict()
+    nearest = overlap.sort_values("p_corrected").iloc[0].to_dict()
     sight = f"{causal} of {count(heads, 'head')} are causal in the main study."
     yield Finding(question, "found" if clear else "not found", answer, (_detail(nearest),), "heads", FAMILY, sight)
 
