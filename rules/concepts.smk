@@ -1,6 +1,6 @@
 """Which weights carry or suppress a concept, and what is left without them."""
 
-from diffmech.concepts.paths import EVALUATION, FIDELITIES, MAPS, MASK, ORIGINALS, Concepts
+from diffmech.concepts.paths import EVALUATION, FIDELITIES, MAPS, MASK, ORIGINALS, PROBED, Concepts
 
 concepts = Concepts(study)
 
@@ -111,6 +111,9 @@ rule edit_concept:
         gradients=lambda wildcards: [file.format(**wildcards) for file in concepts.gradients(wildcards.objective)],
         originals=ORIGINALS,
         detector=study.detector_files(concepts.section.judges),
+        mechanisms=lambda wildcards: (
+            tables["mechanisms"].at(model=wildcards.model) if concepts.by_mechanism(wildcards.objective) else []
+        ),
         settled=settled_weights,
     output:
         mask=MASK,
@@ -199,8 +202,12 @@ rule concept_effects:
 rule concepts_page:
     """Write the page on concepts."""
     input:
-        **{name: tables[f"concept_{name}"].at(model=study.model) for name in ("rates", "effects", "quality")},
         confusion=tables["judge_confusion"].at(model=study.model),
+        **{
+            name: tables[f"concept_{name}"].at(model=study.model)
+            for name in ("rates", "effects", "quality", "probes", "attention", "heads", "overlap")
+        },
+        probed=concepts.probed(PROBED),
         maps=concepts.per_concept(MAPS),
         fidelities=concepts.per_concept(FIDELITIES),
         originals=concepts.originals(),

@@ -22,4 +22,5 @@ with session(snakemake) as job:
         judges=job.section(JudgesConfig, "judges"),
         runtime=job.runtime,
         root=job.root,
+        mechanisms=job.input.mechanisms or None,
     )

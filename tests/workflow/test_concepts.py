@@ -16,6 +16,9 @@ SECTION = {
     "edits": {"erase": {"doses": [20], "compared": None}, "amplify": {"doses": [20], "compared": None}},
     "judges": {"detector": {"function": "detector.py:bright", "attributes": ["brightness"]}},
     "evaluation": {"seeds": 4, "steps": 2, "examples": 2, "draws": 100, "permutations": 100},
+    "probes": {"completion": [0.5], "eta": [1.5], "inversion": {"images": 2, "steps": 2, "batch": 2}},
+    "inside": {"samples": 2, "timesteps": 2, "draws": 1},
+    "heads": {"components": 20},
 }
 
 
@@ -28,8 +31,12 @@ def rules(jobs):
 
 
 OF_EDITS = {"concept_effects": 1, "concepts_page": 1}
-TABULATED = {"judge_confusion": 1, **OF_EDITS}
-OF_A_CONCEPT = {"attribute_concept": 1, "concept_fidelity": 1, "concept_originals": 1, "edit_concept": 2}
+# What tabulates edits that are looked at more closely.
+CLOSER = {"concept_probes": 1, "concept_attention": 1}
+HEADS = {"concept_heads": 1}
+OF_AN_EDIT = {"edit_concept": 2, "probe_concept": 1, "edited_attention": 2}
+OF_A_CONCEPT = {"attribute_concept": 1, "concept_fidelity": 1, "concept_originals": 1, **OF_AN_EDIT}
+ALL_TABLES = {"judge_confusion": 1, **OF_EDITS, **CLOSER, **HEADS}
 
 
 DETECTOR = "def bright(images):\n    return images.mean(dim=(1, 2, 3))[:, None] / 2 + 0.5\n"
@@ -44,7 +51,7 @@ def studied(module_project):
         "train_denoiser": 1,
         "train_judge": 1,
         **OF_A_CONCEPT,
-        **TABULATED,
+        **ALL_TABLES,
     }
     return module_project
 
@@ -55,6 +62,9 @@ def test_the_study_ends_with_its_page_findings_and_masks(studied):
     assert {finding.question for finding in read_findings(results / "concepts/findings.json")} == {
         "Which weights carry glasses?",
         "Which weights hold back glasses?",
+        "Is glasses, once erased, still there?",
+        "Does erasing glasses change how widely heads attend?",
+        "Does amplifying glasses change how widely heads attend?",
     }
     mask = read_mask(results / "concepts/tiny/masks/glasses/erase/20.safetensors")
     assert (mask.count, mask.about["concept"], mask.about["dose"]) == (20, "glasses", 20.0)
@@ -68,14 +78,31 @@ def test_the_study_ends_with_its_page_findings_and_masks(studied):
             {"edits": {**SECTION["edits"], "erase": {"doses": [20, 40], "compared": [20]}}},
             {"edit_concept": 1, **OF_EDITS},
         ),
-        ({"concepts": {"glasses": {}, "hat": {}}}, {**OF_A_CONCEPT, **TABULATED}),
+        (
+            {"edits": {**SECTION["edits"], "erase": {"doses": [20, 40], "compared": None}}},
+            {"edit_concept": 1, "probe_concept": 1, "edited_attention": 1, **OF_EDITS, **CLOSER},
+        ),
+        ({"concepts": {"glasses": {}, "hat": {}}}, {**OF_A_CONCEPT, **ALL_TABLES}),
+        (
+            {"probes": {**SECTION["probes"], "eta": [1.0]}},
+            {"probe_concept": 1, "concept_probes": 1, "concepts_page": 1},
+        ),
+        ({"probes": None, "inside": None}, {**CLOSER, "concepts_page": 1}),
+        ({"inside": {"samples": 3}}, {"edited_attention": 2, "concept_attention": 1, "concepts_page": 1}),
+        ({"heads": {"components": 30}}, {**HEADS, "concepts_page": 1}),
         ({"evaluation": {**SECTION["evaluation"], "examples": 1}}, {"concepts_page": 1}),
-        ({"evaluation": {**SECTION["evaluation"], "permutations": 120}}, OF_EDITS),
+        (
+            {"evaluation": {**SECTION["evaluation"], "permutations": 120}},
+            {**OF_EDITS, "concept_attention": 1, **HEADS},
+        ),
         ({"fidelity": {**SECTION["fidelity"], "masks": 6}}, {"concept_fidelity": 1, "concepts_page": 1}),
-        ({"edits": {**SECTION["edits"], "amplify": {"doses": [20]}}}, {"edit_concept": 1, **OF_EDITS}),
+        (
+            {"edits": {**SECTION["edits"], "amplify": {"doses": [20], "compared": None, "random_draws": 1}}},
+            {"edit_concept": 1, "edited_attention": 1, **OF_EDITS, "concept_attention": 1},
+        ),
         (
             {"attribution": {**SECTION["attribution"], "samples": 3}},
-            {"attribute_concept": 1, "concept_fidelity": 1, "edit_concept": 2, **OF_EDITS},
+            {"attribute_concept": 1, "concept_fidelity": 1, **OF_AN_EDIT, **OF_EDITS, **CLOSER, **HEADS},
         ),
     ],
 )

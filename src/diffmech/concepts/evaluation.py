@@ -22,7 +22,8 @@ from diffmech.batches import in_smaller_batches
 from diffmech.concepts.asking import Way, check_told, condition
 from diffmech.concepts.baselines import RANDOM, baseline, replaced, uce_values
 from diffmech.concepts.gradients import added, read_gradients
-from diffmech.concepts.groups import weights
+from diffmech.concepts.groups import by_mechanism, weights
+from diffmech.concepts.heads import mechanism_of_heads
 from diffmech.concepts.masks import Mask, applied, write_mask
 from diffmech.concepts.selection import select
 from diffmech.config.analysis import RuntimeConfig
@@ -164,16 +165,21 @@ def edit_concept(
     judges: JudgesConfig,
     runtime: RuntimeConfig,
     root: Path | str = ".",
+    mechanisms: Path | str | None = None,
 ) -> None:
     """Write one edit as a mask, and the store of its images and of those of its baselines.
 
     `gradients` are those of all windows. The edit is sampled asked for the concept (weakly, for amplification) and
-    without it, baselines the first way only. Raises ConfigError for a dose that comes to no weight, ModelError for a
+    without it, baselines the first way only. `mechanisms` is the table of the mechanisms of heads, for the granularity
+    of that name. Raises ConfigError for a dose that comes to no weight, ModelError for a
     group that the denoiser lacks.
     """
     sampler = _sampler(model_json, judge, concept, evaluation, judges, runtime, root)
     denoiser, way = sampler.denoiser, TARGET[objective]
-    among = weights(denoiser, edit.groups)
+    among, units = weights(denoiser, edit.groups), {}
+    if mechanisms is not None:
+        units = {"mechanisms": mechanism_of_heads(mechanisms)}
+        among = by_mechanism(among, units["mechanisms"])
     names = [weight.name for weight in among]
     found = added([read_gradients(file, names) for file in gradients])
     where = f"concepts.edits.{objective}.doses"
@@ -188,6 +194,7 @@ def edit_concept(
         "units": chosen.units,
         "rounded_to_zero": chosen.rounded_to_zero,
         "model": str(read_json(model_json)["sha256"]),
+        **units,
     }
     own = Mask.of(chosen.indices, edit.factor, **about)
     sets = [sampler.images(OWN, each, applied(denoiser, own)) for each in (way, "base")]

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from diffmech.artifacts import atomic_path
-from diffmech.concepts.groups import parameters
+from diffmech.concepts.groups import Weight, by_mechanism, parameters, weights
 from diffmech.errors import ModelError, StoreError
 from diffmech.models.denoiser import Denoiser
 from diffmech.models.storage import WEIGHT_SUFFIXES, find_layout
@@ -92,6 +92,12 @@ def read_mask(path: Path | str) -> Mask:
     names = [name.removeprefix(INDEX) for name in content if name.startswith(INDEX)]
     indices = {name: content[INDEX + name] for name in names}
     return Mask(indices, {name: content[FACTOR + name] for name in names}, about)
+
+
+def edited_weights(denoiser: Denoiser, mask: Mask) -> list[Weight]:
+    """Return the weights of `denoiser` among which those of the edit behind `mask` were chosen."""
+    among = weights(denoiser, mask.about["edit"]["groups"])
+    return by_mechanism(among, mask.about["mechanisms"]) if "mechanisms" in mask.about else among
 
 
 @contextmanager

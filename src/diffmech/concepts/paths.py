@@ -1,8 +1,10 @@
 """The files of the study of concepts, and what each of its rules depends on."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from diffmech.concepts.tables import FIDELITY, MAP
+from diffmech.config.concept_probes import InsideConfig, ProbesConfig
 from diffmech.config.studies.concepts import ConceptsStudy
 from diffmech.workflow.front import FINDINGS, PAGE
 from diffmech.workflow.study import Study
@@ -12,6 +14,8 @@ GRADIENTS = FOLDER + "/gradients/{concept}/{objective}.{window}.safetensors"
 ORIGINALS = FOLDER + "/originals/{concept}.zarr.zip"
 MASK = FOLDER + "/masks/{concept}/{objective}/{dose}.safetensors"
 EVALUATION = FOLDER + "/evaluations/{concept}/{objective}/{dose}.zarr.zip"
+INSIDE = FOLDER + "/attention/{concept}/{objective}/{dose}.zarr.zip"
+PROBED = FOLDER + "/probes/{concept}/{dose}.zarr.zip"
 # What samples images for the evaluation; the rest of its section says how they are compared and shown.
 SAMPLED = ("seeds", "steps", "guidance", "seed")
 
@@ -57,6 +61,37 @@ class Concepts:
     def originals(self) -> list[str]:
         """Return the stores of unedited images, by concept."""
         return [ORIGINALS.format(model=self.study.model, concept=concept) for concept in self.names]
+
+    def closer(self, path: str, objectives: Sequence[str]) -> list[str]:
+        """Return a file of each edit that is looked at more closely, by concept, objective and dose."""
+        return [
+            path.format(model=self.study.model, concept=concept, objective=objective, dose=f"{dose:g}")
+            for concept in self.names
+            for objective in objectives
+            for dose in self.section.compared(objective)  # type: ignore[arg-type]
+        ]
+
+    def probed(self, path: str) -> list[str]:
+        """Return a file of each edit that is probed; none where none is asked for."""
+        asked = self.section.probes is not None and "erase" in self.objectives
+        return self.closer(path, ["erase"]) if asked else []
+
+    def by_mechanism(self, objective: str) -> bool:
+        """Return whether the edits of an objective need the mechanisms of the main study."""
+        return self.section.edits[objective].granularity == "mechanism"  # type: ignore[index]
+
+    def all_gradients(self) -> list[str]:
+        """Return the files of all concepts, objectives and windows, in this order."""
+        return [
+            path.format(model=self.study.model, concept=concept)
+            for concept in self.names
+            for objective in self.objectives
+            for path in self.gradients(objective)
+        ]
+
+    def inside(self) -> list[str]:
+        """Return the stores of attention of all edits that are looked at more closely; none where none is asked for."""
+        return self.closer(INSIDE, self.objectives) if self.section.inside is not None else []
 
     def per_concept(self, path: str) -> list[str]:
         """Return a file of each concept."""
@@ -127,6 +162,36 @@ class Concepts:
             **self.study.settings(recognition=["faces", "seed"], images=config.images),
             "judges": self.section.judges.canonical(),
             "confidence": self.section.evaluation.confidence,
+        }
+
+    def probe_settings(self, concept: str) -> dict[str, Any]:
+        """Return what the probes of one edit depend on beside its mask; defaults where none are asked for."""
+        probes = self.section.probes or ProbesConfig()
+        return {
+            "concept": self._concept(concept),
+            "evaluation": self._evaluation(*SAMPLED),
+            "judges": self.section.judges.canonical(),
+            "probes": probes.canonical(),
+            "seed": self.section.attribution.seed,
+        }
+
+    def inside_settings(self, concept: str) -> dict[str, Any]:
+        """Return what the attention of one edited denoiser depends on beside its mask."""
+        inside = self.section.inside or InsideConfig()
+        return {
+            "concept": self._concept(concept),
+            "evaluation": self._evaluation(*SAMPLED),
+            "inside": inside.canonical(),
+        }
+
+    def heads_settings(self) -> dict[str, Any]:
+        """Return what the tables of heads depend on beside gradients and, where overlap is asked, ablations."""
+        return {
+            "concepts": self.names,
+            "objectives": self.objectives,
+            "components": self.section.heads.components,
+            "method": self.study.config.ablation.methods[0],
+            "permutations": self.section.evaluation.permutations,
         }
 
     def effects_settings(self) -> dict[str, Any]:

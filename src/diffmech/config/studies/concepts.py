@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
+from diffmech.config.concept_probes import HeadsConfig, InsideConfig, ProbesConfig
 from diffmech.config.judging import JudgesConfig
 from diffmech.config.section import Count, Inference, Section, Seed, StudySection
 
@@ -27,7 +28,7 @@ Group = Literal[
     "conditioning",
 ]
 GROUPS: tuple[Group, ...] = get_args(Group)
-Granularity = Literal["global", "matrix", "row", "head"]
+Granularity = Literal["global", "matrix", "row", "head", "mechanism"]
 Objective = Literal["erase", "amplify"]
 Order = Literal["first", "second"]
 Baseline = Literal["random", "random_rows", "magnitude", "gradient", "wanda", "uce"]
@@ -100,7 +101,7 @@ class EditConfig(Section):
     granularity: Granularity = Field(
         "global",
         description="What a dose counts in: all weights of the groups, each matrix, each row of a matrix (one output), "
-        "or each attention head.",
+        "each attention head, or all heads of each mechanism, which the main study then has to find first.",
     )
     doses: Annotated[list[Dose], Field(min_length=1)] = Field(
         [200, 800, 3000],
@@ -164,6 +165,23 @@ class ConceptsStudy(StudySection):
     )
     judges: JudgesConfig = Field(JudgesConfig(), description="Who looks at images.")
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="What is measured of edits.")
+    probes: ProbesConfig | None = Field(
+        ProbesConfig.model_validate({}),
+        description="Whether an erased concept is destroyed or avoided; null = not asked.",
+    )
+
+    inside: InsideConfig | None = Field(
+        InsideConfig.model_validate({}), description="What edits do to attention; null = not asked."
+    )
+
+    heads: HeadsConfig = Field(
+        HeadsConfig.model_validate({}), description="In which attention heads weights carry a concept."
+    )
+
+    def compared(self, objective: Objective) -> list[float]:
+        """Return the doses of an objective that are looked at more closely."""
+        edit = self.edits[objective]
+        return [dose for dose in edit.doses if edit.compared is None or dose in edit.compared]
 
     def baselines(self, objective: Objective) -> list[Baseline]:
         """Return what the edits of an objective are compared with."""
