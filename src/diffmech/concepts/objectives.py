@@ -52,21 +52,25 @@ class Points:
 
 
 def erase_points(
-    denoiser: Denoiser, trajectories: Trajectories, asked: Conditioning, base: Conditioning, *, batch_size: int
+    denoiser: Denoiser,
+    trajectories: Trajectories,
+    asked: Sequence[Conditioning],
+    base: Sequence[Conditioning],
+    *,
+    batch_size: int,
 ) -> Points:
-    """Return the points of the erase objective; `asked` and `base` have a row per trajectory."""
-    steps = len(trajectories.timesteps)
-    without = Points(
-        trajectories.points, torch.zeros_like(trajectories.points), trajectories.timesteps, (base,) * steps
-    )
+    """Return the points of the erase objective; `asked` and `base` are by timestep and have a row per trajectory."""
+    without = Points(trajectories.points, torch.zeros_like(trajectories.points), trajectories.timesteps, tuple(base))
     targets = torch.empty_like(trajectories.points)
     with torch.no_grad(), channels_last(denoiser.module):
         for step, rows in without.batches(batch_size):
             targets[step, rows] = predicted(denoiser, without, step, rows).cpu()
-    return Points(trajectories.points, targets, trajectories.timesteps, (asked,) * steps)
+    return Points(trajectories.points, targets, trajectories.timesteps, tuple(asked))
 
 
-def amplify_points(denoiser: Denoiser, trajectories: Trajectories, weak: Conditioning, *, seed: int) -> Points:
+def amplify_points(
+    denoiser: Denoiser, trajectories: Trajectories, weak: Sequence[Conditioning], *, seed: int
+) -> Points:
     """Return the points of the amplify objective: the sampled images, noised; noise belongs to (seed, image, t)."""
     images = trajectories.images.clamp(-1, 1)
     added = torch.from_numpy(
@@ -77,7 +81,7 @@ def amplify_points(denoiser: Denoiser, trajectories: Trajectories, weak: Conditi
     share = torch.from_numpy(denoiser.alphas_cumprod[list(trajectories.timesteps)]).to(images.dtype)
     share = share[:, None, None, None, None]
     x_t = share.sqrt() * images + (1 - share).sqrt() * added
-    return Points(x_t, added, trajectories.timesteps, (weak,) * len(trajectories.timesteps))
+    return Points(x_t, added, trajectories.timesteps, tuple(weak))
 
 
 def predicted(denoiser: Denoiser, points: Points, step: int, rows: slice) -> Tensor:

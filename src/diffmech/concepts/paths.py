@@ -64,7 +64,7 @@ class Concepts:
     # What rules track
 
     def _concept(self, name: str) -> dict[str, Any]:
-        return self.section.concepts[name].canonical() | {"name": name}
+        return {"name": name, "concept": self.section.concepts[name].canonical()}
 
     def _evaluation(self, *keys: str) -> dict[str, Any]:
         canonical = self.section.evaluation.canonical()

@@ -1,8 +1,9 @@
 """`concepts`: which weights carry or suppress a concept; what erasing and amplifying it does to everything else."""
 
-from typing import Annotated, ClassVar, Literal, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from diffmech.config.judging import JudgesConfig
 from diffmech.config.section import Count, Inference, Section, Seed, StudySection
@@ -41,7 +42,7 @@ Dose = Annotated[float, Field(gt=0)]
 
 
 class AttributeConcept(Section):
-    """A value of an attribute that a conditional denoiser is told."""
+    """A value of an attribute that a conditional denoiser is told. The kind where none is given."""
 
     kind: Literal["attribute"] = Field("attribute", description="An attribute that the denoiser is told.")
     attribute: str | None = Field(None, description="Name of the attribute; null = that of the concept.")
@@ -57,16 +58,48 @@ class AttributeConcept(Section):
             raise ValueError(f"base {self.base} is the value that asks for the concept; give another one or null")
         return self
 
+    def seen(self, name: str) -> str:
+        """Return what a judge looks for, given the name of the concept."""
+        return self.attribute or name
 
-class NamedConcept(AttributeConcept):
+
+class ClassConcept(Section):
+    """A class of a denoiser that is conditioned on classes."""
+
+    kind: Literal["class"] = Field(description="A class that the denoiser is conditioned on.")
+    label: str | None = Field(None, description="Name of the class; null = that of the concept.")
+    base: str | None = Field(
+        None,
+        description="The class that stands for images without it in the erase objective; null = no class is told. What "
+        "else an edit takes away is seen in images of all other classes in turn. Asked weakly, for amplification, the "
+        "denoiser is told no class, so that guidance does nothing.",
+    )
+
+    @model_validator(mode="after")
+    def _differs(self) -> "ClassConcept":
+        if self.label is not None and self.base == self.label:
+            raise ValueError(f"base {self.base!r} is the class that is the concept; give another one or null")
+        return self
+
+    def seen(self, name: str) -> str:
+        """Return what a judge looks for, given the name of the concept."""
+        return self.label or name
+
+
+def _attribute_by_default(value: Any) -> Any:
+    return {"kind": "attribute", **value} if isinstance(value, Mapping) else value
+
+
+AnyConcept = Annotated[
+    Annotated[AttributeConcept | ClassConcept, Field(discriminator="kind")], BeforeValidator(_attribute_by_default)
+]
+
+
+class NamedConcept(Section):
     """A concept as jobs get it: with its name."""
 
     name: str = Field(description="Its name in config.yaml.")
-
-    @property
-    def told(self) -> str:
-        """The attribute that the denoiser is told."""
-        return self.attribute or self.name
+    concept: AnyConcept = Field(AttributeConcept.model_validate({}), description="What it is to the denoiser.")
 
 
 class AttributionConfig(Section):
@@ -150,7 +183,7 @@ class ConceptsStudy(StudySection):
 
     title: ClassVar[str] = "Which weights carry a concept"
 
-    concepts: Annotated[dict[str, AttributeConcept], Field(min_length=1)] = Field(
+    concepts: Annotated[dict[str, AnyConcept], Field(min_length=1)] = Field(
         {name: AttributeConcept.model_validate({}) for name in ("glasses", "hat", "beard", "smile")},
         description="Concepts by name.",
     )

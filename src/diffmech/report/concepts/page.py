@@ -54,7 +54,7 @@ def write_page(
     scores = pd.concat([MAP.read(path) for path in inputs["maps"]])
     predicted = pd.concat([FIDELITY.read(path) for path in inputs["fidelities"]])
     references = read_references(inputs["references"])
-    attributes = {name: concept.attribute or name for name, concept in concepts.concepts.items()}
+    attributes = {name: concept.seen(name) for name, concept in concepts.concepts.items()}
     judged = set(effects["concept"])
     found = findings(effects, [name for name in attributes if name not in judged], alpha=concepts.evaluation.alpha)
     published = float(next(entry["value"] for entry in references if entry["measured"] == "fidelity"))
