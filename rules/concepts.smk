@@ -78,7 +78,7 @@ rule concept_originals:
     """Sample the images of one concept that no edit of single weights changes."""
     input:
         model="results/models/{model}/model.json",
-        judge="results/judges/{model}.safetensors",
+        judge=concepts.judge,
         settled=settled_weights,
     output:
         ORIGINALS,
@@ -105,7 +105,7 @@ rule edit_concept:
     """Change the chosen weights, and sample the same seeds again, beside edits of equally many weights."""
     input:
         model="results/models/{model}/model.json",
-        judge="results/judges/{model}.safetensors",
+        judge=concepts.judge,
         gradients=lambda wildcards: [file.format(**wildcards) for file in concepts.gradients(wildcards.objective)],
         originals=ORIGINALS,
         settled=settled_weights,

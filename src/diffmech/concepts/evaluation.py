@@ -62,11 +62,12 @@ class Sampler:
         """Raises ConfigError for a concept that the judge does not know."""
         self.asking, self.concept, self.evaluation, self.runtime = asking, concept, evaluation, runtime
         self.denoiser, self.panel = asking.denoiser, panel
-        if panel.attributes and asking.attribute not in panel.attributes:
-            raise ConfigError(
-                f"concepts.concepts.{concept.name}: the judge does not know {asking.attribute!r}, only "
-                f"{', '.join(panel.attributes)}; add it to recognition.attributes"
-            )
+        for name in (asking.attribute, *asking.others):
+            if panel.attributes and name not in panel.attributes:
+                raise ConfigError(
+                    f"concepts.concepts.{concept.name}: the judge does not know {name!r}, only "
+                    f"{', '.join(panel.attributes)}; add it to recognition.attributes or to judges.text_attributes"
+                )
 
     def images(self, edit: str, way: Way, change: AbstractContextManager[None], *, draw: int = 0) -> ImageSet:
         """Return the images of all seeds under an edit, which is applied meanwhile."""

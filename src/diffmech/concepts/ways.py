@@ -44,6 +44,11 @@ class Asking(Protocol):
         """What a judge looks for."""
         ...
 
+    @property
+    def others(self) -> tuple[str, ...]:
+        """What else images are told by this concept to have; a judge has to know it, too."""
+        ...
+
     def conditions(self, way: Way, n: int, seed: int, timesteps: Sequence[int]) -> tuple[Conditioning, ...]:
         """Return the condition of `n` passes at each timestep, for objectives."""
         ...
@@ -69,6 +74,7 @@ class Conditioned:
     """What concepts have in common that a denoiser of pixels is told by one condition at all timesteps."""
 
     denoiser: Denoiser
+    others: tuple[str, ...] = ()
 
     def condition(self, way: Way, n: int, seed: int) -> Condition:
         """Return the condition of `n` passes of the objectives."""

@@ -124,7 +124,7 @@ def test_scores_of_the_bundled_denoiser_match_finite_differences(faces, runtime)
     asked, base, weak = (asking.conditions(way, 2, 7, sampled.timesteps) for way in ("asked", "base", "weak"))
     objectives = {
         "erase": erase_points(faces, sampled, asked, base, batch_size=8),
-        "amplify": amplify_points(faces, sampled, weak, seed=7),
+        "amplify": amplify_points(sampled, weak, asking.noised, seed=7),
     }
     among = weights(faces)
     largest = {}
