@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from diffmech.concepts.trajectories import Trajectories, sample_trajectories
@@ -57,6 +58,13 @@ class Asking(Protocol):
         """Sample `n` images that are asked for the concept, and keep all points on the way."""
         ...
 
+    def noised(self, images: Tensor, eps: Tensor, timesteps: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return the ends of trajectories with noise of some timesteps, and what the denoiser should make of them.
+
+        `images` `(image, ...)`; `eps` and both that are returned `(step, image, ...)`.
+        """
+        ...
+
     def images(self, way: Way, n: int, *, steps: int, guidance: float, seed: int, runtime: RuntimeConfig) -> Tensor:
         """Sample `n` images `(image, channel, y, x)`, from -1 black to 1 white, on the CPU."""
         ...
@@ -92,6 +100,13 @@ class Conditioned:
         """Sample `n` images that are asked for the concept, and keep all points on the way."""
         told = self.condition("asked", n, seed)
         return sample_trajectories(self.denoiser, told, steps=steps, guidance=guidance, seed=seed, runtime=runtime)
+
+    def noised(self, images: Tensor, eps: Tensor, timesteps: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return the ends of trajectories with noise of some timesteps, and the noise, which is to be predicted."""
+        clean = images.clamp(-1, 1)
+        share = torch.from_numpy(self.denoiser.alphas_cumprod[list(timesteps)]).to(clean.dtype)
+        share = share[:, None, None, None, None]
+        return share.sqrt() * clean + (1 - share).sqrt() * eps, eps
 
     def images(self, way: Way, n: int, *, steps: int, guidance: float, seed: int, runtime: RuntimeConfig) -> Tensor:
         """Sample `n` images `(image, channel, y, x)`, from -1 black to 1 white, on the CPU."""
