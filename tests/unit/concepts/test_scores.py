@@ -108,6 +108,18 @@ def test_weights_without_which_nothing_asks_for_the_concept_have_the_highest_sco
     np.testing.assert_allclose(scores["told.weight"], 2 / 4 * linear.module.told.weight**2, rtol=1e-4)
 
 
+def test_gradients_of_halves_do_not_vanish_in_a_mean_over_many_points(linear):
+    points, among = linear_points(linear), weights(linear)
+    linear.module.half()
+    halves = gradients(linear, points, among, batch_size=8, total=10**8)
+    linear.module.float()
+    expected = gradients(linear, points, among, batch_size=8, total=10**8)
+    for name, values in expected.gradient.items():
+        assert 0 < values.abs().max() < 2**-24  # less than the least half
+        # each gradient is a sum of at most 24 products of halves
+        np.testing.assert_allclose(halves.gradient[name], values, atol=24 * 2**-11 * float(values.abs().max()))
+
+
 def derivative(denoiser, points, parameter, position, step=1e-4):
     flat, own = parameter.data.view(-1), float(parameter.data.view(-1)[position])
     values = []
