@@ -34,6 +34,7 @@ from diffmech.errors import ConfigError, ModelError
 from diffmech.judging.panel import open_panel
 from diffmech.models.importing import import_denoiser
 from diffmech.randomness import generator
+from diffmech.report.concepts.findings import findings
 from diffmech.testing import ROUNDINGS_OF_MANY_PASSES, assert_same_up_to_rounding
 
 RUNTIME = RuntimeConfig(progress=False, device="cpu", batch_size=4)
@@ -211,6 +212,9 @@ def test_a_pipeline_goes_through_the_study_and_nothing_is_found_in_random_weight
     erased = effects[effects["objective"] == "erase"]
     assert erased["against"].tolist() == ["original", *(["uce"] if sd else []), "random", "wanda"]
     assert (effects["p_corrected"] > 0.05).all()
+    assert {each.verdict for each in findings(effects, [], alpha=0.05)} == {"not found"}
+    untold = findings(erased.assign(others_relative=np.nan), [], alpha=0.05)
+    assert "no image says what else it takes away" in untold[0].answer
     rates = RATES.read(tables[0])
     told = rates[rates["told"] & (rates["way"] == "base")]
     assert set(told["attribute"]) == {"glasses", "beard"}
