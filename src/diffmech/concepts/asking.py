@@ -21,18 +21,22 @@ def asking_for(denoiser: Denoiser, named: NamedConcept, pipeline: Any = None) ->
     `pipeline` samples by the network of `denoiser`, where that is one of a pipeline. Raises ConfigError, with what is
     known, for a concept that it cannot be asked for; ModelError where there is none.
     """
-    if isinstance(named.concept, PromptConcept) != isinstance(denoiser, PromptedDenoiser):
-        asked = "prompts" if isinstance(denoiser, PromptedDenoiser) else "no prompts, since it is no pipeline"
-        fit = "prompt" if isinstance(denoiser, PromptedDenoiser) else "attribute or class"
+    concept, name = named.concept, named.name
+    if isinstance(concept, PromptConcept):
+        if not isinstance(denoiser, PromptedDenoiser):
+            raise ConfigError(
+                f"concepts.concepts.{name}: is of kind prompt, but the denoiser is of no pipeline and reads no prompts; "
+                "give a concept of kind attribute or class"
+            )
+        return PromptAsking(denoiser, pipeline, concept, name)
+    if isinstance(denoiser, PromptedDenoiser):
         raise ConfigError(
-            f"concepts.concepts.{named.name}: is of kind {named.concept.kind}, but the denoiser is asked for {asked}; "
-            f"give a concept of kind {fit}"
+            f"concepts.concepts.{name}: is of kind {concept.kind}, but the denoiser is that of a pipeline, which is asked "
+            "by prompts or names of classes; give a concept of kind prompt"
         )
-    if isinstance(named.concept, PromptConcept) and isinstance(denoiser, PromptedDenoiser):
-        return PromptAsking(denoiser, pipeline, named.concept, named.name)
-    if isinstance(named.concept, ClassConcept):
-        return ClassAsking(denoiser, named.concept, named.name)
-    return AttributeAsking(denoiser, named.concept, named.name)
+    if isinstance(concept, ClassConcept):
+        return ClassAsking(denoiser, concept, name)
+    return AttributeAsking(denoiser, concept, name)
 
 
 def open_asking(model_json: Path | str, named: NamedConcept, *, device: str) -> Asking:

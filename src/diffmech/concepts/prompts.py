@@ -102,8 +102,8 @@ class PromptAsking:
         def sampled(prompts: Sequence[str], settings: dict[str, Any]) -> np.ndarray:
             return run_pipeline(self.pipeline, call_arguments(self.pipeline, prompts, **settings))
 
-        how = {"steps": steps, "guidance": guidance, "seed": seed, "runtime": runtime}
-        parts = self._batches(self._shown(way, n), sampled, **how)
+        prompts = self._shown(way, n)
+        parts = self._batches(prompts, sampled, steps=steps, guidance=guidance, seed=seed, runtime=runtime)
         check_finite(self.pipeline, *parts)
         return torch.from_numpy(np.concatenate(parts)).clamp(-1, 1)
 

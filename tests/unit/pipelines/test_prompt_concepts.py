@@ -10,7 +10,7 @@ import torch
 from tiny_pipelines import PIPELINES, clip
 
 from diffmech.artifacts import open_store, read_json
-from diffmech.concepts.asking import open_asking
+from diffmech.concepts.asking import asking_for, open_asking
 from diffmech.concepts.attribution import Subject, attribute_concept
 from diffmech.concepts.baselines import uce_values
 from diffmech.concepts.effects import concept_effects
@@ -31,8 +31,10 @@ from diffmech.config.studies.concepts import (
     NamedConcept,
 )
 from diffmech.errors import ConfigError, ModelError
-from diffmech.judging.panel import open_panel
+from diffmech.judging.panel import Panel, open_panel
 from diffmech.models.importing import import_denoiser
+from diffmech.models.load import load_layout
+from diffmech.models.storage import find_layout
 from diffmech.randomness import generator
 from diffmech.report.concepts.findings import findings
 from diffmech.testing import ROUNDINGS_OF_MANY_PASSES, assert_same_up_to_rounding
@@ -177,12 +179,30 @@ def test_uce_gives_the_words_of_a_concept_the_values_of_its_base(asking: Any) ->
         assert kept < before / 2
 
 
+def colours(images: torch.Tensor) -> Panel:
+    """Return a judge that sees an attribute in each colour which is brighter than in half of `images`."""
+    middle = images.mean((2, 3)).median(0).values
+    read = lambda some: (some.mean((2, 3)) - middle).numpy()  # noqa: E731
+    return Panel("colours", read, "colours", ("hat", "glasses", "beard"), read, accuracy={}, absent=())
+
+
 @pytest.mark.parametrize(("family", "concept"), [("stable_diffusion", HAT), ("dit", CLASS)])
 def test_a_pipeline_goes_through_the_study_and_nothing_is_found_in_random_weights(
-    family: str, concept: dict[str, Any], judges: JudgesConfig, request: Any, tmp_path: Path
+    family: str,
+    concept: dict[str, Any],
+    judges: JudgesConfig,
+    request: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sd = family == "stable_diffusion"
     model: Path = request.getfixturevalue("pipeline_json" if sd else "dit_json")
+    if not sd:  # a CLIP of random weights is of one opinion
+        how = {"steps": EVALUATION.steps, "guidance": EVALUATION.guidance, "seed": EVALUATION.seed}
+        shown = open_asking(model, named(concept), device="cpu").images(
+            "asked", EVALUATION.seeds, runtime=RUNTIME, **how
+        )
+        monkeypatch.setattr("diffmech.concepts.evaluation.open_panel", lambda *_, **__: colours(shown))
     shared: dict[str, Any] = {"concept": named(concept), "runtime": RUNTIME}
     outputs = {objective: [str(tmp_path / f"{objective}.safetensors")] for objective in ("erase", "amplify")}
     attribute_concept(
@@ -215,6 +235,7 @@ def test_a_pipeline_goes_through_the_study_and_nothing_is_found_in_random_weight
     assert {each.verdict for each in findings(effects, [], alpha=0.05)} == {"not found"}
     untold = findings(erased.assign(others_relative=np.nan), [], alpha=0.05)
     assert "no image says what else it takes away" in untold[0].answer
+    assert sd or effects["target_against"].between(0.2, 0.8).any()
     rates = RATES.read(tables[0])
     told = rates[rates["told"] & (rates["way"] == "base")]
     assert set(told["attribute"]) == {"glasses", "beard"}
@@ -233,8 +254,13 @@ def test_an_overflow_of_halves_is_said(tmp_path: Path) -> None:
 
 
 def test_what_fits_no_pipeline_is_answered(pipeline_json: Path, dit_json: Path, judges: JudgesConfig) -> None:
+    faces = Path(__file__).parents[3] / "resources" / "models" / "faces"
+    with pytest.raises(ConfigError, match="hat: is of kind prompt, but the denoiser is of no pipeline and reads no"):
+        asking_for(load_layout(find_layout(faces), device="cpu"), named(HAT))
     attribute = named({"kind": "attribute"}, "glasses")
-    with pytest.raises(ConfigError, match=r"glasses: is of kind attribute, .* asked for prompts; give .* kind prompt"):
+    with pytest.raises(
+        ConfigError, match="glasses: is of kind attribute, but the denoiser is that of a pipeline, which"
+    ):
         open_asking(pipeline_json, attribute, device="cpu")
     with pytest.raises(ConfigError, match=r"concepts\.concepts\.hat: 'hat' is no class of DiTPipeline; give a number"):
         open_asking(dit_json, named({"kind": "prompt", "prompt": "hat"}), device="cpu")
