@@ -25,14 +25,14 @@ def asking_for(denoiser: Denoiser, named: NamedConcept, pipeline: Any = None) ->
     if isinstance(concept, PromptConcept):
         if not isinstance(denoiser, PromptedDenoiser):
             raise ConfigError(
-                f"concepts.concepts.{name}: is of kind prompt, but the denoiser is of no pipeline and reads no prompts; "
-                "give a concept of kind attribute or class"
+                f"concepts.concepts.{name}: is of kind prompt, but the denoiser is of no pipeline and reads no "
+                "prompts; give a concept of kind attribute or class"
             )
         return PromptAsking(denoiser, pipeline, concept, name)
     if isinstance(denoiser, PromptedDenoiser):
         raise ConfigError(
-            f"concepts.concepts.{name}: is of kind {concept.kind}, but the denoiser is that of a pipeline, which is asked "
-            "by prompts or names of classes; give a concept of kind prompt"
+            f"concepts.concepts.{name}: is of kind {concept.kind}, but the denoiser is that of a pipeline, which is "
+            "asked by prompts or names of classes; give a concept of kind prompt"
         )
     if isinstance(concept, ClassConcept):
         return ClassAsking(denoiser, concept, name)
