@@ -85,11 +85,10 @@ class PromptAsking:
         recorded, scheduler = self._trajectory(), described(self.pipeline.scheduler)
         exact = dict(zip(_labels(recorded), recorded.timesteps.tolist(), strict=True))
         alphas = None if is_flow(scheduler) else alphas_cumprod(dict(self.denoiser.scheduler))
-        pairs = []
+        target, steps, pairs = prediction_type(scheduler), self.denoiser.timesteps, []
         for timestep, own in zip(timesteps, eps.numpy(), strict=True):
             at: Any = exact[timestep] if alphas is None else timestep
-            kind = {"alphas": alphas, "target": prediction_type(scheduler), "steps": self.denoiser.timesteps}
-            pairs.append(noised(images.float().numpy(), own, at, **kind))
+            pairs.append(noised(images.float().numpy(), own, at, alphas=alphas, target=target, steps=steps))
         x_t, targets = (torch.from_numpy(np.stack(part)) for part in zip(*pairs, strict=True))
         return x_t, targets
 
