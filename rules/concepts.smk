@@ -78,7 +78,7 @@ rule concept_originals:
     """Sample the images of one concept that no edit of single weights changes."""
     input:
         model="results/models/{model}/model.json",
-        judge="results/judges/{model}.safetensors",
+        judge=concepts.judge,
         detector=study.detector_files(concepts.section.judges),
         settled=settled_weights,
     output:
@@ -107,7 +107,7 @@ rule edit_concept:
     """Change the chosen weights, and sample the same seeds again, beside edits of equally many weights."""
     input:
         model="results/models/{model}/model.json",
-        judge="results/judges/{model}.safetensors",
+        judge=concepts.judge,
         gradients=lambda wildcards: [file.format(**wildcards) for file in concepts.gradients(wildcards.objective)],
         originals=ORIGINALS,
         detector=study.detector_files(concepts.section.judges),
@@ -202,11 +202,11 @@ rule concept_effects:
 rule concepts_page:
     """Write the page on concepts."""
     input:
-        confusion=tables["judge_confusion"].at(model=study.model),
         **{
             name: tables[f"concept_{name}"].at(model=study.model)
             for name in ("rates", "effects", "quality", "probes", "attention", "heads", "overlap")
         },
+        confusion=tables["judge_confusion"].at(model=study.model),
         probed=concepts.probed(PROBED),
         maps=concepts.per_concept(MAPS),
         fidelities=concepts.per_concept(FIDELITIES),

@@ -9,7 +9,7 @@ with session(snakemake) as job:
 
     original_images(
         job.input.model,
-        job.input.judge,
+        next(iter(job.input.judge), None),
         job.output[0],
         concept=job.section(NamedConcept, "concept"),
         evaluation=job.section(EvaluationConfig, "evaluation"),

@@ -11,7 +11,7 @@ with session(snakemake) as job:
         job.input.model,
         list(job.input.gradients),
         job.input.originals,
-        job.input.judge,
+        next(iter(job.input.judge), None),
         job.output.mask,
         job.output.images,
         concept=job.section(NamedConcept, "concept"),

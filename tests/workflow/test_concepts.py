@@ -114,7 +114,17 @@ def test_an_edit_reruns_what_depends_on_it_alone(studied, changes, expected):
     ("text", "expected"),
     [
         ("# a remark\n" + DETECTOR, {}),
-        (DETECTOR.replace("0.5", "0.4"), {"concept_originals": 1, "edit_concept": 2, **TABULATED}),
+        (
+            DETECTOR.replace("0.5", "0.4"),
+            {
+                "concept_originals": 1,
+                "edit_concept": 2,
+                "probe_concept": 1,
+                "judge_confusion": 1,
+                **OF_EDITS,
+                "concept_probes": 1,
+            },
+        ),
     ],
     ids=["a comment", "its code"],
 )

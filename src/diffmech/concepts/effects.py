@@ -208,10 +208,14 @@ def _retention(edited: Edited, other: str, settings: Mapping[str, Any]) -> dict[
 
     (own, told), (theirs, told_theirs) = counts(OWN), counts(other)
 
+    # of classes an image is told one, so that a resample may have none that was told another
     def rate(seen: np.ndarray, asked: np.ndarray) -> np.ndarray:
-        return np.asarray((seen / asked).mean(axis=-1))
+        there = asked > 0
+        return np.asarray((seen / np.where(there, asked, 1)).sum(axis=-1) / there.sum(axis=-1))
 
-    if not kept or not theirs.any():
+    ever = told.any(axis=0) & told_theirs.any(axis=0)
+    own, told, theirs, told_theirs = (values[:, ever] for values in (own, told, theirs, told_theirs))
+    if not ever.any() or not theirs.any():
         return {}
     relative = bootstrap_statistic(
         lambda a, b, c, d: rate(a, b) / rate(c, d) - 1, own, told, theirs, told_theirs, **settings

@@ -22,16 +22,17 @@ from diffmech.artifacts import open_store, provenance, write_store
 from diffmech.attention.capture import observing, survey_pass
 from diffmech.attention.layout import SiteLayout
 from diffmech.batches import in_smaller_batches
+from diffmech.concepts.asking import open_asking
 from diffmech.concepts.evaluation import TARGET
-from diffmech.concepts.masks import applied, read_mask
+from diffmech.concepts.masks import Mask, applied, read_mask
 from diffmech.concepts.probes import OWN, RANDOM, Stepper, random_edit
 from diffmech.concepts.tables import ATTENTION
+from diffmech.concepts.ways import Conditioned
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.concept_probes import InsideConfig
 from diffmech.config.studies.concepts import EvaluationConfig, NamedConcept
 from diffmech.errors import ModelError
 from diffmech.models.denoiser import Condition, Denoiser
-from diffmech.models.load import load_denoiser
 from diffmech.models.sampling import ddim
 from diffmech.statistics.bootstrap import bootstrap_mean
 from diffmech.statistics.permutation import joint_sign_flip_p
@@ -56,12 +57,16 @@ def edited_attention(
 ) -> None:
     """Write the store of entropies `(set, sample, timestep, head)` of one edit, of random ones, and of none.
 
-    Where the attention of the denoiser cannot be seen, there are no heads, and a warning says why. Raises as `Stepper`
-    does.
+    Where the attention of the denoiser cannot be seen, there are no heads, and a warning says why. Raises as
+    `open_asking` does.
     """
-    denoiser = load_denoiser(Path(model_json), device=runtime.device)
-    stepper, own = Stepper(denoiser, concept, evaluation, runtime), read_mask(mask)
+    asking, own = open_asking(model_json, concept, device=runtime.device), read_mask(mask)
     count = min(inside.samples, evaluation.seeds)
+    if not isinstance(asking, Conditioned):
+        logger.warning("the entropy of attention is left out: the denoiser is that of a pipeline, which samples itself")
+        write_store(output, _stored([], np.empty((0, count, 0, 0)), [], [], own, inside))
+        return
+    denoiser, stepper = asking.denoiser, Stepper(asking, evaluation, runtime)
     told = stepper.told(TARGET[own.about["objective"]], count=count)
     steps = np.unique(np.linspace(0, evaluation.steps - 1, min(inside.timesteps, evaluation.steps)).round().astype(int))
     timesteps = [int(ddim(denoiser, evaluation.steps).timesteps[step]) for step in steps]
@@ -79,18 +84,30 @@ def edited_attention(
     entropy = [
         _entropies(denoiser, layouts, points, timesteps, told, change, runtime.batch_size) for _, change in changes
     ]
-    store = xr.Dataset(
+    write_store(output, _stored([edit for edit, _ in changes], np.stack(entropy), timesteps, layouts, own, inside))
+
+
+def _stored(
+    edits: Sequence[str],
+    entropy: np.ndarray,
+    timesteps: Sequence[int],
+    layouts: Sequence[SiteLayout],
+    own: Mask,
+    inside: InsideConfig,
+) -> xr.Dataset:
+    """Return the store of entropies `(set, sample, timestep, head)`, the mean over queries in nats."""
+    return xr.Dataset(
         {
             "entropy": (
                 ("set", "sample", "timestep", "head"),
-                np.stack(entropy).astype(np.float32),
+                entropy.astype(np.float32),
                 {"units": "nat", "long_name": "attention entropy, mean over queries"},
             )
         },
         coords={
-            "edit": ("set", np.array([edit for edit, _ in changes], dtype=TEXT)),
-            "sample": np.arange(count),
-            "timestep": timesteps,
+            "edit": ("set", np.array(list(edits), dtype=TEXT)),
+            "sample": np.arange(entropy.shape[1]),
+            "timestep": np.array(timesteps, dtype=np.int64),
             "head": np.array([head for site in layouts for head in site.heads], dtype=TEXT),
             "kind": ("head", np.array([site.kind for site in layouts for _ in site.heads], dtype=TEXT)),
             "h_max": ("head", np.array([np.log(site.keys) for site in layouts for _ in site.heads])),
@@ -100,7 +117,6 @@ def edited_attention(
             "provenance": provenance(rule="edited_attention", inside=inside.canonical()),
         },
     )
-    write_store(output, store)
 
 
 def _points(stepper: Stepper, told: Condition, steps: Sequence[int]) -> Iterator[Tensor]:

@@ -33,6 +33,12 @@ class Concepts:
         self.objectives = list(self.section.edits)
         self.pictures = [f"results/concepts/pictures/{name}.svg" for name in self.names]
 
+    @property
+    def judge(self) -> list[str]:
+        """The trained judge, where it is asked and can be: a pipeline knows no attributes of drawn faces."""
+        asked = self.section.judges.trained_judge and self.study.config.model.source not in ("pipeline", "planted")
+        return ["results/judges/{model}.safetensors"] if asked else []
+
     def doses(self, objective: str) -> list[str]:
         """Return the doses of an objective as files are called after them."""
         return [f"{dose:g}" for dose in self.section.edits[objective].doses]  # type: ignore[index]
@@ -100,7 +106,9 @@ class Concepts:
     # What rules track
 
     def _concept(self, name: str) -> dict[str, Any]:
-        return self.section.concepts[name].canonical() | {"name": name}
+        pipeline = self.study.config.model.source == "pipeline"
+        sampler = {"scheduler": self.study.config.sampling.scheduler} if pipeline else {}
+        return {"name": name, "concept": self.section.concepts[name].canonical(), **sampler}
 
     def _evaluation(self, *keys: str) -> dict[str, Any]:
         canonical = self.section.evaluation.canonical()

@@ -24,19 +24,19 @@ from torch import Tensor
 
 from diffmech.artifacts import provenance, write_store
 from diffmech.batches import in_smaller_batches
-from diffmech.concepts.asking import Way, check_told, condition
+from diffmech.concepts.asking import open_asking
 from diffmech.concepts.baselines import baseline
 from diffmech.concepts.gradients import Gradients
 from diffmech.concepts.inversion import inverted_token, with_token
 from diffmech.concepts.masks import Mask, applied, edited_weights, read_mask
 from diffmech.concepts.stepping import cut_steps, steps_from
+from diffmech.concepts.ways import Conditioned, Way
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.concept_probes import ProbesConfig
 from diffmech.config.judging import JudgesConfig
 from diffmech.config.studies.concepts import EvaluationConfig, Granularity, NamedConcept
 from diffmech.judging.panel import open_panel
 from diffmech.models.denoiser import Condition, Denoiser
-from diffmech.models.load import load_denoiser
 from diffmech.models.sampling import checked, initial_noise
 
 COMPLETION, NOISE, INVERSION = "completion", "noise", "inversion"
@@ -57,17 +57,14 @@ class Probed:
 class Stepper:
     """Steps the images of one concept through some of the steps of an evaluation."""
 
-    def __init__(
-        self, denoiser: Denoiser, concept: NamedConcept, evaluation: EvaluationConfig, runtime: RuntimeConfig
-    ) -> None:
-        """Raises ConfigError or ModelError for a concept that the denoiser is not told."""
-        check_told(denoiser, concept)
-        self.denoiser, self.concept, self.evaluation, self.runtime = denoiser, concept, evaluation, runtime
+    def __init__(self, asking: Conditioned, evaluation: EvaluationConfig, runtime: RuntimeConfig) -> None:
+        """Take the concept and its denoiser."""
+        self.asking, self.denoiser, self.evaluation, self.runtime = asking, asking.denoiser, evaluation, runtime
 
     def told(self, way: Way, *, count: int | None = None, seed: int | None = None) -> Condition:
         """Return the condition of the images of the evaluation, or of `count` others of another seed."""
         count, seed = count or self.evaluation.seeds, self.evaluation.seed if seed is None else seed
-        return condition(self.denoiser, self.concept, way, count, seed)
+        return self.asking.shown(way, count, seed)
 
     def noise(self, count: int | None = None, seed: int | None = None) -> Tensor:
         """Return the noise that these images start from."""
@@ -123,7 +120,7 @@ def inversion(stepper: Stepper, own: Mask, probes: ProbesConfig, seed: int) -> l
     if search is None or denoiser.tokens is None:
         return []
     every, found = range(stepper.evaluation.steps), []
-    number, asked = denoiser.attributes.index(stepper.concept.told), stepper.told("asked")
+    number, asked = denoiser.attributes.index(stepper.asking.attribute), stepper.told("asked")
     ways: dict[str, Way] = {OWN: "asked", CONTROL: "base"}
     for edit, way in ways.items():
         # the unedited denoiser shows what to look for; how it was told there is what the token has to say here
@@ -136,7 +133,7 @@ def inversion(stepper: Stepper, own: Mask, probes: ProbesConfig, seed: int) -> l
                 number,
                 images,
                 stepper.told("asked", count=search.images, seed=seed),
-                value=stepper.concept.value,
+                value=float(asked.values[0, number]),
                 steps=search.steps,
                 rate=search.rate,
                 batch=search.batch,
@@ -168,17 +165,19 @@ def probe_concept(
 
     `absent` among its attributes names what could not be probed, and why.
     """
-    denoiser = load_denoiser(Path(model_json), device=runtime.device)
+    asking = open_asking(model_json, concept, device=runtime.device)
+    denoiser = asking.denoiser
     panel = open_panel(judges, judge, device=runtime.device, section="concepts.judges", root=root)
-    stepper = Stepper(denoiser, concept, evaluation, runtime)
-    own = read_mask(mask)
-    found = [
-        *completion(stepper, own, random_edit(denoiser, own, evaluation.seed), probes.completion),
-        *extra_noise(stepper, own, probes.eta),
-        *inversion(stepper, own, probes, seed),
-    ]
-    absent = []
-    if probes.inversion is not None and denoiser.tokens is None:
+    own, found, absent, cut = read_mask(mask), [], [], {}
+    if isinstance(asking, Conditioned):
+        stepper = Stepper(asking, evaluation, runtime)
+        found += completion(stepper, own, random_edit(denoiser, own, evaluation.seed), probes.completion)
+        found += extra_noise(stepper, own, probes.eta)
+        found += inversion(stepper, own, probes, seed)
+        cut = {f"{eta:g}": cut_steps(denoiser, eta, evaluation.steps) for eta in probes.eta}
+    else:
+        absent.append("all of them: the denoiser is that of a pipeline, which samples by itself")
+    if not absent and probes.inversion is not None and denoiser.tokens is None:
         absent.append("inversion: the denoiser has no conditioning tokens, so that none can be looked for")
     images = [checked(each.images, evaluation.steps).clamp(-1, 1) for each in found]
     pixels = torch.stack(images).numpy() if found else np.empty((0, evaluation.seeds, *denoiser.sample_shape))
@@ -207,7 +206,7 @@ def probe_concept(
             **{name: own.about[name] for name in ("concept", "attribute", "objective", "dose", "count")},
             "absent": absent,
             "steps": evaluation.steps,
-            "cut": {f"{eta:g}": cut_steps(denoiser, eta, evaluation.steps) for eta in probes.eta},
+            "cut": cut,
             "provenance": provenance(rule="probe_concept", probes=probes.canonical()),
         },
     )

@@ -75,7 +75,8 @@ Forward = Callable[[Tensor, Tensor, Condition], Tensor]
 class Denoiser:
     """A denoiser in evaluation mode: `module` is the network that attention is observed in.
 
-    `forward` calls it where it is not called as the U-Nets of diffusers are.
+    `classes` says that its attributes are classes, of which an image has one. `forward` calls it where it is not called
+    as the U-Nets of diffusers are.
     """
 
     module: nn.Module
@@ -85,6 +86,7 @@ class Denoiser:
     attributes: tuple[str, ...] = ()
     domains: tuple[str, ...] = ()
     forward: Forward | None = None
+    classes: bool = False
 
     @property
     def conditional(self) -> bool:

@@ -68,7 +68,7 @@ def write_page(
     returned, attention = PROBES.read(inputs["probes"]), ATTENTION.read(inputs["attention"])
     of_heads, overlap = HEADS.read(inputs["heads"]), OVERLAP.read(inputs["overlap"])
     references = read_references(inputs["references"])
-    attributes = {name: concept.attribute or name for name, concept in concepts.concepts.items()}
+    attributes = {name: concept.seen(name) for name, concept in concepts.concepts.items()}
     judged = set(effects["concept"])
     alpha = concepts.evaluation.alpha
     objective = "erase" if "erase" in concepts.edits else "amplify"
