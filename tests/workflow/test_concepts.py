@@ -63,6 +63,7 @@ def test_the_study_ends_with_its_page_findings_and_masks(studied):
             {"edit_concept": 1, **TABULATED},
         ),
         ({"concepts": {"glasses": {}, "hat": {}}}, {**OF_A_CONCEPT, **TABULATED}),
+        ({"concepts": {"glasses": {}, "three": {"kind": "class", "label": "3"}}}, {**OF_A_CONCEPT, **TABULATED}),
         ({"evaluation": {**SECTION["evaluation"], "examples": 1}}, {"concepts_page": 1}),
         ({"evaluation": {**SECTION["evaluation"], "permutations": 120}}, TABULATED),
         ({"fidelity": {**SECTION["fidelity"], "masks": 6}}, {"concept_fidelity": 1, "concepts_page": 1}),
