@@ -84,6 +84,10 @@ def test_the_study_ends_with_its_page_findings_and_masks(studied):
         ),
         ({"concepts": {"glasses": {}, "hat": {}}}, {**OF_A_CONCEPT, **ALL_TABLES}),
         (
+            {"concepts": {"glasses": {}, "three": {"kind": "class", "label": "3"}}},
+            {**OF_A_CONCEPT, **ALL_TABLES},
+        ),
+        (
             {"probes": {**SECTION["probes"], "eta": [1.0]}},
             {"probe_concept": 1, "concept_probes": 1, "concepts_page": 1},
         ),

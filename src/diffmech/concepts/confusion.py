@@ -16,7 +16,7 @@ from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.images import ImagesConfig
 from diffmech.config.judging import JudgesConfig
 from diffmech.config.models import RecognitionConfig
-from diffmech.judging.confusion import confusion, held_out_faces
+from diffmech.judging.confusion import confusion, held_out_images
 from diffmech.judging.panel import open_panel
 
 ORIGINAL = "original"
@@ -43,7 +43,7 @@ def judge_confusion(
     """
     panel = open_panel(judges, judge, device=runtime.device, section="concepts.judges", root=root)
     attributes = panel.attributes
-    pixels, drawn = held_out_faces(model_json, attributes, images=images, recognition=recognition, runtime=runtime)
+    pixels, drawn = held_out_images(model_json, attributes, images=images, recognition=recognition, runtime=runtime)
     sees = panel.probabilities(pixels) > 0.5 if drawn else np.empty((0, 0))
     stores = [open_store(path).to_dataset() for path in originals.values()]
     rows = []

@@ -3,8 +3,8 @@
 The unit is the seed: its images under two edits are paired, and random edits are averaged over their draws first. The
 target rate is the share of images, asked for the concept (weakly, for amplification), in which the judge sees it.
 Retention is the mean, over all other attributes that are judged, of the share of images told to have one in which it is
-seen, over images with and without the concept where both edits have both; attributes that no image is told to have
-are left out. Ours; the dimensions are those of HUB.
+seen, over images with and without the concept where both edits have both; attributes that none is told are left out.
+Ours; the dimensions are those of HUB.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -197,9 +197,7 @@ def _relative(own: np.ndarray, theirs: np.ndarray, settings: Mapping[str, Any]) 
 def _retention(edited: Edited, other: str, settings: Mapping[str, Any]) -> dict[str, float]:
     """Return the rates of the other attributes under both edits, and how much one is of the other, less one."""
     ways = [way for way in (edited.way, "base") if (other, way) in edited.images and (OWN, way) in edited.images]
-    told_once = np.any([edited.images[OWN, way].told.any(axis=0) for way in ways], axis=0)
-    others = enumerate(edited.attributes)
-    kept = [column for column, name in others if name != edited.attribute and told_once[column]]
+    kept = [column for column, name in enumerate(edited.attributes) if name != edited.attribute]
 
     def counts(edit: str) -> tuple[np.ndarray, np.ndarray]:
         images = [edited.images[edit, way] for way in ways]

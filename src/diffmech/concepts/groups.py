@@ -1,4 +1,4 @@
-"""The weights of a denoiser by what they do: feed-forward, attention, convolutions, norms, conditioning.
+"""The weights of a denoiser by what they do: feed-forward, attention, convolutions, norms, conditioning, embedding.
 
 A weight belongs to a group by the type of its module and, inside attention, by the name of the projection, as diffusers
 calls them; so this holds for its U-Nets and transformers alike. Biases belong to none: to set one to zero takes away no
@@ -20,6 +20,8 @@ from diffmech.models.denoiser import Denoiser
 TOKENS = "condition_tokens."
 # Parts of a module's path that stand for a feed-forward network, where it is not of diffusers' class.
 FEED_FORWARD = {"ff", "ff_context", "ffn", "mlp", "feed_forward", "proj_mlp"}
+# Parts of a path that stand for layers of the embedding of the timestep, to which that of a class is added.
+EMBEDDING = {"time_emb_proj", "time_embedding", "add_embedding", "adaln_single"}
 # The projections of attention, also those that joint attention has for text.
 PROJECTIONS = {
     "to_q": "query",
@@ -128,6 +130,8 @@ def _group(
         return "feed_forward"
     if isinstance(module, nn.Embedding):
         return "conditioning"
+    if EMBEDDING & set(path.split(".")):
+        return "embedding"
     return "convolution" if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) else None
 
 

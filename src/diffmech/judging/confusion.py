@@ -15,9 +15,10 @@ from torch import Tensor
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.images import ImagesConfig, SyntheticFaces
 from diffmech.config.models import RecognitionConfig
+from diffmech.data.digits import CLASSES
 from diffmech.data.synthetic_faces import NAMES
-from diffmech.judging.faces import fresh_faces
-from diffmech.judging.judge import HELD_OUT, trained_faces
+from diffmech.judging.judge import HELD_OUT, trained_images
+from diffmech.judging.labelled import labelled_images
 from diffmech.judging.recognition import wilson_interval
 from diffmech.models.storage import read_pointer
 
@@ -47,7 +48,7 @@ def confusion(told: np.ndarray, seen: np.ndarray, *, confidence: float) -> Itera
             }
 
 
-def held_out_faces(
+def held_out_images(
     model_json: Path | str,
     attributes: Sequence[str],
     *,
@@ -55,18 +56,20 @@ def held_out_faces(
     recognition: RecognitionConfig,
     runtime: RuntimeConfig,
 ) -> tuple[Tensor, dict[str, np.ndarray]]:
-    """Return faces `(image, channel, y, x)` that no judge was trained on, and which show each attribute, `(image,)`.
+    """Return images `(image, channel, y, x)` that no judge was trained on, and which show each attribute, `(image,)`.
 
-    They are drawn like those of the denoiser, as many as one judge was tested on. Of `attributes` it is those that
-    drawn faces can have and the denoiser is told: what others draw is not what these faces test; there may be none.
+    Faces are drawn like those of the denoiser, as many as one judge was tested on; of digits it is the very ones that
+    it was tested on. Of `attributes` it is those that such images can have and the denoiser is told: what others draw
+    is not what these test; there may be none.
     """
     told = read_pointer(Path(model_json))["attributes"]
-    names = [name for name in attributes if name in NAMES and name in told]
+    source = trained_images(Path(model_json)) or SyntheticFaces(kind="synthetic_faces")
+    labels = NAMES if isinstance(source, SyntheticFaces) else CLASSES
+    names = [name for name in attributes if name in labels and name in told]
     if not names:
         return torch.empty(0), {}
-    faces = trained_faces(Path(model_json)) or SyntheticFaces(kind="synthetic_faces")
-    _, pixels, there = fresh_faces(
-        faces,
+    ids, pixels, there = labelled_images(
+        source,
         images,
         names,
         count=max(1, recognition.faces // HELD_OUT),
@@ -74,6 +77,9 @@ def held_out_faces(
         purpose="faces that no judge has seen",
         runtime=runtime,
     )
+    if not isinstance(source, SyntheticFaces):
+        held_out = torch.from_numpy(ids % HELD_OUT == HELD_OUT - 1)
+        pixels, there = pixels[held_out], there[held_out]
     return pixels, dict(zip(names, there.numpy().T, strict=True))
 
 

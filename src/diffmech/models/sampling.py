@@ -167,8 +167,12 @@ def drawn_condition(
     """Return the condition of `n` images of `domain` (default: the one whose attributes are known).
 
     Attributes of drawn faces are drawn as those are, keyed by (seed, index); others stay unknown; `fixed` holds some.
+    Of classes each image has one, in turn: that which is held at 1, none where another value above 0 or NaN is held,
+    else any that is not held at 0.
     """
     fixed = fixed or {}
+    if denoiser.classes:
+        return _class_condition(denoiser.attributes, n, fixed)
     domain = domain or labelled_domain(denoiser)
     values = np.full((n, len(denoiser.attributes)), np.nan, dtype=np.float32)
     table = sample_attributes(range(n), seed)
@@ -179,6 +183,16 @@ def drawn_condition(
             values[:, column] = table[name].to_numpy()
     index = denoiser.domains.index(domain) if domain in denoiser.domains else -1
     return Condition(torch.full((n,), index, dtype=torch.long), torch.from_numpy(values))
+
+
+def _class_condition(classes: Sequence[str], n: int, fixed: Mapping[str, float]) -> Condition:
+    condition = Condition.null(n, len(classes))
+    asked = [name for name, value in fixed.items() if value == 1]
+    if asked or not any(fixed.values()):  # NaN and values between are true
+        turns = asked or [name for name in classes if name not in fixed]
+        columns = [classes.index(turns[image % len(turns)]) for image in range(n)]
+        condition.values[:] = torch.eye(len(classes))[columns]
+    return condition
 
 
 def domain_condition(denoiser: Denoiser, domain: str, n: int, seed: int) -> Condition:

@@ -12,7 +12,7 @@ from diffmech.config.images import ImagesConfig
 from diffmech.config.judging import JudgesConfig
 from diffmech.config.models import RecognitionConfig
 from diffmech.errors import ConfigError
-from diffmech.judging.confusion import held_out_faces
+from diffmech.judging.confusion import held_out_images
 from diffmech.judging.judge import make_judge
 
 # How bright the middle is, as a probability, and whether the corner is dark: of this nobody tells a denoiser anything.
@@ -60,7 +60,7 @@ def test_a_concept_that_only_the_detector_knows_is_judged_by_it(model, runtime, 
     found = JUDGED.read(table).set_index(["source", "attribute", "told", "seen"]).sort_index()
     assert set(found.index.unique(0)) == {"held_out", "generated"}
     assert set(found.loc["held_out"].index.unique(0)) == {"glasses", "hat"}
-    faces, there = held_out_faces(model[0], ["hat"], **settings)
+    faces, there = held_out_images(model[0], ["hat"], **settings)
     for hat in (True, False):
         assert found.loc[("held_out", "hat", hat, True), "count"] == (by_hand(faces)[there["hat"] == hat] > 0.5).sum()
         assert found.loc[("generated", "hat", hat), "count"].sum() == EVALUATION.seeds

@@ -10,6 +10,7 @@ from diffmech.artifacts import open_store, write_store
 from diffmech.attention.statistics import StatisticsObserver
 from diffmech.attention.tap import AttentionTap
 from diffmech.concepts import inside
+from diffmech.concepts.asking import asking_for
 from diffmech.concepts.inside import TEXT, changes_of, concept_attention, edited_attention
 from diffmech.concepts.masks import Mask, applied, write_mask
 from diffmech.concepts.probes import Stepper
@@ -109,7 +110,7 @@ def test_the_entropies_are_those_of_the_capture_on_the_same_points(runtime, tmp_
     assert (tables["own"]["change"] != 0).any()
     store = open_store(tmp_path / "own").to_dataset()
     # the last point, seen once more by hand, under the edit
-    stepper = Stepper(denoiser, HAT, EVALUATION, runtime)
+    stepper = Stepper(asking_for(denoiser, HAT), EVALUATION, runtime)
     told = stepper.told("asked", count=3)
     x_t = stepper.run(stepper.noise(3), range(2), told)
     observer = StatisticsObserver()
@@ -130,7 +131,7 @@ def test_no_store_gives_an_empty_table(tmp_path):
 
 
 def test_a_denoiser_without_attention_has_no_heads_and_says_so(linear, runtime, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(inside, "load_denoiser", lambda *_, **__: linear)
+    monkeypatch.setattr(inside, "open_asking", lambda _, concept, **__: asking_for(linear, concept))
     edit = {"groups": ["feed_forward"], "granularity": "global", "order": "first", "factor": 0.0}
     about = {"concept": "glasses", "objective": "erase", "dose": 2.0, "count": 2, "edit": edit}
     write_mask(Mask.of({"ff.weight": np.array([0, 5])}, 0.0, **about), tmp_path / "mask.safetensors")

@@ -12,6 +12,7 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from test_concept_jobs import EVALUATION, HAT, judge, untrained  # noqa: F401 (a fixture)
 
 from diffmech.artifacts import open_store
+from diffmech.concepts.asking import asking_for
 from diffmech.concepts.inversion import inverted_token, with_token
 from diffmech.concepts.masks import Mask, applied, write_mask
 from diffmech.concepts.probes import Stepper, completion, probe_concept, random_edit
@@ -78,7 +79,7 @@ def test_all_steps_are_sampling_and_parts_of_them_add_up(tiny, runtime):
 
 
 def test_who_finishes_after_all_steps_changes_nothing_and_after_none_everything(tiny, runtime):
-    stepper, own = Stepper(tiny, HAT, EVALUATION, runtime), mask_of(tiny)
+    stepper, own = Stepper(asking_for(tiny, HAT), EVALUATION, runtime), mask_of(tiny)
     every = range(EVALUATION.steps)
     original = stepper.run(stepper.noise(), every, stepper.told("asked"))
     with applied(tiny, own):

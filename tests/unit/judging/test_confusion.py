@@ -10,8 +10,8 @@ from scipy.stats import binom
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.images import ImagesConfig, SyntheticFaces
 from diffmech.config.models import RecognitionConfig
-from diffmech.judging.confusion import confusion, held_out_faces
-from diffmech.judging.faces import fresh_faces
+from diffmech.judging.confusion import confusion, held_out_images
+from diffmech.judging.labelled import labelled_images
 from diffmech.judging.recognition import wilson_interval
 from diffmech.models.storage import find_layout, write_pointer
 
@@ -66,12 +66,12 @@ def test_faces_that_test_a_judge_are_none_of_those_it_learned_from(tmp_path):
     pointer, images = tmp_path / "model.json", ImagesConfig(size=16)
     write_pointer(pointer, find_layout(FACES), parameters=1, source="bundled")
     recognition = RecognitionConfig(faces=60)
-    pixels, there = held_out_faces(
+    pixels, there = held_out_images(
         pointer, ["hat", "wings", "glasses"], images=images, recognition=recognition, runtime=RUNTIME
     )
     assert list(there) == ["hat", "glasses"]
     assert pixels.shape == (12, 1, 16, 16)
-    _, learned, _ = fresh_faces(
+    _, learned, _ = labelled_images(
         SyntheticFaces(kind="synthetic_faces"),
         images,
         [],
@@ -81,5 +81,5 @@ def test_faces_that_test_a_judge_are_none_of_those_it_learned_from(tmp_path):
         runtime=RUNTIME,
     )
     assert not (torch.cdist(pixels.flatten(1), learned.flatten(1)) < 1e-3).any()
-    nothing, unknown = held_out_faces(pointer, ["wings"], images=images, recognition=recognition, runtime=RUNTIME)
+    nothing, unknown = held_out_images(pointer, ["wings"], images=images, recognition=recognition, runtime=RUNTIME)
     assert (len(nothing), unknown) == (0, {})

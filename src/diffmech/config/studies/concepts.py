@@ -27,6 +27,7 @@ Group = Literal[
     "convolution",
     "norm",
     "conditioning",
+    "embedding",
 ]
 GROUPS: tuple[Group, ...] = get_args(Group)
 Granularity = Literal["global", "matrix", "row", "head", "mechanism"]
