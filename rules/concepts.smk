@@ -142,7 +142,7 @@ rule judge_confusion:
     """Tabulate what the judge sees in drawn faces that it never saw, and in the unedited images."""
     input:
         model="results/models/{model}/model.json",
-        judge="results/judges/{model}.safetensors",
+        judge=concepts.judge,
         originals=concepts.originals(),
         detector=study.detector_files(concepts.section.judges),
         settled=settled_weights,

@@ -7,7 +7,7 @@ rule probe_concept:
     """Look in an edited denoiser for the concept that was erased, in ways that do not train it."""
     input:
         model="results/models/{model}/model.json",
-        judge="results/judges/{model}.safetensors",
+        judge=concepts.judge,
         mask=lambda wildcards: MASK.format(**wildcards, objective="erase"),
         detector=study.detector_files(concepts.section.judges),
         settled=settled_weights,

@@ -10,7 +10,7 @@ with session(snakemake) as job:
 
     judge_confusion(
         job.input.model,
-        job.input.judge,
+        next(iter(job.input.judge), None),
         dict(zip(job.params.names, job.input.originals, strict=True)),
         job.output[0],
         images=job.section(ImagesConfig, "images"),

@@ -11,7 +11,7 @@ with session(snakemake) as job:
     probe_concept(
         job.input.model,
         job.input.mask,
-        job.input.judge,
+        next(iter(job.input.judge), None),
         job.output[0],
         concept=job.section(NamedConcept, "concept"),
         evaluation=job.section(EvaluationConfig, "evaluation"),

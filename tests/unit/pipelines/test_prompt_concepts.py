@@ -232,8 +232,8 @@ def test_a_pipeline_goes_through_the_study_and_nothing_is_found_in_random_weight
     erased = effects[effects["objective"] == "erase"]
     assert erased["against"].tolist() == ["original", *(["uce"] if sd else []), "random", "wanda"]
     assert (effects["p_corrected"] > 0.05).all()
-    assert {each.verdict for each in findings(effects, [], alpha=0.05)} == {"not found"}
-    untold = findings(erased.assign(others_relative=np.nan), [], alpha=0.05)
+    assert {each.verdict for each in findings(effects, [], alpha=0.05, pictures={})} == {"not found"}
+    untold = findings(erased.assign(others_relative=np.nan), [], alpha=0.05, pictures={})
     assert "no image says what else it takes away" in untold[0].answer
     assert sd or effects["target_against"].between(0.2, 0.8).any()
     rates = RATES.read(tables[0])
