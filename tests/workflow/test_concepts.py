@@ -126,6 +126,8 @@ def test_an_edit_reruns_what_depends_on_it_alone(studied, changes, expected):
                 "probe_concept": 1,
                 "judge_confusion": 1,
                 **OF_EDITS,
+                "edited_attention": 2,  # of the masks that the same jobs write
+                "concept_attention": 1,
                 "concept_probes": 1,
             },
         ),
