@@ -68,7 +68,10 @@ def test_files_that_are_missing_cut_off_or_do_not_belong_together_are_refused(fo
         (info[:-4], r"testing-info.mat: is 1168 bytes long, its header of shape \(72, 4\) says 1172; it is cut off"),
         (matrix(TESTING["info"].astype(float)), r"does not start as a file of NORB with bytes or integers"),
         (b"\x54", r"does not start as a file of NORB"),
-        (matrix(TESTING["info"][:-1]), r"have shapes \(72,\) and \(71, 4\), its 72 images need \(72,\) and \(72, 4\)"),
+        (
+            matrix(TESTING["info"][:-1]),
+            r"have shapes \(72,\) and \(71, 4\), its 72 images need \(72,\) and \(72, 4\); get its three files",
+        ),
     ):
         broken("info", content)
         with pytest.raises(DataError, match=message):

@@ -117,6 +117,6 @@ def image_rows(array: NpzArray, channels: int) -> tuple[int, int, int]:
         sought = "(image, size, size)" if channels == 1 else f"(image, size, size, {channels})"
         raise DataError(
             f"{array.path}: {array.name!r} is {array.dtype} of shape {array.shape}, expected uint8 {sought}; "
-            "get the published version"
+            "get the archive as it was published"
         )
     return shape[1], shape[2], shape[3]

@@ -36,7 +36,7 @@ class DSprites(StoredGrid):
             if table.shape != (images.shape[0], len(LATENTS)):
                 raise DataError(
                     f"{images.path}: {name!r} has shape {table.shape}, expected {(images.shape[0], len(LATENTS))} "
-                    f"({', '.join(LATENTS)}); get the published version"
+                    f"({', '.join(LATENTS)}); its table of latents is another one, get the published file"
                 )
         for name, column, (low, high) in zip(LATENTS, values.T, RANGES, strict=True):
             if not (column.min() >= low - SLACK and column.max() <= high + SLACK):

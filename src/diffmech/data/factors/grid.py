@@ -109,5 +109,5 @@ def check_count(rows: int, sizes: Sequence[int], path: Path | str) -> None:
     if rows != math.prod(sizes):
         raise DataError(
             f"{path}: holds {rows} images, but factors of {' x '.join(map(str, sizes))} values have "
-            f"{math.prod(sizes)} combinations; the file is cut off or of another version, get the published one"
+            f"{math.prod(sizes)} combinations; the file is cut off or is another version, get the published one"
         )

@@ -26,7 +26,7 @@ def as_float(pixels: np.ndarray, size: int, channels: int) -> np.ndarray:
         same = np.ascontiguousarray(np.moveaxis(pixels, -1, 1))
     else:
         check_size(size, channels)
-        form = ImagesConfig(size=size, channels=channels, resolution=None, match=None)  # type: ignore[arg-type]
+        form = ImagesConfig(size=size, channels=channels, resolution=None, match=None)
         same = np.empty((len(pixels), channels, size, size), dtype=np.uint8)
         for row, image in enumerate(pixels):
             same[row] = prepare_image(image, form)

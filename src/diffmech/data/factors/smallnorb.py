@@ -28,7 +28,7 @@ STEMS = {
     "training": "smallnorb-5x46789x9x18x6x2x96x96-training",
     "testing": "smallnorb-5x01235x9x18x6x2x96x96-testing",
 }
-MAGIC = {0x1E3D4C55: np.dtype("u1"), 0x1E3D4C54: np.dtype("<i4")}
+MAGIC: dict[int, np.dtype] = {0x1E3D4C55: np.dtype("u1"), 0x1E3D4C54: np.dtype("<i4")}
 CATEGORIES = ("animal", "human", "airplane", "truck", "car")
 CAMERAS = 2
 COPIED = 16 << 20  # bytes unpacked at once
