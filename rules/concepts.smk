@@ -174,6 +174,7 @@ rule concepts_page:
     output:
         page=concepts.page,
         findings=concepts.findings,
+        pictures=concepts.pictures,
     log:
         "results/logs/concepts_page.log",
     benchmark:

@@ -10,5 +10,6 @@ with session(snakemake) as job:
         dict(job.input.items()),
         job.output.page,
         job.output.findings,
+        list(job.output.pictures),
         concepts=job.section(ConceptsStudy, "concepts"),
     )

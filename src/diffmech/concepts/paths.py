@@ -27,6 +27,7 @@ class Concepts:
         self.findings = FINDINGS.format(study="concepts")
         self.names = list(self.section.concepts)
         self.objectives = list(self.section.edits)
+        self.pictures = [f"results/concepts/pictures/{name}.svg" for name in self.names]
 
     def doses(self, objective: str) -> list[str]:
         """Return the doses of an objective as files are called after them."""

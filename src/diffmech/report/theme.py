@@ -29,6 +29,8 @@ def _theme(
             "titleFontWeight": "normal",
             "titlePadding": 8,
         },
+        # numbers on a narrow axis would run together
+        "axisQuantitative": {"labelOverlap": "greedy", "labelSeparation": 8},
         "legend": {
             "orient": "top",
             "labelColor": text,

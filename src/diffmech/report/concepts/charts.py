@@ -53,25 +53,27 @@ def dose_response(rates: pd.DataFrame, objective: str, attributes: dict[str, str
 
 
 def against_baselines(effects: pd.DataFrame, objective: str) -> Any:
-    """Draw the difference of the target rate to each other edit, with intervals."""
-    frame = effects[effects["objective"] == objective]
+    """Draw the difference of the target rate to each other edit, with intervals, where there are such."""
+    frame = effects[(effects["objective"] == objective) & (effects["against"] != "original")]
     if frame.empty:
-        return absent("No judge sees these concepts.")
+        return absent("No other edit was judged beside these.")
     frame = frame.assign(
         low=frame["target_low"],
         high=frame["target_high"],
         name=frame["against"].map(lambda edit: NAMES.get(edit, edit)),
         dose_name=frame["count"].map(lambda count: f"{count:,} weights"),
-    )
+    ).sort_values("count", kind="stable")
     columns = ["concept", "name", "dose_name", "target_change", "low", "high", "p_corrected", "n"]
     x = alt.X("target_change:Q", title="difference of the share of images that show it")
     y = alt.Y("name:N", title=None, sort=list(NAMES.values()), axis=alt.Axis(labelLimit=240))
-    colour = alt.Color("dose_name:N", title=None)
+    doses = list(dict.fromkeys(frame["dose_name"]))
+    colour = alt.Color("dose_name:N", title=None, sort=doses)
     change = alt.Tooltip("target_change:Q", format=".3g")
     tooltip = ["concept:N", "name:N", "dose_name:N", change, *from_to(), "p_corrected:Q", "n:Q"]
-    layers = with_intervals(x, y, colour=colour, tooltip=tooltip, size=45, offset="dose_name:N")
+    offset = alt.YOffset("dose_name:N", sort=doses)
+    layers = with_intervals(x, y, colour=colour, tooltip=tooltip, size=45, offset=offset)
     zero = alt.Chart().mark_rule(style="zero").encode(x=alt.datum(0))
-    chart = alt.layer(zero, *layers).properties(width=PANEL, height=alt.Step(26))
+    chart = alt.layer(zero, *layers).properties(width=PANEL, height=22 * frame["name"].nunique())
     drawn = chart.facet(facet=alt.Facet("concept:N", title=None), columns=2, data=table(frame[columns]))
     return finish(drawn, f"Rate of each concept after the edit minus that after others, {objective}.", panels=2)
 
@@ -99,34 +101,43 @@ def retention(rates: pd.DataFrame, objective: str) -> Any:
     x = alt.X("attribute:N", title="seen in images", axis=alt.Axis(labelAngle=0))
     y = alt.Y("concept:N", title=f"concept ({objective})")
     cells = signed_cells(x, y, "change", "change of the share", 1.0, tooltip)
-    words = alt.Chart().mark_text(style="note").encode(x=x, y=y, text=alt.Text("change:Q", format="+.2f"))
-    drawn = alt.layer(cells, words, data=table(frame[columns])).properties(height=alt.Step(34))
+    text = alt.Text("change:Q", format="+.2f")
+    words = [
+        alt.Chart()
+        .mark_text(style=style, fontSize=12, strokeWidth=0)
+        .encode(x=x, y=y, text=text)
+        .transform_filter(which)
+        for style, which in (
+            ("mark-on-heat", "abs(datum.change) < 0.5"),
+            ("cell-text", "abs(datum.change) >= 0.5"),
+        )
+    ]
+    drawn = alt.layer(cells, *words, data=table(frame[columns])).properties(height=alt.Step(34))
     return finish(drawn, f"Change of the share of images that show each attribute, by edited concept, {objective}.")
 
 
 def where_and_when(scores: pd.DataFrame, objective: str) -> Any:
-    """Draw the sums of positive and of negative scores by group, layer and window of timesteps."""
+    """Draw the sums of positive and of negative scores by layer, group and window of timesteps."""
     frame = scores[scores["objective"] == objective].copy()
     if frame.empty:
         return absent("No weights were scored.")
-    frame["layer"] = frame["weight"].map(layer)
-    keys = ["concept", "window", "first_timestep", "last_timestep", "layer", "group"]
+    frame["place"] = frame["weight"].map(layer) + ", " + frame["group"].str.replace("_", " ")
+    keys = ["concept", "first_timestep", "last_timestep", "place"]
     frame = frame.groupby(keys, sort=False)[["positive", "negative"]].sum().reset_index()
     frame = frame.melt(keys, ["positive", "negative"], "sign", "score")
     total = frame.groupby("concept")["score"].transform(lambda values: values.abs().sum())
     frame["share"] = frame["score"] / total.where(total > 0, 1)
     frame["when"] = [f"t = {row.first_timestep} to {row.last_timestep}" for row in frame.itertuples()]
-    frame = frame.groupby(["concept", "when", "group", "layer", "sign"], sort=False)["share"].sum().reset_index()
-    frame["place"] = frame["layer"] + " " + frame["sign"]
     bound = float(frame["share"].abs().max()) or 1.0
-    x = alt.X("when:N", title=None, sort=list(dict.fromkeys(frame["when"])), axis=alt.Axis(labelAngle=-30))
-    y = alt.Y("group:N", title=None)
-    tooltip = ["concept:N", "when:N", "layer:N", "group:N", "sign:N", alt.Tooltip("share:Q", format=".3g")]
-    cells = signed_cells(x, y, "share", "share of all scores", bound, tooltip).properties(width=90, height=alt.Step(13))
+    x = alt.X("when:N", title=None, sort=list(dict.fromkeys(frame["when"])), axis=alt.Axis(labelAngle=-60))
+    y = alt.Y("place:N", title=None, sort=list(dict.fromkeys(frame["place"])), axis=alt.Axis(labelLimit=220))
+    tooltip = ["concept:N", "when:N", "place:N", "sign:N", alt.Tooltip("share:Q", format=".3g")]
+    cells = signed_cells(x, y, "share", "share of all scores", bound, tooltip)
+    cells = cells.properties(width=alt.Step(20), height=alt.Step(13))
     drawn = cells.facet(
-        row=alt.Row("concept:N", title=None),
-        column=alt.Column("place:N", title=None, sort=sorted(set(frame["place"]))),
-        data=table(frame),
+        column=alt.Column("concept:N", title=None),
+        row=alt.Row("sign:N", title=None, sort=["positive", "negative"]),
+        data=table(frame[["concept", "when", "place", "sign", "share"]]),
     )
     return finish(drawn, f"Where and when weights carry each concept, {objective}.", panels=1)
 

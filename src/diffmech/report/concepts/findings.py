@@ -1,6 +1,6 @@
 """What the study of concepts found, concept by concept."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
@@ -12,10 +12,15 @@ ERASED, KEPT = 0.6, 0.1
 FAMILY = "Corrected (Holm) over all doses and comparisons of one concept and objective."
 
 
-def findings(effects: pd.DataFrame, unjudged: list[str], *, alpha: float) -> list[Finding]:
-    """Return one finding per concept and objective, and one that names concepts that nothing judges."""
+def findings(
+    effects: pd.DataFrame, unjudged: list[str], *, alpha: float, pictures: Mapping[tuple[str, str], str]
+) -> list[Finding]:
+    """Return one finding per concept and objective, and one that names concepts that nothing judges.
+
+    `pictures` are files that show an objective of a concept, as seen from the folder of the file of findings.
+    """
     found = [
-        _finding(str(concept), str(objective), rows, alpha)
+        _finding(str(concept), str(objective), rows, alpha, pictures.get((str(concept), str(objective))))
         for (concept, objective), rows in effects.groupby(["concept", "objective"], sort=False)
     ]
     if unjudged:
@@ -24,7 +29,7 @@ def findings(effects: pd.DataFrame, unjudged: list[str], *, alpha: float) -> lis
     return found
 
 
-def _finding(concept: str, objective: str, rows: pd.DataFrame, alpha: float) -> Finding:
+def _finding(concept: str, objective: str, rows: pd.DataFrame, alpha: float, picture: str | None) -> Finding:
     doses = [dose for _, dose in rows.groupby("dose", sort=True)]
     passed = [dose for dose in doses if succeeds(dose, objective, alpha)]
     verdict: Verdict = "found" if passed else "not found"
@@ -38,14 +43,10 @@ def _finding(concept: str, objective: str, rows: pd.DataFrame, alpha: float) -> 
         answer += f", which does not count: {'; '.join(_why_not(shown, objective, alpha))}"
     answer += "."
     details = tuple(_details(shown))
-    estimate = Estimate(
-        f"change of the share of images that show {concept}",
-        float(original["target_change"]),
-        float(original["target_low"]),
-        float(original["target_high"]),
-    )
+    change, low, high = (100 * float(original[f"target_{end}"]) for end in ("change", "low", "high"))
+    estimate = Estimate(f"change of the share of images that show {concept}", change, low, high, "percentage points")
     question = f"Which weights {verb} {concept}?"
-    return Finding(question, verdict, answer, details, "effects", FAMILY, _sight(original), estimate)
+    return Finding(question, verdict, answer, details, "effects", FAMILY, _sight(original), estimate, picture)
 
 
 def succeeds(dose: pd.DataFrame, objective: str, alpha: float) -> bool:
@@ -91,12 +92,19 @@ def _details(dose: pd.DataFrame) -> Iterator[str]:
     if pd.notna(original["others_relative"]):
         value, low, high = (100 * float(original[f"others_relative{end}"]) for end in ("", "_low", "_high"))
         yield f"Other attributes, where they are asked for, change by {interval(value, low, high, '%')} of their rate."
-    for row in dose[dose["against"] != "original"].to_dict("records"):
-        other = str(row["against"])
-        uce = "the closed-form edit of all cross-attention values"
-        kind = uce if other == "uce" else f"as many weights {_words(other)}"
+    equal = dose[~dose["against"].isin(["original", "uce"])]
+    if len(equal):
+        ends = [100 * float(value) for value in (equal["target_change"].min(), equal["target_change"].max())]
+        span = number(ends[0], 3) if ends[0] == ends[1] else f"{number(ends[0], 3)} to {number(ends[1], 3)}"
+        kinds = listed([_words(str(name)) for name in equal["against"]])
+        largest = p_value(float(equal["p_corrected"].max()))
+        yield f"Beside as many weights {kinds}: {span} percentage points; the largest {largest}."
+    for row in dose[dose["against"] == "uce"].to_dict("records"):
         value, low, high = (100 * float(row[f"target_{end}"]) for end in ("change", "low", "high"))
-        yield f"Against {kind}: {interval(value, low, high)} percentage points, {p_value(float(row['p_corrected']))}."
+        yield (
+            "Beside the closed-form edit of all cross-attention values (UCE): "
+            f"{interval(value, low, high)} percentage points, {p_value(float(row['p_corrected']))}."
+        )
 
 
 def _sight(original: "pd.Series[float]") -> str:

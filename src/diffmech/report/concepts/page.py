@@ -1,6 +1,7 @@
 """The page on concepts: one file that opens from disk."""
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from diffmech.report.concepts import charts
 from diffmech.report.concepts.findings import findings
 from diffmech.report.drawing import specification
 from diffmech.report.page import assemble
-from diffmech.report.pictures import colour_pixels, mosaic, picture
+from diffmech.report.pictures import Picture, colour_pixels, mosaic, picture, sheet
 from diffmech.report.wording import count, interval, number, p_value
 
 CONTENTS = {
@@ -36,14 +37,19 @@ LEAD = (
     "Weights of one denoiser, scored by what a concept's objective loses without them; those of the highest scores are "
     "set to zero, and images of the same seeds are sampled again, beside edits of equally many weights."
 )
-SHOWN = (("original", "unedited"), ("own", "edited"), ("random", "as many at random"))
+SHOWN = (("own", ""), ("random", "at random"))
 TILE = 70  # CSS pixels of one image
 
 
 def write_page(
-    inputs: Mapping[str, Any], output: Path | str, findings_file: Path | str, *, concepts: ConceptsStudy
+    inputs: Mapping[str, Any],
+    output: Path | str,
+    findings_file: Path | str,
+    pictures: Sequence[Path | str],
+    *,
+    concepts: ConceptsStudy,
 ) -> None:
-    """Write the page and the file of its findings.
+    """Write the page, the file of its findings, and for each concept the `pictures` that those of the front page show.
 
     `inputs` are the tables rates, effects and quality, lists of files maps, fidelities, originals and evaluations, and
     the published figures as `references`. Raises StoreError for what is missing or not whole.
@@ -56,17 +62,26 @@ def write_page(
     references = read_references(inputs["references"])
     attributes = {name: concept.seen(name) for name, concept in concepts.concepts.items()}
     judged = set(effects["concept"])
-    found = findings(effects, [name for name in attributes if name not in judged], alpha=concepts.evaluation.alpha)
+    objective = "erase" if "erase" in concepts.edits else "amplify"
+    shown = {(name, objective): Path(path) for name, path in zip(concepts.concepts, pictures, strict=True)}
+    found = findings(
+        effects,
+        [name for name in attributes if name not in judged],
+        alpha=concepts.evaluation.alpha,
+        pictures={
+            key: Path(os.path.relpath(path, Path(findings_file).parent)).as_posix() for key, path in shown.items()
+        },
+    )
     published = float(next(entry["value"] for entry in references if entry["measured"] == "fidelity"))
     objectives = list(concepts.edits)
 
     def chart(name: str, drawn: Any, caption: str) -> Markup:
         return markup.chart(name, specification(drawn), caption)
 
-    shown = concepts.evaluation.examples
+    galleries = _galleries(inputs, concepts.evaluation.examples)
     parts = [
         markup.section("answers", "What was found", *(markup.finding(each) for each in found)),
-        markup.section("images", "The same seeds, side by side", *_pictures(inputs, shown)),
+        markup.section("images", "The same seeds, side by side", *_shown(galleries)),
         markup.section(
             "effects",
             "What edits change",
@@ -133,6 +148,9 @@ def write_page(
         markup.section("published", "Published figures", _published(references, effects, predicted)),
         markup.section("settings", "Settings", markup.preformatted(_settings(concepts))),
     ]
+    for key, path in shown.items():
+        with atomic_path(path) as temporary:
+            temporary.write_text(sheet(galleries[key], TILE), encoding="utf-8")
     write_findings(found, findings_file)
     with atomic_path(output) as temporary:
         temporary.write_text(assemble(concepts.title, LEAD, CONTENTS, parts), encoding="utf-8")
@@ -146,28 +164,34 @@ def read_references(path: Path | str) -> list[dict[str, Any]]:
         raise StoreError(f"{path}: holds no published figures ({' '.join(str(error).split())}); restore it") from error
 
 
-def _pictures(inputs: Mapping[str, Any], shown: int) -> list[Markup]:
-    parts: list[Markup] = []
+def _galleries(inputs: Mapping[str, Any], shown: int) -> dict[tuple[str, str], list[Picture]]:
+    """Return, for each concept and objective, a row of images per edit, all of the same seeds."""
     originals = {store.attrs["concept"]: store for store in map(_open, inputs["originals"])}
+    edits: dict[tuple[str, str], list[Any]] = {}
     for store in map(_open, inputs["evaluations"]):
-        about = store.attrs
-        way = charts.WAYS[about["objective"]]
-        rows = []
-        for edit, words in SHOWN:
-            images = _images(store if edit != "original" else originals[about["concept"]], edit, way)
-            if images is not None:
-                tiles = list(colour_pixels(images[:shown]))
-                alt = f"{len(tiles)} images, {words}"
-                rows.append(picture(mosaic(tiles, len(tiles)), alt, words, tiles=len(tiles)))
-        asked = "asked for it" if way == "asked" else "asked weakly"
-        parts += [
-            markup.heading(
-                f"{about['objective'].capitalize()} {about['concept']}, {count(int(about['count']), 'weight')}"
-            ),
-            markup.paragraph(f"All {asked}; one column is one seed.", "quiet"),
-            markup.gallery(rows, TILE),
-        ]
-    return parts
+        edits.setdefault((store.attrs["concept"], store.attrs["objective"]), []).append(store)
+    found = {}
+    for (concept, objective), stores in edits.items():
+        way = charts.WAYS[objective]
+        rows = [("unedited", _images(originals[concept], "original", way))]
+        for store in sorted(stores, key=lambda store: int(store.attrs["count"])):
+            weights = count(int(store.attrs["count"]), "weight")
+            rows += [(f"{weights} {words}".strip(), _images(store, edit, way)) for edit, words in SHOWN]
+        found[concept, objective] = [_row(words, images[:shown]) for words, images in rows if images is not None]
+    return found
+
+
+def _shown(galleries: Mapping[tuple[str, str], list[Picture]]) -> Iterator[Markup]:
+    for (concept, objective), rows in galleries.items():
+        asked = "asked for it" if charts.WAYS[objective] == "asked" else "asked for it weakly"
+        yield markup.heading(f"{objective.capitalize()} {concept}")
+        yield markup.paragraph(f"All images are {asked}; one column is one seed.", "quiet")
+        yield markup.gallery(rows, TILE)
+
+
+def _row(words: str, images: np.ndarray) -> Picture:
+    tiles = list(colour_pixels(images))
+    return picture(mosaic(tiles, len(tiles)), f"{len(tiles)} images, {words}", words, tiles=len(tiles))
 
 
 def _open(path: Path | str) -> Any:
@@ -183,22 +207,26 @@ def _images(store: Any, edit: str, way: str) -> np.ndarray | None:
 
 
 def _quality(quality: pd.DataFrame) -> Markup:
-    names = {"fd": "Fréchet distance", "kid": "kernel distance", "ssim": "likeness (SSIM)"}
     rows = []
-    for row in quality.to_dict("records"):
-        change = (
-            interval(row["change"], row["change_low"], row["change_high"])
-            if row["measure"] == "ssim"
-            else f"{number(row['change'])}, {p_value(row['p'])}"
-        )
-        dose = f"{int(row['count']):,}"
-        rows.append([row["concept"], row["objective"], dose, names[row["measure"]], number(row["original"]), change])
-    columns = ["concept", "objective", "weights", "measure", "unedited", "change"]
+    for _, own in quality.groupby(["concept", "objective", "count"], sort=False):
+        first = own.iloc[0]
+        cells = {row["measure"]: row for row in own.to_dict("records")}
+        distances = [
+            f"{number(cells[name]['change'])} on {number(cells[name]['original'])}, {p_value(cells[name]['p'])}"
+            if name in cells
+            else "no features"
+            for name in ("fd", "kid")
+        ]
+        likeness = cells["ssim"]
+        alike = interval(likeness["change"], likeness["change_low"], likeness["change_high"])
+        rows.append([first["concept"], first["objective"], f"{int(first['count']):,}", *distances, alike])
+    columns = ["concept", "objective", "weights", "Fréchet distance", "kernel distance", "likeness (SSIM) less 1"]
     caption = (
         "Images that were not asked for the concept: how much farther they are from clean images of other seeds than "
-        "the unedited ones, and how like these; distances in the features of the judge, swapped at random for p."
+        "the unedited ones (the change, on the distance of these; p by swapping images at random, not corrected), and "
+        "how like these they are. Distances are taken in the features of the judge."
     )
-    return markup.table(columns, rows, caption, ["weights", "unedited"])
+    return markup.table(columns, rows, caption, ["weights"])
 
 
 def _cost(scores: pd.DataFrame) -> str:

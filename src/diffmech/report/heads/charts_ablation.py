@@ -203,7 +203,7 @@ def complexity_ratio(complexity: pd.DataFrame, references: dict[str, Any], domai
     y = alt.Y("name:N", sort=list(frame["name"]), title=None, axis=alt.Axis(labelLimit=240))
     colour = alt.Color("origin:N", title=None, scale=alt.Scale(domain=["measured here", "published"]))
     title = f"ratio {domains[0]} / {domains[1]}"
-    x = alt.X("ratio:Q", title=title, scale=alt.Scale(zero=False, padding=20))
+    x = alt.X("ratio:Q", title=title, scale=alt.Scale(zero=False, padding=20), axis=alt.Axis(tickCount=8))
     one = alt.Chart().mark_rule(style="reference").encode(x=alt.XDatum(1))
     intervals = with_intervals(
         x,
