@@ -32,7 +32,7 @@ rule train_denoiser:
     benchmark:
         "results/benchmarks/train_denoiser/{model}.tsv"
     wildcard_constraints:
-        model=either(study.trained),
+        model=either(study.told_tokens),
     conda:
         "../envs/diffmech.yaml"
     threads: study.training_threads
@@ -50,6 +50,21 @@ rule train_denoiser:
         "Training the denoiser {wildcards.model}"
     script:
         "../workflow_scripts/train_denoiser.py"
+
+
+use rule train_denoiser as train_class_denoiser with:
+    output:
+        "results/models/{model}/model.json",
+        "results/models/{model}/unet/config.json",
+        "results/models/{model}/unet/diffusion_pytorch_model.safetensors",
+        "results/models/{model}/classes.json",
+        "results/models/{model}/scheduler/scheduler_config.json",
+        "results/models/{model}/provenance.json",
+        tables["history"].path,
+    wildcard_constraints:
+        model=either(study.told_classes),
+    message:
+        "Training the class-conditioned denoiser {wildcards.model}"
 
 
 rule import_denoiser:
