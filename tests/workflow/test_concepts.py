@@ -78,6 +78,12 @@ def test_an_edit_reruns_what_depends_on_it_alone(studied, changes, expected):
     assert rules(studied.planned(section(**changes), "concepts")) == expected
 
 
+def test_a_network_is_trained_anew_where_it_is_told_classes_instead(studied):
+    edit = section() | {"models": {"tiny": {"architecture": {"conditioning": "classes"}}}}
+    planned = rules(studied.planned(edit, "concepts"))
+    assert planned["train_denoiser"] == 1
+
+
 def test_mistakes_are_answered_in_one_line(studied):
     done = studied.snakemake("--cores", "1", "concepts", edit=section(concepts={"glases": {}}))
     assert done.returncode != 0
