@@ -54,7 +54,7 @@ class Subject:
 
         if objective == "erase":
             return erase_points(denoiser, chosen, told("asked"), told("base"), batch_size=self.runtime.batch_size)
-        return amplify_points(denoiser, chosen, told("weak"), seed=seed)
+        return amplify_points(chosen, told("weak"), self.asking.noised, seed=seed)
 
 
 @in_smaller_batches

@@ -198,8 +198,8 @@ def _relative(own: np.ndarray, theirs: np.ndarray, settings: Mapping[str, Any]) 
 
 def _retention(edited: Edited, other: str, settings: Mapping[str, Any]) -> dict[str, float]:
     """Return the rates of the other attributes under both edits, and how much one is of the other, less one."""
-    kept = [column for column, name in enumerate(edited.attributes) if name != edited.attribute]
     ways = [way for way in (edited.way, "base") if (other, way) in edited.images and (OWN, way) in edited.images]
+    kept = [column for column, name in enumerate(edited.attributes) if name != edited.attribute]
 
     def counts(edit: str) -> tuple[np.ndarray, np.ndarray]:
         images = [edited.images[edit, way] for way in ways]

@@ -21,7 +21,8 @@ from diffmech.batches import in_smaller_batches
 from diffmech.concepts.asking import open_asking
 from diffmech.concepts.baselines import RANDOM, baseline, replaced, uce_values
 from diffmech.concepts.gradients import added, read_gradients
-from diffmech.concepts.groups import weights
+from diffmech.concepts.groups import by_mechanism, weights
+from diffmech.concepts.heads import mechanism_of_heads
 from diffmech.concepts.masks import Mask, applied, write_mask
 from diffmech.concepts.selection import select
 from diffmech.concepts.ways import Asking, Way
@@ -62,11 +63,13 @@ class Sampler:
         """Raises ConfigError for a concept that the judge does not know."""
         self.asking, self.concept, self.evaluation, self.runtime = asking, concept, evaluation, runtime
         self.denoiser, self.panel = asking.denoiser, panel
-        if panel.attributes and asking.attribute not in panel.attributes:
-            raise ConfigError(
-                f"concepts.concepts.{concept.name}: the judge does not know {asking.attribute!r}, only "
-                f"{', '.join(panel.attributes)}; add it to recognition.attributes"
-            )
+        for name in (asking.attribute, *asking.others):
+            if panel.attributes and name not in panel.attributes:
+                raise ConfigError(
+                    f"concepts.concepts.{concept.name}: the judge does not know {name!r}, only "
+                    f"{', '.join(panel.attributes)}; add it to recognition.attributes or to judges.text_attributes, or "
+                    "name a detector that does (concepts.judges.detector)"
+                )
 
     def images(self, edit: str, way: Way, change: AbstractContextManager[None], *, draw: int = 0) -> ImageSet:
         """Return the images of all seeds under an edit, which is applied meanwhile."""
@@ -106,13 +109,14 @@ def original_images(
     judges: JudgesConfig,
     uce: bool,
     runtime: RuntimeConfig,
+    root: Path | str = ".",
 ) -> None:
     """Write the store of all images of one concept that no edit of single weights changes.
 
     Sets: the originals in every way of asking, and further seeds without the concept; with `uce`, where the denoiser
     has cross-attention to tokens of the concept, those of the closed-form edit, asked for the concept and without it.
     """
-    sampler = _sampler(model_json, judge, concept, evaluation, judges, runtime)
+    sampler = _sampler(model_json, judge, concept, evaluation, judges, runtime, root)
     own, further = sampler.without()
     ways: tuple[Way, ...] = ("asked", "weak")
     sets = [own, further, *(sampler.images(ORIGINAL, way, nullcontext()) for way in ways)]
@@ -150,16 +154,22 @@ def edit_concept(
     evaluation: EvaluationConfig,
     judges: JudgesConfig,
     runtime: RuntimeConfig,
+    root: Path | str = ".",
+    mechanisms: Path | str | None = None,
 ) -> None:
     """Write one edit as a mask, and the store of its images and of those of its baselines.
 
     `gradients` are those of all windows. The edit is sampled asked for the concept (weakly, for amplification) and
-    without it, baselines the first way only. Raises ConfigError for a dose that comes to no weight, ModelError for a
+    without it, baselines the first way only. `mechanisms` is the table of the mechanisms of heads, for the granularity
+    of that name. Raises ConfigError for a dose that comes to no weight, ModelError for a
     group that the denoiser lacks.
     """
-    sampler = _sampler(model_json, judge, concept, evaluation, judges, runtime)
+    sampler = _sampler(model_json, judge, concept, evaluation, judges, runtime, root)
     denoiser, way = sampler.denoiser, TARGET[objective]
-    among = weights(denoiser, edit.groups)
+    among, units = weights(denoiser, edit.groups), {}
+    if mechanisms is not None:
+        units = {"mechanisms": mechanism_of_heads(mechanisms)}
+        among = by_mechanism(among, units["mechanisms"])
     names = [weight.name for weight in among]
     found = added([read_gradients(file, names) for file in gradients])
     where = f"concepts.edits.{objective}.doses"
@@ -174,6 +184,7 @@ def edit_concept(
         "units": chosen.units,
         "rounded_to_zero": chosen.rounded_to_zero,
         "model": str(read_json(model_json)["sha256"]),
+        **units,
     }
     own = Mask.of(chosen.indices, edit.factor, **about)
     sets = [sampler.images(OWN, each, applied(denoiser, own)) for each in (way, "base")]
@@ -198,9 +209,10 @@ def _sampler(
     evaluation: EvaluationConfig,
     judges: JudgesConfig,
     runtime: RuntimeConfig,
+    root: Path | str,
 ) -> Sampler:
     asking = open_asking(model_json, concept, device=runtime.device)
-    panel = open_panel(judges, judge, device=runtime.device, section="concepts.judges")
+    panel = open_panel(judges, judge, device=runtime.device, section="concepts.judges", root=root)
     return Sampler(asking, concept, evaluation, panel, runtime)
 
 

@@ -5,8 +5,8 @@ calls them; so this holds for its U-Nets and transformers alike. Biases belong t
 connection. The released code of CAD (arXiv 2412.02542) edits matrices with "ff" in their name: our `feed_forward`.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from diffusers.models.attention import FeedForward
 from torch import nn
@@ -66,6 +66,11 @@ def weights(denoiser: Denoiser, groups: Sequence[str] | None = None) -> list[Wei
             "and in concepts.edits"
         )
     return [weight for weight in found if weight.group in groups]
+
+
+def by_mechanism(among: Sequence[Weight], mechanisms: Mapping[str, str]) -> list[Weight]:
+    """Return the weights with the mechanism of each head in place of the head, "" of a head without one."""
+    return [replace(weight, heads=tuple(mechanisms.get(head, "") for head in weight.heads)) for weight in among]
 
 
 def parameters(denoiser: Denoiser) -> dict[str, nn.Parameter]:

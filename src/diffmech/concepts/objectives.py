@@ -10,7 +10,7 @@ over points and pixels:
   lies at a minimum of this loss and its gradient is mostly noise. The images are those at the ends of the trajectories.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -22,6 +22,9 @@ from diffmech.concepts.trajectories import Trajectories
 from diffmech.models.denoiser import Conditioning, Denoiser
 from diffmech.models.memory_format import channels_last
 from diffmech.randomness import noise
+
+# Images (image, ...), noise (step, image, ...) and timesteps -> what is noised, and what should be predicted of it.
+Noised = Callable[[Tensor, Tensor, Sequence[int]], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -68,20 +71,15 @@ def erase_points(
     return Points(trajectories.points, targets, trajectories.timesteps, tuple(asked))
 
 
-def amplify_points(
-    denoiser: Denoiser, trajectories: Trajectories, weak: Sequence[Conditioning], *, seed: int
-) -> Points:
-    """Return the points of the amplify objective: the sampled images, noised; noise belongs to (seed, image, t)."""
-    images = trajectories.images.clamp(-1, 1)
+def amplify_points(trajectories: Trajectories, weak: Sequence[Conditioning], noised: Noised, *, seed: int) -> Points:
+    """Return the points of the amplify objective: the sampled images, `noised`; noise belongs to (seed, image, t)."""
+    images = trajectories.images
     added = torch.from_numpy(
         np.stack(
             [[noise(seed, i, t, tuple(images.shape[1:])) for i in range(len(images))] for t in trajectories.timesteps]
         )
     )
-    share = torch.from_numpy(denoiser.alphas_cumprod[list(trajectories.timesteps)]).to(images.dtype)
-    share = share[:, None, None, None, None]
-    x_t = share.sqrt() * images + (1 - share).sqrt() * added
-    return Points(x_t, added, trajectories.timesteps, tuple(weak))
+    return Points(*noised(images, added, trajectories.timesteps), trajectories.timesteps, tuple(weak))
 
 
 def predicted(denoiser: Denoiser, points: Points, step: int, rows: slice) -> Tensor:

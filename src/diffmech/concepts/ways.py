@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from diffmech.concepts.trajectories import Trajectories, sample_trajectories
@@ -44,12 +45,24 @@ class Asking(Protocol):
         """What a judge looks for."""
         ...
 
+    @property
+    def others(self) -> tuple[str, ...]:
+        """What else images are told by this concept to have; a judge has to know it, too."""
+        ...
+
     def conditions(self, way: Way, n: int, seed: int, timesteps: Sequence[int]) -> tuple[Conditioning, ...]:
         """Return the condition of `n` passes at each timestep, for objectives."""
         ...
 
     def trajectories(self, n: int, *, steps: int, guidance: float, seed: int, runtime: RuntimeConfig) -> Trajectories:
         """Sample `n` images that are asked for the concept, and keep all points on the way."""
+        ...
+
+    def noised(self, images: Tensor, eps: Tensor, timesteps: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return the ends of trajectories with noise of some timesteps, and what the denoiser should make of them.
+
+        `images` `(image, ...)`; `eps` and both that are returned `(step, image, ...)`.
+        """
         ...
 
     def images(self, way: Way, n: int, *, steps: int, guidance: float, seed: int, runtime: RuntimeConfig) -> Tensor:
@@ -69,6 +82,8 @@ class Conditioned:
     """What concepts have in common that a denoiser of pixels is told by one condition at all timesteps."""
 
     denoiser: Denoiser
+    attribute: str
+    others: tuple[str, ...] = ()
 
     def condition(self, way: Way, n: int, seed: int) -> Condition:
         """Return the condition of `n` passes of the objectives."""
@@ -87,6 +102,13 @@ class Conditioned:
         told = self.condition("asked", n, seed)
         return sample_trajectories(self.denoiser, told, steps=steps, guidance=guidance, seed=seed, runtime=runtime)
 
+    def noised(self, images: Tensor, eps: Tensor, timesteps: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return the ends of trajectories with noise of some timesteps, and the noise, which is to be predicted."""
+        clean = images.clamp(-1, 1)
+        share = torch.from_numpy(self.denoiser.alphas_cumprod[list(timesteps)]).to(clean.dtype)
+        share = share[:, None, None, None, None]
+        return share.sqrt() * clean + (1 - share).sqrt() * eps, eps
+
     def images(self, way: Way, n: int, *, steps: int, guidance: float, seed: int, runtime: RuntimeConfig) -> Tensor:
         """Sample `n` images `(image, channel, y, x)`, from -1 black to 1 white, on the CPU."""
         told = self.shown(way, n, seed)
@@ -96,5 +118,7 @@ class Conditioned:
 
     def told(self, way: Way, n: int, seed: int, attributes: Sequence[str]) -> np.ndarray:
         """Return whether each of those images is told to have each attribute, `(image, attribute)` booleans."""
-        columns = [self.denoiser.attributes.index(name) for name in attributes]
-        return np.asarray(self.shown(way, n, seed).values[:, columns].numpy() > 0.5)
+        values, known = self.shown(way, n, seed).values.numpy() > 0.5, self.denoiser.attributes
+        nothing = np.zeros(n, dtype=bool)  # a detector may look for what no denoiser is told
+        columns = [values[:, known.index(name)] if name in known else nothing for name in attributes]
+        return np.stack(columns, axis=1) if columns else np.empty((n, 0), dtype=bool)

@@ -8,7 +8,6 @@ known.
 import json
 import logging
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +24,9 @@ from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.images import Digits, ImagesConfig, SyntheticFaces
 from diffmech.config.models import RecognitionConfig
 from diffmech.data.digits import CLASSES
-from diffmech.data.store import open_dataset, prepare_dataset
 from diffmech.data.synthetic_faces import NAMES
 from diffmech.errors import ConfigError, ModelError, StoreError
+from diffmech.judging.labelled import labelled_images
 from diffmech.models.storage import pointed_directory, read_pointer
 from diffmech.randomness import generator
 from diffmech.training.device import resolve_device
@@ -154,19 +153,17 @@ def train_judge(
     """
     if isinstance(source, SyntheticFaces) and recognition.faces < 2 * HELD_OUT:
         raise ConfigError(f"recognition.faces: {recognition.faces} is too few to train on; give some thousand")
-    # Faces that no data set of the study holds: their seed is drawn far from those that people write.
-    seed = int(generator(recognition.seed, "faces of the judge").integers(2**31, 2**32))
-    new = {"first": 0, "count": recognition.faces, "seed": seed}
-    every = {"count": None, "classes": list(range(len(CLASSES)))}
-    labelled = source.model_copy(update=new if isinstance(source, SyntheticFaces) else every)
-    with tempfile.TemporaryDirectory() as folder:
-        store = Path(folder) / "faces.zarr.zip"
-        prepare_dataset(labelled, images, store, name="images of the judge", runtime=runtime)
-        drawn = open_dataset(store)
-        columns = [drawn.attributes.index(name) for name in attributes]
-        pixels = torch.from_numpy(drawn.images(drawn.ids))
-        labels = torch.from_numpy(drawn.attribute_values(drawn.ids)[:, columns] > 0.5).float()
-    held_out = torch.from_numpy(drawn.ids % HELD_OUT == HELD_OUT - 1)
+    ids, pixels, there = labelled_images(
+        source,
+        images,
+        attributes,
+        count=recognition.faces,
+        seed=recognition.seed,
+        purpose="faces of the judge",
+        runtime=runtime,
+    )
+    labels = there.float()
+    held_out = torch.from_numpy(ids % HELD_OUT == HELD_OUT - 1)
     device = resolve_device(runtime.device)
     with seeded(recognition.seed):
         network = _network(images.channels, len(attributes)).to(device)

@@ -108,6 +108,18 @@ def test_weights_without_which_nothing_asks_for_the_concept_have_the_highest_sco
     np.testing.assert_allclose(scores["told.weight"], 2 / 4 * linear.module.told.weight**2, rtol=1e-4)
 
 
+def test_gradients_of_halves_do_not_vanish_in_a_mean_over_many_points(linear):
+    points, among = linear_points(linear), weights(linear)
+    linear.module.half()
+    halves = gradients(linear, points, among, batch_size=8, total=10**8)
+    linear.module.float()
+    expected = gradients(linear, points, among, batch_size=8, total=10**8)
+    for name, values in expected.gradient.items():
+        assert 0 < values.abs().max() < 2**-24  # less than the least half
+        # each gradient is a sum of at most 24 products of halves
+        np.testing.assert_allclose(halves.gradient[name], values, atol=24 * 2**-11 * float(values.abs().max()))
+
+
 def derivative(denoiser, points, parameter, position, step=1e-4):
     flat, own = parameter.data.view(-1), float(parameter.data.view(-1)[position])
     values = []
@@ -124,7 +136,7 @@ def test_scores_of_the_bundled_denoiser_match_finite_differences(faces, runtime)
     asked, base, weak = (asking.conditions(way, 2, 7, sampled.timesteps) for way in ("asked", "base", "weak"))
     objectives = {
         "erase": erase_points(faces, sampled, asked, base, batch_size=8),
-        "amplify": amplify_points(faces, sampled, weak, seed=7),
+        "amplify": amplify_points(sampled, weak, asking.noised, seed=7),
     }
     among = weights(faces)
     largest = {}

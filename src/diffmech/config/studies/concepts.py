@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from diffmech.config.concept_probes import HeadsConfig, InsideConfig, ProbesConfig
 from diffmech.config.judging import JudgesConfig
 from diffmech.config.section import Count, Inference, Section, Seed, StudySection
 
@@ -29,7 +30,7 @@ Group = Literal[
     "embedding",
 ]
 GROUPS: tuple[Group, ...] = get_args(Group)
-Granularity = Literal["global", "matrix", "row", "head"]
+Granularity = Literal["global", "matrix", "row", "head", "mechanism"]
 Objective = Literal["erase", "amplify"]
 Order = Literal["first", "second"]
 Baseline = Literal["random", "random_rows", "magnitude", "gradient", "wanda", "uce"]
@@ -40,6 +41,7 @@ BASELINES: dict[Objective, tuple[Baseline, ...]] = {
 }
 Value = Annotated[float, Field(ge=0, le=1)]
 Dose = Annotated[float, Field(gt=0)]
+Words = str | Annotated[list[str], Field(min_length=1)]
 
 
 class AttributeConcept(Section):
@@ -87,12 +89,64 @@ class ClassConcept(Section):
         return self.label or name
 
 
+class PromptConcept(Section):
+    """Words that a pipeline is asked for: an object, a style, anything; of a pipeline of classes, names or numbers."""
+
+    kind: Literal["prompt"] = Field(description="Words, or classes, that a pipeline is asked for.")
+    prompt: Words = Field(
+        description="Prompt that asks for the concept, or several ones that images have in turn. Of a pipeline of "
+        "classes (DiT) a name, or a number in quotes."
+    )
+    base: Words = Field(
+        "",
+        description='The same without it: one for all prompts, or one for each. Nothing ("") is the empty prompt, or '
+        "no class.",
+    )
+    weak: Words | None = Field(
+        None, description="What asks weakly, for amplification: one for all prompts, or one for each; null = `base`."
+    )
+    others: dict[str, Words] = Field(
+        {},
+        description="Prompts of images without the concept, in turn, by what the judge looks for in them: what else an "
+        "edit takes away is seen there. Where there are none, these images have the base prompts, and it is not.",
+    )
+    negative: str = Field("", description="What the unconditional pass of guidance is given.")
+    attribute: str | None = Field(None, description="What the judge looks for; null = the name of the concept.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> "PromptConcept":
+        for name in ("base", "weak"):
+            count, asked = len(listed(getattr(self, name) or "")), len(listed(self.prompt))
+            if count not in (1, asked):
+                raise ValueError(f"{name} has {count} prompts beside {asked} in prompt; give one, or one for each")
+        same = [asked for asked, base in zip(self.prompts("asked"), self.prompts("base"), strict=True) if asked == base]
+        if same:
+            raise ValueError(f"base {same[0]!r} is the prompt that asks for the concept; give one without it")
+        return self
+
+    def prompts(self, way: Literal["asked", "base", "weak"]) -> list[str]:
+        """Return the prompts of one way of asking, as many as ask for the concept."""
+        base = self.base if way == "base" or self.weak is None else self.weak
+        found = listed(self.prompt if way == "asked" else base)
+        return found * len(listed(self.prompt)) if len(found) == 1 else found
+
+    def seen(self, name: str) -> str:
+        """Return what a judge looks for, given the name of the concept."""
+        return self.attribute or name
+
+
+def listed(words: str | list[str]) -> list[str]:
+    """Return one prompt or several ones as a list."""
+    return [words] if isinstance(words, str) else words
+
+
 def _attribute_by_default(value: Any) -> Any:
     return {"kind": "attribute", **value} if isinstance(value, Mapping) else value
 
 
 AnyConcept = Annotated[
-    Annotated[AttributeConcept | ClassConcept, Field(discriminator="kind")], BeforeValidator(_attribute_by_default)
+    Annotated[AttributeConcept | ClassConcept | PromptConcept, Field(discriminator="kind")],
+    BeforeValidator(_attribute_by_default),
 ]
 
 
@@ -101,6 +155,7 @@ class NamedConcept(Section):
 
     name: str = Field(description="Its name in config.yaml.")
     concept: AnyConcept = Field(AttributeConcept.model_validate({}), description="What it is to the denoiser.")
+    scheduler: str | None = Field(None, description="Sampler of a pipeline; null = its own.")
 
 
 class AttributionConfig(Section):
@@ -134,7 +189,7 @@ class EditConfig(Section):
     granularity: Granularity = Field(
         "global",
         description="What a dose counts in: all weights of the groups, each matrix, each row of a matrix (one output), "
-        "or each attention head.",
+        "each attention head, or all heads of each mechanism, which the main study then has to find first.",
     )
     doses: Annotated[list[Dose], Field(min_length=1)] = Field(
         [200, 800, 3000],
@@ -198,6 +253,23 @@ class ConceptsStudy(StudySection):
     )
     judges: JudgesConfig = Field(JudgesConfig(), description="Who looks at images.")
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="What is measured of edits.")
+    probes: ProbesConfig | None = Field(
+        ProbesConfig.model_validate({}),
+        description="Whether an erased concept is destroyed or avoided; null = not asked.",
+    )
+
+    inside: InsideConfig | None = Field(
+        InsideConfig.model_validate({}), description="What edits do to attention; null = not asked."
+    )
+
+    heads: HeadsConfig = Field(
+        HeadsConfig.model_validate({}), description="In which attention heads weights carry a concept."
+    )
+
+    def compared(self, objective: Objective) -> list[float]:
+        """Return the doses of an objective that are looked at more closely."""
+        edit = self.edits[objective]
+        return [dose for dose in edit.doses if edit.compared is None or dose in edit.compared]
 
     def baselines(self, objective: Objective) -> list[Baseline]:
         """Return what the edits of an objective are compared with."""
