@@ -249,7 +249,8 @@ class ConceptsStudy(StudySection):
     attribution: AttributionConfig = Field(AttributionConfig(), description="How weights are scored.")
     fidelity: FidelityConfig = Field(FidelityConfig(), description="Whether scores predict.")
     edits: Annotated[dict[Objective, EditConfig], Field(min_length=1)] = Field(
-        {"erase": EditConfig(), "amplify": EditConfig(doses=[800, 3000])}, description="What is changed for each objective."
+        {"erase": EditConfig(), "amplify": EditConfig(doses=[800, 3000])},
+        description="What is changed for each objective.",
     )
     judges: JudgesConfig = Field(JudgesConfig(), description="Who looks at images.")
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="What is measured of edits.")
