@@ -12,7 +12,8 @@ rule models:
 
 
 rule train_denoiser:
-    """Train one denoiser on both domains; a killed training resumes from its last checkpoint."""
+    """Train one denoiser on both domains; a killed training resumes from its last checkpoint. Beside these files it
+    writes those of its tokens, or the names of its classes."""
     input:
         first=by_content(study.dataset_stores()[0]),
         second=by_content(study.dataset_stores()[1]),
@@ -22,8 +23,6 @@ rule train_denoiser:
         "results/models/{model}/model.json",
         "results/models/{model}/unet/config.json",
         "results/models/{model}/unet/diffusion_pytorch_model.safetensors",
-        "results/models/{model}/tokens/config.json",
-        "results/models/{model}/tokens/diffusion_pytorch_model.safetensors",
         "results/models/{model}/scheduler/scheduler_config.json",
         "results/models/{model}/provenance.json",
         tables["history"].path,
@@ -32,7 +31,7 @@ rule train_denoiser:
     benchmark:
         "results/benchmarks/train_denoiser/{model}.tsv"
     wildcard_constraints:
-        model=either(study.told_tokens),
+        model=either(study.trained),
     conda:
         "../envs/diffmech.yaml"
     threads: study.training_threads
@@ -50,21 +49,6 @@ rule train_denoiser:
         "Training the denoiser {wildcards.model}"
     script:
         "../workflow_scripts/train_denoiser.py"
-
-
-use rule train_denoiser as train_class_denoiser with:
-    output:
-        "results/models/{model}/model.json",
-        "results/models/{model}/unet/config.json",
-        "results/models/{model}/unet/diffusion_pytorch_model.safetensors",
-        "results/models/{model}/classes.json",
-        "results/models/{model}/scheduler/scheduler_config.json",
-        "results/models/{model}/provenance.json",
-        tables["history"].path,
-    wildcard_constraints:
-        model=either(study.told_classes),
-    message:
-        "Training the class-conditioned denoiser {wildcards.model}"
 
 
 rule import_denoiser:

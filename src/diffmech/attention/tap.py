@@ -155,12 +155,12 @@ class AttentionTap(TorchFunctionMode):
     @contextmanager
     def _unless_it_fails(self) -> Any:
         """Forget the calls that are made within if they fail: the model may catch that and go on with others."""
-        counts, calls, sites = self._counts.copy(), len(self.calls), len(self.sites)
+        calls, sites = len(self.calls), len(self.sites)
         try:
             yield
         except Exception:
-            self._counts = counts
-            del self.calls[calls:]
+            while len(self.calls) > calls:
+                self._counts[self.calls.pop().partition("#")[0]] -= 1
             while len(self.sites) > sites:
                 del self._interventions[self.sites.pop().name]
             raise

@@ -5,9 +5,10 @@ at random in the same rows of the same matrices, among those that the edit left;
 gradients of the same objective; the largest weights times the norm of their inputs (Wanda, Sun et al. 2024), those only
 whose inputs are larger with the concept than without, as in ConceptPrune (arXiv 2405.19237), where both were seen.
 
-UCE (Gandikota et al. 2024) changes all values of cross-attention: W' = (lambda W + sum v* c^T + sum W p p^T)
+UCE (Gandikota et al. 2024, arXiv 2308.14761) changes all values of cross-attention:
+W' = (lambda W + sum v* c^T + sum W p p^T)
 (lambda I + sum c c^T + sum p p^T)^-1 with the concept's token c, v* = W b of the token b without it, and all other
-tokens p kept. lambda = 0.1 is ours.
+tokens p kept. lambda = 0.1 is that of the authors' first released code (0.5 in the later one).
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -190,6 +190,8 @@ ENDS = ("", "_low", "_high")
 def _relative(own: np.ndarray, theirs: np.ndarray, settings: Mapping[str, Any]) -> tuple[float, float, float]:
     if not theirs.any():
         return (float("nan"),) * 3
+    if np.count_nonzero(theirs) == 1:  # without that seed there is no ratio, and so no interval
+        return float(own.mean() / theirs.mean() - 1), float("nan"), float("nan")
     interval = bootstrap_statistic(lambda mine, other: mine / other - 1, own, theirs, **settings)
     return float(interval.estimate), float(interval.low), float(interval.high)
 

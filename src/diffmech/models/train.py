@@ -16,7 +16,7 @@ from diffmech.config.models import DenoiserConfig
 from diffmech.errors import DataError
 from diffmech.models.architecture import build_model, build_scheduler
 from diffmech.models.classes import class_labels
-from diffmech.models.storage import find_layout, publishing, save_denoiser, write_pointer
+from diffmech.models.storage import CLASSES, find_layout, publishing, save_denoiser, write_pointer
 from diffmech.models.tables import HISTORY
 from diffmech.models.training_set import TrainingSet
 from diffmech.training.checkpoint import fingerprint
@@ -69,6 +69,11 @@ def train_denoiser(
         save_denoiser(temporary, run.unet, run.tokens, run.scheduler, classes=classes)
         run.write_history(HISTORY, temporary / "history.csv")
         (temporary / "provenance.json").write_text(provenance(**record, **run.record()) + "\n", encoding="utf-8")
+    # of an earlier training that was told otherwise
+    if run.tokens is None:
+        shutil.rmtree(output_dir / "tokens", ignore_errors=True)
+    else:
+        (output_dir / CLASSES).unlink(missing_ok=True)
     write_pointer(
         output_dir / "model.json",
         find_layout(output_dir),

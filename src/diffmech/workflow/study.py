@@ -62,9 +62,6 @@ class Study:
         self.prompted = [name for name, dataset in self.config.datasets.items() if dataset.kind == "prompts"]
         self.collected = [name for name in self.config.datasets if name not in self.prompted]
         self.trained = [name for name, model in self.config.models.items() if model.source == "train"]
-        told = {name: self.config.models[name].architecture.conditioning for name in self.trained}
-        self.told_tokens = [name for name in self.trained if told[name] == "tokens"]
-        self.told_classes = [name for name in self.trained if told[name] == "classes"]
         self.imported = [name for name, model in self.config.models.items() if model.source != "train"]
 
     @property

@@ -115,10 +115,14 @@ def test_what_is_kept_is_the_mean_over_the_classes_that_were_shown():
         ("original", "asked"): images(target, target),
         ("own", "base"): images(lost, base),
         ("original", "base"): images(base, base),
-        ("random", "asked"): images(target, target),
     }
+    # one seed alone shows the concept at random: a ratio to its rate has no interval
+    sets["random", "asked"] = images(target & (np.arange(n) == 0)[:, None], target)
     edited = Edited("barks", "erase", 5, 5, "dog", NAMES, "asked", sets)
     rows = list(effects(edited, permutations=50, draws=200, confidence=0.95, seed=0))
     assert rows[0]["others_relative"] == pytest.approx(-0.25)
     assert rows[0]["others_relative_low"] < -0.25 < rows[0]["others_relative_high"]
+    assert rows[0]["target_relative"] == rows[0]["target_relative_high"] == -1
     assert "others" not in rows[1]  # of the baseline there are no other classes to see
+    assert rows[1]["target_relative"] == -1
+    assert np.isnan([rows[1]["target_relative_low"], rows[1]["target_relative_high"]]).all()

@@ -300,7 +300,7 @@ def test_no_overlay_of_a_foreign_model_shifts_mean_and_contrast():
     assert {name for name, config in decided.items() if config.images.match is None} == {
         "concepts-dit",
         "concepts-stable-diffusion",
-        "digits",
+        "digits",  # trained here, and says so
         "own-model",
         "flux",
         "planted",

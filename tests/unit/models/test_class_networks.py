@@ -156,8 +156,10 @@ def train(config: DenoiserConfig, stores: dict[str, Path], folder: Path, quiet) 
 def test_training_tells_classes_and_writes_what_is_read_again(digits, quiet, tmp_path):
     training = Training(steps=3, batch_size=8, domain_shares={"low": 1, "high": 1}, precision="float32", flip=[])
     config = DenoiserConfig(source="train", architecture=TINY, training=training)
-    pointer = train(config, digits, tmp_path, quiet)
-    assert read_json(pointer)["kind"] == "unet_classes"
+    for conditioning, kind in (("tokens", "unet_condition_tokens"), ("classes", "unet_classes")):
+        architecture = TINY.model_copy(update={"conditioning": conditioning})
+        pointer = train(config.model_copy(update={"architecture": architecture}), digits, tmp_path, quiet)
+        assert read_json(pointer)["kind"] == kind
     denoiser = load_denoiser(pointer, device="cpu")
     assert denoiser.attributes == tuple("0123456789")
     assert denoiser.module.class_embedding.num_embeddings == 11

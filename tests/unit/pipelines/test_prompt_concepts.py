@@ -7,6 +7,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+import yaml
 from tiny_pipelines import PIPELINES, clip
 
 from diffmech.artifacts import open_store, read_json
@@ -18,11 +19,12 @@ from diffmech.concepts.evaluation import Sampler, edit_concept, original_images
 from diffmech.concepts.gradients import gradients
 from diffmech.concepts.groups import weights
 from diffmech.concepts.masks import Mask, applied, export
+from diffmech.concepts.paths import Concepts
 from diffmech.concepts.tables import EFFECTS, RATES
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.images import ImagesConfig
 from diffmech.config.judging import JudgesConfig
-from diffmech.config.load import validate
+from diffmech.config.load import merge, validate
 from diffmech.config.models import DenoiserConfig
 from diffmech.config.studies.concepts import (
     AttributionConfig,
@@ -38,7 +40,9 @@ from diffmech.models.storage import find_layout
 from diffmech.randomness import generator
 from diffmech.report.concepts.findings import findings
 from diffmech.testing import ROUNDINGS_OF_MANY_PASSES, assert_same_up_to_rounding
+from diffmech.workflow.study import Study
 
+ROOT = Path(__file__).parents[3]
 RUNTIME = RuntimeConfig(progress=False, device="cpu", batch_size=4)
 ATTRIBUTION = AttributionConfig(samples=2, steps=3, windows=1, guidance=4.0)
 EVALUATION = EvaluationConfig(seeds=4, steps=2, guidance=4.0)
@@ -254,7 +258,7 @@ def test_an_overflow_of_halves_is_said(tmp_path: Path) -> None:
 
 
 def test_what_fits_no_pipeline_is_answered(pipeline_json: Path, dit_json: Path, judges: JudgesConfig) -> None:
-    faces = Path(__file__).parents[3] / "resources" / "models" / "faces"
+    faces = ROOT / "resources" / "models" / "faces"
     with pytest.raises(ConfigError, match="hat: is of kind prompt, but the denoiser is of no pipeline and reads no"):
         asking_for(load_layout(find_layout(faces), device="cpu"), named(HAT))
     attribute = named({"kind": "attribute"}, "glasses")
@@ -288,3 +292,15 @@ def test_prompts_that_do_not_fit_together_are_answered(concept: dict[str, Any], 
     with pytest.raises(ConfigError) as told:
         validate({"concepts": {"concepts": {"hat": {"kind": "prompt", **concept}}}})
     assert message in str(told.value)
+
+
+@pytest.mark.parametrize("name", ["concepts-stable-diffusion", "concepts-dit"])
+def test_shipped_studies_ask_for_no_judge_of_faces_and_sample_as_they_say(name: str) -> None:
+    overlay = yaml.safe_load((ROOT / f"resources/studies/{name}.yaml").read_text())
+    study = Study(merge(yaml.safe_load((ROOT / "config.yaml").read_text()), overlay), ROOT)
+    concepts = Concepts(study)
+    assert concepts.judge == []
+    for concept in concepts.names:
+        told = concepts.originals_settings(concept)["concept"]
+        assert NamedConcept.model_validate(told).scheduler == "ddim"
+        assert {concept, *told["concept"]["others"]} <= set(concepts.section.judges.text_attributes)

@@ -161,7 +161,7 @@ class NamedConcept(Section):
 class AttributionConfig(Section):
     """Scores of weights, from trajectories that are asked for the concept."""
 
-    samples: Count = Field(6, description="Trajectories per concept; the same ones for all timesteps and objectives.")
+    samples: Count = Field(4, description="Trajectories per concept; the same ones for all timesteps and objectives.")
     steps: Count = Field(50, description="Steps of each trajectory; each is a point where gradients are taken.")
     guidance: Annotated[float, Field(ge=0)] = Field(3.0, description="Classifier-free guidance of the trajectories.")
     windows: Count = Field(3, description="Parts of the timesteps, of equal length, that scores are also told for.")
@@ -173,7 +173,7 @@ class FidelityConfig(Section):
 
     masks: Annotated[int, Field(ge=3)] = Field(200, description="Random sets of weights that are set to zero.")
     weights: Count = Field(800, description="Weights in each set, from the groups that are edited.")
-    samples: Count = Field(2, description="Trajectories; predictions are made anew on these very points.")
+    samples: Count = Field(1, description="Trajectories; predictions are made anew on these very points.")
     timesteps: Count = Field(4, description="Points of each trajectory, evenly spread.")
     objectives: Annotated[list[Objective], Field(min_length=1)] = Field(
         ["erase"], description="Objectives that are checked; amplify costs as much again."
@@ -227,7 +227,7 @@ class EditConfig(Section):
 class EvaluationConfig(Inference):
     """What an edit does to images of the same seeds."""
 
-    seeds: Annotated[int, Field(ge=2)] = Field(24, description="Seeds (images), the unit of all intervals.")
+    seeds: Annotated[int, Field(ge=2)] = Field(20, description="Seeds (images), the unit of all intervals.")
     steps: Count = Field(8, description="Sampling steps.")
     guidance: Annotated[float, Field(ge=0)] = Field(3.0, description="Classifier-free guidance.")
     seed: Seed = Field(200, description="Seed of these images, which no score and no choice has seen.")
@@ -249,7 +249,8 @@ class ConceptsStudy(StudySection):
     attribution: AttributionConfig = Field(AttributionConfig(), description="How weights are scored.")
     fidelity: FidelityConfig = Field(FidelityConfig(), description="Whether scores predict.")
     edits: Annotated[dict[Objective, EditConfig], Field(min_length=1)] = Field(
-        {"erase": EditConfig(), "amplify": EditConfig()}, description="What is changed for each objective."
+        {"erase": EditConfig(), "amplify": EditConfig(doses=[800, 3000])},
+        description="What is changed for each objective.",
     )
     judges: JudgesConfig = Field(JudgesConfig(), description="Who looks at images.")
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="What is measured of edits.")
