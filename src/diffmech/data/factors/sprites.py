@@ -8,8 +8,9 @@ black, and a step along x or y is one pixel of 64.
 Ours: the outlines. All shapes of one scale have the same area, so that brightness tells the scale and nothing of the
 shape. It is chosen so that the mean of all pixels is that of the published file, 0.0425. The square is axis-aligned at
 orientation 0, the ellipse is twice as wide as high, the heart is (x^2 + y^2 - 1)^3 = x^2 y^3, turned about its centre
-of mass. Orientation turns from the axis x towards y, which points down. Below 64 pixels a step is less than a pixel,
-and neighbours may look the same.
+of mass. Orientation turns from the axis x towards y, which points down. Of all images
+about 669,000 differ at 64 pixels and 637,000 at 32, where a step is half a pixel: the last orientation repeats the
+first, and a small square may look the same after ten steps (92 degrees).
 """
 
 import math
