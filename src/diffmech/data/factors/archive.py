@@ -44,7 +44,7 @@ class NpzArray:
         except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError) as error:
             raise DataError(
                 f"{self.path}: cannot be read as .npz ({error}); it is cut off or damaged, get it anew"
-            ) from (error)
+            ) from error
         if by_columns or self.dtype.hasobject or not self.shape:
             raise DataError(f"{self.path}: {name!r} is no plain array of rows ({self.dtype}, shape {self.shape})")
         expected = self._header + math.prod(self.shape) * self.dtype.itemsize
