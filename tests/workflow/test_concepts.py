@@ -153,7 +153,10 @@ def test_mistakes_are_answered_in_one_line(studied):
     done = studied.snakemake("--cores", "1", "concepts", edit=section(concepts={"glases": {}}))
     assert done.returncode != 0
     assert "diffmech: concepts.concepts.glases: the denoiser knows no attribute 'glases', only" in done.stderr
-    rows = {"erase": {"doses": [0.01], "granularity": "row"}, "amplify": {"doses": [20]}}
+    rows = {
+        "erase": {"doses": [0.01], "compared": [], "granularity": "row"},
+        "amplify": {"doses": [20], "compared": []},
+    }
     done = studied.snakemake("--cores", "1", "concepts", edit=section(edits=rows))
     assert done.returncode != 0
     assert "the dose 0.01 by row changes no weight: rounded down it is 0 in each of" in done.stderr

@@ -81,6 +81,8 @@ def test_scores_of_second_order_need_curvature(faces):
         ({"edits": {"erase": {"doses": [1.5]}}}, "1.5 is no whole number; below 1 it is a share"),
         ({"edits": {"erase": {"doses": [5, 5]}}}, "doses must differ, found"),
         ({"edits": {"erase": {"factor": 1}}}, "factor 1 changes nothing"),
+        ({"edits": {"erase": {"doses": [5]}}}, "compared: 3000 is not among doses; name some of these, or null"),
+        ({"evaluation": {"seed": 100}}, "evaluation.seed 100 is that of attribution; give one no score has seen"),
         ({"groups": ["norm"]}, "feed_forward is not among groups, so it has no scores"),
         ({"edits": {"erase": {"groups": ["feedforward"]}}}, "concepts.edits.erase.groups"),
     ],

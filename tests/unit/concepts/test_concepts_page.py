@@ -69,6 +69,20 @@ def write_probes(path):
     return path
 
 
+def inputs_of(folder):
+    """The inputs of the page as the fixture below leaves them in `folder`."""
+    tables = ("rates", "effects", "quality", "probes", "attention", "heads", "overlap", "confusion")
+    return {
+        **{name: folder / f"{name}.csv" for name in tables},
+        "probed": [folder / "probed"],
+        "maps": [folder / "map.csv"],
+        "fidelities": [folder / "fidelity.csv"],
+        "originals": [folder / "originals.zip", folder / "skin.zip"],
+        "evaluations": [folder / name for name in ("e200", "e800", "amplify", "skinned")],
+        "references": REFERENCES,
+    }
+
+
 @pytest.fixture
 def written(tmp_path):
     originals = write(
@@ -125,17 +139,7 @@ def written(tmp_path):
         further["overlap"],
         OVERLAP.frame([("glasses", "erase", "positive", 800, 2, 1, *shares)]),
     )
-    inputs = {
-        **tables,
-        **further,
-        "probed": [probed],
-        "confusion": tmp_path / "confusion.csv",
-        "maps": [maps],
-        "fidelities": [fidelities],
-        "originals": [originals, skin],
-        "evaluations": evaluations,
-        "references": REFERENCES,
-    }
+    inputs = inputs_of(tmp_path)
     concepts = ConceptsStudy.model_validate({"concepts": {"glasses": {}, "skin": {}}})
     pictures = [tmp_path / f"{name}.svg" for name in ("glasses", "skin")]
     write_page(inputs, tmp_path / "page.html", tmp_path / "findings.json", pictures, concepts=concepts)
@@ -209,3 +213,16 @@ def test_the_page_says_what_the_judge_is_worth_and_warns_where_it_may_guess(writ
 
 def test_without_a_judge_the_page_says_so():
     assert "No judge sees these concepts." in str(judge_section(JUDGED.frame()))
+
+
+def test_objectives_that_are_not_checked_leave_the_page_whole(written, tmp_path):
+    """Fidelity is that of erasing by default, so that a study that amplifies alone has no rows of it."""
+    empty = tmp_path / "unchecked.csv"
+    FIDELITY.write(empty, FIDELITY.frame())
+    concepts = ConceptsStudy.model_validate({"concepts": {"glasses": {}, "skin": {}}})
+    pictures = [tmp_path / f"{name}.svg" for name in ("glasses", "skin")]
+    inputs = inputs_of(tmp_path) | {"fidelities": [empty]}
+    write_page(inputs, tmp_path / "page.html", tmp_path / "findings.json", pictures, concepts=concepts)
+    text = (tmp_path / "page.html").read_text()
+    assert "not checked" in text
+    assert "No objective that is edited was checked." in text

@@ -221,9 +221,10 @@ def test_what_comes_back_is_a_share_of_what_was_taken_away():
 
 
 def probes(*rows):
-    columns = ["edited", "original", "recovered_low", "recovered_high", "above_control", "above_control_low"]
+    columns = ["probe", "edited", "original", "recovered_low", "recovered_high", "above_control", "above_control_low"]
     nothing = (np.nan, np.nan)
-    return pd.DataFrame([(0.0, *row, *(nothing if len(row) == 3 else ())) for row in rows], columns=columns)
+    padded = [("completion", 0.0, *row, *(nothing if len(row) == 3 else ())) for row in rows]
+    return pd.DataFrame(padded, columns=columns)
 
 
 def test_a_verdict_needs_intervals_on_one_side():
@@ -231,6 +232,11 @@ def test_a_verdict_needs_intervals_on_one_side():
     assert verdict(probes((1, 0, 0.1), (1, 0.4, 0.9))) == "avoided"
     assert verdict(probes((1, 0, 0.1), (1, 0.1, 0.4))) == "cannot be told"
     assert verdict(probes((1, 0, 0.1), (0, np.nan, np.nan))) == "not erased"
+    # where noise alone takes the concept away, it says nothing of an edit, and the other probes still do
+    for other, said in (((1, 0, 0.1), "cannot be told"), ((1, 0.4, 0.9), "avoided")):
+        rows = probes(other, (0, np.nan, np.nan))
+        rows.loc[1, "probe"] = "noise"
+        assert verdict(rows) == said
     # a token that brings back no more than any search does tells nothing
     assert verdict(probes((1, 0, 0.1), (1, 0.4, 0.9, 0.1, -0.1))) == "cannot be told"
     assert verdict(probes((1, 0, 0.1), (1, 0.4, 0.9, 0.5, 0.3))) == "avoided"

@@ -223,7 +223,7 @@ def test_a_pipeline_goes_through_the_study_and_nothing_is_found_in_random_weight
             tmp_path / f"{objective}.mask",
             tmp_path / f"{objective}.zip",
             objective=objective,
-            edit=EditConfig(baselines=["random", "wanda"], granularity="row", doses=[0.1]),
+            edit=EditConfig(baselines=["random", "wanda"], granularity="row", doses=[0.1], compared=None),
             dose=0.1,
             **judged,
         )

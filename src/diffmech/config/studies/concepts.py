@@ -219,6 +219,8 @@ class EditConfig(Section):
             raise ValueError(f"doses: {odd[0]:g} is no whole number; below 1 it is a share, from 1 on a number")
         if len(set(self.doses)) != len(self.doses):
             raise ValueError(f"doses must differ, found {self.doses}")
+        if odd := [dose for dose in self.compared or () if dose not in self.doses]:
+            raise ValueError(f"compared: {odd[0]:g} is not among doses; name some of these, or null for all")
         if self.factor == 1:
             raise ValueError("factor 1 changes nothing; give 0 to knock weights out, or another number")
         return self
@@ -283,4 +285,8 @@ class ConceptsStudy(StudySection):
             missing = [group for group in edit.groups if self.groups is not None and group not in self.groups]
             if missing:
                 raise ValueError(f"edits.{objective}.groups: {missing[0]} is not among groups, so it has no scores")
+        if self.evaluation.seed == self.attribution.seed:
+            raise ValueError(
+                f"evaluation.seed {self.evaluation.seed} is that of attribution; give one no score has seen"
+            )
         return self

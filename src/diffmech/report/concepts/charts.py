@@ -150,6 +150,8 @@ def layer(weight: str) -> str:
 
 def fidelity(frame: pd.DataFrame, published: float) -> Any:
     """Draw the correlation of predicted and actual change, beside the published one."""
+    if frame.empty:
+        return absent("No objective that is edited was checked.")
     shown = frame.assign(
         name=frame["concept"] + ", " + frame["objective"], line=published, order=frame["order"] + " order"
     )

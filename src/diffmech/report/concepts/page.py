@@ -154,7 +154,7 @@ def write_page(
             chart(
                 "fidelity",
                 charts.fidelity(predicted, published),
-                f"Over {count(int(predicted['masks'].max()), 'random set')} of weights set to zero: predicted and "
+                f"Over {count(concepts.fidelity.masks, 'random set')} of weights set to zero: predicted and "
                 "actual fall of the objective, on the very same points. Bootstrap over sets. Dashed: published for CAD "
                 "at another model and other sets.",
             ),
@@ -257,7 +257,7 @@ def _published(references: Sequence[Mapping[str, Any]], effects: pd.DataFrame, p
     first = predicted[predicted["order"] == "first"]["r"]
     erased = effects[(effects["objective"] == "erase") & (effects["against"] == "original")]
     measured = {
-        "fidelity": f"{number(first.min())} to {number(first.max())}",
+        "fidelity": f"{number(first.min())} to {number(first.max())}" if len(first) else "not checked",
         "target": f"{number(erased['target_against'].mean())} unedited; {number(erased['target'].min())} to "
         f"{number(erased['target'].max())} after erasing"
         if len(erased)

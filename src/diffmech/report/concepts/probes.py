@@ -35,7 +35,9 @@ def findings(probes: pd.DataFrame) -> Iterator[Finding]:
 
 def verdict(rows: pd.DataFrame) -> str:
     """Return `destroyed`, `avoided`, `not erased` or `cannot be told` of the probes of one edit."""
-    if not (rows["edited"] < rows["original"]).all():
+    # beside noise the unedited rate is under the same noise, which may take the concept away by itself
+    quiet = rows[rows["probe"] != "noise"]
+    if not (quiet["edited"] < quiet["original"]).all():
         return "not erased"
     if back(rows):
         return "avoided"
