@@ -3,8 +3,9 @@
 The images are points of the unedited denoiser's trajectories, asked for the concept as in the evaluation (weakly, for
 amplification), and every denoiser sees them under that condition. Entropies are those of the main study, by the same
 capture (`attention.capture`, `attention.statistics`). The null is what edits of as many weights at random in each
-matrix do to the same images. Concentration or dispersal of attention after erasing is spoken of (SEE) and, as far as we
-know, measured nowhere; the measure is ours.
+matrix do to the same images: the rank among them, whose unit is the edit, so that few draws can tell nothing.
+Concentration or dispersal of attention after erasing is spoken of (SEE) and, as far as we know, measured nowhere; the
+measure is ours.
 """
 
 import logging
@@ -35,6 +36,7 @@ from diffmech.errors import ModelError
 from diffmech.models.denoiser import Condition, Denoiser
 from diffmech.models.sampling import ddim
 from diffmech.statistics.bootstrap import bootstrap_mean
+from diffmech.statistics.controls import joint_rank_p
 from diffmech.statistics.permutation import joint_sign_flip_p
 from diffmech.tables import ALL
 
@@ -178,7 +180,7 @@ def changes_of(
         return
     edits, entropy = store["edit"].values, store["entropy"].values.astype(np.float64)
     before, after = entropy[edits == ORIGINAL][0], entropy[edits == OWN][0]
-    random = entropy[edits == RANDOM].mean(axis=0)
+    random = entropy[edits == RANDOM]
     kinds, heads = store["kind"].values, [str(head) for head in store["head"].values]
     names = list(dict.fromkeys(str(kind) for kind in kinds))
     shares = np.stack([kinds == kind for kind in names], axis=1) / [np.sum(kinds == kind) for kind in names]
@@ -201,8 +203,14 @@ def changes_of(
         found = bootstrap_mean(both, draws=draws, confidence=confidence, seed=seed)
         return np.stack([found.estimate, found.low, found.high], axis=1)
 
-    change, by_chance = estimated(after - before), estimated(random - before)
-    p, p_random = tested(after - before), tested(after - random)
+    def ranked(own: np.ndarray, others: np.ndarray) -> np.ndarray:
+        # a mask is the unit: what two masks do to the same images differs, however many images there are
+        parts = zip(families(own), zip(*map(families, others), strict=True), strict=True)
+        sizes = [(np.abs(one.mean(0)), np.stack([np.abs(other.mean(0)) for other in many])) for one, many in parts]
+        return np.concatenate([joint_rank_p(mine[None], [theirs])[0] for mine, theirs in sizes])
+
+    change, by_chance = estimated(after - before), estimated(random.mean(axis=0) - before)
+    p, p_random = tested(after - before), ranked(after - before, random - before)
     means = np.concatenate([np.concatenate(families(values), axis=1).mean(axis=0)[None] for values in (before, after)])
     for place, (head, kind, timestep) in enumerate(cells):
         yield {
@@ -217,5 +225,6 @@ def changes_of(
             "p_corrected": p[place],
             **dict(zip(("random", "random_low", "random_high"), by_chance[place], strict=True)),
             "p_random": p_random[place],
+            "draws": len(random),
             "n": len(before),
         }

@@ -188,7 +188,10 @@ ATTENTION = Table(
         ),
         "random": number("mean change by edits of as many weights at random in each matrix", "nat"),
         **interval("that change", "nat", "random_"),
-        "p_random": number("p that the change is that of these edits, corrected alike", source="Westfall & Young 1993"),
+        "p_random": number(
+            "rank of the size of the change among these edits as a p, corrected alike; at least 1 / (1 + draws)"
+        ),
+        "draws": whole("random edits"),
         "n": whole("images"),
     },
 )

@@ -23,7 +23,7 @@ class ProbesConfig(Section):
     """Is a concept that was erased destroyed, or only avoided? At the doses in `compared` of `edits.erase`."""
 
     completion: list[Share] = Field(
-        [0.125, 0.375],
+        [0.17, 0.5],
         description="Shares of the sampling steps that the unedited denoiser does before the edited one finishes, "
         "rounded to whole steps, at least one; [] = none.",
     )

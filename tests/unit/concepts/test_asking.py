@@ -72,6 +72,8 @@ def test_scores_of_second_order_need_curvature(faces):
     ("section", "message"),
     [
         ({"concepts": {"hat": {"value": 0.5, "base": 0.5}}}, "base 0.5 is the value that asks for the concept"),
+        ({"concepts": {"hat": {"value": 0, "base": 1}}}, "base 1.0 has to be less than value 0.0"),
+        ({"concepts": {"hat": {"value": 0.4}}}, "weak 0.5 has to be less than value 0.4"),
         (
             {"concepts": {"3": {"kind": "class", "label": "3", "base": "3"}}},
             "base '3' is the class that is the concept",

@@ -24,6 +24,7 @@ from diffmech.models.architecture import build_unet
 from diffmech.models.schedules import noise_schedule
 from diffmech.models.storage import find_layout, save_denoiser, write_pointer
 from diffmech.models.tokens import AttributeTokens
+from diffmech.report.concepts.findings import succeeds
 from diffmech.training.seeds import seeded
 
 SIZE, COUNT = 16, 20
@@ -32,6 +33,7 @@ SCHEDULE = {"_class_name": "DDPMScheduler", "num_train_timesteps": 50, "beta_sch
 HAT = NamedConcept(name="hat")
 ATTRIBUTION = AttributionConfig(samples=2, steps=4, windows=2)
 EVALUATION = EvaluationConfig(seeds=8, steps=3)
+JUDGES = JudgesConfig()
 SETTINGS = {"draws": 100, "permutations": 400, "confidence": 0.95, "seed": 0}
 
 
@@ -57,7 +59,7 @@ def judge(tmp_path_factory):
     return made
 
 
-def run(folder, judge, runtime, seed, *, baselines=("random",), objective="erase"):
+def run(folder, judge, runtime, seed, *, baselines=("random",), objective="erase", judges=JUDGES):
     """Score, edit and compare one untrained denoiser; return the rows of the table of effects."""
     folder.mkdir()
     model = untrained(folder, seed)
@@ -72,7 +74,7 @@ def run(folder, judge, runtime, seed, *, baselines=("random",), objective="erase
         curvature=False,
         **settings,
     )
-    shared = {"evaluation": EVALUATION, "judges": JudgesConfig(), **settings}
+    shared = {"evaluation": EVALUATION, "judges": judges, **settings}
     original_images(model, judge, folder / "originals.zip", uce=True, **shared)
     edit_concept(
         model,
@@ -129,10 +131,25 @@ def test_fidelity_is_tabulated_for_both_orders(runtime, tmp_path):
     assert table["r"].between(-1, 1).all()
 
 
-def test_nothing_is_found_in_untrained_denoisers(judge, runtime, tmp_path):
-    found = 0
+@pytest.mark.parametrize("objective", ["erase", "amplify"])
+def test_nothing_is_found_in_untrained_denoisers(judge, runtime, tmp_path, objective):
+    # A judge whose verdicts vary between such images: whether they are brighter on one side.
+    (tmp_path / "sides.py").write_text(
+        "def brighter(images):\n"
+        "    left, right = images[..., :8].mean(dim=(1, 2, 3)), images[..., 8:].mean(dim=(1, 2, 3))\n"
+        "    return (left > right)[:, None].float()\n"
+    )
+    detector = {"function": str(tmp_path / "sides.py:brighter"), "attributes": ["hat"]}
+    judges, found, rates, moved = JudgesConfig.model_validate({"detector": detector}), 0, [], 0
     for seed in range(10):
-        effects = run(tmp_path / str(seed), judge, runtime, 100 + seed)
+        effects = run(tmp_path / str(seed), judge, runtime, 100 + seed, objective=objective, judges=judges)
         own = effects[effects["against"] == "random"]
         found += bool((own["p_corrected"] <= 0.05).any())
+        found += succeeds(effects, objective, 0.05)
+        rates += [*own["target"], *own["target_against"]]
+        images = open_store(tmp_path / str(seed) / "edit.zip").to_dataset()["images"].values
+        moved += not np.array_equal(images[0], images[2])  # under the edit, and under as many random weights
     assert found <= 2  # more of 10 at a rate of 0.05 has a chance of 1 %
+    assert moved == 10
+    assert np.std(rates) > 0.05
+    assert 0.1 < np.mean(rates) < 0.9

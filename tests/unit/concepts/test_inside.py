@@ -25,15 +25,20 @@ SETTINGS = {"draws": 200, "permutations": 400, "confidence": 0.95, "seed": 0}
 EVALUATION = EvaluationConfig(seeds=4, steps=3)
 
 
-def stored(own, random=0.0, samples=12, concept="hat"):
-    """A store of two kinds with two heads each at two timesteps; `own` and `random` are what edits add to entropies."""
+def stored(own, random=0.0, samples=12, concept="hat", draws=39, seed=1):
+    """A store of two kinds with two heads each at two timesteps; `own` and `random` are what edits add to entropies.
+
+    Each edit adds something of its own, too, to all images alike.
+    """
     base = np.random.default_rng(0).normal(2, 0.1, (samples, 2, 4))
-    noise = np.random.default_rng(1).normal(0, 0.01, (4, samples, 2, 4))
-    added = np.stack([np.zeros_like(base), base * 0 + own, base * 0 + random, base * 0 + random])
+    noise = np.random.default_rng(seed).normal(0, 0.01, (2 + draws, samples, 2, 4))
+    masks = np.random.default_rng(seed + 1).normal(0, 0.02, (2 + draws, 1, 2, 4))
+    masks[0] = 0
+    added = np.stack([base * 0, base * 0 + own, *[base * 0 + random] * draws]) + masks
     return xr.Dataset(
         {"entropy": (("set", "sample", "timestep", "head"), base + added + noise)},
         coords={
-            "edit": ("set", np.array(["original", "own", "random", "random"], dtype=TEXT)),
+            "edit": ("set", np.array(["original", "own", *["random"] * draws], dtype=TEXT)),
             "timestep": [900, 100],
             "head": np.array(["a.self.h00", "a.self.h01", "a.cross.h00", "a.cross.h01"], dtype=TEXT),
             "kind": ("head", np.array(["self", "self", "cross", "cross"], dtype=TEXT)),
@@ -49,7 +54,7 @@ def tabulated(store):
 
 def test_planted_concentration_is_found_where_it_is():
     own = np.zeros((2, 4))
-    own[1, 2:] = -0.2  # cross-attention at timestep 100
+    own[1, 2:] = -0.3  # cross-attention at timestep 100
     table = tabulated(stored(own))
     found = table[beyond(table, 0.05)]
     assert sorted(map(tuple, found[["head", "kind", "timestep"]].to_numpy())) == [
@@ -58,7 +63,7 @@ def test_planted_concentration_is_found_where_it_is():
         ("all", "cross", "all"),
     ]
     whole = table[(table["head"] == "all") & (table["kind"] == "cross")].iloc[0]
-    assert whole["change"] == pytest.approx(-0.1, abs=0.01)
+    assert whole["change"] == pytest.approx(-0.15, abs=0.03)
     assert whole["low"] < whole["change"] < whole["high"]
     assert whole["after"] - whole["before"] == pytest.approx(whole["change"])
     [finding] = findings(table, alpha=0.05)
@@ -74,6 +79,23 @@ def test_what_random_edits_do_as_well_is_no_finding():
     assert not beyond(table, 0.05).any()
     [finding] = findings(table, alpha=0.05)
     assert finding.verdict == "not found"
+
+
+def test_a_random_edit_is_beyond_random_ones_no_more_often_than_alpha():
+    tables = [tabulated(stored(0.0, seed=seed)) for seed in range(60)]
+    assert np.mean([(table["p_corrected"] <= 0.05).any() for table in tables]) > 0.9  # every edit changes something
+    for kinds in (True, False):  # each is a family
+        found = [beyond(table[(table["head"] == "all") == kinds], 0.05).any() for table in tables]
+        assert np.mean(found) <= 0.13  # a rate of 0.05 exceeds this with a chance below 1 %
+
+
+def test_two_random_edits_are_too_few_to_tell():
+    table = tabulated(stored(-0.5, draws=2))
+    assert (table["p_random"] >= 1 / 3).all()
+    [finding] = findings(table, alpha=0.05)
+    assert finding.verdict == "cannot be told"
+    assert "attention concentrates" in finding.answer
+    assert "2 random edits (inside.draws: at least 19)" in finding.answer
 
 
 def test_nothing_is_found_more_often_than_alpha_where_an_edit_does_nothing():

@@ -59,6 +59,11 @@ class AttributeConcept(Section):
     def _differs(self) -> "AttributeConcept":
         if self.base == self.value:
             raise ValueError(f"base {self.base} is the value that asks for the concept; give another one or null")
+        # a judge sees the attribute where its value is high
+        for name in ("base", "weak"):
+            given = getattr(self, name)
+            if given is not None and given >= self.value:
+                raise ValueError(f"{name} {given} has to be less than value {self.value}, which asks for the concept")
         return self
 
     def seen(self, name: str) -> str:
@@ -162,7 +167,7 @@ class AttributionConfig(Section):
     """Scores of weights, from trajectories that are asked for the concept."""
 
     samples: Count = Field(4, description="Trajectories per concept; the same ones for all timesteps and objectives.")
-    steps: Count = Field(50, description="Steps of each trajectory; each is a point where gradients are taken.")
+    steps: Count = Field(25, description="Steps of each trajectory; each is a point where gradients are taken.")
     guidance: Annotated[float, Field(ge=0)] = Field(3.0, description="Classifier-free guidance of the trajectories.")
     windows: Count = Field(3, description="Parts of the timesteps, of equal length, that scores are also told for.")
     seed: Seed = Field(100, description="Seed of the trajectories: other images than those of the evaluation.")
@@ -174,7 +179,7 @@ class FidelityConfig(Section):
     masks: Annotated[int, Field(ge=3)] = Field(200, description="Random sets of weights that are set to zero.")
     weights: Count = Field(800, description="Weights in each set, from the groups that are edited.")
     samples: Count = Field(1, description="Trajectories; predictions are made anew on these very points.")
-    timesteps: Count = Field(4, description="Points of each trajectory, evenly spread.")
+    timesteps: Count = Field(3, description="Points of each trajectory, evenly spread.")
     objectives: Annotated[list[Objective], Field(min_length=1)] = Field(
         ["erase"], description="Objectives that are checked; amplify costs as much again."
     )
@@ -192,9 +197,9 @@ class EditConfig(Section):
         "each attention head, or all heads of each mechanism, which the main study then has to find first.",
     )
     doses: Annotated[list[Dose], Field(min_length=1)] = Field(
-        [200, 800, 3000],
+        [800, 3000],
         description="How many weights are changed: below 1 a share of each unit of the granularity, rounded down, from "
-        "1 on a number of each. Only weights with a positive score are.",
+        "1 on a number of each. Only weights whose score is not negative are.",
     )
     compared: list[Dose] | None = Field(
         [3000.0],
@@ -229,8 +234,8 @@ class EditConfig(Section):
 class EvaluationConfig(Inference):
     """What an edit does to images of the same seeds."""
 
-    seeds: Annotated[int, Field(ge=2)] = Field(20, description="Seeds (images), the unit of all intervals.")
-    steps: Count = Field(8, description="Sampling steps.")
+    seeds: Annotated[int, Field(ge=2)] = Field(16, description="Seeds (images), the unit of all intervals.")
+    steps: Count = Field(6, description="Sampling steps.")
     guidance: Annotated[float, Field(ge=0)] = Field(3.0, description="Classifier-free guidance.")
     seed: Seed = Field(200, description="Seed of these images, which no score and no choice has seen.")
     examples: Count = Field(6, description="Seeds whose images the page shows.")
@@ -251,7 +256,7 @@ class ConceptsStudy(StudySection):
     attribution: AttributionConfig = Field(AttributionConfig(), description="How weights are scored.")
     fidelity: FidelityConfig = Field(FidelityConfig(), description="Whether scores predict.")
     edits: Annotated[dict[Objective, EditConfig], Field(min_length=1)] = Field(
-        {"erase": EditConfig(), "amplify": EditConfig(doses=[800, 3000])},
+        {"erase": EditConfig(), "amplify": EditConfig()},
         description="What is changed for each objective.",
     )
     judges: JudgesConfig = Field(JudgesConfig(), description="Who looks at images.")

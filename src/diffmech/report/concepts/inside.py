@@ -11,11 +11,12 @@ from diffmech.report import markup
 from diffmech.report.drawing import absent, dots, finish, head_axis, row_height, signed_cells, specification, table
 from diffmech.report.markup import Section
 from diffmech.report.wording import count, interval, listed, number, p_value
+from diffmech.statistics.reach import draws_needed
 from diffmech.tables import ALL
 
 FAMILY = (
     "Corrected (max-T) over the kinds of attention of one edit; of single heads, over all heads and timesteps. Both "
-    "the change and its difference from that by as many random weights in each matrix must be significant."
+    "the change and its rank among edits of as many random weights in each matrix must be significant."
 )
 
 
@@ -35,16 +36,27 @@ def _finding(concept: str, objective: str, rows: pd.DataFrame, alpha: float) -> 
     clear = kinds[beyond(kinds, alpha)]
     weights = count(int(rows["count"].iloc[0]), "weight")
     verdict: Verdict = "found" if len(clear) else "not found"
+    changed, draws = kinds[kinds["p_corrected"] <= alpha], int(rows["draws"].iloc[0])
     edited = {"erase": "erasing", "amplify": "amplifying"}[objective]
     if len(clear):
         parts = [
             f"{row['kind']}-attention {_direction(row['change'])} ({_change(row)})" for row in clear.to_dict("records")
         ]
         answer = f"Yes: with {weights} set to zero, {listed(parts)}."
+    elif len(changed) and (draws + 1) * alpha < 1:
+        verdict = "cannot be told"
+        parts = [
+            f"{row['kind']}-attention {_direction(row['change'])} ({_change(row)})"
+            for row in changed.to_dict("records")
+        ]
+        answer = (
+            f"With {weights} set to zero, {listed(parts)}; that as many random weights would do less cannot be told by "
+            f"{count(draws, 'random edit')} (inside.draws: at least {draws_needed(alpha)})."
+        )
     else:
         answer = f"No kind of attention concentrates or disperses as a whole with {weights} set to zero, beyond what "
         answer += "as many random weights do."
-    shown = (clear if len(clear) else kinds).iloc[0]
+    shown = (clear if len(clear) else changed if verdict == "cannot be told" else kinds).iloc[0]
     value, low, high = (float(shown[end]) for end in ("change", "low", "high"))
     estimate = Estimate(f"change of the entropy of {shown['kind']}-attention", value, low, high, "nat")
     return Finding(
@@ -64,8 +76,8 @@ def _details(kinds: pd.DataFrame) -> Iterator[str]:
         random = interval(row["random"], row["random_low"], row["random_high"])
         yield (
             f"Mean over all {row['kind']}-attention heads and timesteps: {_change(row)}, "
-            f"{p_value(row['p_corrected'])}; by as many random weights {random}, {p_value(row['p_random'])} of the "
-            "difference."
+            f"{p_value(row['p_corrected'])}; by as many random weights, the mean of "
+            f"{count(int(row['draws']), 'edit')}, {random}; of its rank among these, {p_value(row['p_random'])}."
         )
 
 
@@ -110,7 +122,7 @@ def section(attention: pd.DataFrame, alpha: float) -> Section:
     """Return the section of the page."""
     caption = (
         "Entropy of each head after the edit minus before, on the same noisy images. Below 0 attention concentrates, "
-        "above it disperses. Dots: significant, and other than by as many random weights in each matrix."
+        "above it disperses. Dots: significant, and more than by random edits of as many weights in each matrix."
     )
     objectives = list(dict.fromkeys(attention["objective"])) or ["erase"]
     return markup.section(
