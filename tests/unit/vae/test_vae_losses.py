@@ -84,9 +84,7 @@ def test_stratified_weights_are_a_distribution_and_weighted_ones_only_shift() ->
     assert whole.diagonal() == pytest.approx(np.full(5, 1 / 5), abs=1e-6)
     assert whole.sum(1) == pytest.approx(np.ones(5), abs=1e-6)
     z, mean, log_variance = draw(5, 3, seed=6), draw(5, 3, seed=7), draw(5, 3, seed=8)
-    few, many = (
-        total_correlation(z, mean, log_variance, images=n, sampling="weighted").item() for n in (10, 1000)
-    )
+    few, many = (total_correlation(z, mean, log_variance, images=n, sampling="weighted").item() for n in (10, 1000))
     assert many - few == pytest.approx(2 * math.log(100), abs=1e-5)
 
 
@@ -96,9 +94,7 @@ def test_total_correlation_of_a_correlated_gaussian_is_its_closed_form() -> None
     covariance = np.array([[1, rho], [rho, 1]]) - width**2 * np.eye(2)
     mean = torch.from_numpy(np.random.default_rng(0).multivariate_normal([0, 0], covariance, n))
     z = mean + width * draw(n, 2, seed=9)
-    found = total_correlation(
-        z, mean, torch.full_like(mean, 2 * math.log(width)), images=n, sampling="stratified"
-    )
+    found = total_correlation(z, mean, torch.full_like(mean, 2 * math.log(width)), images=n, sampling="stratified")
     assert found.item() == pytest.approx(-math.log(1 - rho**2) / 2, abs=0.05)
 
 
