@@ -214,7 +214,7 @@ def test_patches_that_do_not_fit_are_refused_and_leave_nothing(vae, images) -> N
     own = activations(network, "conv1", inputs)
     with pytest.raises(ModelError, match="there is no layer 'conv9'; give one of conv1, conv2, hidden, posterior"):
         activations(network, "conv9", inputs)
-    with pytest.raises(ModelError, match="do not fit layer 'conv1', which gives .* take those of as many inputs"):
+    with pytest.raises(ModelError, match=r"do not fit layer 'conv1', which gives .* take those of as many inputs"):
         patched(network, "conv1", inputs, own[:3])
     with pytest.raises(ModelError, match="layer 'conv1' has no unit 4, only 0 to 3; give some of these"):
         patched(network, "conv1", inputs, own, [0, 4])

@@ -119,7 +119,8 @@ def test_neither_network_of_factor_vae_learns_from_the_loss_of_the_other(images,
 @pytest.mark.parametrize("kind", ["vae", "vq_vae"])
 def test_training_reconstructs_better_than_the_mean_image(kind, images, settings):
     few = ArrayImages(images.images[[0, 27, 45, 63]], images.factors[:4])
-    run = VaeRun(few, settings(kind, steps=200), CPU)
+    wider = {"network": settings().network.model_copy(update={"channels": [8, 8], "hidden": 32})}
+    run = VaeRun(few, settings(kind, steps=200).model_copy(update=wider), CPU)
     for _ in range(200):
         run.step(1e-2)
         run.progress.step += 1
