@@ -14,7 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
-from diffmech.concepts.asking import condition
+from diffmech.concepts.asking import asking_for
 from diffmech.concepts.trajectories import restarted_trajectories, sample_trajectories
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.studies.concepts import NamedConcept
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1)
     arguments = parser.parse_args()
     denoiser = load_layout(find_layout(FACES), device="cpu")
-    told = condition(denoiser, NamedConcept(name="glasses"), "asked", arguments.samples, 0)
+    (told,) = asking_for(denoiser, NamedConcept(name="glasses")).conditions("asked", arguments.samples, 0, [0])
     runtime = RuntimeConfig(device="cpu", progress=False)
     settings = {"steps": arguments.steps, "guidance": 3.0, "seed": 0, "runtime": runtime}
     found = {}

@@ -1,6 +1,6 @@
 """Which weights carry or suppress a concept, and what is left without them."""
 
-from diffmech.concepts.paths import EVALUATION, FIDELITIES, MAPS, MASK, ORIGINALS, Concepts
+from diffmech.concepts.paths import EVALUATION, FIDELITIES, MAPS, MASK, ORIGINALS, PROBED, Concepts
 
 concepts = Concepts(study)
 
@@ -78,7 +78,8 @@ rule concept_originals:
     """Sample the images of one concept that no edit of single weights changes."""
     input:
         model="results/models/{model}/model.json",
-        judge="results/judges/{model}.safetensors",
+        judge=concepts.judge,
+        detector=study.detector_files(concepts.section.judges),
         settled=settled_weights,
     output:
         ORIGINALS,
@@ -95,6 +96,7 @@ rule concept_originals:
     params:
         settings=lambda wildcards: concepts.originals_settings(wildcards.concept),
         code=study.denoising_code("concept_originals"),
+        detector=study.detector_code(concepts.section.judges),
     message:
         "Sampling {wildcards.concept} from the unedited {wildcards.model}"
     script:
@@ -105,9 +107,13 @@ rule edit_concept:
     """Change the chosen weights, and sample the same seeds again, beside edits of equally many weights."""
     input:
         model="results/models/{model}/model.json",
-        judge="results/judges/{model}.safetensors",
+        judge=concepts.judge,
         gradients=lambda wildcards: [file.format(**wildcards) for file in concepts.gradients(wildcards.objective)],
         originals=ORIGINALS,
+        detector=study.detector_files(concepts.section.judges),
+        mechanisms=lambda wildcards: (
+            tables["mechanisms"].at(model=wildcards.model) if concepts.by_mechanism(wildcards.objective) else []
+        ),
         settled=settled_weights,
     output:
         mask=MASK,
@@ -125,10 +131,42 @@ rule edit_concept:
     params:
         settings=lambda wildcards: concepts.edit_settings(wildcards.concept, wildcards.objective, wildcards.dose),
         code=study.denoising_code("edit_concept"),
+        detector=study.detector_code(concepts.section.judges),
     message:
         "Editing {wildcards.model}: {wildcards.objective} {wildcards.concept}, {wildcards.dose}"
     script:
         "../workflow_scripts/edit_concept.py"
+
+
+rule judge_confusion:
+    """Tabulate what the judge sees in drawn faces that it never saw, and in the unedited images."""
+    input:
+        model="results/models/{model}/model.json",
+        judge=concepts.judge,
+        originals=concepts.originals(),
+        detector=study.detector_files(concepts.section.judges),
+        settled=settled_weights,
+    output:
+        tables["judge_confusion"].path,
+    log:
+        "results/logs/judge_confusion/{model}.log",
+    benchmark:
+        "results/benchmarks/judge_confusion/{model}.tsv"
+    conda:
+        "../envs/diffmech.yaml"
+    threads: study.threads
+    resources:
+        gpu=study.gpus,
+        mem_mb=2000,
+    params:
+        settings=concepts.confusion_settings(),
+        names=concepts.names,
+        code=study.code("judge_confusion"),
+        detector=study.detector_code(concepts.section.judges),
+    message:
+        "Asking what the judge of {wildcards.model} is worth"
+    script:
+        "../workflow_scripts/judge_confusion.py"
 
 
 rule concept_effects:
@@ -164,7 +202,12 @@ rule concept_effects:
 rule concepts_page:
     """Write the page on concepts."""
     input:
-        **{name: tables[f"concept_{name}"].at(model=study.model) for name in ("rates", "effects", "quality")},
+        **{
+            name: tables[f"concept_{name}"].at(model=study.model)
+            for name in ("rates", "effects", "quality", "probes", "attention", "heads", "overlap")
+        },
+        confusion=tables["judge_confusion"].at(model=study.model),
+        probed=concepts.probed(PROBED),
         maps=concepts.per_concept(MAPS),
         fidelities=concepts.per_concept(FIDELITIES),
         originals=concepts.originals(),

@@ -12,7 +12,8 @@ rule models:
 
 
 rule train_denoiser:
-    """Train one denoiser on both domains; a killed training resumes from its last checkpoint."""
+    """Train one denoiser on both domains; a killed training resumes from its last checkpoint. Beside these files it
+    writes those of its tokens, or the names of its classes."""
     input:
         first=by_content(study.dataset_stores()[0]),
         second=by_content(study.dataset_stores()[1]),
@@ -22,8 +23,6 @@ rule train_denoiser:
         "results/models/{model}/model.json",
         "results/models/{model}/unet/config.json",
         "results/models/{model}/unet/diffusion_pytorch_model.safetensors",
-        "results/models/{model}/tokens/config.json",
-        "results/models/{model}/tokens/diffusion_pytorch_model.safetensors",
         "results/models/{model}/scheduler/scheduler_config.json",
         "results/models/{model}/provenance.json",
         tables["history"].path,

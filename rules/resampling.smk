@@ -60,6 +60,7 @@ rule resampling_effects:
     input:
         **named_resampled(heads),
         judge=needed_judge(heads),
+        detector=study.detector_files(study.config.resampling),
         settled=settled_groups,
     output:
         table=tables["resampling"].path,
@@ -80,6 +81,7 @@ rule resampling_effects:
         why_none=why_not_resampled(heads),
         seed=study.seed,
         code=study.code("resampling_effects"),
+        detector=study.detector_code(study.config.resampling),
     message:
         "Measuring what removed heads change in the images of {wildcards.model}"
     script:

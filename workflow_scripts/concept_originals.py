@@ -9,11 +9,12 @@ with session(snakemake) as job:
 
     original_images(
         job.input.model,
-        job.input.judge,
+        next(iter(job.input.judge), None),
         job.output[0],
         concept=job.section(NamedConcept, "concept"),
         evaluation=job.section(EvaluationConfig, "evaluation"),
         judges=job.section(JudgesConfig, "judges"),
         uce=job.params.settings["uce"],
         runtime=job.runtime,
+        root=job.root,
     )

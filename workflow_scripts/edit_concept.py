@@ -11,9 +11,8 @@ with session(snakemake) as job:
         job.input.model,
         list(job.input.gradients),
         job.input.originals,
-        job.input.judge,
-        job.output.mask,
-        job.output.images,
+        next(iter(job.input.judge), None),
+        *job.output,
         concept=job.section(NamedConcept, "concept"),
         objective=job.wildcards.objective,
         edit=job.section(EditConfig, "edit"),
@@ -21,4 +20,6 @@ with session(snakemake) as job:
         evaluation=job.section(EvaluationConfig, "evaluation"),
         judges=job.section(JudgesConfig, "judges"),
         runtime=job.runtime,
+        root=job.root,
+        mechanisms=job.input.mechanisms or None,
     )

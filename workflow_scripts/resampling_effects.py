@@ -15,4 +15,5 @@ with session(snakemake) as job:
         why_none=job.params.why_none,
         seed=job.params.seed,
         runtime=job.runtime,
+        root=job.root,
     )

@@ -78,7 +78,6 @@ def page(found):
 def opened(page, tmp_path, width, *, dark=False):
     """Open the page and return its answer and what the browser logged."""
     frame = tmp_path / "frame.html"
-    frame.parent.mkdir(exist_ok=True)
     frame.write_text(FRAME.format(address=page.as_uri(), width=width))
     environment = {**os.environ, "HOME": str(tmp_path)}
     done = subprocess.run(
@@ -103,9 +102,21 @@ def opened(page, tmp_path, width, *, dark=False):
     return json.loads(html.unescape(answer[1])), [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
-@pytest.mark.parametrize("width", [1400, 400])
-def test_every_chart_is_drawn_and_nothing_overflows(page, tmp_path, width):
-    answer, console = opened(page, tmp_path, width)
+@pytest.fixture(scope="module")
+def wide(page, tmp_path_factory):
+    """The answer of the page in a wide window of light colours, and what the browser logged."""
+    return opened(page, tmp_path_factory.mktemp("wide"), 1400)
+
+
+@pytest.fixture(scope="module")
+def narrow(page, tmp_path_factory):
+    """The same in a narrow window of dark colours."""
+    return opened(page, tmp_path_factory.mktemp("narrow"), 400, dark=True)
+
+
+@pytest.mark.parametrize(("window", "width"), [("wide", 1400), ("narrow", 400)])
+def test_every_chart_is_drawn_and_nothing_overflows(request, window, width):
+    answer, console = request.getfixturevalue(window)
     assert console == []
     assert answer["width"] == width
     assert set(answer["charts"]) == {chart.name for chart in every_chart()}
@@ -117,9 +128,8 @@ def test_every_chart_is_drawn_and_nothing_overflows(page, tmp_path, width):
     assert answer["content"] <= answer["width"]
 
 
-def test_the_page_follows_the_readers_colour_scheme(page, tmp_path):
-    light, _ = opened(page, tmp_path / "light", 1400)
-    dark, _ = opened(page, tmp_path / "dark", 1400, dark=True)
+def test_the_page_follows_the_readers_colour_scheme(wide, narrow):
+    (light, _), (dark, _) = wide, narrow
     assert {chart["theme"] for chart in light["charts"].values()} == {"light"}
     assert {chart["theme"] for chart in dark["charts"].values()} == {"dark"}
     assert light["background"] != dark["background"]

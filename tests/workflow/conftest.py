@@ -25,6 +25,9 @@ TARGETS = {
 }
 CPU = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
 CPU.pop("PYTHONDONTWRITEBYTECODE", None)  # of a copy, which is gone afterwards, or each job would compile it anew
+# What calls remember of the code by its text: parsing all modules takes most of the first call in a copy.
+REMEMBERED = Path(".snakemake") / "diffmech-syntax.json"
+remembered: list[bytes] = []
 
 
 @functools.cache
@@ -58,6 +61,8 @@ class Project:
         with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
             code = self.start(*arguments, files=(stdout.fileno(), stderr.fileno())).wait()
             told = [(file.seek(0), file.read())[1] for file in (stdout, stderr)]
+        if not remembered and (self.folder / REMEMBERED).exists():
+            remembered.append((self.folder / REMEMBERED).read_bytes())
         return subprocess.CompletedProcess(arguments, code, *told)
 
     def start(self, *arguments: str, files: tuple[int, ...], **options: Any) -> Fork:
@@ -116,6 +121,9 @@ def copy_project(folder: Path) -> Project:
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
         else:
             shutil.copy2(source, folder / name)
+    for content in remembered:
+        (folder / REMEMBERED).parent.mkdir(exist_ok=True)
+        (folder / REMEMBERED).write_bytes(content)
     return Project(folder)
 
 

@@ -168,6 +168,11 @@ EDITS = [
         id="what is measured of images that are there",
     ),
     pytest.param(
+        {"resampling": {"detector": {"function": "torch.nn.modules.linear:Linear", "attributes": ["hat"]}}},
+        {"resampling_effects tiny"} | ACCOUNT | REPORT,
+        id="who looks at images that are there",
+    ),
+    pytest.param(
         {"recognition": {"epochs": 2}},
         {"train_judge tiny", "resampling_effects tiny"} | ACCOUNT | REPORT,
         id="the judge, and what it judges",

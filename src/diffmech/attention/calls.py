@@ -1,14 +1,18 @@
 """What is known of one attention call, and who may see and change it."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
+from torch.nn.attention.bias import CausalBias
 
+from diffmech.attention.folding import Folded
+from diffmech.attention.kernels import as_cast, is_mapped, same_kernel_with_lse
+from diffmech.attention.reasons import DROPS, MAPPED, MASK, NESTED
 from diffmech.attention.sites import AttentionSite
 
 # What log p of a weight of 0 becomes: e^-100 is far below what float32 adds to a sum.
@@ -62,6 +66,23 @@ class Intervention(Protocol):
         """Return the new output for the whole batch, or None to leave it."""
 
 
+def hindrance(
+    query: Shaped[Tensor, "..."],
+    key: Shaped[Tensor, "..."],
+    attn_mask: Shaped[Tensor, "..."] | None = None,
+    dropout_p: float = 0.0,
+    **others: Any,
+) -> str:
+    """Return why a fused call with these arguments cannot be studied, "" where nothing of them hinders it."""
+    if query.is_nested or key.is_nested:
+        return NESTED
+    if is_mapped(query):
+        return MAPPED
+    if isinstance(attn_mask, CausalBias):  # its numbers are not those of the mask that it stands for
+        return MASK
+    return DROPS if dropout_p else ""
+
+
 def attention_call(
     site: AttentionSite,
     query: Float[Tensor, "sample head query channel"],
@@ -79,6 +100,34 @@ def attention_call(
         key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else float(scale)
     return AttentionCall(site, query, key, value, output, lse, scale, attn_mask, is_causal)
+
+
+def fused_call(
+    site: AttentionSite,
+    folded: Folded,
+    named: Mapping[str, Any],
+    run: Callable[[], Float[Tensor, "..."]],
+    *,
+    wants_lse: bool,
+) -> tuple[AttentionCall, Float[Tensor, "..."]]:
+    """Return the call of a fused attention with the arguments `named`, which `run` makes, and what it returned.
+
+    Its images and heads are `folded`.
+    """
+    query, key, value = named["query"], named["key"], named["value"]
+    mask, causal, scale = named.get("attn_mask"), named.get("is_causal", False), named.get("scale")
+    output, lse = None, None
+    if wants_lse and not folded.changes and len(key) == len(query):
+        output, lse = same_kernel_with_lse(query, key, value, scale, mask, causal) or (None, None)
+    if output is None:
+        output = run()
+    query, key, value, mask = as_cast(query, key, value, mask)  # the function was given these, and cast them
+    if mask is not None and folded.changes:
+        mask = folded.apart(mask.expand(*query.shape[:-1], key.shape[-2]))
+    # One learned key may serve all images of a batch.
+    key, value = (z.expand(len(query), *z.shape[1:]) if len(z) == 1 else z for z in (key, value))
+    query, key, value = (folded.apart(tensor) for tensor in (query, key, value))
+    return attention_call(site, query, key, value, folded.apart(output), lse, scale, mask, causal), output
 
 
 def call_of_weights(

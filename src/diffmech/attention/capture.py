@@ -127,13 +127,23 @@ def observe_passes(
 
 
 def survey_sites(denoiser: Denoiser, latents: Latents, *observers: Any) -> list[SiteLayout]:
+    """Return the layout of every attention site, as `survey_pass` learns it from the first of `latents`."""
+    x_t = torch.from_numpy(latents.x_t[:1, 0].values).to(denoiser.device)
+    condition = latents.condition(slice(0, 1), 0, denoiser.device)
+    return survey_pass(denoiser, x_t, int(latents.timesteps[0]), condition, *observers)
+
+
+def survey_pass(
+    denoiser: Denoiser,
+    x_t: Float[Tensor, "sample ..."],
+    timestep: int,
+    condition: Conditioning,
+    *observers: Any,
+) -> list[SiteLayout]:
     """Return the layout of every attention site, learned from one pass of one sample, which `observers` may see.
 
     Raises ModelError naming the sites that cannot be tapped, or that are not laid out on the image.
     """
-    x_t = torch.from_numpy(latents.x_t[:1, 0].values).to(denoiser.device)
-    condition = latents.condition(slice(0, 1), 0, denoiser.device)
-    timestep = int(latents.timesteps[0])
 
     def run() -> Tensor:
         return denoiser.predict_noise(x_t, timestep, condition)

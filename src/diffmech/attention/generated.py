@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
 from jaxtyping import Float
 
@@ -25,10 +24,10 @@ from diffmech.config.images import Prompts
 from diffmech.config.models import SamplingConfig
 from diffmech.config.study import LatentsConfig
 from diffmech.data.prompts import prompt_of, read_prompts
-from diffmech.errors import ConfigError, ModelError
+from diffmech.errors import ConfigError
 from diffmech.models.pipelines import described, is_flow, load_pipeline, prediction_type
 from diffmech.models.prompt_tokens import check_lengths, token_strings
-from diffmech.models.recording import Recording, record_sampling
+from diffmech.models.recording import Recording, check_finite, joined, record_sampling
 from diffmech.randomness import generator, noise
 
 TEXT = np.dtypes.StringDType()
@@ -71,13 +70,9 @@ def generate_images(
                 size=size,
             )
         )
-    if not all(np.isfinite(part.images).all() and part.clean.isfinite().all() for part in parts):
-        raise ModelError(
-            f"{type(pipeline).__name__}: generated images are NaN or infinite; give models.<name>.dtype float32 or "
-            "bfloat16, or another sampling.scheduler"
-        )
+    check_finite(pipeline, *(values for part in parts for values in (part.images, part.clean.numpy())))
     scheduler = described(pipeline.scheduler)
-    store = _generated_store(parts, ids, chosen)
+    store = _generated_store(joined(parts), ids, chosen)
     text = store.get(ROWS + "encoder_hidden_states")
     tokens = None if text is None else token_strings(pipeline, chosen, text.shape[2])
     if tokens is not None:
@@ -174,7 +169,7 @@ def generated_latents(
 def noised(
     clean: Float[np.ndarray, "*image"],
     eps: Float[np.ndarray, "*image"],
-    timestep: int,
+    timestep: float,
     *,
     alphas: Float[np.ndarray, "timestep"] | None,
     target: str,
@@ -182,13 +177,13 @@ def noised(
 ) -> tuple[Float[np.ndarray, "*image"], Float[np.ndarray, "*image"]]:
     """Return x_t and what the denoiser should predict, in float32.
 
-    `alphas` is abar, None for flow matching; `target` is epsilon, v_prediction (Salimans & Ho 2022), sample or
-    velocity, whose value is eps - x_0.
+    `alphas` is abar of whole timesteps, None for flow matching; `target` is epsilon, v_prediction (Salimans & Ho 2022),
+    sample or velocity, whose value is eps - x_0.
     """
     if alphas is None:
         signal, spread = 1 - timestep / steps, timestep / steps
     else:
-        signal, spread = math.sqrt(alphas[timestep]), math.sqrt(1 - alphas[timestep])
+        signal, spread = math.sqrt(alphas[int(timestep)]), math.sqrt(1 - alphas[int(timestep)])
     x_t = np.float32(signal) * clean + np.float32(spread) * eps
     targets = {
         "epsilon": lambda: eps,
@@ -229,31 +224,26 @@ def _conditioning(store: xr.Dataset, condition: str) -> xr.Dataset:
     return given.isel(guidance=slice(1, 2))
 
 
-def _generated_store(parts: Sequence[Recording], ids: Sequence[int], prompts: Sequence[str]) -> xr.Dataset:
-    """Return all batches as one dataset."""
-    first = parts[0]
-    images = np.concatenate([part.images for part in parts])
-    clean, latent = (
-        torch.cat([part.clean for part in parts]),
-        [f"latent_{axis}" for axis in range(first.clean.dim() - 1)],
-    )
-    rows_of = {name: torch.cat([part.rows_of[name] for part in parts], 1) for name in first.rows_of}
+def _generated_store(whole: Recording, ids: Sequence[int], prompts: Sequence[str]) -> xr.Dataset:
+    """Return what was recorded as a dataset."""
+    pixels = np.rint((whole.images + 1) * 127.5).clip(0, 255).astype(np.uint8)
+    latent = [f"latent_{axis}" for axis in range(whole.clean.dim() - 1)]
     return xr.Dataset(
         {
-            "image": (("sample", "channel", "y", "x"), np.rint((images + 1) * 127.5).clip(0, 255).astype(np.uint8)),
-            "clean": (("sample", *latent), clean.float().numpy()),
-            "x_t": (("step", "sample", *latent), torch.cat([part.x_t for part in parts], 1).numpy()),
-            "scheduler_timestep": ("step", first.timesteps.astype(np.float64)),
-            "input": ("step", first.inputs),
+            "image": (("sample", "channel", "y", "x"), pixels),
+            "clean": (("sample", *latent), whole.clean.float().numpy()),
+            "x_t": (("step", "sample", *latent), whole.x_t.numpy()),
+            "scheduler_timestep": ("step", whole.timesteps.astype(np.float64)),
+            "input": ("step", whole.inputs),
             **{
                 ROWS + name: (("guidance", "sample", *_dims(name, values.dim() - 2)), values.numpy())
-                for name, values in rows_of.items()
+                for name, values in whole.rows_of.items()
             },
-            **{SHARED + name: (_dims(name, values.dim()), values.numpy()) for name, values in first.shared.items()},
+            **{SHARED + name: (_dims(name, values.dim()), values.numpy()) for name, values in whole.shared.items()},
         },
         coords={
             "sample": np.asarray(ids, np.int64),
-            "guidance": np.array(first.branches, dtype=TEXT),
+            "guidance": np.array(whole.branches, dtype=TEXT),
             "prompt": ("sample", np.array(prompts, dtype=TEXT), {"long_name": "what was asked for"}),
         },
     )

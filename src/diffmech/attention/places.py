@@ -93,10 +93,10 @@ def answer(told: "Sequence[tuple[Stripes, Told]]") -> float:
     )
 
 
-def evident(told: "Sequence[tuple[Stripes, Told]]", tokens: int) -> bool:
-    """Return whether what so many tokens hear tells more than chance that they stand row by row on the image."""
+def evident(told: "Sequence[tuple[Stripes, Told]]", tokens: int, least: float = LEAST_EVIDENCE) -> bool:
+    """Return whether what so many tokens hear tells, by `least` standard errors, that they stand row by row."""
     coarse = sum(stripes.level <= COARSE for stripes, _ in told)
-    return not coarse or correlation(told) * math.sqrt(DRAWS * tokens * coarse) >= LEAST_EVIDENCE
+    return not coarse or correlation(told) * math.sqrt(DRAWS * tokens * coarse) >= least
 
 
 def out_of_place(told: "Sequence[tuple[Stripes, Told]]", tokens: int) -> str | None:

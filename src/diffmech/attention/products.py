@@ -19,7 +19,7 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffmech.attention.reasons import ROWS
+from diffmech.attention.reasons import LOOSE, NO_PRODUCT, NO_SOFTMAX, ROWS
 from diffmech.attention.weighting import (
     NO_LENGTHS,
     Factors,
@@ -34,9 +34,10 @@ from diffmech.attention.weighting import (
 MATMULS = {torch.matmul, Tensor.matmul, torch.bmm, Tensor.bmm, torch.mm, Tensor.mm}
 ADDED = {torch.baddbmm, Tensor.baddbmm, torch.addmm, Tensor.addmm}
 PRODUCTS = {*MATMULS, *ADDED, torch.einsum, Tensor.__rmatmul__}
-SOFTMAXES = {functional.softmax, torch.softmax, Tensor.softmax, torch.special.softmax}
+SOFTMAXES = {functional.softmax, torch.softmax, Tensor.softmax, torch.special.softmax, functional.softmin}
+WRITES = {Tensor.__setitem__, Tensor.copy_}
 # What makes scores, weights and outputs; others only pass on what their arguments are.
-FOLLOWED = {*PRODUCTS, *SOFTMAXES, torch.cdist, Tensor.__setitem__}
+FOLLOWED = {*PRODUCTS, *SOFTMAXES, torch.cdist, *WRITES}
 CONVOLUTIONS = {
     *(functional.conv1d, functional.conv2d, functional.conv3d),
     *(functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d),
@@ -155,11 +156,23 @@ class Products:
             self._mark(
                 result, "weights", scored=scored, number=number, free=NO_LENGTHS if known is None else known.free
             )
-        elif func is Tensor.__setitem__:
-            self._derived.pop(id(args[0]), None)
+        elif func in WRITES:
+            self._write(args[0], args[-1])
         else:
             self.follow(func, args, kwargs, result)
         return result
+
+    def _write(self, target: Tensor, written: Any) -> None:
+        """Note that something is written into a tensor: scores, in place of which their softmax stands then."""
+        self._derived.pop(id(target), None)
+        known, new = self._of(target), self._of(written)
+        if new is None or new.kind == "output":
+            return
+        if known is None or known.kind == "output":
+            self._mark(target, new.kind, scored=new.scored, number=new.number, free=new.free)
+        elif new.number != known.number:
+            self.unused.pop(known.number, None)  # what is written last is used with it
+            self._mark(target, known.kind, scored=known.scored, number=new.number, free=known.free)
 
     def follow(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> None:
         """Note what `result` is of a function that is none of `FOLLOWED`, from what its arguments are."""
@@ -216,6 +229,16 @@ class Products:
             for number in [number for number, owner in notes.items() if owner in owners]:
                 del notes[number]
 
+    def left(self, name: Callable[[str], str]) -> tuple[dict[str, str], dict[str, str]]:
+        """Return why modules could not be understood at the end of a pass, and what of others is left out.
+
+        By their names, which `name` gives.
+        """
+        untapped = dict.fromkeys(map(name, self.unused.values()), NO_PRODUCT)
+        untapped |= {name(owner): why for owner, why in self.merged.items()}
+        left_out = dict.fromkeys(map(name, self.loose.values()), LOOSE)
+        return untapped, left_out | dict.fromkeys(map(name, self.linear.values()), NO_SOFTMAX)
+
     def made(self, tensor: Shaped[Tensor, "..."]) -> bool:
         """Return whether `tensor` is the result of weighting values that was followed, in whatever shape."""
         mark = self._of(tensor)
@@ -223,6 +246,7 @@ class Products:
 
     def _carry(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], result: Tensor) -> None:
         marks = [mark for mark in map(self._of, _tensors((*args, *kwargs.values()))) if mark is not None]
+        marks.sort(key=lambda mark: mark.kind == "weights" and mark.scored, reverse=True)
         tensor = marks[0].tensor() if marks else None
         if tensor is None or (func in ENDING and marks[0].kind == "output"):
             return
@@ -236,6 +260,7 @@ class Products:
             for other in marks[1:]:  # weights that are added to others are used with them
                 if known.kind == other.kind == "weights" and other.number != known.number:
                     self.unused.pop(other.number, None)
+                    self.loose.pop(other.number, None)
 
     def _derive(self, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> None:
         """Note a tensor that is made of fixed ones alone; one that is written into is no longer one."""
@@ -286,7 +311,7 @@ def _tensors(values: Sequence[Any]) -> Iterator[Tensor]:
 def _factors(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Factors | None:
     """Return the two factors of a product of at least two dimensions each, and its equation if it is an einsum."""
     equation = ""
-    given = [*args, *kwargs.values()]
+    given = [*args, *(value for name, value in kwargs.items() if name != "out")]
     if func is torch.einsum:
         if not given or not isinstance(given[0], str):
             return None

@@ -2,7 +2,10 @@
 
 ANNOUNCE = "announce it by diffmech.attention.tap.announce"
 NO_CALL = f"its forward made no attention call that can be seen; {ANNOUNCE}"
-NO_PRODUCT = f"a softmax of scores whose product with values is not made by matmul, bmm or einsum; {ANNOUNCE}"
+NO_PRODUCT = (
+    "a softmax of scores whose product with values is not made by matmul, bmm or einsum of two, or whose values are "
+    f"each query's own; if all queries attend to the same keys, {ANNOUNCE}"
+)
 LOOSE = f"a softmax of what is not seen to be scores of queries and keys; if it is attention, {ANNOUNCE}"
 NO_SOFTMAX = (
     "products of queries and keys that are multiplied without weights that sum to 1 (linear attention); if they are "
@@ -30,6 +33,7 @@ ROWS = (
     "axis (multi-query attention); bring query, key and value to (sample, head, token, channel)"
 )
 NESTED = "its query, key or value is a nested tensor; give all images of a batch in one plain tensor, with a mask"
+MASK = "its mask is a CausalBias, which hides what it masks; give is_causal=True, or a plain tensor as attn_mask"
 SPARSE = "its weights are a sparse tensor, of which statistics are not computed; keep them dense"
 ANNOUNCED = (
     "it announced a copy of what scaled_dot_product_attention returned, which is seen already; leave announce out"

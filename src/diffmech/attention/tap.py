@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,11 +31,13 @@ from diffmech.attention.calls import (
     Observer,
     attention_call,
     call_of_weights,
+    fused_call,
+    hindrance,
     observing,
     where_called,
 )
 from diffmech.attention.folding import Folded, unfold
-from diffmech.attention.kernels import FUSED, as_cast, is_mapped, logsumexp_scores, same_kernel_with_lse
+from diffmech.attention.kernels import FUSED, logsumexp_scores
 from diffmech.attention.modules import hooks, modules_by_path, modules_to_hook
 from diffmech.attention.products import FOLLOWED, SOFTMAXES, Products, linear_processor, opened_up
 from diffmech.attention.sites import AttentionSite, find_sites, kind_of, site_at
@@ -142,11 +145,25 @@ class AttentionTap(TorchFunctionMode):
 
     def _run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func is FUSED:
-            return self._attend(func, args, kwargs)
+            with self._unless_it_fails():
+                return self._attend(func, args, kwargs)
         if func is functional.multi_head_attention_forward:
             with self._seeing():  # what it is made of would not be seen
                 return opened_up(func)(*args, **kwargs)
         return self._products.run(func, args, kwargs, self._weighted, self._owner)
+
+    @contextmanager
+    def _unless_it_fails(self) -> Any:
+        """Forget the calls that are made within if they fail: the model may catch that and go on with others."""
+        calls, sites = len(self.calls), len(self.sites)
+        try:
+            yield
+        except Exception:
+            while len(self.calls) > calls:
+                self._counts[self.calls.pop().partition("#")[0]] -= 1
+            while len(self.sites) > sites:
+                del self._interventions[self.sites.pop().name]
+            raise
 
     @property
     def running(self) -> bool:
@@ -200,12 +217,9 @@ class AttentionTap(TorchFunctionMode):
             if output is not None:
                 if not path:
                     self._require_chosen()
-                products = self._products
-                self.untapped |= {self._name(owner): reasons.NO_PRODUCT for owner in products.unused.values()}
-                self.untapped |= {self._name(owner): why for owner, why in products.merged.items()}
-                loose = {self._name(owner): reasons.LOOSE for owner in products.loose.values()}
-                loose |= {self._name(owner): reasons.NO_SOFTMAX for owner in products.linear.values()}
-                self.linear = loose | self.linear  # a processor knows best what it is
+                untapped, left_out = self._products.left(self._name)
+                self.untapped |= untapped
+                self.linear = left_out | self.linear  # a processor knows best what it is
             self._products.begin()
 
     def _require_chosen(self) -> None:
@@ -259,33 +273,18 @@ class AttentionTap(TorchFunctionMode):
 
     def _attend(self, func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         named: dict[str, Any] = dict(zip(PARAMETERS, args, strict=False)) | kwargs
-        query, key, value = named["query"], named["key"], named["value"]
-        path = self._owner()
-        if query.is_nested or key.is_nested:
-            self._refuse(path, reasons.NESTED)
-            return func(*args, **kwargs)
-        site, folded = self._claim(path, query.shape, key.shape[-2])
-        problem = reasons.MAPPED if is_mapped(query) else reasons.DROPS if named.get("dropout_p") else folded.problem
+        path, problem, site = self._owner(), hindrance(**named), None
+        if not problem:
+            site, folded = self._claim(path, named["query"].shape, named["key"].shape[-2])
+            problem = folded.problem
+        if problem:
+            self._refuse(path, problem)
         if site is None or problem:
-            if problem:
-                self._refuse(path, problem)
             return func(*args, **kwargs)
-        mask, causal, scale = named.get("attn_mask"), named.get("is_causal", False), named.get("scale")
-        output, lse = None, None
-        if self._needs_lse and not folded.changes and len(key) == len(query):
-            output, lse = same_kernel_with_lse(query, key, value, scale, mask, causal) or (None, None)
-        if output is None:
-            output = func(*args, **kwargs)
+        call, output = fused_call(site, folded, named, partial(func, *args, **kwargs), wants_lse=self._needs_lse)
         self._latest.take(output, copies=self._chosen is None)
         if self._chosen is None and folded.heads == 1:
             self._products.of_one_head(output, path)
-        query, key, value, mask = as_cast(query, key, value, mask)  # the function was given these, and cast them
-        if mask is not None and folded.changes:
-            mask = folded.apart(mask.expand(*query.shape[:-1], key.shape[-2]))
-        # One learned key may serve all images of a batch.
-        key, value = (z.expand(len(query), *z.shape[1:]) if len(z) == 1 else z for z in (key, value))
-        query, key, value = (folded.apart(tensor) for tensor in (query, key, value))
-        call = attention_call(site, query, key, value, folded.apart(output), lse, scale, mask, causal)
         return self._shown(call, output, folded.together)
 
     def _weighted(self, found: Weighting, result: Tensor) -> Tensor:

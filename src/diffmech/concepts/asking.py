@@ -1,39 +1,48 @@
-"""How a denoiser is asked for a concept, for the same images without it, and weakly.
+"""Which kind of concept is asked for how: the one place that knows the kinds."""
 
-The images of number i are one person: noise and all other attributes depend on (seed, number) alone, as in galleries,
-so that what differs between ways of asking is the concept (the dual prompts of Six-CD, arXiv 2406.14855). Ours.
-"""
+from pathlib import Path
+from typing import Any
 
-from difflib import get_close_matches
-from typing import Literal
+from diffmech.concepts.attributes import AttributeAsking
+from diffmech.concepts.classes import ClassAsking
+from diffmech.concepts.prompts import PromptAsking
+from diffmech.concepts.ways import Asking
+from diffmech.config.studies.concepts import ClassConcept, NamedConcept, PromptConcept
+from diffmech.errors import ConfigError
+from diffmech.models.denoiser import Denoiser
+from diffmech.models.load import load_denoiser
+from diffmech.models.pipelines import load_pipeline
+from diffmech.models.prompted import PromptedDenoiser
 
-from diffmech.config.studies.concepts import NamedConcept
-from diffmech.errors import ConfigError, ModelError
-from diffmech.models.denoiser import Condition, Denoiser
-from diffmech.models.sampling import drawn_condition
 
-# asked: for the concept. base: without it. weak: for a little of it.
-Way = Literal["asked", "base", "weak"]
+def asking_for(denoiser: Denoiser, named: NamedConcept, pipeline: Any = None) -> Asking:
+    """Return how a denoiser is asked for a concept.
 
-
-def check_told(denoiser: Denoiser, concept: NamedConcept) -> None:
-    """Raise ConfigError, with what is known, for a concept that the denoiser is not told; ModelError where none is."""
-    if not denoiser.attributes:
-        raise ModelError(
-            f"concepts.concepts.{concept.name}: the denoiser is told no attributes of an image, so it cannot be asked "
-            "for a concept; study a conditional one"
-        )
-    if concept.told not in denoiser.attributes:
-        near = get_close_matches(concept.told, denoiser.attributes, n=1)
-        meant = f"; did you mean {near[0]!r}?" if near else ""
+    `pipeline` samples by the network of `denoiser`, where that is one of a pipeline. Raises ConfigError, with what is
+    known, for a concept that it cannot be asked for; ModelError where there is none.
+    """
+    concept, name = named.concept, named.name
+    if isinstance(concept, PromptConcept):
+        if not isinstance(denoiser, PromptedDenoiser):
+            raise ConfigError(
+                f"concepts.concepts.{name}: is of kind prompt, but the denoiser is of no pipeline and reads no "
+                "prompts; give a concept of kind attribute or class"
+            )
+        return PromptAsking(denoiser, pipeline, concept, name)
+    if isinstance(denoiser, PromptedDenoiser):
         raise ConfigError(
-            f"concepts.concepts.{concept.name}: the denoiser knows no attribute {concept.told!r}, only "
-            f"{', '.join(denoiser.attributes)}{meant}"
+            f"concepts.concepts.{name}: is of kind {concept.kind}, but the denoiser is that of a pipeline, which is "
+            "asked by prompts or names of classes; give a concept of kind prompt"
         )
+    if isinstance(concept, ClassConcept):
+        return ClassAsking(denoiser, concept, name)
+    return AttributeAsking(denoiser, concept, name)
 
 
-def condition(denoiser: Denoiser, concept: NamedConcept, way: Way, n: int, seed: int) -> Condition:
-    """Return the condition of `n` images that are asked for the concept in this `way`."""
-    value = {"asked": concept.value, "base": concept.base, "weak": concept.weak}[way]
-    told = float("nan") if value is None else value
-    return drawn_condition(denoiser, n, seed, fixed={concept.told: told})
+def open_asking(model_json: Path | str, named: NamedConcept, *, device: str) -> Asking:
+    """Return how the denoiser behind `model_json` is asked for a concept. Raises as `load_denoiser` and
+    `asking_for` do."""
+    denoiser, pipeline = load_denoiser(Path(model_json), device=device), None
+    if isinstance(denoiser, PromptedDenoiser):
+        pipeline = load_pipeline(Path(model_json), scheduler=named.scheduler, device=device, denoiser=denoiser)
+    return asking_for(denoiser, named, pipeline)

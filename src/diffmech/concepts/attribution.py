@@ -2,25 +2,24 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
 from diffmech.artifacts import provenance
 from diffmech.batches import in_smaller_batches
-from diffmech.concepts.asking import check_told, condition
+from diffmech.concepts.asking import open_asking
 from diffmech.concepts.fidelity import ORDERS, fidelity, pearson
 from diffmech.concepts.gradients import Gradients, gradients, write_gradients
 from diffmech.concepts.groups import Weight, module_of, weights
 from diffmech.concepts.objectives import Points, amplify_points, erase_points, input_norms
 from diffmech.concepts.tables import FIDELITY, MAP
-from diffmech.concepts.trajectories import Trajectories, sample_trajectories
+from diffmech.concepts.trajectories import Trajectories
+from diffmech.concepts.ways import Asking, Way
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.studies.concepts import AttributionConfig, FidelityConfig, Group, NamedConcept, Objective
 from diffmech.errors import ConfigError
-from diffmech.models.denoiser import Denoiser
-from diffmech.models.load import load_denoiser
+from diffmech.models.denoiser import Conditioning
 
 
 class Subject:
@@ -28,20 +27,17 @@ class Subject:
 
     def __init__(
         self,
-        denoiser: Denoiser,
-        concept: NamedConcept,
+        asking: Asking,
         attribution: AttributionConfig,
         runtime: RuntimeConfig,
         *,
         samples: int | None = None,
     ) -> None:
-        """Sample the trajectories. Raises ConfigError or ModelError for a concept that the denoiser is not told."""
-        self.denoiser, self.concept, self.attribution, self.runtime = denoiser, concept, attribution, runtime
-        check_told(denoiser, concept)
+        """Sample the trajectories."""
+        self.asking, self.attribution, self.runtime = asking, attribution, runtime
         self.samples = samples or attribution.samples
-        self.trajectories = sample_trajectories(
-            denoiser,
-            self._told("asked"),
+        self.trajectories = asking.trajectories(
+            self.samples,
             steps=attribution.steps,
             guidance=attribution.guidance,
             seed=attribution.seed,
@@ -51,13 +47,14 @@ class Subject:
     def points(self, objective: Objective, trajectories: Trajectories | None = None) -> Points:
         """Return the points of an objective, on all or on some of the trajectories' points."""
         chosen = trajectories or self.trajectories
-        if objective == "erase":
-            asked, base = self._told("asked"), self._told("base")
-            return erase_points(self.denoiser, chosen, asked, base, batch_size=self.runtime.batch_size)
-        return amplify_points(self.denoiser, chosen, self._told("weak"), seed=self.attribution.seed)
+        denoiser, seed = self.asking.denoiser, self.attribution.seed
 
-    def _told(self, way: Any) -> Any:
-        return condition(self.denoiser, self.concept, way, self.samples, self.attribution.seed)
+        def told(way: Way) -> tuple[Conditioning, ...]:
+            return self.asking.conditions(way, self.samples, seed, chosen.timesteps)
+
+        if objective == "erase":
+            return erase_points(denoiser, chosen, told("asked"), told("base"), batch_size=self.runtime.batch_size)
+        return amplify_points(chosen, told("weak"), self.asking.noised, seed=seed)
 
 
 @in_smaller_batches
@@ -76,11 +73,12 @@ def attribute_concept(
 
     `outputs` are the files of each objective, one per window, most noise first. Gradients are parts of the mean over
     all points, so that those of the windows add up. Raises ModelError for a group that the denoiser lacks, and as
-    `Subject` does.
+    `open_asking` does.
     """
-    denoiser = load_denoiser(Path(model_json), device=runtime.device)
+    asking = open_asking(model_json, concept, device=runtime.device)
+    denoiser = asking.denoiser
     among = weights(denoiser, groups)
-    subject = Subject(denoiser, concept, attribution, runtime)
+    subject = Subject(asking, attribution, runtime)
     modules = {weight.name: module_of(denoiser, weight.name) for weight in among}
     rows: list[dict[str, object]] = []
     for objective, files in outputs.items():
@@ -164,8 +162,9 @@ def concept_fidelity(
     runtime: RuntimeConfig,
 ) -> None:
     """Write whether scores predict the fall of each objective where random sets of weights of its groups are 0."""
-    denoiser = load_denoiser(Path(model_json), device=runtime.device)
-    subject = Subject(denoiser, concept, attribution, runtime, samples=check.samples)
+    asking = open_asking(model_json, concept, device=runtime.device)
+    denoiser = asking.denoiser
+    subject = Subject(asking, attribution, runtime, samples=check.samples)
     count = min(check.timesteps, attribution.steps)
     spread = np.linspace(0, attribution.steps - 1, count).round().astype(int).tolist()
     some = subject.trajectories.of(spread, check.samples)

@@ -5,9 +5,10 @@ at random in the same rows of the same matrices, among those that the edit left;
 gradients of the same objective; the largest weights times the norm of their inputs (Wanda, Sun et al. 2024), those only
 whose inputs are larger with the concept than without, as in ConceptPrune (arXiv 2405.19237), where both were seen.
 
-UCE (Gandikota et al. 2024) changes all values of cross-attention: W' = (lambda W + sum v* c^T + sum W p p^T)
+UCE (Gandikota et al. 2024, arXiv 2308.14761) changes all values of cross-attention:
+W' = (lambda W + sum v* c^T + sum W p p^T)
 (lambda I + sum c c^T + sum p p^T)^-1 with the concept's token c, v* = W b of the token b without it, and all other
-tokens p kept. lambda = 0.1 is ours.
+tokens p kept. lambda = 0.1 is that of the authors' first released code (0.5 in the later one).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,8 +21,8 @@ from torch import Tensor
 from diffmech.concepts.gradients import Gradients
 from diffmech.concepts.groups import Weight, weights
 from diffmech.concepts.selection import equally_many
-from diffmech.config.studies.concepts import Baseline, Granularity, NamedConcept
-from diffmech.errors import ModelError
+from diffmech.concepts.ways import CrossTokens
+from diffmech.config.studies.concepts import Baseline, Granularity
 from diffmech.models.denoiser import Denoiser
 from diffmech.randomness import generator
 
@@ -80,33 +81,11 @@ def _wanda(weight: Weight, found: Gradients) -> Tensor:
     return values * norms.reshape(1, -1, *([1] * (values.dim() - 2)))
 
 
-def uce_values(denoiser: Denoiser, concept: NamedConcept) -> dict[str, Tensor]:
-    """Return the values' matrices that UCE puts in place of those of `denoiser`, by name.
-
-    Raises ModelError where there is no cross-attention to conditioning tokens of attributes.
-    """
-    tokens = denoiser.tokens
-    if tokens is None:
-        raise ModelError("UCE edits cross-attention to tokens of attributes, which this denoiser does not have")
-    number = denoiser.attributes.index(concept.told)
-
-    def token(value: float | None) -> Tensor:
-        return tokens.null[number] if value is None else tokens.base[number] + value * tokens.slope[number]
-
+def uce_values(denoiser: Denoiser, tokens: CrossTokens) -> dict[str, Tensor]:
+    """Return the values' matrices that UCE puts in place of those of `denoiser`, by name."""
+    edited = {}
     with torch.no_grad():
-        others = [index for index in range(len(denoiser.attributes)) if index != number]
-        kept = torch.cat(
-            [
-                tokens.base[others],
-                (tokens.base + tokens.slope)[others],
-                tokens.null[others],
-                tokens.domain,
-                tokens.domain_null[None],
-                token(concept.base)[None],
-            ]
-        ).double()
-        asked, base = token(concept.value).double()[:, None], token(concept.base).double()[:, None]
-        edited = {}
+        asked, base, kept = (part.double() for part in (tokens.asked.T, tokens.base.T, tokens.kept))
         for weight in weights(denoiser, ["cross_value"]):
             matrix = weight.parameter.double()
             common = UCE_LAMBDA * torch.eye(matrix.shape[1], dtype=torch.float64, device=matrix.device) + kept.T @ kept

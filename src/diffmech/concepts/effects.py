@@ -3,7 +3,8 @@
 The unit is the seed: its images under two edits are paired, and random edits are averaged over their draws first. The
 target rate is the share of images, asked for the concept (weakly, for amplification), in which the judge sees it.
 Retention is the mean, over all other attributes that are judged, of the share of images told to have one in which it is
-seen, over images with and without the concept where both edits have both. Ours; the dimensions are those of HUB.
+seen, over images with and without the concept where both edits have both; attributes that none is told are left out.
+Ours; the dimensions are those of HUB.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -189,14 +190,16 @@ ENDS = ("", "_low", "_high")
 def _relative(own: np.ndarray, theirs: np.ndarray, settings: Mapping[str, Any]) -> tuple[float, float, float]:
     if not theirs.any():
         return (float("nan"),) * 3
+    if np.count_nonzero(theirs) == 1:  # without that seed there is no ratio, and so no interval
+        return float(own.mean() / theirs.mean() - 1), float("nan"), float("nan")
     interval = bootstrap_statistic(lambda mine, other: mine / other - 1, own, theirs, **settings)
     return float(interval.estimate), float(interval.low), float(interval.high)
 
 
 def _retention(edited: Edited, other: str, settings: Mapping[str, Any]) -> dict[str, float]:
     """Return the rates of the other attributes under both edits, and how much one is of the other, less one."""
-    kept = [column for column, name in enumerate(edited.attributes) if name != edited.attribute]
     ways = [way for way in (edited.way, "base") if (other, way) in edited.images and (OWN, way) in edited.images]
+    kept = [column for column, name in enumerate(edited.attributes) if name != edited.attribute]
 
     def counts(edit: str) -> tuple[np.ndarray, np.ndarray]:
         images = [edited.images[edit, way] for way in ways]
@@ -205,10 +208,14 @@ def _retention(edited: Edited, other: str, settings: Mapping[str, Any]) -> dict[
 
     (own, told), (theirs, told_theirs) = counts(OWN), counts(other)
 
+    # of classes an image is told one, so that a resample may have none that was told another
     def rate(seen: np.ndarray, asked: np.ndarray) -> np.ndarray:
-        return np.asarray((seen / asked).mean(axis=-1))
+        there = asked > 0
+        return np.asarray((seen / np.where(there, asked, 1)).sum(axis=-1) / there.sum(axis=-1))
 
-    if not kept or not told.any(axis=0).all() or not theirs.any():
+    ever = told.any(axis=0) & told_theirs.any(axis=0)
+    own, told, theirs, told_theirs = (values[:, ever] for values in (own, told, theirs, told_theirs))
+    if not ever.any() or not theirs.any():
         return {}
     relative = bootstrap_statistic(
         lambda a, b, c, d: rate(a, b) / rate(c, d) - 1, own, told, theirs, told_theirs, **settings

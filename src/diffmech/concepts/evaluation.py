@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,22 +18,20 @@ from torch import Tensor
 
 from diffmech.artifacts import open_store, provenance, read_json, write_store
 from diffmech.batches import in_smaller_batches
-from diffmech.concepts.asking import Way, check_told, condition
+from diffmech.concepts.asking import open_asking
 from diffmech.concepts.baselines import RANDOM, baseline, replaced, uce_values
 from diffmech.concepts.gradients import added, read_gradients
-from diffmech.concepts.groups import weights
+from diffmech.concepts.groups import by_mechanism, weights
+from diffmech.concepts.heads import mechanism_of_heads
 from diffmech.concepts.masks import Mask, applied, write_mask
 from diffmech.concepts.selection import select
+from diffmech.concepts.ways import Asking, Way
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.judging import JudgesConfig
 from diffmech.config.studies.concepts import Baseline, EditConfig, EvaluationConfig, NamedConcept, Objective
 from diffmech.errors import ConfigError
 from diffmech.judging.likeness import structural_similarity
 from diffmech.judging.panel import Panel, open_panel
-from diffmech.models.denoiser import Denoiser
-from diffmech.models.load import load_denoiser
-from diffmech.models.memory_format import channels_last
-from diffmech.models.sampling import sample_images
 
 OWN, ORIGINAL, REFERENCE, UCE = "own", "original", "reference", "uce"
 # How images are asked for the concept where an edit should take it away or bring it.
@@ -57,21 +54,22 @@ class Sampler:
 
     def __init__(
         self,
-        denoiser: Denoiser,
+        asking: Asking,
         concept: NamedConcept,
         evaluation: EvaluationConfig,
         panel: Panel,
         runtime: RuntimeConfig,
     ) -> None:
-        """Raises ConfigError for a concept that the denoiser is not told, or that the judge does not know."""
-        self.denoiser, self.concept, self.evaluation, self.runtime = denoiser, concept, evaluation, runtime
-        self.panel = panel
-        check_told(denoiser, concept)
-        if panel.attributes and concept.told not in panel.attributes:
-            raise ConfigError(
-                f"concepts.concepts.{concept.name}: the judge does not know {concept.told!r}, only "
-                f"{', '.join(panel.attributes)}; add it to recognition.attributes"
-            )
+        """Raises ConfigError for a concept that the judge does not know."""
+        self.asking, self.concept, self.evaluation, self.runtime = asking, concept, evaluation, runtime
+        self.denoiser, self.panel = asking.denoiser, panel
+        for name in (asking.attribute, *asking.others):
+            if panel.attributes and name not in panel.attributes:
+                raise ConfigError(
+                    f"concepts.concepts.{concept.name}: the judge does not know {name!r}, only "
+                    f"{', '.join(panel.attributes)}; add it to recognition.attributes or to judges.text_attributes, or "
+                    "name a detector that does (concepts.judges.detector)"
+                )
 
     def images(self, edit: str, way: Way, change: AbstractContextManager[None], *, draw: int = 0) -> ImageSet:
         """Return the images of all seeds under an edit, which is applied meanwhile."""
@@ -85,24 +83,19 @@ class Sampler:
 
     def told(self, way: Way) -> np.ndarray:
         """Return whether each image is told to have each attribute that is judged, `(image, attribute)`."""
-        values = self._condition(way, self.evaluation.seeds).values
-        columns = [self.denoiser.attributes.index(name) for name in self.panel.attributes]
-        return values[:, columns].numpy() > 0.5
-
-    def _condition(self, way: Way, count: int) -> Any:
-        return condition(self.denoiser, self.concept, way, count, self.evaluation.seed)
+        return self.asking.told(way, self.evaluation.seeds, self.evaluation.seed, self.panel.attributes)
 
     def _sampled(self, way: Way, count: int, change: AbstractContextManager[None]) -> Tensor:
         settings = self.evaluation
-        with change, channels_last(self.denoiser.module):
-            return sample_images(
-                self.denoiser,
-                self._condition(way, count),
+        with change:
+            return self.asking.images(
+                way,
+                count,
                 steps=settings.steps,
                 guidance=settings.guidance,
                 seed=settings.seed,
                 runtime=self.runtime,
-            ).clamp(-1, 1)
+            )
 
 
 @in_smaller_batches
@@ -116,18 +109,20 @@ def original_images(
     judges: JudgesConfig,
     uce: bool,
     runtime: RuntimeConfig,
+    root: Path | str = ".",
 ) -> None:
     """Write the store of all images of one concept that no edit of single weights changes.
 
     Sets: the originals in every way of asking, and further seeds without the concept; with `uce`, where the denoiser
-    has cross-attention to tokens of attributes, those of the closed-form edit, asked for the concept and without it.
+    has cross-attention to tokens of the concept, those of the closed-form edit, asked for the concept and without it.
     """
-    sampler = _sampler(model_json, judge, concept, evaluation, judges, runtime)
+    sampler = _sampler(model_json, judge, concept, evaluation, judges, runtime, root)
     own, further = sampler.without()
     ways: tuple[Way, ...] = ("asked", "weak")
     sets = [own, further, *(sampler.images(ORIGINAL, way, nullcontext()) for way in ways)]
-    if uce and sampler.denoiser.tokens is not None:
-        values = uce_values(sampler.denoiser, concept)
+    tokens = sampler.asking.cross_tokens() if uce else None
+    if tokens is not None:
+        values = uce_values(sampler.denoiser, tokens)
         changed = sum(matrix.numel() for matrix in values.values())
         sets += [sampler.images(UCE, way, replaced(sampler.denoiser, values)) for way in ("asked", "base")]
     else:
@@ -135,7 +130,7 @@ def original_images(
     store = _stored(sampler, sets, {})
     store.attrs = {
         "concept": concept.name,
-        "attribute": concept.told,
+        "attribute": sampler.asking.attribute,
         "uce_weights": changed,
         "absent": list(sampler.panel.absent),
         "provenance": provenance(rule="original_images", evaluation=evaluation.canonical()),
@@ -159,23 +154,29 @@ def edit_concept(
     evaluation: EvaluationConfig,
     judges: JudgesConfig,
     runtime: RuntimeConfig,
+    root: Path | str = ".",
+    mechanisms: Path | str | None = None,
 ) -> None:
     """Write one edit as a mask, and the store of its images and of those of its baselines.
 
     `gradients` are those of all windows. The edit is sampled asked for the concept (weakly, for amplification) and
-    without it, baselines the first way only. Raises ConfigError for a dose that comes to no weight, ModelError for a
+    without it, baselines the first way only. `mechanisms` is the table of the mechanisms of heads, for the granularity
+    of that name. Raises ConfigError for a dose that comes to no weight, ModelError for a
     group that the denoiser lacks.
     """
-    sampler = _sampler(model_json, judge, concept, evaluation, judges, runtime)
+    sampler = _sampler(model_json, judge, concept, evaluation, judges, runtime, root)
     denoiser, way = sampler.denoiser, TARGET[objective]
-    among = weights(denoiser, edit.groups)
+    among, units = weights(denoiser, edit.groups), {}
+    if mechanisms is not None:
+        units = {"mechanisms": mechanism_of_heads(mechanisms)}
+        among = by_mechanism(among, units["mechanisms"])
     names = [weight.name for weight in among]
     found = added([read_gradients(file, names) for file in gradients])
     where = f"concepts.edits.{objective}.doses"
     chosen = select(found.scores(among, edit.order), among, granularity=edit.granularity, dose=dose, where=where)
     about = {
         "concept": concept.name,
-        "attribute": concept.told,
+        "attribute": sampler.asking.attribute,
         "objective": objective,
         "edit": {key: edit.canonical()[key] for key in ("groups", "granularity", "order", "factor")},
         "dose": dose,
@@ -183,6 +184,7 @@ def edit_concept(
         "units": chosen.units,
         "rounded_to_zero": chosen.rounded_to_zero,
         "model": str(read_json(model_json)["sha256"]),
+        **units,
     }
     own = Mask.of(chosen.indices, edit.factor, **about)
     sets = [sampler.images(OWN, each, applied(denoiser, own)) for each in (way, "base")]
@@ -207,10 +209,11 @@ def _sampler(
     evaluation: EvaluationConfig,
     judges: JudgesConfig,
     runtime: RuntimeConfig,
+    root: Path | str,
 ) -> Sampler:
-    denoiser = load_denoiser(Path(model_json), device=runtime.device)
-    panel = open_panel(judges, judge, device=runtime.device, section="concepts.judges")
-    return Sampler(denoiser, concept, evaluation, panel, runtime)
+    asking = open_asking(model_json, concept, device=runtime.device)
+    panel = open_panel(judges, judge, device=runtime.device, section="concepts.judges", root=root)
+    return Sampler(asking, concept, evaluation, panel, runtime)
 
 
 def _images_of(store: xr.Dataset, edit: str) -> dict[str, np.ndarray]:

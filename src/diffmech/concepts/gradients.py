@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -86,7 +87,9 @@ def gradients(
                 prediction = predicted(denoiser, points, step, rows)
                 residual = prediction - points.targets[step, rows].to(prediction.device, prediction.dtype)
                 pixels = residual[0].numel()
-                (residual.square().sum() / (total * pixels)).backward(retain_graph=curvature)
+                sink.times = _loss_scale(total * pixels, residual.dtype)
+                squares = residual.to(torch.promote_types(residual.dtype, torch.float32)).square().sum()
+                (squares * sink.times / (total * pixels)).backward(retain_graph=curvature)
                 if curvature:
                     sink.turn_to(found.curvature, 2 / (total * pixels))
                     signs = torch.randint(2, residual.shape).to(residual) * 2 - 1
@@ -105,11 +108,16 @@ def gradients(
     return found
 
 
+def _loss_scale(count: int, dtype: torch.dtype) -> float:
+    """Return what J is multiplied by on the way back: float16 holds no gradients of a mean over many numbers."""
+    return 2.0 ** int(np.log2(count)) if dtype == torch.float16 else 1.0
+
+
 class _Sink:
-    """Where the gradients of the running backward pass are added."""
+    """Where the gradients of the running backward pass are added; they come `times` too large."""
 
     def __init__(self, target: dict[str, Tensor]) -> None:
-        self.target, self.scale = target, 0.0
+        self.target, self.scale, self.times = target, 0.0, 1.0
 
     def turn_to(self, target: dict[str, Tensor], scale: float) -> None:
         """Add squares, times `scale`, to another target from now on."""
@@ -117,7 +125,7 @@ class _Sink:
 
     def add(self, name: str, gradient: Tensor) -> None:
         values = gradient.detach().float()
-        values = self.scale * values.square() if self.scale else values
+        values = self.scale * values.square() if self.scale else values / self.times
         self.target[name] = self.target[name] + values.cpu() if name in self.target else values.cpu().clone()
 
 

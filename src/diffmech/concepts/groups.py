@@ -1,12 +1,12 @@
-"""The weights of a denoiser by what they do: feed-forward, attention, convolutions, norms, conditioning.
+"""The weights of a denoiser by what they do: feed-forward, attention, convolutions, norms, conditioning, embedding.
 
 A weight belongs to a group by the type of its module and, inside attention, by the name of the projection, as diffusers
 calls them; so this holds for its U-Nets and transformers alike. Biases belong to none: to set one to zero takes away no
 connection. The released code of CAD (arXiv 2412.02542) edits matrices with "ff" in their name: our `feed_forward`.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from diffusers.models.attention import FeedForward
 from torch import nn
@@ -20,6 +20,8 @@ from diffmech.models.denoiser import Denoiser
 TOKENS = "condition_tokens."
 # Parts of a module's path that stand for a feed-forward network, where it is not of diffusers' class.
 FEED_FORWARD = {"ff", "ff_context", "ffn", "mlp", "feed_forward", "proj_mlp"}
+# Parts of a path that stand for layers of the embedding of the timestep, to which that of a class is added.
+EMBEDDING = {"time_emb_proj", "time_embedding", "add_embedding", "adaln_single"}
 # The projections of attention, also those that joint attention has for text.
 PROJECTIONS = {
     "to_q": "query",
@@ -64,6 +66,11 @@ def weights(denoiser: Denoiser, groups: Sequence[str] | None = None) -> list[Wei
             "and in concepts.edits"
         )
     return [weight for weight in found if weight.group in groups]
+
+
+def by_mechanism(among: Sequence[Weight], mechanisms: Mapping[str, str]) -> list[Weight]:
+    """Return the weights with the mechanism of each head in place of the head, "" of a head without one."""
+    return [replace(weight, heads=tuple(mechanisms.get(head, "") for head in weight.heads)) for weight in among]
 
 
 def parameters(denoiser: Denoiser) -> dict[str, nn.Parameter]:
@@ -123,6 +130,8 @@ def _group(
         return "feed_forward"
     if isinstance(module, nn.Embedding):
         return "conditioning"
+    if EMBEDDING & set(path.split(".")):
+        return "embedding"
     return "convolution" if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) else None
 
 

@@ -20,9 +20,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from diffmech.artifacts import atomic_path
-from diffmech.concepts.groups import parameters
+from diffmech.concepts.groups import Weight, by_mechanism, parameters, weights
 from diffmech.errors import ModelError, StoreError
 from diffmech.models.denoiser import Denoiser
+from diffmech.models.pipelines import read_index
+from diffmech.models.prompted import PromptedDenoiser
 from diffmech.models.storage import WEIGHT_SUFFIXES, find_layout
 
 INDEX, FACTOR = "index:", "factor:"
@@ -94,6 +96,12 @@ def read_mask(path: Path | str) -> Mask:
     return Mask(indices, {name: content[FACTOR + name] for name in names}, about)
 
 
+def edited_weights(denoiser: Denoiser, mask: Mask) -> list[Weight]:
+    """Return the weights of `denoiser` among which those of the edit behind `mask` were chosen."""
+    among = weights(denoiser, mask.about["edit"]["groups"])
+    return by_mechanism(among, mask.about["mechanisms"]) if "mechanisms" in mask.about else among
+
+
 @contextmanager
 def applied(denoiser: Denoiser, mask: Mask) -> Iterator[None]:
     """Within this context `denoiser` has the weights that `mask` leaves; afterwards its own, bit for bit.
@@ -135,16 +143,27 @@ def _places(denoiser: Denoiser, mask: Mask) -> Iterator[tuple[Tensor, tuple[Tens
 def export(denoiser: Denoiser, mask: Mask, original: Path, output: Path, *, subfolder: str = "unet") -> None:
     """Write the edited denoiser as a directory like `original`, the one it was read from, which diffusers loads.
 
-    What is no weight of the network or of its conditioning tokens is copied as it is, and the mask is put beside it.
+    What is no weight of the network or of its conditioning tokens is copied as it is, and the mask is put beside it. Of
+    a pipeline `original` is the whole directory, and its denoiser is found there.
     """
-    layout = find_layout(original, subfolder)
+    parts = dict(_parts(denoiser, original, subfolder))
     with atomic_path(output) as folder, applied(denoiser, mask):
         shutil.copytree(original, folder)
-        for module, part in ((denoiser.module, layout.unet), (denoiser.tokens, layout.tokens)):
-            if module is not None and part is not None:
-                target = folder / part.relative_to(layout.directory)
-                for file in target.iterdir():
-                    if file.suffix in WEIGHT_SUFFIXES or file.name.endswith(".index.json"):
-                        file.unlink()
-                module.save_pretrained(target)  # type: ignore[operator]
+        for part, module in parts.items():
+            target = folder / part
+            for file in target.iterdir():
+                if file.suffix in WEIGHT_SUFFIXES or file.name.endswith(".index.json"):
+                    file.unlink()
+            module.save_pretrained(target)
         write_mask(mask, folder / MASK)
+
+
+def _parts(denoiser: Denoiser, original: Path, subfolder: str) -> Iterator[tuple[str, Any]]:
+    """Yield the folders below `original` whose weights are those of the denoiser, each with its module."""
+    if isinstance(denoiser, PromptedDenoiser):
+        yield read_index(original)[1], denoiser.module
+        return
+    layout = find_layout(original, subfolder)
+    yield layout.subfolder, denoiser.module
+    if layout.tokens is not None:
+        yield layout.tokens.relative_to(original).as_posix(), denoiser.tokens

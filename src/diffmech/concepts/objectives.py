@@ -10,7 +10,7 @@ over points and pixels:
   lies at a minimum of this loss and its gradient is mostly noise. The images are those at the ends of the trajectories.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -22,6 +22,9 @@ from diffmech.concepts.trajectories import Trajectories
 from diffmech.models.denoiser import Conditioning, Denoiser
 from diffmech.models.memory_format import channels_last
 from diffmech.randomness import noise
+
+# Images (image, ...), noise (step, image, ...) and timesteps -> what is noised, and what should be predicted of it.
+Noised = Callable[[Tensor, Tensor, Sequence[int]], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -52,32 +55,31 @@ class Points:
 
 
 def erase_points(
-    denoiser: Denoiser, trajectories: Trajectories, asked: Conditioning, base: Conditioning, *, batch_size: int
+    denoiser: Denoiser,
+    trajectories: Trajectories,
+    asked: Sequence[Conditioning],
+    base: Sequence[Conditioning],
+    *,
+    batch_size: int,
 ) -> Points:
-    """Return the points of the erase objective; `asked` and `base` have a row per trajectory."""
-    steps = len(trajectories.timesteps)
-    without = Points(
-        trajectories.points, torch.zeros_like(trajectories.points), trajectories.timesteps, (base,) * steps
-    )
+    """Return the points of the erase objective; `asked` and `base` are by timestep and have a row per trajectory."""
+    without = Points(trajectories.points, torch.zeros_like(trajectories.points), trajectories.timesteps, tuple(base))
     targets = torch.empty_like(trajectories.points)
     with torch.no_grad(), channels_last(denoiser.module):
         for step, rows in without.batches(batch_size):
             targets[step, rows] = predicted(denoiser, without, step, rows).cpu()
-    return Points(trajectories.points, targets, trajectories.timesteps, (asked,) * steps)
+    return Points(trajectories.points, targets, trajectories.timesteps, tuple(asked))
 
 
-def amplify_points(denoiser: Denoiser, trajectories: Trajectories, weak: Conditioning, *, seed: int) -> Points:
-    """Return the points of the amplify objective: the sampled images, noised; noise belongs to (seed, image, t)."""
-    images = trajectories.images.clamp(-1, 1)
+def amplify_points(trajectories: Trajectories, weak: Sequence[Conditioning], noised: Noised, *, seed: int) -> Points:
+    """Return the points of the amplify objective: the sampled images, `noised`; noise belongs to (seed, image, t)."""
+    images = trajectories.images
     added = torch.from_numpy(
         np.stack(
             [[noise(seed, i, t, tuple(images.shape[1:])) for i in range(len(images))] for t in trajectories.timesteps]
         )
     )
-    share = torch.from_numpy(denoiser.alphas_cumprod[list(trajectories.timesteps)]).to(images.dtype)
-    share = share[:, None, None, None, None]
-    x_t = share.sqrt() * images + (1 - share).sqrt() * added
-    return Points(x_t, added, trajectories.timesteps, (weak,) * len(trajectories.timesteps))
+    return Points(*noised(images, added, trajectories.timesteps), trajectories.timesteps, tuple(weak))
 
 
 def predicted(denoiser: Denoiser, points: Points, step: int, rows: slice) -> Tensor:

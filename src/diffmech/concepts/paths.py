@@ -1,8 +1,10 @@
 """The files of the study of concepts, and what each of its rules depends on."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from diffmech.concepts.tables import FIDELITY, MAP
+from diffmech.config.concept_probes import InsideConfig, ProbesConfig
 from diffmech.config.studies.concepts import ConceptsStudy
 from diffmech.workflow.front import FINDINGS, PAGE
 from diffmech.workflow.study import Study
@@ -12,6 +14,8 @@ GRADIENTS = FOLDER + "/gradients/{concept}/{objective}.{window}.safetensors"
 ORIGINALS = FOLDER + "/originals/{concept}.zarr.zip"
 MASK = FOLDER + "/masks/{concept}/{objective}/{dose}.safetensors"
 EVALUATION = FOLDER + "/evaluations/{concept}/{objective}/{dose}.zarr.zip"
+INSIDE = FOLDER + "/attention/{concept}/{objective}/{dose}.zarr.zip"
+PROBED = FOLDER + "/probes/{concept}/{dose}.zarr.zip"
 # What samples images for the evaluation; the rest of its section says how they are compared and shown.
 SAMPLED = ("seeds", "steps", "guidance", "seed")
 
@@ -28,6 +32,12 @@ class Concepts:
         self.names = list(self.section.concepts)
         self.objectives = list(self.section.edits)
         self.pictures = [f"results/concepts/pictures/{name}.svg" for name in self.names]
+
+    @property
+    def judge(self) -> list[str]:
+        """The trained judge, where it is asked and can be: a pipeline knows no attributes of drawn faces."""
+        asked = self.section.judges.trained_judge and self.study.config.model.source not in ("pipeline", "planted")
+        return ["results/judges/{model}.safetensors"] if asked else []
 
     def doses(self, objective: str) -> list[str]:
         """Return the doses of an objective as files are called after them."""
@@ -58,6 +68,37 @@ class Concepts:
         """Return the stores of unedited images, by concept."""
         return [ORIGINALS.format(model=self.study.model, concept=concept) for concept in self.names]
 
+    def closer(self, path: str, objectives: Sequence[str]) -> list[str]:
+        """Return a file of each edit that is looked at more closely, by concept, objective and dose."""
+        return [
+            path.format(model=self.study.model, concept=concept, objective=objective, dose=f"{dose:g}")
+            for concept in self.names
+            for objective in objectives
+            for dose in self.section.compared(objective)  # type: ignore[arg-type]
+        ]
+
+    def probed(self, path: str) -> list[str]:
+        """Return a file of each edit that is probed; none where none is asked for."""
+        asked = self.section.probes is not None and "erase" in self.objectives
+        return self.closer(path, ["erase"]) if asked else []
+
+    def by_mechanism(self, objective: str) -> bool:
+        """Return whether the edits of an objective need the mechanisms of the main study."""
+        return self.section.edits[objective].granularity == "mechanism"  # type: ignore[index]
+
+    def all_gradients(self) -> list[str]:
+        """Return the files of all concepts, objectives and windows, in this order."""
+        return [
+            path.format(model=self.study.model, concept=concept)
+            for concept in self.names
+            for objective in self.objectives
+            for path in self.gradients(objective)
+        ]
+
+    def inside(self) -> list[str]:
+        """Return the stores of attention of all edits that are looked at more closely; none where none is asked for."""
+        return self.closer(INSIDE, self.objectives) if self.section.inside is not None else []
+
     def per_concept(self, path: str) -> list[str]:
         """Return a file of each concept."""
         return [path.format(model=self.study.model, concept=concept) for concept in self.names]
@@ -65,7 +106,9 @@ class Concepts:
     # What rules track
 
     def _concept(self, name: str) -> dict[str, Any]:
-        return self.section.concepts[name].canonical() | {"name": name}
+        pipeline = self.study.config.model.source == "pipeline"
+        sampler = {"scheduler": self.study.config.sampling.scheduler} if pipeline else {}
+        return {"name": name, "concept": self.section.concepts[name].canonical(), **sampler}
 
     def _evaluation(self, *keys: str) -> dict[str, Any]:
         canonical = self.section.evaluation.canonical()
@@ -118,6 +161,45 @@ class Concepts:
             "edit": edit,
             "evaluation": self._evaluation(*SAMPLED),
             "judges": self.section.judges.canonical(),
+        }
+
+    def confusion_settings(self) -> dict[str, Any]:
+        """Return what verdicts on images that are there, and on faces drawn for this, depend on."""
+        config = self.study.config
+        return {
+            **self.study.settings(recognition=["faces", "seed"], images=config.images),
+            "judges": self.section.judges.canonical(),
+            "confidence": self.section.evaluation.confidence,
+        }
+
+    def probe_settings(self, concept: str) -> dict[str, Any]:
+        """Return what the probes of one edit depend on beside its mask; defaults where none are asked for."""
+        probes = self.section.probes or ProbesConfig()
+        return {
+            "concept": self._concept(concept),
+            "evaluation": self._evaluation(*SAMPLED),
+            "judges": self.section.judges.canonical(),
+            "probes": probes.canonical(),
+            "seed": self.section.attribution.seed,
+        }
+
+    def inside_settings(self, concept: str) -> dict[str, Any]:
+        """Return what the attention of one edited denoiser depends on beside its mask."""
+        inside = self.section.inside or InsideConfig()
+        return {
+            "concept": self._concept(concept),
+            "evaluation": self._evaluation(*SAMPLED),
+            "inside": inside.canonical(),
+        }
+
+    def heads_settings(self) -> dict[str, Any]:
+        """Return what the tables of heads depend on beside gradients and, where overlap is asked, ablations."""
+        return {
+            "concepts": self.names,
+            "objectives": self.objectives,
+            "components": self.section.heads.components,
+            "method": self.study.config.ablation.methods[0],
+            "permutations": self.section.evaluation.permutations,
         }
 
     def effects_settings(self) -> dict[str, Any]:

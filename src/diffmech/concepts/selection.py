@@ -1,9 +1,9 @@
 """Which weights an edit changes: those of the highest scores in each unit of a granularity.
 
 A unit is a row of a matrix (the inputs of one output, as in CAD, arXiv 2412.02542), a matrix, an attention head (its
-rows of queries, keys and values, its columns of the output), or all weights together. A dose below 1 is a share of each
-unit, rounded down, as the released code does it: int(0.001 * 640) is 0, so what is reported is the realised count. Of
-each unit only weights whose score is not negative are taken, as there.
+rows of queries, keys and values, its columns of the output), all heads of a mechanism, or all weights together. A dose
+below 1 is a share of each unit, rounded down, as the released code does it: int(0.001 * 640) is 0, so what is reported
+is the realised count. Of each unit only weights whose score is not negative are taken, as there.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,6 +15,9 @@ from torch import Tensor
 from diffmech.concepts.groups import Weight
 from diffmech.config.studies.concepts import Granularity
 from diffmech.errors import ConfigError, ModelError
+
+# Units are heads, or by `groups.by_mechanism` mechanisms.
+BY_HEADS = ("head", "mechanism")
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,8 @@ def select(
         sizes.append(wanted)
     asked = np.concatenate(sizes)
     if not len(asked):
-        raise ModelError(f"{where}: no weight of these groups belongs to one attention head; take another granularity")
+        what = "attention head of a mechanism" if granularity == "mechanism" else "attention head"
+        raise ModelError(f"{where}: no weight of these groups belongs to one {what}; take another granularity")
     selection = Selection(chosen, len(asked), int((asked == 0).sum()))
     if selection.count == 0:
         if asked.any():
@@ -99,11 +103,11 @@ def units_of(weight: Weight, granularity: Granularity, heads: dict[str, int]) ->
     if granularity == "row":
         # a norm scales each channel by one number: they are the inputs of one row, as the matrix of them is diagonal
         return np.repeat(np.arange(shape[0]), size // shape[0]) if len(shape) > 1 else np.zeros(size, dtype=np.int64)
-    if granularity != "head":
+    if granularity not in BY_HEADS:
         return np.zeros(size, dtype=np.int64)
     if not weight.heads:
         return np.full(size, -1, dtype=np.int64)
-    numbers = np.array([heads.setdefault(head, len(heads)) for head in weight.heads])
+    numbers = np.array([heads.setdefault(head, len(heads)) if head else -1 for head in weight.heads])
     return np.tile(numbers, shape[0]) if weight.out else np.repeat(numbers, size // shape[0])
 
 
@@ -120,7 +124,7 @@ def highest(values: np.ndarray, unit: np.ndarray, wanted: np.ndarray) -> np.ndar
 
 def _compared(weights: Sequence[Weight], granularity: Granularity) -> list[list[Weight]]:
     """Return the weights whose units may lie in several tensors together, others one by one."""
-    return [list(weights)] if granularity in ("global", "head") else [[weight] for weight in weights]
+    return [list(weights)] if granularity in ("global", *BY_HEADS) else [[weight] for weight in weights]
 
 
 def _flat(scores: Mapping[str, Tensor], part: Sequence[Weight]) -> np.ndarray:

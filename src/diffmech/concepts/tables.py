@@ -1,8 +1,11 @@
 """The tables of the study of concepts."""
 
+from diffmech.attention.tables import HEAD, KIND
 from diffmech.tables import Table, flag, interval, number, text, whole
 
 CAD = "arXiv 2412.02542 (CAD)"
+PROBED = "arXiv 2505.17013 (NeurIPS 2025)"
+RANK = "Phipson & Smyth 2010"
 CONCEPT = text("concept, as config.yaml calls it")
 OBJECTIVE = text("`erase` or `amplify`")
 DOSE = number("dose as in config.yaml: below 1 a share of each unit, from 1 on a number of weights")
@@ -68,6 +71,26 @@ RATES = Table(
     },
 )
 
+JUDGED = Table(
+    name="judge_confusion",
+    path="results/concepts/{model}/judge_confusion.csv",
+    row="one verdict of the judge on an attribute, in images that were told to have it or were not",
+    about="What the judge is worth: its verdicts on drawn faces that it never saw, and on images of the unedited "
+    "denoiser.",
+    columns={
+        "source": text("`held_out`: freshly drawn faces; `generated`: images of the denoiser before any edit"),
+        "attribute": text("attribute that the judge looks for"),
+        "told": flag("whether the image was told to have it; of drawn faces, whether it is drawn"),
+        "seen": flag("whether the judge sees it"),
+        "count": whole("images of this verdict", "images"),
+        "n": whole("images told so", "images"),
+        "rate": number("share of these with this verdict"),
+        **interval("that share", how="score interval"),
+        "balanced": number("mean of the shares told and seen, and not told and not seen; 0.5 by guessing"),
+        **interval("that mean", prefix="balanced_", how="from both score intervals"),
+    },
+)
+
 _AGAINST = "`own` minus the other edit"
 EFFECTS = Table(
     name="concept_effects",
@@ -107,5 +130,103 @@ QUALITY = Table(
         **interval("the change of ssim", prefix="change_", how=SEEDS),
         "p": number("that nothing tells edited from original images apart (swapped at random); empty for ssim"),
         "n": whole("seeds"),
+    },
+)
+
+PROBES = Table(
+    name="concept_probes",
+    path="results/concepts/{model}/probes.csv",
+    row="one probe of an edit that erases a concept",
+    about="Whether an erased concept is destroyed or avoided: how much of it comes back, and how.",
+    columns={
+        **OF_AN_EDIT,
+        "probe": text(
+            "`completion` (the unedited denoiser begins), `noise` (in every step) or `inversion` (a token is looked "
+            "for)",
+            source=PROBED,
+        ),
+        "setting": number("share of steps that the unedited denoiser does; eta; steps of the optimiser"),
+        "rate": number("rate of the concept in the edited denoiser's images under the probe"),
+        **interval("that rate", how="score interval"),
+        "edited": number("the same without the probe"),
+        "original": number("rate of the unedited denoiser; with noise, under the same"),
+        "random": number("rate of an edit of as many weights at random, at the last hand-over; else empty"),
+        "control": number("rate of a token that was looked for on images without the concept; empty of other probes"),
+        "recovered": number("(rate - edited) / (original - edited); empty where the edit took nothing away"),
+        **interval(
+            "that share",
+            prefix="recovered_",
+            how="bootstrap over seeds, never narrower than the score interval of the rate; over all probes of the edit",
+        ),
+        "above_control": number("rate minus control"),
+        **interval("that difference", prefix="above_control_", how="bootstrap over seeds"),
+        "cut": whole("steps of `steps` in which eta is cut off", "steps"),
+        "steps": whole("sampling steps", "steps"),
+        "n": whole("seeds"),
+    },
+)
+
+ATTENTION = Table(
+    name="concept_attention",
+    path="results/concepts/{model}/attention.csv",
+    row="a head at a timestep under one edit, or all heads of a kind over all timesteps",
+    about="What an edit does to attention: its entropy before and after, on the same noisy images.",
+    columns={
+        **OF_AN_EDIT,
+        "head": text("attention head, or all of its kind"),
+        "kind": KIND,
+        "timestep": text("timestep of the scheduler, or all"),
+        "before": number("mean entropy in the unedited denoiser, over images and queries", "nat", "Shannon 1948"),
+        "after": number("the same in the edited one", "nat"),
+        "change": number("after minus before: below 0 attention concentrates, above it disperses", "nat"),
+        **interval("that change", "nat"),
+        "h_max": number("largest entropy there could be: ln(keys), mean over heads", "nat"),
+        "p_corrected": number(
+            "p that there is no change (random signs over images), corrected by the largest statistic over heads and "
+            "timesteps of the edit, or over kinds",
+            source="Westfall & Young 1993",
+        ),
+        "random": number("mean change by edits of as many weights at random in each matrix", "nat"),
+        **interval("that change", "nat", "random_"),
+        "p_random": number("p that the change is that of these edits, corrected alike", source="Westfall & Young 1993"),
+        "n": whole("images"),
+    },
+)
+
+HEADS = Table(
+    name="concept_heads",
+    path="results/concepts/{model}/heads.csv",
+    row="an attention head, for one concept and objective",
+    about="In which attention heads weights carry a concept: sums of their scores.",
+    columns={
+        "concept": CONCEPT,
+        "objective": OBJECTIVE,
+        "head": HEAD,
+        "kind": KIND,
+        "positive": number("sum of the positive scores of its weights, w dJ/dw", "J", CAD),
+        "negative": number("sum of the negative scores", "J", CAD),
+        "causal": flag("whether the main study found it causal; false where it was not asked"),
+    },
+)
+
+OVERLAP = Table(
+    name="concept_overlap",
+    path="results/concepts/{model}/overlap.csv",
+    row="components of one sign, for one concept and objective",
+    about="Whether weights that carry a concept lie in heads that the main study found causal.",
+    columns={
+        "concept": CONCEPT,
+        "objective": OBJECTIVE,
+        "sign": text("`positive`: the highest scores; `negative`: the lowest"),
+        "components": whole("attention weights of these scores", "weights"),
+        "heads": whole("attention heads"),
+        "causal_heads": whole("heads that the main study found causal"),
+        "share": number("share of the components that lie in causal heads"),
+        "expected": number("mean of that share for as many weights at random in each matrix"),
+        **interval("that share", prefix="expected_", how="2.5 and 97.5 % of these"),
+        "p_components": number("p that they lie where weights at random do", source=RANK),
+        "p_heads": number("p that other heads of the same layers are as good, exchanged at random", source=RANK),
+        "p": number("the larger of both", source="Berger 1982"),
+        "p_corrected": number("the same after Holm's correction over all rows", source="Holm 1979"),
     },
 )

@@ -57,16 +57,16 @@ def _section(title: str, path: str, field: FieldInfo) -> Iterator[str]:
         yield ""
 
 
-def _rows(model: type[BaseModel], path: str) -> Iterator[str]:
+def _rows(model: type[BaseModel], path: str, *, with_kind: bool = False) -> Iterator[str]:
     for name, field in model.model_fields.items():
-        if name == "kind":
+        if name == "kind" and not with_kind:  # it stands above the table
             continue
         nested = models_in(field.annotation)
         default = field.get_default(call_default_factory=False)
         if nested:
             yield f"| `{path}.{name}` | section | | {field.description} |"
             for inner in nested:
-                yield from _rows(inner, f"{path}.{name}")
+                yield from _rows(inner, f"{path}.{name}", with_kind=len(nested) > 1)
         else:
             shown = "required" if default is PydanticUndefined else f"`{json.dumps(default)}`"
             yield f"| `{path}.{name}` | {_type(model, name)} | {shown} | {field.description} |"

@@ -119,6 +119,16 @@ class LfwSubset(Dataset):
     count: Annotated[int, Field(ge=1, le=100)] = Field(100, description="How many of the 100 faces to use.")
 
 
+class Digits(Dataset):
+    """The 1,797 handwritten digits (8 x 8, grey) that ship inside scikit-learn, in its order; ten classes, one-hot."""
+
+    implementation: ClassVar[str] = "diffmech.data.digits:DigitsSource"
+    kind: Literal["digits"]
+    classes: Annotated[list[Annotated[int, Field(ge=0, le=9)]], Field(min_length=1)] = Field(
+        list(range(10)), description="Which digits; every image says of all ten classes whether it is one."
+    )
+
+
 class NamedImages(Grouped):
     """What every kind of data set has whose images were collected, and so may be sorted by something."""
 
@@ -226,6 +236,6 @@ class Prompts(Dataset):
 
 
 AnyDataset = Annotated[
-    SyntheticFaces | LfwSubset | ImageFolder | CelebA | HuggingFace | PlantedImages | Prompts,
+    SyntheticFaces | LfwSubset | Digits | ImageFolder | CelebA | HuggingFace | PlantedImages | Prompts,
     Field(discriminator="kind"),
 ]

@@ -10,8 +10,14 @@ from diffmech.config.section import Count, Section, Seed
 
 
 class Architecture(Section):
-    """The UNet2DConditionModel that the workflow trains: transformer layers with self- and cross-attention."""
+    """The network that the workflow trains: a UNet2DConditionModel, or, told classes, a UNet2DModel."""
 
+    conditioning: Literal["tokens", "classes"] = Field(
+        "tokens",
+        description="How it is told what an image shows. `tokens`: its domain and attributes, one token each, which "
+        "transformer layers read by cross-attention. `classes`: attributes are one-hot classes, and the embedding of "
+        "the class is added to that of the timestep; attention is self-attention, and the domain is not told.",
+    )
     channels: list[Count] = Field([32, 64, 128], description="Channels of each resolution level.")
     attention: list[bool] = Field(
         [False, True, False],
@@ -42,12 +48,21 @@ class Architecture(Section):
             attended.append(self.channels[-1])
         if not attended:
             raise ValueError("no level has attention; set one entry of attention to true")
+        if self.conditioning == "classes" and len(set(attended)) > 1:
+            raise ValueError(
+                f"levels with attention have {attended} channels, but a UNet2DModel has one width of heads; give them "
+                "equally many, or conditioning tokens"
+            )
         for channels in attended:
             if channels % self.heads:
                 raise ValueError(
                     f"channels {channels} of a level with attention is not a multiple of heads {self.heads}"
                 )
         return self
+
+    def canonical(self) -> dict[str, Any]:
+        """Return the section as rules track it: conditioning by tokens is told as before there was another."""
+        return {k: v for k, v in super().canonical().items() if k != "conditioning" or v != "tokens"}
 
 
 class Training(Section):
@@ -203,7 +218,8 @@ class DenoiserConfig(Section):
     def canonical(self) -> dict[str, Any]:
         """Return the section as rules track it, without the keys that its source does not read."""
         unread = {key for source, keys in KEYS_OF.items() if source != self.source for key in keys}
-        return {key: value for key, value in super().canonical().items() if key not in unread}
+        whole = super().canonical() | {"architecture": self.architecture.canonical()}
+        return {key: value for key, value in whole.items() if key not in unread}
 
     @model_validator(mode="after")
     def _location_given(self) -> "DenoiserConfig":

@@ -359,7 +359,8 @@ class CommonConfig(Section):
             return self.patching.sources
         own = self.model.source in ("bundled", "train", "untrained") and not self._told_nothing()
         told = own and set(self.study.domains) <= set(self.model.training.domain_shares)
-        return ["domain"] if told else ["sample"]
+        tokens = self.model.architecture.conditioning == "tokens"  # of classes it is not told the domain
+        return ["domain"] if told and tokens else ["sample"]
 
     @property
     def patching_windows(self) -> Windows:

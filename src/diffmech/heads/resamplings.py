@@ -11,7 +11,7 @@ JUDGE = "results/judges/{model}.safetensors"
 # What the images depend on, and what is asked of them once they are there.
 _SAMPLED = ["images", "reference", "method", "mean_images", "controls", "windows", "heads", "parts", "seed"]
 JUDGED = [
-    *("images", "features", "clip", "inception", "attributes", "text_attributes", "examples"),
+    *("images", "features", "clip", "inception", "attributes", "text_attributes", "detector", "examples"),
     *("draws", "confidence", "distance_draws"),
 ]
 PLANTED = (

@@ -1,13 +1,13 @@
-"""A classifier of the attributes of drawn faces, the judge of what a denoiser draws. Ours.
+"""A classifier of the attributes of images, the judge of what a denoiser draws. Ours.
 
-It is trained on freshly drawn faces, prepared like those the denoiser was trained on, and its accuracy on faces it
-never saw is kept with it. What its verdict is worth on other images than faces is not known.
+It is trained on freshly drawn faces, or on the digits of a denoiser of digits, prepared like those the denoiser was
+trained on, and its accuracy on images it never saw is kept with it. What its verdict is worth on other images is not
+known.
 """
 
 import json
 import logging
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +21,12 @@ from torch import Tensor, nn
 
 from diffmech.artifacts import atomic_path, progress
 from diffmech.config.analysis import RuntimeConfig
-from diffmech.config.images import ImagesConfig, SyntheticFaces
+from diffmech.config.images import Digits, ImagesConfig, SyntheticFaces
 from diffmech.config.models import RecognitionConfig
-from diffmech.data.store import open_dataset, prepare_dataset
+from diffmech.data.digits import CLASSES
 from diffmech.data.synthetic_faces import NAMES
 from diffmech.errors import ConfigError, ModelError, StoreError
+from diffmech.judging.labelled import labelled_images
 from diffmech.models.storage import pointed_directory, read_pointer
 from diffmech.randomness import generator
 from diffmech.training.device import resolve_device
@@ -33,7 +34,7 @@ from diffmech.training.seeds import seeded
 
 logger = logging.getLogger(__name__)
 
-HELD_OUT = 5  # every fifth drawn face tests the judge
+HELD_OUT = 5  # every fifth image tests the judge
 BATCH = 64
 LEARNING_RATE = 3e-3
 GRAIN = 0.05  # standard deviation of noise on the training images: samples are less clean than drawings
@@ -42,7 +43,7 @@ JUDGE = "judge.safetensors"
 
 @dataclass(frozen=True)
 class Judge:
-    """A classifier of attributes, and its accuracy `(attribute,)` on drawn faces it was not trained on."""
+    """A classifier of attributes, and its accuracy `(attribute,)` on images it was not trained on."""
 
     network: nn.Sequential
     attributes: tuple[str, ...]
@@ -73,23 +74,24 @@ def make_judge(
 ) -> None:
     """Write the judge of what a denoiser draws, with its attributes, accuracy and settings; `read_judge` reads it.
 
-    It is trained on faces drawn like those of the denoiser, unless `faces` says how. Weights that come with a judge of
-    the very same settings (`judge.safetensors` beside them) need no training. Where the denoiser knows no attribute
-    that drawn faces have, the file says so and holds nothing else. Raises ConfigError for too few faces.
+    It is trained on faces drawn like those of the denoiser, unless `faces` says how, or on its digits. Weights that
+    come with a judge of the very same settings (`judge.safetensors` beside them) need no training. Where the denoiser
+    knows no attribute that these have, the file says so and holds nothing else. Raises ConfigError for too few faces.
     """
     pointer = read_pointer(Path(model_json))
     known = tuple(name for name in recognition.attributes if name in pointer["attributes"])
-    attributes = tuple(name for name in known if name in NAMES)
+    faces_or_digits = faces or trained_images(Path(model_json)) or SyntheticFaces(kind="synthetic_faces")
+    labels = CLASSES if isinstance(faces_or_digits, Digits) else NAMES
+    attributes = tuple(name for name in known if name in labels)
     if len(attributes) < len(known):
-        logger.warning("not judged, since drawn faces lack them: %s", ", ".join(sorted({*known} - {*NAMES})))
+        logger.warning("not judged, since drawn faces lack them: %s", ", ".join(sorted({*known} - {*labels})))
     if not attributes:
         _write_judge(output, {}, {"absent": _why_absent(recognition.attributes, pointer["attributes"], known)})
         return
-    faces = faces or trained_faces(Path(model_json)) or SyntheticFaces(kind="synthetic_faces")
     settings = {
         "recognition": {key: getattr(recognition, key) for key in ("faces", "epochs", "seed")},
         "attributes": list(attributes),
-        "faces": faces.canonical(),
+        "faces": faces_or_digits.canonical(),
         "images": images.canonical(),
     }
     bundled = pointed_directory(pointer, Path(model_json)) / JUDGE
@@ -100,7 +102,7 @@ def make_judge(
             with atomic_path(output) as temporary:
                 shutil.copyfile(bundled, temporary)
             return
-    judge = train_judge(attributes, faces, images, recognition, runtime)
+    judge = train_judge(attributes, faces_or_digits, images, recognition, runtime)
     about = {"attributes": list(attributes), "accuracy": judge.accuracy.tolist(), "channels": images.channels}
     weights = {name: values.cpu().contiguous() for name, values in judge.network.state_dict().items()}
     _write_judge(output, weights, {**about, "settings": settings})
@@ -140,28 +142,28 @@ def _write_judge(output: Path, weights: dict[str, Tensor], about: dict[str, obje
 
 def train_judge(
     attributes: tuple[str, ...],
-    faces: SyntheticFaces,
+    source: SyntheticFaces | Digits,
     images: ImagesConfig,
     recognition: RecognitionConfig,
     runtime: RuntimeConfig,
 ) -> Judge:
-    """Return a classifier trained on `recognition.faces` freshly drawn faces, four fifths of them.
+    """Return a classifier trained on `recognition.faces` freshly drawn faces, or on all digits: four fifths of them.
 
-    Raises ConfigError where there are too few of them.
+    Raises ConfigError where there are too few faces.
     """
-    if recognition.faces < 2 * HELD_OUT:
+    if isinstance(source, SyntheticFaces) and recognition.faces < 2 * HELD_OUT:
         raise ConfigError(f"recognition.faces: {recognition.faces} is too few to train on; give some thousand")
-    # Faces that no data set of the study holds: their seed is drawn far from those that people write.
-    seed = int(generator(recognition.seed, "faces of the judge").integers(2**31, 2**32))
-    fresh = faces.model_copy(update={"first": 0, "count": recognition.faces, "seed": seed})
-    with tempfile.TemporaryDirectory() as folder:
-        store = Path(folder) / "faces.zarr.zip"
-        prepare_dataset(fresh, images, store, name="faces of the judge", runtime=runtime)
-        drawn = open_dataset(store)
-        columns = [drawn.attributes.index(name) for name in attributes]
-        pixels = torch.from_numpy(drawn.images(drawn.ids))
-        labels = torch.from_numpy(drawn.attribute_values(drawn.ids)[:, columns] > 0.5).float()
-    held_out = torch.from_numpy(drawn.ids % HELD_OUT == HELD_OUT - 1)
+    ids, pixels, there = labelled_images(
+        source,
+        images,
+        attributes,
+        count=recognition.faces,
+        seed=recognition.seed,
+        purpose="faces of the judge",
+        runtime=runtime,
+    )
+    labels = there.float()
+    held_out = torch.from_numpy(ids % HELD_OUT == HELD_OUT - 1)
     device = resolve_device(runtime.device)
     with seeded(recognition.seed):
         network = _network(images.channels, len(attributes)).to(device)
@@ -171,8 +173,8 @@ def train_judge(
     return Judge(network, attributes, right.mean(axis=0))
 
 
-def trained_faces(model_json: Path) -> SyntheticFaces | None:
-    """Return how the drawn faces that the denoiser was trained on were made, None where that is not recorded."""
+def trained_images(model_json: Path) -> SyntheticFaces | Digits | None:
+    """Return how the drawn faces or the digits that the denoiser was trained on were made, None if unrecorded."""
     record = pointed_directory(read_pointer(model_json), model_json) / "provenance.json"
     if not record.is_file():
         return None
@@ -180,6 +182,8 @@ def trained_faces(model_json: Path) -> SyntheticFaces | None:
         if dataset.get("config", {}).get("kind") == "synthetic_faces":
             # from 0 on: which of these faces were trained on is nothing to a judge, who gets others
             return SyntheticFaces.restore(dataset["config"]).model_copy(update={"first": 0})
+        if dataset.get("config", {}).get("kind") == "digits":
+            return Digits.restore(dataset["config"])
     return None
 
 

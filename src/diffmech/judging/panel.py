@@ -19,6 +19,7 @@ from torch import Tensor
 
 from diffmech.config.judging import JudgesConfig
 from diffmech.errors import ConfigError, ModelError
+from diffmech.judging.detector import open_detector
 from diffmech.judging.judge import Judge, read_judge
 from diffmech.training.device import resolve_device
 
@@ -33,8 +34,9 @@ Reader = Callable[[Tensor], np.ndarray]
 class Panel:
     """What looks at images in [-1, 1], `(image, channel, y, x)`, and what is not measured, each with its reason.
 
-    `features` returns `(image, feature)` in the feature space `space`; `logits` returns `(image, attribute)`; either is
-    None where there is none. `accuracy` is that of the trained judge by attribute.
+    `features` returns `(image, feature)` in the feature space `space`; `logits` returns `(image, attribute)` and
+    `detector` probabilities of the last attributes, `(image, attribute)`; each is None where there is none. `accuracy`
+    is that of the trained judge by attribute.
     """
 
     space: str
@@ -44,20 +46,31 @@ class Panel:
     logits: Reader | None
     accuracy: dict[str, float]
     absent: tuple[str, ...]
+    detector: Reader | None = None
 
     def probabilities(self, images: Tensor) -> np.ndarray:
         """Return how sure the judge is of each attribute, `(image, attribute)`; no column where there is no judge."""
-        return np.empty((len(images), 0)) if self.logits is None else expit(self.logits(images).astype(np.float64))
+        found = [np.empty((len(images), 0))]
+        if self.logits is not None:
+            found.append(expit(self.logits(images).astype(np.float64)))
+        if self.detector is not None:
+            found.append(self.detector(images))
+        return np.hstack(found)
 
 
 def open_panel(
-    judges: JudgesConfig, judge_file: Path | str | None, *, device: str = "auto", section: str = "resampling"
+    judges: JudgesConfig,
+    judge_file: Path | str | None,
+    *,
+    device: str = "auto",
+    section: str = "resampling",
+    root: Path | str = ".",
 ) -> Panel:
     """Return what looks at the images. `judge_file` is that of the trained judge, None where none was asked for;
-    `section` is how config.yaml calls `judges`.
+    `section` is how config.yaml calls `judges`, and `root` the project, from which the path of a detector may count.
 
-    Raises ModelError for a CLIP model or an Inception that cannot be read, ConfigError for attributes that the judge
-    does not know.
+    Raises ModelError for a CLIP model, an Inception or a detector that cannot be read, ConfigError for attributes that
+    the judge does not know.
     """
     judge, why = _trained(judge_file, device)
     absent = []
@@ -80,29 +93,35 @@ def open_panel(
         assert clip is not None
         attributes = tuple(judges.text_attributes)
         logits = clip.judging(list(judges.text_attributes.values()))
-    elif judge is None:
+    elif judge is None and judges.detector is None:
         absent.append(f"attributes: nothing judges them; {why}")
-    else:
-        attributes = _chosen(judge, judges.attributes, section)
+    elif judge is not None and judges.attributes != []:
+        attributes = tuple(name for name in _chosen(judge, judges.attributes, section) if name not in judges.detected)
         columns = [judge.attributes.index(name) for name in attributes]
         logits = lambda images: judge.sees(images)[1][:, columns]  # noqa: E731
         accuracy = {name: float(judge.accuracy[column]) for name, column in zip(attributes, columns, strict=True)}
+    who = [f"CLIP ({judges.clip})" if judges.text_attributes else "the trained judge"] if attributes else []
+    detector = None
+    if judges.detector is not None:
+        detector = open_detector(judges.detector, root=Path(root), section=section)
+        who.append(judges.detector.function)
     return Panel(
         space={"judge": "the trained judge", "clip": f"CLIP ({judges.clip})", "inception": "Inception"}[
             judges.features
         ],
         features=features,
-        judge=f"CLIP ({judges.clip})" if judges.text_attributes else "the trained judge",
-        attributes=attributes,
+        judge=" and ".join(who),
+        attributes=(*attributes, *judges.detected),
         logits=logits,
         accuracy=accuracy,
         absent=tuple(absent),
+        detector=detector,
     )
 
 
 def _trained(judge_file: Path | str | None, device: str) -> tuple[Judge | None, str]:
     if judge_file is None:
-        return None, "prompts name no attributes; name a CLIP model and text_attributes"
+        return None, "prompts name no attributes; name a CLIP model and text_attributes, or a detector"
     try:
         return read_judge(Path(judge_file), device=device), ""
     except ModelError as error:

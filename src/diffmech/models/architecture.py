@@ -6,6 +6,7 @@ way down and two on the way up. Each transformer layer has self-attention over p
 
 from collections.abc import Sequence
 
+from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import nn
@@ -22,12 +23,7 @@ def build_unet(architecture: Architecture, sample_shape: tuple[int, int, int]) -
     Raises ModelError when the image cannot be halved once per level.
     """
     channels, height, width = sample_shape
-    factor = 2 ** (len(architecture.channels) - 1)
-    if height % factor or width % factor:
-        raise ModelError(
-            f"images of {height} x {width} pixels cannot be halved {len(architecture.channels) - 1} times, once per "
-            f"level of architecture.channels {architecture.channels}; give images.size a multiple of {factor}"
-        )
+    _check_halving(architecture, height, width)
     down = ["CrossAttnDownBlock2D" if attended else "DownBlock2D" for attended in architecture.attention]
     up = ["CrossAttnUpBlock2D" if attended else "UpBlock2D" for attended in reversed(architecture.attention)]
     unet = UNet2DConditionModel(
@@ -51,6 +47,41 @@ def build_unet(architecture: Architecture, sample_shape: tuple[int, int, int]) -
             "this version of diffusers reads attention_head_dim in another way: install one between 0.34 and 0.42"
         )
     return unet
+
+
+def build_class_unet(architecture: Architecture, sample_shape: tuple[int, int, int], classes: int) -> UNet2DModel:
+    """Return the network that is told one of `classes` classes, or none by the number behind them, as `build_unet`.
+
+    A level marked in `attention` has self-attention behind each residual layer.
+    """
+    channels, height, width = sample_shape
+    _check_halving(architecture, height, width)
+    down = ["AttnDownBlock2D" if attended else "DownBlock2D" for attended in architecture.attention]
+    up = ["AttnUpBlock2D" if attended else "UpBlock2D" for attended in reversed(architecture.attention)]
+    levels = zip(architecture.channels, architecture.attention, strict=True)
+    attended = next((c for c, a in levels if a), architecture.channels[-1])
+    return UNet2DModel(
+        sample_size=height if height == width else (height, width),
+        in_channels=channels,
+        out_channels=channels,
+        block_out_channels=tuple(architecture.channels),
+        layers_per_block=architecture.layers_per_block,
+        down_block_types=tuple(down),
+        up_block_types=tuple(up),
+        add_attention=architecture.middle_attention,
+        norm_num_groups=architecture.norm_groups,
+        attention_head_dim=attended // architecture.heads,  # the width of a head, as its name says
+        num_class_embeds=classes + 1,
+    )
+
+
+def _check_halving(architecture: Architecture, height: int, width: int) -> None:
+    factor = 2 ** (len(architecture.channels) - 1)
+    if height % factor or width % factor:
+        raise ModelError(
+            f"images of {height} x {width} pixels cannot be halved {len(architecture.channels) - 1} times, once per "
+            f"level of architecture.channels {architecture.channels}; give images.size a multiple of {factor}"
+        )
 
 
 def transformer_layers(architecture: Architecture) -> int:
@@ -80,9 +111,11 @@ def build_model(
     attributes: Sequence[str],
     domains: Sequence[str],
     seed: int,
-) -> tuple[UNet2DConditionModel, AttributeTokens]:
-    """Return the U-Net and its tokens with random weights that depend on `seed` alone."""
+) -> tuple[UNet2DConditionModel | UNet2DModel, AttributeTokens | None]:
+    """Return the U-Net and its tokens with random weights that depend on `seed` alone; told classes it has none."""
     with seeded(seed):
+        if architecture.conditioning == "classes":
+            return build_class_unet(architecture, sample_shape, len(attributes)), None
         unet = build_unet(architecture, sample_shape)
         tokens = AttributeTokens(list(attributes), list(domains), architecture.token_width)
     return unet, tokens

@@ -14,6 +14,7 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor, nn
 
 from diffmech.errors import ModelError
+from diffmech.models.classes import class_labels
 from diffmech.models.tokens import AttributeTokens
 
 # So many tokens more than a grid has are taken for a class token or registers in the error about them.
@@ -75,7 +76,8 @@ Forward = Callable[[Tensor, Tensor, Condition], Tensor]
 class Denoiser:
     """A denoiser in evaluation mode: `module` is the network that attention is observed in.
 
-    `forward` calls it where it is not called as the U-Nets of diffusers are.
+    `classes` says that its attributes are classes, of which an image has one. `forward` calls it where it is not called
+    as the U-Nets of diffusers are.
     """
 
     module: nn.Module
@@ -85,6 +87,7 @@ class Denoiser:
     attributes: tuple[str, ...] = ()
     domains: tuple[str, ...] = ()
     forward: Forward | None = None
+    classes: bool = False
 
     @property
     def conditional(self) -> bool:
@@ -195,6 +198,8 @@ class Denoiser:
     def _unet(self, x_t: Tensor, steps: Tensor, condition: Condition) -> Tensor:
         if self.tokens is not None:
             return self.module(x_t, steps, self.tokens(condition.domain, condition.values)).sample
+        if self.classes:
+            return self.module(x_t, steps, class_labels=class_labels(condition.values)).sample
         if hasattr(self.module, "encoder_hid_proj"):  # UNet2DConditionModel wants its second argument even when unused
             return self.module(x_t, steps, None).sample
         return self.module(x_t, steps).sample

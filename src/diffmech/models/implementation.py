@@ -6,17 +6,11 @@ code (`workflow.own_code`), the arguments of the class and the weights, so that 
 
 import difflib
 import hashlib
-import importlib
-import importlib.util
 import inspect
 import json
 import os
-import sys
-import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Protocol
 
 import torch
@@ -25,19 +19,19 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from diffmech.artifacts import provenance, read_json, write_json
-from diffmech.batches import out_of_memory
 from diffmech.config.images import ImagesConfig
 from diffmech.config.models import DenoiserConfig
-from diffmech.errors import DiffmechError, ModelError
+from diffmech.errors import ModelError
 from diffmech.models.denoiser import Condition, Denoiser, Forward
 from diffmech.models.eager import check_kind, input_dtype, uncompiled
 from diffmech.models.load import check_unchanged, count_parameters
+from diffmech.models.own_module import blaming, locate, looked, run
 from diffmech.models.schedules import noise_schedule
 from diffmech.models.storage import check_size, publishing, relative_location
 from diffmech.models.weights import read_weights
 from diffmech.training.device import resolve_device
 from diffmech.training.seeds import seeded
-from diffmech.workflow.own_code import OwnCode, code_digest, find_code, is_installed, own_files
+from diffmech.workflow.own_code import OwnCode, code_digest
 
 
 class OwnDenoiser(Protocol):
@@ -60,7 +54,7 @@ def import_custom(config: DenoiserConfig, output_json: Path, *, root: Path, imag
 
     Its schedule is written beside the pointer. Raises ModelError, in one line, for everything that does not fit.
     """
-    code = _code(str(config.implementation), root)
+    code = locate(str(config.implementation), root, key="models: implementation", kind="Class")
     weights = None if config.weights is None else _file(config.weights, "weights", root)
     if config.sample_shape is None and images is None:
         raise ModelError(f"{code.file}: the size of its images is not known; give sample_shape: [channels, y, x]")
@@ -137,8 +131,8 @@ def build(code: OwnCode, arguments: Mapping[str, Any], seed: int, shape: Sequenc
 
     Lazy modules learn their sizes from one pass of an image of `shape`.
     """
-    with _blaming(code):
-        content = _run(code)
+    with blaming(code):
+        content = run(code)
     found = getattr(content, code.name, None)
     if not isinstance(found, type) or not issubclass(found, nn.Module):
         if found is not None:
@@ -156,7 +150,7 @@ def build(code: OwnCode, arguments: Mapping[str, Any], seed: int, shape: Sequenc
             f"{code.file}: {code.name}{inspect.signature(found)} does not accept arguments "
             f"{dict(arguments)} ({error}); mend models.<name>.arguments"
         ) from error
-    with seeded(seed), _blaming(code):
+    with seeded(seed), blaming(code):
         module = found(**arguments)
         check_kind(module, code.file)
         if any(isinstance(each, UninitializedParameter) for each in module.parameters()):
@@ -210,7 +204,7 @@ def _forward(module: nn.Module, code: OwnCode, *, conditional: bool) -> Forward:
 
 def _try(denoiser: Denoiser, code: OwnCode) -> None:
     x_t = torch.linspace(-1, 1, 2 * torch.Size(denoiser.sample_shape).numel()).reshape(2, *denoiser.sample_shape)
-    with torch.no_grad(), _blaming(code):
+    with torch.no_grad(), blaming(code):
         first, again = (denoiser.predict_noise(x_t, torch.tensor([0, denoiser.timesteps - 1])) for _ in range(2))
     if not first.isfinite().all():
         raise ModelError(
@@ -248,68 +242,11 @@ def _schedule(config: DenoiserConfig, root: Path) -> DDPMScheduler:
     return noise_schedule(file, read_json(file))
 
 
-def _code(implementation: str, root: Path) -> OwnCode:
-    code = find_code(implementation, root)
-    if code is None:
-        target = implementation.rpartition(":")[0]
-        what = "no such file" if target.endswith(".py") else "no such module can be imported"
-        raise ModelError(
-            f"models: implementation {implementation!r}: {what} ({_looked(root)}); give path/to/file.py:Class"
-        )
-    return code
-
-
 def _file(name: str, key: str, root: Path) -> Path:
     for path in (Path(name).expanduser(), root / name):
         if path.is_file():
             return path.resolve()
-    raise ModelError(f"models: {key} {name!r}: no such file ({_looked(root)}); check the path")
-
-
-def _looked(root: Path) -> str:
-    return "looked from " + " and ".join(dict.fromkeys([str(Path.cwd()), str(root.resolve())]))
-
-
-def _run(code: OwnCode) -> ModuleType:
-    """Run the file of `code`, and anew those it imports from its folder, so that what runs is what was hashed."""
-    own = {str(file) for file in own_files(code)}
-    for name, loaded in list(sys.modules.items()):
-        if getattr(loaded, "__file__", None) in own and not is_installed(code.file):
-            del sys.modules[name]
-    sys.path.insert(0, str(code.folder))
-    try:
-        if code.module:
-            return importlib.import_module(code.module)
-        name = f"own_{hashlib.sha256(str(code.file).encode()).hexdigest()[:12]}"
-        spec = importlib.util.spec_from_file_location(name, code.file)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module  # where dataclasses and pickle look for it
-        spec.loader.exec_module(module)
-        return module
-    finally:
-        sys.path.remove(str(code.folder))
-
-
-@contextmanager
-def _blaming(code: OwnCode) -> Iterator[None]:
-    """Turn what the user's code raises into one line that names its last own line."""
-    try:
-        yield
-    except DiffmechError:
-        raise
-    except Exception as error:
-        own = {str(file) for file in own_files(code)}
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in own]
-        where = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else str(code.file)
-        if isinstance(error, SyntaxError) and error.filename in own:
-            where = f"{error.filename}, line {error.lineno}"
-        reason = " ".join(str(error).split())[:300]
-        advice = "mend it there"
-        if out_of_memory(error):  # a single image was asked for
-            advice = "study smaller images (images.size), or run on a device with more memory (runtime.device)"
-        raise ModelError(f"{where}: {type(error).__name__}: {reason.rstrip('.')}; {advice}") from error
+    raise ModelError(f"models: {key} {name!r}: no such file ({looked(root)}); check the path")
 
 
 def _names(module: nn.Module, key: str, code: OwnCode) -> tuple[str, ...]:

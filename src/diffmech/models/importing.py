@@ -123,7 +123,7 @@ def _patterns(config: DenoiserConfig) -> tuple[list[str], list[str]]:
     if config.source == "pipeline":
         wanted = ["model_index.json", "*/*.json", "*/*.safetensors", "*/*.txt", "*/*.model"]
         return wanted, ["*.fp16.*", "*.bf16.*", "*.non_ema.*", "*safety_checker*"]
-    folders = [config.subfolder, "scheduler", "tokens"]
+    folders = [config.subfolder, "scheduler", "tokens"]  # names of classes lie above them
     in_folders = [f"{folder}/{name}" for folder in folders for name in ("*.json", "*.safetensors", "*.bin")]
     return ["*.json", "diffusion_pytorch_model*", *in_folders], []
 
@@ -180,5 +180,6 @@ def _write_untrained(
     shape = (images.channels, images.size, images.size)
     unet, tokens = build_model(config.architecture, shape, attributes, domains, config.training.seed)
     with publishing(folder) as temporary:
-        save_denoiser(temporary, unet, tokens, build_scheduler(config.architecture))
+        classes = attributes if tokens is None else ()
+        save_denoiser(temporary, unet, tokens, build_scheduler(config.architecture), classes=classes)
     return folder

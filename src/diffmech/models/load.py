@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from diffmech.errors import ModelError
+from diffmech.models.classes import told_none
 from diffmech.models.denoiser import Denoiser
 from diffmech.models.eager import watchable
 from diffmech.models.storage import (
@@ -34,6 +35,7 @@ from diffmech.training.seeds import seeded
 # Inside the package, and without its name: rules track the loader of the kind they load, not those of all kinds.
 LOADERS = {
     "unet_condition_tokens": "models.load:load_directory",
+    "unet_classes": "models.load:load_directory",
     "unet_unconditional": "models.load:load_directory",
     "custom": "models.implementation:load_custom",
     "pipeline": "models.pipelines:load_prompted",
@@ -97,6 +99,9 @@ def load_layout(layout: Layout, *, device: str = "auto", untrained_seed: int | N
     for module in (unet, tokens):
         if module is not None:
             module.to(target).eval().requires_grad_(False)
+    if layout.classes:
+        told_none(unet, len(layout.classes))
+        return Denoiser(unet, scheduler, shape, attributes=layout.classes, classes=True)
     names = ((), ()) if tokens is None else (tuple(tokens.config.attributes), tuple(tokens.config.domains))
     return Denoiser(unet, scheduler, shape, tokens, *names)
 

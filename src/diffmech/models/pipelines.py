@@ -131,13 +131,17 @@ def load_component(
     return module.eval().requires_grad_(False)
 
 
-def load_pipeline(model_json: Path, *, scheduler: str | None, device: str) -> Any:
+def load_pipeline(
+    model_json: Path, *, scheduler: str | None, device: str, denoiser: PromptedDenoiser | None = None
+) -> Any:
     """Return the whole pipeline behind `model_json`, with the sampler `scheduler` in place of its own if given.
 
-    Raises ModelError where a part is missing and ConfigError where the sampler does not fit the denoiser.
+    With `denoiser` it samples by that very network, whose weights are not read again: what is done to these shows in
+    its images. Raises ModelError where a part is missing and ConfigError where the sampler does not fit the denoiser.
     """
     pointer = read_json(model_json)
     directory = pointed_directory(pointer, Path(model_json))
+    own = {} if denoiser is None else {pointer["component"]: denoiser.module}
     try:
         pipeline = getattr(diffusers, pointer["pipeline"]).from_pretrained(
             str(directory),
@@ -145,6 +149,7 @@ def load_pipeline(model_json: Path, *, scheduler: str | None, device: str) -> An
             low_cpu_mem_usage=False,
             **as_dtype(DTYPES[pointer["dtype"]]),
             **_unchecked(directory),
+            **own,
         )
     except Exception as error:
         raise ModelError(

@@ -10,7 +10,8 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,13 @@ from torch import Tensor
 
 from diffmech.errors import ConfigError, ModelError
 from diffmech.models.pipelines import COMPONENTS
-from diffmech.models.prompted import flatten, noised_argument
+from diffmech.models.prompted import PromptCondition, flatten, noised_argument
 
 GUIDANCE = ("conditional", "unconditional")
 # Positions of tokens: never one row per sample, even where their number happens to be that of the samples.
 NEVER_ROWS = ("img_ids", "txt_ids", "image_rotary_emb")
 IGNORED = ("return_dict",)
+NAMED = 5  # classes in a message; there may be thousands
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,23 @@ class Recording:
         """The passes of one step: conditional alone, or with unconditional."""
         count = len(next(iter(self.rows_of.values()))) if self.rows_of else 1
         return GUIDANCE[:count]
+
+    def condition(self, timestep: float) -> PromptCondition:
+        """Return what the conditional pass of each sample was given, at a timestep as the denoiser is told it."""
+        rows_of = {name: values[0] for name, values in self.rows_of.items()}
+        return PromptCondition(rows_of, self.shared, len(self.images), timestep, self.timestep_per_row)
+
+
+def joined(parts: Sequence[Recording]) -> Recording:
+    """Return the recordings of several batches of one pipeline, with equal settings, as one."""
+    first = parts[0]
+    return replace(
+        first,
+        images=np.concatenate([part.images for part in parts]),
+        clean=torch.cat([part.clean for part in parts]),
+        x_t=torch.cat([part.x_t for part in parts], 1),
+        rows_of={name: torch.cat([part.rows_of[name] for part in parts], 1) for name in first.rows_of},
+    )
 
 
 @dataclass
@@ -83,7 +102,7 @@ def record_sampling(
     if len(split[0]) > 1:
         # one unguided step of one image says which half of the guided ones is conditional
         unguided = {**arguments, "guidance_scale": 1.0, "num_inference_steps": 1}
-        first = _run(pipeline, {**unguided, "output_type": "latent"} if _takes_latents(pipeline) else unguided)[1][0]
+        first = _run(pipeline, {**unguided, "output_type": "latent"} if not takes_classes(pipeline) else unguided)[1][0]
         alone = _branches(first.calls, noised, len(prompts), type(pipeline).__name__)
         order = _conditional_first(split[0], alone[0], noised, type(pipeline).__name__)
         split = [[branches[index] for index in order] for branches in split]
@@ -155,17 +174,28 @@ def call_arguments(
     return {name: value for name, value in wanted.items() if name in known}
 
 
-def class_number(pipeline: Any, prompt: str) -> int:
-    """Return the class that `prompt` names, by number or by a name the pipeline knows. Raises ConfigError."""
+def takes_classes(pipeline: Any) -> bool:
+    """Return whether a pipeline is asked for classes and not for texts."""
+    return "class_labels" in inspect.signature(type(pipeline).__call__).parameters
+
+
+def class_number(pipeline: Any, prompt: str, *, where: str = "prompts") -> int:
+    """Return the class that `prompt` names, by number or by a name the pipeline knows; no words are the null class.
+
+    Raises ConfigError for a class that it does not know.
+    """
     labels = getattr(pipeline, "labels", None) or {}
     if prompt in labels:
         return int(labels[prompt])
     network: Any = denoiser_of(pipeline)
     count = int(network.config["num_embeds_ada_norm"])
+    if not prompt:  # what guidance calls the unconditional pass with
+        return count
     if not prompt.isdigit() or int(prompt) >= count:
+        near = get_close_matches(prompt, labels, n=NAMED) or list(labels)[:NAMED]
         raise ConfigError(
-            f"prompts: {prompt!r} is no class of {type(pipeline).__name__}; give a number below {count}"
-            + (f" or one of its {len(labels)} names" if labels else "")
+            f"{where}: {prompt!r} is no class of {type(pipeline).__name__}; give a number below {count}"
+            + (f" or one of its {len(labels)} names, such as {', '.join(near)}" if labels else "")
         )
     return int(prompt)
 
@@ -191,6 +221,15 @@ def run_pipeline(pipeline: Any, arguments: dict[str, Any]) -> np.ndarray:
         raise ModelError(f"{type(pipeline).__name__} does not generate images; watch it with AttentionTap directly")
     images = np.asarray(result.images.cpu() if isinstance(result.images, Tensor) else result.images, dtype=np.float32)
     return np.moveaxis(images, -1, 1) * 2 - 1
+
+
+def check_finite(pipeline: Any, *arrays: np.ndarray) -> None:
+    """Raise ModelError where images or latents that `pipeline` generated are none, as by an overflow of float16."""
+    if not all(np.isfinite(values).all() for values in arrays):
+        raise ModelError(
+            f"{type(pipeline).__name__}: generated images are NaN or infinite; give models.<name>.dtype float32 or "
+            "bfloat16, or another sampling.scheduler"
+        )
 
 
 @contextmanager
@@ -296,7 +335,3 @@ def _conditional_first(
     if all(same):  # the negative prompt is the prompt
         return [0, 1]
     raise ModelError(f"{name}: which pass of guidance is conditional cannot be told; sample it with guidance 1")
-
-
-def _takes_latents(pipeline: Any) -> bool:
-    return "class_labels" not in inspect.signature(type(pipeline).__call__).parameters

@@ -60,22 +60,53 @@ def ddim(denoiser: Denoiser, steps: int) -> DDIMScheduler:
     return ddim_scheduler(denoiser.scheduler, steps)
 
 
-def ddim_step(scheduler: DDIMScheduler, predicted: Tensor, t: int, x_t: Tensor) -> Tensor:
+def ddim_step(
+    scheduler: DDIMScheduler,
+    predicted: Tensor,
+    t: int,
+    x_t: Tensor,
+    *,
+    eta: float = 0.0,
+    fresh: Tensor | None = None,
+) -> Tensor:
     """Return the less noisy images that follow `x_t` at timestep `t`, given what the network predicts.
 
-    Equation 12 of Song et al. 2021 without noise. They have the noise of the timestep that comes next in the schedule:
-    the step of diffusers goes T // steps down, which is another one unless steps are counted so ("leading").
+    Equation 12 of Song et al. 2021; with `eta` some of the noise is replaced by `fresh`, shaped as `x_t`, whose spread
+    is `fresh_spread`. They have the noise of the timestep that comes next in the schedule: the step of diffusers goes
+    T // steps down, which is another one unless steps are counted so ("leading").
     """
-    places = (scheduler.timesteps == t).nonzero()
-    following = scheduler.timesteps[int(places[0]) + 1 :]
-    share = scheduler.alphas_cumprod[t]
-    left = scheduler.alphas_cumprod[following[0]] if len(following) else scheduler.final_alpha_cumprod
+    share, left = _shares(scheduler, t)
     if share == 1:  # there is no noise to take out, and none to divide by
         return x_t
     clean = _clean(scheduler, predicted, share, x_t)
     # The direction to the noise is taken anew from the clipped image: guidance drives images beyond [-1, 1].
     noise = (x_t - share**0.5 * clean) / (1 - share) ** 0.5
-    return left**0.5 * clean + (1 - left) ** 0.5 * noise
+    if fresh is None:
+        return left**0.5 * clean + (1 - left) ** 0.5 * noise
+    spread = fresh_spread(scheduler, t, eta)
+    kept = (1 - left - spread**2).clamp(min=0) ** 0.5
+    return left**0.5 * clean + kept * noise + spread * fresh
+
+
+def fresh_spread(scheduler: DDIMScheduler, t: int, eta: float) -> Tensor:
+    """Return sigma of equation 16 of Song et al. 2021: the spread of the fresh noise of the step at timestep `t`.
+
+    1 is as much as in DDPM. More is cut off at the noise of the next timestep, where none of the old is left, so that
+    images are as noisy as the network expects whatever `eta` is (the cut is ours).
+    """
+    share, left = _shares(scheduler, t)
+    if share == 1:
+        return torch.zeros_like(share)
+    own = ((1 - left) / (1 - share) * (1 - share / left)).clamp(min=0)
+    return torch.minimum(eta * own**0.5, (1 - left) ** 0.5)
+
+
+def _shares(scheduler: DDIMScheduler, t: int) -> tuple[Tensor, Tensor]:
+    """Return abar at timestep `t` and at the one that comes next in the schedule."""
+    places = (scheduler.timesteps == t).nonzero()
+    following = scheduler.timesteps[int(places[0]) + 1 :]
+    left = scheduler.alphas_cumprod[following[0]] if len(following) else scheduler.final_alpha_cumprod
+    return scheduler.alphas_cumprod[t], left
 
 
 def _clean(scheduler: DDIMScheduler, predicted: Tensor, share: Tensor, x_t: Tensor) -> Tensor:
@@ -136,8 +167,12 @@ def drawn_condition(
     """Return the condition of `n` images of `domain` (default: the one whose attributes are known).
 
     Attributes of drawn faces are drawn as those are, keyed by (seed, index); others stay unknown; `fixed` holds some.
+    Of classes each image has one, in turn: that which is held at 1, none where another value above 0 or NaN is held,
+    else any that is not held at 0.
     """
     fixed = fixed or {}
+    if denoiser.classes:
+        return _class_condition(denoiser.attributes, n, fixed)
     domain = domain or labelled_domain(denoiser)
     values = np.full((n, len(denoiser.attributes)), np.nan, dtype=np.float32)
     table = sample_attributes(range(n), seed)
@@ -148,6 +183,16 @@ def drawn_condition(
             values[:, column] = table[name].to_numpy()
     index = denoiser.domains.index(domain) if domain in denoiser.domains else -1
     return Condition(torch.full((n,), index, dtype=torch.long), torch.from_numpy(values))
+
+
+def _class_condition(classes: Sequence[str], n: int, fixed: Mapping[str, float]) -> Condition:
+    condition = Condition.null(n, len(classes))
+    asked = [name for name, value in fixed.items() if value == 1]
+    if asked or not any(fixed.values()):  # NaN and values between are true
+        turns = asked or [name for name in classes if name not in fixed]
+        columns = [classes.index(turns[image % len(turns)]) for image in range(n)]
+        condition.values[:] = torch.eye(len(classes))[columns]
+    return condition
 
 
 def domain_condition(denoiser: Denoiser, domain: str, n: int, seed: int) -> Condition:

@@ -29,22 +29,27 @@ from diffmech.models.weights import pretended
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin")
 SUPPORTED = ("UNet2DModel", "UNet2DConditionModel")
+CLASSES = "classes.json"
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The parts of a diffusers directory; `tokens` is None for a network without our conditioning tokens."""
+    """The parts of a diffusers directory; `tokens` is None for a network without our conditioning tokens, and `classes`
+    names those that it is conditioned on."""
 
     directory: Path
     unet: Path
     scheduler: Path
     tokens: Path | None
     config: dict[str, Any]
+    classes: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:
-        """`unet_condition_tokens` or `unet_unconditional`."""
-        return "unet_unconditional" if self.tokens is None else "unet_condition_tokens"
+        """`unet_condition_tokens`, `unet_classes` or `unet_unconditional`."""
+        if self.tokens is not None:
+            return "unet_condition_tokens"
+        return "unet_classes" if self.classes else "unet_unconditional"
 
     @property
     def subfolder(self) -> str:
@@ -55,14 +60,18 @@ class Layout:
 def save_denoiser(
     directory: Path,
     unet: nn.Module,
-    tokens: AttributeTokens,
+    tokens: AttributeTokens | None,
     scheduler: DDPMScheduler,
     *,
+    classes: Sequence[str] = (),
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Write a plain diffusers directory (`unet/`, `tokens/`, `scheduler/`); float16 halves it and is read as
-    float32."""
-    for name, module in (("unet", unet), ("tokens", tokens)):
+    """Write a plain diffusers directory (`unet/`, `tokens/` or `classes.json`, `scheduler/`); float16 halves it and is
+    read as float32."""
+    parts: dict[str, nn.Module] = {"unet": unet} if tokens is None else {"unet": unet, "tokens": tokens}
+    if classes:
+        write_json(directory / CLASSES, {"names": list(classes)})
+    for name, module in parts.items():
         copied: Any = copy.deepcopy(module)
         # past the method of diffusers, which warns of layers to keep in float32 even where there are none
         nn.Module.to(copied, "cpu", dtype)
@@ -121,7 +130,21 @@ def find_layout(directory: Path, subfolder: str = "unet") -> Layout:
             f"{directory}: no scheduler_config.json in scheduler/ or beside the network; the noise schedule it was "
             "trained with is needed: add the one of its pipeline"
         )
-    return Layout(directory, unet, scheduler, tokens, config)
+    return Layout(directory, unet, scheduler, tokens, config, _classes(directory, config))
+
+
+def _classes(directory: Path, config: dict[str, Any]) -> tuple[str, ...]:
+    """Return the names of the classes of a network, their numbers where no file names them; empty where it has none."""
+    count = config.get("num_class_embeds") or 0
+    if not count or not (directory / CLASSES).is_file():
+        return tuple(map(str, range(count)))
+    names = _read_given(directory / CLASSES).get("names")
+    if not isinstance(names, list) or len(set(map(str, names))) not in (count, count - 1) or not names:
+        raise ModelError(
+            f'{directory / CLASSES}: expected {{"names": [...]}} with {count} different names, one per class '
+            f"embedding of the network, or {count - 1} where its last one stands for no class; found {names!r}"
+        )
+    return tuple(map(str, names))
 
 
 def _has_scheduler(folder: Path) -> bool:
@@ -151,10 +174,10 @@ def _check_supported(unet: Path, config: dict[str, Any], *, with_tokens: bool) -
                     "supported; expected an unconditional network"
                 )
     for classes in ("class_embed_type", "num_class_embeds"):
-        if config.get(classes):
+        if config.get(classes) and not (name == "UNet2DModel" and classes == "num_class_embeds"):
             raise ModelError(
-                f"{unet / 'config.json'}: is conditioned on classes ({classes} = {config[classes]!r}), which is not "
-                "supported, since the images of a study have attributes and no class; expected an unconditional network"
+                f"{unet / 'config.json'}: is conditioned on classes in a way that is not supported ({classes} = "
+                f"{config[classes]!r}); expected a UNet2DModel with num_class_embeds, or an unconditional network"
             )
 
 
@@ -288,7 +311,7 @@ def pointed_directory(pointer: dict[str, Any], model_json: Path) -> Path:
 
 def _names(layout: Layout) -> tuple[Sequence[str], Sequence[str]]:
     if layout.tokens is None:
-        return (), ()
+        return layout.classes, ()
     config = read_json(layout.tokens / "config.json")
     return config["attributes"], config["domains"]
 

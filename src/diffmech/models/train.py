@@ -15,7 +15,8 @@ from diffmech.config.images import ImagesConfig
 from diffmech.config.models import DenoiserConfig
 from diffmech.errors import DataError
 from diffmech.models.architecture import build_model, build_scheduler
-from diffmech.models.storage import find_layout, publishing, save_denoiser, write_pointer
+from diffmech.models.classes import class_labels
+from diffmech.models.storage import CLASSES, find_layout, publishing, save_denoiser, write_pointer
 from diffmech.models.tables import HISTORY
 from diffmech.models.training_set import TrainingSet
 from diffmech.training.checkpoint import fingerprint
@@ -35,10 +36,11 @@ def train_denoiser(
 ) -> None:
     """Train the denoiser of `config` on the stores of `datasets` (domain -> store) and write it to `output_dir`.
 
-    Written are `unet/`, `tokens/`, `scheduler/` (averaged weights), `history.csv` (step, loss, learning_rate, seconds),
-    `provenance.json` and, last, the pointer `model.json`. A training that was interrupted goes on from its last
-    checkpoint in `checkpoint_dir`, to the same weights. Raises DataError for images of another shape than `images`,
-    ModelError when the loss is no longer finite.
+    Written are `unet/`, `tokens/` or `classes.json`, `scheduler/` (averaged weights), `history.csv` (step, loss,
+    learning_rate, seconds), `provenance.json` and, last, the pointer `model.json`. A training that was interrupted goes
+    on from its last checkpoint in `checkpoint_dir`, to the same weights. Raises DataError for images of another shape
+    than `images`, or not of one class each where the network is told classes; ModelError when the loss is no longer
+    finite.
     """
     output_dir, checkpoint_dir = Path(output_dir), Path(checkpoint_dir)
     training_set = TrainingSet(datasets, config.training)
@@ -48,6 +50,8 @@ def train_denoiser(
             f"the data sets {sorted(map(str, datasets.values()))} hold images of {training_set.sample_shape}, "
             f"but `images` gives {expected} (channels, height, width); prepare them anew"
         )
+    if config.architecture.conditioning == "classes":
+        training_set.check_classes()
     used = datasets_on_record(datasets)
     key = fingerprint(
         {
@@ -61,9 +65,15 @@ def train_denoiser(
     record = {"source": "train", "config": config.canonical(), "images": images.canonical(), "datasets": used}
     with publishing(output_dir) as temporary:
         run.take_averaged_weights()
-        save_denoiser(temporary, run.unet, run.tokens, run.scheduler)
+        classes = run.training_set.attributes if run.tokens is None else ()
+        save_denoiser(temporary, run.unet, run.tokens, run.scheduler, classes=classes)
         run.write_history(HISTORY, temporary / "history.csv")
         (temporary / "provenance.json").write_text(provenance(**record, **run.record()) + "\n", encoding="utf-8")
+    # of an earlier training that was told otherwise
+    if run.tokens is None:
+        shutil.rmtree(output_dir / "tokens", ignore_errors=True)
+    else:
+        (output_dir / CLASSES).unlink(missing_ok=True)
     write_pointer(
         output_dir / "model.json",
         find_layout(output_dir),
@@ -87,7 +97,8 @@ class DenoiserRun(Run):
         )
         self.scheduler = build_scheduler(config.architecture)
         self._abar = self.scheduler.alphas_cumprod.to(device)
-        super().__init__((self.unet, self.tokens), config.training, device)
+        modules = (self.unet,) if self.tokens is None else (self.unet, self.tokens)
+        super().__init__(modules, config.training, device)
 
     def losses(self, step: int) -> dict[str, Tensor]:
         """Return the mean squared error of the predicted noise over the batch of `step`."""
@@ -98,6 +109,9 @@ class DenoiserRun(Run):
         share = self._abar[timesteps][:, None, None, None]
         x_t = share.sqrt() * images + (1 - share).sqrt() * noise
         with self.mixed_precision():
-            tokens = self.tokens(condition.domain, condition.values)
-            predicted = self.unet(x_t, timesteps, tokens, return_dict=False)[0]
+            if self.tokens is None:
+                told = {"class_labels": class_labels(condition.values)}
+            else:
+                told = {"encoder_hidden_states": self.tokens(condition.domain, condition.values)}
+            predicted = self.unet(x_t, timesteps, **told, return_dict=False)[0]
         return {"loss": torch.nn.functional.mse_loss(predicted.float(), noise)}

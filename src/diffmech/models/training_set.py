@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from diffmech.config.models import Training
+from diffmech.errors import DataError
 from diffmech.models.denoiser import Condition
 from diffmech.training.images import IN_MEMORY_BYTES, TrainingImages
 from diffmech.training.seeds import draws_of
@@ -42,6 +43,17 @@ class TrainingSet(TrainingImages):
             in_memory_bytes=in_memory_bytes,
         )
         self.training = training
+
+    def check_classes(self) -> None:
+        """Raise DataError where an image is not of one class: 1 in one attribute, 0 in all others."""
+        for domain, values in zip(self.domains, self._values, strict=True):
+            one = (values.eq(0) | values.eq(1)).all(1) & values.sum(1).eq(1)
+            if not one.all() or not values.shape[1]:
+                raise DataError(
+                    f"{int((~one).sum())} of {len(values)} images of domain {domain!r} are not of one class, by the "
+                    f"attributes {', '.join(self.attributes) or 'none'}; architecture.conditioning classes needs "
+                    "labels with a 1 in one column of each row and 0 in all others, the same columns in both domains"
+                )
 
     def draw(self, step: int, timesteps: int) -> Batch:
         """Return the batch of `step`, with timesteps below `timesteps`."""

@@ -66,12 +66,14 @@ def resampling_effects(
     seed: int,
     runtime: RuntimeConfig,
     why_none: str = "",
+    root: Path | str = ".",
 ) -> None:
     """Write the table of effects from the parts of each domain, and a store of example images for the report.
 
     Rows are by domain, group, target, window ("all" or first-last timestep) and measure: ssim, mse, fd, kid,
     attribute:<name>, asked:<name>. What is not measured is left out, and named with its reason in `absent` of the
-    examples and in the log. `why_none` says why there is nothing at all. Raises what reading stores and judges raises.
+    examples and in the log. `why_none` says why there is nothing at all; the path of a detector may count from `root`.
+    Raises what reading stores and judges raises.
     """
     domains = {name: open_parts(paths) for name, paths in sorted(stores.items()) if paths}
     absent = [why_none] if why_none else []
@@ -79,9 +81,10 @@ def resampling_effects(
     pictures: list[xr.Dataset] = []
     about: dict[str, object] = {"calls": _calls(domains)}
     if domains:
-        panel = open_panel(resampling, judge, device=runtime.device)
+        panel = open_panel(resampling, judge, device=runtime.device, root=root)
         absent += panel.absent
         about |= {"space": panel.space, "judge": panel.judge, "accuracy": panel.accuracy}
+        about["detector"] = "" if resampling.detector is None else resampling.detector.function
     for name, parts in domains.items():
         label = str(parts[0].store.attrs["domain"])
         if label in measured:

@@ -12,6 +12,7 @@ from typing import Any
 
 from diffmech.config.further import further_sections
 from diffmech.config.images import IDENTITIES
+from diffmech.config.judging import JudgesConfig
 from diffmech.config.load import validate
 from diffmech.config.section import Section
 from diffmech.data.tables import GROUPS as GROUP_TABLE
@@ -117,14 +118,27 @@ class Study:
 
     def own_code(self, model: str) -> str:
         """Return the digest of the user's code behind a custom denoiser, empty for others and where there is none."""
-        implementation = self.config.models[model].implementation
-        code = find_code(implementation, self.root) if implementation else None
+        return self._digest(self.config.models[model].implementation)
+
+    def detector_code(self, judges: JudgesConfig) -> str:
+        """Return the digest of the user's code behind a detector, empty where there is none."""
+        return self._digest(judges.detector.function if judges.detector else None)
+
+    def _digest(self, named: str | None) -> str:
+        code = find_code(named, self.root) if named else None
         return code_digest(code) if code else ""
 
     def own_files(self, model: str) -> list[str]:
         """Return the files of weights and schedule that a custom denoiser names, as far as they exist."""
         config = self.config.models[model]
-        named = [Path(name).expanduser() for name in (config.weights, config.schedule.config) if name]
+        return self._existing([name for name in (config.weights, config.schedule.config) if name])
+
+    def detector_files(self, judges: JudgesConfig) -> list[str]:
+        """Return the files that a detector of the user's reads, as far as they exist."""
+        return self._existing(judges.detector.files if judges.detector else [])
+
+    def _existing(self, names: Iterable[str]) -> list[str]:
+        named = [Path(name).expanduser() for name in names]
         found = [path if path.exists() else self.root / path for path in named]
         files = [path / "scheduler_config.json" if path.is_dir() else path for path in found]
         return [str(path) for path in files if path.is_file()]

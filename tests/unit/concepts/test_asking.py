@@ -6,22 +6,25 @@ import numpy as np
 import pytest
 import torch
 
-from diffmech.concepts.asking import check_told, condition
+from diffmech.concepts.asking import asking_for
 from diffmech.concepts.attribution import windows
-from diffmech.concepts.baselines import uce_values
 from diffmech.concepts.evaluation import Sampler
 from diffmech.concepts.gradients import Gradients
 from diffmech.concepts.groups import weights
 from diffmech.config.load import validate
-from diffmech.config.studies.concepts import EvaluationConfig, NamedConcept
+from diffmech.config.studies.concepts import AttributeConcept, ClassConcept, EvaluationConfig, NamedConcept
 from diffmech.errors import ConfigError, ModelError, StoreError
 from diffmech.models.denoiser import Denoiser
+from diffmech.models.memory_format import channels_last
+from diffmech.models.sampling import drawn_condition, sample_images
 from diffmech.report.concepts.page import read_references
 
 
 def test_only_the_concept_differs_between_ways_of_asking(faces):
-    concept = NamedConcept(name="spectacles", attribute="glasses", base=None)
-    told = {way: condition(faces, concept, way, 5, 3).values for way in ("asked", "base", "weak")}
+    asking = asking_for(
+        faces, NamedConcept(name="spectacles", concept=AttributeConcept(attribute="glasses", base=None))
+    )
+    told = {way: asking.conditions(way, 5, 3, [0])[0].values for way in ("asked", "base", "weak")}
     column = faces.attributes.index("glasses")
     assert told["asked"][:, column].eq(1).all()
     assert told["weak"][:, column].eq(0.5).all()
@@ -29,26 +32,27 @@ def test_only_the_concept_differs_between_ways_of_asking(faces):
     others = [index for index in range(len(faces.attributes)) if index != column]
     assert torch.equal(told["asked"][:, others], told["weak"][:, others])
     assert torch.equal(told["asked"][:, others], told["base"][:, others])
-    more = condition(faces, concept, "asked", 9, 3).values
+    more = asking.conditions("asked", 9, 3, [0])[0].values
     assert torch.equal(more[:5], told["asked"])
 
 
 def test_a_concept_that_the_denoiser_is_not_told_is_named_with_those_it_is(faces, linear):
     with pytest.raises(ConfigError, match=r"glases: the denoiser knows no attribute 'glases', only skin"):
-        check_told(faces, NamedConcept(name="glases"))
+        asking_for(faces, NamedConcept(name="glases"))
     with pytest.raises(ConfigError, match="did you mean 'glasses'"):
-        check_told(faces, NamedConcept(name="glases"))
+        asking_for(faces, NamedConcept(name="glases"))
     untold = Denoiser(linear.module, linear.scheduler, (1, 2, 2))
     with pytest.raises(ModelError, match="is told no attributes of an image, so it cannot be asked"):
-        check_told(untold, NamedConcept(name="glasses"))
-    with pytest.raises(ModelError, match="UCE edits cross-attention to tokens of attributes"):
-        uce_values(linear, NamedConcept(name="glasses"))
+        asking_for(untold, NamedConcept(name="glasses"))
+    assert asking_for(linear, NamedConcept(name="glasses")).cross_tokens() is None
+    with pytest.raises(ModelError, match="the denoiser is not conditioned on classes"):
+        asking_for(faces, NamedConcept(name="3", concept=ClassConcept(kind="class")))
 
 
 def test_a_concept_that_no_judge_sees_is_refused(faces, runtime):
-    panel = SimpleNamespace(attributes=("glasses", "hat"))
+    panel, skin = SimpleNamespace(attributes=("glasses", "hat")), NamedConcept(name="skin")
     with pytest.raises(ConfigError, match="the judge does not know 'skin', only glasses, hat; add it to recognition"):
-        Sampler(faces, NamedConcept(name="skin"), EvaluationConfig(), panel, runtime)
+        Sampler(asking_for(faces, skin), skin, EvaluationConfig(), panel, runtime)
 
 
 def test_windows_divide_the_steps(faces):
@@ -68,6 +72,12 @@ def test_scores_of_second_order_need_curvature(faces):
     ("section", "message"),
     [
         ({"concepts": {"hat": {"value": 0.5, "base": 0.5}}}, "base 0.5 is the value that asks for the concept"),
+        (
+            {"concepts": {"3": {"kind": "class", "label": "3", "base": "3"}}},
+            "base '3' is the class that is the concept",
+        ),
+        ({"concepts": {"3": {"kind": "clas"}}}, "concepts.concepts.3.kind: 'clas' is not one of 'attribute', 'class'"),
+        ({"concepts": {"hat": {"label": "hat"}}}, "concepts.concepts.hat.label: unknown key; allowed are"),
         ({"edits": {"erase": {"doses": [1.5]}}}, "1.5 is no whole number; below 1 it is a share"),
         ({"edits": {"erase": {"doses": [5, 5]}}}, "doses must differ, found"),
         ({"edits": {"erase": {"factor": 1}}}, "factor 1 changes nothing"),
@@ -88,6 +98,18 @@ def test_published_figures_that_are_missing_are_named(tmp_path):
 
 
 def test_base_and_weak_values_need_not_be_told(faces):
-    concept = NamedConcept(name="hat", weak=None)
-    values = condition(faces, concept, "weak", 2, 0).values.numpy()
+    asking = asking_for(faces, NamedConcept(name="hat", concept=AttributeConcept(weak=None)))
+    values = asking.conditions("weak", 2, 0, [0])[0].values.numpy()
     assert np.isnan(values[:, faces.attributes.index("hat")]).all()
+
+
+def test_attributes_are_asked_for_as_galleries_are(faces, runtime):
+    """Bit for bit what the functions make that know of no concepts."""
+    asking = asking_for(faces, NamedConcept(name="hat"))
+    settings = {"steps": 2, "guidance": 3.0, "seed": 5, "runtime": runtime}
+    told = drawn_condition(faces, 2, 5, fixed={"hat": 1.0})
+    with channels_last(faces.module):
+        expected = sample_images(faces, told, **settings)
+    assert torch.equal(asking.images("asked", 2, **settings), expected.clamp(-1, 1))
+    assert torch.equal(asking.trajectories(2, **settings).images, expected)
+    assert (asking.told("asked", 2, 5, ["smile", "hat"]) == (told.values[:, [5, 7]].numpy() > 0.5)).all()

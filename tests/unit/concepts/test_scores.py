@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffmech.concepts.asking import condition
+from diffmech.concepts.asking import asking_for
 from diffmech.concepts.gradients import added, gradients, read_gradients, write_gradients
 from diffmech.concepts.groups import weights
 from diffmech.concepts.masks import Mask, applied
@@ -89,7 +89,7 @@ def test_gradients_that_overflow_are_refused(linear):
 
 
 def test_one_trajectory_passes_through_the_points_that_restarting_finds(linear, runtime):
-    told = condition(linear, GLASSES, "asked", 2, 0)
+    (told,) = asking_for(linear, GLASSES).conditions("asked", 2, 0, [0])
     settings = {"steps": 10, "guidance": 3.0, "seed": 5, "runtime": runtime}
     once, anew = (sample(linear, told, **settings) for sample in (sample_trajectories, restarted_trajectories))
     assert torch.equal(once.points, anew.points)
@@ -101,11 +101,23 @@ def test_weights_without_which_nothing_asks_for_the_concept_have_the_highest_sco
     # told.weight alone makes the difference between asking and not
     draw = torch.Generator().manual_seed(2)
     points = torch.randn(2, 3, 1, 2, 2, generator=draw)
-    asked, base = (condition(linear, GLASSES, way, 3, 0) for way in ("asked", "base"))
+    asked, base = (asking_for(linear, GLASSES).conditions(way, 3, 0, (3, 9)) for way in ("asked", "base"))
     erase = erase_points(linear, Trajectories(points, (3, 9), points[0], 2), asked, base, batch_size=2)
     scores = gradients(linear, erase, weights(linear), batch_size=8).scores(weights(linear), "first")
     # the base is the same denoiser's own prediction: what both share cancels, so J = mean(b^2), fallen to 0 without b
     np.testing.assert_allclose(scores["told.weight"], 2 / 4 * linear.module.told.weight**2, rtol=1e-4)
+
+
+def test_gradients_of_halves_do_not_vanish_in_a_mean_over_many_points(linear):
+    points, among = linear_points(linear), weights(linear)
+    linear.module.half()
+    halves = gradients(linear, points, among, batch_size=8, total=10**8)
+    linear.module.float()
+    expected = gradients(linear, points, among, batch_size=8, total=10**8)
+    for name, values in expected.gradient.items():
+        assert 0 < values.abs().max() < 2**-24  # less than the least half
+        # each gradient is a sum of at most 24 products of halves
+        np.testing.assert_allclose(halves.gradient[name], values, atol=24 * 2**-11 * float(values.abs().max()))
 
 
 def derivative(denoiser, points, parameter, position, step=1e-4):
@@ -119,11 +131,12 @@ def derivative(denoiser, points, parameter, position, step=1e-4):
 
 
 def test_scores_of_the_bundled_denoiser_match_finite_differences(faces, runtime):
-    asked, base, weak = (condition(faces, GLASSES, way, 2, 7) for way in ("asked", "base", "weak"))
-    sampled = sample_trajectories(faces, asked, steps=2, guidance=3.0, seed=7, runtime=runtime)
+    asking = asking_for(faces, GLASSES)
+    sampled = asking.trajectories(2, steps=2, guidance=3.0, seed=7, runtime=runtime)
+    asked, base, weak = (asking.conditions(way, 2, 7, sampled.timesteps) for way in ("asked", "base", "weak"))
     objectives = {
         "erase": erase_points(faces, sampled, asked, base, batch_size=8),
-        "amplify": amplify_points(faces, sampled, weak, seed=7),
+        "amplify": amplify_points(sampled, weak, asking.noised, seed=7),
     }
     among = weights(faces)
     largest = {}

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from diffmech.concepts.asking import asking_for
 from diffmech.concepts.baselines import baseline, replaced, uce_values
 from diffmech.concepts.gradients import Gradients
 from diffmech.concepts.groups import Weight, weights
@@ -163,7 +164,7 @@ def test_baselines_rank_by_what_they_are_called(linear):
 
 def test_uce_gives_the_concept_the_values_of_its_absence_and_keeps_all_others(faces):
     number, tokens = faces.attributes.index("glasses"), faces.tokens
-    edited = uce_values(faces, NamedConcept(name="glasses"))
+    edited = uce_values(faces, asking_for(faces, NamedConcept(name="glasses")).cross_tokens())
     asked, base = tokens.base[number] + tokens.slope[number], tokens.base[number]
     hat = faces.attributes.index("hat")
     kept = tokens.base[hat] + tokens.slope[hat]

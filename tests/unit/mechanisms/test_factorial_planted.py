@@ -99,9 +99,9 @@ def factorial_of(folder: Path, seed: int, planted: tuple[int, int] | None) -> pd
     return pd.read_csv(table)
 
 
-@pytest.mark.parametrize("seed", range(HEADS))
+@pytest.mark.parametrize("seed", [0, HEADS - 1])
 def test_each_effect_is_found_at_the_head_that_has_it_and_only_there(seed: int, tmp_path: Path) -> None:
-    planted = seed, (seed + 1) % HEADS  # each head of each layer once
+    planted = seed, (seed + 1) % HEADS  # two heads of each layer, its first among them, and the last of one
     table = factorial_of(tmp_path, seed, planted)
     found = table[table["significant"]]
     assert set(zip(found["effect"], found["head"], strict=True)) == {

@@ -15,7 +15,7 @@ from diffmech.config.images import ImagesConfig, SyntheticFaces
 from diffmech.config.models import RecognitionConfig, SamplingConfig
 from diffmech.data.store import open_dataset
 from diffmech.errors import ConfigError, ModelError, StoreError
-from diffmech.judging.judge import _why_absent, make_judge, read_judge, train_judge, trained_faces
+from diffmech.judging.judge import _why_absent, make_judge, read_judge, train_judge, trained_images
 from diffmech.judging.recognition import check_recognition, wilson_interval
 from diffmech.models.denoiser import Condition
 from diffmech.models.heldout import denoising_losses, heldout_loss
@@ -70,7 +70,7 @@ def test_recognition_states_the_judges_accuracy_and_an_interval(
 
 
 def test_judge_sees_faces_drawn_like_those_of_training(trained: Path) -> None:
-    assert trained_faces(trained) == SyntheticFaces(kind="synthetic_faces", count=30)
+    assert trained_images(trained) == SyntheticFaces(kind="synthetic_faces", count=30)
 
 
 def test_unknown_attributes_are_refused(
@@ -123,7 +123,7 @@ def test_a_judge_that_was_written_judges_as_before(
     trained: Path, images_config: ImagesConfig, quiet: RuntimeConfig, tmp_path: Path
 ) -> None:
     recognition = RecognitionConfig(attributes=["hat"], faces=60, epochs=1)
-    faces = trained_faces(trained)
+    faces = trained_images(trained)
     assert faces is not None
     fresh = train_judge(("hat",), faces, images_config, recognition, quiet)
     make_judge(trained, tmp_path / "judge.safetensors", recognition=recognition, images=images_config, runtime=quiet)

@@ -204,7 +204,7 @@ def test_a_denoiser_of_images_that_nobody_can_set_gets_advice_that_fits(shape, a
             "DiTTransformer2DModel is not supported; .*which take an image and a timestep",
         ),
         ({"_class_name": "UNet2DConditionModel", "cross_attention_dim": 768}, "cross_attention_dim 768 .* text"),
-        ({"num_class_embeds": 10}, "conditioned on classes"),
+        ({"class_embed_type": "identity"}, "conditioned on classes in a way that is not supported"),
         (
             {"_class_name": "UNet2DConditionModel", "cross_attention_dim": None, "addition_embed_type": "text"},
             "needs the further input addition_embed_type = 'text', which is not supported; expected an uncond",

@@ -102,7 +102,7 @@ def test_images_of_the_training_are_made_again_as_they_were(
     assert not set(again.ids.tolist()) & set(fresh.ids.tolist())  # or they would share its noise
 
 
-def test_a_study_of_fresh_faces_is_compared_with_faces_of_the_training(
+def test_a_study_of_labelled_images_is_compared_with_faces_of_the_training(
     trained: Path, stores: dict[str, Path], prepare: Prepare, quiet: RuntimeConfig, tmp_path: Path
 ) -> None:
     fresh = prepare("fresh", first=30)

@@ -15,7 +15,7 @@ from diffmech.errors import ConfigError, ModelError
 from diffmech.models.pipelines import SAMPLERS, fitting_scheduler
 from diffmech.models.prompt_tokens import check_lengths, token_strings
 from diffmech.models.prompted import PromptCondition, PromptedDenoiser, flatten, noised_argument, unflatten
-from diffmech.models.recording import Recording, denoiser_of, record_sampling
+from diffmech.models.recording import Recording, class_number, denoiser_of, record_sampling
 from diffmech.testing import assert_same_up_to_rounding
 
 PROMPTS = ["a photo of a face with glasses", "a drawing of a hat"]
@@ -157,8 +157,10 @@ def test_classes_are_given_by_number_or_name(tmp_path: Path) -> None:
     pipeline = PIPELINES["dit"](tmp_path)
     numbered, named = record(pipeline, prompts=["0", "1"]), record(pipeline, prompts=["cat", "hound"])
     assert_same_up_to_rounding(numbered.rows_of["class_labels"], named.rows_of["class_labels"])
-    with pytest.raises(ConfigError, match="'unicorn' is no class of DiTPipeline; give a number below 1000"):
-        record(pipeline, prompts=["unicorn", "0"])
+    assert class_number(pipeline, "") == 1000  # the null class of guidance
+    known = "give a number below 1000 or one of its 3 names, such as hound"
+    with pytest.raises(ConfigError, match=f"'hounds' is no class of DiTPipeline; {known}"):
+        record(pipeline, prompts=["hounds", "0"])
 
 
 def test_a_pipeline_without_prompts_is_refused() -> None:

@@ -25,10 +25,13 @@ from tokenizers import Tokenizer
 from tokenizers.models import Unigram
 from tokenizers.pre_tokenizers import Metaspace
 from transformers import (
+    CLIPConfig,
+    CLIPModel,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    CLIPVisionConfig,
     T5Config,
     T5EncoderModel,
     T5TokenizerFast,
@@ -210,6 +213,18 @@ def flux(folder: Path) -> FluxPipeline:
         tokenizer_2=t5,
         transformer=transformer,
     )
+
+
+def clip(folder: Path) -> str:
+    """Write a CLIP, of images of 16 pixels and any words, and return its folder."""
+    torch.manual_seed(0)
+    tokenizer = clip_tokenizer(folder)
+    tokenizer.save_pretrained(folder)
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "num_hidden_layers": 1}
+    text = _clip(tokenizer).config.to_dict() | sizes
+    vision = CLIPVisionConfig(**sizes, image_size=16, patch_size=8).to_dict()
+    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=12)).save_pretrained(folder)
+    return str(folder)
 
 
 def dit(folder: Path) -> DiTPipeline:

@@ -30,4 +30,5 @@ def studied(tmp_path_factory) -> Path:
     from planted_study import ONE_TIMESTEP, planted_study, run_planted
 
     torch.set_num_threads(1)
-    return run_planted(planted_study(0, ONE_TIMESTEP), tmp_path_factory.mktemp("planted"))
+    folder = tmp_path_factory.mktemp("planted")
+    return run_planted(planted_study(0, ONE_TIMESTEP), folder, few_for_pairs=True)

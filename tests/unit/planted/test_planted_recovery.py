@@ -67,12 +67,13 @@ def test_of_an_untrained_model_nothing_is_named(tmp_path):
         "ablation": {"samples": 24, "reference_samples": 16},
         "discovery": {"samples": 24},
         "capture": {"samples": 64},
+        "models": {"planted": {"planted": {"images": 16}}},  # what is fitted on them is drawn anew
     }
     study = planted_study(0, ONE_TIMESTEP, few)
     model_json = tmp_path / "model/model.json"
     import_planted(study.config.model.planted, model_json, images=study.config.images)
     make_untrained(model_json, seed=1234)
-    run_planted(study, tmp_path, model_json)
+    run_planted(study, tmp_path, model_json, few_for_pairs=True)
     summary = pd.read_csv(tmp_path / "summary.csv").set_index("what")
     assert summary.loc["label", "found"] == 0
     assert summary.loc["mechanism", "found"] == 0

@@ -132,7 +132,7 @@ def test_p_values_of_no_effect_are_uniform():
 
 
 def test_holm_keeps_the_family_wise_error_of_twelve_dependent_heads():
-    rng, studies = np.random.default_rng(2), 500
+    rng, studies = np.random.default_rng(2), 250
     shared = rng.standard_normal((1, studies, 16, 1))
     changes = 0.1 * (shared + rng.standard_normal((12, studies, 16, 1)))
     table = each_method(ablations(changes, np.ones((16, 1))), AblationConfig(draws=2, permutations=499), group="layers")

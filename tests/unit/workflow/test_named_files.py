@@ -41,6 +41,18 @@ def test_files_beside_the_project_are_found(tmp_path: Path) -> None:
     check_named_files(study(source="custom", **named), tmp_path)
 
 
+def test_a_detector_that_is_not_there_is_told_for_each_study_that_asks_it(tmp_path: Path) -> None:
+    judges = {"detector": {"function": "gone.py:see", "attributes": ["hat"], "files": ["gone.pt"]}}
+    config = validate(merge(DEFAULT, {"resampling": judges, "concepts": {"judges": judges}}))
+    with pytest.raises(ConfigError) as caught:
+        check_named_files(config, tmp_path)
+    first, second, third, fourth = str(caught.value).splitlines()
+    assert first.startswith("resampling.detector.function: 'gone.py:see': no file or module of this name (looked from ")
+    assert second.startswith("resampling.detector.files: 'gone.pt' is no file (looked from ")
+    assert third.startswith("concepts.judges.detector.function: 'gone.py:see'")
+    assert fourth.startswith("concepts.judges.detector.files: 'gone.pt'")
+
+
 def test_a_directory_that_is_not_there_is_told_and_a_hub_id_is_left_to_the_import(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^models\.mine\.location: '\./gone': no such directory \(looked from"):
         check_named_files(study(source="diffusers", location="./gone"), tmp_path)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from diffmech.config.judging import JudgesConfig
 from diffmech.config.load import merge
 from diffmech.workflow.own_code import code_digest, find_code, own_files
 from diffmech.workflow.study import Study
@@ -85,3 +86,14 @@ def test_study_tracks_the_code_and_the_files_of_the_model_as_far_as_they_exist(f
     assert study.own_files("faces") == []
     (folder / "net.py").unlink()
     assert study.own_code("mine") == ""
+
+
+def test_study_tracks_the_code_and_the_files_of_a_detector(folder: Path) -> None:
+    named = {"function": "net.py:Net", "attributes": ["bright"], "files": ["w.pt"]}
+    raw = merge(yaml.safe_load((ROOT / "config.yaml").read_text()), {"resampling": {"detector": named}})
+    study = Study(raw, folder)
+    judges = study.config.resampling
+    assert (study.detector_code(judges), study.detector_files(judges)) == (digest(folder), [])
+    (folder / "w.pt").write_bytes(b"")
+    assert study.detector_files(judges) == [str(folder / "w.pt")]
+    assert (study.detector_code(JudgesConfig()), study.detector_files(JudgesConfig())) == ("", [])

@@ -61,6 +61,7 @@ UPWARDS = {
     ("workflow.study", "planted"),
     ("models.importing", "planted"),  # planted denoisers are imported as any other, by the loader of their kind
     ("models.implementation", "workflow"),  # the digest of the user's own code, which the workflow tracks too
+    ("models.own_module", "workflow"),
     ("attention.plan_others", "circuits"),  # the plan of the whole main study is made beside that of its captures
     ("attention.plan_others", "interventions"),
 }

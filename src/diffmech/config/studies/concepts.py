@@ -1,9 +1,11 @@
 """`concepts`: which weights carry or suppress a concept; what erasing and amplifying it does to everything else."""
 
-from typing import Annotated, ClassVar, Literal, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from diffmech.config.concept_probes import HeadsConfig, InsideConfig, ProbesConfig
 from diffmech.config.judging import JudgesConfig
 from diffmech.config.section import Count, Inference, Section, Seed, StudySection
 
@@ -25,9 +27,10 @@ Group = Literal[
     "convolution",
     "norm",
     "conditioning",
+    "embedding",
 ]
 GROUPS: tuple[Group, ...] = get_args(Group)
-Granularity = Literal["global", "matrix", "row", "head"]
+Granularity = Literal["global", "matrix", "row", "head", "mechanism"]
 Objective = Literal["erase", "amplify"]
 Order = Literal["first", "second"]
 Baseline = Literal["random", "random_rows", "magnitude", "gradient", "wanda", "uce"]
@@ -38,10 +41,11 @@ BASELINES: dict[Objective, tuple[Baseline, ...]] = {
 }
 Value = Annotated[float, Field(ge=0, le=1)]
 Dose = Annotated[float, Field(gt=0)]
+Words = str | Annotated[list[str], Field(min_length=1)]
 
 
 class AttributeConcept(Section):
-    """A value of an attribute that a conditional denoiser is told."""
+    """A value of an attribute that a conditional denoiser is told. The kind where none is given."""
 
     kind: Literal["attribute"] = Field("attribute", description="An attribute that the denoiser is told.")
     attribute: str | None = Field(None, description="Name of the attribute; null = that of the concept.")
@@ -57,22 +61,107 @@ class AttributeConcept(Section):
             raise ValueError(f"base {self.base} is the value that asks for the concept; give another one or null")
         return self
 
+    def seen(self, name: str) -> str:
+        """Return what a judge looks for, given the name of the concept."""
+        return self.attribute or name
 
-class NamedConcept(AttributeConcept):
+
+class ClassConcept(Section):
+    """A class of a denoiser that is conditioned on classes."""
+
+    kind: Literal["class"] = Field(description="A class that the denoiser is conditioned on.")
+    label: str | None = Field(None, description="Name of the class; null = that of the concept.")
+    base: str | None = Field(
+        None,
+        description="The class that stands for images without it in the erase objective; null = no class is told. What "
+        "else an edit takes away is seen in images of all other classes in turn. Asked weakly, for amplification, the "
+        "denoiser is told no class, so that guidance does nothing.",
+    )
+
+    @model_validator(mode="after")
+    def _differs(self) -> "ClassConcept":
+        if self.label is not None and self.base == self.label:
+            raise ValueError(f"base {self.base!r} is the class that is the concept; give another one or null")
+        return self
+
+    def seen(self, name: str) -> str:
+        """Return what a judge looks for, given the name of the concept."""
+        return self.label or name
+
+
+class PromptConcept(Section):
+    """Words that a pipeline is asked for: an object, a style, anything; of a pipeline of classes, names or numbers."""
+
+    kind: Literal["prompt"] = Field(description="Words, or classes, that a pipeline is asked for.")
+    prompt: Words = Field(
+        description="Prompt that asks for the concept, or several ones that images have in turn. Of a pipeline of "
+        "classes (DiT) a name, or a number in quotes."
+    )
+    base: Words = Field(
+        "",
+        description='The same without it: one for all prompts, or one for each. Nothing ("") is the empty prompt, or '
+        "no class.",
+    )
+    weak: Words | None = Field(
+        None, description="What asks weakly, for amplification: one for all prompts, or one for each; null = `base`."
+    )
+    others: dict[str, Words] = Field(
+        {},
+        description="Prompts of images without the concept, in turn, by what the judge looks for in them: what else an "
+        "edit takes away is seen there. Where there are none, these images have the base prompts, and it is not.",
+    )
+    negative: str = Field("", description="What the unconditional pass of guidance is given.")
+    attribute: str | None = Field(None, description="What the judge looks for; null = the name of the concept.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> "PromptConcept":
+        for name in ("base", "weak"):
+            count, asked = len(listed(getattr(self, name) or "")), len(listed(self.prompt))
+            if count not in (1, asked):
+                raise ValueError(f"{name} has {count} prompts beside {asked} in prompt; give one, or one for each")
+        same = [asked for asked, base in zip(self.prompts("asked"), self.prompts("base"), strict=True) if asked == base]
+        if same:
+            raise ValueError(f"base {same[0]!r} is the prompt that asks for the concept; give one without it")
+        return self
+
+    def prompts(self, way: Literal["asked", "base", "weak"]) -> list[str]:
+        """Return the prompts of one way of asking, as many as ask for the concept."""
+        base = self.base if way == "base" or self.weak is None else self.weak
+        found = listed(self.prompt if way == "asked" else base)
+        return found * len(listed(self.prompt)) if len(found) == 1 else found
+
+    def seen(self, name: str) -> str:
+        """Return what a judge looks for, given the name of the concept."""
+        return self.attribute or name
+
+
+def listed(words: str | list[str]) -> list[str]:
+    """Return one prompt or several ones as a list."""
+    return [words] if isinstance(words, str) else words
+
+
+def _attribute_by_default(value: Any) -> Any:
+    return {"kind": "attribute", **value} if isinstance(value, Mapping) else value
+
+
+AnyConcept = Annotated[
+    Annotated[AttributeConcept | ClassConcept | PromptConcept, Field(discriminator="kind")],
+    BeforeValidator(_attribute_by_default),
+]
+
+
+class NamedConcept(Section):
     """A concept as jobs get it: with its name."""
 
     name: str = Field(description="Its name in config.yaml.")
-
-    @property
-    def told(self) -> str:
-        """The attribute that the denoiser is told."""
-        return self.attribute or self.name
+    concept: AnyConcept = Field(AttributeConcept.model_validate({}), description="What it is to the denoiser.")
+    scheduler: str | None = Field(None, description="Sampler of a pipeline; null = its own.")
 
 
 class AttributionConfig(Section):
     """Scores of weights, from trajectories that are asked for the concept."""
 
-    samples: Count = Field(6, description="Trajectories per concept; the same ones for all timesteps and objectives.")
+    samples: Count = Field(4, description="Trajectories per concept; the same ones for all timesteps and objectives.")
     steps: Count = Field(50, description="Steps of each trajectory; each is a point where gradients are taken.")
     guidance: Annotated[float, Field(ge=0)] = Field(3.0, description="Classifier-free guidance of the trajectories.")
     windows: Count = Field(3, description="Parts of the timesteps, of equal length, that scores are also told for.")
@@ -84,7 +173,7 @@ class FidelityConfig(Section):
 
     masks: Annotated[int, Field(ge=3)] = Field(200, description="Random sets of weights that are set to zero.")
     weights: Count = Field(800, description="Weights in each set, from the groups that are edited.")
-    samples: Count = Field(2, description="Trajectories; predictions are made anew on these very points.")
+    samples: Count = Field(1, description="Trajectories; predictions are made anew on these very points.")
     timesteps: Count = Field(4, description="Points of each trajectory, evenly spread.")
     objectives: Annotated[list[Objective], Field(min_length=1)] = Field(
         ["erase"], description="Objectives that are checked; amplify costs as much again."
@@ -100,7 +189,7 @@ class EditConfig(Section):
     granularity: Granularity = Field(
         "global",
         description="What a dose counts in: all weights of the groups, each matrix, each row of a matrix (one output), "
-        "or each attention head.",
+        "each attention head, or all heads of each mechanism, which the main study then has to find first.",
     )
     doses: Annotated[list[Dose], Field(min_length=1)] = Field(
         [200, 800, 3000],
@@ -138,7 +227,7 @@ class EditConfig(Section):
 class EvaluationConfig(Inference):
     """What an edit does to images of the same seeds."""
 
-    seeds: Annotated[int, Field(ge=2)] = Field(24, description="Seeds (images), the unit of all intervals.")
+    seeds: Annotated[int, Field(ge=2)] = Field(20, description="Seeds (images), the unit of all intervals.")
     steps: Count = Field(8, description="Sampling steps.")
     guidance: Annotated[float, Field(ge=0)] = Field(3.0, description="Classifier-free guidance.")
     seed: Seed = Field(200, description="Seed of these images, which no score and no choice has seen.")
@@ -150,7 +239,7 @@ class ConceptsStudy(StudySection):
 
     title: ClassVar[str] = "Which weights carry a concept"
 
-    concepts: Annotated[dict[str, AttributeConcept], Field(min_length=1)] = Field(
+    concepts: Annotated[dict[str, AnyConcept], Field(min_length=1)] = Field(
         {name: AttributeConcept.model_validate({}) for name in ("glasses", "hat", "beard", "smile")},
         description="Concepts by name.",
     )
@@ -160,10 +249,28 @@ class ConceptsStudy(StudySection):
     attribution: AttributionConfig = Field(AttributionConfig(), description="How weights are scored.")
     fidelity: FidelityConfig = Field(FidelityConfig(), description="Whether scores predict.")
     edits: Annotated[dict[Objective, EditConfig], Field(min_length=1)] = Field(
-        {"erase": EditConfig(), "amplify": EditConfig()}, description="What is changed for each objective."
+        {"erase": EditConfig(), "amplify": EditConfig(doses=[800, 3000])},
+        description="What is changed for each objective.",
     )
     judges: JudgesConfig = Field(JudgesConfig(), description="Who looks at images.")
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="What is measured of edits.")
+    probes: ProbesConfig | None = Field(
+        ProbesConfig.model_validate({}),
+        description="Whether an erased concept is destroyed or avoided; null = not asked.",
+    )
+
+    inside: InsideConfig | None = Field(
+        InsideConfig.model_validate({}), description="What edits do to attention; null = not asked."
+    )
+
+    heads: HeadsConfig = Field(
+        HeadsConfig.model_validate({}), description="In which attention heads weights carry a concept."
+    )
+
+    def compared(self, objective: Objective) -> list[float]:
+        """Return the doses of an objective that are looked at more closely."""
+        edit = self.edits[objective]
+        return [dose for dose in edit.doses if edit.compared is None or dose in edit.compared]
 
     def baselines(self, objective: Objective) -> list[Baseline]:
         """Return what the edits of an objective are compared with."""

@@ -80,16 +80,21 @@ def against_baselines(effects: pd.DataFrame, objective: str) -> Any:
 
 def retention(rates: pd.DataFrame, objective: str) -> Any:
     """Draw which attributes are seen less or more often after which edit, in images told to have them."""
-    own = rates[(rates["objective"] == objective) & (rates["way"] == WAYS[objective])]
-    own = own[own["told"] | (own["way"] == "weak")]
-    keys = ["concept", "dose", "count", "attribute", "told"]
+    own = rates[(rates["objective"] == objective) & rates["way"].isin([WAYS[objective], "base"])]
+    # classes that no image with the concept is told are those of images without it
+    own = own[own["told"] | (own["way"] == "weak")].sort_values("way", key=lambda ways: ways != "base", kind="stable")
+    keys = ["concept", "dose", "count", "attribute", "told", "way"]
     both = own[own["edit"] == "own"].merge(
         own[own["edit"] == "original"][[*keys, "rate"]], on=keys, suffixes=("", "_original")
     )
     if both.empty:
         return absent("No judge sees these concepts.")
     largest = both.groupby("concept")["count"].transform("max")
-    frame = both[both["count"] == largest].sort_values("told").drop_duplicates(["concept", "attribute"], keep="last")
+    frame = (
+        both[both["count"] == largest]
+        .sort_values("told", kind="stable")
+        .drop_duplicates(["concept", "attribute"], keep="last")
+    )
     frame = frame.assign(change=frame["rate"] - frame["rate_original"])
     columns = ["concept", "attribute", "change", "rate", "rate_original", "count", "n"]
     tooltip = ["concept:N", "attribute:N", *(alt.Tooltip(f"{name}:Q", format=".3g") for name in columns[2:])]

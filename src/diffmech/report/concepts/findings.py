@@ -60,7 +60,9 @@ def _why_not(dose: pd.DataFrame, objective: str, alpha: float) -> list[str]:
     reasons = []
     if objective == "erase" and not original["target_relative"] <= -ERASED:
         reasons.append(f"less than {number(100 * ERASED)} % of its rate is gone")
-    if objective == "erase" and not original["others_relative"] >= -KEPT:
+    if objective == "erase" and pd.isna(original["others_relative"]):
+        reasons.append("no image says what else it takes away")
+    elif objective == "erase" and original["others_relative"] < -KEPT:
         reasons.append(f"others fell by more than {number(100 * KEPT)} %")
     if others.empty:
         reasons.append("nothing else of as many weights was sampled beside it")

@@ -11,13 +11,14 @@ import yaml
 from markupsafe import Markup
 
 from diffmech.artifacts import atomic_path, open_store
-from diffmech.concepts.tables import EFFECTS, FIDELITY, MAP, QUALITY, RATES
+from diffmech.concepts.tables import ATTENTION, EFFECTS, FIDELITY, HEADS, JUDGED, MAP, OVERLAP, PROBES, QUALITY, RATES
 from diffmech.config.studies.concepts import ConceptsStudy
 from diffmech.errors import StoreError
 from diffmech.findings import write_findings
 from diffmech.report import markup
-from diffmech.report.concepts import charts
+from diffmech.report.concepts import charts, heads, inside, probes
 from diffmech.report.concepts.findings import findings
+from diffmech.report.concepts.judge import judge_section
 from diffmech.report.drawing import specification
 from diffmech.report.page import assemble
 from diffmech.report.pictures import Picture, colour_pixels, mosaic, picture, sheet
@@ -28,8 +29,12 @@ CONTENTS = {
     "images": "The same seeds",
     "effects": "What edits change",
     "elsewhere": "What else changes",
+    "probes": "Destroyed or avoided",
+    "attention": "Attention",
     "where": "Where and when",
+    "heads": "In which heads",
     "fidelity": "Whether scores predict",
+    "judge": "What the judge is worth",
     "published": "Published figures",
     "settings": "Settings",
 }
@@ -51,27 +56,33 @@ def write_page(
 ) -> None:
     """Write the page, the file of its findings, and for each concept the `pictures` that those of the front page show.
 
-    `inputs` are the tables rates, effects and quality, lists of files maps, fidelities, originals and evaluations, and
-    the published figures as `references`. Raises StoreError for what is missing or not whole.
+    `inputs` are the tables rates, effects, quality, confusion, probes, attention, heads and overlap, lists of files
+    maps, fidelities, originals, evaluations and probed, and the published figures as `references`. Raises StoreError
+    for what is missing or not whole.
     """
     rates, effects, quality = (
         table.read(inputs[name]) for table, name in ((RATES, "rates"), (EFFECTS, "effects"), (QUALITY, "quality"))
     )
     scores = pd.concat([MAP.read(path) for path in inputs["maps"]])
     predicted = pd.concat([FIDELITY.read(path) for path in inputs["fidelities"]])
+    returned, attention = PROBES.read(inputs["probes"]), ATTENTION.read(inputs["attention"])
+    of_heads, overlap = HEADS.read(inputs["heads"]), OVERLAP.read(inputs["overlap"])
     references = read_references(inputs["references"])
-    attributes = {name: concept.attribute or name for name, concept in concepts.concepts.items()}
+    attributes = {name: concept.seen(name) for name, concept in concepts.concepts.items()}
     judged = set(effects["concept"])
+    alpha = concepts.evaluation.alpha
     objective = "erase" if "erase" in concepts.edits else "amplify"
     shown = {(name, objective): Path(path) for name, path in zip(concepts.concepts, pictures, strict=True)}
     found = findings(
         effects,
         [name for name in attributes if name not in judged],
-        alpha=concepts.evaluation.alpha,
+        alpha=alpha,
         pictures={
             key: Path(os.path.relpath(path, Path(findings_file).parent)).as_posix() for key, path in shown.items()
         },
     )
+    found += [*probes.findings(returned), *inside.findings(attention, alpha=alpha)]
+    found += heads.findings(overlap, alpha=alpha)
     published = float(next(entry["value"] for entry in references if entry["measured"] == "fidelity"))
     objectives = list(concepts.edits)
 
@@ -120,6 +131,8 @@ def write_page(
             ],
             _quality(quality),
         ),
+        probes.section(returned, [_open(path) for path in inputs["probed"]], concepts.evaluation.examples, TILE),
+        inside.section(attention, alpha),
         markup.section(
             "where",
             "Where and when weights carry a concept",
@@ -134,6 +147,7 @@ def write_page(
             ],
             markup.paragraph(_cost(scores)),
         ),
+        heads.section(of_heads, overlap),
         markup.section(
             "fidelity",
             "Whether scores predict",
@@ -145,6 +159,7 @@ def write_page(
                 "at another model and other sets.",
             ),
         ),
+        judge_section(JUDGED.read(inputs["confusion"])),
         markup.section("published", "Published figures", _published(references, effects, predicted)),
         markup.section("settings", "Settings", markup.preformatted(_settings(concepts))),
     ]

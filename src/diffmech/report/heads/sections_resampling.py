@@ -200,10 +200,12 @@ def judge_sentence(context: Context) -> str:
     """Return who judges, and how good the judge is where that is known."""
     about = {key: json.loads(value) for key, value in open_store(context.inputs.resampled).attrs.items()}
     accuracy = about.get("accuracy", {})
+    unknown = "how often it is right is not known"
     if not accuracy:
-        return f"The judge is {about['judge']}; how often it is right is not known." if "judge" in about else ""
+        return f"The judge is {about['judge']}; {unknown}." if about.get("judge") else ""
     right = [f"{name} {number(100 * share, 3)} %" for name, share in accuracy.items()]
-    return f"The judge is a classifier trained on drawn faces; right on faces it never saw: {listed(right)}."
+    detector = f" Other attributes are judged by {about['detector']}; {unknown}." if about.get("detector") else ""
+    return f"The judge is a classifier trained on drawn faces; right on faces it never saw: {listed(right)}.{detector}"
 
 
 def pictures(context: Context, names: dict[str, str]) -> Markup:
