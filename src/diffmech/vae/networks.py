@@ -118,7 +118,7 @@ def _grid(image_shape: ImageShape, config: VaeNetworkConfig) -> tuple[int, int, 
     factor = 2 ** len(config.channels)
     if height % factor or width % factor:
         raise ModelError(
-            f"images of {height} x {width} cannot be halved {len(config.channels)} times, as vae.network.channels "
-            f"asks; give images whose sides are multiples of {factor}, or fewer channels"
+            f"vae.network.channels: images of {height} x {width} do not halve {len(config.channels)} times; "
+            f"give images whose sides are multiples of {factor}, or fewer channels"
         )
     return config.channels[-1], height // factor, width // factor

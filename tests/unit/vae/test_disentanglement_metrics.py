@@ -121,6 +121,8 @@ def test_codes_that_know_nothing_are_at_the_floor_of_every_measure() -> None:
         null = floor(measure, nothing, draws=4)
         assert abs(measure(nothing)) < highest
         assert np.abs(null).max() < highest
+    shares = infomec(nothing)  # of next to nothing: as large as those of codes that know something
+    assert min(shares.modularity, shares.compactness) > 0.1
     knows = represented(permuted_identity())
     assert floor(lambda one: mig(one).score, knows, draws=5).max() < 0.05 < mig(knows).score
 

@@ -9,6 +9,10 @@ With NMI the information between a latent and a factor over the entropy of the f
 Latents whose range is below 1/20 of the largest are left out of InfoM and InfoC. As in the paper's code, information of
 continuous codes is that of their 10 nearest neighbours (Ross 2014), logistic regressions have no penalty and balanced
 classes, and are scored on what they were fitted on; a factor counts as classes, here after `Representation.labels`.
+
+Shares of next to nothing are still shares: codes that know nothing have InfoM and InfoC far above 0 (0.69 and 0.48 in
+one draw of 1,000 samples, 5 latents and 3 factors, by this code and the paper's alike), and InfoE alone near it. Read
+both beside InfoE and `representation.floor`.
 """
 
 from dataclasses import dataclass
