@@ -193,9 +193,7 @@ def test_measures_of_single_latents_are_refused_for_a_grid_of_codes(settings):
 
 
 def test_images_that_cannot_be_halved_so_often_are_refused(settings):
-    with pytest.raises(
-        ModelError, match="images of 8 x 10 do not halve 2 times; give images whose sides are multiples"
-    ):
+    with pytest.raises(ModelError, match="images of 8 x 10 do not halve 2 times; give images whose sides"):
         build_vae((1, 8, 10), settings("vae"))
 
 
