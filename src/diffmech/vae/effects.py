@@ -65,7 +65,7 @@ def effects(decode: Decode, latents: Tensor, intervene: Intervene, *, batch_size
         values = intervene(latents, latent)
         if values.shape != latents[:, latent].shape:
             raise ModelError(
-                f"an intervention gave {tuple(values.shape)} values for {len(latents)} samples; give as many as there are"
+                f"an intervention gave {tuple(values.shape)} values for {len(latents)} samples; give as many"
             )
         moved = latents.clone()
         moved[:, latent] = values

@@ -86,7 +86,7 @@ def test_units_that_change_together_are_one_module() -> None:
 
 
 def test_donors_of_another_number_are_refused() -> None:
-    with pytest.raises(ModelError, match="values for 50 samples; give as many as there are"):
+    with pytest.raises(ModelError, match="values for 50 samples; give as many"):
         effects(linear, drawn(), swap(drawn(49)))
 
 
