@@ -1,0 +1,1 @@
+"""The study of variational autoencoders: families, their disentanglement, and interventions on latents and units."""

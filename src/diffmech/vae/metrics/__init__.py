@@ -1,0 +1,1 @@
+"""Measures of disentanglement, each over one representation and the factors behind it."""
