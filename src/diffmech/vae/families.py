@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from diffmech.config.studies.vae import BetaTcVae, BetaVae, DipVaeII, FactorVae, VaeConfig, VqVae
+from diffmech.config.vae import BetaTcVae, BetaVae, DipVaeII, FactorVae, VaeConfig, VqVae
 from diffmech.errors import ModelError
 from diffmech.training.seeds import seeded
 from diffmech.vae.codebook import Codebook, perplexity

@@ -13,7 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from diffmech.config.studies.vae import VaeNetworkConfig
+from diffmech.config.vae import VaeNetworkConfig
 from diffmech.errors import ModelError
 
 ImageShape = tuple[int, int, int]

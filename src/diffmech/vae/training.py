@@ -16,7 +16,7 @@ from torch import Tensor
 
 from diffmech.artifacts import atomic_path, provenance, read_json, write_json
 from diffmech.config.analysis import RuntimeConfig
-from diffmech.config.studies.vae import VaeConfig
+from diffmech.config.vae import VaeConfig
 from diffmech.errors import DataError, StoreError
 from diffmech.randomness import generator
 from diffmech.training.checkpoint import fingerprint

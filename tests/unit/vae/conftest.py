@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffmech.config.analysis import RuntimeConfig
-from diffmech.config.studies.vae import VaeConfig
+from diffmech.config.vae import VaeConfig
 from diffmech.vae.sampler import ArrayImages
 
 

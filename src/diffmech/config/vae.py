@@ -1,10 +1,10 @@
-"""`vae`: what single latents and units of variational autoencoders do, and how well factors are told apart in them."""
+"""Settings of VAEs: what single latents and units do, and how well factors are told apart in them."""
 
-from typing import Annotated, ClassVar, Literal, TypeAlias, get_args
+from typing import Annotated, Literal, TypeAlias, get_args
 
 from pydantic import Field, field_validator
 
-from diffmech.config.section import Count, Section, Seed, StudySection
+from diffmech.config.section import Count, Section, Seed
 
 Weight: TypeAlias = Annotated[float, Field(ge=0)]
 Decay: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
@@ -112,10 +112,8 @@ class VaeConfig(Section):
     training: VaeTrainingConfig = Field(VaeTrainingConfig(), description="The training.")
 
 
-class VaeStudy(StudySection):
+class VaeStudy(Section):
     """What single latents and units of VAEs do, and how well factors are told apart in them."""
-
-    title: ClassVar[str] = "Causal interventions in VAEs"
 
     families: Annotated[dict[str, AnyFamily], Field(min_length=1)] = Field(
         {"vae": PlainVae(), "beta_vae": BetaVae(), "beta_tc_vae": BetaTcVae()}, description="Families by name."
