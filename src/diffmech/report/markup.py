@@ -129,6 +129,14 @@ def gallery(pictures: Sequence[Picture], tile: int) -> Markup:
     return _part("gallery", pictures, tile)
 
 
+def sheet(rows: Sequence[Picture], tile: int) -> Markup:
+    """Return an SVG of several rows of images, each after its caption, with `tile` pixels per image.
+
+    Words are grey, which can be read on a light and on a dark page.
+    """
+    return _part("sheet", rows, tile, 8 * max(len(row.caption) for row in rows))
+
+
 def finding(answer: Finding) -> Markup:
     """Return one finding as a card."""
     return _part("finding", answer, *TAGS[answer.verdict])

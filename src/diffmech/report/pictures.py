@@ -8,7 +8,6 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
 import numpy as np
 from PIL import Image
@@ -49,27 +48,6 @@ def picture(pixels: np.ndarray, alt: str, caption: str = "", *, tiles: int = 1) 
     Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
     uri = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
     return Picture(uri, pixels.shape[1], pixels.shape[0], alt, caption, tiles)
-
-
-def sheet(rows: Sequence[Picture], tile: int) -> str:
-    """Return an SVG of several rows of images, each after its caption, with `tile` pixels per image.
-
-    Words are grey, which can be read on a light and on a dark page.
-    """
-    left = 8 * max(len(row.caption) for row in rows)
-    height, width = tile + 2, left + tile * max(row.tiles for row in rows)
-    parts = [
-        f'<text x="0" y="{number * height + height / 2 + 4:g}">{escape(row.caption)}</text>'
-        f'<image x="{left}" y="{number * height}" width="{tile * row.tiles}" height="{tile}" href="{row.uri}" '
-        'preserveAspectRatio="none" style="image-rendering:pixelated"/>'
-        for number, row in enumerate(rows)
-    ]
-    style = 'font-family="sans-serif" font-size="13" fill="#808890"'
-    whole = height * len(rows)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {whole}" width="{width}" height="{whole}" '
-        f"{style}>{''.join(parts)}</svg>\n"
-    )
 
 
 def colour_pixels(images: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from test_concept_jobs import HAT, untrained
-from test_probes import mask_of
+from test_concept_probes import mask_of
 
 from diffmech.artifacts import open_store, write_store
 from diffmech.attention.statistics import StatisticsObserver

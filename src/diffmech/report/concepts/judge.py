@@ -6,10 +6,10 @@ from markupsafe import Markup
 from diffmech.report import markup
 from diffmech.report.wording import interval, limits, listed
 
-SOURCES = {"held_out": "faces drawn anew", "generated": "unedited images"}
+SOURCES = {"held_out": "it never saw", "generated": "unedited images"}
 CAPTION = (
-    "Counts of images, with score intervals of their shares. Faces drawn anew are like those that the judge learned "
-    "from, and it never saw them; unedited images are those that edits are compared with, each seed once where it was "
+    "Counts of images, with score intervals of their shares. Those that it never saw are like those that it "
+    "learned from; unedited images are those that edits are compared with, each seed once where it was "
     "told and once where it was not. Balanced accuracy: mean of both shares, 0.5 by guessing."
 )
 WORTH = (

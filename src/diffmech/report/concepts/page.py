@@ -21,7 +21,7 @@ from diffmech.report.concepts.findings import findings
 from diffmech.report.concepts.judge import judge_section
 from diffmech.report.drawing import specification
 from diffmech.report.page import assemble
-from diffmech.report.pictures import Picture, colour_pixels, mosaic, picture, sheet
+from diffmech.report.pictures import Picture, colour_pixels, mosaic, picture
 from diffmech.report.wording import count, interval, number, p_value
 
 CONTENTS = {
@@ -165,7 +165,7 @@ def write_page(
     ]
     for key, path in shown.items():
         with atomic_path(path) as temporary:
-            temporary.write_text(sheet(galleries[key], TILE), encoding="utf-8")
+            temporary.write_text(markup.sheet(galleries[key], TILE), encoding="utf-8")
     write_findings(found, findings_file)
     with atomic_path(output) as temporary:
         temporary.write_text(assemble(concepts.title, LEAD, CONTENTS, parts), encoding="utf-8")
