@@ -43,7 +43,7 @@ class InsideConfig(Section):
 
     samples: Annotated[int, Field(ge=2)] = Field(12, description="Images, the first seeds of `evaluation`.")
     timesteps: Count = Field(
-        3, description="Sampling steps of `evaluation` at which attention is seen, evenly spread; at most all of them."
+        2, description="Sampling steps of `evaluation` at which attention is seen, evenly spread; at most all of them."
     )
     draws: Count = Field(2, description="Random edits of as many weights in each matrix behind the null.")
 

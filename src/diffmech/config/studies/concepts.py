@@ -179,7 +179,7 @@ class FidelityConfig(Section):
     masks: Annotated[int, Field(ge=3)] = Field(200, description="Random sets of weights that are set to zero.")
     weights: Count = Field(800, description="Weights in each set, from the groups that are edited.")
     samples: Count = Field(1, description="Trajectories; predictions are made anew on these very points.")
-    timesteps: Count = Field(3, description="Points of each trajectory, evenly spread.")
+    timesteps: Count = Field(2, description="Points of each trajectory, evenly spread.")
     objectives: Annotated[list[Objective], Field(min_length=1)] = Field(
         ["erase"], description="Objectives that are checked; amplify costs as much again."
     )
@@ -234,7 +234,7 @@ class EditConfig(Section):
 class EvaluationConfig(Inference):
     """What an edit does to images of the same seeds."""
 
-    seeds: Annotated[int, Field(ge=2)] = Field(16, description="Seeds (images), the unit of all intervals.")
+    seeds: Annotated[int, Field(ge=2)] = Field(15, description="Seeds (images), the unit of all intervals.")
     steps: Count = Field(6, description="Sampling steps.")
     guidance: Annotated[float, Field(ge=0)] = Field(3.0, description="Classifier-free guidance.")
     seed: Seed = Field(200, description="Seed of these images, which no score and no choice has seen.")
@@ -256,7 +256,7 @@ class ConceptsStudy(StudySection):
     attribution: AttributionConfig = Field(AttributionConfig(), description="How weights are scored.")
     fidelity: FidelityConfig = Field(FidelityConfig(), description="Whether scores predict.")
     edits: Annotated[dict[Objective, EditConfig], Field(min_length=1)] = Field(
-        {"erase": EditConfig(), "amplify": EditConfig()},
+        {"erase": EditConfig(), "amplify": EditConfig(random_draws=1)},
         description="What is changed for each objective.",
     )
     judges: JudgesConfig = Field(JudgesConfig(), description="Who looks at images.")
