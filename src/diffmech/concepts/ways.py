@@ -4,6 +4,7 @@ The images of number i are one person: noise and all else that is told depend on
 so that what differs between ways of asking is the concept (the dual prompts of Six-CD, arXiv 2406.14855). Ours.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -78,16 +79,16 @@ class Asking(Protocol):
         ...
 
 
-class Conditioned:
+class Conditioned(ABC):
     """What concepts have in common that a denoiser of pixels is told by one condition at all timesteps."""
 
     denoiser: Denoiser
     attribute: str
     others: tuple[str, ...] = ()
 
+    @abstractmethod
     def condition(self, way: Way, n: int, seed: int) -> Condition:
         """Return the condition of `n` passes of the objectives."""
-        raise NotImplementedError
 
     def shown(self, way: Way, n: int, seed: int) -> Condition:
         """Return the condition of `n` images that are looked at: by default the same."""
