@@ -1,12 +1,11 @@
 """Concepts that are values of an attribute which a denoiser is told. Ours."""
 
-from difflib import get_close_matches
-
 import torch
 
-from diffmech.concepts.ways import Conditioned, CrossTokens, Way
+from diffmech.concepts.edits import Way
+from diffmech.concepts.ways import Conditioned, CrossTokens, check_known
 from diffmech.config.studies.concepts import AttributeConcept
-from diffmech.errors import ConfigError, ModelError
+from diffmech.errors import ModelError
 from diffmech.models.denoiser import Condition, Denoiser
 from diffmech.models.sampling import drawn_condition
 
@@ -22,13 +21,8 @@ class AttributeAsking(Conditioned):
                 f"concepts.concepts.{name}: the denoiser is told no attributes of an image, so it cannot be asked "
                 "for a concept; study a conditional one"
             )
-        if self.attribute not in denoiser.attributes:
-            near = get_close_matches(self.attribute, denoiser.attributes, n=1)
-            meant = f"; did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(
-                f"concepts.concepts.{name}: the denoiser knows no attribute {self.attribute!r}, only "
-                f"{', '.join(denoiser.attributes)}{meant}"
-            )
+        what = f"concepts.concepts.{name}: the denoiser knows no attribute"
+        check_known(self.attribute, denoiser.attributes, what)
 
     def condition(self, way: Way, n: int, seed: int) -> Condition:
         """Return the condition of `n` images that are asked for the concept in this `way`."""

@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from diffmech.artifacts import provenance
 from diffmech.batches import in_smaller_batches
 from diffmech.concepts.asking import open_asking
+from diffmech.concepts.edits import Way
 from diffmech.concepts.fidelity import ORDERS, fidelity, pearson
 from diffmech.concepts.gradients import Gradients, gradients, write_gradients
 from diffmech.concepts.groups import Weight, module_of, weights
 from diffmech.concepts.objectives import Points, amplify_points, erase_points, input_norms
 from diffmech.concepts.tables import FIDELITY, MAP
 from diffmech.concepts.trajectories import Trajectories
-from diffmech.concepts.ways import Asking, Way
+from diffmech.concepts.ways import Asking
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.studies.concepts import AttributionConfig, FidelityConfig, Group, NamedConcept, Objective
 from diffmech.errors import ConfigError

@@ -1,10 +1,9 @@
 """Concepts that are a class of a class-conditioned denoiser. Ours."""
 
-from difflib import get_close_matches
-
-from diffmech.concepts.ways import Conditioned, CrossTokens, Way
+from diffmech.concepts.edits import Way
+from diffmech.concepts.ways import Conditioned, CrossTokens, check_known
 from diffmech.config.studies.concepts import ClassConcept
-from diffmech.errors import ConfigError, ModelError
+from diffmech.errors import ModelError
 from diffmech.models.denoiser import Condition, Denoiser
 from diffmech.models.sampling import drawn_condition
 
@@ -24,13 +23,9 @@ class ClassAsking(Conditioned):
                 "give the concept another kind"
             )
         for label in (self.attribute, concept.base):
-            if label is not None and label not in denoiser.attributes:
-                near = get_close_matches(label, denoiser.attributes, n=1)
-                meant = f"; did you mean {near[0]!r}?" if near else ""
-                raise ConfigError(
-                    f"concepts.concepts.{name}: the denoiser knows no class {label!r}, only "
-                    f"{', '.join(denoiser.attributes)}{meant}"
-                )
+            if label is not None:
+                what = f"concepts.concepts.{name}: the denoiser knows no class"
+                check_known(label, denoiser.attributes, what)
 
     def condition(self, way: Way, n: int, seed: int) -> Condition:
         """Return the condition of `n` passes of the objectives: of the class, of its base, or of none."""

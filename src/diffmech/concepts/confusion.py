@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from diffmech.artifacts import open_store
+from diffmech.concepts.edits import ORIGINAL
 from diffmech.concepts.tables import JUDGED
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.images import ImagesConfig
@@ -19,7 +20,6 @@ from diffmech.config.models import RecognitionConfig
 from diffmech.judging.confusion import confusion, held_out_images
 from diffmech.judging.panel import open_panel
 
-ORIGINAL = "original"
 # Asked weakly an image is neither told to have the concept nor not to.
 CLEAR = ("asked", "base")
 

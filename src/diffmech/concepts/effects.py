@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 
 from diffmech.artifacts import open_store
+from diffmech.concepts.edits import ORIGINAL, OWN, REFERENCE, TARGET
 from diffmech.concepts.tables import EFFECTS, QUALITY, RATES
 from diffmech.judging.distances import DISTANCES, distance_excess
 from diffmech.judging.recognition import wilson_interval
 from diffmech.statistics.bootstrap import bootstrap_mean, bootstrap_statistic
 from diffmech.statistics.multiplicity import holm
 from diffmech.statistics.permutation import permutation_p, sign_flip_permutation
-
-OWN, ORIGINAL, REFERENCE, UCE = "own", "original", "reference", "uce"
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,6 @@ def _open(originals: Mapping[str, Path | str], path: Path | str) -> Edited:
     store = open_store(path).to_dataset()
     about = store.attrs
     shared = open_store(originals[about["concept"]]).to_dataset()
-    ways = {"erase": "asked", "amplify": "weak"}
     return Edited(
         concept=about["concept"],
         objective=about["objective"],
@@ -92,7 +90,7 @@ def _open(originals: Mapping[str, Path | str], path: Path | str) -> Edited:
         count=int(about["count"]),
         attribute=about["attribute"],
         attributes=tuple(str(name) for name in store["attribute"].values),
-        way=ways[about["objective"]],
+        way=TARGET[about["objective"]],
         images=_images(shared) | _images(store),
     )
 

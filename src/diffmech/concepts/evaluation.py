@@ -20,23 +20,19 @@ from diffmech.artifacts import open_store, provenance, read_json, write_store
 from diffmech.batches import in_smaller_batches
 from diffmech.concepts.asking import open_asking
 from diffmech.concepts.baselines import RANDOM, baseline, replaced, uce_values
+from diffmech.concepts.edits import ORIGINAL, OWN, REFERENCE, TARGET, TEXT, UCE, Way
 from diffmech.concepts.gradients import added, read_gradients
 from diffmech.concepts.groups import by_mechanism, weights
 from diffmech.concepts.heads import mechanism_of_heads
 from diffmech.concepts.masks import Mask, applied, write_mask
 from diffmech.concepts.selection import select
-from diffmech.concepts.ways import Asking, Way
+from diffmech.concepts.ways import Asking
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.judging import JudgesConfig
 from diffmech.config.studies.concepts import Baseline, EditConfig, EvaluationConfig, NamedConcept, Objective
 from diffmech.errors import ConfigError
 from diffmech.judging.likeness import structural_similarity
 from diffmech.judging.panel import Panel, open_panel
-
-OWN, ORIGINAL, REFERENCE, UCE = "own", "original", "reference", "uce"
-# How images are asked for the concept where an edit should take it away or bring it.
-TARGET: dict[Objective, Way] = {"erase": "asked", "amplify": "weak"}
-TEXT = np.dtypes.StringDType()
 
 
 @dataclass(frozen=True)
@@ -81,9 +77,11 @@ class Sampler:
         found = self._sampled("base", 2 * count, nullcontext())
         return ImageSet(ORIGINAL, "base", found[:count]), ImageSet(REFERENCE, "base", found[count:])
 
-    def told(self, way: Way) -> np.ndarray:
+    def told(self, images: ImageSet) -> np.ndarray:
         """Return whether each image is told to have each attribute that is judged, `(image, attribute)`."""
-        return self.asking.told(way, self.evaluation.seeds, self.evaluation.seed, self.panel.attributes)
+        first = self.evaluation.seeds if images.edit == REFERENCE else 0
+        count = first + self.evaluation.seeds
+        return self.asking.told(images.way, count, self.evaluation.seed, self.panel.attributes)[first:]
 
     def _sampled(self, way: Way, count: int, change: AbstractContextManager[None]) -> Tensor:
         settings = self.evaluation
@@ -256,7 +254,7 @@ def _stored(sampler: Sampler, sets: Sequence[ImageSet], clean: dict[str, np.ndar
             ),
             "told": (
                 ("set", "image", "attribute"),
-                np.stack([sampler.told(each.way) for each in sets]),
+                np.stack([sampler.told(each) for each in sets]),
                 {"units": "", "long_name": "whether the image was told to have the attribute"},
             ),
         },

@@ -24,9 +24,9 @@ from diffmech.attention.capture import observing, survey_pass
 from diffmech.attention.layout import SiteLayout
 from diffmech.batches import in_smaller_batches
 from diffmech.concepts.asking import open_asking
-from diffmech.concepts.evaluation import TARGET
+from diffmech.concepts.edits import ORIGINAL, OWN, RANDOM, TARGET, TEXT
 from diffmech.concepts.masks import Mask, applied, read_mask
-from diffmech.concepts.probes import OWN, RANDOM, Stepper, random_edit
+from diffmech.concepts.probes import Stepper, random_edit
 from diffmech.concepts.tables import ATTENTION
 from diffmech.concepts.ways import Conditioned
 from diffmech.config.analysis import RuntimeConfig
@@ -41,9 +41,6 @@ from diffmech.statistics.permutation import joint_sign_flip_p
 from diffmech.tables import ALL
 
 logger = logging.getLogger(__name__)
-
-ORIGINAL = "original"
-TEXT = np.dtypes.StringDType()
 
 
 @in_smaller_batches

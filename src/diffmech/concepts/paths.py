@@ -20,6 +20,11 @@ PROBED = FOLDER + "/probes/{concept}/{dose}.zarr.zip"
 SAMPLED = ("seeds", "steps", "guidance", "seed")
 
 
+def dose_name(dose: float) -> str:
+    """Return how files are called after a dose, with all of its digits."""
+    return f"{dose:.15g}"
+
+
 class Concepts:
     """What the study of concepts makes of one validated config.yaml."""
 
@@ -41,7 +46,7 @@ class Concepts:
 
     def doses(self, objective: str) -> list[str]:
         """Return the doses of an objective as files are called after them."""
-        return [f"{dose:g}" for dose in self.section.edits[objective].doses]  # type: ignore[index]
+        return [dose_name(dose) for dose in self.section.edits[objective].doses]  # type: ignore[index]
 
     @property
     def every_dose(self) -> list[str]:
@@ -71,7 +76,7 @@ class Concepts:
     def closer(self, path: str, objectives: Sequence[str]) -> list[str]:
         """Return a file of each edit that is looked at more closely, by concept, objective and dose."""
         return [
-            path.format(model=self.study.model, concept=concept, objective=objective, dose=f"{dose:g}")
+            path.format(model=self.study.model, concept=concept, objective=objective, dose=dose_name(dose))
             for concept in self.names
             for objective in objectives
             for dose in self.section.compared(objective)  # type: ignore[arg-type]
@@ -151,7 +156,7 @@ class Concepts:
     def edit_settings(self, concept: str, objective: str, dose: str) -> dict[str, Any]:
         """Return what one edit and its images depend on beside its dose."""
         section = self.section.edits[objective]  # type: ignore[index]
-        compared = section.compared is None or dose in [f"{each:g}" for each in section.compared]
+        compared = section.compared is None or dose in [dose_name(each) for each in section.compared]
         others = [kind for kind in self.section.baselines(objective) if kind != "uce"]  # type: ignore[arg-type]
         # nothing of other doses, so that one more is all that is computed for it
         edit = {key: value for key, value in section.canonical().items() if key not in ("doses", "compared")}

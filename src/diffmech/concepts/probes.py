@@ -26,11 +26,12 @@ from diffmech.artifacts import provenance, write_store
 from diffmech.batches import in_smaller_batches
 from diffmech.concepts.asking import open_asking
 from diffmech.concepts.baselines import baseline
+from diffmech.concepts.edits import CONTROL, ORIGINAL, OWN, RANDOM, TEXT, Way
 from diffmech.concepts.gradients import Gradients
 from diffmech.concepts.inversion import inverted_token, with_token
 from diffmech.concepts.masks import Mask, applied, edited_weights, read_mask
 from diffmech.concepts.stepping import cut_steps, steps_from
-from diffmech.concepts.ways import Conditioned, Way
+from diffmech.concepts.ways import Conditioned
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.concept_probes import ProbesConfig
 from diffmech.config.judging import JudgesConfig
@@ -40,8 +41,6 @@ from diffmech.models.denoiser import Condition, Denoiser
 from diffmech.models.sampling import checked, initial_noise
 
 COMPLETION, NOISE, INVERSION = "completion", "noise", "inversion"
-OWN, ORIGINAL, RANDOM, CONTROL = "own", "original", "random", "control"
-TEXT = np.dtypes.StringDType()
 
 
 @dataclass(frozen=True)

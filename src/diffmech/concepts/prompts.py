@@ -17,9 +17,10 @@ from torch import Tensor
 from diffmech.artifacts import progress
 from diffmech.attention.generated import noised
 from diffmech.attention.latents import alphas_cumprod
+from diffmech.concepts.edits import Way
 from diffmech.concepts.groups import weights
 from diffmech.concepts.trajectories import Trajectories
-from diffmech.concepts.ways import CrossTokens, Way
+from diffmech.concepts.ways import CrossTokens
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.studies.concepts import PromptConcept, listed
 from diffmech.data.prompts import prompt_of

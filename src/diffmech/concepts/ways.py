@@ -7,20 +7,20 @@ so that what differs between ways of asking is the concept (the dual prompts of 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from difflib import get_close_matches
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from diffmech.concepts.edits import Way
 from diffmech.concepts.trajectories import Trajectories, sample_trajectories
 from diffmech.config.analysis import RuntimeConfig
+from diffmech.errors import ConfigError
 from diffmech.models.denoiser import Condition, Conditioning, Denoiser
 from diffmech.models.memory_format import channels_last
 from diffmech.models.sampling import sample_images
-
-# asked: for the concept. base: without it. weak: for a little of it.
-Way = Literal["asked", "base", "weak"]
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,14 @@ class Asking(Protocol):
     def cross_tokens(self) -> CrossTokens | None:
         """Return what cross-attention reads, None where it reads nothing that tells the concept."""
         ...
+
+
+def check_known(label: str, known: Sequence[str], what: str) -> None:
+    """Raise ConfigError, with those `known`, for a label that is none of them; `what` says whose it is."""
+    if label not in known:
+        near = get_close_matches(label, known, n=1)
+        meant = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"{what} {label!r}, only {', '.join(known)}{meant}")
 
 
 class Conditioned(ABC):

@@ -5,6 +5,7 @@ way down and two on the way up. Each transformer layer has self-attention over p
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -22,16 +23,10 @@ def build_unet(architecture: Architecture, sample_shape: tuple[int, int, int]) -
 
     Raises ModelError when the image cannot be halved once per level.
     """
-    channels, height, width = sample_shape
-    _check_halving(architecture, height, width)
     down = ["CrossAttnDownBlock2D" if attended else "DownBlock2D" for attended in architecture.attention]
     up = ["CrossAttnUpBlock2D" if attended else "UpBlock2D" for attended in reversed(architecture.attention)]
     unet = UNet2DConditionModel(
-        sample_size=height if height == width else (height, width),
-        in_channels=channels,
-        out_channels=channels,
-        block_out_channels=tuple(architecture.channels),
-        layers_per_block=architecture.layers_per_block,
+        **_size(architecture, sample_shape),
         down_block_types=tuple(down),
         mid_block_type="UNetMidBlock2DCrossAttn" if architecture.middle_attention else "UNetMidBlock2D",
         up_block_types=tuple(up),
@@ -54,18 +49,12 @@ def build_class_unet(architecture: Architecture, sample_shape: tuple[int, int, i
 
     A level marked in `attention` has self-attention behind each residual layer.
     """
-    channels, height, width = sample_shape
-    _check_halving(architecture, height, width)
     down = ["AttnDownBlock2D" if attended else "DownBlock2D" for attended in architecture.attention]
     up = ["AttnUpBlock2D" if attended else "UpBlock2D" for attended in reversed(architecture.attention)]
     levels = zip(architecture.channels, architecture.attention, strict=True)
     attended = next((c for c, a in levels if a), architecture.channels[-1])
     return UNet2DModel(
-        sample_size=height if height == width else (height, width),
-        in_channels=channels,
-        out_channels=channels,
-        block_out_channels=tuple(architecture.channels),
-        layers_per_block=architecture.layers_per_block,
+        **_size(architecture, sample_shape),
         down_block_types=tuple(down),
         up_block_types=tuple(up),
         add_attention=architecture.middle_attention,
@@ -75,13 +64,22 @@ def build_class_unet(architecture: Architecture, sample_shape: tuple[int, int, i
     )
 
 
-def _check_halving(architecture: Architecture, height: int, width: int) -> None:
+def _size(architecture: Architecture, sample_shape: tuple[int, int, int]) -> dict[str, Any]:
+    """Return what all of these networks are told of the images and of their own size."""
+    channels, height, width = sample_shape
     factor = 2 ** (len(architecture.channels) - 1)
     if height % factor or width % factor:
         raise ModelError(
             f"images of {height} x {width} pixels cannot be halved {len(architecture.channels) - 1} times, once per "
             f"level of architecture.channels {architecture.channels}; give images.size a multiple of {factor}"
         )
+    return {
+        "sample_size": height if height == width else (height, width),
+        "in_channels": channels,
+        "out_channels": channels,
+        "block_out_channels": tuple(architecture.channels),
+        "layers_per_block": architecture.layers_per_block,
+    }
 
 
 def transformer_layers(architecture: Architecture) -> int:

@@ -11,7 +11,8 @@ from diffmech.attention.statistics import StatisticsObserver
 from diffmech.attention.tap import AttentionTap
 from diffmech.concepts import inside
 from diffmech.concepts.asking import asking_for
-from diffmech.concepts.inside import TEXT, changes_of, concept_attention, edited_attention
+from diffmech.concepts.edits import TEXT
+from diffmech.concepts.inside import changes_of, concept_attention, edited_attention
 from diffmech.concepts.masks import Mask, applied, write_mask
 from diffmech.concepts.probes import Stepper
 from diffmech.concepts.tables import ATTENTION

@@ -5,6 +5,8 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from diffmech.concepts.edits import TARGET
+from diffmech.config.studies.concepts import Objective
 from diffmech.report.drawing import absent, finish, from_to, signed_cells, table, with_intervals
 
 NAMES = {
@@ -17,18 +19,17 @@ NAMES = {
     "wanda": "largest weight times input (Wanda)",
     "uce": "closed form (UCE, all values)",
 }
-WAYS = {"erase": "asked", "amplify": "weak"}
 PANEL = 240  # pixels
 
 
-def target_rates(rates: pd.DataFrame, objective: str, attributes: dict[str, str]) -> pd.DataFrame:
+def target_rates(rates: pd.DataFrame, objective: Objective, attributes: dict[str, str]) -> pd.DataFrame:
     """Return the rate of each concept in images that are to show it, by edit and number of changed weights."""
-    own = rates[(rates["objective"] == objective) & (rates["way"] == WAYS[objective])]
+    own = rates[(rates["objective"] == objective) & (rates["way"] == TARGET[objective])]
     own = own[own["attribute"] == own["concept"].map(attributes)]
     return own.assign(name=own["edit"].map(lambda edit: NAMES.get(edit, edit)))
 
 
-def dose_response(rates: pd.DataFrame, objective: str, attributes: dict[str, str]) -> Any:
+def dose_response(rates: pd.DataFrame, objective: Objective, attributes: dict[str, str]) -> Any:
     """Draw the rate of each concept over the number of changed weights, with bands."""
     frame = target_rates(rates, objective, attributes)
     frame = frame[frame["edit"].isin(["original", "own", "random"])]
@@ -52,7 +53,7 @@ def dose_response(rates: pd.DataFrame, objective: str, attributes: dict[str, str
     return finish(drawn, f"Share of images that show each concept, over the number of weights, {objective}.", panels=2)
 
 
-def against_baselines(effects: pd.DataFrame, objective: str) -> Any:
+def against_baselines(effects: pd.DataFrame, objective: Objective) -> Any:
     """Draw the difference of the target rate to each other edit, with intervals, where there are such."""
     frame = effects[(effects["objective"] == objective) & (effects["against"] != "original")]
     if frame.empty:
@@ -78,9 +79,9 @@ def against_baselines(effects: pd.DataFrame, objective: str) -> Any:
     return finish(drawn, f"Rate of each concept after the edit minus that after others, {objective}.", panels=2)
 
 
-def retention(rates: pd.DataFrame, objective: str) -> Any:
+def retention(rates: pd.DataFrame, objective: Objective) -> Any:
     """Draw which attributes are seen less or more often after which edit, in images told to have them."""
-    own = rates[(rates["objective"] == objective) & rates["way"].isin([WAYS[objective], "base"])]
+    own = rates[(rates["objective"] == objective) & rates["way"].isin([TARGET[objective], "base"])]
     # classes that no image with the concept is told are those of images without it
     own = own[own["told"] | (own["way"] == "weak")].sort_values("way", key=lambda ways: ways != "base", kind="stable")
     keys = ["concept", "dose", "count", "attribute", "told", "way"]
@@ -116,7 +117,7 @@ def retention(rates: pd.DataFrame, objective: str) -> Any:
     return finish(drawn, f"Change of the share of images that show each attribute, by edited concept, {objective}.")
 
 
-def where_and_when(scores: pd.DataFrame, objective: str) -> Any:
+def where_and_when(scores: pd.DataFrame, objective: Objective) -> Any:
     """Draw the sums of positive and of negative scores by layer, group and window of timesteps."""
     frame = scores[scores["objective"] == objective].copy()
     if frame.empty:

@@ -11,8 +11,9 @@ import yaml
 from markupsafe import Markup
 
 from diffmech.artifacts import atomic_path, open_store
+from diffmech.concepts.edits import TARGET
 from diffmech.concepts.tables import ATTENTION, EFFECTS, FIDELITY, HEADS, JUDGED, MAP, OVERLAP, PROBES, QUALITY, RATES
-from diffmech.config.studies.concepts import ConceptsStudy
+from diffmech.config.studies.concepts import ConceptsStudy, Objective
 from diffmech.errors import StoreError
 from diffmech.findings import write_findings
 from diffmech.report import markup
@@ -71,7 +72,7 @@ def write_page(
     attributes = {name: concept.seen(name) for name, concept in concepts.concepts.items()}
     judged = set(effects["concept"])
     alpha = concepts.evaluation.alpha
-    objective = "erase" if "erase" in concepts.edits else "amplify"
+    objective: Objective = "erase" if "erase" in concepts.edits else "amplify"
     shown = {(name, objective): Path(path) for name, path in zip(concepts.concepts, pictures, strict=True)}
     found = findings(
         effects,
@@ -179,15 +180,15 @@ def read_references(path: Path | str) -> list[dict[str, Any]]:
         raise StoreError(f"{path}: holds no published figures ({' '.join(str(error).split())}); restore it") from error
 
 
-def _galleries(inputs: Mapping[str, Any], shown: int) -> dict[tuple[str, str], list[Picture]]:
+def _galleries(inputs: Mapping[str, Any], shown: int) -> dict[tuple[str, Objective], list[Picture]]:
     """Return, for each concept and objective, a row of images per edit, all of the same seeds."""
     originals = {store.attrs["concept"]: store for store in map(_open, inputs["originals"])}
-    edits: dict[tuple[str, str], list[Any]] = {}
+    edits: dict[tuple[str, Objective], list[Any]] = {}
     for store in map(_open, inputs["evaluations"]):
         edits.setdefault((store.attrs["concept"], store.attrs["objective"]), []).append(store)
     found = {}
     for (concept, objective), stores in edits.items():
-        way = charts.WAYS[objective]
+        way = TARGET[objective]
         rows = [("unedited", _images(originals[concept], "original", way))]
         for store in sorted(stores, key=lambda store: int(store.attrs["count"])):
             weights = count(int(store.attrs["count"]), "weight")
@@ -196,9 +197,9 @@ def _galleries(inputs: Mapping[str, Any], shown: int) -> dict[tuple[str, str], l
     return found
 
 
-def _shown(galleries: Mapping[tuple[str, str], list[Picture]]) -> Iterator[Markup]:
+def _shown(galleries: Mapping[tuple[str, Objective], list[Picture]]) -> Iterator[Markup]:
     for (concept, objective), rows in galleries.items():
-        asked = "asked for it" if charts.WAYS[objective] == "asked" else "asked for it weakly"
+        asked = "asked for it" if TARGET[objective] == "asked" else "asked for it weakly"
         yield markup.heading(f"{objective.capitalize()} {concept}")
         yield markup.paragraph(f"All images are {asked}; one column is one seed.", "quiet")
         yield markup.gallery(rows, TILE)
