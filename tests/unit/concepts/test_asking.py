@@ -8,9 +8,11 @@ import torch
 
 from diffmech.concepts.asking import asking_for
 from diffmech.concepts.attribution import windows
-from diffmech.concepts.evaluation import Sampler
+from diffmech.concepts.edits import ORIGINAL, REFERENCE
+from diffmech.concepts.evaluation import ImageSet, Sampler
 from diffmech.concepts.gradients import Gradients
 from diffmech.concepts.groups import weights
+from diffmech.concepts.paths import dose_name
 from diffmech.config.load import validate
 from diffmech.config.studies.concepts import AttributeConcept, ClassConcept, EvaluationConfig, NamedConcept
 from diffmech.errors import ConfigError, ModelError, StoreError
@@ -53,6 +55,21 @@ def test_a_concept_that_no_judge_sees_is_refused(faces, runtime):
     panel, skin = SimpleNamespace(attributes=("glasses", "hat")), NamedConcept(name="skin")
     with pytest.raises(ConfigError, match="the judge does not know 'skin', only glasses, hat; add it to recognition"):
         Sampler(asking_for(faces, skin), skin, EvaluationConfig(), panel, runtime)
+
+
+def test_further_images_are_told_what_they_were_sampled_with(faces, runtime):
+    panel, hat = SimpleNamespace(attributes=("hat", "skin")), NamedConcept(name="hat")
+    sampler = Sampler(asking_for(faces, hat), hat, EvaluationConfig(seeds=6), panel, runtime)
+    images = torch.empty(0)
+    own, further = (sampler.told(ImageSet(edit, "base", images)) for edit in (ORIGINAL, REFERENCE))
+    drawn = drawn_condition(faces, 12, 200, fixed={"hat": 0.0}).values.numpy() > 0.5
+    columns = [faces.attributes.index(name) for name in panel.attributes]
+    assert np.array_equal(np.concatenate([own, further]), drawn[:, columns])
+    assert not np.array_equal(own, further)
+
+
+def test_doses_keep_their_digits_in_the_names_of_files():
+    assert [dose_name(dose) for dose in (3000.0, 1234567.0, 0.001, 0.25)] == ["3000", "1234567", "0.001", "0.25"]
 
 
 def test_windows_divide_the_steps(faces):
