@@ -30,7 +30,6 @@ from diffmech.concepts.edits import CONTROL, ORIGINAL, OWN, RANDOM, TEXT, Way
 from diffmech.concepts.gradients import Gradients
 from diffmech.concepts.inversion import inverted_token, with_token
 from diffmech.concepts.masks import Mask, applied, edited_weights, read_mask
-from diffmech.concepts.stepping import cut_steps, steps_from
 from diffmech.concepts.ways import Conditioned
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.concept_probes import ProbesConfig
@@ -38,7 +37,8 @@ from diffmech.config.judging import JudgesConfig
 from diffmech.config.studies.concepts import EvaluationConfig, Granularity, NamedConcept
 from diffmech.judging.panel import open_panel
 from diffmech.models.denoiser import Condition, Denoiser
-from diffmech.models.sampling import checked, initial_noise
+from diffmech.models.memory_format import channels_last
+from diffmech.models.sampling import checked, cut_steps, initial_noise, steps_from
 
 COMPLETION, NOISE, INVERSION = "completion", "noise", "inversion"
 
@@ -74,17 +74,18 @@ class Stepper:
         self, x_t: Tensor, which: range, told: Condition, *, eta: float = 0.0, denoiser: Denoiser | None = None
     ) -> Tensor:
         """Return what `x_t` is after the steps `which` of the evaluation, of the denoiser as it is now."""
-        return steps_from(
-            denoiser or self.denoiser,
-            told,
-            x_t,
-            which,
-            steps=self.evaluation.steps,
-            guidance=self.evaluation.guidance,
-            runtime=self.runtime,
-            eta=eta,
-            seed=self.evaluation.seed,
-        )
+        with channels_last(self.denoiser.module):
+            return steps_from(
+                denoiser or self.denoiser,
+                told,
+                x_t,
+                which,
+                steps=self.evaluation.steps,
+                guidance=self.evaluation.guidance,
+                runtime=self.runtime,
+                eta=eta,
+                seed=self.evaluation.seed,
+            )
 
 
 def completion(stepper: Stepper, own: Mask, random: Mask, shares: list[float]) -> list[Probed]:

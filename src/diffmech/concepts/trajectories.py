@@ -13,7 +13,7 @@ from diffmech.artifacts import progress
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.models.denoiser import Condition, Denoiser
 from diffmech.models.memory_format import channels_last
-from diffmech.models.sampling import checked, ddim, ddim_step, guided_prediction, initial_noise
+from diffmech.models.sampling import checked, ddim, ddim_step, guided_prediction, initial_noise, steps_from
 
 
 @dataclass(frozen=True)
@@ -38,22 +38,28 @@ def sample_trajectories(
     denoiser: Denoiser, condition: Condition, *, steps: int, guidance: float, seed: int, runtime: RuntimeConfig
 ) -> Trajectories:
     """Sample one image for each row of `condition` and keep all points on the way. Raises as `sample_images` does."""
-    scheduler = ddim(denoiser, steps)
-    timesteps = [int(t) for t in scheduler.timesteps]
+    timesteps = tuple(int(t) for t in ddim(denoiser, steps).timesteps)
     points = torch.empty(steps, len(condition), *denoiser.sample_shape)
-    images = torch.empty(len(condition), *denoiser.sample_shape)
     taken = 0
-    with torch.no_grad(), channels_last(denoiser.module):
-        for start in range(0, len(condition), runtime.batch_size):
-            rows = slice(start, min(start + runtime.batch_size, len(condition)))
-            here = condition.rows(rows).to(denoiser.device)
-            x_t = initial_noise(seed, range(rows.start, rows.stop), denoiser.sample_shape).to(denoiser.device)
-            for step, t in enumerate(progress(timesteps, "trajectories", show=runtime.progress)):
-                points[step, rows] = x_t.cpu()
-                x_t = ddim_step(scheduler, guided_prediction(denoiser, x_t, t, here, guidance), t, x_t)
-                taken += rows.stop - rows.start
-            images[rows] = x_t.cpu()
-    return Trajectories(points, tuple(timesteps), checked(images, steps), taken // len(condition))
+
+    def noted(rows: slice, step: int, x_t: Tensor) -> None:
+        nonlocal taken
+        points[step, rows] = x_t.cpu()
+        taken += len(x_t)
+
+    noise = initial_noise(seed, range(len(condition)), denoiser.sample_shape)
+    with channels_last(denoiser.module):
+        images = steps_from(
+            denoiser,
+            condition,
+            noise,
+            range(steps),
+            steps=steps,
+            guidance=guidance,
+            runtime=runtime,
+            noted=noted,
+        )
+    return Trajectories(points, timesteps, checked(images, steps), taken // len(condition))
 
 
 def restarted_trajectories(

@@ -4,7 +4,7 @@ The initial noise of an image depends on (seed, index) alone, so the same person
 attribute, and more images never change the first ones.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,21 +38,49 @@ def sample_images(
     batches; g = 1, or a network without tokens, needs one. `condition` None asks for one image. Raises ConfigError for
     more steps than the diffusion has, ModelError for images that are none.
     """
-    scheduler = ddim(denoiser, steps)
     condition = condition or Condition.null(1, len(denoiser.attributes))
-    size = runtime.batch_size
-    batches = [slice(start, start + size) for start in range(0, len(condition), size)]
-    work = [(rows, t) for rows in batches for t in range(steps)]
-    images = torch.empty(len(condition), *denoiser.sample_shape)
-    with torch.no_grad():
-        for rows, index in progress(work, "sample", show=runtime.progress):
-            if index == 0:
-                here = condition.rows(rows).to(denoiser.device)
-                x_t = initial_noise(seed, range(len(condition))[rows], denoiser.sample_shape).to(denoiser.device)
-            t = int(scheduler.timesteps[index])
-            x_t = ddim_step(scheduler, guided_prediction(denoiser, x_t, t, here, guidance), t, x_t)
-            images[rows] = x_t.cpu()
+    x_t = initial_noise(seed, range(len(condition)), denoiser.sample_shape)
+    images = steps_from(denoiser, condition, x_t, range(steps), steps=steps, guidance=guidance, runtime=runtime)
     return checked(images, steps)
+
+
+def steps_from(
+    denoiser: Denoiser,
+    condition: Condition,
+    x_t: Tensor,
+    which: range,
+    *,
+    steps: int,
+    guidance: float,
+    runtime: RuntimeConfig,
+    eta: float = 0.0,
+    seed: int = 0,
+    noted: Callable[[slice, int, Tensor], None] | None = None,
+) -> Tensor:
+    """Return what `x_t` `(sample, channel, y, x)` is after the steps `which` of a schedule of `steps`, on the CPU.
+
+    The noise that `eta` adds belongs to (seed, sample, timestep), so that two denoisers get the same. `noted` is given
+    the rows of a batch, the number of a step, and what the batch is before it. Raises ConfigError for more steps than
+    the diffusion has.
+    """
+    scheduler = ddim(denoiser, steps)
+    size = runtime.batch_size
+    batches = [slice(start, min(start + size, len(x_t))) for start in range(0, len(x_t), size)]
+    work = [(rows, step) for rows in batches for step in which]
+    after = x_t.clone()
+    with torch.no_grad():
+        for rows, step in progress(work, "sample", show=runtime.progress):
+            if step == which.start:
+                here = condition.rows(rows).to(denoiser.device)
+                images = x_t[rows].to(denoiser.device)
+            if noted is not None:
+                noted(rows, step, images)
+            t = int(scheduler.timesteps[step])
+            fresh = _fresh(seed, range(rows.start, rows.stop), t, images) if eta else None
+            predicted = guided_prediction(denoiser, images, t, here, guidance)
+            images = ddim_step(scheduler, predicted, t, images, eta=eta, fresh=fresh)
+            after[rows] = images.cpu()
+    return after
 
 
 def ddim(denoiser: Denoiser, steps: int) -> DDIMScheduler:
@@ -99,6 +127,20 @@ def fresh_spread(scheduler: DDIMScheduler, t: int, eta: float) -> Tensor:
         return torch.zeros_like(share)
     own = ((1 - left) / (1 - share) * (1 - share / left)).clamp(min=0)
     return torch.minimum(eta * own**0.5, (1 - left) ** 0.5)
+
+
+def cut_steps(denoiser: Denoiser, eta: float, steps: int) -> int:
+    """Return at how many of `steps` steps less fresh noise is added than `eta` says, since there is none of the old."""
+    scheduler = ddim(denoiser, steps)
+    timesteps = scheduler.timesteps.tolist()
+    once, asked = ([float(fresh_spread(scheduler, t, times)) for t in timesteps] for times in (1e-3, eta))
+    return sum(spread < eta * own / 1e-3 * (1 - 1e-6) for own, spread in zip(once, asked, strict=True))
+
+
+def _fresh(seed: int, indices: Sequence[int], t: int, like: Tensor) -> Tensor:
+    shape = tuple(like.shape[1:])
+    drawn = [generator(seed, "fresh noise", index, t).standard_normal(shape, dtype=np.float32) for index in indices]
+    return torch.from_numpy(np.stack(drawn)).to(like)
 
 
 def _shares(scheduler: DDIMScheduler, t: int) -> tuple[Tensor, Tensor]:

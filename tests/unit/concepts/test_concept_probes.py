@@ -17,14 +17,20 @@ from diffmech.concepts.inversion import inverted_token, with_token
 from diffmech.concepts.masks import Mask, applied, write_mask
 from diffmech.concepts.probes import Stepper, completion, probe_concept, random_edit
 from diffmech.concepts.recovery import recovered
-from diffmech.concepts.stepping import cut_steps, steps_from
 from diffmech.config.concept_probes import InversionConfig, ProbesConfig
 from diffmech.config.judging import JudgesConfig
 from diffmech.errors import ModelError
 from diffmech.models.denoiser import Condition, Denoiser
 from diffmech.models.load import load_denoiser
-from diffmech.models.memory_format import channels_last
-from diffmech.models.sampling import ddim, ddim_step, fresh_spread, initial_noise, sample_images
+from diffmech.models.sampling import (
+    cut_steps,
+    ddim,
+    ddim_step,
+    fresh_spread,
+    initial_noise,
+    sample_images,
+    steps_from,
+)
 from diffmech.models.tokens import AttributeTokens
 from diffmech.report.concepts.probes import verdict
 
@@ -71,8 +77,7 @@ def mask_of(denoiser, count=400, **about):
 
 def test_all_steps_are_sampling_and_parts_of_them_add_up(tiny, runtime):
     condition, noise = told(tiny, 3), initial_noise(7, range(3), tiny.sample_shape)
-    with channels_last(tiny.module):
-        whole = sample_images(tiny, condition, **SAMPLING, seed=7, runtime=runtime)
+    whole = sample_images(tiny, condition, **SAMPLING, seed=7, runtime=runtime)
     assert torch.equal(steps_from(tiny, condition, noise, range(STEPS), **SAMPLING, runtime=runtime), whole)
     half = steps_from(tiny, condition, noise, range(1), **SAMPLING, runtime=runtime)
     assert torch.equal(steps_from(tiny, condition, half, range(1, STEPS), **SAMPLING, runtime=runtime), whole)
