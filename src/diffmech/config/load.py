@@ -123,8 +123,12 @@ def _fields_at(location: tuple[int | str, ...], raw: Any) -> list[str]:
         if isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
             model = model.model_fields[str(part)].annotation
         options = models_in(model)
-        if isinstance(node, Mapping) and "kind" in node and len(options) > 1:
-            options = [o for o in options if node["kind"] in get_args(o.model_fields["kind"].annotation)] or options
+        if isinstance(node, Mapping) and len(options) > 1:
+            kinds = [(option, option.model_fields["kind"]) for option in options if "kind" in option.model_fields]
+            if "kind" in node:
+                options = [option for option, kind in kinds if node["kind"] in get_args(kind.annotation)] or options
+            else:  # one that need not be said
+                options = [option for option, kind in kinds if not kind.is_required()]
         if options and (len(options) == 1 or (isinstance(node, Mapping) and "kind" in node)):
             model = options[0]
     return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []

@@ -96,7 +96,14 @@ def test_scores_of_second_order_need_curvature(faces):
             "base '3' is the class that is the concept",
         ),
         ({"concepts": {"3": {"kind": "clas"}}}, "concepts.concepts.3.kind: 'clas' is not one of 'attribute', 'class'"),
-        ({"concepts": {"hat": {"label": "hat"}}}, "concepts.concepts.hat.label: unknown key; allowed are"),
+        (
+            {"concepts": {"hat": {"atribute": "hat"}}},
+            "concepts.concepts.hat.atribute: unknown key; did you mean 'attribute'?",
+        ),
+        (
+            {"concepts": {"hat": {"label": "hat"}}},
+            "concepts.concepts.hat.label: unknown key; allowed are attribute, base, kind, value, weak",
+        ),
         ({"edits": {"erase": {"doses": [1.5]}}}, "1.5 is no whole number; below 1 it is a share"),
         ({"edits": {"erase": {"doses": [5, 5]}}}, "doses must differ, found"),
         ({"edits": {"erase": {"factor": 1}}}, "factor 1 changes nothing"),
