@@ -1,8 +1,8 @@
-"""Settings of VAEs: what single latents and units do, and how well factors are told apart in them."""
+"""Settings of VAEs: families, networks and trainings."""
 
 from typing import Annotated, Literal, TypeAlias, get_args
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from diffmech.config.section import Count, Section, Seed
 
@@ -110,28 +110,3 @@ class VaeConfig(Section):
     family: AnyFamily = Field(PlainVae(), description="The family, with its weights.")
     network: VaeNetworkConfig = Field(VaeNetworkConfig(), description="The encoder and the decoder.")
     training: VaeTrainingConfig = Field(VaeTrainingConfig(), description="The training.")
-
-
-class VaeStudy(Section):
-    """What single latents and units of VAEs do, and how well factors are told apart in them."""
-
-    families: Annotated[dict[str, AnyFamily], Field(min_length=1)] = Field(
-        {"vae": PlainVae(), "beta_vae": BetaVae(), "beta_tc_vae": BetaTcVae()}, description="Families by name."
-    )
-    seeds: Annotated[list[Seed], Field(min_length=1)] = Field(
-        [0, 1, 2], description="Seeds of the trainings, the unit of all intervals between families."
-    )
-    network: VaeNetworkConfig = Field(VaeNetworkConfig(), description="The encoder and the decoder.")
-    training: VaeTrainingConfig = Field(VaeTrainingConfig(), description="The training; its seed is one of `seeds`.")
-
-    @field_validator("seeds")
-    @classmethod
-    def _differ(cls, value: list[int]) -> list[int]:
-        if len(set(value)) != len(value):
-            raise ValueError(f"seeds of VAEs must differ, found {value}")
-        return value
-
-    def vae(self, family: str, seed: int) -> VaeConfig:
-        """Return the settings of one VAE of the study."""
-        training = self.training.model_copy(update={"seed": seed})
-        return VaeConfig(family=self.families[family], network=self.network, training=training)

@@ -3,7 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from diffmech.config.vae import BetaTcVae, VaeConfig, VaeStudy
+from diffmech.config.studies.vae import VaeStudy
+from diffmech.config.vae import BetaTcVae, VaeConfig
 
 
 def test_a_vae_of_the_study_has_its_family_and_its_seed() -> None:
