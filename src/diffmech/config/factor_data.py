@@ -10,10 +10,10 @@ from diffmech.config.section import Count, Section
 
 Size = Annotated[int, Field(ge=8, le=1024)]
 Channels = Literal[1, 3]
-SIZE = Field(32, description="Height and width in pixels.")
-SIZE_OR_STORED = Field(None, description="Height and width in pixels; null = as stored.")
-CHANNELS = Field(1, description="1 = grey (Rec. 601 luma), 3 = RGB.")
-CHANNELS_OR_STORED = Field(None, description="1 = grey (Rec. 601 luma), 3 = RGB; null = as stored.")
+SIZE: Any = Field(32, description="Height and width in pixels.")
+SIZE_OR_STORED: Any = Field(None, description="Height and width in pixels; null = as stored.")
+CHANNELS: Any = Field(1, description="1 = grey (Rec. 601 luma), 3 = RGB.")
+CHANNELS_OR_STORED: Any = Field(None, description="1 = grey (Rec. 601 luma), 3 = RGB; null = as stored.")
 
 
 class FactorDataConfig(Section):
