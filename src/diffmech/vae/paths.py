@@ -91,16 +91,17 @@ class Vaes:
             "watched": self._watched(data),
         }
 
-    def measured(self, data: str, *keys: str) -> dict[str, Any]:
-        """Return a data set and some keys of the measures."""
-        canonical = self.section.measures.canonical()
-        # defaults in place of what the job does not depend on, so that the section can be restored
-        kept = VaeMeasures().canonical() | {key: canonical[key] for key in keys}
-        return {"data": self.section.data[data].canonical(), "measures": kept, "watched": self._watched(data)}
+    def coding_settings(self, data: str) -> dict[str, Any]:
+        """Return what the codes of a VAE, and what setting its latents does, depend on."""
+        return self._measured(data, CODED)
 
-    def factor_settings(self, data: str) -> dict[str, Any]:
+    def changing_settings(self, data: str) -> dict[str, Any]:
+        """Return what changing one factor depends on."""
+        return self._measured(data, CHANGED)
+
+    def scoring_settings(self, data: str) -> dict[str, Any]:
         """Return what the scores and the graph of a VAE depend on."""
-        return {**self.measured(data, *SCORED), "factors": self.section.studied(data)}
+        return {**self._measured(data, SCORED), "factors": self.section.studied(data)}
 
     def table_settings(self, data: str) -> dict[str, Any]:
         """Return what the tables of a data set depend on beside their inputs."""
@@ -112,6 +113,12 @@ class Vaes:
             "seeds": section.seeds,
             "measures": section.measures.canonical(),
         }
+
+    def _measured(self, data: str, keys: tuple[str, ...]) -> dict[str, Any]:
+        canonical = self.section.measures.canonical()
+        # defaults in place of what the job does not depend on, so that the section can be restored
+        kept = VaeMeasures().canonical() | {key: canonical[key] for key in keys}
+        return {"data": self.section.data[data].canonical(), "measures": kept, "watched": self._watched(data)}
 
     def _changes(self, data: str) -> bool:
         return self.section.data[data].changeable
