@@ -26,11 +26,13 @@ MODELS = Table(
     about="Whether each VAE has learned its images, before anything is claimed of it.",
     columns={
         **OF_A_VAE,
-        "reconstruction": number("-log p(x|z) at the posterior mean or the codes, of images not trained on", "nats"),
+        "reconstruction": number(
+            "negative log-likelihood at the posterior mean or the codes, of images not trained on", "nats"
+        ),
         "mean_image": number("the same with the mean image for every image", "nats"),
         "bound": number("negative evidence lower bound", "nats", "Kingma & Welling 2014"),
         "latents": whole("latents; empty for a grid of codes", "latents"),
-        "active": whole("latents whose mean has a variance above 0.01", "latents", "Burda et al. 2016"),
+        "active_latents": whole("latents whose mean has a variance above 0.01", "latents", "Burda et al. 2016"),
         "codes_in_use": number("perplexity of the codes, of a VQ-VAE", "codes", "van den Oord et al. 2017"),
         "parameters": whole("weights of its networks", "weights"),
         "steps": whole("steps of its training", "steps"),
@@ -48,7 +50,7 @@ LATENTS = Table(
         "latent": LATENT,
         "active": flag("whether its mean has a variance above 0.01", "Burda et al. 2016"),
         "deviation": number("its standard deviation under the aggregate posterior", "latent units"),
-        "raw": number("E |D(z) - D(do(z_i + 1))|_2", "pixel values", CES),
+        "raw": number("mean Euclidean distance of D(z) and D(do(z_i + 1))", "pixel values", CES),
         **interval("that", "pixel values", "raw_", "bootstrap over images"),
         "per_pixel": number("the same as root mean square over pixels", "pixel values"),
         "calibrated": number("per pixel, shifted by one sd of the aggregate posterior", "pixel values", POSTERIOR),
@@ -71,7 +73,7 @@ EFFECTS = Table(
         **OF_A_VAE,
         "factor": FACTOR,
         "latent": LATENT,
-        "effect": number("mean absolute change of the posterior mean", SD),
+        "change": number("mean absolute change of the posterior mean", SD),
         **interval("that", SD, how=PAIRS),
         "untrained": number("mean of the same over untrained twins, each in units of its own spread", SD),
         "pairs": whole("pairs of images", "pairs"),
@@ -140,7 +142,7 @@ MEDIATION = Table(
                 *interval(f"the {words}", SD, f"{effect}_", PAIRS).items(),
             )
         },
-        "residual": number("largest |total - direct - indirect - interaction| of a pair", SD),
+        "residual": number("largest absolute value of total - direct - indirect - interaction of a pair", SD),
         "random": number("natural indirect effect of equally many units at random, mean over draws", SD),
     },
 )
@@ -154,7 +156,7 @@ MODULARITY = Table(
         **OF_A_VAE,
         "layer": LAYER,
         "units": whole("units that change at all", "units"),
-        "modularity": number("1 - mean |correlation| of their changes", source=CES),
+        "modularity": number("1 - mean absolute correlation of their changes", source=CES),
         "ceiling": number("the same of changes permuted over pairs, unit by unit: no unit goes with another"),
         "untrained": number("the same in untrained twins, mean"),
     },

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from diffmech.config.factor_data import AnyFactorData, CelebAConfig, SmallNORBConfig
 from diffmech.data.factors.opening import restore_factors
-from diffmech.data.factors.shapes3d import FACTORS
+from diffmech.data.factors.shapes3d import LABELS
 from diffmech.data.factors.smallnorb import _factors
 
 
@@ -37,7 +37,7 @@ def test_stored_data_sets_have_the_factors_that_their_sections_name(tmp_path) ->
         assert [factor.name for factor in data.factors] == config.names()
         assert data.image_shape == (1, 8, 8)
         assert [path.is_file() for path in config.files()] == [True]
-    assert section(kind="shapes3d", path="x").names() == [name for name, *_ in FACTORS]
+    assert section(kind="shapes3d", path="x").names() == [name for name, *_ in LABELS]
     names = [factor.name for factor in _factors(np.zeros((1, 5)))]
     assert SmallNORBConfig(kind="smallnorb", folder="x").names() == names
 
