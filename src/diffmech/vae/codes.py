@@ -56,8 +56,10 @@ def encode_images(
         "identity": ("image", samples.identity),
         **encoded(vae, samples.images),
     }
-    attrs = {"data": name, "family": family, "vae_seed": seed, "continuous": continuous}
-    root = xr.Dataset(coded, {"factor": [factor.name for factor in data.factors]}, {**attrs, "provenance": provenance()})
+    told = {"data": name, "family": family, "vae_seed": seed}
+    form = {"continuous": continuous, "pixel_values": int(np.prod(vae.image_shape))}
+    attrs = {**told, **form, "provenance": provenance()}
+    root = xr.Dataset(coded, {"factor": [factor.name for factor in data.factors]}, attrs)
     groups = _of_latents(vae, root, samples, measures) if continuous else _of_swaps(vae, samples, measures)
     write_store(output, xr.DataTree.from_dict({"/": root, **groups}))
 

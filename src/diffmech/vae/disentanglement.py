@@ -213,4 +213,6 @@ def _about_dci(found: Dci) -> str:
 def _about_infomec(found: InfoMec) -> str:
     said = found.inputs
     how = f"information of {said['neighbours']} neighbours" if said["neighbours"] else "information as counted"
-    return f"{how}; linear prediction, of {said['predicted_from']}; left out for their range: {said['left_out'] or 'none'}"
+    return (
+        f"{how}; linear prediction, of {said['predicted_from']}; left out for their range: {said['left_out'] or 'none'}"
+    )
