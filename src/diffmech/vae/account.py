@@ -1,7 +1,7 @@
 """What all VAEs of a data set are and what their latents do, as tables. Ours.
 
-Specificity over factors takes the changes of a latent when each factor is changed, in its own spread, as shares: it asks
-how few factors move a latent, where specificity over pixels asks how few places it moves.
+Specificity over factors takes the changes of a latent when each factor is changed, in its own spread, as shares: it
+asks how few factors move a latent, where specificity over pixels asks how few places it moves.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -99,11 +99,9 @@ def _of_a_vae(
             "latent": latent,
             "active": bool(variance > ACTIVE),
             "deviation": latents["deviation"].values[latent],
-            **dict(zip(("raw", "raw_low", "raw_high"), (part[latent] for part in raw), strict=True)),
+            **_with_ends("raw", [float(part[latent]) for part in raw]),
             "per_pixel": per_pixel["raw"][:, latent].mean(),
-            **dict(
-                zip(("calibrated", "calibrated_low", "calibrated_high"), (p[latent] for p in calibrated), strict=True)
-            ),
+            **_with_ends("calibrated", [float(part[latent]) for part in calibrated]),
             "clamped": per_pixel["clamped"][:, latent].mean(),
             "swapped": per_pixel["swapped"][:, latent].mean(),
             "specificity": over_pixels[latent],
@@ -111,3 +109,7 @@ def _of_a_vae(
             "factor": names[int(np.argmax(shares[latent]))] or None,
             "over_factors": over_factors[latent],
         }
+
+
+def _with_ends(name: str, found: Sequence[float]) -> dict[str, float]:
+    return dict(zip((name, f"{name}_low", f"{name}_high"), found, strict=True))

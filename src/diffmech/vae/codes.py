@@ -24,7 +24,6 @@ from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.studies.vae import VaeMeasures
 from diffmech.data.factors.dataset import FactorData, Samples
 from diffmech.randomness import generator
-from diffmech.training.device import resolve_device
 from diffmech.vae.effects import Intervene, clamp, effects, shift, swap
 from diffmech.vae.families import ContinuousVae, GridVae, Vae
 from diffmech.vae.features import FEATURES, features
@@ -123,17 +122,17 @@ def _of_latents(vae: ContinuousVae, root: Any, samples: Samples, measures: VaeMe
         },
         {"intervention": list(INTERVENTIONS), "feature": list(FEATURES)},
     )
-    at = torch.linspace(-measures.span, measures.span, measures.steps, device=device)
+    at = np.linspace(-measures.span, measures.span, measures.steps)
     centred = (mean - mean.mean(0)) / deviation
     start = mean[centred.square().sum(1).argmin()]
     walked = start.repeat(mean.shape[1], measures.steps, 1)
     for latent in range(mean.shape[1]):
-        walked[latent, :, latent] = mean[:, latent].mean() + at * deviation[latent]
+        walked[latent, :, latent] = mean[:, latent].mean() + torch.from_numpy(at).to(mean) * deviation[latent]
     shown = vae.decode(walked.flatten(0, 1)).unflatten(0, walked.shape[:2])
     pictures = {
         **_examples(vae, samples),
         "traversal": (("latent", "step", "y", "x", "channel"), bytes_of(shown)),
-        "traversal_at": (("latent", "step"), at.cpu().numpy()[None].repeat(mean.shape[1], 0)),
+        "traversal_at": (("latent", "step"), np.tile(at, (mean.shape[1], 1))),
     }
     return {"latents": latents, "pictures": xr.Dataset(pictures)}
 

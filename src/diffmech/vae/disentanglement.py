@@ -1,8 +1,8 @@
 """How well the factors are told apart in the latents of one VAE: nine scores, each beside its floor.
 
-All are of the means of the posterior of the images whose codes are kept, by `diffmech.vae.metrics`. Discrete factors are
-classes, ordinal and continuous ones numbers, circular ones classes or a point on the circle, as each measure can read
-them. The floor is the same score of codes that know nothing, dealt out anew among the images.
+All are of the means of the posterior of the images whose codes are kept, by `diffmech.vae.metrics`. Discrete factors
+are classes, ordinal and continuous ones numbers, circular ones classes or a point on the circle, as each measure can
+read them. The floor is the same score of codes that know nothing, dealt out anew among the images.
 
 A VQ-VAE has no means: its codes are the numbers at the places of its grid, which are classes. What counts information
 (MIG, InfoMEC) is defined of these. What needs an order or a variance of a latent (SAP, FactorVAE score), or a regressor
