@@ -24,6 +24,7 @@ from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.studies.vae import VaeMeasures
 from diffmech.data.factors.dataset import FactorData, Samples
 from diffmech.randomness import generator
+from diffmech.vae.code_swaps import KINDS, swap_effects
 from diffmech.vae.effects import Intervene, clamp, effects, shift, swap
 from diffmech.vae.families import ContinuousVae, GridVae, Vae
 from diffmech.vae.features import FEATURES, features
@@ -49,17 +50,20 @@ def encode_images(
     name, family, seed = which_vae(vae_dir)
     vae = read_vae(vae_dir, device=runtime.device)
     samples = drawn(data, measures)
-    continuous = isinstance(vae, ContinuousVae)
     coded = {
         "values": (("image", "factor"), samples.values),
         "identity": ("image", samples.identity),
         **encoded(vae, samples.images),
     }
     told = {"data": name, "family": family, "vae_seed": seed}
-    form = {"continuous": continuous, "pixel_values": int(np.prod(vae.image_shape))}
+    form = {"continuous": isinstance(vae, ContinuousVae), "pixel_values": int(np.prod(vae.image_shape))}
     attrs = {**told, **form, "provenance": provenance()}
     root = xr.Dataset(coded, {"factor": [factor.name for factor in data.factors]}, attrs)
-    groups = _of_latents(vae, root, samples, measures) if continuous else _of_swaps(vae, samples, measures)
+    if isinstance(vae, ContinuousVae):
+        groups = _of_latents(vae, root, samples, measures)
+    else:
+        assert isinstance(vae, GridVae)
+        groups = _of_swaps(vae, samples, measures)
     write_store(output, xr.DataTree.from_dict({"/": root, **groups}))
 
 
@@ -69,10 +73,10 @@ def drawn(data: FactorData, measures: VaeMeasures) -> Samples:
 
 
 def encoded(vae: Vae, images: np.ndarray) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
-    """Return `mean` and `log_variance` `(image, latent)` of images, or `chosen` `(image, y, x)` of a VQ-VAE."""
+    """Return `mean` and `log_variance` `(image, latent)` of images, or `chosen` `(image, grid_y, grid_x)` of a VQ-VAE."""
     if isinstance(vae, GridVae):
         chosen = torch.cat([vae.encode(part) for part in batches(vae, images)])
-        return {"chosen": (("image", "y", "x"), chosen.cpu().numpy().astype(np.int32))}
+        return {"chosen": (("image", "grid_y", "grid_x"), chosen.cpu().numpy().astype(np.int32))}
     assert isinstance(vae, ContinuousVae)
     parts = [vae.encode(part) for part in batches(vae, images)]
     mean, log_variance = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
@@ -137,8 +141,17 @@ def _of_latents(vae: ContinuousVae, root: Any, samples: Samples, measures: VaeMe
     return {"latents": latents, "pictures": xr.Dataset(pictures)}
 
 
-def _of_swaps(vae: Vae, samples: Samples, measures: VaeMeasures) -> dict[str, Any]:
-    raise NotImplementedError
+def _of_swaps(vae: GridVae, samples: Samples, measures: VaeMeasures) -> dict[str, Any]:
+    import xarray as xr
+
+    found = swap_effects(vae, samples.images[:PROBED], seed=measures.seed, examples=EXAMPLES)
+    pictures = {
+        **_examples(vae, samples),
+        "swapped": (("swap", "example", "y", "x", "channel"), found.pop("swapped")),
+    }
+    kinds = {"swap": list(KINDS)}
+    swaps = {name: (("swap", "probe"), values) for name, values in found.items()}
+    return {"swaps": xr.Dataset(swaps, kinds), "pictures": xr.Dataset(pictures, kinds)}
 
 
 def _examples(vae: Vae, samples: Samples) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:

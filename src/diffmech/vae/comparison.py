@@ -170,7 +170,7 @@ def _strengths(latents: Path) -> dict[Vae, dict[str, float]]:
     """Return the mean effect strengths over the active latents of VAEs, NaN where none is active."""
     table = LATENTS.read(latents)
     found: dict[Vae, dict[str, float]] = {}
-    for (family, seed), own in table.groupby(["family", "vae_seed"], sort=False):
-        active = own[own["active"]]
-        found[str(family), int(seed)] = {name: float(active[name].mean()) for name in STRENGTHS}
+    for of in dict.fromkeys(zip(table["family"], table["vae_seed"], strict=True)):
+        active = table[(table["family"] == of[0]) & (table["vae_seed"] == of[1]) & table["active"]]
+        found[str(of[0]), int(of[1])] = {name: float(active[name].mean()) for name in STRENGTHS}
     return found

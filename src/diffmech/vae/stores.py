@@ -72,7 +72,7 @@ def group(path: Path | str, name: str = "") -> "xr.Dataset":
             f"{path}: has no group {name!r}, only {', '.join(map(str, tree.children)) or 'none'}; "
             "delete the store and let its job run again"
         )
-    found = tree[name] if name else tree
+    found = tree.children[name] if name else tree
     return found.to_dataset(inherit=False).assign_attrs(tree.attrs)
 
 
