@@ -11,8 +11,6 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-LEAST = 1e-16  # so that the logarithm of a p-value of 1 is finite
-
 
 def holm(p: ArrayLike) -> Float[np.ndarray, "..."]:
     """Return Holm's step-down adjusted p-values in the shape of `p`.
@@ -24,7 +22,8 @@ def holm(p: ArrayLike) -> Float[np.ndarray, "..."]:
 
 def holm_sidak(p: ArrayLike) -> Float[np.ndarray, "..."]:
     """Return the adjusted p-values 1 - (1 - p)^k of k tests left, stepping down; else as `holm`."""
-    return _step_down(p, lambda ordered, left: -np.expm1(left * np.log1p(-np.minimum(ordered, 1 - LEAST))))
+    with np.errstate(divide="ignore"):  # the logarithm of 1 - 1
+        return _step_down(p, lambda ordered, left: -np.expm1(left * np.log1p(-ordered)))
 
 
 def _step_down(p: ArrayLike, adjust: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Float[np.ndarray, "..."]:

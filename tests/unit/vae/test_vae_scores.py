@@ -1,7 +1,5 @@
 """SCORES of one VAE: a VAE that reads the factors has the largest scores, and what is undefined says why."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
