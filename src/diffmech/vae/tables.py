@@ -286,7 +286,7 @@ RELATION = Table(
         "strength": text("`raw`, `per_pixel` or `calibrated`, mean over active latents"),
         "measure": text("score"),
         "correlation": number("Spearman's"),
-        **interval("that correlation", how="bootstrap over families and seeds"),
+        **interval("that correlation", how="bootstrap over VAEs"),
         "within": number("the same of ranks within each family"),
         "p": number("permutation over VAEs", source=RANK),
         "n": whole("VAEs", "VAEs"),

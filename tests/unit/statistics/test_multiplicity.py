@@ -1,11 +1,13 @@
 """Adjusted p-values follow their definitions, keep order and shape, and control what they promise."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffmech.statistics.multiplicity import holm
+from diffmech.statistics.multiplicity import holm, holm_sidak
 
 p_values = st.lists(st.floats(0, 1), min_size=1, max_size=30).map(np.array)
 
@@ -77,3 +79,19 @@ def test_holm_controls_the_family_wise_error():
     studies = np.random.default_rng(0).random((4000, 10))
     rate = np.mean([(holm(p) <= 0.05).any() for p in studies])
     assert rate == pytest.approx(1 - 0.995**10, abs=0.012)  # under independence: any p <= 0.05 / 10
+
+
+def test_holm_sidak_is_its_definition_step_by_step() -> None:
+    p = [0.01, 0.04, 0.03, math.nan, 0.5]
+    first, second, third = 1 - 0.99**4, 1 - 0.97**3, 1 - 0.96**2
+    assert holm_sidak(p) == pytest.approx([first, max(second, third), second, math.nan, 0.5], nan_ok=True)
+    assert (holm_sidak([0.01, 0.04, 0.03]) <= holm([0.01, 0.04, 0.03])).all()
+    assert holm_sidak([0.0, 1.0]).tolist() == [0, 1]
+    with pytest.raises(ValueError, match="expected"):
+        holm_sidak([1.5])
+
+
+def test_holm_sidak_keeps_the_family_wise_error_of_independent_tests() -> None:
+    p = np.random.default_rng(0).random((4000, 5))
+    errors = np.mean([holm_sidak(row).min() <= 0.05 for row in p])
+    assert errors == pytest.approx(0.05, abs=0.012)

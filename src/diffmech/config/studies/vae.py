@@ -24,7 +24,7 @@ class VaeMeasures(Inference):
         20, description="Untrained networks of the same form, the null of what units of trained ones respond to."
     )
     share: Share = Field(0.1, description="Share of the units of a layer that are patched together.")
-    votes: Count = Field(400, description="Votes of the FactorVAE score, to learn from and to score each.")
+    votes: Count = Field(200, description="Votes of the FactorVAE score, to learn from and to score each.")
     floors: Count = Field(10, description="Codes that know nothing, behind the floor of each score.")
     scenes: Annotated[int, Field(ge=10)] = Field(
         64, description="Scenes in which each factor is set, for each pair of cause and effect in a causal graph."

@@ -79,12 +79,12 @@ def infomec(representation: Representation, *, seed: int = 0) -> InfoMec:
 
 
 def dominance(information: np.ndarray, *, axis: int) -> float:
-    """Return the mean of the largest share along an axis of n, less 1/n, over 1 - 1/n; NaN for n below 2.
+    """Return the mean of the largest share along an axis of n, less 1/n, over 1 - 1/n; NaN for n below 2, or of none.
 
     Where nothing is known at all, every share is 1/n (the paper's code gives NaN for the whole).
     """
     n = information.shape[axis]
-    if n < 2:
+    if n < 2 or not information.size:
         return float("nan")
     totals = information.sum(axis)
     largest = np.divide(information.max(axis), totals, out=np.full(len(totals), 1 / n), where=totals > 0)

@@ -5,7 +5,7 @@ they were given (samples or means of the posterior, which factors). So a represe
 carries that with it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ import numpy as np
 from diffmech.errors import DataError
 from diffmech.randomness import generator
 
+TURN = 9  # decimals of a turn within which two values of a circular factor are one
 BINS = 20  # of equal width, for codes and for continuous factors (Locatello et al. 2019)
 Kind = Literal["means", "samples", "codes"]
 INPUTS: dict[Kind, str] = {
@@ -28,8 +29,10 @@ class Representation:
     """Codes `(sample, latent)` of images and the factors `(sample, factor)` behind them.
 
     `names` are those of the factors and `continuous` says of each whether its values are read as numbers, which have an
-    order and distances; a discrete one is read as classes. `kind` says what the codes are; numbers of codes are read as
-    classes, too. Raises DataError where these do not belong together, a value is not finite, or a factor has one value.
+    order and distances; a discrete one is read as classes. `periods` are those of circular factors and None for the
+    others: no line fits a circle, so these are classes as well, or two numbers, the point on the circle (`targets`).
+    `kind` says what the codes are; numbers of codes are read as classes, too. Raises DataError where these do not
+    belong together, a value is not finite, or a factor has one value.
     """
 
     codes: np.ndarray
@@ -37,6 +40,7 @@ class Representation:
     names: tuple[str, ...]
     continuous: tuple[bool, ...]
     kind: Kind = "means"
+    periods: tuple[float | None, ...] = ()
 
     def __post_init__(self) -> None:
         shapes = (self.codes.shape, self.factors.shape)
@@ -45,7 +49,7 @@ class Representation:
                 f"codes of shape {shapes[0]} and factors of shape {shapes[1]} are no representation; "
                 "give (sample, latent) and (sample, factor) of equally many samples"
             )
-        if not len(self.names) == len(self.continuous) == self.factors.shape[1]:
+        if not len(self.names) == len(self.continuous) == len(self.periods or self.names) == self.factors.shape[1]:
             raise DataError(
                 f"{self.factors.shape[1]} factors have {len(self.names)} names and {len(self.continuous)} kinds; "
                 "give one of each per factor"
@@ -74,6 +78,7 @@ class Representation:
             "latents": self.latents,
             "factors": list(self.names),
             "continuous": [name for name, number in zip(self.names, self.continuous, strict=True) if number],
+            "circular": [name for factor, name in enumerate(self.names) if self.period(factor) is not None],
         }
         if factors > self.latents:
             said["note"] = (
@@ -82,12 +87,33 @@ class Representation:
             )
         return said
 
+    def period(self, factor: int) -> float | None:
+        """Return the period of a circular factor, None of any other."""
+        return self.periods[factor] if self.periods else None
+
     def labels(self, factor: int) -> np.ndarray:
-        """Return the class `(sample,)` of each value of a factor, from 0; a continuous one of more than 20 values is
-        cut into 20 bins of equal width."""
-        values = self.factors[:, factor]
+        """Return the class `(sample,)` of each value of a factor, from 0 and none of them empty.
+
+        A continuous one of more than 20 values is cut into 20 bins of equal width over their range, and a circular one
+        over its period.
+        """
+        values, period = self.factors[:, factor], self.period(factor)
+        if period is not None:
+            values = np.round(values / period, TURN) % 1
         found, classes = np.unique(values, return_inverse=True)
-        return bins(values) if self.continuous[factor] and len(found) > BINS else classes
+        if len(found) > BINS and (self.continuous[factor] or period is not None):
+            cut = bins(values) if period is None else np.floor(values * BINS).astype(np.int64)
+            return np.unique(cut, return_inverse=True)[1]
+        return classes
+
+    def targets(self, factor: int) -> list[np.ndarray]:
+        """Return what of a factor is predicted, each `(sample,)`: its numbers, its classes, or the cosine and the sine
+        of a circular one."""
+        period = self.period(factor)
+        if period is not None:
+            turn = 2 * np.pi * self.factors[:, factor] / period
+            return [np.cos(turn), np.sin(turn)]
+        return [self.factors[:, factor] if self.continuous[factor] else self.labels(factor)]
 
     def halves(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows to fit on and the rows to score on, half of the samples each."""
@@ -113,9 +139,14 @@ def bins(values: np.ndarray, count: int = BINS) -> np.ndarray:
 
 
 def floor(
-    measure: Callable[[Representation], float], representation: Representation, *, draws: int = 10, seed: int = 0
+    measure: Callable[[Representation], float | Sequence[float]],
+    representation: Representation,
+    *,
+    draws: int = 10,
+    seed: int = 0,
 ) -> np.ndarray:
-    """Return a measure `(draw,)` of codes that know nothing: those of the representation, dealt out anew.
+    """Return a measure `(draw,)`, or several `(draw, measure)`, of codes that know nothing: those of the
+    representation, dealt out anew.
 
     No measure is 0 there: information is overestimated from samples, and the best of several latents by chance.
     """
