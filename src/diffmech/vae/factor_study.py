@@ -11,7 +11,7 @@ units are what is read, and are no units here.
   `<d_unit, d> / <d, d>`. All units of a layer together bring 1. Pairs are weighed by `<d, d>`, so that those whose
   output hardly changes do not decide: a share of pairs is `sum <d_unit, d> / sum <d, d>`.
 - Units are *chosen* on the first half of the pairs, by their share alone, and all that is said of chosen ones is of the
-  second half, beside equally many at random (`RANDOM` draws).
+  second half, beside equally many at random (`RANDOM` draws, on the pairs of the second half that are `tried`).
 - Mediation is of the latent that moves most on the first half. A factor changes up as often as down, so each pair is
   signed by its own total effect, and the mean total effect is the mean absolute change.
 - *Twins* are VAEs of the same form with fresh weights. They see `TRIED` pairs, half of each half, on which single units
@@ -140,6 +140,7 @@ def factor_tree(
 
     `deviation` `(latent,)` is the spread of its latents under the aggregate posterior, None for a VQ-VAE.
     """
+    vae = vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # convolutions take a third of it
     device = next(vae.parameters()).device
     images = tuple(torch.from_numpy(np.ascontiguousarray(each)).to(device) for each in (pairs.before, pairs.after))
     tried, second = halves_of(len(pairs.old))
@@ -254,17 +255,9 @@ def layer_study(
     on_first = (weights[: len(tried) // 2, None] * alone[: len(tried) // 2]).sum(0)
     chosen = np.sort(np.argsort(-on_first, kind="stable")[:count])
     random = np.stack([source.permutation(before.shape[1])[:count] for _ in range(RANDOM)])
-    added = [
-        torch.cat(
-            [
-                side.read(run_from(side.network, layer, _with(before[part], after[part], units)))
-                for part in np.array_split(second, -(-len(second) // BATCH))
-            ]
-        )
-        - side.clean[second]
-        for units in (chosen, *random)
-    ]
-    shares = np.stack([_projected(each.double(), side.full[second]) for each in added])
+    some = tried[len(tried) // 2 :]
+    together = _projected(_added(side, layer, given, chosen, second), side.full[second])
+    random_added = [_added(side, layer, given, units, some) for units in random]
     found = changes(before, after)
     study = xr.Dataset(
         {
@@ -273,10 +266,10 @@ def layer_study(
             "weight": ("pair", weight.cpu().numpy()),
             "alone": (("tried", "unit"), alone),
             "chosen": ("choice", chosen),
-            "together": ("second", shares[0]),
-            "random_together": (("draw", "second"), shares[1:]),
+            "together": ("second", together),
+            "random_together": (("draw", "some"), np.stack([_projected(each, side.full[some]) for each in random_added])),
         },
-        coords={"tried": tried, "second": second},
+        coords={"tried": tried, "second": second, "some": some},
     )
     if of_latents:
         study["unit_latent"] = ("tried", "unit", "latent"), of_unit
@@ -293,10 +286,23 @@ def layer_study(
         study["mediation"] = ("effect", "second"), np.stack([sign * getattr(mediated, name) for name in EFFECTS])
         study["random_indirect"] = (
             "draw",
-            np.stack([(sign * each[:, latent].double().cpu().numpy()).mean() for each in added[1:]]),
+            np.stack([(sign[: len(some)] * each[:, latent].cpu().numpy()).mean() for each in random_added]),
         )
         study = study.assign_coords(effect=list(EFFECTS))
     return study
+
+
+def _added(
+    side: Side, layer: str, given: tuple[Tensor, Tensor], units: np.ndarray, pairs: np.ndarray
+) -> Tensor:
+    """Return what setting `units` of a layer to what they are after adds to the output, `(pair, value)`, in float64."""
+    added = []
+    for part in np.array_split(pairs, -(-len(pairs) // BATCH)):
+        values, after = given[0][part].clone(), given[1][part]
+        index = torch.from_numpy(units).to(values.device)
+        values[:, index] = after[:, index]
+        added.append(side.read(run_from(side.network, layer, values)) - side.clean[part])
+    return torch.cat(added).double()
 
 
 def _alone(
@@ -321,13 +327,6 @@ def _projected(added: Tensor, full: Tensor) -> np.ndarray:
     return torch.where(size > 0, (added * full).sum(1) / torch.where(size > 0, size, 1), 0).cpu().numpy()
 
 
-def _with(before: Tensor, after: Tensor, units: np.ndarray) -> Tensor:
-    values = before.clone()
-    index = torch.from_numpy(units).to(values.device)
-    values[:, index] = after[:, index]
-    return values
-
-
 @dataclass(frozen=True)
 class _Twin:
     """What an untrained network does: `moved` `(latent,)` or `(y, x)`, and the changes of each layer."""
@@ -341,7 +340,7 @@ def _twin(vae: Vae, images: Sequence[Tensor], seed: int, number: int) -> _Twin:
     fresh = int(generator(seed, "twin", number).integers(2**31))
     training = vae.config.training.model_copy(update={"seed": fresh})
     twin = build_vae(vae.image_shape, vae.config.model_copy(update={"training": training}))
-    twin = twin.to(images[0].device).eval().requires_grad_(False)
+    twin = twin.to(images[0].device, memory_format=torch.channels_last).eval().requires_grad_(False)
     encoded = [each_layer(twin.encoder, each) for each in images]
     last = layer_names(twin.encoder)[-1]
     if isinstance(twin, GridVae):
