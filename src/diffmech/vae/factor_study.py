@@ -51,6 +51,7 @@ TRIED = 64  # pairs on which units are patched one at a time, and that twins see
 RANDOM = 20  # draws of as many units as are chosen
 KEPT = 4  # twins whose changes are kept pair by pair, for how modular they are
 BATCH = 256
+EXACT = ("before", "after", "mediation")  # kept in float64
 EFFECTS = ("total", "direct", "indirect", "interaction")
 NO_LATENTS = "a VQ-VAE has no single latents: moved is which places change their code"
 Read = Callable[[Tensor], Tensor]
@@ -75,6 +76,11 @@ class Side:
     def full(self) -> Tensor:
         """What the change of the factor adds to it, `(pair, value)`, in float64."""
         return (_batched(lambda part: self.read(self.network(part)), self.after) - self.clean).double()
+
+    @property
+    def weight(self) -> np.ndarray:
+        """How much the output changes, `(pair,)`: the sum of squares."""
+        return self.full.square().sum(1).cpu().numpy()
 
 
 @dataclass(frozen=True)
@@ -178,6 +184,7 @@ def factor_tree(
             "after": ("pair", pairs.new),
             "moved": (("pair", *places), moved),
             "twins_moved": (("twin", *places), np.stack([twin.moved for twin in twins])),
+            **{f"{side}_weight": ("pair", chain.weight) for side, chain in sides.items()},
         },
         attrs={"latent": -1 if latent is None else latent, "undefined": NO_LATENTS if deviation is None else ""},
     )
@@ -248,9 +255,8 @@ def layer_study(
     """
     before, after = given
     tried, second = halves_of(len(before))
-    weight = side.full.square().sum(1)
     alone, of_unit = _alone(side, layer, given, tried, of_latents=of_latents)
-    weights = weight[tried].cpu().numpy()
+    weights = side.weight[tried]
     count = max(1, round(share * before.shape[1]))
     on_first = (weights[: len(tried) // 2, None] * alone[: len(tried) // 2]).sum(0)
     chosen = np.sort(np.argsort(-on_first, kind="stable")[:count])
@@ -263,13 +269,12 @@ def layer_study(
         {
             "activity": (("pair", "unit"), found.activity),
             "signed": (("pair", "unit"), found.signed),
-            "weight": ("pair", weight.cpu().numpy()),
             "alone": (("tried", "unit"), alone),
             "chosen": ("choice", chosen),
             "together": ("second", together),
             "random_together": (("draw", "some"), np.stack([_projected(each, side.full[some]) for each in random_added])),
         },
-        coords={"tried": tried, "second": second, "some": some},
+        coords={"tried": tried},
     )
     if of_latents:
         study["unit_latent"] = ("tried", "unit", "latent"), of_unit
@@ -288,7 +293,6 @@ def layer_study(
             "draw",
             np.stack([(sign[: len(some)] * each[:, latent].cpu().numpy()).mean() for each in random_added]),
         )
-        study = study.assign_coords(effect=list(EFFECTS))
     return study
 
 
@@ -370,6 +374,6 @@ def _means(vae: ContinuousVae, images: Tensor) -> Tensor:
 
 
 def _small(dataset: xr.Dataset) -> xr.Dataset:
-    """Return it with its numbers as float32; values of factors stay."""
+    """Return it with its numbers as float32, but for those whose last digits are asked for."""
     names = [name for name, each in dataset.data_vars.items() if each.dtype == np.float64]
-    return dataset.assign({name: dataset[name].astype(np.float32) for name in names if name not in ("before", "after")})
+    return dataset.assign({name: dataset[name].astype(np.float32) for name in names if name not in EXACT})

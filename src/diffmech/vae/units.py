@@ -16,6 +16,7 @@ Hochberg 1995), is at most alpha and its ratio is below `SEVERAL` = 2, polyseman
 gives the same for all images.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,41 +30,47 @@ MONOSEMANTIC, POLYSEMANTIC, SILENT = "monosemantic", "polysemantic", "silent"
 
 
 @dataclass(frozen=True)
-class Responses:
-    """What units of one layer respond to: `shares` `(factor, unit)`, `participation`, `p_permuted` and `p_untrained`
-    `(unit,)`, NaN of units that are silent."""
+class Activity:
+    """How much the units of one layer change: `own` `(factor, pair, unit)`, and the means over the pairs that untrained
+    twins have seen, too, `compared` `(factor, unit)` and those of these, `twins` `(twin, factor, unit)`."""
+
+    own: np.ndarray
+    compared: np.ndarray
+    twins: np.ndarray
+
+
+@dataclass(frozen=True)
+class Units:
+    """What the units of one layer respond to: `shares` `(factor, unit)`, and `(unit,)` all else. NaN of silent units,
+    and `p_untrained` NaN where all units of the twins are silent: those are not tested."""
 
     shares: np.ndarray
     participation: np.ndarray
     p_permuted: np.ndarray
     p_untrained: np.ndarray
+    p_corrected: np.ndarray
+    kind: np.ndarray
 
 
-def responses(
-    activity: np.ndarray, compared: np.ndarray, twins: np.ndarray, *, permutations: int, seed: int
-) -> Responses:
-    """Return what the units of a layer respond to.
-
-    `activity` is `(factor, pair, unit)`; `compared` `(factor, unit)` and `twins` `(twin, factor, unit)` are the mean
-    activity of the units and of those of untrained twins on the pairs that both have seen. `p_untrained` is NaN where
-    all units of the twins are silent.
-    """
-    mean = activity.mean(1)
-    shares = shares_of(mean)
-    ratio = participation(shares)
-    null = permuted_participation(activity, permutations=permutations, seed=seed)
-    of_twins = np.concatenate([participation(shares_of(twin)) for twin in twins])
-    of_twins = of_twins[np.isfinite(of_twins)]
-    own = participation(shares_of(compared))
-    p_untrained = permutation_p(own, np.tile(of_twins[:, None], len(own)), alternative="less")
-    return Responses(shares, ratio, np.asarray(permutation_p(ratio, null, alternative="less")), np.asarray(p_untrained))
+def units_of(layers: Sequence[Activity], *, permutations: int, alpha: float, seed: int) -> list[Units]:
+    """Return what the units of all layers of one VAE respond to, each layer's in their order."""
+    own = [_weighed(layer.own) for layer in layers]
+    shares = [_shares(each.mean(1)) for each in own]
+    ratios = np.concatenate([participation(each) for each in shares])
+    null = permuted_participation(np.concatenate(own, axis=2), permutations=permutations, seed=seed)
+    p_permuted = np.asarray(permutation_p(ratios, null, alternative="less"))
+    p_untrained = np.concatenate([_p_untrained(layer) for layer in layers])
+    corrected = benjamini_hochberg(np.maximum(p_permuted, p_untrained))
+    single = (corrected <= alpha) & (ratios < SEVERAL)
+    kind = np.where(np.isnan(ratios), SILENT, np.where(single, MONOSEMANTIC, POLYSEMANTIC))
+    ends = np.cumsum([each.shape[1] for each in shares])[:-1]
+    columns = (np.split(each, ends) for each in (ratios, p_permuted, p_untrained, corrected, kind))
+    return [Units(*each) for each in zip(shares, *columns, strict=True)]
 
 
 def shares_of(activity: np.ndarray) -> np.ndarray:
-    """Return the shares `(..., factor, unit)` of mean activities `(..., factor, unit)`, NaN of units that are silent."""
-    relative = _relative(activity, activity.mean(-1, keepdims=True))
-    totals = relative.sum(-2, keepdims=True)
-    return np.divide(relative, totals, out=np.full(relative.shape, np.nan), where=totals > 0)
+    """Return the shares `(factor, unit)` of mean activities `(factor, unit)` of a layer, NaN of silent units."""
+    return _shares(_weighed(activity[:, None])[:, 0])
 
 
 def participation(shares: np.ndarray) -> np.ndarray:
@@ -71,30 +78,36 @@ def participation(shares: np.ndarray) -> np.ndarray:
     return np.asarray(1 / np.square(shares).sum(-2))
 
 
-def permuted_participation(activity: np.ndarray, *, permutations: int, seed: int) -> np.ndarray:
-    """Return participation ratios `(permutation, unit)` where the factors of the pairs of `activity`
-    `(factor, pair, unit)` are permuted. Pairs of all factors change places, after factors are weighed alike."""
-    factors, pairs, units = activity.shape
-    relative = _relative(activity, activity.mean((1, 2), keepdims=True)).reshape(-1, units).astype(np.float32)
+def permuted_participation(weighed: np.ndarray, *, permutations: int, seed: int) -> np.ndarray:
+    """Return participation ratios `(permutation, unit)` where the factors of pairs are permuted, for all units alike.
+
+    `weighed` `(factor, pair, unit)` are activities after factors are weighed alike, of units of any layers.
+    """
+    factors, pairs, units = weighed.shape
+    values = weighed.reshape(-1, units).astype(np.float32)
     labels = np.repeat(np.arange(factors, dtype=np.int8), pairs)
     permuted = generator(seed, "permuted factors", factors, pairs).permuted(np.tile(labels, (permutations, 1)), axis=1)
-    sums = np.stack([(permuted == factor).astype(np.float32) @ relative for factor in range(factors)], axis=1)
-    totals = sums.sum(1, keepdims=True)
-    shares = np.divide(sums, totals, out=np.full(sums.shape, np.nan, dtype=np.float32), where=totals > 0)
-    return participation(shares.astype(np.float64))
+    sums = np.stack([(permuted == factor).astype(np.float32) @ values for factor in range(factors)], axis=1)
+    return participation(_shares(sums))
 
 
-def kinds(ratios: np.ndarray, p: np.ndarray, *, alpha: float) -> tuple[np.ndarray, list[str]]:
-    """Return corrected p-values and kinds of all units of a VAE from their participation ratios and p-values `(unit,)`.
+def _p_untrained(layer: Activity) -> np.ndarray:
+    """Return the p-values `(unit,)` of participation ratios so small among those of all units of the twins."""
+    own = participation(shares_of(layer.compared))
+    twins = np.concatenate([participation(shares_of(twin)) for twin in layer.twins])
+    twins = twins[~np.isnan(twins)]
+    if not twins.size:
+        return np.full(own.shape, np.nan)
+    return np.asarray(permutation_p(own, np.tile(twins[:, None], len(own)), alternative="less"))
 
-    A unit without a ratio is silent; one without a p-value was not tested, and is not called monosemantic.
-    """
-    corrected = benjamini_hochberg(np.where(np.isnan(ratios), np.nan, p))
-    single = (corrected <= alpha) & (ratios < SEVERAL)
-    found = np.where(np.isnan(ratios), SILENT, np.where(single, MONOSEMANTIC, POLYSEMANTIC))
-    return corrected, [str(kind) for kind in found]
 
-
-def _relative(activity: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Return activity over the mean of its factor, 0 where the factor changes no unit of the layer."""
+def _weighed(activity: np.ndarray) -> np.ndarray:
+    """Return activities `(factor, pair, unit)` over the mean of their factor, 0 where it changes no unit."""
+    mean = activity.mean((1, 2), keepdims=True)
     return np.divide(activity, mean, out=np.zeros(activity.shape), where=mean > 0)
+
+
+def _shares(responses: np.ndarray) -> np.ndarray:
+    """Return responses `(..., factor, unit)` over their sum, NaN of units that are silent."""
+    totals = responses.sum(-2, keepdims=True)
+    return np.divide(responses, totals, out=np.full(responses.shape, np.nan), where=totals > 0)
