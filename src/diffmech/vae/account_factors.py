@@ -245,8 +245,8 @@ def _read(path: Path) -> Study:
             latent=None if latent < 0 else latent,
             root={str(name): each.to_numpy() for name, each in tree.data_vars.items()},
             layers={
-                str(name): {key: node[key].to_numpy() for key in READ if key in node}
-                for name, node in tree.children.items()
+                str(name): {key: tree[name][key].to_numpy() for key in READ if key in tree[name]}
+                for name in told["layers"]
             },
         )
     except KeyError as error:

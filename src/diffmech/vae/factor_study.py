@@ -15,7 +15,8 @@ units are what is read, and are no units here.
 - Mediation is of the latent that moves most on the first half. A factor changes up as often as down, so each pair is
   signed by its own total effect, and the mean total effect is the mean absolute change.
 - *Twins* are VAEs of the same form with fresh weights. They see `TRIED` pairs, half of each half, on which single units
-  are patched, too; `compared` is the activity of the VAE's own units on these pairs alone. Their latents move in units
+  are patched, too; `twins` is the root mean square of their activity over these pairs, `compared` that of the VAE's own
+  units on the same. Their latents move in units
   of the spread of their own means, since the posterior of an untrained network is far wider than its means.
 
 The latent of a VQ-VAE is a grid: `moved` is which places change their code, the encoder's output is what codes are
@@ -90,6 +91,11 @@ class Changes:
 
     activity: np.ndarray
     signed: np.ndarray
+
+    @property
+    def overall(self) -> np.ndarray:
+        """The root mean square of the activity over pairs, `(unit,)`."""
+        return np.asarray(np.sqrt(np.square(self.activity).mean(0)))
 
 
 def study_factor(
@@ -170,8 +176,8 @@ def factor_tree(
                 latent=latent if side == "encoder" else None,
                 of_latents=side == "encoder" and deviation is not None,
             ).assign(
-                compared=("unit", changes(before[tried], after[tried]).activity.mean(0)),
-                twins=(("twin", "unit"), np.stack([twin.changes[name].activity.mean(0) for twin in twins])),
+                compared=("unit", changes(before[tried], after[tried]).overall),
+                twins=(("twin", "unit"), np.stack([twin.changes[name].overall for twin in twins])),
                 twins_signed=(
                     ("kept", "tried", "unit"),
                     np.stack([twin.changes[name].signed for twin in twins[:KEPT]]),
@@ -186,7 +192,11 @@ def factor_tree(
             "twins_moved": (("twin", *places), np.stack([twin.moved for twin in twins])),
             **{f"{side}_weight": ("pair", chain.weight) for side, chain in sides.items()},
         },
-        attrs={"latent": -1 if latent is None else latent, "undefined": NO_LATENTS if deviation is None else ""},
+        attrs={
+            "latent": -1 if latent is None else latent,
+            "layers": list(nodes),
+            "undefined": NO_LATENTS if deviation is None else "",
+        },
     )
     return xr.DataTree.from_dict({"/": _small(root), **{name: _small(node) for name, node in nodes.items()}})
 

@@ -1,11 +1,16 @@
-"""Whether a unit responds to one factor or to several: monosemantic or polysemantic. Ours.
+"""Whether a unit responds to one factor or to several: monosemantic or polysemantic.
 
-A unit's response to a factor is its mean activity over pairs of images that differ in the factor alone
-(`diffmech.vae.factor_study`), over the mean of that over all units of the layer: so factors are weighed alike, and one
-that changes more pixels counts no more. A unit's *shares* p are its responses over their sum, and its *participation
-ratio* 1 / sum p^2 says to how many factors it responds, in effect: 1 to one alone, and to all alike their number.
+How much of a unit's variance needs a factor is E (change)^2 / 2 variance over pairs of images that differ in it alone:
+the total-order index of Sobol by the estimator of Jansen 1999, for several outputs (the places of a channel) by the sum
+of their variances as in Lamboni et al. 2011. Ours: the new value of a factor always differs, which makes the index of a
+factor of few values somewhat larger, all units alike; and what is made of the indices. A unit's *shares* p are its
+indices over their sum, and its *participation ratio* 1 / sum p^2 says to how many factors it responds, in effect: 1 to
+one alone, and to all alike their number.
 
-A ratio that is small may be so by chance. Two nulls ask whether it is:
+Squares are shares of variance, and are why a unit with a correlation of 0.95 with one factor counts as one of that
+factor; shares of absolute changes would call it one of three. Factors are not weighed by how much they change the layer
+as a whole: that makes units polysemantic by traces of factors that a network does not keep. What a factor of many pixels
+does to any unit is told by the second of two nulls that ask whether a ratio is small by chance:
 
 - factors *permuted* over pairs: the unit responds to pairs as it does, whatever changes in them;
 - *untrained* twins: the ratios of all units of the layer in networks of the same form with fresh weights, on the same
@@ -13,7 +18,7 @@ A ratio that is small may be so by chance. Two nulls ask whether it is:
 
 A unit is called monosemantic where the larger of both p-values, corrected over all units of the VAE (Benjamini &
 Hochberg 1995), is at most alpha and its ratio is below `SEVERAL` = 2, polysemantic where it is not, and silent where it
-gives the same for all images.
+gives the same for all images. With one factor alone every ratio is 1 and no p-value is small.
 """
 
 from collections.abc import Sequence
@@ -31,8 +36,9 @@ MONOSEMANTIC, POLYSEMANTIC, SILENT = "monosemantic", "polysemantic", "silent"
 
 @dataclass(frozen=True)
 class Activity:
-    """How much the units of one layer change: `own` `(factor, pair, unit)`, and the means over the pairs that untrained
-    twins have seen, too, `compared` `(factor, unit)` and those of these, `twins` `(twin, factor, unit)`."""
+    """How much the units of one layer change, root mean square over places in units of their spread: `own`
+    `(factor, pair, unit)`, and the root mean squares over those pairs that untrained twins have seen, `compared`
+    `(factor, unit)`, and of the units of these, `twins` `(twin, factor, unit)`."""
 
     own: np.ndarray
     compared: np.ndarray
@@ -54,7 +60,7 @@ class Units:
 
 def units_of(layers: Sequence[Activity], *, permutations: int, alpha: float, seed: int) -> list[Units]:
     """Return what the units of all layers of one VAE respond to, each layer's in their order."""
-    own = [_weighed(layer.own) for layer in layers]
+    own = [np.square(layer.own) for layer in layers]
     shares = [_shares(each.mean(1)) for each in own]
     ratios = np.concatenate([participation(each) for each in shares])
     null = permuted_participation(np.concatenate(own, axis=2), permutations=permutations, seed=seed)
@@ -69,8 +75,8 @@ def units_of(layers: Sequence[Activity], *, permutations: int, alpha: float, see
 
 
 def shares_of(activity: np.ndarray) -> np.ndarray:
-    """Return the shares `(factor, unit)` of mean activities `(factor, unit)` of a layer, NaN of silent units."""
-    return _shares(_weighed(activity[:, None])[:, 0])
+    """Return the shares `(..., factor, unit)` of root mean squares `(..., factor, unit)`, NaN of silent units."""
+    return _shares(np.square(activity))
 
 
 def participation(shares: np.ndarray) -> np.ndarray:
@@ -78,13 +84,13 @@ def participation(shares: np.ndarray) -> np.ndarray:
     return np.asarray(1 / np.square(shares).sum(-2))
 
 
-def permuted_participation(weighed: np.ndarray, *, permutations: int, seed: int) -> np.ndarray:
+def permuted_participation(squares: np.ndarray, *, permutations: int, seed: int) -> np.ndarray:
     """Return participation ratios `(permutation, unit)` where the factors of pairs are permuted, for all units alike.
 
-    `weighed` `(factor, pair, unit)` are activities after factors are weighed alike, of units of any layers.
+    `squares` `(factor, pair, unit)` are those of activities, of units of any layers.
     """
-    factors, pairs, units = weighed.shape
-    values = weighed.reshape(-1, units).astype(np.float32)
+    factors, pairs, units = squares.shape
+    values = squares.reshape(-1, units).astype(np.float32)
     labels = np.repeat(np.arange(factors, dtype=np.int8), pairs)
     permuted = generator(seed, "permuted factors", factors, pairs).permuted(np.tile(labels, (permutations, 1)), axis=1)
     sums = np.stack([(permuted == factor).astype(np.float32) @ values for factor in range(factors)], axis=1)
@@ -94,17 +100,11 @@ def permuted_participation(weighed: np.ndarray, *, permutations: int, seed: int)
 def _p_untrained(layer: Activity) -> np.ndarray:
     """Return the p-values `(unit,)` of participation ratios so small among those of all units of the twins."""
     own = participation(shares_of(layer.compared))
-    twins = np.concatenate([participation(shares_of(twin)) for twin in layer.twins])
+    twins = participation(shares_of(layer.twins)).ravel()
     twins = twins[~np.isnan(twins)]
     if not twins.size:
         return np.full(own.shape, np.nan)
     return np.asarray(permutation_p(own, np.tile(twins[:, None], len(own)), alternative="less"))
-
-
-def _weighed(activity: np.ndarray) -> np.ndarray:
-    """Return activities `(factor, pair, unit)` over the mean of their factor, 0 where it changes no unit."""
-    mean = activity.mean((1, 2), keepdims=True)
-    return np.divide(activity, mean, out=np.zeros(activity.shape), where=mean > 0)
 
 
 def _shares(responses: np.ndarray) -> np.ndarray:
