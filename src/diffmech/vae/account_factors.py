@@ -26,7 +26,7 @@ from diffmech.vae.units import Activity, units_of
 HALF = 0.5  # share of the change of the output for which units are counted
 READ = (
     *("activity", "signed", "alone", "chosen", "together", "random_together"),
-    *("compared", "twins", "twins_signed", "mediation", "random_indirect"),
+    *("compared", "twins", "twins_changing", "twins_signed", "mediation", "random_indirect"),
 )
 Layer = Mapping[str, np.ndarray]
 
@@ -100,6 +100,7 @@ def units_table(studies: Sequence[Study], output: Path, *, measures: VaeMeasures
                     own=_stacked(of_vae, name, "activity"),
                     compared=_stacked(of_vae, name, "compared"),
                     twins=_stacked(of_vae, name, "twins").swapaxes(0, 1),
+                    twins_changing=_stacked(of_vae, name, "twins_changing").swapaxes(0, 1),
                 )
                 for name in names
             ],

@@ -178,6 +178,10 @@ def factor_tree(
             ).assign(
                 compared=("unit", changes(before[tried], after[tried]).overall),
                 twins=(("twin", "unit"), np.stack([twin.changes[name].overall for twin in twins])),
+                twins_changing=(
+                    ("twin", "unit"),
+                    np.stack([(twin.changes[name].activity > 0).mean(0) for twin in twins]),
+                ),
                 twins_signed=(
                     ("kept", "tried", "unit"),
                     np.stack([twin.changes[name].signed for twin in twins[:KEPT]]),

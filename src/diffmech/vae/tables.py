@@ -94,7 +94,7 @@ UNITS = Table(
         "p_permuted": number("p of a ratio so small where factors are permuted over pairs", source=RANK),
         "p_untrained": number("p of a ratio so small among units of this layer in untrained twins"),
         "p_corrected": number("the larger of both, Benjamini-Hochberg over the units of a VAE"),
-        "kind": text("`monosemantic`, `polysemantic` or `silent`"),
+        "kind": text("`monosemantic`, `polysemantic`, or `silent`: changes in fewer than a tenth of the pairs"),
     },
 )
 

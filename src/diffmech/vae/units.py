@@ -18,7 +18,9 @@ does to any unit is told by the second of two nulls that ask whether a ratio is 
 
 A unit is called monosemantic where the larger of both p-values, corrected over all units of the VAE (Benjamini &
 Hochberg 1995), is at most alpha and its ratio is below `SEVERAL` = 2, polysemantic where it is not, and silent where it
-gives the same for all images. With one factor alone every ratio is 1 and no p-value is small.
+changes in fewer than `QUIET` of the pairs: what a rectified unit does for a handful of images is of one factor by
+chance, and in untrained networks more often than in trained ones. With one factor alone every ratio is 1 and no p-value
+is small.
 """
 
 from collections.abc import Sequence
@@ -31,6 +33,7 @@ from diffmech.statistics.multiplicity import benjamini_hochberg
 from diffmech.statistics.permutation import permutation_p
 
 SEVERAL = 2.0  # factors, in effect, from which on a unit does not respond to one alone
+QUIET = 0.1  # share of pairs below which a unit is silent
 MONOSEMANTIC, POLYSEMANTIC, SILENT = "monosemantic", "polysemantic", "silent"
 
 
@@ -38,11 +41,18 @@ MONOSEMANTIC, POLYSEMANTIC, SILENT = "monosemantic", "polysemantic", "silent"
 class Activity:
     """How much the units of one layer change, root mean square over places in units of their spread: `own`
     `(factor, pair, unit)`, and the root mean squares over those pairs that untrained twins have seen, `compared`
-    `(factor, unit)`, and of the units of these, `twins` `(twin, factor, unit)`."""
+    `(factor, unit)`, and of the units of these, `twins` `(twin, factor, unit)`, which change in a share `twins_changing`
+    `(twin, factor, unit)` of the pairs."""
 
     own: np.ndarray
     compared: np.ndarray
     twins: np.ndarray
+    twins_changing: np.ndarray
+
+    @property
+    def silent(self) -> np.ndarray:
+        """Which units are silent, `(unit,)`."""
+        return np.asarray((self.own > 0).mean((0, 1)) < QUIET)
 
 
 @dataclass(frozen=True)
@@ -61,7 +71,9 @@ class Units:
 def units_of(layers: Sequence[Activity], *, permutations: int, alpha: float, seed: int) -> list[Units]:
     """Return what the units of all layers of one VAE respond to, each layer's in their order."""
     own = [np.square(layer.own) for layer in layers]
-    shares = [_shares(each.mean(1)) for each in own]
+    shares = [
+        np.where(layer.silent, np.nan, _shares(each.mean(1))) for layer, each in zip(layers, own, strict=True)
+    ]
     ratios = np.concatenate([participation(each) for each in shares])
     null = permuted_participation(np.concatenate(own, axis=2), permutations=permutations, seed=seed)
     p_permuted = np.asarray(permutation_p(ratios, null, alternative="less"))
@@ -100,8 +112,8 @@ def permuted_participation(squares: np.ndarray, *, permutations: int, seed: int)
 def _p_untrained(layer: Activity) -> np.ndarray:
     """Return the p-values `(unit,)` of participation ratios so small among those of all units of the twins."""
     own = participation(shares_of(layer.compared))
-    twins = participation(shares_of(layer.twins)).ravel()
-    twins = twins[~np.isnan(twins)]
+    twins = participation(shares_of(layer.twins))
+    twins = twins[(layer.twins_changing.mean(1) >= QUIET) & ~np.isnan(twins)]
     if not twins.size:
         return np.full(own.shape, np.nan)
     return np.asarray(permutation_p(own, np.tile(twins[:, None], len(own)), alternative="less"))
