@@ -158,7 +158,9 @@ def factor_tree(
     tried, second = halves_of(len(pairs.old))
     sides = sides_of(vae, images, deviation)
     moved = moves(vae, images, deviation)
-    twins = [_twin(vae, tuple(each[tried] for each in images), measures.seed, number) for number in range(measures.twins)]
+    twins = [
+        _twin(vae, tuple(each[tried] for each in images), measures.seed, number) for number in range(measures.twins)
+    ]
     latent = None if deviation is None else int(np.abs(moved[: len(moved) // 2]).mean(0).argmax())
     nodes = {}
     for side, chain in sides.items():
@@ -286,7 +288,10 @@ def layer_study(
             "alone": (("tried", "unit"), alone),
             "chosen": ("choice", chosen),
             "together": ("second", together),
-            "random_together": (("draw", "some"), np.stack([_projected(each, side.full[some]) for each in random_added])),
+            "random_together": (
+                ("draw", "some"),
+                np.stack([_projected(each, side.full[some]) for each in random_added]),
+            ),
         },
         coords={"tried": tried},
     )
@@ -310,9 +315,7 @@ def layer_study(
     return study
 
 
-def _added(
-    side: Side, layer: str, given: tuple[Tensor, Tensor], units: np.ndarray, pairs: np.ndarray
-) -> Tensor:
+def _added(side: Side, layer: str, given: tuple[Tensor, Tensor], units: np.ndarray, pairs: np.ndarray) -> Tensor:
     """Return what setting `units` of a layer to what they are after adds to the output, `(pair, value)`, in float64."""
     added = []
     for part in np.array_split(pairs, -(-len(pairs) // BATCH)):

@@ -108,8 +108,9 @@ def each_unit_alone(
     """
     cases = (before != after).flatten(2).any(2) if before.ndim > 2 else before != after
     clean = torch.cat([read(run_from(network, layer, part)) for part in before.split(batch_size)])
-    for some in cases.nonzero().split(batch_size):
-        pairs, units = some.unbind(1)
+    every = cases.nonzero()
+    for start in range(0, len(every), batch_size):
+        pairs, units = every[start : start + batch_size].unbind(1)
         values = before[pairs]
-        values[torch.arange(len(some), device=values.device), units] = after[pairs, units]
+        values[torch.arange(len(pairs), device=values.device), units] = after[pairs, units]
         yield pairs.cpu().numpy(), units.cpu().numpy(), read(run_from(network, layer, values)) - clean[pairs]

@@ -71,9 +71,7 @@ class Units:
 def units_of(layers: Sequence[Activity], *, permutations: int, alpha: float, seed: int) -> list[Units]:
     """Return what the units of all layers of one VAE respond to, each layer's in their order."""
     own = [np.square(layer.own) for layer in layers]
-    shares = [
-        np.where(layer.silent, np.nan, _shares(each.mean(1))) for layer, each in zip(layers, own, strict=True)
-    ]
+    shares = [np.where(layer.silent, np.nan, _shares(each.mean(1))) for layer, each in zip(layers, own, strict=True)]
     ratios = np.concatenate([participation(each) for each in shares])
     null = permuted_participation(np.concatenate(own, axis=2), permutations=permutations, seed=seed)
     p_permuted = np.asarray(permutation_p(ratios, null, alternative="less"))
