@@ -8,6 +8,7 @@ at all places, or numbers of a dense layer.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -68,3 +69,48 @@ def patched(
 
     with at_layer(network, layer, change):
         return network(inputs)
+
+
+@torch.no_grad()
+def each_layer(network: nn.Sequential, inputs: Tensor) -> dict[str, Tensor]:
+    """Return what every layer gives to the next, `(sample, unit, ...)`, by its name, from one run."""
+    given, values = {}, inputs
+    for name, layer in network.named_children():
+        values = layer(values)
+        given[name] = values
+    return given
+
+
+@torch.no_grad()
+def run_from(network: nn.Sequential, layer: str, values: Tensor) -> Tensor:
+    """Return the output of a network of which a layer gives `values`, `(sample, unit, ...)`: of `patched`, what follows
+    that layer and nothing before it. Raises ModelError for a layer that the network does not have."""
+    names = layer_names(network)
+    if layer not in names:
+        raise ModelError(f"no layer is called {layer!r} to run from; the network has {', '.join(names)}")
+    return network[names.index(layer) + 1 :](values)
+
+
+@torch.no_grad()
+def each_unit_alone(
+    network: nn.Sequential,
+    layer: str,
+    before: Tensor,
+    after: Tensor,
+    read: Callable[[Tensor], Tensor],
+    batch_size: int = 256,
+) -> Iterator[tuple[np.ndarray, np.ndarray, Tensor]]:
+    """Yield pairs `(case,)`, units `(case,)` and what setting this unit alone adds to the output, `(case, value)`.
+
+    `before` and `after` `(pair, unit, ...)` are what a layer gives for the two inputs of each pair, and `read` makes
+    `(sample, value)` of outputs. Cases in which the unit gives the same for both inputs change nothing and are left
+    out. What is yielded is what `patched` with one unit gives, less what the first input gives.
+    """
+    cases = (before != after).flatten(2).any(2) if before.ndim > 2 else before != after
+    clean = torch.cat([read(run_from(network, layer, part)) for part in before.split(batch_size)])
+    every = cases.nonzero()
+    for start in range(0, len(every), batch_size):
+        pairs, units = every[start : start + batch_size].unbind(1)
+        values = before[pairs]
+        values[torch.arange(len(pairs), device=values.device), units] = after[pairs, units]
+        yield pairs.cpu().numpy(), units.cpu().numpy(), read(run_from(network, layer, values)) - clean[pairs]

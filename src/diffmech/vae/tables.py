@@ -5,6 +5,7 @@ from diffmech.tables import Table, flag, interval, number, text, whole
 
 CES = "arXiv 2505.03530, by a third party"
 RANK = "Phipson & Smyth 2010"
+SOBOL = "Jansen 1999; Lamboni et al. 2011"
 POSTERIOR = "arXiv 2603.21236"
 PEARL = "Pearl 2001; VanderWeele 2014"
 OF_ONE = "results/vae/{data}/{family}/{vae_seed}/"
@@ -90,12 +91,12 @@ UNITS = Table(
         "layer": LAYER,
         "unit": whole("unit (channel), from 0"),
         "factor": text("factor that it responds to most"),
-        "share": number("share of that factor in what it responds to, factors weighed alike"),
+        "share": number("share of that factor among the shares of its variance that need each", source=SOBOL),
         "participation": number("participation ratio 1 / sum of squared shares: how many factors, in effect"),
         "p_permuted": number("p of a ratio so small where factors are permuted over pairs", source=RANK),
         "p_untrained": number("p of a ratio so small among units of this layer in untrained twins"),
         "p_corrected": number("the larger of both, Benjamini-Hochberg over the units of a VAE"),
-        "kind": text("`monosemantic`, `polysemantic` or `silent`"),
+        "kind": text("`monosemantic`, `polysemantic`, or `silent`: changes in fewer than a tenth of the pairs"),
     },
 )
 

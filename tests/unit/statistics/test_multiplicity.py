@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import false_discovery_control
 
-from diffmech.statistics.multiplicity import holm, holm_sidak
+from diffmech.statistics.multiplicity import benjamini_hochberg, holm, holm_sidak
 
 p_values = st.lists(st.floats(0, 1), min_size=1, max_size=30).map(np.array)
 
@@ -95,3 +96,27 @@ def test_holm_sidak_keeps_the_family_wise_error_of_independent_tests() -> None:
     p = np.random.default_rng(0).random((4000, 5))
     errors = np.mean([holm_sidak(row).min() <= 0.05 for row in p])
     assert errors == pytest.approx(0.05, abs=0.012)
+
+
+@given(p_values)
+@settings(max_examples=100, deadline=None)
+def test_benjamini_and_hochberg_agree_with_scipy(p):
+    assert np.allclose(benjamini_hochberg(p), false_discovery_control(p))
+
+
+def test_benjamini_and_hochberg_control_the_share_of_false_finds():
+    source = np.random.default_rng(0)
+    shares = []
+    for _ in range(400):
+        p = source.uniform(size=50)
+        p[:10] = source.uniform(0, 0.005, 10)  # what there is to find
+        found = benjamini_hochberg(p) <= 0.05
+        shares.append(found[10:].sum() / max(found.sum(), 1))
+    assert np.mean(shares) <= 0.05
+
+
+def test_what_was_not_tested_is_no_part_of_the_family_of_false_finds():
+    p = np.array([[0.01, np.nan], [0.04, 0.03]])
+    assert np.allclose(benjamini_hochberg(p), [[0.03, np.nan], [0.04, 0.04]], equal_nan=True)
+    with pytest.raises(ValueError, match="expected \\[0, 1\\] or NaN"):
+        benjamini_hochberg([1.5])
