@@ -219,9 +219,10 @@ EDGES = Table(
         "effect": text("factor that is read"),
         "true": flag("whether the data set says that it is an effect of the cause"),
         "change": number("mean absolute change of the effect", "sd of the factor"),
-        "floor": number("the same where nothing is set but what the effect does not depend on", "sd of the factor"),
-        "p_corrected": number("Holm over the pairs of a level"),
-        "edge": flag("whether it is called an edge"),
+        "floor": number("the same where the effect is held and all else changes", "sd of the factor"),
+        "p_corrected": number("one-sided sign flips of change minus floor, Holm over the pairs of a level"),
+        "edge": flag("whether it is called an edge: p at most alpha, and a change of at least 0.1"),
+        "readout": number("R2 or share of right classes with which the effect is read from latents; empty above"),
     },
 )
 
