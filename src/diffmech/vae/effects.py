@@ -18,6 +18,7 @@ from torch import Tensor
 from diffmech.errors import ModelError
 
 Decode = Callable[[Tensor], Tensor]  # latents (sample, latent) -> images (sample, channel, y, x)
+Read = Callable[[Tensor], Tensor]  # images (sample, channel, y, x) -> features (sample, feature)
 Intervene = Callable[[Tensor, int], Tensor]  # latents (sample, latent) and a latent -> what it is set to (sample,)
 EPS = 1e-8
 
@@ -35,9 +36,14 @@ def shift(by: float | Tensor) -> Intervene:
     return intervene
 
 
-def clamp(value: float) -> Intervene:
-    """Return the intervention that sets a latent to one value for all samples."""
-    return lambda latents, latent: torch.full_like(latents[:, latent], value)
+def clamp(value: float | Tensor) -> Intervene:
+    """Return the intervention that sets a latent to one value for all samples: one number or one per latent."""
+
+    def intervene(latents: Tensor, latent: int) -> Tensor:
+        set_to = float(value[latent]) if isinstance(value, Tensor) else value
+        return torch.full_like(latents[:, latent], set_to)
+
+    return intervene
 
 
 def swap(donors: Tensor) -> Intervene:
@@ -49,18 +55,33 @@ def swap(donors: Tensor) -> Intervene:
 class Effects:
     """`strength` `(sample, latent)` is |D(z) - D(do(z_i))|_2 of every sample, whose mean is CES; `per_pixel` the same
     over the root of the number of values in an image, the root mean squared change of one; `change` `(latent, output)`
-    the mean absolute change of each value of the image."""
+    the mean absolute change of each value of the image, and `features` `(sample, latent, feature)` the signed one of
+    its features, none unless asked for."""
 
     strength: np.ndarray
     per_pixel: np.ndarray
     change: np.ndarray
+    features: np.ndarray
 
 
 @torch.no_grad()
-def effects(decode: Decode, latents: Tensor, intervene: Intervene, *, batch_size: int = 256) -> Effects:
-    """Return the effects of intervening on each latent alone. Raises ModelError for donors of another number."""
-    strength, change = [], []
-    clean = torch.cat([decode(part).flatten(1) for part in latents.split(batch_size)])
+def effects(
+    decode: Decode,
+    latents: Tensor,
+    intervene: Intervene,
+    *,
+    batch_size: int = 256,
+    features: Read | None = None,
+) -> Effects:
+    """Return the effects of intervening on each latent alone.
+
+    `features` reads images as `(sample, feature)`. Raises ModelError for donors of another number.
+    """
+    strength, change, signed = [], [], []
+    before = torch.cat([decode(part) for part in latents.split(batch_size)])
+    clean = before.flatten(1)
+    read = features or _no_features
+    features_before = read(before)
     for latent in range(latents.shape[1]):
         values = intervene(latents, latent)
         if values.shape != latents[:, latent].shape:
@@ -69,12 +90,13 @@ def effects(decode: Decode, latents: Tensor, intervene: Intervene, *, batch_size
             )
         moved = latents.clone()
         moved[:, latent] = values
-        after = torch.cat([decode(part).flatten(1) for part in moved.split(batch_size)])
-        difference = (after - clean).double()
+        after = torch.cat([decode(part) for part in moved.split(batch_size)])
+        signed.append((read(after) - features_before).cpu().numpy())
+        difference = (after.flatten(1) - clean).double()
         strength.append(difference.norm(dim=1).cpu().numpy())
         change.append(difference.abs().mean(0).cpu().numpy())
     found = np.stack(strength, axis=1)
-    return Effects(found, found / math.sqrt(clean.shape[1]), np.stack(change))
+    return Effects(found, found / math.sqrt(clean.shape[1]), np.stack(change), np.stack(signed, axis=1))
 
 
 def specificity(change: np.ndarray, *, eps: float = EPS) -> np.ndarray:
@@ -108,6 +130,10 @@ def modularity(changes: np.ndarray) -> tuple[float, int]:
     correlation = np.corrcoef(varying, rowvar=False)
     pairs = np.triu_indices(units, k=1)
     return float(1 - np.abs(correlation[pairs]).mean()), units
+
+
+def _no_features(images: Tensor) -> Tensor:
+    return images.new_zeros((len(images), 0))
 
 
 def _entropy(change: np.ndarray) -> np.ndarray:
