@@ -172,7 +172,7 @@ def edges_frame(
         spread(as_vectors(column, factor), factor) for column, factor in zip(values[:, columns].T, studied, strict=True)
     ]
     if data.graph.any():
-        values, codes = _independent(data, len(values), encode, measures.seed)
+        values, codes = _independent(data, 2 * len(values), encode, measures.seed)
     readout = fit_readout(codes, values[:, columns], studied, seed=measures.seed)
     told = [as_vectors(column, factor) for column, factor in zip(scenes.values[:, columns].T, studied, strict=True)]
     seen = readout.read(encode(data.images_of(scenes.values, scenes.identity)))

@@ -4,7 +4,7 @@ Every factor is a vector, so that changes of any of them are lengths on one scal
 its cosine and sine, a discrete one the indicators of its classes. Lengths are in standard deviations of that vector,
 the root of the sum of its variances over images.
 
-The reader is ridge regression on 300 random features of a Gaussian kernel (Nystroem, Williams & Seeger 2001) of
+The reader is ridge regression on 500 random features of a Gaussian kernel (Nystroem, Williams & Seeger 2001) of
 standardised codes, whose penalty is chosen for each number by leaving out one image at a time: codes bend, and trees,
 which read no better, give steps where small changes are asked for.
 """
@@ -20,8 +20,8 @@ from diffmech.errors import DataError
 from diffmech.randomness import generator
 
 Read = Callable[[np.ndarray], list[np.ndarray]]
-COMPONENTS = 300
-PENALTIES = np.logspace(-6, 3, 10)
+COMPONENTS = 500
+PENALTIES = np.logspace(-8, 2, 11)
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,7 @@ def fit_readout(codes: np.ndarray, values: np.ndarray, factors: Sequence[Factor]
     fitted, judged = order[: len(order) // 2], order[len(order) // 2 :]
     scaler = StandardScaler().fit(codes[fitted])
     varying = int((codes[fitted].std(0) > 0).sum())
-    kernel = Nystroem(
-        gamma=1 / (2 * max(varying, 1)), n_components=min(COMPONENTS, len(fitted)), random_state=seed
-    )
+    kernel = Nystroem(gamma=1 / (4 * max(varying, 1)), n_components=min(COMPONENTS, len(fitted)), random_state=seed)
     ridge = RidgeCV(alphas=PENALTIES, alpha_per_target=True)
     model = make_pipeline(scaler, kernel, ridge).fit(codes[fitted], np.concatenate(targets, axis=1)[fitted])
 
