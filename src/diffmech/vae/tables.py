@@ -253,7 +253,7 @@ SWAPS = Table(
         "swap": text("`neighbour` (nearest code of the codebook), `random` (any other), `shift` (one place, one sd)"),
         "per_pixel": number("root mean squared change of the image, mean over images and places", "pixel values"),
         **interval("that", "pixel values", how="bootstrap over images"),
-        "local": number("share of that change within what the place decides"),
+        "local": number("share of the squared change in the block of pixels that the place stands over"),
         "note": text("why it is undefined, where it is"),
     },
 )

@@ -1,4 +1,4 @@
-"""The scene's graph is recovered from its mechanism and by a perfect encoder, and none is found where nothing is known."""
+"""The scene's graph is recovered from its mechanism and by a perfect encoder; codes of nothing find none."""
 
 import itertools
 
