@@ -43,7 +43,7 @@ def swap_effects(
     """Return what swapping codes does to images `(image, channel, y, x)`, by `KINDS`.
 
     `per_pixel`, `local` and `kept` are `(swap, image)`, `local` NaN where an image does not change; `swapped` uint8
-    `(swap, example, y, x, channel)` shows the first images with the code of one place swapped. Places, codes and
+    `(swap, example, y, x, channel)` shows the first images with one code swapped, at the place of those tried where it changes most. Places, codes and
     numbers are drawn by `seed`.
     """
     device = next(vae.parameters()).device
@@ -151,8 +151,8 @@ def _choose(vae: GridVae, there: Tensor) -> Tensor:
 
 
 def _effects(vae: GridVae, chosen: Tensor, rows: Tensor, columns: Tensor, new: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return effect `(image,)`, its local share `(image,)`, and images `(image, channel, y, x)` with the first code
-    put, of `new` codes at places of these rows and columns, each `(image, place)`."""
+    """Return the effect and its local share, each `(image,)`, of `new` codes at places of these rows and columns, each
+    `(image, place)`, and images `(image, channel, y, x)` with the one of them that changes most."""
     images, tried = new.shape
     grids = chosen[:, None].repeat(1, tried, 1, 1)
     image, place = torch.arange(images)[:, None], torch.arange(tried)[None]
@@ -166,4 +166,5 @@ def _effects(vae: GridVae, chosen: Tensor, rows: Tensor, columns: Tensor, new: T
     )
     inside, total = blocks.unflatten(0, (images, tried)).sum(1), squares.sum((1, 2, 3))
     local = torch.where(total > 0, inside / torch.where(total > 0, total, 1), torch.nan)
-    return squares.mean((2, 3)).sqrt().mean(1), local, decoded[:, 0]
+    effect = squares.mean((2, 3)).sqrt()
+    return effect.mean(1), local, decoded[torch.arange(images), effect.argmax(1)]
