@@ -43,8 +43,8 @@ def swap_effects(
     """Return what swapping codes does to images `(image, channel, y, x)`, by `KINDS`.
 
     `per_pixel`, `local` and `kept` are `(swap, image)`, `local` NaN where an image does not change; `swapped` uint8
-    `(swap, example, y, x, channel)` shows the first images with one code swapped, at the place of those tried where it changes most. Places, codes and
-    numbers are drawn by `seed`.
+    `(swap, example, y, x, channel)` shows the first images with one code swapped, where that changes them most. Places,
+    codes and numbers are drawn by `seed`.
     """
     device = next(vae.parameters()).device
     parts = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32)).split(batch_size)
