@@ -5,6 +5,7 @@ from diffmech.tables import Table, flag, interval, number, text, whole
 
 CES = "arXiv 2505.03530, by a third party"
 RANK = "Phipson & Smyth 2010"
+MAX_T = "Westfall & Young 1993"
 POSTERIOR = "arXiv 2603.21236"
 PEARL = "Pearl 2001; VanderWeele 2014"
 OF_ONE = "results/vae/{data}/{family}/{vae_seed}/"
@@ -168,12 +169,12 @@ MOTIFS = Table(
     columns={
         **OF_A_VAE,
         "layer": LAYER,
-        "motif": text("kind of motif"),
+        "motif": text("kind of motif", "Milo et al. 2002; Alon 2007"),
         "found": whole("how often it occurs", "motifs"),
         "expected": number("mean number in random graphs of the same degrees", "motifs"),
         **interval("that number", "motifs", how="quantiles of random graphs"),
         "p": number("two-sided p among random graphs", source="Milo et al. 2002; Phipson & Smyth 2010"),
-        "p_corrected": number("Holm over the motifs of a VAE"),
+        "p_corrected": number("Holm over the motifs of a VAE; empty where degrees alone decide the number"),
     },
 )
 
@@ -188,8 +189,8 @@ LINKS = Table(
         "source": text("factor, unit or latent that is changed"),
         "target": text("unit, latent or output that it moves"),
         "level": text("`factor-unit`, `unit-latent` or `latent-output`"),
-        "weight": number("mean signed change, in the spread of the target"),
-        "p_corrected": number("Holm over the edges of its level, by sign flips over pairs"),
+        "weight": number("change of the target where the source rises by its spread", "spread of the target"),
+        "p_corrected": number("sign flips over pairs or images, max-T over the edges of its level", source=MAX_T),
     },
 )
 
