@@ -15,9 +15,9 @@ An edge is positive where its target rises with its source, and negative where i
 
 Random graphs keep, of every node, how many positive and how many negative edges come in from each level, and how many
 go out to the next: by trades between two nodes of the same level, which deal out anew which of the two has which of
-the edges that only one has, or has with the other sign (the curveball of Strona et al. 2014, with signs). A trade is
-as likely as its reverse, so that all graphs that trades reach are equally likely (Carstens 2015). Levels are dealt out
-independently of each other.
+the edges that only one has, or has with the other sign (the curveball of Strona et al. 2014, which is uniform by
+Carstens 2015; the signs are ours). No trade is likelier than its reverse, so that all graphs that trades reach are
+equally likely. Levels are dealt out independently of each other.
 """
 
 from dataclasses import dataclass
@@ -71,31 +71,47 @@ def random_graphs(graph: Graph, draws: int, source: np.random.Generator) -> Grap
 def deal_out(edges: np.ndarray, draws: int, source: np.random.Generator) -> np.ndarray:
     """Return the edges of a level, -1, 0 or 1 `(draw, source, target)`, dealt out anew: as many of each sign in each
     row and column as in `edges` `(source, target)`."""
-    wide = edges.shape[0] <= edges.shape[1]
-    graphs = np.repeat((edges if wide else edges.T)[None].astype(np.int8), draws, axis=0)
-    nodes = graphs.shape[1]
-    if nodes > 1:
+    joined = np.ix_(edges.any(1), edges.any(0))  # a node without edges keeps none
+    some = edges[joined].astype(np.int8)
+    wide = some.shape[0] <= some.shape[1]
+    graphs = np.repeat((some if wide else some.T)[None], draws, axis=0)
+    if (nodes := graphs.shape[1]) > 1:
         for _ in range(TRADES * nodes):
             _trade(graphs, source)
-    return graphs if wide else graphs.swapaxes(1, 2)
+    dealt = np.zeros((draws, *edges.shape), dtype=np.int8)
+    dealt[:, *joined] = graphs if wide else graphs.swapaxes(1, 2)
+    return dealt
 
 
 def _trade(graphs: np.ndarray, source: np.random.Generator) -> None:
-    """Deal out anew between two nodes of each graph `(draw, node, other)` what they have not in common."""
+    """Deal out anew between two nodes of each graph `(draw, node, other)` what they have not in common.
+
+    That is of three kinds: of two nodes one has - and the other 0, or - and +, or 0 and +. The node with the higher of
+    each is drawn, as often the first as before, up to once more or less in a way that keeps its edges of each sign:
+    one more of the first and the third kind is one less of the second. The latter is a step of Metropolis et al. 1953
+    to the number of ways in which the kinds can be dealt out.
+    """
     draws, nodes, others = graphs.shape
     each = np.arange(draws)
     one = source.integers(nodes, size=draws)
     two = (one + source.integers(1, nodes, size=draws)) % nodes
     first, second = graphs[each, one], graphs[each, two]
     low, high = np.minimum(first, second), np.maximum(first, second)
-    # what one node has and the other has not is of one of three kinds (-+, -0, 0+), and stays of it
-    kind = np.where(low == high, 0, 2 * low + high + 3).astype(np.int8)
-    in_place = np.argsort(kind, axis=1, kind="stable")
+    kind = np.where(low == high, 3, np.where(low == 0, 2, high)).astype(np.int8)
+    of_kind = kind[:, None] == np.arange(3)[:, None]
+    size, higher = of_kind.sum(2), (of_kind & (first > second)[:, None]).sum(2)
+    step = source.choice([-1, 1], size=(draws, 1)) * np.array([1, -1, 1])
+    ways = np.where(step > 0, (size - higher) / (higher + 1), higher / (size - higher + 1)).prod(1)
+    higher += step * (source.random(draws) < ways)[:, None]
     dealt = np.argsort(2 * kind + source.random((draws, others), dtype=np.float32), axis=1)
-    higher = np.empty((draws, others), dtype=bool)
-    np.put_along_axis(higher, in_place, np.take_along_axis(first > second, dealt, axis=1), axis=1)
-    graphs[each, one] = np.where(higher, high, low)
-    graphs[each, two] = np.where(higher, low, high)
+    sizes = np.column_stack([size, np.zeros(draws, dtype=size.dtype)])
+    at = np.take_along_axis(kind, dealt, axis=1)
+    rank = np.arange(others) - np.take_along_axis(sizes.cumsum(1) - sizes, at, axis=1)
+    wanted = np.take_along_axis(np.column_stack([higher, np.zeros(draws, dtype=higher.dtype)]), at, axis=1)
+    takes = np.empty((draws, others), dtype=bool)
+    np.put_along_axis(takes, dealt, rank < wanted, axis=1)
+    graphs[each, one] = np.where(takes, high, low)
+    graphs[each, two] = np.where(takes, low, high)
 
 
 def _parallel(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
