@@ -71,15 +71,15 @@ def random_graphs(graph: Graph, draws: int, source: np.random.Generator) -> Grap
 def deal_out(edges: np.ndarray, draws: int, source: np.random.Generator) -> np.ndarray:
     """Return the edges of a level, -1, 0 or 1 `(draw, source, target)`, dealt out anew: as many of each sign in each
     row and column as in `edges` `(source, target)`."""
-    joined = np.ix_(edges.any(1), edges.any(0))  # a node without edges keeps none
-    some = edges[joined].astype(np.int8)
+    sources, targets = (np.flatnonzero(edges.any(axis)) for axis in (1, 0))  # a node without edges keeps none
+    some = edges[np.ix_(sources, targets)].astype(np.int8)
     wide = some.shape[0] <= some.shape[1]
     graphs = np.repeat((some if wide else some.T)[None], draws, axis=0)
     if (nodes := graphs.shape[1]) > 1:
         for _ in range(TRADES * nodes):
             _trade(graphs, source)
     dealt = np.zeros((draws, *edges.shape), dtype=np.int8)
-    dealt[:, *joined] = graphs if wide else graphs.swapaxes(1, 2)
+    dealt[np.ix_(np.arange(draws), sources, targets)] = graphs if wide else graphs.swapaxes(1, 2)
     return dealt
 
 
