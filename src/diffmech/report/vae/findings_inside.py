@@ -1,0 +1,177 @@
+"""What was found inside VAEs: units, what few of them carry, motifs, causal graphs."""
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from diffmech.config.studies.vae import VaeStudy
+from diffmech.findings import Estimate, Finding, Verdict
+from diffmech.report.vae.inputs import Tables
+from diffmech.report.vae.words import chance_of, over_vaes, per_vae, vae_words
+from diffmech.report.wording import count, interval, listed, number, p_value
+
+MONOSEMANTIC = "monosemantic"
+
+
+def findings(data: str, tables: Tables, vae: VaeStudy) -> Iterator[Finding]:
+    """Yield the findings that there are tables for: none of them where no factor can be changed."""
+    if len(tables.units):
+        yield _units(data, tables.units, vae)
+    if len(tables.patching):
+        yield _patching(data, tables, vae)
+    if len(tables.motifs):
+        yield _motifs(data, tables.motifs, vae)
+    if len(tables.graphs):
+        yield _graphs(data, tables.graphs, vae)
+
+
+def _units(data: str, units: pd.DataFrame, vae: VaeStudy) -> Finding:
+    alpha = vae.measures.alpha
+    single = units["kind"] == MONOSEMANTIC
+    of_vaes = single.groupby([units["family"], units["vae_seed"]], sort=False)
+    some, vaes = int(of_vaes.any().sum()), of_vaes.ngroups
+    p = chance_of(some, vaes, alpha)
+    share = over_vaes([100 * value for value in of_vaes.mean()], vae.measures)
+    verdict: Verdict = "found" if some and p <= alpha else "cannot be told" if some else "not found"
+    if verdict == "found":
+        answer = f"Yes: {some} of {count(vaes, 'VAE')} have units that respond to one factor, "
+        answer += f"{number(share.estimate)} % of their units on average."
+    elif verdict == "not found":
+        answer = f"No unit of {count(vaes, 'VAE')} responds to one factor more selectively than units of untrained "
+        answer += "twins and than factors permuted over pairs allow."
+    else:
+        answer = f"{some} of {count(vaes, 'VAE')} have such units, which chance alone may do ({p_value(p)})."
+    kinds = units["kind"].value_counts()
+    details = [f"Of {len(units):,} units: {listed([f'{number_:,} {kind}' for kind, number_ in kinds.items()])}."]
+    where = units[single].groupby("layer", sort=False).size().sort_values(ascending=False)
+    if len(where):
+        details.append(f"Most of them in {listed([f'{layer} ({amount})' for layer, amount in where[:3].items()])}.")
+    estimate = _estimate("share of units that respond to one factor, mean over VAEs", share, "%")
+    family = (
+        f"Benjamini-Hochberg over the units of a VAE at {number(alpha, 2)}; where no unit is selective, a VAE has one "
+        f"with at most this probability, and {some} or more of {vaes} with {p_value(p)}."
+    )
+    question = f"Do units respond to one factor of {data}, beyond untrained networks?"
+    return Finding(question, verdict, answer, tuple(details), f"{data}-units", family, "", estimate)
+
+
+def _patching(data: str, tables: Tables, vae: VaeStudy) -> Finding:
+    # a layer that is patched as a whole carries all of the change by definition
+    rows = tables.patching[tables.patching["units"] < tables.patching["of"]]
+    question = f"Do few units carry what a factor of {data} does, more than others?"
+    if rows.empty:
+        answer = "Every layer is patched as a whole: measures.share leaves no unit out."
+        return Finding(question, "cannot be told", answer, (), f"{data}-patching")
+    excess = over_vaes(per_vae(rows, 100 * (rows["share"] - rows["random"])), vae.measures)
+    chosen, random = (100 * rows[name].mean() for name in ("share", "random"))
+    beyond = rows["low"] > rows["random_high"]
+    verdict = _sign(excess.low, excess.high)
+    what = f"{number(100 * vae.measures.share, 2)} % of a layer's units, chosen on other pairs, carry {number(chosen)} % "
+    what += f"of a change, as many at random {number(random)} %"
+    answer = {
+        "found": f"Yes: {what}.",
+        "not found": f"No: {what}.",
+        "cannot be told": f"{what[0].upper()}{what[1:]}; the interval of the difference over VAEs holds 0, or there is "
+        "none.",
+    }[verdict]
+    details = [
+        f"In {int(beyond.sum())} of {len(rows)} layers, factors and VAEs the interval of the chosen units lies above "
+        "that of the random draws.",
+    ]
+    if len(tables.mediation):
+        details.append(_mediation(tables.mediation, vae))
+    estimate = _estimate("percentage points of the change that chosen units carry beyond random ones", excess)
+    sight = "Units are chosen and measured on different pairs of images; the mean over layers and factors of each VAE."
+    return Finding(question, verdict, answer, tuple(details), f"{data}-patching", "One test.", sight, estimate)
+
+
+def _mediation(mediation: pd.DataFrame, vae: VaeStudy) -> str:
+    """Return what part of total effects goes through the chosen units of the encoder."""
+    effects = {name: over_vaes(per_vae(mediation, mediation[name]), vae.measures) for name in PARTS}
+    said = [f"{words} {_said(effects[name])}" for name, words in PARTS.items()]
+    random = number(mediation["random"].mean())
+    return f"In the encoder, in sd of the latent that a factor moves most: {'; '.join(said)}; {random} by random units."
+
+
+PARTS = {
+    "total": "total effect",
+    "direct": "directly",
+    "indirect": "through the chosen units",
+    "interaction": "by both together",
+}
+
+
+def _motifs(data: str, motifs: pd.DataFrame, vae: VaeStudy) -> Finding:
+    alpha = vae.measures.alpha
+    more = (motifs["p_corrected"] <= alpha) & (motifs["found"] > motifs["expected"])
+    hits = more.groupby([motifs["family"], motifs["vae_seed"]], sort=False).any()
+    some, vaes = int(hits.sum()), len(hits)
+    p = chance_of(some, vaes, alpha)
+    verdict: Verdict = "found" if some and p <= alpha else "cannot be told" if some else "not found"
+    names = {
+        str(name): (own["family"] + str(own["vae_seed"])).nunique()
+        for name, own in motifs[more].assign(vae_seed=motifs["vae_seed"].astype(str)).groupby("motif", sort=False)
+    }
+    told = listed([f"{name} (in {amount} of {vaes} VAEs)" for name, amount in names.items()])
+    answer = {
+        "found": f"Yes: {told}.",
+        "not found": "No kind of path does, after correction.",
+        "cannot be told": f"{told} does, which chance alone may bring about ({p_value(p)}).",
+    }[verdict]
+    fewer = motifs[(motifs["p_corrected"] <= alpha) & (motifs["found"] < motifs["expected"])]
+    details = [f"Rarer than by chance: {listed(sorted(set(fewer['motif'])))}."] if len(fewer) else []
+    family = f"Holm over the motifs of a VAE, among random graphs of the same degrees; over VAEs {p_value(p)}."
+    question = f"Do kinds of paths from factors of {data} to outputs recur more often than by chance?"
+    return Finding(question, verdict, answer, tuple(details), f"{data}-motifs", family)
+
+
+def _graphs(data: str, graphs: pd.DataFrame, vae: VaeStudy) -> Finding:
+    seen = graphs[graphs["level"] == "inputs"]
+    mechanism = graphs[graphs["level"] == "generator"]
+    edges = int(graphs["true_edges"].iloc[0])
+    question = f"Is the causal graph of {data} recovered from what VAEs encode?"
+    true = f"The true graph has {count(edges, 'edge')}"
+    details = []
+    if len(mechanism):
+        worst = int(mechanism["distance"].max())
+        details.append(
+            f"{true}; set on the mechanism itself, the estimate is "
+            + ("the true graph." if not worst else f"up to {count(worst, 'edge')} away from it.")
+        )
+    if seen.empty:
+        return Finding(question, "cannot be told", "No graph was read from latents.", tuple(details), f"{data}-graphs")
+    exact = int((seen["distance"] == 0).sum())
+    near = int((seen["p"] <= vae.measures.alpha).sum())
+    verdict: Verdict = "found" if exact == len(seen) else "not found"
+    distances = over_vaes(seen["distance"], vae.measures)
+    answer = f"{exact} of {count(len(seen), 'VAE')} {'gives' if exact == 1 else 'give'} the true graph"
+    answer += "" if exact == len(seen) else f"; on average {number(distances.estimate)} of its edges are wrong or missing"
+    answer += f"; random graphs of as many edges are {number(seen['random'].mean())} edges away."
+    if edges:
+        answer += f" {near} of {len(seen)} are nearer than these (p at most {number(vae.measures.alpha, 2)})."
+    far = seen.sort_values("distance", ascending=False).iloc[0]
+    details.append(
+        f"Farthest: {vae_words(far['family'], far['vae_seed'])}, {count(int(far['distance']), 'edge')} away, "
+        f"{p_value(far['p'])}. Factors are read from latents with a mean R2 or share of right classes of "
+        f"{number(seen['readout'].mean())}."
+    )
+    estimate = _estimate("edges between the estimated and the true graph, mean over VAEs", distances)
+    corrected = "Each p of one VAE; not corrected."
+    return Finding(question, verdict, answer, tuple(details), f"{data}-graphs", corrected, "", estimate)
+
+
+def _sign(low: float, high: float) -> Verdict:
+    if low > 0:
+        return "found"
+    return "not found" if high <= 0 else "cannot be told"
+
+
+def _said(found: object) -> str:
+    value, low, high = (float(getattr(found, name)) for name in ("estimate", "low", "high"))
+    return interval(value, low, high) if low == low else number(value)
+
+
+def _estimate(what: str, found: object, unit: str = "") -> Estimate | None:
+    """Return the estimate of an interval over VAEs, None where there is no interval."""
+    ends = [float(getattr(found, name)) for name in ("estimate", "low", "high")]
+    return Estimate(what, *ends, unit) if all(end == end for end in ends) else None

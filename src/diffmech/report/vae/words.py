@@ -1,0 +1,90 @@
+"""How the page of VAEs calls measures, and what it takes of many VAEs."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binom
+
+from diffmech.config.section import Inference
+from diffmech.config.studies.vae import VaeStudy
+from diffmech.statistics.bootstrap import Interval, bootstrap_mean
+
+NAMES = {
+    "disentanglement": "DCI disentanglement",
+    "completeness": "DCI completeness",
+    "informativeness": "DCI informativeness",
+    "mig": "MIG",
+    "sap": "SAP",
+    "factor_vae": "FactorVAE score",
+    "modularity": "InfoM (modularity)",
+    "compactness": "InfoC (compactness)",
+    "explicitness": "InfoE (explicitness)",
+    "raw": "effect strength, raw",
+    "per_pixel": "effect strength per pixel",
+    "calibrated": "effect strength, calibrated",
+    "reconstruction": "reconstruction",
+    "active": "active latents",
+}
+STRENGTHS = ("raw", "per_pixel", "calibrated")
+PLAIN, CODES = "vae", "vq_vae"  # kinds of families
+
+
+def measure_words(measure: str) -> str:
+    """Return the name of a score or effect as a reader knows it."""
+    known = [words for name, words in NAMES.items() if name in measure]
+    return known[0] if known else measure.replace("_", " ")
+
+
+def is_dci(measure: str) -> bool:
+    """Return whether a score is the disentanglement of DCI."""
+    return "disentanglement" in measure
+
+
+def is_mig(measure: str) -> bool:
+    """Return whether a score is MIG."""
+    return measure == "mig"
+
+
+def is_of_strength(measure: str) -> bool:
+    """Return whether a measure of families is an effect strength."""
+    return any(name in measure for name in STRENGTHS)
+
+
+def of_kind(vae: VaeStudy, kind: str) -> list[str]:
+    """Return the names of the families of a kind."""
+    return [name for name, family in vae.families.items() if family.kind == kind]
+
+
+def of_first_seed(frame: pd.DataFrame, vae: VaeStudy) -> pd.DataFrame:
+    """Return the rows of the first seed of each family."""
+    return frame[frame["vae_seed"] == vae.seeds[0]]
+
+
+def vae_words(family: str, seed: int) -> str:
+    """Return the name of one VAE."""
+    return f"{family}, seed {seed}"
+
+
+def ordered(names: "pd.Series[str]") -> list[str]:
+    """Return each name once, in the order in which they come."""
+    return [str(name) for name in dict.fromkeys(names)]
+
+
+def over_vaes(values: Sequence[float], settings: Inference) -> Interval:
+    """Return the mean of one number per VAE with its bootstrap interval over VAEs, NaN ends for a single one."""
+    known = np.asarray(values, dtype=float)
+    known = known[np.isfinite(known)]
+    if not len(known):
+        return Interval(np.nan, np.nan, np.nan)
+    return bootstrap_mean(known, draws=settings.draws, confidence=settings.confidence)
+
+
+def per_vae(frame: pd.DataFrame, values: "pd.Series[float]") -> list[float]:
+    """Return the mean of `values`, one per row of `frame`, of each VAE."""
+    return list(values.groupby([frame["family"], frame["vae_seed"]], sort=False).mean())
+
+
+def chance_of(hits: int, vaes: int, alpha: float) -> float:
+    """Return the probability of so many VAEs or more where each of them is one with probability `alpha`."""
+    return float(binom.sf(hits - 1, vaes, alpha))
