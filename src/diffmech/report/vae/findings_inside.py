@@ -108,11 +108,8 @@ def _motifs(data: str, motifs: pd.DataFrame, vae: VaeStudy) -> Finding:
     some, vaes = int(hits.sum()), len(hits)
     p = chance_of(some, vaes, alpha)
     verdict: Verdict = "found" if some and p <= alpha else "cannot be told" if some else "not found"
-    names = {
-        str(name): (own["family"] + str(own["vae_seed"])).nunique()
-        for name, own in motifs[more].assign(vae_seed=motifs["vae_seed"].astype(str)).groupby("motif", sort=False)
-    }
-    told = listed([f"{name} (in {amount} of {vaes} VAEs)" for name, amount in names.items()])
+    vaes_of = motifs[more].drop_duplicates(["motif", "family", "vae_seed"])["motif"].value_counts()
+    told = listed([f"{name} (in {amount} of {vaes} VAEs)" for name, amount in vaes_of.items()])
     answer = {
         "found": f"Yes: {told}.",
         "not found": "No kind of path does, after correction.",
