@@ -1,4 +1,4 @@
-"""Charts of graphs: which factor moves which unit, latent and output, how often motifs recur, which factor causes which."""
+"""Charts of graphs: what moves which unit, latent and output, how often motifs recur, which factor causes which."""
 
 import re
 from typing import Any
@@ -91,15 +91,19 @@ def links_graph(links: pd.DataFrame, vae: VaeStudy) -> Any:
     x = alt.X("x:Q", axis=None, scale=alt.Scale(domain=[-0.55, 3.65], nice=False))
     y = alt.Y("y:Q", axis=None, scale=alt.Scale(domain=[-0.1, 1], reverse=True, nice=False))
     signs = list(SIGNS.values())
-    lines = alt.Chart().mark_rule().encode(
-        x=x,
-        y=y,
-        x2="x2:Q",
-        y2="y2:Q",
-        color=alt.Color("sign:N", title=None, sort=signs, scale=alt.Scale(domain=signs)),
-        strokeWidth=alt.StrokeWidth("size:Q", scale=alt.Scale(domain=[0, 1], range=[0.4, 5]), legend=None),
-        opacity=alt.Opacity("size:Q", scale=alt.Scale(domain=[0, 1], range=[0.25, 0.9]), legend=None),
-        tooltip=["name:N", alt.Tooltip("weight:Q", format="+.3g"), alt.Tooltip("p_corrected:Q", format=".3g")],
+    lines = (
+        alt.Chart()
+        .mark_rule()
+        .encode(
+            x=x,
+            y=y,
+            x2="x2:Q",
+            y2="y2:Q",
+            color=alt.Color("sign:N", title=None, sort=signs, scale=alt.Scale(domain=signs)),
+            strokeWidth=alt.StrokeWidth("size:Q", scale=alt.Scale(domain=[0, 1], range=[0.4, 5]), legend=None),
+            opacity=alt.Opacity("size:Q", scale=alt.Scale(domain=[0, 1], range=[0.25, 0.9]), legend=None),
+            tooltip=["name:N", alt.Tooltip("weight:Q", format="+.3g"), alt.Tooltip("p_corrected:Q", format=".3g")],
+        )
     )
     base = alt.Chart().encode(x=x, y=y)
     dots = base.mark_point(style="mark-on-heat", filled=True, size=420, opacity=1, strokeWidth=1)
@@ -114,12 +118,10 @@ def links_graph(links: pd.DataFrame, vae: VaeStudy) -> Any:
         base.mark_text(style="note", dx=8, align="left")
         .encode(text="name:N")
         .transform_filter("datum.what === 'named' && datum.x === 3"),
-        base.mark_text(style="note", fontWeight="bold")
-        .encode(text="name:N")
-        .transform_filter("datum.what === 'head'"),
+        base.mark_text(style="note", fontWeight="bold").encode(text="name:N").transform_filter("datum.what === 'head'"),
         data=table(frame),
     )
-    strongest = shown.loc[shown["weight"].abs().idxmax()]
+    strongest = shown.iloc[int(shown["weight"].abs().to_numpy().argmax())]
     return finish(
         drawn,
         f"Graph of {vae_words(family, int(shown['vae_seed'].iloc[0]))}: {len(shown)} links between factors, units of "
@@ -194,7 +196,7 @@ def causal_map(edges: pd.DataFrame, vae: VaeStudy) -> Any:
     y = alt.Y("cause:N", title="cause", sort=names)
     colour = alt.Color("outcome:N", title=None, sort=list(OUTCOMES), scale=alt.Scale(domain=list(OUTCOMES)))
     shade = alt.condition(f"datum.outcome === '{OUTCOMES[3]}'", alt.value(0.12), alt.value(0.9))
-    tooltip = ["cause:N", "effect:N", "outcome:N"]
+    tooltip: list[Any] = ["cause:N", "effect:N", "outcome:N"]
     tooltip += [alt.Tooltip(f"{name}:Q", format=".3g") for name in ("change", "floor", "p_corrected")]
     cells = alt.Chart().mark_rect().encode(x=x, y=y, color=colour, opacity=shade, tooltip=tooltip)
     base = alt.Chart().encode(x=x, y=y, text=alt.Text("change:Q", format=".2f"))

@@ -41,7 +41,7 @@ def strengths(latents: pd.DataFrame, vae: VaeStudy) -> Any:
     x = alt.X("value:Q", title="root mean squared change of a pixel", scale=alt.Scale(zero=True))
     y = alt.Y("name:N", title=None, sort=alt.EncodingSortField("latent", order="ascending"))
     colour = alt.Color("intervention:N", title=None, sort=names, scale=alt.Scale(domain=names))
-    tooltip = ["family:N", "name:N", "intervention:N", alt.Tooltip("value:Q", format=".3g"), *from_to()]
+    tooltip: list[Any] = ["family:N", "name:N", "intervention:N", alt.Tooltip("value:Q", format=".3g"), *from_to()]
     offset = alt.YOffset("intervention:N", sort=names)
     layers = with_intervals(x, y, colour=colour, tooltip=tooltip, size=30, offset=offset)
     chart = alt.layer(*layers).properties(width=240, height=ROW * frame["name"].nunique())
@@ -49,7 +49,8 @@ def strengths(latents: pd.DataFrame, vae: VaeStudy) -> Any:
     return finish(
         in_panels(chart, "family", frame, ordered(frame["family"])),
         f"Change of the image when each latent is intervened on, seed {vae.seeds[0]} of each family. The largest is "
-        f"{strongest['value']:.3g} per pixel, {strongest['name']} of {strongest['family']} {strongest['intervention']}.",
+        f"{strongest['value']:.3g} per pixel, {strongest['name']} of {strongest['family']} "
+        f"{strongest['intervention']}.",
         panels=2,
     )
 
@@ -67,7 +68,7 @@ def specificity(latents: pd.DataFrame) -> Any:
         if both
         else alt.Y("calibrated:Q", title="calibrated strength")
     )
-    tooltip = ["family:N", "vae_seed:N", "latent:N", "factor:N"]
+    tooltip: list[Any] = ["family:N", "vae_seed:N", "latent:N", "factor:N"]
     tooltip += [alt.Tooltip(f"{name}:Q", format=".3g") for name in frame.columns[4:]]
     families = ordered(frame["family"])
     colour = alt.Color("family:N", title=None, scale=alt.Scale(domain=families))
@@ -90,7 +91,7 @@ def effects_map(effects: pd.DataFrame, vae: VaeStudy) -> Any:
     columns = ["family", "factor", "latent", "effect", "low", "high", "untrained", "pairs", "beyond"]
     x = alt.X("latent:N", title="latent", sort=ordered(frame["latent"]), axis=alt.Axis(labelAngle=0))
     y = alt.Y("factor:N", title=None, sort=ordered(frame["factor"]))
-    tooltip = ["family:N", "factor:N", "latent:N", alt.Tooltip("effect:Q", format=".3g"), *from_to()]
+    tooltip: list[Any] = ["family:N", "factor:N", "latent:N", alt.Tooltip("effect:Q", format=".3g"), *from_to()]
     tooltip += [alt.Tooltip("untrained:Q", format=".3g", title="untrained twins"), "pairs:Q"]
     title = "mean change of the latent (sd of all images)"
     chart = heat(x, y, "effect", title, float(frame["effect"].max()), tooltip, words="beyond").properties(

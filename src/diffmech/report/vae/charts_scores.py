@@ -23,7 +23,7 @@ def scores_dots(scores: pd.DataFrame) -> Any:
     colour = alt.Color("family:N", title=None, sort=families, scale=alt.Scale(domain=families))
     shape = alt.Shape("family:N", title=None, sort=families, scale=alt.Scale(domain=families))
     offset = alt.YOffset("family:N", sort=families)
-    tooltip = ["family:N", "vae_seed:N", "name:N"]
+    tooltip: list[Any] = ["family:N", "vae_seed:N", "name:N"]
     tooltip += [alt.Tooltip(f"{name}:Q", format=".3g") for name in ("score", "floor", "floor_high", "fit")]
     columns = ["family", "vae_seed", "name", "score", "floor", "floor_high", "fit", "inputs"]
     ticks = alt.Chart().mark_tick(style="null-line", strokeDash=[1, 0], thickness=2, size=9)
@@ -37,7 +37,9 @@ def scores_dots(scores: pd.DataFrame) -> Any:
     beyond = int((frame["score"] > frame["floor_high"]).sum())
     height = frame["name"].nunique() * max(26, 13 * len(families) + 6)
     return finish(
-        drawn, f"{frame['name'].nunique()} scores of each VAE; {beyond} of {len(frame)} lie above their floor.", height=height
+        drawn,
+        f"{frame['name'].nunique()} scores of each VAE; {beyond} of {len(frame)} lie above their floor.",
+        height=height,
     )
 
 
@@ -95,10 +97,17 @@ def relation_scatter(latents: pd.DataFrame, scores: pd.DataFrame) -> Any:
     y = alt.Y("value:Q", title="mean over active latents", scale=alt.Scale(zero=False, padding=14))
     colour = alt.Color("family:N", title=None, sort=families, scale=alt.Scale(domain=families))
     shape = alt.Shape("family:N", title=None, sort=families, scale=alt.Scale(domain=families))
-    tooltip = ["family:N", "vae_seed:N", alt.Tooltip("dci:Q", format=".3g"), alt.Tooltip("value:Q", format=".3g")]
+    tooltip: list[Any] = [
+        "family:N",
+        "vae_seed:N",
+        alt.Tooltip("dci:Q", format=".3g"),
+        alt.Tooltip("value:Q", format=".3g"),
+    ]
     mark = alt.Chart().mark_point(filled=True, size=80, opacity=0.9)
     chart = mark.encode(x=x, y=y, color=colour, shape=shape, tooltip=tooltip).properties(width=240, height=230)
     columns = ["strength", "family", "vae_seed", "dci", "value"]
     drawn = in_panels(chart, "strength", frame[columns], ordered(frame["strength"])).resolve_scale(y="independent")
     vaes = frame[["family", "vae_seed"]].drop_duplicates()
-    return finish(drawn, f"Mean effect strength over DCI disentanglement, one point per VAE, of {len(vaes)} VAEs.", panels=2)
+    return finish(
+        drawn, f"Mean effect strength over DCI disentanglement, one point per VAE, of {len(vaes)} VAEs.", panels=2
+    )

@@ -36,7 +36,7 @@ def participation(units: pd.DataFrame, vae: VaeStudy) -> Any:
     colour = alt.Color("kind:N", title=None, sort=list(KINDS), scale=alt.Scale(domain=list(KINDS)))
     shape = alt.Shape("kind:N", title=None, sort=list(KINDS), scale=alt.Scale(domain=list(KINDS)))
     offset = alt.YOffset("place:Q", scale=alt.Scale(domain=[-0.3, 1.3]))
-    tooltip = ["family:N", "layer:N", "unit:N", "factor:N", "kind:N"]
+    tooltip: list[Any] = ["family:N", "layer:N", "unit:N", "factor:N", "kind:N"]
     tooltip += [alt.Tooltip(f"{name}:Q", format=".3g") for name in columns[4:8]]
     mark = alt.Chart().mark_point(filled=True, size=22, opacity=0.7)
     chart = mark.encode(x=x, y=y, yOffset=offset, color=colour, shape=shape, tooltip=tooltip)
@@ -62,7 +62,14 @@ def modularity(frame: pd.DataFrame) -> Any:
     y = alt.Y("layer:N", title=None, sort=ordered(long["layer"]))
     colour = alt.Color("what:N", title=None, sort=shown, scale=alt.Scale(domain=shown))
     shape = alt.Shape("what:N", title=None, sort=shown, scale=alt.Scale(domain=shown))
-    tooltip = ["family:N", "vae_seed:N", "layer:N", "what:N", alt.Tooltip("value:Q", format=".3g"), "units:Q"]
+    tooltip: list[Any] = [
+        "family:N",
+        "vae_seed:N",
+        "layer:N",
+        "what:N",
+        alt.Tooltip("value:Q", format=".3g"),
+        "units:Q",
+    ]
     mark = alt.Chart().mark_point(filled=True, size=36, opacity=0.8)
     offset = alt.YOffset("what:N", sort=shown)
     chart = mark.encode(x=x, y=y, yOffset=offset, color=colour, shape=shape, tooltip=tooltip)
@@ -76,7 +83,7 @@ def modularity(frame: pd.DataFrame) -> Any:
 
 
 def patching_map(patching: pd.DataFrame, vae: VaeStudy) -> Any:
-    """Draw the share of a change that few units carry, chosen ones and random ones, of the first seed of each family."""
+    """Draw the share of a change that few units carry, chosen and random ones, of the first seed of each family."""
     own = of_first_seed(patching, vae)
     if own.empty:
         return absent(UNCHANGED)
@@ -149,7 +156,7 @@ def kinds_bars(units: pd.DataFrame) -> Any:
     colour = alt.Color("kind:N", title=None, sort=names, scale=alt.Scale(domain=names))
     order = {name: place for place, name in enumerate(names)}
     frame = frame.assign(place=frame["kind"].map(order))
-    tooltip = ["family:N", "layer:N", "kind:N", "units:Q", alt.Tooltip("share:Q", format=".3g")]
+    tooltip: list[Any] = ["family:N", "layer:N", "kind:N", "units:Q", alt.Tooltip("share:Q", format=".3g")]
     bars = alt.Chart().mark_bar().encode(x=x, y=y, color=colour, order="place:Q", tooltip=tooltip)
     chart = bars.properties(width=240, height=22 * frame["layer"].nunique())
     single = int(frame[frame["kind"] == names[0]]["units"].sum())
@@ -158,5 +165,3 @@ def kinds_bars(units: pd.DataFrame) -> Any:
         f"Shares of monosemantic, polysemantic and silent units by layer; {single} of {len(units)} are monosemantic.",
         panels=2,
     )
-
-

@@ -1,22 +1,35 @@
 """What the study of VAEs found in the VAEs of one data set."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from diffmech.config.studies.vae import VaeStudy
-from diffmech.findings import Estimate, Finding, Verdict
+from diffmech.findings import Finding, Verdict
 from diffmech.report.vae import findings_inside
 from diffmech.report.vae.inputs import Tables
-from diffmech.report.vae.words import CODES, PLAIN, is_dci, is_mig, measure_words, of_kind, over_vaes, vae_words
+from diffmech.report.vae.words import (
+    CODES,
+    PLAIN,
+    Mean,
+    estimate,
+    is_dci,
+    is_mig,
+    measure_words,
+    of_kind,
+    over_vaes,
+    vae_words,
+)
 from diffmech.report.wording import count, interval, limits, listed, number, p_value
 
 LEAST_GONE = 0.5  # of the nats of the mean image, for a VAE to count as one that has learned
 LEAST_ACTIVE = 2  # latents
 LEARNED = (
-    f"Ours: a VAE has learned where its reconstruction leaves at most {number(100 * (1 - LEAST_GONE), 2)} % of the nats "
-    f"of the mean image, or is below them where pixels are Gaussian, and at least {LEAST_ACTIVE} latents are active."
+    f"Ours: a VAE has learned where its reconstruction leaves at most {number(100 * (1 - LEAST_GONE), 2)} % of the "
+    f"nats of the mean image, or is below them where pixels are Gaussian, and at least {LEAST_ACTIVE} latents are "
+    "active."
 )
 
 
@@ -60,11 +73,9 @@ def _learned(data: str, tables: Tables, vae: VaeStudy, picture: str | None) -> F
     failed = [vae_words(row["family"], row["vae_seed"]) for row in models[~learned].to_dict("records")]
     details = [f"Not learned, so that nothing can be claimed of it: {name}." for name in failed]
     gone = over_vaes(models["mean_image"] - models["reconstruction"], vae.measures)
-    estimate = _estimate("nats of the mean image that a reconstruction saves", gone.estimate, gone.low, gone.high)
+    resting = estimate("nats of the mean image that a reconstruction saves", gone)
     verdict: Verdict = "found" if learned.all() else "not found"
-    return Finding(
-        question, verdict, f"{answer}.", tuple(details), f"{data}-learned", "", LEARNED, estimate, picture
-    )
+    return Finding(question, verdict, f"{answer}.", tuple(details), f"{data}-learned", "", LEARNED, resting, picture)
 
 
 def _families(data: str, families: pd.DataFrame, vae: VaeStudy) -> Finding:
@@ -90,25 +101,25 @@ def _families(data: str, families: pd.DataFrame, vae: VaeStudy) -> Finding:
         parts = [f"{row['family']} in {measure_words(row['measure'])}" for row in worse.to_dict("records")]
         answer += f" Worse is {listed(parts)}."
     shown = (better if len(better) else tested).sort_values("difference", ascending=False).iloc[0]
-    estimate = _estimate(
+    resting = estimate(
         f"{measure_words(shown['measure'])} of {shown['family']} minus that of the plain VAE",
-        shown["difference"],
-        shown["difference_low"],
-        shown["difference_high"],
+        Mean(*(float(shown[name]) for name in ("difference", "difference_low", "difference_high"))),
     )
     half = ((tested["difference_high"] - tested["difference_low"]) / 2).median()
     family = "Welch's t over seeds, Holm-Sidak over the families of one score; DCI disentanglement and MIG are asked."
-    sight = f"{count(int(tested['n'].min()), 'seed')} per family; a typical interval reaches {number(half, 2)} either way."
-    return Finding(question, "found" if len(better) else "not found", answer, details, anchor, family, sight, estimate)
+    sight = (
+        f"{count(int(tested['n'].min()), 'seed')} per family; a typical interval reaches {number(half, 2)} either way."
+    )
+    return Finding(question, "found" if len(better) else "not found", answer, details, anchor, family, sight, resting)
 
 
-def _difference(row: dict[str, object]) -> str:
+def _difference(row: Mapping[Any, Any]) -> str:
     """Return one difference of a family to the plain VAE in words."""
-    value, low, high = (float(str(row[name])) for name in ("difference", "difference_low", "difference_high"))
+    value, low, high = (float(row[name]) for name in ("difference", "difference_low", "difference_high"))
     said = f"{number(value)} (no interval)" if not np.isfinite(low) else interval(value, low, high)
-    corrected = float(str(row["p_corrected"]))
+    corrected = float(row["p_corrected"])
     p = f", {p_value(corrected)}" if np.isfinite(corrected) else ""
-    return f"{row['family']}, {measure_words(str(row['measure']))}: {number(float(str(row['mean'])))}, {said} more{p}."
+    return f"{row['family']}, {measure_words(row['measure'])}: {number(float(row['mean']))}, {said} more{p}."
 
 
 def _relation(data: str, relation: pd.DataFrame, vae: VaeStudy) -> Finding:
@@ -136,8 +147,11 @@ def _relation(data: str, relation: pd.DataFrame, vae: VaeStudy) -> Finding:
         for each in rows.to_dict("records")
     )
     family = "One test: raw strength and DCI disentanglement, as version 3 of arXiv 2505.03530 has it; not corrected."
-    estimate = _estimate("correlation of raw effect strength and DCI", row["correlation"], row["low"], row["high"])
-    return Finding(question, verdict, answer, details, anchor, family, "", estimate)
+    resting = estimate(
+        "correlation of raw effect strength and DCI",
+        Mean(*(float(row[name]) for name in ("correlation", "low", "high"))),
+    )
+    return Finding(question, verdict, answer, details, anchor, family, "", resting)
 
 
 def _codes(data: str, swaps: pd.DataFrame, names: list[str]) -> Finding:
@@ -152,7 +166,7 @@ def _codes(data: str, swaps: pd.DataFrame, names: list[str]) -> Finding:
         f"{SWAPS.get(swap, swap).capitalize()}: the image changes by {limits(own.min(), own.max())} per pixel."
         if own.min() < own.max()
         else f"{SWAPS.get(swap, swap).capitalize()}: the image changes by {number(own.min())} per pixel."
-        for swap, own in rows.groupby("swap", sort=False)["per_pixel"]
+        for swap, own in ((str(name), own) for name, own in rows.groupby("swap", sort=False)["per_pixel"])
     ]
     return Finding(f"Can latents of a VQ-VAE be shifted in {data}?", "caution", answer, tuple(parts), f"{data}-swaps")
 
@@ -162,11 +176,6 @@ SWAPS = {
     "random": "any other code in one place",
     "shift": "what is encoded in one place shifted by one sd, before its code is chosen",
 }
-
-
-def _estimate(what: str, value: object, low: object, high: object, unit: str = "") -> Estimate | None:
-    ends = [float(str(end)) for end in (value, low, high)]
-    return Estimate(what, *ends, unit) if np.isfinite(ends).all() else None
 
 
 def _of_all(some: int, all_: int) -> str:

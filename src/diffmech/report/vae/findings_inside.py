@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pandas as pd
 
 from diffmech.config.studies.vae import VaeStudy
-from diffmech.findings import Estimate, Finding, Verdict
+from diffmech.findings import Finding, Verdict
 from diffmech.report.vae.inputs import Tables
-from diffmech.report.vae.words import chance_of, over_vaes, per_vae, vae_words
+from diffmech.report.vae.words import Mean, chance_of, estimate, over_vaes, per_vae, vae_words
 from diffmech.report.wording import count, interval, listed, number, p_value
 
 MONOSEMANTIC = "monosemantic"
@@ -35,7 +35,7 @@ def _units(data: str, units: pd.DataFrame, vae: VaeStudy) -> Finding:
     verdict: Verdict = "found" if some and p <= alpha else "cannot be told" if some else "not found"
     if verdict == "found":
         answer = f"Yes: {some} of {count(vaes, 'VAE')} have units that respond to one factor, "
-        answer += f"{number(share.estimate)} % of their units on average."
+        answer += f"{number(share.value)} % of their units on average."
     elif verdict == "not found":
         answer = f"No unit of {count(vaes, 'VAE')} responds to one factor more selectively than units of untrained "
         answer += "twins and than factors permuted over pairs allow."
@@ -46,13 +46,13 @@ def _units(data: str, units: pd.DataFrame, vae: VaeStudy) -> Finding:
     where = units[single].groupby("layer", sort=False).size().sort_values(ascending=False)
     if len(where):
         details.append(f"Most of them in {listed([f'{layer} ({amount})' for layer, amount in where[:3].items()])}.")
-    estimate = _estimate("share of units that respond to one factor, mean over VAEs", share, "%")
+    resting = estimate("share of units that respond to one factor, mean over VAEs", share, "%")
     family = (
         f"Benjamini-Hochberg over the units of a VAE at {number(alpha, 2)}; where no unit is selective, a VAE has one "
         f"with at most this probability, and {some} or more of {vaes} with {p_value(p)}."
     )
     question = f"Do units respond to one factor of {data}, beyond untrained networks?"
-    return Finding(question, verdict, answer, tuple(details), f"{data}-units", family, "", estimate)
+    return Finding(question, verdict, answer, tuple(details), f"{data}-units", family, "", resting)
 
 
 def _patching(data: str, tables: Tables, vae: VaeStudy) -> Finding:
@@ -66,7 +66,9 @@ def _patching(data: str, tables: Tables, vae: VaeStudy) -> Finding:
     chosen, random = (100 * rows[name].mean() for name in ("share", "random"))
     beyond = rows["low"] > rows["random_high"]
     verdict = _sign(excess.low, excess.high)
-    what = f"{number(100 * vae.measures.share, 2)} % of a layer's units, chosen on other pairs, carry {number(chosen)} % "
+    what = (
+        f"{number(100 * vae.measures.share, 2)} % of a layer's units, chosen on other pairs, carry {number(chosen)} % "
+    )
     what += f"of a change, as many at random {number(random)} %"
     answer = {
         "found": f"Yes: {what}.",
@@ -80,9 +82,9 @@ def _patching(data: str, tables: Tables, vae: VaeStudy) -> Finding:
     ]
     if len(tables.mediation):
         details.append(_mediation(tables.mediation, vae))
-    estimate = _estimate("percentage points of the change that chosen units carry beyond random ones", excess)
+    resting = estimate("percentage points of the change that chosen units carry beyond random ones", excess)
     sight = "Units are chosen and measured on different pairs of images; the mean over layers and factors of each VAE."
-    return Finding(question, verdict, answer, tuple(details), f"{data}-patching", "One test.", sight, estimate)
+    return Finding(question, verdict, answer, tuple(details), f"{data}-patching", "One test.", sight, resting)
 
 
 def _mediation(mediation: pd.DataFrame, vae: VaeStudy) -> str:
@@ -142,7 +144,7 @@ def _graphs(data: str, graphs: pd.DataFrame, vae: VaeStudy) -> Finding:
     verdict: Verdict = "found" if exact == len(seen) else "not found"
     distances = over_vaes(seen["distance"], vae.measures)
     answer = f"{exact} of {count(len(seen), 'VAE')} {'gives' if exact == 1 else 'give'} the true graph"
-    answer += "" if exact == len(seen) else f"; on average {number(distances.estimate)} of its edges are wrong or missing"
+    answer += "" if exact == len(seen) else f"; on average {number(distances.value)} of its edges are wrong or missing"
     answer += f"; random graphs of as many edges are {number(seen['random'].mean())} edges away."
     if edges:
         answer += f" {near} of {len(seen)} are nearer than these (p at most {number(vae.measures.alpha, 2)})."
@@ -152,9 +154,9 @@ def _graphs(data: str, graphs: pd.DataFrame, vae: VaeStudy) -> Finding:
         f"{p_value(far['p'])}. Factors are read from latents with a mean R2 or share of right classes of "
         f"{number(seen['readout'].mean())}."
     )
-    estimate = _estimate("edges between the estimated and the true graph, mean over VAEs", distances)
+    resting = estimate("edges between the estimated and the true graph, mean over VAEs", distances)
     corrected = "Each p of one VAE; not corrected."
-    return Finding(question, verdict, answer, tuple(details), f"{data}-graphs", corrected, "", estimate)
+    return Finding(question, verdict, answer, tuple(details), f"{data}-graphs", corrected, "", resting)
 
 
 def _sign(low: float, high: float) -> Verdict:
@@ -163,12 +165,5 @@ def _sign(low: float, high: float) -> Verdict:
     return "not found" if high <= 0 else "cannot be told"
 
 
-def _said(found: object) -> str:
-    value, low, high = (float(getattr(found, name)) for name in ("estimate", "low", "high"))
-    return interval(value, low, high) if low == low else number(value)
-
-
-def _estimate(what: str, found: object, unit: str = "") -> Estimate | None:
-    """Return the estimate of an interval over VAEs, None where there is no interval."""
-    ends = [float(getattr(found, name)) for name in ("estimate", "low", "high")]
-    return Estimate(what, *ends, unit) if all(end == end for end in ends) else None
+def _said(mean: Mean) -> str:
+    return number(mean.value) if pd.isna(mean.low) else interval(*mean)

@@ -72,7 +72,11 @@ def traversal_parts(stores: dict[str, Any], latents: pd.DataFrame, vae: VaeStudy
         yield markup.gallery(rows, TILE)
         silent = own[~own["active"]]["latent"].astype(str).tolist()
         left = int(own["active"].sum()) - len(rows)
-        notes = [f"Not active, and not shown: {'latent' if len(silent) == 1 else 'latents'} {listed(silent)}."] if silent else []
+        notes = (
+            [f"Not active, and not shown: {'latent' if len(silent) == 1 else 'latents'} {listed(silent)}."]
+            if silent
+            else []
+        )
         notes += [f"{count(left, 'weaker active latent')} not shown."] if left > 0 else []
         if notes:
             yield markup.paragraph(" ".join(notes), "quiet")
@@ -102,7 +106,9 @@ def swapped_parts(stores: dict[str, Any], vae: VaeStudy) -> Iterator[Markup]:
         pictures = store["pictures"].to_dataset() if "pictures" in store.children else {}
         if "swapped" not in pictures:
             continue
-        rows = [row(np.asarray(pictures["reconstruction"].values)[:MOST_EXAMPLES], "Reconstructions", "nothing swapped")]
+        rows = [
+            row(np.asarray(pictures["reconstruction"].values)[:MOST_EXAMPLES], "Reconstructions", "nothing swapped")
+        ]
         kinds = [str(kind) for kind in pictures["swap"].values]
         for kind, images in zip(kinds, np.asarray(pictures["swapped"].values), strict=True):
             words = SWAPPED.get(kind, kind)

@@ -16,8 +16,8 @@ from diffmech.report.vae.inputs import Tables
 from diffmech.report.wording import interval, number
 
 UNCHANGED = (
-    "Nothing is measured here: no factor of these images can be changed alone, so that there are no pairs of images that "
-    "differ in one factor."
+    "Nothing is measured here: no factor of these images can be changed alone, so that there are no pairs of images "
+    "that differ in one factor."
 )
 CONTINUOUS = "No VAE of this data set has single latents: the latent of a VQ-VAE is a grid of numbers of codes."
 
@@ -140,8 +140,10 @@ def effects(data: str, tables: Tables, vae: VaeStudy) -> Section:
     pairs = int(tables.effects["pairs"].max())
     caption = (
         f"Mean absolute change of each latent when one factor of the image is changed and nothing else, over {pairs} "
-        "pairs of images, first seed of each family; in standard deviations of the latent over all images. Numbers stand "
-        "where the interval lies above the mean of untrained twins (networks of the same form, each in its own spread). "
-        "A latent that stands for one factor has one bright cell in its column."
+        "pairs of images, first seed of each family; in standard deviations of the latent over all images. Numbers "
+        "stand where the interval lies above the mean of untrained twins (networks of the same form, each in its own "
+        "spread). A latent that stands for one factor has one bright cell in its column."
     )
-    return markup.section(anchor, title, drawn(data, "effects", charts_latents.effects_map(tables.effects, vae), caption))
+    return markup.section(
+        anchor, title, drawn(data, "effects", charts_latents.effects_map(tables.effects, vae), caption)
+    )

@@ -1,5 +1,6 @@
-"""The sections of a data set on what happens inside its VAEs: units, patches, mediation, motifs, causal graphs, swaps."""
+"""The sections of a data set on what is inside its VAEs: units, patches, mediation, motifs, causal graphs, swaps."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -36,13 +37,14 @@ def _units(data: str, tables: Tables, vae: VaeStudy) -> Section:
     if tables.units.empty:
         return _nothing(anchor, title)
     about = (
-        "A unit is a channel of a convolution or a unit of a dense layer. Its change is measured for each factor that is "
-        "changed in the image, factors weighed alike. It is monosemantic where one factor makes up more of its changes "
-        "than chance and than untrained networks allow, polysemantic where several do, silent where nothing changes it."
+        "A unit is a channel of a convolution or a unit of a dense layer. Its change is measured for each factor "
+        "that is changed in the image, factors weighed alike. It is monosemantic where one factor makes up more of "
+        "its changes than chance and than untrained networks allow, polysemantic where several do, silent where "
+        "nothing changes it."
     )
     points = (
-        "One point per unit, first seed of each family: 1 = one factor alone, to the right: several alike (participation "
-        "ratio of its changes over factors)."
+        "One point per unit, first seed of each family: 1 = one factor alone, to the right: several alike "
+        "(participation ratio of its changes over factors)."
     )
     parts = [
         markup.paragraph(about),
@@ -52,9 +54,10 @@ def _units(data: str, tables: Tables, vae: VaeStudy) -> Section:
     ]
     if len(tables.modularity):
         caption = (
-            "How independently the units of a layer change, one point per VAE: 1 less the mean absolute correlation of the "
-            "changes of two units (a third party's account of arXiv 2505.03530). Untrained twins have the same form; "
-            "the ceiling has the changes of each unit permuted over pairs, so that no unit goes with another."
+            "How independently the units of a layer change, one point per VAE: 1 less the mean absolute correlation "
+            "of the changes of two units (a third party's account of arXiv 2505.03530). Untrained twins have the "
+            "same form; the ceiling has the changes of each unit permuted over pairs, so that no unit goes with "
+            "another."
         )
         heading = markup.heading("Whether units change together")
         parts += [heading, drawn(data, "modularity", charts_units.modularity(tables.modularity), caption)]
@@ -71,8 +74,9 @@ def _layers(units: pd.DataFrame, vae: VaeStudy) -> Markup:
         rows.append([str(family), str(layer), *counts, number(own["participation"].median()), f"{number(below, 2)} %"])
     columns = ["family", "layer", *charts_units.KINDS, "silent", "median number of factors", "beyond untrained"]
     caption = (
-        f"All seeds. Beyond untrained: units more selective than all but {number(100 * alpha, 2)} % of the units of this "
-        f"layer in untrained twins, before correction; {number(100 * alpha, 2)} % would be if training changed nothing."
+        f"All seeds. Beyond untrained: units more selective than all but {number(100 * alpha, 2)} % of the units of "
+        f"this layer in untrained twins, before correction; {number(100 * alpha, 2)} % would be if training changed "
+        "nothing."
     )
     return markup.table(columns, rows, caption, columns[2:])
 
@@ -83,12 +87,14 @@ def _patching(data: str, tables: Tables, vae: VaeStudy) -> Section:
         return _nothing(anchor, title)
     share = number(100 * vae.measures.share, 2)
     about = (
-        f"In an image before the change, {share} % of the units of one layer are given the activity that they have in the "
-        "changed image. The share of the change of the output that this brings is shown: of the latents for layers of the "
-        "encoder, of the image for those of the decoder. Units are chosen on one half of the pairs and measured on the "
-        "other; random ones are as many, mean over draws."
+        f"In an image before the change, {share} % of the units of one layer are given the activity that they have in "
+        "the changed image. The share of the change of the output that this brings is shown: of the latents for "
+        "layers of the encoder, of the image for those of the decoder. Units are chosen on one half of the pairs and "
+        "measured on the other; random ones are as many, mean over draws."
     )
-    caption = "First seed of each family: chosen units on the left, as many at random on the right; 1 = all of the change."
+    caption = (
+        "First seed of each family: chosen units on the left, as many at random on the right; 1 = all of the change."
+    )
     return markup.section(
         anchor,
         title,
@@ -128,15 +134,15 @@ def _mediation(data: str, tables: Tables, vae: VaeStudy) -> Section:
         why = "No effect on a latent was mediated: no factor can be changed alone, or no VAE has single latents."
         return _nothing(anchor, title, why)
     about = (
-        "The output is the latent that a factor moves most. Direct: the input changes and the chosen units stay as they "
-        "were. Indirect: the chosen units alone change as if the input had. Interaction: what needs both. The three add up "
-        "to the total effect (Pearl 2001; VanderWeele 2014)."
+        "The output is the latent that a factor moves most. Direct: the input changes and the chosen units stay as "
+        "they were. Indirect: the chosen units alone change as if the input had. Interaction: what needs both. The "
+        "three add up to the total effect (Pearl 2001; VanderWeele 2014)."
     )
     residual = number(tables.mediation["residual"].max(), 2)
     caption = (
-        f"Last layer of the encoder, first seed of each family; lines: bootstrap over pairs. The parts leave at most "
-        f"{residual} sd of a total effect over, which is rounding. Beside them: the indirect effect of as many units at "
-        "random."
+        "Last layer of the encoder, first seed of each family; lines: bootstrap over pairs. The parts leave at most "
+        f"{residual} sd of a total effect over, which is rounding. Beside them: the indirect effect of as many units "
+        "at random."
     )
     return markup.section(
         anchor,
@@ -165,15 +171,16 @@ def _motifs(data: str, tables: Tables, vae: VaeStudy) -> Section:
     parts = []
     if len(shown := charts_graphs.shown_links(tables.links, vae)):
         own = tables.links[
-            (tables.links["family"] == shown["family"].iloc[0]) & (tables.links["vae_seed"] == shown["vae_seed"].iloc[0])
+            (tables.links["family"] == shown["family"].iloc[0])
+            & (tables.links["vae_seed"] == shown["vae_seed"].iloc[0])
         ]
         total = len(own[own["layer"] == shown["layer"].iloc[0]])
         caption = (
-            f"{vae_words(str(shown['family'].iloc[0]), int(shown['vae_seed'].iloc[0]))}, as an example: what is changed, "
-            f"from left to right, raises or lowers what it is linked to. Thicker = stronger within its level. {len(shown)} "
-            f"of its {total} significant links are shown: of the {charts_graphs.MOST_UNITS} units with the strongest paths, "
-            f"those of at least {number(100 * charts_graphs.THIN, 2)} % of the strongest of their level. Motifs are counted "
-            "in all of them."
+            f"{vae_words(str(shown['family'].iloc[0]), int(shown['vae_seed'].iloc[0]))}, as an example: what is "
+            "changed, from left to right, raises or lowers what it is linked to. Thicker = stronger within its "
+            f"level. {len(shown)} of its {total} significant links are shown: of the {charts_graphs.MOST_UNITS} units "
+            f"with the strongest paths, those of at least {number(100 * charts_graphs.THIN, 2)} % of the strongest of "
+            "their level. Motifs are counted in all of them."
         )
         parts.append(drawn(data, "links", charts_graphs.links_graph(tables.links, vae), caption))
     else:
@@ -209,13 +216,13 @@ def _graphs(data: str, tables: Tables, vae: VaeStudy) -> Section:
     if tables.graphs.empty and tables.edges.empty:
         return _nothing(anchor, title)
     about = (
-        "One factor is set to two values while all others but the effect are held; an edge is called where the effect "
-        "follows. Set on the mechanism that makes the images, this checks the method; read from the latents of the images, "
-        "it says what a VAE encodes. Latents that mix factors make edges that are not true."
+        "One factor is set to two values while all others but the effect are held; an edge is called where the "
+        "effect follows. Set on the mechanism that makes the images, this checks the method; read from the latents "
+        "of the images, it says what a VAE encodes. Latents that mix factors make edges that are not true."
     )
     caption = (
-        "Rows cause columns; numbers: mean change of the effect, in its sd. First seed of each family. Pale: no edge, and "
-        "rightly none."
+        "Rows cause columns; numbers: mean change of the effect, in its sd. First seed of each family. Pale: no "
+        "edge, and rightly none."
     )
     parts = [markup.paragraph(about)]
     if len(tables.edges):
@@ -241,9 +248,9 @@ def _distances(graphs: pd.DataFrame) -> Markup:
     ]
     columns = ["family, seed", "read from", "edges", "true edges", "distance", "random graphs", "p", "readout"]
     caption = (
-        "Structural Hamming distance to the true graph (Tsamardinos et al. 2006), beside its mean for random acyclic graphs "
-        "of as many edges; p: share of these that are as near. Readout: how well factors are read from latents, R2 or share "
-        "of right classes."
+        "Structural Hamming distance to the true graph (Tsamardinos et al. 2006), beside its mean for random acyclic "
+        "graphs of as many edges; p: share of these that are as near. Readout: how well factors are read from "
+        "latents, R2 or share of right classes."
     )
     return markup.table(columns, rows, caption, columns[2:])
 
@@ -251,10 +258,11 @@ def _distances(graphs: pd.DataFrame) -> Markup:
 def _swaps(data: str, swaps: pd.DataFrame, stores: dict[str, Any], vae: VaeStudy) -> Section:
     names = listed(of_kind(vae, CODES))
     about = (
-        f"The latent of {names} is a grid of numbers of codes. A number of a code has no order and no unit, so that a shift "
-        "by one or by one sd, the spread of a posterior, active latents and the strength and specificity of a latent are "
-        "undefined, and are not shown as zero. What can be done is to put another code in one place; a shift of what is "
-        "encoded before its code is chosen is shown beside it, since it often chooses the same code again."
+        f"The latent of {names} is a grid of numbers of codes. A number of a code has no order and no unit, so that a "
+        "shift by one or by one sd, the spread of a posterior, active latents and the strength and specificity of a "
+        "latent are undefined, and are not shown as zero. What can be done is to put another code in one place; a "
+        "shift of what is encoded before its code is chosen is shown beside it, since it often chooses the same code "
+        "again."
     )
     rows = [
         [
@@ -268,17 +276,19 @@ def _swaps(data: str, swaps: pd.DataFrame, stores: dict[str, Any], vae: VaeStudy
     ]
     columns = ["VAE", "what is done", "change per pixel", "within its place", "note"]
     caption = (
-        "Root mean squared change of the image, mean over images and places (bootstrap over images), and the share of it "
-        "within what the place decides."
+        "Root mean squared change of the image, mean over images and places (bootstrap over images), and the share "
+        "of it within what the place decides."
     )
     told = markup.table(columns, rows, caption, columns[2:4], columns[4:])
     if not rows:
         told = markup.paragraph("No codes were swapped in this data set.", "quiet")
     pictures = list(grids.swapped_parts(stores, vae))
-    return markup.section(f"{data}-swaps", "What takes the place of shifts in a VQ-VAE", markup.paragraph(about), told, *pictures)
+    return markup.section(
+        f"{data}-swaps", "What takes the place of shifts in a VQ-VAE", markup.paragraph(about), told, *pictures
+    )
 
 
-def _strength(row: Any) -> str:
+def _strength(row: Mapping[Any, Any]) -> str:
     if pd.isna(row["low"]):
         return number(row["per_pixel"])
     return interval(row["per_pixel"], row["low"], row["high"])

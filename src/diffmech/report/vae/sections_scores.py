@@ -1,5 +1,8 @@
 """The sections of a data set on disentanglement: scores, families, effect strength beside scores."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 from markupsafe import Markup
 
@@ -19,8 +22,8 @@ def sections(data: str, tables: Tables) -> list[Section]:
 
 def _scores(data: str, tables: Tables) -> Section:
     caption = (
-        "One point per VAE. Grey: the largest that codes reach which know nothing, those of the same VAE dealt out anew "
-        "among the images; what lies left of it is worth nothing. Scores of different names do not compare."
+        "One point per VAE. Grey: the largest that codes reach which know nothing, those of the same VAE dealt out "
+        "anew among the images; what lies left of it is worth nothing. Scores of different names do not compare."
     )
     parts = [drawn(data, "scores", charts_scores.scores_dots(tables.scores), caption)]
     if len(tables.scores):
@@ -28,8 +31,8 @@ def _scores(data: str, tables: Tables) -> Section:
     parts.append(markup.heading("Families beside each other"))
     if len(tables.families):
         caption = (
-            "Mean over seeds with its t interval, one panel per measure with an axis of its own. A family of one seed has "
-            "no interval. Reconstruction: nats per image, less is better."
+            "Mean over seeds with its t interval, one panel per measure with an axis of its own. A family of one "
+            "seed has no interval. Reconstruction: nats per image, less is better."
         )
         parts.append(drawn(data, "families", charts_scores.families_intervals(tables.families), caption))
         parts.append(_families(tables.families))
@@ -51,7 +54,9 @@ def _inputs(scores: pd.DataFrame) -> Markup:
         for row in scores.to_dict("records")
     ]
     columns = ["VAE", "score", "value", "floor", "fit", "of what"]
-    caption = "The same score in two codes can differ by what it is of: means or samples, which factors, which predictor."
+    caption = (
+        "The same score in two codes can differ by what it is of: means or samples, which factors, which predictor."
+    )
     return markup.table(columns, rows, caption, columns[2:5], columns[5:])
 
 
@@ -63,20 +68,21 @@ def _families(families: pd.DataFrame) -> Markup:
         rows.append([measure_words(row["measure"]), row["family"], mean, _difference(row), _p(row), f"{int(row['n'])}"])
     columns = ["measure", "family", "mean", "more than the plain VAE", "p, corrected", "seeds"]
     caption = (
-        "Intervals: t over seeds; differences and p: Welch's t (Welch 1947), Holm-Sidak over the families of one measure."
+        "Intervals: t over seeds; differences and p: Welch's t (Welch 1947), Holm-Sidak over the families of one "
+        "measure."
     )
     return markup.table(columns, rows, caption, columns[2:])
 
 
-def _difference(row: dict[object, object]) -> str:
-    value, low, high = (float(str(row[name])) for name in ("difference", "difference_low", "difference_high"))
+def _difference(row: Mapping[Any, Any]) -> str:
+    value, low, high = (float(row[name]) for name in ("difference", "difference_low", "difference_high"))
     if pd.isna(value):
         return ""
     return f"{number(value)}, no interval" if pd.isna(low) else interval(value, low, high)
 
 
-def _p(row: dict[object, object]) -> str:
-    corrected = float(str(row["p_corrected"]))
+def _p(row: Mapping[Any, Any]) -> str:
+    corrected = float(row["p_corrected"])
     return "" if pd.isna(corrected) else p_value(corrected)
 
 
@@ -86,8 +92,8 @@ def _relation(data: str, tables: Tables) -> Section:
         why = "Nothing to relate: a correlation takes at least three VAEs with single latents and a score."
         return markup.section(anchor, title, markup.paragraph(why, "quiet"))
     caption = (
-        "One point per VAE. Raw strength depends on the scale of latents, calibrated strength does not. A correlation over "
-        "families can come from one family alone: within families, ranks are taken in each of them."
+        "One point per VAE. Raw strength depends on the scale of latents, calibrated strength does not. A "
+        "correlation over families can come from one family alone: within families, ranks are taken in each of them."
     )
     rows = [
         [

@@ -1,6 +1,7 @@
 """How the page of VAEs calls measures, and what it takes of many VAEs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,8 @@ from scipy.stats import binom
 
 from diffmech.config.section import Inference
 from diffmech.config.studies.vae import VaeStudy
-from diffmech.statistics.bootstrap import Interval, bootstrap_mean
+from diffmech.findings import Estimate
+from diffmech.statistics.bootstrap import bootstrap_mean
 
 NAMES = {
     "disentanglement": "DCI disentanglement",
@@ -71,13 +73,27 @@ def ordered(names: "pd.Series[str]") -> list[str]:
     return [str(name) for name in dict.fromkeys(names)]
 
 
-def over_vaes(values: Sequence[float], settings: Inference) -> Interval:
+class Mean(NamedTuple):
+    """A mean and the ends of its interval, NaN where there is none."""
+
+    value: float
+    low: float
+    high: float
+
+
+def over_vaes(values: Iterable[float], settings: Inference) -> Mean:
     """Return the mean of one number per VAE with its bootstrap interval over VAEs, NaN ends for a single one."""
-    known = np.asarray(values, dtype=float)
+    known = np.array(list(values), dtype=float)
     known = known[np.isfinite(known)]
     if not len(known):
-        return Interval(np.nan, np.nan, np.nan)
-    return bootstrap_mean(known, draws=settings.draws, confidence=settings.confidence)
+        return Mean(np.nan, np.nan, np.nan)
+    found = bootstrap_mean(known, draws=settings.draws, confidence=settings.confidence)
+    return Mean(float(found.estimate), float(found.low), float(found.high))
+
+
+def estimate(what: str, mean: Mean, unit: str = "") -> Estimate | None:
+    """Return a mean as the number that a finding rests on, None where it has no interval."""
+    return Estimate(what, *mean, unit=unit) if np.isfinite(mean).all() else None
 
 
 def per_vae(frame: pd.DataFrame, values: "pd.Series[float]") -> list[float]:
