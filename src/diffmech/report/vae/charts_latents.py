@@ -57,7 +57,7 @@ def strengths(latents: pd.DataFrame, vae: VaeStudy) -> Any:
 
 def specificity(latents: pd.DataFrame) -> Any:
     """Draw how specific each active latent is, over pixels and over factors."""
-    frame = latents[latents["active"]].dropna(subset=["bounded"])
+    frame = latents[latents["active"].astype(bool)].dropna(subset=["bounded"])
     if frame.empty:
         return absent(NO_LATENTS)
     frame = frame[["family", "vae_seed", "latent", "factor", "bounded", "over_factors", "specificity", "calibrated"]]

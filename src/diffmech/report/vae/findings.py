@@ -15,6 +15,7 @@ from diffmech.report.vae.words import (
     PLAIN,
     Mean,
     estimate,
+    having,
     is_dci,
     is_mig,
     measure_words,
@@ -81,7 +82,7 @@ def _learned(data: str, tables: Tables, vae: VaeStudy, picture: str | None) -> F
 def _families(data: str, families: pd.DataFrame, vae: VaeStudy) -> Finding:
     question = f"Does a family tell the factors of {data} apart better than the plain VAE?"
     anchor, plain = f"{data}-scores", of_kind(vae, PLAIN)
-    rows = families[families["measure"].map(lambda name: is_dci(name) or is_mig(name))]
+    rows = having(families, lambda name: is_dci(name) or is_mig(name))
     rows = rows[~rows["family"].isin(plain)].dropna(subset="difference")
     if rows.empty:
         return Finding(question, "cannot be told", "No other family stands beside a plain VAE.", (), anchor)
@@ -125,7 +126,7 @@ def _difference(row: Mapping[Any, Any]) -> str:
 def _relation(data: str, relation: pd.DataFrame, vae: VaeStudy) -> Finding:
     question = f"Does effect strength fall as disentanglement rises in {data}?"
     anchor = f"{data}-relation"
-    rows = relation[relation["measure"].map(is_dci)].dropna(subset=["correlation", "low", "high"])
+    rows = having(relation, is_dci).dropna(subset=["correlation", "low", "high"])
     asked = rows[rows["strength"] == "raw"]
     if asked.empty:
         answer = "Too few VAEs have both an effect strength and DCI for a correlation with an interval."

@@ -49,7 +49,7 @@ def traversals(store: Any, latents: pd.DataFrame, vae: VaeStudy) -> list[Picture
     if "traversal" not in pictures or latents.empty:
         return []
     images = np.asarray(pictures["traversal"].values)
-    shown = latents[latents["active"]].sort_values("calibrated", ascending=False)[:MOST_LATENTS]
+    shown = latents[latents["active"].astype(bool)].sort_values("calibrated", ascending=False)[:MOST_LATENTS]
     rows = []
     for own in shown.to_dict("records"):
         latent, factor = int(own["latent"]), own["factor"]

@@ -9,7 +9,7 @@ from diffmech.config.studies.vae import VaeStudy
 from diffmech.report import markup
 from diffmech.report.markup import Section
 from diffmech.report.vae.inputs import Tables
-from diffmech.report.vae.words import CODES, is_dci, of_kind
+from diffmech.report.vae.words import CODES, having, is_dci, of_kind
 from diffmech.report.wording import interval, number
 
 ABOUT = (
@@ -49,9 +49,9 @@ def _measured(entry: Mapping[str, Any], tables: Tables, vae: VaeStudy) -> str:
 def _family(tables: Tables, names: list[str]) -> str:
     if not names:
         return "not trained"
-    dci = tables.families[tables.families["measure"].map(is_dci) & tables.families["family"].isin(names)]
+    dci = having(tables.families, is_dci)
     own = tables.latents[tables.latents["family"].isin(names)]
-    said = [f"DCI disentanglement {_mean(row)}" for row in dci.dropna(subset="mean").to_dict("records")]
+    said = [f"DCI disentanglement {_mean(row)}" for row in dci[dci["family"].isin(names)].dropna(subset="mean").to_dict("records")]
     return ", ".join([*said, f"raw strength {_strength(own, 'raw')}"])
 
 
@@ -61,7 +61,7 @@ def _mean(row: Mapping[Any, Any]) -> str:
 
 def _strength(latents: pd.DataFrame, kind: str) -> str:
     """Return the range over VAEs of the mean strength of active latents."""
-    active = latents[latents["active"]]
+    active = latents[latents["active"].astype(bool)]
     if active.empty:
         return "not defined"
     means = active.groupby(["family", "vae_seed"])[kind].mean()
@@ -70,7 +70,7 @@ def _strength(latents: pd.DataFrame, kind: str) -> str:
 
 
 def _relation(relation: pd.DataFrame) -> str:
-    rows = relation[relation["measure"].map(is_dci)].dropna(subset=["correlation", "low"]).to_dict("records")
+    rows = having(relation, is_dci).dropna(subset=["correlation", "low"]).to_dict("records")
     said = [
         f"{row['strength']} {interval(row['correlation'], row['low'], row['high'])}"
         for row in rows

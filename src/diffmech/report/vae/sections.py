@@ -120,7 +120,7 @@ def _latents(latents: pd.DataFrame) -> Markup:
             number(row["bounded"]),
             number(row["over_factors"]),
         ]
-        for row in latents[latents["active"]].to_dict("records")
+        for row in latents[latents["active"].astype(bool)].to_dict("records")
     ]
     columns = ["family, seed", "latent", "moved most by", "sd", "raw", "calibrated"]
     columns += ["1 / (H + eps)", "1 − H / ln n, pixels", "1 − H / ln n, factors"]

@@ -1,6 +1,6 @@
 """How the page of VAEs calls measures, and what it takes of many VAEs."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -48,9 +48,9 @@ def is_mig(measure: str) -> bool:
     return measure == "mig"
 
 
-def is_of_strength(measure: str) -> bool:
-    """Return whether a measure of families is an effect strength."""
-    return any(name in measure for name in STRENGTHS)
+def having(frame: pd.DataFrame, asked: Callable[[str], bool]) -> pd.DataFrame:
+    """Return the rows whose `measure` is asked for; `frame` may have no rows."""
+    return frame.loc[frame["measure"].map(asked).astype(bool)]
 
 
 def of_kind(vae: VaeStudy, kind: str) -> list[str]:
