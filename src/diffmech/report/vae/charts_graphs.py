@@ -150,7 +150,7 @@ def motif_counts(motifs: pd.DataFrame, alpha: float) -> Any:
         significant=frame["p_corrected"] <= alpha,
     )
     columns = ["motif", "name", "layer", "found", "expected", "low", "high", "ratio", "control_low", "control_high"]
-    x = alt.X("ratio:Q", title="times as often as expected", scale=alt.Scale(zero=False))
+    x = alt.X("ratio:Q", title="times as often as expected", scale=alt.Scale(zero=False, padding=10))
     y = alt.Y("name:N", title=None, sort=ordered(frame["name"]))
     shape = alt.Shape(
         "significant:N",
@@ -194,7 +194,8 @@ def causal_map(edges: pd.DataFrame, vae: VaeStudy) -> Any:
     names = ordered(pd.concat([frame["cause"], frame["effect"]]))
     x = alt.X("effect:N", title="effect", sort=names, axis=alt.Axis(labelAngle=-30))
     y = alt.Y("cause:N", title="cause", sort=names)
-    colour = alt.Color("outcome:N", title=None, sort=list(OUTCOMES), scale=alt.Scale(domain=list(OUTCOMES)))
+    scale, legend = alt.Scale(domain=list(OUTCOMES)), alt.Legend(values=list(OUTCOMES[:3]))
+    colour = alt.Color("outcome:N", title=None, sort=list(OUTCOMES), scale=scale, legend=legend)
     shade = alt.condition(f"datum.outcome === '{OUTCOMES[3]}'", alt.value(0.12), alt.value(0.9))
     tooltip: list[Any] = ["cause:N", "effect:N", "outcome:N"]
     tooltip += [alt.Tooltip(f"{name}:Q", format=".3g") for name in ("change", "floor", "p_corrected")]

@@ -114,7 +114,7 @@ def heat(
     # the scale of colours is the same on a light and on a dark page, and so are the words on it
     scale = alt.Scale(scheme="viridis", domain=[0, top or 1], clamp=True)
     cells = alt.Chart().mark_rect().encode(x=x, y=y, color=alt.Color(f"{value}:Q", title=title, scale=scale))
-    colour = alt.condition(f"datum.{value} > {0.6 * (top or 1)}", alt.value("#10151a"), alt.value("#ffffff"))
+    colour = alt.condition(f"datum.{value} > {0.55 * (top or 1)}", alt.value("#10151a"), alt.value("#ffffff"))
     text = (
         alt.Chart()
         .mark_text(fontSize=10)

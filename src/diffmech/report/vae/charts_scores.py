@@ -54,7 +54,7 @@ def families_intervals(families: pd.DataFrame) -> Any:
         high=frame["high"].fillna(frame["mean"]),
     )
     order = ordered(frame["family"])
-    x = alt.X("mean:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=4))
+    x = alt.X("mean:Q", title=None, scale=alt.Scale(zero=False, padding=8), axis=alt.Axis(tickCount=4))
     y = alt.Y("family:N", title=None, sort=order)
     colour = alt.Color("family:N", sort=order, scale=alt.Scale(domain=order), legend=None)
     tooltip = ["name:N", "family:N", alt.Tooltip("mean:Q", format=".3g"), *from_to(), "n:Q"]

@@ -31,7 +31,9 @@ def participation(units: pd.DataFrame, vae: VaeStudy) -> Any:
     # spread within the row of a layer by the number of the unit, the same on every drawing
     frame = frame.assign(place=(frame["unit"] * 7 % 13) / 13)
     columns = ["family", "layer", "unit", "factor", "share", "participation", "p_untrained", "p_corrected", "kind"]
-    x = alt.X("participation:Q", title="factors that a unit responds to, in effect", scale=alt.Scale(zero=False))
+    x = alt.X(
+        "participation:Q", title="factors that a unit responds to, in effect", scale=alt.Scale(zero=False, padding=8)
+    )
     y = alt.Y("layer:N", title=None, sort=ordered(frame["layer"]))
     colour = alt.Color("kind:N", title=None, sort=list(KINDS), scale=alt.Scale(domain=list(KINDS)))
     shape = alt.Shape("kind:N", title=None, sort=list(KINDS), scale=alt.Scale(domain=list(KINDS)))
@@ -58,7 +60,9 @@ def modularity(frame: pd.DataFrame) -> Any:
     long = frame.melt(["family", "vae_seed", "layer", "units"], list(names), "what", "value").dropna(subset="value")
     long = long.assign(what=long["what"].map(names))
     shown = list(names.values())
-    x = alt.X("value:Q", title="1 − mean |correlation| of the changes of two units", scale=alt.Scale(zero=False))
+    x = alt.X(
+        "value:Q", title="1 − mean |correlation| of the changes of two units", scale=alt.Scale(zero=False, padding=8)
+    )
     y = alt.Y("layer:N", title=None, sort=ordered(long["layer"]))
     colour = alt.Color("what:N", title=None, sort=shown, scale=alt.Scale(domain=shown))
     shape = alt.Shape("what:N", title=None, sort=shown, scale=alt.Scale(domain=shown))

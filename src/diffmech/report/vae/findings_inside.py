@@ -47,10 +47,9 @@ def _units(data: str, units: pd.DataFrame, vae: VaeStudy) -> Finding:
     if len(where):
         details.append(f"Most of them in {listed([f'{layer} ({amount})' for layer, amount in where[:3].items()])}.")
     resting = estimate("share of units that respond to one factor, mean over VAEs", share, "%")
-    family = (
-        f"Benjamini-Hochberg over the units of a VAE at {number(alpha, 2)}; where no unit is selective, a VAE has one "
-        f"with at most this probability, and {some} or more of {vaes} with {p_value(p)}."
-    )
+    family = f"Benjamini-Hochberg over the units of a VAE at {number(alpha, 2)}."
+    if some:
+        family += f" By chance alone so many VAEs would have such units with {p_value(p)} at most."
     question = f"Do units respond to one factor of {data}, beyond untrained networks?"
     return Finding(question, verdict, answer, tuple(details), f"{data}-units", family, "", resting)
 
@@ -84,7 +83,9 @@ def _patching(data: str, tables: Tables, vae: VaeStudy) -> Finding:
         details.append(_mediation(tables.mediation, vae))
     resting = estimate("percentage points of the change that chosen units carry beyond random ones", excess)
     sight = "Units are chosen and measured on different pairs of images; the mean over layers and factors of each VAE."
-    return Finding(question, verdict, answer, tuple(details), f"{data}-patching", "One test.", sight, resting)
+    return Finding(
+        question, verdict, answer, tuple(details), f"{data}-patching", "One test of the mean over VAEs.", sight, resting
+    )
 
 
 def _mediation(mediation: pd.DataFrame, vae: VaeStudy) -> str:
@@ -129,34 +130,35 @@ def _graphs(data: str, graphs: pd.DataFrame, vae: VaeStudy) -> Finding:
     mechanism = graphs[graphs["level"] == "generator"]
     edges = int(graphs["true_edges"].iloc[0])
     question = f"Is the causal graph of {data} recovered from what VAEs encode?"
-    true = f"The true graph has {count(edges, 'edge')}"
     details = []
     if len(mechanism):
         worst = int(mechanism["distance"].max())
-        details.append(
-            f"{true}; set on the mechanism itself, the estimate is "
-            + ("the true graph." if not worst else f"up to {count(worst, 'edge')} away from it.")
-        )
+        true = f"The true graph has {count(edges, 'edge')}; set on the mechanism itself, the estimate is"
+        away = f"up to {count(worst, 'edge')} away from it" if worst else "the same"
+        details.append(f"{true} {away}.")
     if seen.empty:
         return Finding(question, "cannot be told", "No graph was read from latents.", tuple(details), f"{data}-graphs")
     exact = int((seen["distance"] == 0).sum())
-    near = int((seen["p"] <= vae.measures.alpha).sum())
-    verdict: Verdict = "found" if exact == len(seen) else "not found"
     distances = over_vaes(seen["distance"], vae.measures)
     answer = f"{exact} of {count(len(seen), 'VAE')} {'gives' if exact == 1 else 'give'} the true graph"
-    answer += "" if exact == len(seen) else f"; on average {number(distances.value)} of its edges are wrong or missing"
-    answer += f"; random graphs of as many edges are {number(seen['random'].mean())} edges away."
+    answer += "" if edges else ", in which no factor causes another"
+    if exact < len(seen):
+        answer += f"; on average {number(distances.value)} edges are wrong or missing"
+        far = seen.sort_values("distance", ascending=False).iloc[0]
+        details.append(f"Farthest: {vae_words(far['family'], far['vae_seed'])}, {count(int(far['distance']), 'edge')}.")
     if edges:
-        answer += f" {near} of {len(seen)} are nearer than these (p at most {number(vae.measures.alpha, 2)})."
-    far = seen.sort_values("distance", ascending=False).iloc[0]
+        near = int((seen["p"] <= vae.measures.alpha).sum())
+        details.append(
+            f"Random graphs of as many edges are {number(seen['random'].mean())} edges away on average; {near} of "
+            f"{len(seen)} VAEs are nearer than these, p at most {number(vae.measures.alpha, 2)} for each, not "
+            "corrected."
+        )
     details.append(
-        f"Farthest: {vae_words(far['family'], far['vae_seed'])}, {count(int(far['distance']), 'edge')} away, "
-        f"{p_value(far['p'])}. Factors are read from latents with a mean R2 or share of right classes of "
-        f"{number(seen['readout'].mean())}."
+        f"Factors are read from latents with a mean R2 or share of right classes of {number(seen['readout'].mean())}."
     )
     resting = estimate("edges between the estimated and the true graph, mean over VAEs", distances)
-    corrected = "Each p of one VAE; not corrected."
-    return Finding(question, verdict, answer, tuple(details), f"{data}-graphs", corrected, "", resting)
+    verdict: Verdict = "found" if exact == len(seen) else "not found"
+    return Finding(question, verdict, f"{answer}.", tuple(details), f"{data}-graphs", "", "", resting)
 
 
 def _sign(low: float, high: float) -> Verdict:

@@ -51,7 +51,10 @@ def _family(tables: Tables, names: list[str]) -> str:
         return "not trained"
     dci = having(tables.families, is_dci)
     own = tables.latents[tables.latents["family"].isin(names)]
-    said = [f"DCI disentanglement {_mean(row)}" for row in dci[dci["family"].isin(names)].dropna(subset="mean").to_dict("records")]
+    said = [
+        f"DCI disentanglement {_mean(row)}"
+        for row in dci[dci["family"].isin(names)].dropna(subset="mean").to_dict("records")
+    ]
     return ", ".join([*said, f"raw strength {_strength(own, 'raw')}"])
 
 

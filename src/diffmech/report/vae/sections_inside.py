@@ -16,8 +16,6 @@ from diffmech.report.vae.sections import UNCHANGED, drawn
 from diffmech.report.vae.words import CODES, of_kind, vae_words
 from diffmech.report.wording import interval, limits, listed, number, p_value
 
-EDGES_OF_GENERATOR = "mechanism"
-
 
 def sections(data: str, tables: Tables, stores: dict[str, Any], vae: VaeStudy) -> list[Section]:
     """Return all of them, in the order of the page."""
@@ -233,18 +231,20 @@ def _graphs(data: str, tables: Tables, vae: VaeStudy) -> Section:
 
 
 def _distances(graphs: pd.DataFrame) -> Markup:
+    # what is set on the mechanism itself is the same for every VAE
+    mechanism = graphs["level"] == "generator"
+    columns = ["edges", "true_edges", "distance"]
+    once = graphs[mechanism].drop_duplicates(columns)
     rows = [
         [
-            f"{row['family']}, {row['vae_seed']}",
-            EDGES_OF_GENERATOR if row["level"] == "generator" else "latents",
-            f"{int(row['edges'])}",
-            f"{int(row['true_edges'])}",
-            f"{int(row['distance'])}",
+            "all" if row["level"] == "generator" and len(once) == 1 else f"{row['family']}, {row['vae_seed']}",
+            "mechanism" if row["level"] == "generator" else "latents",
+            *(f"{int(row[column])}" for column in columns),
             number(row["random"]),
             p_value(row["p"]),
             "" if pd.isna(row["readout"]) else number(row["readout"]),
         ]
-        for row in graphs.to_dict("records")
+        for row in pd.concat([once, graphs[~mechanism]]).to_dict("records")
     ]
     columns = ["family, seed", "read from", "edges", "true edges", "distance", "random graphs", "p", "readout"]
     caption = (

@@ -15,8 +15,13 @@ from diffmech.vae.tables import EDGES, OF_ONE, SCORES
 REFERENCES = Path(__file__).parents[4] / "resources" / "references-vae.yaml"
 FACTORS = ("shape", "scale", "orientation", "x", "y")
 CAUSES = ("angle", "light", "shadow_position", "shadow_length")
-TRUE = {("angle", "shadow_position"), ("light", "shadow_position"), ("angle", "shadow_length"), ("light", "shadow_length")}
-MEASURES = ("dci_disentanglement", "dci_completeness", "dci_informativeness", "mig", "sap", "factor_vae_score")
+TRUE = {
+    ("angle", "shadow_position"),
+    ("light", "shadow_position"),
+    ("angle", "shadow_length"),
+    ("light", "shadow_length"),
+}
+MEASURES = ("dci_disentanglement", "dci_completeness", "dci_informativeness", "mig", "sap", "factor_vae")
 MOTIFS = ("chain, raised", "chain, lowered", "fan-out", "coherent parallel paths", "incoherent parallel paths")
 EFFECTS = ("total", "direct", "indirect", "interaction")
 LATENTS, ACTIVE, STEPS, SIZE = 6, 4, 7, 16
@@ -39,7 +44,11 @@ class Planted:
 
 def study(*, vq: bool = False, seeds: int = 2, kinds: dict | None = None) -> VaeStudy:
     """Return the section of such a study: two families, and a VQ-VAE where it is asked for."""
-    families = {"vae": {"kind": "vae"}, "beta_tc": {"kind": "beta_tc_vae"}, **({"vq": {"kind": "vq_vae"}} if vq else {})}
+    families = {
+        "vae": {"kind": "vae"},
+        "beta_tc": {"kind": "beta_tc_vae"},
+        **({"vq": {"kind": "vq_vae"}} if vq else {}),
+    }
     return VaeStudy.model_validate(
         {
             "data": kinds or {"sprites": {"kind": "dsprites_like"}},
@@ -110,9 +119,15 @@ class _Data:
                 active = latent < ACTIVE
                 size = (0.12 - 0.02 * latent + abs(self._noise(0.01))) if active else 0.0004
                 raw, pixels = 16 * size * 1.4, size * 1.4
-                factor, spread = (self.factors[latent % len(self.factors)], 0.7) if self.changes else (None, None)
+                factor, spread = (
+                    (self.factors[latent % len(self.factors)], 0.7 - 0.1 * latent + self._noise(0.02))
+                    if self.changes
+                    else (None, None)
+                )
                 ends = (*self._around(raw, raw / 10), pixels, *self._around(size, size / 10))
-                rows.append((*vae, latent, active, 0.9, *ends, size / 2, size * 1.3, 0.17, 0.3, factor, spread))
+                rows.append(
+                    (*vae, latent, active, 0.9, *ends, size / 2, size * 1.3, 0.17, 0.3 + 0.02 * latent, factor, spread)
+                )
         return rows
 
     def _effects(self) -> list:
@@ -148,7 +163,16 @@ class _Data:
             return []
         units = max(1, self.planted.width // 8)
         return [
-            (*vae, layer, factor, units, self.planted.width, *self._around(share, 0.1), *self._around(0.2, 0.1), units + 1)
+            (
+                *vae,
+                layer,
+                factor,
+                units,
+                self.planted.width,
+                *self._around(share, 0.1),
+                *self._around(0.2, 0.1),
+                units + 1,
+            )
             for vae in self.vaes
             for layer in self._layers()
             for factor in self.factors
@@ -171,7 +195,9 @@ class _Data:
         if not self.changes:
             return []
         width = self.planted.width
-        return [(*vae, layer, width, 0.7 + self._noise(0.03), 0.95, 0.6) for vae in self.vaes for layer in self._layers()]
+        return [
+            (*vae, layer, width, 0.7 + self._noise(0.03), 0.95, 0.6) for vae in self.vaes for layer in self._layers()
+        ]
 
     def _motifs(self) -> list:
         if not self.changes:
@@ -269,7 +295,9 @@ class _Data:
                     wrong = not true and false > 0
                     false -= wrong
                     size = 0.9 if true else 0.4 if wrong else 0.01
-                    rows.append((level, cause, effect, true, size, 0.02, 0.001 if true or wrong else 1.0, true or wrong))
+                    rows.append(
+                        (level, cause, effect, true, size, 0.02, 0.001 if true or wrong else 1.0, true or wrong)
+                    )
         return rows
 
     def _codes(self, family: str, seed: int) -> Path:
