@@ -42,6 +42,9 @@ class Planted:
     width: int = 8  # units of a layer
 
 
+USUAL = Planted()
+
+
 def study(*, vq: bool = False, seeds: int = 2, kinds: dict | None = None) -> VaeStudy:
     """Return the section of such a study: two families, and a VQ-VAE where it is asked for."""
     families = {
@@ -59,7 +62,7 @@ def study(*, vq: bool = False, seeds: int = 2, kinds: dict | None = None) -> Vae
     )
 
 
-def write_study(folder: Path, vae: VaeStudy, planted: Planted = Planted()) -> dict:
+def write_study(folder: Path, vae: VaeStudy, planted: Planted = USUAL) -> dict:
     """Write every table and store of a study, and return the inputs of its page."""
     inputs: dict = {"references": REFERENCES}
     for data in vae.data:
