@@ -88,7 +88,7 @@ def links_graph(links: pd.DataFrame, vae: VaeStudy) -> Any:
     heads = ("factors", f"units of {layer}", "latents", "image")
     rows += [{"what": "head", "name": name, "x": column, "y": -0.07} for column, name in enumerate(heads)]
     frame = pd.DataFrame(rows)
-    x = alt.X("x:Q", axis=None, scale=alt.Scale(domain=[-0.55, 3.65], nice=False))
+    x = alt.X("x:Q", axis=None, scale=alt.Scale(domain=[-0.8, 3.8], nice=False))
     y = alt.Y("y:Q", axis=None, scale=alt.Scale(domain=[-0.1, 1], reverse=True, nice=False))
     signs = list(SIGNS.values())
     lines = (

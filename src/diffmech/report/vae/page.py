@@ -43,8 +43,8 @@ def write_page(
     """Write the page, the file of its findings, and the `picture` of traversals that the front page shows.
 
     `inputs` has, for each data set, every table of all its VAEs, as `sprites__models`, lists of files as
-    `sprites__scores`, `sprites__edges` and `sprites__codes`, and the published figures as `references`. Raises StoreError
-    for what is missing or not whole.
+    `sprites__scores`, `sprites__edges` and `sprites__codes`, and the published figures as `references`.
+    Raises StoreError for what is missing or not whole.
     """
     tables = {name: read_tables(own) for name, own in by_data(inputs, vae.data).items()}
     references = read_references(inputs["references"])
