@@ -139,9 +139,9 @@ def _short(name: str, column: int) -> str:
 
 def motif_counts(motifs: pd.DataFrame, alpha: float) -> Any:
     """Draw how often each motif occurs, in multiples of what random graphs of the same degrees have."""
-    frame = motifs[motifs["expected"] > 0]
+    frame = motifs[(motifs["expected"] > 0) & motifs["p_corrected"].notna()]
     if frame.empty:
-        return absent("No motif occurs, and none is expected.")
+        return absent("No motif that could be tested is expected.")
     frame = frame.assign(
         ratio=frame["found"] / frame["expected"],
         control_low=frame["low"] / frame["expected"],

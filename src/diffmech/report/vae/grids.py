@@ -18,7 +18,11 @@ from diffmech.report.wording import count, listed, number
 TILE = 58  # CSS pixels of one image
 MOST_LATENTS = 12  # that are shown of one VAE, the strongest
 MOST_EXAMPLES = 9
-SWAPPED = {"neighbour": "nearest code in one place", "random": "any other code in one place"}
+SWAPPED = {
+    "neighbour": "nearest code in one place",
+    "random": "any other code in one place",
+    "shift": "shifted by one sd before the code is chosen",
+}
 
 
 def first_stores(paths: Sequence[Path], vae: VaeStudy) -> dict[str, Any]:

@@ -87,4 +87,5 @@ def _swaps(swaps: pd.DataFrame, vae: VaeStudy) -> str:
         return "not trained"
     known = swaps.dropna(subset="per_pixel").groupby("swap", sort=False)["per_pixel"].mean()
     said = [f"{swap} {number(value)}" for swap, value in known.items()]
-    return f"undefined; change per pixel by swaps: {', '.join(said)}" if said else "undefined"
+    notes = [str(note) for note in swaps[swaps["swap"] == "shift"]["note"].dropna().head(1)]
+    return "; ".join(["undefined", *([f"change per pixel by swaps: {', '.join(said)}"] if said else []), *notes])

@@ -16,6 +16,17 @@ from diffmech.report.vae.sections import UNCHANGED, drawn
 from diffmech.report.vae.words import CODES, of_kind, vae_words
 from diffmech.report.wording import interval, limits, listed, number, p_value
 
+MOTIFS = {
+    "positive chain": "A path from a factor over a unit and a latent to the image that raises in the end what it ends at.",
+    "negative chain": "A path that lowers it.",
+    "coherent units": "A factor moves a latent over two units, both ways with the same sign.",
+    "incoherent units": "The same with opposite signs.",
+    "coherent latents": "A unit moves the image over two latents, both ways with the same sign.",
+    "incoherent latents": "The same with opposite signs.",
+    "factor bi-fan": "Two factors move the same two units.",
+    "unit bi-fan": "Two units move the same two latents.",
+}
+
 
 def sections(data: str, tables: Tables, stores: dict[str, Any], vae: VaeStudy) -> list[Section]:
     """Return all of them, in the order of the page."""
@@ -35,10 +46,10 @@ def _units(data: str, tables: Tables, vae: VaeStudy) -> Section:
     if tables.units.empty:
         return _nothing(anchor, title)
     about = (
-        "A unit is a channel of a convolution or a unit of a dense layer. Its change is measured for each factor "
-        "that is changed in the image, factors weighed alike. It is monosemantic where one factor makes up more of "
-        "its changes than chance and than untrained networks allow, polysemantic where several do, silent where "
-        "nothing changes it."
+        "A unit is a channel of a convolution or a unit of a dense layer. How much of its variance needs a factor is "
+        "measured on images that differ in that factor alone. It is monosemantic where it needs one factor more "
+        "exclusively than by chance and than units of untrained networks do, polysemantic where it does not, silent "
+        "where it changes for fewer than a tenth of the images."
     )
     points = (
         "One point per unit, first seed of each family: 1 = one factor alone, to the right: several alike "
@@ -184,9 +195,13 @@ def _motifs(data: str, tables: Tables, vae: VaeStudy) -> Section:
     else:
         parts.append(markup.paragraph("No link of any VAE is significant, so that there is no graph to show.", "quiet"))
     if len(tables.motifs):
+        names = [str(name) for name in dict.fromkeys(tables.motifs["motif"])]
+        told = {name: MOTIFS[name] for name in names if name in MOTIFS}
+        parts += [markup.heading("Kinds of paths, and how often they recur"), *([markup.facts(told)] if told else [])]
         caption = (
-            "How often each kind of path occurs, in multiples of its mean number in random graphs whose nodes have the "
-            "same numbers of links; grey: range of most of these. Motifs with none expected are left out here."
+            "How often each kind occurs, in multiples of its mean number in random graphs whose nodes have the same "
+            "numbers of links of either sign; grey: range of most of these. Kinds that none are expected of, and "
+            "those that follow from the numbers of links alone and so cannot be tested, are left to the table."
         )
         parts.append(drawn(data, "motifs", charts_graphs.motif_counts(tables.motifs, vae.measures.alpha), caption))
         parts.append(markup.folded("Counts as a table", _counts(tables.motifs)))
@@ -201,7 +216,7 @@ def _counts(motifs: pd.DataFrame) -> Markup:
             row["motif"],
             f"{int(row['found']):,}",
             f"{number(row['expected'])} ({limits(row['low'], row['high'])})",
-            p_value(row["p_corrected"]),
+            "not tested" if pd.isna(row["p_corrected"]) else p_value(row["p_corrected"]),
         ]
         for row in motifs.to_dict("records")
     ]
@@ -214,9 +229,10 @@ def _graphs(data: str, tables: Tables, vae: VaeStudy) -> Section:
     if tables.graphs.empty and tables.edges.empty:
         return _nothing(anchor, title)
     about = (
-        "One factor is set to two values while all others but the effect are held; an edge is called where the "
-        "effect follows. Set on the mechanism that makes the images, this checks the method; read from the latents "
-        "of the images, it says what a VAE encodes. Latents that mix factors make edges that are not true."
+        "One factor is set to another value while all others but the effect are held. An edge is called where the "
+        "effect changes more than it does when it alone is held and all else changes (what leaks from latents that "
+        "mix factors), and by at least a tenth of its sd. Set on the mechanism that makes the images, this checks "
+        "the method; read from the latents of the images, it says what a VAE encodes."
     )
     caption = (
         "Rows cause columns; numbers: mean change of the effect, in its sd. First seed of each family. Pale: no "
@@ -248,9 +264,10 @@ def _distances(graphs: pd.DataFrame) -> Markup:
     ]
     columns = ["family, seed", "read from", "edges", "true edges", "distance", "random graphs", "p", "readout"]
     caption = (
-        "Structural Hamming distance to the true graph (Tsamardinos et al. 2006), beside its mean for random acyclic "
-        "graphs of as many edges; p: share of these that are as near. Readout: how well factors are read from "
-        "latents, R2 or share of right classes."
+        "Structural Hamming distance (Tsamardinos et al. 2006): pairs of factors that are not joined as in the true "
+        "graph, a reversed edge among them; beside it its mean for random acyclic graphs of as many edges, and as p "
+        "the share of these that are as near. Readout: how well factors are read from latents, R2 or share of right "
+        "classes."
     )
     return markup.table(columns, rows, caption, columns[2:])
 
@@ -277,7 +294,7 @@ def _swaps(data: str, swaps: pd.DataFrame, stores: dict[str, Any], vae: VaeStudy
     columns = ["VAE", "what is done", "change per pixel", "within its place", "note"]
     caption = (
         "Root mean squared change of the image, mean over images and places (bootstrap over images), and the share "
-        "of it within what the place decides."
+        "of the squared change within the block of pixels that the place stands over."
     )
     told = markup.table(columns, rows, caption, columns[2:4], columns[4:])
     if not rows:

@@ -109,6 +109,6 @@ def _relation(data: str, tables: Tables) -> Section:
         for row in tables.relation.to_dict("records")
     ]
     columns = ["effect strength", "score", "Spearman's correlation", "within families", "p", "VAEs"]
-    words = "Mean strength of active latents against scores; bootstrap over families and seeds, p by permuting VAEs."
+    words = "Mean strength of active latents against scores; bootstrap over VAEs, p by permuting them."
     chart = drawn(data, "relation", charts_scores.relation_scatter(tables.latents, tables.scores), caption)
     return markup.section(anchor, title, chart, markup.table(columns, rows, words, columns[2:]))

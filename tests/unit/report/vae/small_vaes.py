@@ -22,7 +22,7 @@ TRUE = {
     ("light", "shadow_length"),
 }
 MEASURES = ("dci_disentanglement", "dci_completeness", "dci_informativeness", "mig", "sap", "factor_vae")
-MOTIFS = ("chain, raised", "chain, lowered", "fan-out", "coherent parallel paths", "incoherent parallel paths")
+MOTIFS = ("positive chain", "negative chain", "coherent units", "incoherent units", "factor bi-fan", "fan-out")
 EFFECTS = ("total", "direct", "indirect", "interaction")
 LATENTS, ACTIVE, STEPS, SIZE = 6, 4, 7, 16
 
@@ -94,7 +94,8 @@ class _Data:
 
     def _write_one(self, name: str, table, vae: tuple) -> Path:
         path = self.folder / table.at(data=self.data, family=vae[0], vae_seed=str(vae[1]))
-        table.write(path, table.frame(getattr(self, f"_{name}")(*vae)))
+        rows = getattr(self, f"_{name}")(*vae)
+        table.write(path, table.frame([(*row, *[None] * (len(table.columns) - len(row))) for row in rows]))
         return path
 
     def _noise(self, scale: float) -> float:
@@ -205,11 +206,12 @@ class _Data:
     def _motifs(self) -> list:
         if not self.changes:
             return []
+        counts = {"coherent units": (60, 30.0, self.planted.p_motif), "fan-out": (44, 44.0, None)}
         return [
-            (*vae, "encoder.hidden", motif, *((60, 30.0) if motif == "fan-out" else (30, 31.0)), 20, 42, *(p, p))
+            (*vae, "encoder.hidden", motif, found, expected, expected - 10, expected + 10, p, p)
             for vae in self.continuous
             for motif in MOTIFS
-            for p in [self.planted.p_motif if motif == "fan-out" else 0.6]
+            for found, expected, p in [counts.get(motif, (30, 31.0, 0.6))]
         ]
 
     def _links(self) -> list:
@@ -251,7 +253,7 @@ class _Data:
             rows.append((*vae, "neighbour", *self._around(0.021, 0.002), 0.8, None))
             rows.append((*vae, "random", *self._around(0.063, 0.004), 0.7, None))
             note = "undefined: codes have no order; the same code is chosen again in 71 % of places"
-            rows.append((*vae, "shift", None, None, None, None, note))
+            rows.append((*vae, "shift", *self._around(0.004, 0.001), 0.6, note))
         return rows
 
     def _families(self) -> list:

@@ -169,7 +169,7 @@ def test_findings_say_what_was_found(whole):
         r"total effect (0\.9|1\.0).*; directly 0\.[23].*; through the chosen units 0\.[45]", carried.details[1]
     )
     paths = found["Do kinds of paths from factors of sprites to outputs recur more often than by chance?"]
-    assert paths.answer == "Yes: fan-out (in 4 of 4 VAEs)."
+    assert paths.answer == "Yes: coherent units (in 4 of 4 VAEs)."
     assert "grid of numbers of codes" in found["Can latents of a VQ-VAE be shifted in sprites?"].answer
 
 
@@ -309,6 +309,13 @@ def test_a_study_of_codes_alone_has_no_latents(sprites):
         assert "description" in drawn(tables.latents.head(0), vae).to_dict()
 
 
+def test_motifs_that_follow_from_degrees_are_listed_as_not_tested(whole):
+    [data] = spec_of(whole[0], "sprites-motifs")["datasets"].values()
+    assert "coherent units" in data
+    assert "fan-out" not in data
+    assert "fan-out 44 44.0 (34.0 to 54.0) not tested" in Words(whole[0]).text
+
+
 def test_what_is_undefined_of_codes_is_not_shown_as_zero(whole):
     text = Words(whole[0]).text
     assert "are undefined, and are not shown as zero" in text
@@ -343,7 +350,7 @@ def test_versions_of_a_paper_are_kept_apart_beside_what_was_measured(whole):
     assert "0.084 and 4.59" in table
     assert "sprites: not trained" in table  # no FactorVAE is
     assert "sprites: DCI disentanglement 0.200 (0.150 to 0.250), raw strength " in table
-    assert "change per pixel by swaps: neighbour 0.0210, random 0.0630" in table
+    assert "change per pixel by swaps: neighbour 0.0210, random 0.0630, shift 0.00400; undefined: codes" in table
 
 
 def test_the_graph_shows_the_strongest_paths_of_one_vae():
