@@ -17,7 +17,7 @@ from diffmech.report.vae.words import CODES, of_kind, vae_words
 from diffmech.report.wording import interval, limits, listed, number, p_value
 
 MOTIFS = {
-    "positive chain": "A path from a factor over a unit and a latent to the image that raises in the end what it ends at.",
+    "positive chain": "A path from a factor over a unit and a latent to the image that raises what it ends at.",
     "negative chain": "A path that lowers it.",
     "coherent units": "A factor moves a latent over two units, both ways with the same sign.",
     "incoherent units": "The same with opposite signs.",
