@@ -1,0 +1,106 @@
+"""How the page of VAEs calls measures, and what it takes of many VAEs."""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binom
+
+from diffmech.config.section import Inference
+from diffmech.config.studies.vae import VaeStudy
+from diffmech.findings import Estimate
+from diffmech.statistics.bootstrap import bootstrap_mean
+
+NAMES = {
+    "disentanglement": "DCI disentanglement",
+    "completeness": "DCI completeness",
+    "informativeness": "DCI informativeness",
+    "mig": "MIG",
+    "sap": "SAP",
+    "factor_vae": "FactorVAE score",
+    "modularity": "InfoM (modularity)",
+    "compactness": "InfoC (compactness)",
+    "explicitness": "InfoE (explicitness)",
+    "raw": "effect strength, raw",
+    "per_pixel": "effect strength per pixel",
+    "calibrated": "effect strength, calibrated",
+    "reconstruction": "reconstruction",
+    "active": "active latents",
+}
+STRENGTHS = ("raw", "per_pixel", "calibrated")
+PLAIN, CODES = "vae", "vq_vae"  # kinds of families
+
+
+def measure_words(measure: str) -> str:
+    """Return the name of a score or effect as a reader knows it."""
+    known = [words for name, words in NAMES.items() if name in measure]
+    return known[0] if known else measure.replace("_", " ")
+
+
+def is_dci(measure: str) -> bool:
+    """Return whether a score is the disentanglement of DCI."""
+    return "disentanglement" in measure
+
+
+def is_mig(measure: str) -> bool:
+    """Return whether a score is MIG."""
+    return measure == "mig"
+
+
+def having(frame: pd.DataFrame, asked: Callable[[str], bool]) -> pd.DataFrame:
+    """Return the rows whose `measure` is asked for; `frame` may have no rows."""
+    return frame.loc[frame["measure"].map(asked).astype(bool)]
+
+
+def of_kind(vae: VaeStudy, kind: str) -> list[str]:
+    """Return the names of the families of a kind."""
+    return [name for name, family in vae.families.items() if family.kind == kind]
+
+
+def of_first_seed(frame: pd.DataFrame, vae: VaeStudy) -> pd.DataFrame:
+    """Return the rows of the first seed of each family."""
+    return frame[frame["vae_seed"] == vae.seeds[0]]
+
+
+def vae_words(family: str, seed: int) -> str:
+    """Return the name of one VAE."""
+    return f"{family}, seed {seed}"
+
+
+def ordered(names: "pd.Series[str]") -> list[str]:
+    """Return each name once, in the order in which they come."""
+    return [str(name) for name in dict.fromkeys(names)]
+
+
+class Mean(NamedTuple):
+    """A mean and the ends of its interval, NaN where there is none."""
+
+    value: float
+    low: float
+    high: float
+
+
+def over_vaes(values: Iterable[float], settings: Inference) -> Mean:
+    """Return the mean of one number per VAE with its bootstrap interval over VAEs, NaN ends for a single one."""
+    known = np.array(list(values), dtype=float)
+    known = known[np.isfinite(known)]
+    if not len(known):
+        return Mean(np.nan, np.nan, np.nan)
+    found = bootstrap_mean(known, draws=settings.draws, confidence=settings.confidence)
+    return Mean(float(found.estimate), float(found.low), float(found.high))
+
+
+def estimate(what: str, mean: Mean, unit: str = "") -> Estimate | None:
+    """Return a mean as the number that a finding rests on, None where it has no interval."""
+    return Estimate(what, *mean, unit=unit) if np.isfinite(mean).all() else None
+
+
+def per_vae(frame: pd.DataFrame, values: "pd.Series[float]") -> list[float]:
+    """Return the mean of `values`, one per row of `frame`, of each VAE."""
+    return list(values.groupby([frame["family"], frame["vae_seed"]], sort=False).mean())
+
+
+def chance_of(hits: int, vaes: int, alpha: float) -> float:
+    """Return the probability of so many VAEs or more where each of them is one with probability `alpha`."""
+    return float(binom.sf(hits - 1, vaes, alpha))
