@@ -6,7 +6,7 @@ from diffmech.vae.tables import OF_ALL, OF_ONE
 vaes = Vaes(study)
 # Those of all VAEs of a data set.
 vae_tables = {
-    table.name.removeprefix("vae_"): table.path
+    table.name: table.path
     for table in tables.values()
     if table.path.startswith(OF_ALL) and not table.path.startswith(OF_ONE)
 }
@@ -171,7 +171,11 @@ rule vae_tables:
 rule vae_page:
     """Write the page on VAEs."""
     input:
-        **{f"{data}__{name}": path.format(data=data) for data in vaes.names for name, path in vae_tables.items()},
+        **{
+            f"{data}__{name.removeprefix('vae_')}": path.format(data=data)
+            for data in vaes.names
+            for name, path in vae_tables.items()
+        },
         **{f"{data}__scores": vaes.scores(data) for data in vaes.names},
         **{f"{data}__edges": vaes.edges(data) for data in vaes.names},
         **{f"{data}__codes": vaes.codes(data) for data in vaes.names},

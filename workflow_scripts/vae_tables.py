@@ -3,7 +3,7 @@
 from diffmech.workflow.session import session
 
 with session(snakemake) as job:
-    from diffmech.vae.account import tabulate
+    from diffmech.vae.tabulate import tabulate
 
     tabulate(
         {name: list(job.input.get(name)) for name in ("records", "codes", "factors", "scores", "edges")},

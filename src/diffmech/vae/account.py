@@ -34,7 +34,7 @@ def models_table(records: Sequence[Path], output: Path) -> None:
                 "vae_seed": seed,
                 **{name: quality[name] for name in ("reconstruction", "mean_image", "bound")},
                 "latents": None if variances is None else len(variances),
-                "active": None if variances is None else sum(quality["active"]),
+                "active_latents": None if variances is None else sum(quality["active"]),
                 "codes_in_use": quality["codes_in_use"],
                 "parameters": found["parameters"],
                 "steps": config["training"]["steps"],

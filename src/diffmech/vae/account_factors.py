@@ -52,10 +52,9 @@ class Study:
         return self.root[f"{layer.split('.')[0]}_weight"].astype(np.float64)
 
 
-def factor_tables(of_factors: Sequence[Path], outputs: Mapping[str, Path], *, measures: VaeMeasures) -> None:
+def factor_tables(studies: Sequence[Study], outputs: Mapping[str, Path], *, measures: VaeMeasures) -> None:
     """Write the tables of effects, units, patching, mediation and modularity that `outputs` has, by their names, from
-    the stores of all VAEs and factors of one data set; without rows where there are none."""
-    studies = read_studies(of_factors)
+    what all factors do in all VAEs of one data set; without rows where there are none."""
     for table, write in WRITERS.items():
         if table in outputs:
             write(studies, outputs[table], measures=measures)
@@ -79,7 +78,7 @@ def effects_table(studies: Sequence[Study], output: Path, *, measures: VaeMeasur
                 **study.key,
                 "factor": study.factor,
                 "latent": latent,
-                **_ends("effect", "", found, latent),
+                **_ends("change", "", found, latent),
                 "untrained": untrained[latent],
                 "pairs": len(moved),
             }
@@ -156,7 +155,7 @@ def patching_table(studies: Sequence[Study], output: Path, *, measures: VaeMeasu
                 **study.key,
                 "layer": name,
                 "factor": study.factor,
-                "units": len(layer["chosen"]),
+                UNITS.name: len(layer["chosen"]),
                 "of": len(order),
                 **_ends("share", "", found, place),
                 "random": random.mean(),
@@ -184,7 +183,7 @@ def mediation_table(studies: Sequence[Study], output: Path, *, measures: VaeMeas
                 "layer": name,
                 "factor": study.factor,
                 "latent": study.latent,
-                "units": len(layer["chosen"]),
+                UNITS.name: len(layer["chosen"]),
                 **{
                     column: value
                     for effect, label in enumerate(MEDIATED)
@@ -216,8 +215,8 @@ def modularity_table(studies: Sequence[Study], output: Path, *, measures: VaeMea
                 {
                     **of_vae[0].key,
                     "layer": name,
-                    "units": units,
-                    "modularity": found,
+                    UNITS.name: units,
+                    MODULARITY.name: found,
                     "ceiling": modularity(source.permuted(changes, axis=0))[0],
                     "untrained": known.mean() if known.size else np.nan,
                 }

@@ -55,7 +55,7 @@ def families_table(
         values[family, seed] |= {f"{name}_strength": mean[name] for name in ("raw", "calibrated")}
     for row in MODELS.read(models).to_dict("records"):
         of = (str(row["family"]), int(row["vae_seed"]))
-        values[of] |= {"reconstruction": row["reconstruction"], "active_latents": row["active"]}
+        values[of] |= {"reconstruction": row["reconstruction"], "active_latents": row["active_latents"]}
     plain = next((name for name, family in families.items() if isinstance(family, PlainVae)), None)
     rows: list[dict[str, Any]] = []
     for measure in COMPARED:

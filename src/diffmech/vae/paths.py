@@ -108,9 +108,7 @@ class Vaes:
         section = self.section
         return {
             "data": section.data[data].canonical(),
-            "factors": section.studied(data),
             "families": {name: family.canonical() for name, family in section.families.items()},
-            "seeds": section.seeds,
             "measures": section.measures.canonical(),
         }
 

@@ -146,13 +146,13 @@ def test_a_study_goes_from_vaes_to_tables(trained, tmp_path) -> None:
     root, _ = trained
     stores = [root / kind / "0" / f"{factor}.zarr.zip" for kind in ("vae", "vq_vae") for factor in ("scale", "x")]
     outputs = {name: tmp_path / f"{name}.csv" for name in TABLES}
-    factor_tables(stores, outputs, measures=MEASURES)
+    factor_tables(read_studies(stores), outputs, measures=MEASURES)
     found = {name: table.read(outputs[name]) for name, table in TABLES.items()}
     effects = found[EFFECTS.name]
     assert set(effects.family) == {"vae"}  # a VQ-VAE has no latents
     moved = open_store(stores[1])["moved"].values
-    assert effects[effects.factor == "x"].effect.to_numpy() == pytest.approx(np.abs(moved).mean(0), rel=1e-4)
-    assert (effects.untrained > 10 * effects.effect).all()  # in their own spread, which a fresh posterior is beyond
+    assert effects[effects.factor == "x"].change.to_numpy() == pytest.approx(np.abs(moved).mean(0), rel=1e-4)
+    assert (effects.untrained > 10 * effects.change).all()  # in their own spread, which a fresh posterior is beyond
     units = found[UNITS.name]
     assert set(units.family) == {"vae", "vq_vae"}
     of_vae = units[units.family == "vae"].groupby("layer", sort=False).size()

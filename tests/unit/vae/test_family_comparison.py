@@ -103,7 +103,7 @@ def written(folder):
     models = []
     for family, seed in [*DCI, ("vq", 0), ("vq", 1)]:
         row = {**dict.fromkeys(MODELS.columns, 1), "family": family, "vae_seed": seed, "reconstruction": 20.0 + seed}
-        models.append({**row, "active": None if family == "vq" else 5})
+        models.append({**row, "active_latents": None if family == "vq" else 5})
     MODELS.write(folder / "models.csv", MODELS.frame(models))
     return scores, folder / "models.csv", folder / "latents.csv"
 

@@ -143,7 +143,7 @@ def test_the_table_of_models_says_what_their_records_say(tmp_path, images, setti
     assert table["family"].tolist() == ["vae", "vq_vae"]
     assert table["vae_seed"].tolist() == [1, 1]
     assert table["latents"].tolist()[0] == 3
-    assert table["latents"].isna().tolist() == table["active"].isna().tolist() == [False, True]
+    assert table["latents"].isna().tolist() == table["active_latents"].isna().tolist() == [False, True]
     assert table["codes_in_use"].isna().tolist() == [True, False]
     assert table["steps"].tolist() == [5, 5]
     account.models_table([], tmp_path / "none.csv")

@@ -88,20 +88,20 @@ def effects_map(effects: pd.DataFrame, vae: VaeStudy) -> Any:
     if frame.empty:
         return absent("No factor of these images can be changed alone.")
     frame = frame.assign(beyond=frame["low"] > frame["untrained"], latent=frame["latent"].astype(str))
-    columns = ["family", "factor", "latent", "effect", "low", "high", "untrained", "pairs", "beyond"]
+    columns = ["family", "factor", "latent", "change", "low", "high", "untrained", "pairs", "beyond"]
     x = alt.X("latent:N", title="latent", sort=ordered(frame["latent"]), axis=alt.Axis(labelAngle=0))
     y = alt.Y("factor:N", title=None, sort=ordered(frame["factor"]))
-    tooltip: list[Any] = ["family:N", "factor:N", "latent:N", alt.Tooltip("effect:Q", format=".3g"), *from_to()]
+    tooltip: list[Any] = ["family:N", "factor:N", "latent:N", alt.Tooltip("change:Q", format=".3g"), *from_to()]
     tooltip += [alt.Tooltip("untrained:Q", format=".3g", title="untrained twins"), "pairs:Q"]
     title = "mean change of the latent (sd of all images)"
-    chart = heat(x, y, "effect", title, float(frame["effect"].max()), tooltip, words="beyond").properties(
+    chart = heat(x, y, "change", title, float(frame["change"].max()), tooltip, words="beyond").properties(
         width=260, height=CELL * frame["factor"].nunique()
     )
-    most = frame.sort_values("effect").iloc[-1]
+    most = frame.sort_values("change").iloc[-1]
     return finish(
         in_panels(chart, "family", frame[columns], ordered(frame["family"])),
         f"Heat maps of factor by latent, seed {vae.seeds[0]} of each family. The largest effect is "
-        f"{most['effect']:.3g} sd, of {most['factor']} on latent {most['latent']} of {most['family']}; "
+        f"{most['change']:.3g} sd, of {most['factor']} on latent {most['latent']} of {most['family']}; "
         f"{int(frame['beyond'].sum())} of {len(frame)} cells lie above untrained twins.",
         panels=2,
     )

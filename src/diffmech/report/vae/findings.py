@@ -55,7 +55,8 @@ def findings(data: str, tables: Tables, vae: VaeStudy, picture: str | None) -> I
 def has_learned(models: pd.DataFrame, likelihood: str) -> "pd.Series[bool]":
     """Return which VAEs have learned their images, by LEARNED."""
     bar = models["mean_image"] * ((1 - LEAST_GONE) if likelihood == "bernoulli" else 1)
-    return (models["reconstruction"] <= bar) & (models["active"].isna() | (models["active"] >= LEAST_ACTIVE))
+    active = models["active_latents"]
+    return (models["reconstruction"] <= bar) & (active.isna() | (active >= LEAST_ACTIVE))
 
 
 def _learned(data: str, tables: Tables, vae: VaeStudy, picture: str | None) -> Finding:
@@ -65,7 +66,7 @@ def _learned(data: str, tables: Tables, vae: VaeStudy, picture: str | None) -> F
         return Finding(question, "cannot be told", "No VAE was trained.", (), f"{data}-learned")
     learned = has_learned(models, vae.network.likelihood)
     nats = f"{number(models['reconstruction'].min())} to {number(models['reconstruction'].max())} nats per image"
-    active = models["active"].dropna()
+    active = models["active_latents"].dropna()
     answer = f"{_of_all(int(learned.sum()), len(models))} have: a reconstruction costs {nats}, the mean image "
     answer += f"{number(models['mean_image'].mean())}"
     if len(active):

@@ -53,7 +53,7 @@ def _models(models: pd.DataFrame, vae: VaeStudy) -> Markup:
             number(row["reconstruction"]),
             number(row["mean_image"]),
             number(row["bound"]),
-            "a grid" if pd.isna(row["active"]) else f"{int(row['active'])} of {int(row['latents'])}",
+            "a grid" if pd.isna(row["active_latents"]) else f"{int(row['active_latents'])} of {int(row['latents'])}",
             "" if pd.isna(row["codes_in_use"]) else number(row["codes_in_use"]),
             f"{int(row['parameters']):,}",
             f"{int(row['steps']):,}",

@@ -110,7 +110,7 @@ def test_every_chart_is_there_with_words_for_those_who_do_not_see_it(whole):
 PLANTED = {
     "models": "bound",
     "latents": "deviation",
-    "effects": "effect",
+    "effects": "change",
     "units": "participation",
     "patching": "random",
     "mediation": "direct",
