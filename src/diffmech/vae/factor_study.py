@@ -14,14 +14,12 @@ units are what is read, and are no units here.
   second half, beside equally many at random (`RANDOM` draws, on the pairs of the second half that are `tried`).
 - Mediation is of the latent that moves most on the first half. A factor changes up as often as down, so each pair is
   signed by its own total effect, and the mean total effect is the mean absolute change.
-- *Twins* are VAEs of the same form with fresh weights. They see `TRIED` pairs, half of each half, on which single units
-  are patched, too; `twins` is the root mean square of their activity over these pairs, `compared` that of the VAE's own
-  units on the same. Their latents move in units
-  of the spread of their own means, since the posterior of an untrained network is far wider than its means.
+- *Twins* are VAEs of the same form with fresh weights. They see `TRIED` pairs, as many of either half, on which
+  single units are patched, too; `twins` is the root mean square of their activity over these pairs, `compared` that of the VAE's own
+  units on the same.
 
 The latent of a VQ-VAE is a grid: `moved` is which places change their code, the encoder's output is what codes are
-looked up for, and there is no latent that could be mediated. Its decoder gets codes; those of its twins get what is not
-quantised, since an untrained codebook says one code for all.
+looked up for, and there is no latent that could be mediated.
 """
 
 from collections.abc import Callable, Sequence
@@ -41,12 +39,13 @@ from diffmech.config.studies.vae import VaeMeasures
 from diffmech.data.factors.opening import open_factors
 from diffmech.errors import StoreError
 from diffmech.randomness import generator
-from diffmech.vae.families import ContinuousVae, GridVae, Vae, build_vae
+from diffmech.vae.families import ContinuousVae, GridVae, Vae
 from diffmech.vae.mediation import mediation
 from diffmech.vae.networks import layer_names, posterior
 from diffmech.vae.pairs import Pairs, draw_pairs
 from diffmech.vae.patching import each_layer, each_unit_alone, run_from
 from diffmech.vae.training import read_vae
+from diffmech.vae.twins import changes, laid_out, untrained_twin
 
 TRIED = 64  # pairs on which units are patched one at a time, and that twins see
 RANDOM = 20  # draws of as many units as are chosen
@@ -82,20 +81,6 @@ class Side:
     def weight(self) -> np.ndarray:
         """How much the output changes, `(pair,)`: the sum of squares."""
         return self.full.square().sum(1).cpu().numpy()
-
-
-@dataclass(frozen=True)
-class Changes:
-    """What a change of the inputs adds to the units of a layer, in their own spread: `activity` and the mean over
-    places `signed`, both `(pair, unit)`."""
-
-    activity: np.ndarray
-    signed: np.ndarray
-
-    @property
-    def overall(self) -> np.ndarray:
-        """The root mean square of the activity over pairs, `(unit,)`."""
-        return np.asarray(np.sqrt(np.square(self.activity).mean(0)))
 
 
 def study_factor(
@@ -152,15 +137,14 @@ def factor_tree(
 
     `deviation` `(latent,)` is the spread of its latents under the aggregate posterior, None for a VQ-VAE.
     """
-    vae = vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # convolutions take a third of it
+    vae = laid_out(vae)
     device = next(vae.parameters()).device
     images = tuple(torch.from_numpy(np.ascontiguousarray(each)).to(device) for each in (pairs.before, pairs.after))
-    tried, second = halves_of(len(pairs.old))
+    tried, _ = halves_of(len(pairs.old))
     sides = sides_of(vae, images, deviation)
     moved = moves(vae, images, deviation)
-    twins = [
-        _twin(vae, tuple(each[tried] for each in images), measures.seed, number) for number in range(measures.twins)
-    ]
+    seen = tuple(each[tried] for each in images)
+    twins = [untrained_twin(vae, seen, seed=measures.seed, number=number) for number in range(measures.twins)]
     latent = None if deviation is None else int(np.abs(moved[: len(moved) // 2]).mean(0).argmax())
     nodes = {}
     for side, chain in sides.items():
@@ -221,7 +205,8 @@ def sides_of(vae: Vae, images: Sequence[Tensor], deviation: np.ndarray | None) -
         looked_up = [vae.codebook.look_up(_batched(vae.encode, each)) for each in images]
         encoder = Side(vae.encoder, before, after, lambda encoded: encoded.flatten(1))
     else:
-        assert isinstance(vae, ContinuousVae) and deviation is not None
+        assert isinstance(vae, ContinuousVae)
+        assert deviation is not None
         looked_up = [_means(vae, each) for each in images]
         unit = torch.from_numpy(deviation).to(looked_up[0])
         encoder = Side(vae.encoder, before, after, lambda encoded: posterior(encoded)[0] / unit)
@@ -237,21 +222,9 @@ def moves(vae: Vae, images: Sequence[Tensor], deviation: np.ndarray | None) -> n
     before, after = images
     if isinstance(vae, GridVae):
         return (_batched(vae.encode, after) != _batched(vae.encode, before)).cpu().numpy().astype(np.float32)
-    assert isinstance(vae, ContinuousVae) and deviation is not None
+    assert isinstance(vae, ContinuousVae)
+    assert deviation is not None
     return (_means(vae, after) - _means(vae, before)).double().cpu().numpy() / deviation
-
-
-def changes(before: Tensor, after: Tensor) -> Changes:
-    """Return what is added to the units of a layer, which gives `before` and `after` `(pair, unit, ...)`.
-
-    A unit that gives the same for all images has no spread, and its change is 0.
-    """
-    first, then = (each.reshape(len(each), each.shape[1], -1) for each in (before, after))
-    spread = torch.cat([first, then]).var(0, correction=0).mean(1).sqrt()
-    unit = torch.where(spread > 0, spread, 1)
-    added = then - first
-    activity, signed = added.square().mean(2).sqrt() / unit, added.mean(2) / unit
-    return Changes(activity.cpu().numpy(), signed.cpu().numpy())
 
 
 def layer_study(
@@ -280,6 +253,7 @@ def layer_study(
     some = tried[len(tried) // 2 :]
     together = _projected(_added(side, layer, given, chosen, second), side.full[second])
     random_added = [_added(side, layer, given, units, some) for units in random]
+    random_shares = np.stack([_projected(each, side.full[some]) for each in random_added])
     found = changes(before, after)
     study = xr.Dataset(
         {
@@ -288,10 +262,7 @@ def layer_study(
             "alone": (("tried", "unit"), alone),
             "chosen": ("choice", chosen),
             "together": ("second", together),
-            "random_together": (
-                ("draw", "some"),
-                np.stack([_projected(each, side.full[some]) for each in random_added]),
-            ),
+            "random_together": (("draw", "some"), random_shares),
         },
         coords={"tried": tried},
     )
@@ -346,39 +317,6 @@ def _projected(added: Tensor, full: Tensor) -> np.ndarray:
     """Return `<added, full> / <full, full>` of each row, 0 where nothing changes."""
     size = full.square().sum(1)
     return torch.where(size > 0, (added * full).sum(1) / torch.where(size > 0, size, 1), 0).cpu().numpy()
-
-
-@dataclass(frozen=True)
-class _Twin:
-    """What an untrained network does: `moved` `(latent,)` or `(y, x)`, and the changes of each layer."""
-
-    moved: np.ndarray
-    changes: dict[str, Changes]
-
-
-def _twin(vae: Vae, images: Sequence[Tensor], seed: int, number: int) -> _Twin:
-    """Return one twin of a VAE on the images of the pairs that are tried."""
-    fresh = int(generator(seed, "twin", number).integers(2**31))
-    training = vae.config.training.model_copy(update={"seed": fresh})
-    twin = build_vae(vae.image_shape, vae.config.model_copy(update={"training": training}))
-    twin = twin.to(images[0].device, memory_format=torch.channels_last).eval().requires_grad_(False)
-    encoded = [each_layer(twin.encoder, each) for each in images]
-    last = layer_names(twin.encoder)[-1]
-    if isinstance(twin, GridVae):
-        latents = [each[last] for each in encoded]
-        chosen = [twin.codebook.choose(each) for each in latents]
-        moved = (chosen[1] != chosen[0]).double().mean(0).cpu().numpy()
-    else:
-        latents = [posterior(each[last])[0] for each in encoded]
-        spread = torch.cat(latents).std(0, correction=0).double()
-        moved = ((latents[1] - latents[0]).double().abs().mean(0) / spread).cpu().numpy()
-    decoded = [each_layer(twin.decoder, each) for each in latents]
-    found = {
-        f"{side}.{layer}": changes(given[0][layer], given[1][layer])
-        for side, given in (("encoder", encoded), ("decoder", decoded))
-        for layer in list(given[0])[:-1]
-    }
-    return _Twin(moved, found)
 
 
 @torch.no_grad()

@@ -7,10 +7,11 @@ factor of few values somewhat larger, all units alike; and what is made of the i
 indices over their sum, and its *participation ratio* 1 / sum p^2 says to how many factors it responds, in effect: 1 to
 one alone, and to all alike their number.
 
-Squares are shares of variance, and are why a unit with a correlation of 0.95 with one factor counts as one of that
-factor; shares of absolute changes would call it one of three. Factors are not weighed by how much they change the layer
-as a whole: that makes units polysemantic by traces of factors that a network does not keep. What a factor of many pixels
-does to any unit is told by the second of two nulls that ask whether a ratio is small by chance:
+Squares are shares of variance, which is why a unit that follows one factor and shows a trace of four others counts as
+one of that factor: traces of a fifth of its change leave a ratio of 1.3, and with absolute changes it would be 2.8.
+Factors are not weighed by how much they change the layer as a whole: that makes all units polysemantic by factors that
+a network hardly keeps. What a factor of many pixels does to any unit is told by the second of two nulls, which ask
+whether a ratio is small by chance:
 
 - factors *permuted* over pairs: the unit responds to pairs as it does, whatever changes in them;
 - *untrained* twins: the ratios of all units of the layer in networks of the same form with fresh weights, on the same
@@ -39,10 +40,11 @@ MONOSEMANTIC, POLYSEMANTIC, SILENT = "monosemantic", "polysemantic", "silent"
 
 @dataclass(frozen=True)
 class Activity:
-    """How much the units of one layer change, root mean square over places in units of their spread: `own`
-    `(factor, pair, unit)`, and the root mean squares over those pairs that untrained twins have seen, `compared`
-    `(factor, unit)`, and of the units of these, `twins` `(twin, factor, unit)`, which change in a share `twins_changing`
-    `(twin, factor, unit)` of the pairs."""
+    """How much the units of one layer change, root mean square over places in units of their spread.
+
+    `own` is `(factor, pair, unit)`; `compared` `(factor, unit)` and, of untrained twins, `twins` `(twin, factor, unit)`
+    are root mean squares over the pairs that these have seen, in a share `twins_changing` of which theirs change.
+    """
 
     own: np.ndarray
     compared: np.ndarray

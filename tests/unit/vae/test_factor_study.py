@@ -1,4 +1,4 @@
-"""What a factor does inside a VAE: closed forms of a linear one, and patches of single units that are those of hooks."""
+"""What a factor does inside a VAE: closed forms of a linear one, and patches of single units as hooks give them."""
 
 from collections import OrderedDict
 
@@ -12,11 +12,12 @@ from diffmech.data.factors.factor import Factor, spaced
 from diffmech.data.factors.pendulum import PendulumScene
 from diffmech.data.factors.sprites import DSpritesLike
 from diffmech.errors import DataError, ModelError
-from diffmech.vae.factor_study import EFFECTS, RANDOM, Side, changes, factor_tree, halves_of, layer_study
+from diffmech.vae.factor_study import EFFECTS, RANDOM, Side, factor_tree, halves_of, layer_study
 from diffmech.vae.families import build_vae
 from diffmech.vae.networks import layer_names
 from diffmech.vae.pairs import Pairs, another_value, draw_pairs, same_value
 from diffmech.vae.patching import activations, each_layer, each_unit_alone, patched, run_from
+from diffmech.vae.twins import changes
 
 MEASURES = VaeMeasures(pairs=20, twins=2, share=0.25)
 
