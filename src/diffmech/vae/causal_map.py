@@ -1,9 +1,10 @@
-"""Which factor causes which, estimated from interventions, at two levels; and how far from the true graph that is.
+"""Which factor causes which, estimated from interventions, at several levels; and how far from the true graph that is.
 
 A cause has a controlled direct effect (Pearl 2001) if the effect follows when the cause is set and all other factors
 are held. Scenes are drawn in twos: factor i of a scene is set to what it is in the other, all factors but i and j are
 held as they are, and factor j is left to the mechanism. At the level `generator`, j is what the mechanism says. At the
-level `inputs`, both scenes are shown to the encoder, and j is read from their codes (`diffmech.vae.readout`).
+level `inputs`, both scenes are shown to the encoder, and j is read from their codes (`diffmech.vae.readout`). The level
+`untrained` is the same of a network with fresh weights: what of the graph is seen without anything having been learned.
 
 An entangled code tells a factor by others, so what is read changes with what does not matter. Ours is the control of
 that: j alone is held, and all else is taken from the other scene, other identities included, so that whatever changes
@@ -24,7 +25,7 @@ a random order, and edges along it between random pairs.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,13 +39,15 @@ from diffmech.data.factors.factor import Factor
 from diffmech.randomness import generator
 from diffmech.statistics.multiplicity import holm
 from diffmech.statistics.permutation import permutation_p, sign_flip_permutation
+from diffmech.vae.encoding import Encode, encoder_of, twin_encoder
 from diffmech.vae.readout import as_vectors, fit_readout, spread
+from diffmech.vae.stores import read_codes, which_vae
 from diffmech.vae.tables import EDGES, GRAPHS
+from diffmech.vae.training import read_vae
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Encode = Callable[[np.ndarray], np.ndarray]  # images (image, channel, y, x) -> codes (image, number)
 SMALLEST = 0.1  # change that an edge has at least, in standard deviations of the effect: "small" is 0.2 (Cohen 1988)
 
 
@@ -135,7 +138,7 @@ def causal_map(
     measures: VaeMeasures,
     runtime: RuntimeConfig,
 ) -> None:
-    """Write EDGES of one VAE at both levels, from its weights and the store of its codes.
+    """Write EDGES of one VAE at all levels, from its weights and the images whose codes are kept.
 
     Without rows where no factor can be changed, or fewer than two are studied. Raises what the readers of both raise,
     DataError for a factor that the data set does not have or that never differs.
@@ -143,49 +146,42 @@ def causal_map(
     if not data.changeable or len(factors) < 2:
         EDGES.write(output, EDGES.frame())
         return
-    from diffmech.vae.encoding import as_rows, encoder_of
-    from diffmech.vae.stores import read_codes
-    from diffmech.vae.training import read_vae
-
     vae = read_vae(vae_dir, device=runtime.device)
+    encoders = {"inputs": encoder_of(vae), "untrained": twin_encoder(vae, seed=measures.seed)}
     kept = read_codes(codes)
-    encode = encoder_of(vae, batch_size=runtime.batch_size)
-    frame = edges_frame(encode, as_rows(vae, kept), kept.values, data=data, factors=factors, measures=measures)
+    frame = edges_frame(encoders, kept.values, kept.identity, data=data, factors=factors, measures=measures)
     EDGES.write(output, frame)
 
 
 def edges_frame(
-    encode: Encode,
-    codes: np.ndarray,
+    encoders: Mapping[str, Encode],
     values: np.ndarray,
+    identity: np.ndarray,
     *,
     data: FactorData,
     factors: Sequence[str],
     measures: VaeMeasures,
 ) -> "pd.DataFrame":
-    """Return EDGES at both levels of what `encode` does, with codes `(image, number)` of images of these values
-    `(image, factor)`."""
+    """Return EDGES of the mechanism and of encoders, by the names of their levels.
+
+    `values` `(image, factor)` and `identity` `(image,)` of the images of the data set give the spread of its factors.
+    """
     scenes = set_scenes(data, factors, measures.scenes, seed=measures.seed)
-    studied = [data.factors[place] for place in scenes.studied]
     columns = list(scenes.studied)
-    spreads = [
-        spread(as_vectors(column, factor), factor) for column, factor in zip(values[:, columns].T, studied, strict=True)
-    ]
+    studied = [data.factors[place] for place in columns]
+    spreads = [spread(as_vectors(values[:, place], data.factors[place]), data.factors[place]) for place in columns]
     if data.graph.any():
-        values, codes = _independent(data, 2 * len(values), encode, measures.seed)
-    readout = fit_readout(codes, values[:, columns], studied, seed=measures.seed)
-    told = [as_vectors(column, factor) for column, factor in zip(scenes.values[:, columns].T, studied, strict=True)]
-    seen = readout.read(encode(data.images_of(scenes.values, scenes.identity)))
+        values, identity = _independent(data, 2 * len(values), measures.seed)
+    images, shown = data.images_of(values, identity), data.images_of(scenes.values, scenes.identity)
+    told = [as_vectors(scenes.values[:, place], data.factors[place]) for place in columns]
     true = data.graph[np.ix_(columns, columns)]
-    unread = np.full(len(studied), np.nan)
-    return EDGES.frame(
-        row
-        for level, found, quality in (
-            ("generator", estimate(scenes, told, spreads, measures, exact=True), unread),
-            ("inputs", estimate(scenes, seen, spreads, measures), readout.quality),
-        )
-        for row in _rows(level, studied, found, true, quality)
-    )
+    exact = estimate(scenes, told, spreads, measures, exact=True)
+    rows = _rows("generator", studied, exact, true, np.full(len(studied), np.nan))
+    for level, encode in encoders.items():
+        readout = fit_readout(encode(images), values[:, columns], studied, seed=measures.seed)
+        found = estimate(scenes, readout.read(encode(shown)), spreads, measures)
+        rows += _rows(level, studied, found, true, readout.quality)
+    return EDGES.frame(rows)
 
 
 def structural_hamming_distance(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -208,8 +204,6 @@ def random_graphs(factors: int, edges: int, draws: int, source: np.random.Genera
 
 def graphs_table(edges: Sequence[Path], output: Path, *, measures: VaeMeasures) -> None:
     """Write GRAPHS from EDGES of all VAEs of a data set; without rows where there are none."""
-    from diffmech.vae.stores import which_vae
-
     rows: list[dict[str, Any]] = []
     for path in edges:
         _, family, seed = which_vae(Path(path).parent)
@@ -241,12 +235,11 @@ def _compared(part: "pd.DataFrame", measures: VaeMeasures, level: str) -> dict[s
     }
 
 
-def _independent(data: FactorData, count: int, encode: Encode, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return values `(image, factor)` of images in which no factor tells of another, and their codes."""
+def _independent(data: FactorData, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return values and identity of images in which no factor tells of another."""
     source = generator(seed, "images of independent factors")
     _, identity = data.draw(count, source)
-    values = np.stack([factor.draw(count, source) for factor in data.factors], axis=1)
-    return values, encode(data.images_of(values, identity))
+    return np.stack([factor.draw(count, source) for factor in data.factors], axis=1), identity
 
 
 def _rows(

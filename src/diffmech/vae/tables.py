@@ -218,7 +218,7 @@ EDGES = Table(
     row="a cause and an effect among the factors, seen at one level",
     about="Which factor causes which, by setting one while all others but the effect are held.",
     columns={
-        "level": text("`generator` or `inputs` (read from the latents of the images)"),
+        "level": text("`generator`, `inputs` (read from the codes of the images) or `untrained` (fresh weights)"),
         "cause": text("factor that is set"),
         "effect": text("factor that is read"),
         "true": flag("whether the data set says that it is an effect of the cause"),
@@ -226,7 +226,7 @@ EDGES = Table(
         "floor": number("the same where the effect is held and all else changes", "sd of the factor"),
         "p_corrected": number("one-sided sign flips of change minus floor, Holm over the pairs of a level"),
         "edge": flag("whether it is called an edge: p at most alpha, and a change of at least 0.1"),
-        "readout": number("R2 or share of right classes with which the effect is read from latents; empty above"),
+        "readout": number("R2 or share of right classes with which the effect is read from codes; empty above"),
     },
 )
 
@@ -237,13 +237,13 @@ GRAPHS = Table(
     about="How far each estimated graph is from the true one, beside random graphs.",
     columns={
         **OF_A_VAE,
-        "level": text("`generator` or `inputs`"),
+        "level": text("`generator`, `inputs` or `untrained`"),
         "edges": whole("edges found", "edges"),
         "true_edges": whole("edges of the true graph", "edges"),
         "distance": whole("structural Hamming distance to it", "edges", "Tsamardinos et al. 2006"),
         "random": number("mean distance of random acyclic graphs with as many edges", "edges"),
         "p": number("share of random graphs that are as near, with the one found among them"),
-        "readout": number("mean R2 or share of right classes with which factors are read from latents; empty above"),
+        "readout": number("mean R2 or share of right classes with which factors are read from codes; empty above"),
     },
 )
 

@@ -12,7 +12,7 @@ from diffmech.config.studies.vae import VaeMeasures
 from diffmech.data.factors.factor import Factor
 from diffmech.data.factors.pendulum import PendulumScene, shadow
 from diffmech.data.factors.sprites import DSpritesLike
-from diffmech.errors import DataError, StoreError
+from diffmech.errors import DataError
 from diffmech.randomness import generator
 from diffmech.vae.causal_map import (
     SMALLEST,
@@ -23,11 +23,8 @@ from diffmech.vae.causal_map import (
     set_scenes,
     structural_hamming_distance,
 )
-from diffmech.vae.encoding import as_rows
 from diffmech.vae.factor_images import FactorImages
-from diffmech.vae.families import build_vae
 from diffmech.vae.readout import as_vectors, fit_readout, spread
-from diffmech.vae.stores import Codes
 from diffmech.vae.tables import EDGES, GRAPHS
 from diffmech.vae.training import read_vae, train_vae
 
@@ -43,7 +40,7 @@ class Told(PendulumScene):
 
 
 SCENE = Told(8)
-VALUES = SCENE.draw(600, generator(0, "natural scenes"))[0]
+VALUES, NOBODY = SCENE.draw(600, generator(0, "natural scenes"))
 
 
 def told(images):
@@ -61,7 +58,7 @@ def true_edges():
 
 @pytest.fixture(scope="module")
 def perfect():
-    return edges_frame(told, VALUES, VALUES, data=SCENE, factors=NAMES, measures=MEASURES)
+    return edges_frame({"inputs": told}, VALUES, NOBODY, data=SCENE, factors=NAMES, measures=MEASURES)
 
 
 def test_the_mechanism_gives_its_graph_and_nothing_else_changes_at_all(perfect) -> None:
@@ -104,9 +101,9 @@ def test_codes_that_know_nothing_find_no_more_than_alpha() -> None:
         source = generator(seed, "codes of nothing")
         measures = VaeMeasures(seed=seed, permutations=200, scenes=40)
         frame = edges_frame(
-            lambda images, source=source: source.standard_normal((len(images), 5)),
-            source.standard_normal((200, 5)),
+            {"inputs": lambda images, source=source: source.standard_normal((len(images), 5))},
             VALUES[:200],
+            NOBODY[:200],
             data=SCENE,
             factors=NAMES,
             measures=measures,
@@ -122,7 +119,7 @@ def test_a_code_that_mixes_an_effect_with_another_factor_makes_no_false_edge() -
         angle, light, position, length = told(images).T
         return np.column_stack([angle, light, position + length])
 
-    frame = edges_frame(mixed, mixed(VALUES), VALUES, data=SCENE, factors=NAMES, measures=MEASURES)
+    frame = edges_frame({"inputs": mixed}, VALUES, NOBODY, data=SCENE, factors=NAMES, measures=MEASURES)
     inputs = frame[frame["level"] == "inputs"].set_index(["cause", "effect"])
     leak = inputs.loc[("shadow_length", "shadow_position")]
     assert leak["change"] > SMALLEST  # so that a threshold alone would take it for an edge
@@ -132,16 +129,15 @@ def test_a_code_that_mixes_an_effect_with_another_factor_makes_no_false_edge() -
 def test_factors_without_a_mechanism_have_no_edges_whatever_their_kind() -> None:
     data = DSpritesLike(16)
     values, identity = data.draw(300, generator(1, "sprites"))
-    images = data.images_of(values, identity)
     names = [factor.name for factor in data.factors]
-    frame = edges_frame(told, told(images), values, data=data, factors=names, measures=MEASURES)
+    frame = edges_frame({"inputs": told}, values, identity, data=data, factors=names, measures=MEASURES)
     assert len(frame) == 2 * 20
     assert not frame["true"].any()
     assert edges(frame, "generator") == edges(frame, "inputs") == set()
 
 
 def test_some_factors_alone_are_studied_and_the_others_held() -> None:
-    frame = edges_frame(told, VALUES, VALUES, data=SCENE, factors=["light", "angle"], measures=MEASURES)
+    frame = edges_frame({"inputs": told}, VALUES, NOBODY, data=SCENE, factors=["light", "angle"], measures=MEASURES)
     assert len(frame) == 4
     assert edges(frame, "generator") == edges(frame, "inputs") == set()
 
@@ -177,7 +173,8 @@ def test_weights_and_codes_make_the_edges_of_one_vae(kind, settings, runtime, tm
     asked = {"data": data, "factors": ["scale", "x"], "measures": VaeMeasures(scenes=20, permutations=100)}
     causal_map(folder, tmp_path / "codes", folder / "edges.csv", runtime=runtime, **asked)
     frame = EDGES.read(folder / "edges.csv")
-    assert list(frame["level"]) == ["generator"] * 2 + ["inputs"] * 2
+    assert list(frame["level"]) == [level for level in ("generator", "inputs", "untrained") for _ in range(2)]
+    assert frame.loc[frame["level"] != "generator", "readout"].notna().all()
     assert not edges(frame, "generator")
 
 
@@ -253,10 +250,3 @@ def test_readouts_are_perfect_of_factors_and_nothing_of_noise() -> None:
     blind = fit_readout(generator(3, "noise").standard_normal((1200, 6)), values, data.factors, seed=0)
     assert blind.quality[0] == pytest.approx(1 / 3, abs=0.1)  # one class of three
     assert np.abs(blind.quality[1:]).max() < 0.1
-
-
-def test_codes_and_weights_of_two_kinds_are_refused(images, settings) -> None:
-    vae = build_vae(images.image_shape, settings("vq_vae"))
-    codes = Codes("bars", "vae", 0, (), VALUES, VALUES, VALUES, None, None, None)
-    with pytest.raises(StoreError, match="are not of one kind of latent"):
-        as_rows(vae, codes)
