@@ -5,6 +5,7 @@ from diffmech.tables import Table, flag, interval, number, text, whole
 
 CES = "arXiv 2505.03530, by a third party"
 RANK = "Phipson & Smyth 2010"
+MAX_T = "Westfall & Young 1993"
 POSTERIOR = "arXiv 2603.21236"
 PEARL = "Pearl 2001; VanderWeele 2014"
 OF_ONE = "results/vae/{data}/{family}/{vae_seed}/"
@@ -168,12 +169,12 @@ MOTIFS = Table(
     columns={
         **OF_A_VAE,
         "layer": LAYER,
-        "motif": text("kind of motif"),
+        "motif": text("kind of motif", "Milo et al. 2002; Alon 2007"),
         "found": whole("how often it occurs", "motifs"),
         "expected": number("mean number in random graphs of the same degrees", "motifs"),
         **interval("that number", "motifs", how="quantiles of random graphs"),
         "p": number("two-sided p among random graphs", source="Milo et al. 2002; Phipson & Smyth 2010"),
-        "p_corrected": number("Holm over the motifs of a VAE"),
+        "p_corrected": number("Holm over the motifs of a VAE; empty where degrees alone decide the number"),
     },
 )
 
@@ -188,8 +189,8 @@ LINKS = Table(
         "source": text("factor, unit or latent that is changed"),
         "target": text("unit, latent or output that it moves"),
         "level": text("`factor-unit`, `unit-latent` or `latent-output`"),
-        "weight": number("mean signed change, in the spread of the target"),
-        "p_corrected": number("Holm over the edges of its level, by sign flips over pairs"),
+        "weight": number("change of the target where the source rises by its spread", "spread of the target"),
+        "p_corrected": number("sign flips over pairs or images, max-T over the edges of its level", source=MAX_T),
     },
 )
 
@@ -214,14 +215,15 @@ EDGES = Table(
     row="a cause and an effect among the factors, seen at one level",
     about="Which factor causes which, by setting one while all others but the effect are held.",
     columns={
-        "level": text("`generator` or `inputs` (read from the latents of the images)"),
+        "level": text("`generator`, `inputs` (read from the codes of the images) or `untrained` (fresh weights)"),
         "cause": text("factor that is set"),
         "effect": text("factor that is read"),
         "true": flag("whether the data set says that it is an effect of the cause"),
         "change": number("mean absolute change of the effect", "sd of the factor"),
-        "floor": number("the same where nothing is set but what the effect does not depend on", "sd of the factor"),
-        "p_corrected": number("Holm over the pairs of a level"),
-        "edge": flag("whether it is called an edge"),
+        "floor": number("the same where the effect is held and all else changes", "sd of the factor"),
+        "p_corrected": number("one-sided sign flips of change minus floor, Holm over the pairs of a level"),
+        "edge": flag("whether it is called an edge: p at most alpha, and a change of at least 0.1"),
+        "readout": number("R2 or share of right classes with which the effect is read from codes; empty above"),
     },
 )
 
@@ -232,13 +234,13 @@ GRAPHS = Table(
     about="How far each estimated graph is from the true one, beside random graphs.",
     columns={
         **OF_A_VAE,
-        "level": text("`generator` or `inputs`"),
+        "level": text("`generator`, `inputs` or `untrained`"),
         "edges": whole("edges found", "edges"),
         "true_edges": whole("edges of the true graph", "edges"),
         "distance": whole("structural Hamming distance to it", "edges", "Tsamardinos et al. 2006"),
         "random": number("mean distance of random acyclic graphs with as many edges", "edges"),
         "p": number("share of random graphs that are as near, with the one found among them"),
-        "readout": number("mean R2 or share of right classes with which factors are read from latents; empty above"),
+        "readout": number("mean R2 or share of right classes with which factors are read from codes; empty above"),
     },
 )
 
@@ -252,7 +254,7 @@ SWAPS = Table(
         "swap": text("`neighbour` (nearest code of the codebook), `random` (any other), `shift` (one place, one sd)"),
         "per_pixel": number("root mean squared change of the image, mean over images and places", "pixel values"),
         **interval("that", "pixel values", how="bootstrap over images"),
-        "local": number("share of that change within what the place decides"),
+        "local": number("share of the squared change in the block of pixels that the place stands over"),
         "note": text("why it is undefined, where it is"),
     },
 )

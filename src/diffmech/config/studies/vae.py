@@ -27,7 +27,7 @@ class VaeMeasures(Inference):
     votes: Count = Field(200, description="Votes of the FactorVAE score, to learn from and to score each.")
     floors: Count = Field(10, description="Codes that know nothing, behind the floor of each score.")
     scenes: Annotated[int, Field(ge=10)] = Field(
-        64, description="Scenes in which each factor is set, for each pair of cause and effect in a causal graph."
+        128, description="Scenes in which each factor is set, for each pair of cause and effect in a causal graph."
     )
     steps: Annotated[int, Field(ge=2)] = Field(7, description="Images in a traversal of one latent.")
     span: Annotated[float, Field(gt=0)] = Field(

@@ -15,6 +15,7 @@ Values and identity give the image, always the same one.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -36,13 +37,15 @@ class Samples:
 class FactorData(ABC):
     """A data set of which the factors of every image are known.
 
-    `image_shape` is `(channel, y, x)`; `identities` says how many things differ that no factor says, 1 for none.
+    `image_shape` is `(channel, y, x)`; `identities` says how many things differ that no factor says, 1 for none;
+    `changeable` says whether there is the same image with another value of one factor.
     """
 
     name: str
     image_shape: tuple[int, int, int]
     factors: tuple[Factor, ...]
     identities: int = 1
+    changeable: bool = True
 
     @property
     def graph(self) -> np.ndarray:
@@ -72,6 +75,17 @@ class FactorData(ABC):
         values, identity = self.draw(count, generator)
         values[:, column] = self.factors[column].draw(1, generator) if value is None else value
         return values, identity
+
+    def do(self, values: np.ndarray, interventions: Mapping[str, float | np.ndarray]) -> np.ndarray:
+        """Return values `(sample, factor)` under do(`interventions`), each a number or `(sample,)`.
+
+        What is set, and nothing else: no factor causes another, unless a data set says otherwise. Raises DataError for
+        a factor that does not exist or a value outside its range.
+        """
+        result = self.checked(values, None)[0].copy()
+        for factor, value in interventions.items():
+            result[:, self.place(factor)] = value
+        return self.checked(result, None)[0]
 
     @abstractmethod
     def images_of(self, values: np.ndarray, identity: np.ndarray | None = None) -> np.ndarray:

@@ -20,6 +20,8 @@ class CelebAPhotographs(FactorData):
     Attributes are not independent of each other here, nor balanced. Raises what `CelebASource` raises.
     """
 
+    changeable = False
+
     def __init__(self, config: CelebA, images: ImagesConfig) -> None:
         self._source = CelebASource(config, images)
         self.name = "celeba"
