@@ -73,7 +73,7 @@ def drawn(data: FactorData, measures: VaeMeasures) -> Samples:
 
 
 def encoded(vae: Vae, images: np.ndarray) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
-    """Return `mean` and `log_variance` `(image, latent)` of images; `chosen` `(image, grid_y, grid_x)` of a VQ-VAE."""
+    """Return `mean` and `log_variance` `(image, latent)`, or `chosen` `(image, grid_y, grid_x)` of a VQ-VAE."""
     if isinstance(vae, GridVae):
         chosen = torch.cat([vae.encode(part) for part in batches(vae, images)])
         return {"chosen": (("image", "grid_y", "grid_x"), chosen.cpu().numpy().astype(np.int32))}

@@ -34,9 +34,8 @@ from torch import Tensor, nn
 
 from diffmech.artifacts import open_store, provenance, write_store
 from diffmech.config.analysis import RuntimeConfig
-from diffmech.config.factor_data import FactorDataConfig
 from diffmech.config.studies.vae import VaeMeasures
-from diffmech.data.factors.opening import open_factors
+from diffmech.data.factors.dataset import FactorData
 from diffmech.errors import StoreError
 from diffmech.randomness import generator
 from diffmech.vae.families import ContinuousVae, GridVae, Vae
@@ -88,7 +87,7 @@ def study_factor(
     codes: Path,
     output: Path,
     *,
-    data: FactorDataConfig,
+    data: FactorData,
     factor: str,
     measures: VaeMeasures,
     runtime: RuntimeConfig,
@@ -99,7 +98,7 @@ def study_factor(
     changed.
     """
     vae = read_vae(vae_dir, device=runtime.device)
-    pairs = draw_pairs(open_factors(data), factor, measures.pairs, seed=measures.seed)
+    pairs = draw_pairs(data, factor, measures.pairs, seed=measures.seed)
     tree = factor_tree(vae, deviation_of(codes, vae), pairs, factor, measures)
     told = open_store(codes).attrs
     tree.attrs = {

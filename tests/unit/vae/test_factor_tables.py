@@ -128,7 +128,7 @@ def trained(tmp_path_factory):
                 folder,
                 folder / "codes.zarr.zip",
                 folder / f"{factor}.zarr.zip",
-                data=SPRITES,
+                data=DSpritesLike(8),
                 factor=factor,
                 measures=MEASURES,
                 runtime=runtime,
@@ -176,7 +176,7 @@ def test_codes_of_another_vae_and_stores_that_are_no_studies_are_refused(trained
                 folder,
                 folder / f"{name}.zarr.zip",
                 folder / "never.zarr.zip",
-                data=SPRITES,
+                data=DSpritesLike(8),
                 factor="x",
                 measures=MEASURES,
                 runtime=runtime,
@@ -188,7 +188,7 @@ def test_codes_of_another_vae_and_stores_that_are_no_studies_are_refused(trained
 def test_a_store_says_what_it_is_of_and_is_the_same_again(trained, tmp_path) -> None:
     root, runtime = trained
     folder = root / "vae" / "0"
-    arguments = {"data": SPRITES, "factor": "x", "measures": MEASURES, "runtime": runtime}
+    arguments = {"data": DSpritesLike(8), "factor": "x", "measures": MEASURES, "runtime": runtime}
     study_factor(folder, folder / "codes.zarr.zip", tmp_path / "x.zarr.zip", **arguments)
     assert (tmp_path / "x.zarr.zip").read_bytes() == (folder / "x.zarr.zip").read_bytes()
     attrs = open_store(folder / "x.zarr.zip").attrs

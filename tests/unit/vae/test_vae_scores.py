@@ -68,7 +68,7 @@ def test_numbers_of_codes_have_scores_that_count_information(tmp_path, monkeypat
 
 def test_more_factors_than_latents_are_scored_and_said() -> None:
     source = np.random.default_rng(0)
-    factors = source.integers(3, size=(300, 3)).astype(float)
+    factors = source.integers(3, size=(120, 3)).astype(float)
     represented = Representation(factors[:, :2], factors, ("a", "b", "c"), (False,) * 3)
     found = list(scores(represented, MEASURED))
     assert len(found) == 8
