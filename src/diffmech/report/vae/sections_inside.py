@@ -52,8 +52,8 @@ def _units(data: str, tables: Tables, vae: VaeStudy) -> Section:
         "where it changes for fewer than a tenth of the images."
     )
     points = (
-        "One point per unit, first seed of each family: 1 = one factor alone, to the right: several alike (participation "
-        "ratio of the shares of factors). Silent units are left out."
+        "One point per unit, first seed of each family: 1 = one factor alone, to the right: several alike "
+        "(participation ratio of the shares of factors). Silent units are left out."
     )
     parts = [
         markup.paragraph(about),
