@@ -53,7 +53,7 @@ def _units(data: str, tables: Tables, vae: VaeStudy) -> Section:
     )
     points = (
         "One point per unit, first seed of each family: 1 = one factor alone, to the right: several alike "
-        "(participation ratio of its changes over factors)."
+        "(participation ratio of the shares of factors). Silent units are left out."
     )
     parts = [
         markup.paragraph(about),
