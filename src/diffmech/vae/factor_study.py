@@ -14,9 +14,9 @@ units are what is read, and are no units here.
   second half, beside equally many at random (`RANDOM` draws, on the pairs of the second half that are `tried`).
 - Mediation is of the latent that moves most on the first half. A factor changes up as often as down, so each pair is
   signed by its own total effect, and the mean total effect is the mean absolute change.
-- *Twins* are VAEs of the same form with fresh weights. They see `TRIED` pairs, as many of either half, on which
-  single units are patched, too; `twins` is the root mean square of their activity over these pairs, `compared` that of the VAE's own
-  units on the same.
+- *Twins* are VAEs of the same form with fresh weights. They see `TRIED` pairs, as many of either half, on which single
+  units are patched, too; `twins` is the root mean square of their activity over these pairs, `compared` that of the
+  VAE's own units on the same.
 
 The latent of a VQ-VAE is a grid: `moved` is which places change their code, the encoder's output is what codes are
 looked up for, and there is no latent that could be mediated.
