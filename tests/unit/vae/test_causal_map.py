@@ -126,6 +126,19 @@ def test_a_code_that_mixes_an_effect_with_another_factor_makes_no_false_edge() -
     assert edges(frame, "inputs") <= true_edges()
 
 
+def test_leaks_that_cancel_in_natural_scenes_make_no_false_edge() -> None:
+    """The shadow is the further left the further right the lamp is, and length is seen with both added to it."""
+
+    def cancelling(images):
+        angle, light, position, length = told(images).T
+        return np.column_stack([angle, length + 2 * (position + 0.62 * light)])
+
+    together = VALUES[:, 2] + 0.62 * VALUES[:, 1]
+    assert together.std() < 0.7 * VALUES[:, 2].std()
+    frame = edges_frame({"inputs": cancelling}, VALUES, NOBODY, data=SCENE, factors=NAMES, measures=MEASURES)
+    assert edges(frame, "inputs") <= true_edges()
+
+
 def test_factors_without_a_mechanism_have_no_edges_whatever_their_kind() -> None:
     data = DSpritesLike(16)
     values, identity = data.draw(300, generator(1, "sprites"))
