@@ -40,7 +40,7 @@ class Told(PendulumScene):
 
 
 SCENE = Told(8)
-VALUES, NOBODY = SCENE.draw(600, generator(0, "natural scenes"))
+VALUES, NOBODY = SCENE.draw(350, generator(0, "natural scenes"))
 
 
 def told(images):
