@@ -5,7 +5,6 @@ from diffmech.tables import Table, flag, interval, number, text, whole
 
 CES = "arXiv 2505.03530, by a third party"
 RANK = "Phipson & Smyth 2010"
-MAX_T = "Westfall & Young 1993"
 POSTERIOR = "arXiv 2603.21236"
 PEARL = "Pearl 2001; VanderWeele 2014"
 OF_ONE = "results/vae/{data}/{family}/{vae_seed}/"
@@ -190,7 +189,9 @@ LINKS = Table(
         "target": text("unit, latent or output that it moves"),
         "level": text("`factor-unit`, `unit-latent` or `latent-output`"),
         "weight": number("change of the target where the source rises by its spread", "spread of the target"),
-        "p_corrected": number("sign flips over pairs or images, max-T over the edges of its level", source=MAX_T),
+        "p_corrected": number(
+            "sign flips over pairs or images, max-T over the edges of its level", source="Westfall & Young 1993"
+        ),
     },
 )
 
