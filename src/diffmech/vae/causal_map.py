@@ -1,15 +1,16 @@
 """Which factor causes which, estimated from interventions, at several levels; and how far from the true graph that is.
 
 A cause has a controlled direct effect (Pearl 2001) if the effect follows when the cause is set and all other factors
-are held. Scenes are drawn in twos: factor i of a scene is set to what it is in the other, all factors but i and j are
-held as they are, and factor j is left to the mechanism. At the level `generator`, j is what the mechanism says. At the
-level `inputs`, both scenes are shown to the encoder, and j is read from their codes (`diffmech.vae.readout`). The level
-`untrained` is the same of a network with fresh weights: what of the graph is seen without anything having been learned.
+are held. Scenes are drawn in twos, all factors independently of each other: factor i of a scene is set to what it is in
+the other, all factors but i and j are held as they are, and factor j is left to the mechanism. At the level
+`generator`, j is what the mechanism says. At the level `inputs`, both scenes are shown to the encoder, and j is read
+from their codes (`diffmech.vae.readout`). The level `untrained` is the same of a network with fresh weights: what of
+the graph is seen without anything having been learned.
 
 An entangled code tells a factor by others, so what is read changes with what does not matter. Ours is the control of
-that: j alone is held, and all else is taken from the other scene, other identities included, so that whatever changes
-what is read of j is a leak. Where leaks of several factors add up, it is larger than that of factor i alone, which is
-the worst that the change of j is to be told from. An edge is called where both hold:
+that: j alone is held, and all else is taken from the other scene, its identity included, so that whatever changes what
+is read of j is a leak. Leaks that add up, of factors that change independently, are larger on average than that of
+factor i alone, so that the control errs towards no edge. An edge is called where both hold:
 
 - the change of j exceeds that floor, scene by scene: one-sided sign-flip p of the paired difference, Holm over all
   pairs of a level;
@@ -81,8 +82,8 @@ class Effects:
 def set_scenes(data: FactorData, factors: Sequence[str], count: int, *, seed: int) -> Scenes:
     """Return `count` scenes for each pair of `factors`, all drawn by `seed`."""
     names = [factor.name for factor in data.factors]
-    values, identity = data.draw(count, generator(seed, "scenes of the causal map"))
-    donors, others = data.draw(count, generator(seed, "what they are set to"))
+    values, identity = _independent(data, count, seed, "scenes of the causal map")
+    donors, others = _independent(data, count, seed, "what they are set to")
     own, given = (dict(zip(names, part.T, strict=True)) for part in (values, donors))
 
     def held(all_as: dict[str, np.ndarray], effect: str, **changed: np.ndarray) -> np.ndarray:
@@ -90,7 +91,10 @@ def set_scenes(data: FactorData, factors: Sequence[str], count: int, *, seed: in
 
     before = [held(own, effect) for effect in factors]
     after = [held(own, effect, **{cause: given[cause]}) for cause in factors for effect in factors if cause != effect]
-    control = [held(given, effect, **{effect: own[effect]}) for effect in factors]
+    control = [
+        held(given, effect, **{effect: same[:, data.place(effect)]})
+        for effect, same in zip(factors, before, strict=True)
+    ]
     told = np.concatenate([identity] * (len(before) + len(after)) + [others] * len(control))
     rows = np.column_stack([np.concatenate([*before, *after, *control]), told])
     kept, where = np.unique(rows, axis=0, return_inverse=True)
@@ -171,7 +175,7 @@ def edges_frame(
     studied = [data.factors[place] for place in columns]
     spreads = [spread(as_vectors(values[:, place], data.factors[place]), data.factors[place]) for place in columns]
     if data.graph.any():
-        values, identity = _independent(data, 2 * len(values), measures.seed)
+        values, identity = _independent(data, 2 * len(values), measures.seed, "images to read")
     images, shown = data.images_of(values, identity), data.images_of(scenes.values, scenes.identity)
     told = [as_vectors(scenes.values[:, place], data.factors[place]) for place in columns]
     true = data.graph[np.ix_(columns, columns)]
@@ -235,9 +239,9 @@ def _compared(part: "pd.DataFrame", measures: VaeMeasures, level: str) -> dict[s
     }
 
 
-def _independent(data: FactorData, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _independent(data: FactorData, count: int, seed: int, purpose: str) -> tuple[np.ndarray, np.ndarray]:
     """Return values and identity of images in which no factor tells of another."""
-    source = generator(seed, "images of independent factors")
+    source = generator(seed, purpose, "independent factors")
     _, identity = data.draw(count, source)
     return np.stack([factor.draw(count, source) for factor in data.factors], axis=1), identity
 

@@ -5,8 +5,8 @@ its cosine and sine, a discrete one the indicators of its classes. Lengths are i
 the root of the sum of its variances over images.
 
 The reader is ridge regression on 500 random features of a Gaussian kernel (Nystroem, Williams & Seeger 2001) of
-standardised codes, whose penalty is chosen for each number by leaving out one image at a time: codes bend, and trees,
-which read no better, give steps where small changes are asked for.
+standardised codes, whose penalty is chosen for each number by leaving out one image at a time: codes bend, which a
+line does not follow, and trees read them worse and give steps where small changes are asked for.
 """
 
 import math
