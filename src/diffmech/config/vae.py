@@ -77,7 +77,7 @@ class VaeNetworkConfig(Section):
     """The encoder and the decoder, the same for every family."""
 
     channels: Annotated[list[Count], Field(min_length=1)] = Field(
-        [32, 32, 32], description="Channels of each convolution of the encoder, which halves the image; mirrored."
+        [16, 32, 32], description="Channels of each convolution of the encoder, which halves the image; mirrored."
     )
     hidden: Count = Field(128, description="Units between the convolutions and the latents, on either side.")
     latents: Count = Field(10, description="Latents; a VQ-VAE has its grid of codes instead.")
@@ -92,9 +92,9 @@ class VaeNetworkConfig(Section):
 class VaeTrainingConfig(Section):
     """How each VAE is trained."""
 
-    steps: Count = Field(2000, description="Steps of the optimiser.")
-    batch_size: Annotated[int, Field(ge=2)] = Field(128, description="Images per step.")
-    learning_rate: Annotated[float, Field(gt=0)] = Field(1e-3, description="Peak of the one-cycle schedule.")
+    steps: Count = Field(1500, description="Steps of the optimiser.")
+    batch_size: Annotated[int, Field(ge=2)] = Field(64, description="Images per step.")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(4e-3, description="Peak of the one-cycle schedule.")
     ema_decay: Decay = Field(0.0, description="Decay of the averaged weights; 0 = those of the last step are kept.")
     seed: Seed = Field(0, description="Seed of the weights, the batches and what is sampled.")
 
