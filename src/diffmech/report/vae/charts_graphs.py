@@ -20,13 +20,16 @@ GENERATOR = "set on the mechanism itself"
 
 
 def shown_links(links: pd.DataFrame, vae: VaeStudy) -> pd.DataFrame:
-    """Return the links that are drawn: of the first VAE that has any and its last layer, of the strongest units."""
-    own = of_first_seed(links, vae)
-    own = own if len(own) else links
-    if own.empty:
-        return own
-    own = own[(own["family"] == own["family"].iloc[0]) & (own["vae_seed"] == own["vae_seed"].iloc[0])]
-    own = own[own["layer"] == own["layer"].iloc[-1]]
+    """Return the links that are drawn: of the first VAE whose last layer links a factor with a latent, those of the
+    units with the strongest paths; first seeds come first. None where no VAE has a path."""
+    for seed in [vae.seeds[0], *sorted(set(links["vae_seed"]) - {vae.seeds[0]})]:
+        for _, own in links[links["vae_seed"] == seed].groupby("family", sort=False):
+            if len(shown := _strongest(own[own["layer"] == own["layer"].iloc[-1]])):
+                return shown
+    return links.head(0)
+
+
+def _strongest(own: pd.DataFrame) -> pd.DataFrame:
     size = own["weight"].abs()
     inward = size[own["level"] == LEVELS[0]].groupby(own["target"]).max()
     outward = size[own["level"] == LEVELS[1]].groupby(own["source"]).max()
@@ -63,7 +66,7 @@ def links_graph(links: pd.DataFrame, vae: VaeStudy) -> Any:
     """Draw one VAE as a graph of four columns: factors, units of a layer, latents, features of the image."""
     shown = shown_links(links, vae)
     if shown.empty:
-        return absent("No link from a factor over a unit and a latent to the image is significant.")
+        return absent("No VAE has significant links from a factor over a unit to a latent.")
     at = places(shown)
     family, layer = str(shown["family"].iloc[0]), str(shown["layer"].iloc[0])
     rows = [

@@ -23,8 +23,9 @@ NO_LATENTS = "No VAE of this data set has single latents."
 def strengths(latents: pd.DataFrame, vae: VaeStudy) -> Any:
     """Draw what each intervention on each latent does to the image, of the first seed of each family."""
     own = of_first_seed(latents, vae)
+    own = own[own["active"].astype(bool)]
     if own.empty:
-        return absent(NO_LATENTS)
+        return absent("No latent is active, or no VAE of this data set has single latents.")
     scale = own["per_pixel"] / own["raw"]  # of raw effects, which have the interval
     parts = []
     for column, name in INTERVENTIONS.items():
@@ -35,9 +36,9 @@ def strengths(latents: pd.DataFrame, vae: VaeStudy) -> Any:
             low, high = own["calibrated_low"], own["calibrated_high"]
         parts.append(own.assign(intervention=name, value=own[column], low=low, high=high))
     frame = pd.concat(parts).dropna(subset="value")
-    frame = frame.assign(name="latent " + frame["latent"].astype(str) + frame["active"].map({True: "", False: " (–)"}))
+    frame = frame.assign(name="latent " + frame["latent"].astype(str))
     names = list(INTERVENTIONS.values())
-    frame = frame[["family", "name", "latent", "intervention", "value", "low", "high", "active"]]
+    frame = frame[["family", "name", "latent", "intervention", "value", "low", "high"]]
     x = alt.X("value:Q", title="root mean squared change of a pixel", scale=alt.Scale(zero=True))
     y = alt.Y("name:N", title=None, sort=alt.EncodingSortField("latent", order="ascending"))
     colour = alt.Color("intervention:N", title=None, sort=names, scale=alt.Scale(domain=names))
@@ -48,8 +49,8 @@ def strengths(latents: pd.DataFrame, vae: VaeStudy) -> Any:
     strongest = frame.sort_values("value").iloc[-1]
     return finish(
         in_panels(chart, "family", frame, ordered(frame["family"])),
-        f"Change of the image when each latent is intervened on, seed {vae.seeds[0]} of each family. The largest is "
-        f"{strongest['value']:.3g} per pixel, {strongest['name']} of {strongest['family']} "
+        f"Change of the image when each active latent is intervened on, seed {vae.seeds[0]} of each family. The "
+        f"largest is {strongest['value']:.3g} per pixel, {strongest['name']} of {strongest['family']} "
         f"{strongest['intervention']}.",
         panels=2,
     )

@@ -12,12 +12,14 @@ from diffmech.artifacts import open_store
 from diffmech.config.studies.vae import VaeStudy
 from diffmech.report import markup
 from diffmech.report.pictures import LARGEST, Picture, mosaic, picture
+from diffmech.report.vae.inputs import Tables
 from diffmech.report.vae.words import vae_words
 from diffmech.report.wording import count, listed, number
 
 TILE = 58  # CSS pixels of one image
 MOST_LATENTS = 12  # that are shown of one VAE, the strongest
 MOST_EXAMPLES = 9
+ALSO = 0.5  # of the largest effect on a latent, from which on another factor is named, too
 SWAPPED = {
     "neighbour": "nearest code in one place",
     "random": "any other code in one place",
@@ -44,31 +46,45 @@ def row(images: np.ndarray, alt: str, caption: str) -> Picture:
     return picture(mosaic(own, len(own)), alt, caption, tiles=len(own))
 
 
-def traversals(store: Any, latents: pd.DataFrame, vae: VaeStudy) -> list[Picture]:
-    """Return one row per active latent of a VAE, the strongest first, named by the factor that moves it most.
+def traversals(store: Any, tables: Tables, family: str, vae: VaeStudy) -> list[Picture]:
+    """Return one row per active latent of the first seed of a family, the strongest first, with what moves it.
 
-    `latents` are the rows of this VAE; none for a VQ-VAE and where no traversal is kept.
+    None for a VQ-VAE and where no latent is active.
     """
     pictures = store["pictures"].to_dataset() if "pictures" in store.children else {}
+    latents = _of(tables.latents, family, vae)
     if "traversal" not in pictures or latents.empty:
         return []
     images = np.asarray(pictures["traversal"].values)
-    shown = latents[latents["active"].astype(bool)].sort_values("calibrated", ascending=False)[:MOST_LATENTS]
+    effects = _of(tables.effects, family, vae)
+    shown = latents[latents["active"]].sort_values("calibrated", ascending=False)[:MOST_LATENTS]
+    span = number(vae.measures.span, 2)
     rows = []
-    for own in shown.to_dict("records"):
-        latent, factor = int(own["latent"]), own["factor"]
-        named = f"latent {latent}: {factor}" if isinstance(factor, str) and factor else f"latent {latent}"
-        span = number(vae.measures.span, 2)
+    for latent in shown["latent"].astype(int):
+        movers = factors_of(effects[effects["latent"] == latent])
+        named = f"latent {latent}: {', '.join(movers)}" if movers else f"latent {latent}"
         words = f"{named}; {len(images[latent])} images decoded with this latent alone from −{span} to +{span} sd"
         rows.append(row(images[latent], words, named))
     return rows
 
 
-def traversal_parts(stores: dict[str, Any], latents: pd.DataFrame, vae: VaeStudy) -> Iterator[Markup]:
+def factors_of(effects: pd.DataFrame) -> list[str]:
+    """Return the factors that move one latent, from their effects on it: the strongest, and others that come near it."""
+    if effects.empty:
+        return []
+    strong = effects[effects["effect"] >= ALSO * effects["effect"].max()]
+    return [str(factor) for factor in strong.sort_values("effect", ascending=False)["factor"]]
+
+
+def _of(table: pd.DataFrame, family: str, vae: VaeStudy) -> pd.DataFrame:
+    return table[(table["family"] == family) & (table["vae_seed"] == vae.seeds[0])]
+
+
+def traversal_parts(stores: dict[str, Any], tables: Tables, vae: VaeStudy) -> Iterator[Markup]:
     """Yield the grid of each family, with what is not shown."""
     for family, store in stores.items():
-        own = latents[(latents["family"] == family) & (latents["vae_seed"] == vae.seeds[0])]
-        rows = traversals(store, own, vae)
+        own = _of(tables.latents, family, vae)
+        rows = traversals(store, tables, family, vae)
         yield markup.heading(vae_words(family, vae.seeds[0]))
         if not rows:
             yield markup.paragraph("No latent to traverse: a grid of codes, or none is active.", "quiet")
@@ -76,12 +92,9 @@ def traversal_parts(stores: dict[str, Any], latents: pd.DataFrame, vae: VaeStudy
         yield markup.gallery(rows, TILE)
         silent = own[~own["active"]]["latent"].astype(str).tolist()
         left = int(own["active"].sum()) - len(rows)
-        notes = (
-            [f"Not active, and not shown: {'latent' if len(silent) == 1 else 'latents'} {listed(silent)}."]
-            if silent
-            else []
-        )
-        notes += [f"{count(left, 'weaker active latent')} not shown."] if left > 0 else []
+        which = "latent" if len(silent) == 1 else "latents"
+        notes = [f"Not active, and not shown: {which} {listed(silent)}."] if silent else []
+        notes += [f"Not shown: {count(left, 'weaker active latent')}."] if left > 0 else []
         if notes:
             yield markup.paragraph(" ".join(notes), "quiet")
 

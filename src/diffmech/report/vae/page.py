@@ -88,8 +88,7 @@ def _chapter(
 def _sheet(stores: dict[str, Any], tables: Tables, vae: VaeStudy) -> list[Picture]:
     """Return the traversals of the first seed of the first family that has any."""
     for family, store in stores.items():
-        own = tables.latents[(tables.latents["family"] == family) & (tables.latents["vae_seed"] == vae.seeds[0])]
-        if rows := grids.traversals(store, own, vae):
+        if rows := grids.traversals(store, tables, family, vae):
             return rows[:MOST_ROWS]
     return []
 

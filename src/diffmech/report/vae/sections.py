@@ -76,19 +76,20 @@ def latents(data: str, tables: Tables, stores: dict[str, Any], vae: VaeStudy) ->
     span, steps = number(vae.measures.span, 2), vae.measures.steps
     about = (
         f"Each row moves one latent alone, in {steps} steps from {span} standard deviations below its mean to {span} "
-        "above, over all images (the aggregate posterior), and decodes; the others stay those of one image. Strongest "
-        "latents first. Behind the number stands the factor whose change moves the latent most."
+        "above, over all images (the aggregate posterior), and decodes; the others stay those of one image. "
+        "Strongest latents first. Behind the number stands the factor whose change moves the latent most, and others "
+        "that do so at least half as much."
     )
-    pictures = list(grids.traversal_parts(stores, tables.latents, vae))
+    pictures = list(grids.traversal_parts(stores, tables, vae))
     if tables.latents.empty:
         return [
             markup.section(f"{data}-traversals", "What latents show", markup.paragraph(CONTINUOUS, "quiet")),
             markup.section(f"{data}-latents", "How strong latents are", markup.paragraph(CONTINUOUS, "quiet")),
         ]
     strengths = (
-        "Change of the image, root mean square over its pixels, when one latent alone is intervened on, first seed of "
-        "each family. A shift by one is what others call raw: it depends on the scale of the latent. Calibrated shifts "
-        "move a latent as far as images do. Lines: bootstrap over images. A dash after a latent: not active."
+        "Change of the image, root mean square over its pixels, when one active latent alone is intervened on, first "
+        "seed of each family. A shift by one is what others call raw: it depends on the scale of the latent. "
+        "Calibrated shifts move a latent as far as images do. Lines: bootstrap over images."
     )
     specific = (
         "One point per active latent, all seeds. To the right: the change of the image is confined to few pixels. Up: "

@@ -193,7 +193,13 @@ def _motifs(data: str, tables: Tables, vae: VaeStudy) -> Section:
         )
         parts.append(drawn(data, "links", charts_graphs.links_graph(tables.links, vae), caption))
     else:
-        parts.append(markup.paragraph("No link of any VAE is significant, so that there is no graph to show.", "quiet"))
+        parts.append(
+            markup.paragraph(
+                "No VAE has significant links that lead from a factor over a unit to a latent, so that there is no "
+                "graph to show.",
+                "quiet",
+            )
+        )
     if len(tables.motifs):
         names = [str(name) for name in dict.fromkeys(tables.motifs["motif"])]
         told = {name: MOTIFS[name] for name in names if name in MOTIFS}

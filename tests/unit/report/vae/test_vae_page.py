@@ -12,7 +12,7 @@ from small_vaes import EFFECTS, FACTORS, Planted, study, write_study
 
 from diffmech.errors import StoreError
 from diffmech.findings import read_findings
-from diffmech.report.vae import charts_graphs, charts_latents, charts_scores, sections
+from diffmech.report.vae import charts_graphs, charts_latents, charts_scores, grids, sections
 from diffmech.report.vae.findings import findings, has_learned
 from diffmech.report.vae.inputs import OF_ALL, by_data, read_tables
 from diffmech.report.vae.page import write_page
@@ -137,14 +137,16 @@ def test_every_table_is_shown_and_no_name_breaks_the_page(tmp_path):
         for path in given if isinstance(given, list) else [given]:
             frame = pd.read_csv(path)
             frame[PLANTED[name]] = frame[PLANTED[name]].where(frame[PLANTED[name]].isna(), number)
-            frame.assign(**{"factor": "</script><b>x & y"} if name == "latents" else {}).to_csv(path, index=False)
+            frame.assign(**{"factor": "</script><b>x & y"} if name in ("latents", "effects") else {}).to_csv(
+                path, index=False
+            )
     write_page(inputs, tmp_path / "p.html", tmp_path / "f.json", tmp_path / "t.svg", vae=vae)
     page = (tmp_path / "p.html").read_text()
     for name, number in numbers.items():
         assert any(f"{number:.{digits}g}" in page for digits in (5, 3)), name
     assert "<b>" not in page + (tmp_path / "t.svg").read_text()
     assert Words(page).inside == []
-    assert "latent 0: &lt;/script&gt;&lt;b&gt;x &amp; y" in page
+    assert "latent 0: &lt;/script&gt;&lt;b&gt;x &amp; y" in page  # the traversals name factors by their effects
 
 
 def test_findings_say_what_was_found(whole):
@@ -366,7 +368,16 @@ def test_the_graph_shows_the_strongest_paths_of_one_vae():
     assert set(shown["source"]) == {"x", "latent 1", *(f"unit {n}" for n in range(12))}
     heights = charts_graphs.places(shown)
     assert {column for column, _ in heights} == {0, 1, 2, 3}
+    pathless = links[links["level"] != "unit-latent"]
+    assert charts_graphs.shown_links(pathless, study()).empty
+    assert "No VAE has significant links" in charts_graphs.links_graph(pathless, study()).to_dict()["description"]
     assert len({height for (column, _), height in heights.items() if column == 1}) == 12  # none on another
+
+
+def test_a_latent_is_named_by_all_that_move_it_half_as_much_as_the_strongest():
+    effects = pd.DataFrame({"factor": ["x", "y", "scale"], "effect": [0.5, 1.0, 0.4]})
+    assert grids.factors_of(effects) == ["y", "x"]
+    assert grids.factors_of(effects.head(0)) == []
 
 
 def test_relation_is_drawn_of_means_over_active_latents():
