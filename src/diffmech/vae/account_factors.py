@@ -27,6 +27,7 @@ HALF = 0.5  # share of the change of the output for which units are counted
 READ = (
     *("activity", "signed", "alone", "chosen", "together", "random_together"),
     *("compared", "twins", "twins_changing", "twins_signed", "mediation", "random_indirect"),
+    *("unit_latent", "tried"),
 )
 Layer = Mapping[str, np.ndarray]
 
@@ -245,7 +246,7 @@ def _read(path: Path) -> Study:
             latent=None if latent < 0 else latent,
             root={str(name): each.to_numpy() for name, each in tree.data_vars.items()},
             layers={
-                str(name): {key: tree[name][key].to_numpy() for key in READ if key in tree[name]}
+                str(name): {key: tree[name][key].to_numpy() for key in READ if key in tree[name].variables}
                 for name in told["layers"]
             },
         )

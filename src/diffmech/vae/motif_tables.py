@@ -43,11 +43,25 @@ class Studied(Protocol):
     `layers` `signed` `(pair, unit)` and, of the encoder of a VAE of single latents, `unit_latent`
     `(tried, unit, latent)` of the pairs `tried`."""
 
-    family: str
-    seed: int
-    factor: str
-    root: Mapping[str, np.ndarray]
-    layers: Mapping[str, Mapping[str, np.ndarray]]
+    @property
+    def family(self) -> str:
+        """The family of the VAE."""
+
+    @property
+    def seed(self) -> int:
+        """The seed of its training."""
+
+    @property
+    def factor(self) -> str:
+        """The factor that is changed."""
+
+    @property
+    def root(self) -> Mapping[str, np.ndarray]:
+        """The arrays of all layers together."""
+
+    @property
+    def layers(self) -> Mapping[str, Mapping[str, np.ndarray]]:
+        """The arrays of each layer."""
 
 
 @dataclass(frozen=True)

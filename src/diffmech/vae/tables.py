@@ -193,9 +193,7 @@ LINKS = Table(
         "target": text("unit, latent or output that it moves"),
         "level": text("`factor-unit`, `unit-latent` or `latent-output`"),
         "weight": number("change of the target where the source rises by its spread", "spread of the target"),
-        "p_corrected": number(
-            "sign flips over pairs or images, max-T over the edges of its level", source="Westfall & Young 1993"
-        ),
+        "p_corrected": number("sign flips over pairs or images, max-T over the edges of its level", source=MAX_T),
     },
 )
 
