@@ -69,7 +69,7 @@ def traversals(store: Any, tables: Tables, family: str, vae: VaeStudy) -> list[P
 
 
 def factors_of(effects: pd.DataFrame) -> list[str]:
-    """Return the factors that move one latent, from their effects on it: the strongest, and others that come near it."""
+    """Return the factors that move one latent, from their effects on it: the strongest, and others that come near."""
     if effects.empty:
         return []
     strong = effects[effects["effect"] >= ALSO * effects["effect"].max()]

@@ -284,8 +284,8 @@ def _swaps(data: str, swaps: pd.DataFrame, stores: dict[str, Any], vae: VaeStudy
         f"The latent of {names} is a grid of numbers of codes. A number of a code has no order and no unit, so that a "
         "shift by one or by one sd, the spread of a posterior, active latents and the strength and specificity of a "
         "latent are undefined, and are not shown as zero. What can be done is to put another code in one place; a "
-        "shift of what is encoded before its code is chosen is shown beside it, since it often chooses the same code "
-        "again."
+        "shift of what is encoded before its code is chosen is shown beside it, with how often it chooses the "
+        "same code again."
     )
     rows = [
         [
