@@ -156,7 +156,7 @@ def patching_table(studies: Sequence[Study], output: Path, *, measures: VaeMeasu
                 **study.key,
                 "layer": name,
                 "factor": study.factor,
-                UNITS.name: len(layer["chosen"]),
+                "units": len(layer["chosen"]),
                 "of": len(order),
                 **_ends("share", "", found, place),
                 "random": random.mean(),
@@ -184,7 +184,7 @@ def mediation_table(studies: Sequence[Study], output: Path, *, measures: VaeMeas
                 "layer": name,
                 "factor": study.factor,
                 "latent": study.latent,
-                UNITS.name: len(layer["chosen"]),
+                "units": len(layer["chosen"]),
                 **{
                     column: value
                     for effect, label in enumerate(MEDIATED)
@@ -216,8 +216,8 @@ def modularity_table(studies: Sequence[Study], output: Path, *, measures: VaeMea
                 {
                     **of_vae[0].key,
                     "layer": name,
-                    UNITS.name: units,
-                    MODULARITY.name: found,
+                    "units": units,
+                    "modularity": found,
                     "ceiling": modularity(source.permuted(changes, axis=0))[0],
                     "untrained": known.mean() if known.size else np.nan,
                 }
