@@ -6,7 +6,8 @@ test, and neither have seeds that all give the same number.
 
 A VAE is the unit of the second: Spearman's correlation, its percentile bootstrap interval, and a permutation p. VAEs of
 one family are alike in both, which makes a correlation between families of that between VAEs: so the correlation of
-ranks within each family stands beside it. Effect strengths are means over active latents. Ours.
+ranks within each family stands beside it. Effect strengths are means over active latents, so a VAE with many that are
+barely active (a variance just above 0.01) has a small one: read it beside how many there are. Ours.
 """
 
 from collections import defaultdict
