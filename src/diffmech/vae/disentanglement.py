@@ -34,7 +34,7 @@ from diffmech.vae.training import read_vae
 DCI = ("dci_disentanglement", "dci_completeness", "dci_informativeness")
 INFOMEC = ("infomec_modularity", "infomec_explicitness", "infomec_compactness")
 MEASURES = (*DCI, "mig", "sap", "factor_vae", *INFOMEC)
-FEW = 2  # floors of what takes a second to fit: DCI and InfoMEC
+FEW = 1  # floors of what takes a second to fit: DCI and InfoMEC
 NONE = float("nan")
 UNDEFINED = {
     **dict.fromkeys(DCI, "undefined of numbers of codes: a regressor would read these as quantities"),

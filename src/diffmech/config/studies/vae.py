@@ -16,12 +16,12 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 class VaeMeasures(Inference):
     """What is measured in each VAE, and the statistics of it."""
 
-    images: Annotated[int, Field(ge=100)] = Field(2000, description="Images whose codes are kept and scored.")
+    images: Annotated[int, Field(ge=100)] = Field(1500, description="Images whose codes are kept and scored.")
     pairs: Annotated[int, Field(ge=20)] = Field(
         256, description="Images of which one factor is changed, for each factor; units are chosen on half of them."
     )
     twins: Annotated[int, Field(ge=1)] = Field(
-        20, description="Untrained networks of the same form, the null of what units of trained ones respond to."
+        10, description="Untrained networks of the same form, the null of what units of trained ones respond to."
     )
     share: Share = Field(0.1, description="Share of the units of a layer that are patched together.")
     votes: Count = Field(200, description="Votes of the FactorVAE score, to learn from and to score each.")
