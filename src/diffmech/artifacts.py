@@ -108,15 +108,17 @@ def open_store(path: Path | str, *, chunks: Any = None) -> "xr.DataTree":
     import xarray as xr
     import zarr
 
+    from diffmech.archives import StoreArchive
+
     path = Path(path)
     if not path.is_file():
         raise StoreError(f"{path}: no such store; let the workflow make it, or check the path")
     try:
-        store = zarr.storage.ZipStore(path, mode="r")
+        store = StoreArchive(path)
         return xr.open_datatree(store, engine="zarr", consolidated=False, chunks=chunks)  # type: ignore[arg-type]
-    except (zipfile.BadZipFile, zarr.errors.GroupNotFoundError, FileNotFoundError, KeyError, ValueError) as error:
+    except (zarr.errors.GroupNotFoundError, FileNotFoundError, KeyError, ValueError) as error:
         raise StoreError(
-            f"{path}: is not a whole store ({error}); delete it and let the workflow make it anew"
+            f"{path}: holds no Zarr hierarchy that can be read ({error}); delete it and let the workflow make it anew"
         ) from error
 
 

@@ -20,7 +20,18 @@ FURTHER_ROOMS = [{name, f"report/{name}"} for name in (*further_sections(), "vae
 STUDIES = [{*MAIN_STUDY, "measures", "report/heads"}, *FURTHER_ROOMS]
 
 # What each package, and each module beside them, may import; a further study may import all but other studies.
-BASE = {"errors", "randomness", "machine", "artifacts", "tables", "batches", "config", "statistics"}
+BASE = {
+    "errors",
+    "randomness",
+    "machine",
+    "archives",
+    "artifacts",
+    "tensors",
+    "tables",
+    "batches",
+    "config",
+    "statistics",
+}
 OBSERVED = BASE | {"data", "training", "models", "attention"}
 MAY_IMPORT = {
     "errors": set(),
@@ -28,7 +39,9 @@ MAY_IMPORT = {
     "machine": set(),
     "findings": {"artifacts", "errors"},
     "charts": set(),
-    "artifacts": {"errors"},
+    "archives": {"errors"},
+    "artifacts": {"archives", "errors"},
+    "tensors": {"artifacts", "errors"},
     "tables": {"artifacts", "errors"},
     "declared": {"tables"},
     "dictionary": {"declared", "tables"},
