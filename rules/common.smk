@@ -4,10 +4,12 @@ from diffmech.declared import every_table
 from diffmech.errors import ConfigError
 from diffmech.heads.paths import ABLATION, ATTENTION, CHOSEN, CIRCUIT, LATENTS, PATCHING, REFERENCE, Heads
 from diffmech.workflow.named_files import check_named_files
-from diffmech.workflow.study import GENERATED, GROUPS, UNSEEN, Study
+from diffmech.workflow.study import GENERATED, GROUPS, REQUESTS, UNSEEN, Study
 
+# What a call may ask for beside the settings, with --config: of the rules `provenance` and `pack`, and no setting.
+asked = {name: config.get(name) for name in REQUESTS}
 try:
-    study = Study(config, Path(workflow.basedir))
+    study = Study({name: value for name, value in config.items() if name not in REQUESTS}, Path(workflow.basedir))
     check_named_files(study.config, Path(workflow.basedir))
 except ConfigError as error:
     raise WorkflowError("\n".join(f"config: {line}" for line in str(error).splitlines()))
@@ -90,3 +92,5 @@ localrules:
     account,
     planted,
     plan,
+    provenance,
+    pack,

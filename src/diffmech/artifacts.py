@@ -168,13 +168,18 @@ def read_json(path: Path | str) -> Any:
 
 def provenance(**extra: Any) -> str:
     """Return, as JSON, the versions that produced an artifact together with `extra` (seeds, parameters, inputs)."""
-    versions = {"python": platform.python_version()}
+    return json.dumps({"versions": versions(), **extra}, sort_keys=True)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what results depend on most, by name."""
+    found = {"python": platform.python_version()}
     for package in ("diffmech", "torch", "diffusers", "numpy", "xarray", "zarr"):
         try:
-            versions[package] = version(package)
+            found[package] = version(package)
         except PackageNotFoundError:
-            versions[package] = "not installed"
-    return json.dumps({"versions": versions, **extra}, sort_keys=True)
+            found[package] = "not installed"
+    return found
 
 
 def progress(items: Iterable[Item], what: str, *, total: int | None = None, show: bool = True) -> Iterable[Item]:

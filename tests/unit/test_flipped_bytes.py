@@ -106,7 +106,7 @@ def test_what_is_not_read_is_not_checked(tmp_path):
     np.testing.assert_array_equal(tree["loss"].values, np.ones(3))
     with pytest.raises(StoreError, match=r"a\.zarr\.zip: its entry down1\.0\.self/entropy/c/0/0 is damaged"):
         tree["down1.0.self/entropy"].load()
-    with pytest.raises(StoreError, match="is damaged .*; delete the store and have it made anew"):
+    with pytest.raises(StoreError, match=r"is damaged .*; delete the store and have it made anew"):
         open_store(path, chunks={})["down1.0.self/entropy"].mean().compute()
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import json
 import logging
 import os
 import sys
@@ -13,11 +14,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TextIO, TypeVar
 
+from diffmech.artifacts import versions
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.section import Section
 from diffmech.errors import DiffmechError
 from diffmech.workflow.memory import reuse_freed_memory
 
+MOST_TOLD = 1 << 16  # characters of a parameter that is kept
 SectionType = TypeVar("SectionType", bound=Section)
 
 
@@ -70,6 +73,19 @@ class _BesideBars(logging.Handler):
         from tqdm import tqdm
 
         tqdm.write(self.format(record), file=sys.stderr)
+
+
+def told_beside(log: Path | str) -> Path:
+    """Return the file beside the log of a job that tells what it was told and with which versions it ran."""
+    return Path(log).with_suffix(".json")
+
+
+def _tell(snakemake: Any, log: Path) -> None:
+    """Write that file, for `diffmech.provenance`: Snakemake records no names of parameters, and tables no versions."""
+    reprs = {name: repr(value) for name, value in snakemake.params.items()}
+    params = {name: value for name, value in snakemake.params.items() if len(reprs[name]) < MOST_TOLD}
+    content = {"params": params, "recorded": sorted(reprs.values()), "versions": versions()}
+    told_beside(log).write_text(json.dumps(content, sort_keys=True, default=repr) + "\n", encoding="utf-8")
 
 
 @contextlib.contextmanager
@@ -125,4 +141,5 @@ def session(snakemake: Any) -> Iterator[Job]:
                 sys.exit(1)
             traceback.print_exc(file=file)
             raise
+        _tell(snakemake, log)
         print(f"finished in {time.perf_counter() - start:.1f} s", file=file)

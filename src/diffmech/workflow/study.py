@@ -21,6 +21,8 @@ from diffmech.workflow.own_code import code_digest, find_code
 from diffmech.workflow.shards import shards
 from diffmech.workflow.watched import watched
 
+# Keys that `--config` may have beside those of config.yaml: what `provenance` and `pack` are asked for.
+REQUESTS = ("target", "stores", "license")
 DATASETS = "results/datasets"
 UNSEEN = "results/unseen/{model}/{dataset}.zarr.zip"
 GENERATED = "results/generated/{model}/{dataset}/{shard}.zarr.zip"

@@ -58,7 +58,9 @@ MAY_IMPORT = {
     "circuits": OBSERVED | {"interventions"},
     "resampling": OBSERVED | {"interventions", "judging"},
     "planted": OBSERVED | {"interventions", "mechanisms"},
-    "workflow": {"config", "errors", "batches", "data", "findings"},
+    "workflow": {"artifacts", "config", "errors", "batches", "data", "findings"},
+    "verify": set(),  # one file that runs by itself
+    "provenance": {"artifacts", "errors", "verify", "workflow"},
     "heads": {"config", "workflow", "tables", "declared", "data", "models"} | MAIN_STUDY,  # of the others tables alone
     "report": {"artifacts", "errors", "findings"},
     "report/heads": OBSERVED | MAIN_STUDY | {"findings", "charts", "measures", "report"},
