@@ -95,10 +95,10 @@ def jobs_behind(records: Mapping[str, Record]) -> list[Job]:
 
 
 def _together(records: Mapping[str, Record]) -> Iterator[tuple[str, ...]]:
-    """Yield the files that one job made."""
+    """Yield the files that one job made; the log is its own, the times of its files differ a little."""
     jobs: dict[tuple[Any, ...], list[str]] = {}
     for path, record in records.items():
-        key = (record["rule"], record["starttime"], tuple(record.get("log") or ()), *(record.get("input") or ()))
+        key = (record["rule"], tuple(record.get("log") or ()), *(record.get("input") or ()))
         jobs.setdefault(key, []).append(path)
     yield from (tuple(sorted(paths)) for paths in jobs.values())
 

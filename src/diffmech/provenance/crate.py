@@ -136,7 +136,7 @@ def metadata(study: Study, jobs: Sequence[Job], digests: Mapping[str, str], size
         "@type": "CreateAction",
         "name": "The run of the workflow",
         "instrument": {"@id": "#diffmech"},
-        "object": [{"@id": "config.yaml"}],
+        "object": {"@id": "config.yaml"},
         "result": [{"@id": name} for name in sorted(digests) if name in maker],
         "endTime": published,
     }
