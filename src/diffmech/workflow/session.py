@@ -42,6 +42,10 @@ class Job:
         """The tables of groups of images, by domain; empty where no data set of the rule has groups."""
         return dict(zip(self.params.grouped, map(str, self.input.groups), strict=True))
 
+    def placed(self, path: str) -> str:
+        """Return where a path below `results/` is, also where another workflow gave this one a prefix."""
+        return str(self.output[0]).partition("results/")[0] + path if path.startswith("results/") else path
+
     def section(self, kind: type[SectionType], name: str) -> SectionType:
         """Return the section that the rule tracks under `settings[name]`."""
         return kind.restore(self.params.settings[name])
