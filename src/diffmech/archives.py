@@ -16,6 +16,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import ZipStore
 
 from diffmech.errors import StoreError
+from diffmech.verify import escapes
 
 # The head of an entry: signature, version, flags, method, time, date, CRC-32, two sizes, lengths of name and extra.
 _HEAD = struct.Struct("<4s5H3L2H")
@@ -37,6 +38,8 @@ class StoreArchive(ZipStore):
             super()._sync_open()
             check_entries(self._zf)
         except (*DAMAGED, OSError) as error:
+            if self._is_open:
+                self._zf.close()
             raise StoreError(
                 f"{self.path}: is not a whole store ({error}); delete it and let the workflow make it anew"
             ) from error
@@ -71,6 +74,8 @@ def check_entries(archive: zipfile.ZipFile) -> None:
     assert archive.fp is not None
     file, end = archive.fp.fileno(), 0
     for entry in sorted(archive.infolist(), key=lambda each: each.header_offset):
+        if escapes(entry.filename):
+            raise zipfile.BadZipFile(f"the entry {entry.filename!r} has a path out of it")
         name = entry.orig_filename.encode("utf-8" if entry.flag_bits & _UTF8 else "cp437")
         head = os.pread(file, _HEAD.size + len(name), entry.header_offset)
         if len(head) < _HEAD.size:

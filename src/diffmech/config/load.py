@@ -115,7 +115,8 @@ def _spoken_location(location: tuple[int | str, ...], raw: Any) -> tuple[int | s
 def _path(location: tuple[int | str, ...]) -> str:
     text = ""
     for part in location:
-        text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else str(part))
+        spoken = str(part) if str(part) and str(part).isprintable() else repr(part)  # a key may hold a line break
+        text += f"[{part}]" if isinstance(part, int) else (f".{spoken}" if text else spoken)
     return text
 
 

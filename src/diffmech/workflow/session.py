@@ -107,6 +107,8 @@ def session(snakemake: Any) -> Iterator[Job]:
     log.parent.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     with log.open("w", encoding="utf-8") as file, contextlib.redirect_stderr(_Tee(file, sys.stderr)):
+        # of several chunks that cannot be read one is raised, and asyncio would show the tracebacks of the others
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         logging.basicConfig(
             handlers=[_BesideBars()], level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
         )

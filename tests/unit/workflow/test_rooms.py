@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "machine": set(),
     "findings": {"artifacts", "errors"},
     "charts": set(),
-    "archives": {"errors"},
+    "archives": {"errors", "verify"},
     "artifacts": {"archives", "errors"},
     "tensors": {"artifacts", "errors"},
     "tables": {"artifacts", "errors"},
