@@ -14,6 +14,7 @@ IS_MODULE = workflow.modifier.is_module
 # A clone runs without being installed: the rules and their scripts find the library here.
 sys.path.insert(0, str(ROOT / "src"))
 
+from diffmech.workflow.caching import share_results
 from diffmech.workflow.fingerprints import remember
 from diffmech.workflow.front import FRONT_PAGE, MAIN_PAGE, further_pages
 from diffmech.workflow.notes import notes
@@ -42,6 +43,11 @@ for rule_file in sorted((ROOT / "rules").glob("*.smk")):
 
 
 remember()
+if workflow.enable_cache and workflow.exec_mode == ExecMode.DEFAULT:
+    try:
+        share_results(workflow.workflow_settings, study, lambda name: getattr(rules, name).rule, os.environ)
+    except ConfigError as error:
+        raise WorkflowError(f"config: {error}")
 if workflow.exec_mode == ExecMode.DEFAULT:
     for note in notes(study.config, ROOT):
         logger.warning(f"config: {note}")
