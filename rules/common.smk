@@ -1,5 +1,7 @@
 """The validated study, its files, and what all rules share."""
 
+from snakemake.io import IOFile
+
 from diffmech.config.load import merge, read_mapping
 from diffmech.declared import every_table
 from diffmech.errors import ConfigError
@@ -78,6 +80,11 @@ def once_chosen(wildcards, paths: list[str]) -> list[str]:
     only asked anew of jobs that ask for the checkpoint themselves."""
     chosen_references(wildcards)
     return paths
+
+
+def record_of(path: str):
+    """Return what Snakemake recorded of the job behind a file, None where it has nothing."""
+    return workflow.persistence.metadata(IOFile(path))
 
 
 wildcard_constraints:

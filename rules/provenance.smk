@@ -1,17 +1,10 @@
 """Where an artifact comes from, and the study packed so that others can check it."""
 
-from snakemake.io import IOFile
-
 from diffmech.provenance.chain import records_behind
 from diffmech.provenance.crate import PACKAGE, all_records
 from diffmech.workflow.front import FRONT_PAGE, MAIN_FINDINGS, MAIN_PAGE, further_findings, further_pages
 
 PACKED = [FRONT_PAGE, MAIN_PAGE, MAIN_FINDINGS, *further_pages(study), *further_findings(study)]
-
-
-def record_of(path: str):
-    """Return what Snakemake recorded of the job behind a file, None where it has nothing."""
-    return workflow.persistence.metadata(IOFile(path))
 
 
 # Without output it runs whenever it is asked for.
