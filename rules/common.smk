@@ -1,14 +1,21 @@
 """The validated study, its files, and what all rules share."""
 
+from snakemake.io import IOFile
+
+from diffmech.config.load import merge, read_mapping
 from diffmech.declared import every_table
 from diffmech.errors import ConfigError
 from diffmech.heads.paths import ABLATION, ATTENTION, CHOSEN, CIRCUIT, LATENTS, PATCHING, REFERENCE, Heads
 from diffmech.workflow.named_files import check_named_files
-from diffmech.workflow.study import GENERATED, GROUPS, UNSEEN, Study
+from diffmech.workflow.study import GENERATED, GROUPS, REQUESTS, UNSEEN, Study
 
+# What a call may ask for beside the settings, with --config: of the rules `provenance` and `pack`, and no setting.
+asked = {name: config.get(name) for name in REQUESTS}
 try:
-    study = Study(config, Path(workflow.basedir))
-    check_named_files(study.config, Path(workflow.basedir))
+    if IS_MODULE:  # its `config:` takes the place of config.yaml, over which it is laid here as --configfile is
+        config = merge(read_mapping(ROOT / "config.yaml"), config)
+    study = Study({name: value for name, value in config.items() if name not in REQUESTS}, ROOT)
+    check_named_files(study.config, ROOT)
 except ConfigError as error:
     raise WorkflowError("\n".join(f"config: {line}" for line in str(error).splitlines()))
 heads = Heads(study)
@@ -21,6 +28,12 @@ tables = {table.name: table for table in every_table()}
 def either(names: list[str]) -> str:
     """Return a wildcard pattern that matches the given names and nothing else."""
     return "|".join(re.escape(name) for name in names) or "no-such-name"
+
+
+def shipped(name: str) -> str:
+    """Return a file of resources/ as an input: relative to the working folder, as recorded, or outside of it whole."""
+    path = ROOT / "resources" / name
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) or not IS_MODULE else str(path)
 
 
 def by_content(store: str):
@@ -69,6 +82,11 @@ def once_chosen(wildcards, paths: list[str]) -> list[str]:
     return paths
 
 
+def record_of(path: str):
+    """Return what Snakemake recorded of the job behind a file, None where it has nothing."""
+    return workflow.persistence.metadata(IOFile(path))
+
+
 wildcard_constraints:
     model=either(list(study.config.models)),
     dataset=either(list(study.config.datasets)),
@@ -77,16 +95,21 @@ wildcard_constraints:
     shard=r"s\d+-\d+",
 
 
-localrules:
-    all,
-    everything,
-    models,
-    attention,
-    entropy,
-    mechanisms,
-    ablation,
-    circuit,
-    windows,
-    account,
-    planted,
-    plan,
+# Of a module they have other names; rules that run nothing are local there, too.
+if not IS_MODULE:
+
+    localrules:
+        all,
+        everything,
+        models,
+        attention,
+        entropy,
+        mechanisms,
+        ablation,
+        circuit,
+        windows,
+        account,
+        planted,
+        plan,
+        provenance,
+        pack,

@@ -212,7 +212,7 @@ rule concepts_page:
         fidelities=concepts.per_concept(FIDELITIES),
         originals=concepts.originals(),
         evaluations=concepts.evaluations(),
-        references=os.path.relpath(Path(workflow.basedir) / "resources" / "references-concepts.yaml"),
+        references=shipped("references-concepts.yaml"),
         settled=settled,
     output:
         page=concepts.page,

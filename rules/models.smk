@@ -12,20 +12,15 @@ rule models:
 
 
 rule train_denoiser:
-    """Train one denoiser on both domains; a killed training resumes from its last checkpoint. Beside these files it
-    writes those of its tokens, or the names of its classes."""
+    """Train one denoiser on both domains; a killed training resumes from its last checkpoint."""
     input:
         first=by_content(study.dataset_stores()[0]),
         second=by_content(study.dataset_stores()[1]),
         digests=study.digests(study.dataset_stores()),
         settled=settled,
     output:
-        "results/models/{model}/model.json",
-        "results/models/{model}/unet/config.json",
-        "results/models/{model}/unet/diffusion_pytorch_model.safetensors",
-        "results/models/{model}/scheduler/scheduler_config.json",
-        "results/models/{model}/provenance.json",
-        tables["history"].path,
+        **study.trained_files(),
+        history=tables["history"].path,
     log:
         "results/logs/train_denoiser/{model}.log",
     benchmark:

@@ -13,7 +13,7 @@ ARTIFACTS = {
     "model": f"results/models/{study.model}/model.json",
     "gallery": f"results/models/{study.model}/gallery.zarr.zip",
     "resampled": f"results/resampling/{study.model}/examples.zarr.zip",
-    "references": os.path.relpath(Path(workflow.basedir) / "resources" / "references.yaml"),
+    "references": shipped("references.yaml"),
 }
 
 

@@ -8,4 +8,4 @@ from diffmech.workflow.session import session
 with session(snakemake) as job:
     from diffmech.report.front_page import write_front_page
 
-    write_front_page(restore(job.params.cards), Path(job.output[0]), title=job.params.title)
+    write_front_page(restore(job.params.cards, job.placed), Path(job.output[0]), title=job.params.title)

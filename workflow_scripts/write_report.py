@@ -8,7 +8,7 @@ with session(snakemake) as job:
     from diffmech.report.heads.page import write_report
 
     write_report(
-        inputs_of_job(job.input, job.params.domains, job.groups),
+        inputs_of_job(job.input, job.params.domains, job.groups, benchmarks=job.placed("results/benchmarks")),
         list(job.input.charts),
         job.output.page,
         job.output.findings,

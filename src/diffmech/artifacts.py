@@ -108,15 +108,17 @@ def open_store(path: Path | str, *, chunks: Any = None) -> "xr.DataTree":
     import xarray as xr
     import zarr
 
+    from diffmech.archives import StoreArchive
+
     path = Path(path)
     if not path.is_file():
         raise StoreError(f"{path}: no such store; let the workflow make it, or check the path")
     try:
-        store = zarr.storage.ZipStore(path, mode="r")
+        store = StoreArchive(path)
         return xr.open_datatree(store, engine="zarr", consolidated=False, chunks=chunks)  # type: ignore[arg-type]
-    except (zipfile.BadZipFile, zarr.errors.GroupNotFoundError, FileNotFoundError, KeyError, ValueError) as error:
+    except (zarr.errors.GroupNotFoundError, FileNotFoundError, KeyError, ValueError) as error:
         raise StoreError(
-            f"{path}: is not a whole store ({error}); delete it and let the workflow make it anew"
+            f"{path}: holds no Zarr hierarchy that can be read ({error}); delete it and let the workflow make it anew"
         ) from error
 
 
@@ -166,13 +168,18 @@ def read_json(path: Path | str) -> Any:
 
 def provenance(**extra: Any) -> str:
     """Return, as JSON, the versions that produced an artifact together with `extra` (seeds, parameters, inputs)."""
-    versions = {"python": platform.python_version()}
+    return json.dumps({"versions": versions(), **extra}, sort_keys=True)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what results depend on most, by name."""
+    found = {"python": platform.python_version()}
     for package in ("diffmech", "torch", "diffusers", "numpy", "xarray", "zarr"):
         try:
-            versions[package] = version(package)
+            found[package] = version(package)
         except PackageNotFoundError:
-            versions[package] = "not installed"
-    return json.dumps({"versions": versions, **extra}, sort_keys=True)
+            found[package] = "not installed"
+    return found
 
 
 def progress(items: Iterable[Item], what: str, *, total: int | None = None, show: bool = True) -> Iterable[Item]:

@@ -12,6 +12,7 @@ SHIPPED = [
     *("src", "rules", "workflow_scripts", "Snakefile", "config.yaml", "profiles", "envs", "resources"),
     *("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "LICENSE", "docs"),
     *("tests", "benchmarks", "Makefile", ".ci", ".github", ".editorconfig", ".gitignore", ".pre-commit-config.yaml"),
+    ".snakemake-workflow-catalog.yml",
     *("pyproject.toml", "constraints.txt"),
 ]
 FOLDERS = b"home|root|Users|tmp|mnt|media|work|workspace|opt|scratch|srv"

@@ -17,6 +17,7 @@ import zarr
 from dask.base import tokenize
 from jaxtyping import Shaped
 
+from diffmech.archives import StoreArchive
 from diffmech.attention.layout import CHUNK_BYTES, FACTORS, KEY_BIAS, MAPS
 
 Index = int | np.integer | slice | Shaped[np.ndarray, "position"] | Sequence[int]
@@ -93,7 +94,7 @@ def with_maps(tree: xr.DataTree, path: Path) -> xr.DataTree:
     """
     if not any("query_factor" in node.data_vars for node in tree.children.values()):
         return tree
-    store = zarr.open_group(zarr.storage.ZipStore(path, mode="r"), mode="r")
+    store = zarr.open_group(StoreArchive(path), mode="r")
     nodes = {"/": tree.to_dataset()}
     for name, node in tree.children.items():
         site = node.to_dataset(inherit=False)

@@ -39,7 +39,7 @@ def open_attention(paths: Path | str | Iterable[Path | str]) -> xr.DataTree:
     files = _files(paths)
     trees = {file: open_store(file, chunks={}) for file in files}
     for file, tree in trees.items():
-        if "loss" not in tree or "sample" not in tree.dims:
+        if "loss" not in tree or not {"sample", "timestep"} <= set(tree.dims):
             raise StoreError(
                 f"{file}: is not an attention store, it has no loss per sample; give results/attention/..."
             )

@@ -11,7 +11,6 @@ The score of a weight is the predicted fall of J when it is set to 0:
 Gradients are added in float32 as each is made, so one set of them is held, and a second one where there is curvature.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,17 +19,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from diffmech.artifacts import atomic_path, progress
+from diffmech.artifacts import progress
 from diffmech.concepts.groups import Weight, module_of
 from diffmech.concepts.objectives import Points, input_norms, predicted
 from diffmech.config.studies.concepts import Order
 from diffmech.errors import ModelError, StoreError
 from diffmech.models.denoiser import Denoiser
 from diffmech.models.memory_format import channels_last
+from diffmech.tensors import read_tensors, write_tensors
 from diffmech.training.seeds import seeded
 
 PARTS = ("gradient", "curvature", "inputs", "base_inputs")
@@ -168,23 +166,18 @@ def added(parts: Sequence[Gradients]) -> Gradients:
 
 def write_gradients(found: Gradients, path: Path | str, about: Mapping[str, Any]) -> None:
     """Write the gradients of one objective and window; equal ones give equal bytes."""
-    tensors = {f"{part}:{name}": values.contiguous() for part in PARTS for name, values in getattr(found, part).items()}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"gradients": json.dumps(dict(about), sort_keys=True)})
+    tensors = {f"{part}:{name}": values for part in PARTS for name, values in getattr(found, part).items()}
+    write_tensors(path, tensors, about, kind="gradients")
 
 
 def read_gradients(path: Path | str, names: Sequence[str] | None = None) -> Gradients:
     """Read the gradients of all weights, or of those called `names`. Raises StoreError where the file has none."""
     found = Gradients({}, {}, {}, {})
-    try:
-        with safe_open(Path(path), "pt") as file:
-            json.loads(file.metadata()["gradients"])
-            for key in file.keys():  # noqa: SIM118
-                part, _, name = key.partition(":")
-                if names is None or name in names:
-                    getattr(found, part)[name] = file.get_tensor(key)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise StoreError(
-            f"{path}: holds no gradients ({' '.join(str(error).split())}); delete it to have it made anew"
-        ) from error
+    asked = None if names is None else set(names)
+    tensors, _ = read_tensors(
+        path, kind="gradients", wanted=lambda key: asked is None or key.partition(":")[2] in asked
+    )
+    for key, values in tensors.items():
+        part, _, name = key.partition(":")
+        getattr(found, part)[name] = values
     return found

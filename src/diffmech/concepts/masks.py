@@ -15,17 +15,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from diffmech.artifacts import atomic_path
 from diffmech.concepts.groups import Weight, by_mechanism, parameters, weights
-from diffmech.errors import ModelError, StoreError
+from diffmech.errors import ModelError
 from diffmech.models.denoiser import Denoiser
 from diffmech.models.pipelines import read_index
 from diffmech.models.prompted import PromptedDenoiser
 from diffmech.models.storage import WEIGHT_SUFFIXES, find_layout
+from diffmech.tensors import read_tensors, write_tensors
 
 INDEX, FACTOR = "index:", "factor:"
 MASK = "edit.safetensors"
@@ -79,18 +78,13 @@ def write_mask(mask: Mask, path: Path | str) -> None:
     for name, positions in mask.indices.items():
         tensors[INDEX + name] = torch.from_numpy(np.asarray(positions, dtype=np.int64))
         tensors[FACTOR + name] = torch.from_numpy(np.asarray(mask.factors[name], dtype=np.float64))
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"mask": json.dumps(dict(mask.about), sort_keys=True)})
+    write_tensors(path, tensors, mask.about, kind="mask")
 
 
 def read_mask(path: Path | str) -> Mask:
     """Read a mask. Raises StoreError where the file is none."""
-    try:
-        with safe_open(Path(path), "np") as file:
-            about = json.loads(file.metadata()["mask"])
-            content = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise StoreError(f"{path}: is no mask of weights ({' '.join(str(error).split())}); make it anew") from error
+    tensors, about = read_tensors(path, kind="mask")
+    content = {name: tensor.numpy() for name, tensor in tensors.items()}
     names = [name.removeprefix(INDEX) for name in content if name.startswith(INDEX)]
     indices = {name: content[INDEX + name] for name in names}
     return Mask(indices, {name: content[FACTOR + name] for name in names}, about)

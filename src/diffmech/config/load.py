@@ -27,18 +27,23 @@ def read_config(*paths: Path) -> Config:
     """Read and validate one file, with any further files laid over it; ConfigError in one line per mistake."""
     raw: dict[str, Any] = {}
     for path in paths:
-        try:
-            content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be read ({error.strerror}); name an existing YAML file") from error
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"{path}: is not valid YAML: {error}; save it in UTF-8") from error
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
-        if not isinstance(content, Mapping):
-            raise ConfigError(f"{path}: holds {type(content).__name__}, expected sections such as `study:`")
-        raw = merge(raw, content)
+        raw = merge(raw, read_mapping(path))
     return validate(raw)
+
+
+def read_mapping(path: Path) -> Mapping[str, Any]:
+    """Read one file without validating what it says; ConfigError where it is no YAML of sections."""
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); name an existing YAML file") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not valid YAML: {error}; save it in UTF-8") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"{path}: holds {type(content).__name__}, expected sections such as `study:`")
+    return content
 
 
 def validate(raw: Mapping[str, Any]) -> Config:
@@ -110,7 +115,8 @@ def _spoken_location(location: tuple[int | str, ...], raw: Any) -> tuple[int | s
 def _path(location: tuple[int | str, ...]) -> str:
     text = ""
     for part in location:
-        text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else str(part))
+        spoken = str(part) if str(part) and str(part).isprintable() else repr(part)  # a key may hold a line break
+        text += f"[{part}]" if isinstance(part, int) else (f".{spoken}" if text else spoken)
     return text
 
 

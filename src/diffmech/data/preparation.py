@@ -34,7 +34,7 @@ def read_image(path: Path, *, background: float = WHITE) -> np.ndarray:
         return decode_image(path, lambda image: pixels_of(image, background))
     try:
         array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # a broken head makes numpy raise errors of Python's own parser, too
         raise DataError(
             f"cannot be read as a .npy array ({_one_line(error)}); save it with numpy.save, as an array of numbers"
         ) from error

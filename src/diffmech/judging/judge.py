@@ -7,7 +7,6 @@ known.
 
 import json
 import logging
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,20 +14,19 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from diffmech.artifacts import atomic_path, progress
+from diffmech.artifacts import progress
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.images import Digits, ImagesConfig, SyntheticFaces
 from diffmech.config.models import RecognitionConfig
 from diffmech.data.digits import CLASSES
 from diffmech.data.synthetic_faces import NAMES
-from diffmech.errors import ConfigError, ModelError, StoreError
+from diffmech.errors import ConfigError, ModelError
 from diffmech.judging.labelled import labelled_images
 from diffmech.models.storage import pointed_directory, read_pointer
 from diffmech.randomness import generator
+from diffmech.tensors import read_tensors, write_tensors
 from diffmech.training.device import resolve_device
 from diffmech.training.seeds import seeded
 
@@ -86,7 +84,8 @@ def make_judge(
     if len(attributes) < len(known):
         logger.warning("not judged, since drawn faces lack them: %s", ", ".join(sorted({*known} - {*labels})))
     if not attributes:
-        _write_judge(output, {}, {"absent": _why_absent(recognition.attributes, pointer["attributes"], known)})
+        absent = _why_absent(recognition.attributes, pointer["attributes"], known)
+        write_tensors(output, {}, {"absent": absent}, kind="judge")
         return
     settings = {
         "recognition": {key: getattr(recognition, key) for key in ("faces", "epochs", "seed")},
@@ -96,16 +95,13 @@ def make_judge(
     }
     bundled = pointed_directory(pointer, Path(model_json)) / JUDGE
     if bundled.is_file():
-        with safe_open(bundled, "pt") as file:
-            same = json.loads(file.metadata()["judge"]).get("settings") == json.loads(json.dumps(settings))
-        if same:
-            with atomic_path(output) as temporary:
-                shutil.copyfile(bundled, temporary)
+        weights, about = read_tensors(bundled, kind="judge")
+        if about.get("settings") == json.loads(json.dumps(settings)):
+            write_tensors(output, weights, about, kind="judge")
             return
     judge = train_judge(attributes, faces_or_digits, images, recognition, runtime)
     about = {"attributes": list(attributes), "accuracy": judge.accuracy.tolist(), "channels": images.channels}
-    weights = {name: values.cpu().contiguous() for name, values in judge.network.state_dict().items()}
-    _write_judge(output, weights, {**about, "settings": settings})
+    write_tensors(output, judge.network.state_dict(), {**about, "settings": settings}, kind="judge")
 
 
 def _why_absent(asked: Sequence[str], told: Sequence[str], known: Sequence[str]) -> str:
@@ -122,22 +118,13 @@ def _why_absent(asked: Sequence[str], told: Sequence[str], known: Sequence[str])
 
 def read_judge(judge_file: Path, *, device: str = "auto") -> Judge:
     """Return the judge that `make_judge` wrote. Raises ModelError where it says that there is none."""
-    try:
-        with safe_open(Path(judge_file), "pt") as file:
-            about = json.loads(file.metadata()["judge"])
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise StoreError(f"{judge_file}: is no judge ({error}); delete it and let the workflow make it anew") from error
+    weights, about = read_tensors(judge_file, kind="judge")
     if "absent" in about:
         raise ModelError(about["absent"])
     network = _network(about["channels"], len(about["attributes"]))
-    network.load_state_dict(load_file(judge_file))
+    network.load_state_dict(weights)
     network.to(resolve_device(device)).eval().requires_grad_(False)
     return Judge(network, tuple(about["attributes"]), np.array(about["accuracy"]))
-
-
-def _write_judge(output: Path, weights: dict[str, Tensor], about: dict[str, object]) -> None:
-    with atomic_path(output) as temporary:
-        save_file(weights, temporary, metadata={"judge": json.dumps(about, sort_keys=True)})
 
 
 def train_judge(

@@ -154,7 +154,7 @@ class _Clip:
         self.side = int(self.model.config.vision_config.image_size)
         settings: Any = None
         try:
-            settings = transformers.AutoImageProcessor.from_pretrained(location)
+            settings = transformers.AutoImageProcessor.from_pretrained(location, trust_remote_code=False)
         except Exception:  # many folders have no image processor: the usual numbers hold
             settings = None
         self.mean = torch.tensor(getattr(settings, "image_mean", None) or CLIP_MEAN)[:, None, None]
@@ -188,7 +188,7 @@ class _Clip:
 
     def _read(self, kind: Any) -> Any:
         try:
-            return kind.from_pretrained(self.location)
+            return kind.from_pretrained(self.location, trust_remote_code=False)
         except Exception as error:  # transformers, safetensors and the hub each raise their own
             reason = " ".join(str(error).split())[:200]
             raise ModelError(

@@ -27,7 +27,7 @@ from diffmech.models.eager import check_kind, input_dtype, uncompiled
 from diffmech.models.load import check_unchanged, count_parameters
 from diffmech.models.own_module import blaming, locate, looked, run
 from diffmech.models.schedules import noise_schedule
-from diffmech.models.storage import check_size, publishing, relative_location
+from diffmech.models.storage import check_size, folder_of, publishing, relative_location
 from diffmech.models.weights import read_weights
 from diffmech.training.device import resolve_device
 from diffmech.training.seeds import seeded
@@ -100,7 +100,7 @@ def load_custom(
 
     Without weight file its random weights depend on the seed of the pointer.
     """
-    target, folder = resolve_device(device), model_json.resolve().parent
+    target, folder = resolve_device(device), folder_of(model_json)
     own = pointer["implementation"]
     file, base = (Path(os.path.normpath(folder / own[key])) for key in ("file", "folder"))
     code = OwnCode(file, base, own["module"], own["class"])

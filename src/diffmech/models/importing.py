@@ -1,6 +1,7 @@
 """Taking a denoiser that exists: bundled with the project, a diffusers directory, a model of the Hugging Face hub, or,
 as the null study, an architecture with random weights. All that is written is the pointer `model.json`."""
 
+import hashlib
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ from diffmech.models.storage import (
 )
 from diffmech.training.images import describe_stores
 
+SHIPPED = "SHA256SUMS"  # beside bundled weights, as sha256sum writes it
 HUB_SECONDS = 5.0  # to wait for the hub to answer before the local cache is tried
 
 
@@ -94,6 +96,9 @@ def bundle_denoiser(model_json: Path, directory: Path, *, dtype: torch.dtype = t
         for name in ("history.csv", "provenance.json"):
             if (beside / name).is_file():
                 shutil.copyfile(beside / name, temporary / name)
+        weights = sorted(file.relative_to(temporary).as_posix() for file in temporary.rglob("*.safetensors"))
+        lines = [f"{_sha256(temporary / file)}  {file}\n" for file in weights]
+        (temporary / SHIPPED).write_text("".join(lines), encoding="utf-8")
 
 
 def _bundled(name: str, root: Path) -> Path:
@@ -104,7 +109,25 @@ def _bundled(name: str, root: Path) -> Path:
             f"models: no bundled denoiser {name!r} in {models}, which has {', '.join(known) or 'none'}; "
             "name one of them, or use source: train"
         )
+    _check_as_shipped(models / name)
     return models / name
+
+
+def _check_as_shipped(directory: Path) -> None:
+    """Raise ModelError where a weight file is not the one that the list beside it names."""
+    listed = directory / SHIPPED
+    for line in listed.read_text(encoding="utf-8").splitlines() if listed.is_file() else ():
+        expected, _, file = line.partition("  ")
+        if (found := _sha256(directory / file)) != expected:
+            raise ModelError(
+                f"{directory / file}: is not the file that was shipped (SHA-256 {found[:12]}..., expected "
+                f"{expected[:12]}...); get it again, for instance by git checkout"
+            )
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()
 
 
 def _diffusers(location: str, config: DenoiserConfig, root: Path) -> Path:

@@ -306,7 +306,12 @@ def read_pointer(model_json: Path) -> dict[str, Any]:
 
 def pointed_directory(pointer: dict[str, Any], model_json: Path) -> Path:
     """Return the directory that `pointer`, the content of `model_json`, names."""
-    return Path(os.path.normpath(model_json.resolve().parent / pointer["location"]))
+    return Path(os.path.normpath(folder_of(model_json) / pointer["location"]))
+
+
+def folder_of(model_json: Path) -> Path:
+    """Return the folder of a pointer, also where the file itself is a link into a cache (`snakemake --cache`)."""
+    return model_json.parent.resolve()
 
 
 def _names(layout: Layout) -> tuple[Sequence[str], Sequence[str]]:
@@ -318,7 +323,7 @@ def _names(layout: Layout) -> tuple[Sequence[str], Sequence[str]]:
 
 def relative_location(directory: Path, output_json: Path, root: Path | None) -> str:
     """Return how the pointer `output_json` names `directory`: relative where both lie in one tree, else whole."""
-    directory, folder = directory.resolve(), output_json.resolve().parent
+    directory, folder = directory.resolve(), folder_of(output_json)
     inside = directory.is_relative_to(folder)
     if root is not None:
         tree = root.resolve()

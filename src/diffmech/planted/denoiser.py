@@ -16,7 +16,7 @@ from diffmech.config.models import PlantedCircuit
 from diffmech.errors import ModelError
 from diffmech.models.denoiser import Condition, Denoiser
 from diffmech.models.load import check_unchanged, count_parameters
-from diffmech.models.storage import publishing
+from diffmech.models.storage import folder_of, publishing
 from diffmech.planted.images import check_form
 from diffmech.planted.network import PlantedDenoiser
 from diffmech.planted.roles import LEVELS, build_network, shuffled_layers
@@ -69,7 +69,7 @@ def load_planted(
     pointer: dict[str, Any], model_json: Path, *, device: str = "auto", untrained_seed: int | None = None
 ) -> Denoiser:
     """Return the planted denoiser of `pointer`, as `load_denoiser` does; untrained, nothing in it is built by hand."""
-    target, folder = resolve_device(device), model_json.resolve().parent
+    target, folder = resolve_device(device), folder_of(model_json)
     file = folder / WEIGHTS
     with seeded(0 if untrained_seed is None else untrained_seed):
         relay = "writer" in pointer["roles"].values()

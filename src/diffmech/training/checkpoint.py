@@ -4,7 +4,9 @@ import hashlib
 import json
 import pickle
 import shutil
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +18,8 @@ from torch import Tensor
 from diffmech.artifacts import atomic_path
 
 FILE = "checkpoint.pt"
+# What zipfile and torch raise for an archive that changed or was cut.
+DAMAGED = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError, struct.error)
 
 
 @dataclass
@@ -77,9 +81,12 @@ def load_checkpoint(
     if not path.is_file():
         return None, ""
     try:
+        with zipfile.ZipFile(path) as archive:  # torch compares no checksums
+            if changed := archive.testzip():
+                raise zipfile.BadZipFile(f"{changed} changed since it was written")
         content = torch.load(path, map_location=device, weights_only=True)
         found = content["fingerprint"]
-    except (RuntimeError, EOFError, OSError, KeyError, TypeError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+    except (*DAMAGED, OSError, KeyError, TypeError, pickle.UnpicklingError) as error:
         reason = " ".join(str(error).split())[:120]
         return None, f"{path}: is not a whole checkpoint ({reason}); training starts anew"
     if found != key:

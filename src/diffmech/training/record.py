@@ -106,7 +106,7 @@ def training_record(directory: Path) -> TrainingRecord | None:
 
 def record_of(model_json: Path | str) -> TrainingRecord | None:
     """Return the record of the training of the network behind the pointer `model_json`."""
-    return training_record(Path(model_json).resolve().parent / read_json(model_json)["location"])
+    return training_record(Path(model_json).parent.resolve() / read_json(model_json)["location"])
 
 
 def store_sha256(path: Path) -> str:

@@ -10,15 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from diffmech.artifacts import atomic_path, provenance, read_json, write_json
+from diffmech.artifacts import provenance, read_json, write_json
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.vae import VaeConfig
 from diffmech.errors import DataError, StoreError
 from diffmech.randomness import generator
+from diffmech.tensors import read_tensors, write_tensors
 from diffmech.training.checkpoint import fingerprint
 from diffmech.training.device import resolve_device
 from diffmech.training.loop import Run
@@ -57,8 +56,7 @@ def train_vae(
     seed = config.training.seed
     others, _ = (held_out or images).sample(EVALUATED, generator(seed, "images to evaluate on"))
     (output_dir / RECORD).unlink(missing_ok=True)  # so that a record always means whole weights
-    with atomic_path(output_dir / WEIGHTS) as temporary:
-        save_file({name: tensor.cpu().contiguous() for name, tensor in run.vae.state_dict().items()}, temporary)
+    write_tensors(output_dir / WEIGHTS, run.vae.state_dict(), {}, kind="vae")
     record = {
         "config": config.canonical(),
         "image_shape": list(images.image_shape),
@@ -102,8 +100,8 @@ def read_vae(directory: Path, *, device: str = "auto") -> Vae:
     try:
         channels, height, width = record["image_shape"]
         vae = build_vae((channels, height, width), VaeConfig.restore(record["config"]))
-        vae.load_state_dict(load_file(directory / WEIGHTS))
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        vae.load_state_dict(read_tensors(directory / WEIGHTS, kind="vae")[0])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:120]
         raise StoreError(
             f"{directory}: holds no whole VAE ({reason}); delete it and let the workflow train it anew"

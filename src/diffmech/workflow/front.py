@@ -6,7 +6,7 @@ made is shown as it is and never made anew.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from diffmech.config.further import further_sections
@@ -41,14 +41,14 @@ def cards(study: Study) -> list[dict[str, str]]:
     return [main, *(_card(study, name, section.title) for name, section in further_sections().items())]
 
 
-def restore(plain: Sequence[Mapping[str, str]]) -> list[StudyCard]:
-    """Return the cards that `cards` gave in plain values."""
+def restore(plain: Sequence[Mapping[str, str]], placed: Callable[[str], str] = str) -> list[StudyCard]:
+    """Return the cards that `cards` gave in plain values; `placed` says where their files are (`Job.placed`)."""
     return [
         StudyCard(
             card["name"],
             card["title"],
-            page=Path(card["page"]) if card["page"] else None,
-            findings=Path(card["findings"]) if card["findings"] else None,
+            page=Path(placed(card["page"])) if card["page"] else None,
+            findings=Path(placed(card["findings"])) if card["findings"] else None,
             note=card["note"],
         )
         for card in plain

@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import json
 import logging
 import os
 import sys
@@ -13,11 +14,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TextIO, TypeVar
 
+from diffmech.artifacts import versions
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.section import Section
 from diffmech.errors import DiffmechError
 from diffmech.workflow.memory import reuse_freed_memory
 
+MOST_TOLD = 1 << 16  # characters of a parameter that is kept
 SectionType = TypeVar("SectionType", bound=Section)
 
 
@@ -38,6 +41,10 @@ class Job:
     def groups(self) -> dict[str, str]:
         """The tables of groups of images, by domain; empty where no data set of the rule has groups."""
         return dict(zip(self.params.grouped, map(str, self.input.groups), strict=True))
+
+    def placed(self, path: str) -> str:
+        """Return where a path below `results/` is, also where another workflow gave this one a prefix."""
+        return str(self.output[0]).partition("results/")[0] + path if path.startswith("results/") else path
 
     def section(self, kind: type[SectionType], name: str) -> SectionType:
         """Return the section that the rule tracks under `settings[name]`."""
@@ -72,6 +79,19 @@ class _BesideBars(logging.Handler):
         tqdm.write(self.format(record), file=sys.stderr)
 
 
+def told_beside(log: Path | str) -> Path:
+    """Return the file beside the log of a job that tells what it was told and with which versions it ran."""
+    return Path(log).with_suffix(".json")
+
+
+def _tell(snakemake: Any, log: Path) -> None:
+    """Write that file, for `diffmech.provenance`: Snakemake records no names of parameters, and tables no versions."""
+    reprs = {name: repr(value) for name, value in snakemake.params.items()}
+    params = {name: value for name, value in snakemake.params.items() if len(reprs[name]) < MOST_TOLD}
+    content = {"params": params, "recorded": sorted(reprs.values()), "versions": versions()}
+    told_beside(log).write_text(json.dumps(content, sort_keys=True, default=repr) + "\n", encoding="utf-8")
+
+
 @contextlib.contextmanager
 def session(snakemake: Any) -> Iterator[Job]:
     """Run the body of a rule script: log to the rule's log file, limit threads, turn known errors into one line."""
@@ -87,6 +107,8 @@ def session(snakemake: Any) -> Iterator[Job]:
     log.parent.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     with log.open("w", encoding="utf-8") as file, contextlib.redirect_stderr(_Tee(file, sys.stderr)):
+        # of several chunks that cannot be read one is raised, and asyncio would show the tracebacks of the others
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         logging.basicConfig(
             handlers=[_BesideBars()], level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
         )
@@ -125,4 +147,5 @@ def session(snakemake: Any) -> Iterator[Job]:
                 sys.exit(1)
             traceback.print_exc(file=file)
             raise
+        _tell(snakemake, log)
         print(f"finished in {time.perf_counter() - start:.1f} s", file=file)

@@ -21,11 +21,25 @@ from diffmech.workflow.own_code import code_digest, find_code
 from diffmech.workflow.shards import shards
 from diffmech.workflow.watched import watched
 
+# Keys that `--config` may have beside those of config.yaml: what `provenance` and `pack` are asked for.
+REQUESTS = ("target", "stores", "license")
 DATASETS = "results/datasets"
 UNSEEN = "results/unseen/{model}/{dataset}.zarr.zip"
 GENERATED = "results/generated/{model}/{dataset}/{shard}.zarr.zip"
 GROUPS = GROUP_TABLE.path  # beside the store whose images it numbers
 
+# The files of a trained denoiser, and of what it is told by.
+TRAINED = {
+    "model": "model.json",
+    "unet": "unet/config.json",
+    "weights": "unet/diffusion_pytorch_model.safetensors",
+    "scheduler": "scheduler/scheduler_config.json",
+    "provenance": "provenance.json",
+}
+TOLD_BY = {
+    "tokens": {"tokens": "tokens/config.json", "token_weights": "tokens/diffusion_pytorch_model.safetensors"},
+    "classes": {"classes": "classes.json"},
+}
 # Modules that `diffmech.models.load` finds by name, by the source of the denoiser: no import leads to them.
 LOADERS = {
     "pipeline": "diffmech.models.pipelines",
@@ -147,6 +161,18 @@ class Study:
         """Return the folder where a training keeps its checkpoints: undeclared, since outputs are deleted on retry."""
         settings = json.dumps(self.config.models[model].canonical(), sort_keys=True)
         return f"results/.checkpoints/{model}-{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
+
+    def trained_files(self) -> dict[str, str]:
+        """Return what a training writes beside its history, by name; first the pointer to the rest.
+
+        What tells the network of an image, tokens or the names of classes, is declared where all trained denoisers of
+        the study are told in one way.
+        """
+        told = {self.config.models[name].architecture.conditioning for name in self.trained}
+        files = dict(TRAINED)
+        if len(told) == 1:
+            files |= TOLD_BY[told.pop()]
+        return {name: f"results/models/{{model}}/{file}" for name, file in files.items()}
 
     # Data sets, and which of their images belong together
 

@@ -82,7 +82,7 @@ def test_masks_are_kept_with_where_they_came_from(faces, tmp_path):
     assert all(np.array_equal(again.indices[name], places) for name, places in mask.indices.items())
     assert all(np.array_equal(again.factors[name], factors) for name, factors in mask.factors.items())
     (tmp_path / "odd").write_bytes(b"nothing")
-    with pytest.raises(StoreError, match="odd: is no mask of weights"):
+    with pytest.raises(StoreError, match="odd: holds no mask"):
         read_mask(tmp_path / "odd")
 
 

@@ -104,7 +104,7 @@ def test_a_file_that_is_no_judge_is_named(metadata: dict[str, str] | None, tmp_p
         file.write_bytes(b"hat")
     else:
         save_file({"weight": torch.zeros(1)}, file, metadata)
-    with pytest.raises(StoreError, match=r"judge\.safetensors: is no judge \(.*\); delete it and let the workflow"):
+    with pytest.raises(StoreError, match=r"judge\.safetensors: holds no judge \(.*\); delete it and let the workflow"):
         read_judge(file)
 
 

@@ -215,5 +215,8 @@ def test_images_that_are_none_are_refused(images, settings, runtime, tmp_path):
 def test_a_vae_that_is_not_whole_is_named(images, settings, runtime, tmp_path):
     folder = train(images, settings("vae"), tmp_path, runtime)
     (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:100])
+    with pytest.raises(StoreError, match=r"holds no vae \(.*\); delete it and let the workflow make it anew"):
+        read_vae(folder)
+    (folder / RECORD).write_text("{}")
     with pytest.raises(StoreError, match=r"holds no whole VAE .* delete it and let the workflow train it anew"):
         read_vae(folder)

@@ -19,7 +19,18 @@ FURTHER_ROOMS = [{name, f"report/{name}"} for name in further_sections()]
 STUDIES = [{*MAIN_STUDY, "measures", "report/heads"}, *FURTHER_ROOMS]
 
 # What each package, and each module beside them, may import; a further study may import all but other studies.
-BASE = {"errors", "randomness", "machine", "artifacts", "tables", "batches", "config", "statistics"}
+BASE = {
+    "errors",
+    "randomness",
+    "machine",
+    "archives",
+    "artifacts",
+    "tensors",
+    "tables",
+    "batches",
+    "config",
+    "statistics",
+}
 OBSERVED = BASE | {"data", "training", "models", "attention"}
 MAY_IMPORT = {
     "errors": set(),
@@ -27,7 +38,9 @@ MAY_IMPORT = {
     "machine": set(),
     "findings": {"artifacts", "errors"},
     "charts": set(),
-    "artifacts": {"errors"},
+    "archives": {"errors", "verify"},
+    "artifacts": {"archives", "errors"},
+    "tensors": {"artifacts", "errors"},
     "tables": {"artifacts", "errors"},
     "declared": {"tables"},
     "dictionary": {"declared", "tables"},
@@ -44,7 +57,9 @@ MAY_IMPORT = {
     "circuits": OBSERVED | {"interventions"},
     "resampling": OBSERVED | {"interventions", "judging"},
     "planted": OBSERVED | {"interventions", "mechanisms"},
-    "workflow": {"config", "errors", "batches", "data", "findings"},
+    "workflow": {"artifacts", "config", "errors", "batches", "data", "findings"},
+    "verify": set(),  # one file that runs by itself
+    "provenance": {"artifacts", "errors", "verify", "workflow"},
     "heads": {"config", "workflow", "tables", "declared", "data", "models"} | MAIN_STUDY,  # of the others tables alone
     "report": {"artifacts", "errors", "findings"},
     "report/heads": OBSERVED | MAIN_STUDY | {"findings", "charts", "measures", "report"},

@@ -51,15 +51,20 @@ class ReportInputs:
     groups: dict[str, str] = field(default_factory=dict)
 
 
-def inputs_of_job(files: Any, domains: Sequence[str], groups: dict[str, str] | None = None) -> ReportInputs:
-    """Return the paths of a rule's input, which names tables as they are declared and lists stores by domain."""
+def inputs_of_job(
+    files: Any, domains: Sequence[str], groups: dict[str, str] | None = None, *, benchmarks: str | None = None
+) -> ReportInputs:
+    """Return the paths of a rule's input, which names tables as they are declared and lists stores by domain.
+
+    `benchmarks` is the folder in which the times of jobs are.
+    """
     stores = (list(files.attention_first), list(files.attention_second))
     return ReportInputs(
         datasets=dict(zip(domains, map(str, files.datasets), strict=True)),
         attention=dict(zip(domains, stores, strict=True)),
         circuits=dict(zip(domains, map(str, files.circuits), strict=True)),
         tables={name: str(getattr(files, name)) for name in reported()},
-        benchmarks="results/benchmarks",
+        benchmarks=benchmarks,
         groups=groups or {},
         **{name: str(getattr(files, name)) for name in STORES},
     )
