@@ -14,7 +14,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 # p-values in ascending order -> the adjusted ones, ascending too.
-Adjust = Callable[[np.ndarray], np.ndarray]
+_Adjust = Callable[[np.ndarray], np.ndarray]
 
 
 def holm(p: ArrayLike) -> Float[np.ndarray, "..."]:
@@ -45,7 +45,7 @@ def _left(ordered: np.ndarray) -> np.ndarray:
     return np.arange(len(ordered), 0, -1)
 
 
-def _adjusted(p: ArrayLike, adjust: Adjust) -> Float[np.ndarray, "..."]:
+def _adjusted(p: ArrayLike, adjust: _Adjust) -> Float[np.ndarray, "..."]:
     values = np.asarray(p, dtype=np.float64)
     made = ~np.isnan(values)
     counted = values[made]

@@ -124,7 +124,7 @@ def deviation_of(codes: Path, vae: Vae) -> np.ndarray | None:
     if deviation.shape != (vae.config.network.latents,):
         raise StoreError(
             f"{codes}: tells the spread of {deviation.size} latents, but its VAE has {vae.config.network.latents}; "
-            "delete the store so that the codes are written anew"
+            "delete the store and have the codes written anew"
         )
     return deviation
 

@@ -140,8 +140,11 @@ def _graphs(data: str, graphs: pd.DataFrame, vae: VaeStudy) -> Finding:
         return Finding(question, "cannot be told", "No graph was read from latents.", tuple(details), f"{data}-graphs")
     exact = int((seen["distance"] == 0).sum())
     distances = over_vaes(seen["distance"], vae.measures)
+    fresh = graphs[graphs["level"] == "untrained"]
+    if len(fresh):
+        as_well = int((fresh["distance"] == 0).sum())
+        details.append(f"Of untrained networks of the same form {as_well} of {len(fresh)} give it as well.")
     answer = f"{exact} of {count(len(seen), 'VAE')} {'gives' if exact == 1 else 'give'} the true graph"
-    answer += "" if edges else ", in which no factor causes another"
     if exact < len(seen):
         answer += f"; on average {number(distances.value)} edges are wrong or missing"
         far = seen.sort_values("distance", ascending=False).iloc[0]
@@ -158,6 +161,11 @@ def _graphs(data: str, graphs: pd.DataFrame, vae: VaeStudy) -> Finding:
     )
     resting = estimate("edges between the estimated and the true graph, mean over VAEs", distances)
     verdict: Verdict = "found" if exact == len(seen) else "not found"
+    if not edges:  # nothing that could be recovered: whether something is made up
+        question = f"Do codes of {data} suggest that one factor causes another, where none does?"
+        made_up = len(seen) - exact
+        answer = f"{made_up} of {count(len(seen), 'VAE')} {'suggests' if made_up == 1 else 'suggest'} it"
+        verdict = "caution" if made_up else "not found"
     return Finding(question, verdict, f"{answer}.", tuple(details), f"{data}-graphs", "", "", resting)
 
 

@@ -72,8 +72,8 @@ def factors_of(effects: pd.DataFrame) -> list[str]:
     """Return the factors that move one latent, from their effects on it: the strongest, and others that come near."""
     if effects.empty:
         return []
-    strong = effects[effects["effect"] >= ALSO * effects["effect"].max()]
-    return [str(factor) for factor in strong.sort_values("effect", ascending=False)["factor"]]
+    strong = effects[effects["change"] >= ALSO * effects["change"].max()]
+    return [str(factor) for factor in strong.sort_values("change", ascending=False)["factor"]]
 
 
 def _of(table: pd.DataFrame, family: str, vae: VaeStudy) -> pd.DataFrame:

@@ -27,6 +27,8 @@ MOTIFS = {
     "unit bi-fan": "Two units move the same two latents.",
 }
 
+READ_FROM = {"generator": "mechanism", "inputs": "latents", "untrained": "latents, untrained"}
+
 
 def sections(data: str, tables: Tables, stores: dict[str, Any], vae: VaeStudy) -> list[Section]:
     """Return all of them, in the order of the page."""
@@ -260,7 +262,7 @@ def _distances(graphs: pd.DataFrame) -> Markup:
     rows = [
         [
             "all" if row["level"] == "generator" and len(once) == 1 else f"{row['family']}, {row['vae_seed']}",
-            "mechanism" if row["level"] == "generator" else "latents",
+            READ_FROM[row["level"]],
             *(f"{int(row[column])}" for column in columns),
             number(row["random"]),
             p_value(row["p"]),
@@ -272,8 +274,9 @@ def _distances(graphs: pd.DataFrame) -> Markup:
     caption = (
         "Structural Hamming distance (Tsamardinos et al. 2006): pairs of factors that are not joined as in the true "
         "graph, a reversed edge among them; beside it its mean for random acyclic graphs of as many edges, and as p "
-        "the share of these that are as near. Readout: how well factors are read from latents, R2 or share of right "
-        "classes."
+        "the share of these that are as near. Untrained: a network of the same form with fresh weights, which tells "
+        "what of the graph is seen without training. Readout: how well factors are read from latents, R2 or share of "
+        "right classes."
     )
     return markup.table(columns, rows, caption, columns[2:])
 

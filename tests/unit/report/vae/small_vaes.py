@@ -240,6 +240,7 @@ class _Data:
         true = len(TRUE) if self.causal else 0
         distance = self.planted.distance
         levels = [("generator", true, 0, None), ("inputs", true + distance, distance, 0.83)]
+        levels.append(("untrained", true, 0, 0.7))
         p = 0.02 if self.causal and distance < 3 else 1.0
         return [
             (*vae, level, edges, true, far, 5.1 if true else float(edges), p, readout)

@@ -151,7 +151,9 @@ def test_every_table_is_shown_and_no_name_breaks_the_page(tmp_path):
 
 def test_findings_say_what_was_found(whole):
     found = {finding.question: finding for finding in whole[1]}
-    assert {finding.verdict for finding in whole[1]} == {"found", "caution"}
+    assert {finding.verdict for finding in whole[1]} == {"found", "not found", "caution"}
+    made_up = found["Do codes of sprites suggest that one factor causes another, where none does?"]
+    assert (made_up.verdict, made_up.answer) == ("not found", "0 of 6 VAEs suggest it.")
     assert len(found) == 8
     learned = found["Have the VAEs of sprites learned their images?"]
     assert learned.answer.startswith("All 6 VAEs have: a reconstruction costs ")
@@ -260,6 +262,7 @@ def test_a_graph_with_wrong_edges_is_not_recovered(tmp_path, distance, verdict):
     [graph] = [each for each in findings("scene", tables, vae, None) if each.question.startswith("Is the causal graph")]
     assert graph.verdict == verdict
     assert graph.details[0] == "The true graph has 4 edges; set on the mechanism itself, the estimate is the same."
+    assert graph.details[1] == "Of untrained networks of the same form 4 of 4 give it as well."
     assert graph.estimate.value == distance
     exact = "4 of 4 VAEs give the true graph."
     wrong = "0 of 4 VAEs give the true graph; on average 2.00 edges are wrong or missing."
@@ -278,7 +281,7 @@ def test_what_has_not_learned_is_named(sprites):
     assert found.details == ("Not learned, so that nothing can be claimed of it: beta_tc, seed 0.",)
     densities = MODELS.frame([("vae", 0, -900.0, -300.0, -850.0, 6, 4, None, 9, 9, 9.0)])  # below 0
     assert has_learned(densities, "gaussian").all()
-    assert not has_learned(densities.assign(active=1), "gaussian").any()
+    assert not has_learned(densities.assign(active_latents=1), "gaussian").any()
 
 
 def test_one_seed_has_no_interval_and_says_so(two):
@@ -375,7 +378,7 @@ def test_the_graph_shows_the_strongest_paths_of_one_vae():
 
 
 def test_a_latent_is_named_by_all_that_move_it_half_as_much_as_the_strongest():
-    effects = pd.DataFrame({"factor": ["x", "y", "scale"], "effect": [0.5, 1.0, 0.4]})
+    effects = pd.DataFrame({"factor": ["x", "y", "scale"], "change": [0.5, 1.0, 0.4]})
     assert grids.factors_of(effects) == ["y", "x"]
     assert grids.factors_of(effects.head(0)) == []
 
