@@ -13,9 +13,6 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-# p-values in ascending order -> the adjusted ones, ascending too.
-_Adjust = Callable[[np.ndarray], np.ndarray]
-
 
 def holm(p: ArrayLike) -> Float[np.ndarray, "..."]:
     """Return Holm's step-down adjusted p-values in the shape of `p`.
@@ -45,7 +42,8 @@ def _left(ordered: np.ndarray) -> np.ndarray:
     return np.arange(len(ordered), 0, -1)
 
 
-def _adjusted(p: ArrayLike, adjust: _Adjust) -> Float[np.ndarray, "..."]:
+def _adjusted(p: ArrayLike, adjust: Callable[[np.ndarray], np.ndarray]) -> Float[np.ndarray, "..."]:
+    """Return adjusted p-values by what adjusts ascending ones to ascending ones."""
     values = np.asarray(p, dtype=np.float64)
     made = ~np.isnan(values)
     counted = values[made]
