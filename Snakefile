@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 from diffmech.workflow.fingerprints import remember
 from diffmech.workflow.front import FRONT_PAGE, MAIN_PAGE, further_pages
 from diffmech.workflow.notes import notes
-from diffmech.workflow.startup import forget_dead_run, share_with_jobs
+from diffmech.workflow.startup import forget_dead_run, grow, share_with_jobs
 from diffmech.workflow.watched import forget_watched
 
 share_with_jobs(Path(workflow.basedir) / "src")
@@ -37,6 +37,8 @@ for rule_file in sorted((Path(workflow.basedir) / "rules").glob("*.smk")):
         include: rule_file
 
 
+for declared in workflow.rules:
+    grow(declared.resources)
 remember()
 if workflow.exec_mode == ExecMode.DEFAULT:
     for note in notes(study.config, Path(workflow.basedir)):

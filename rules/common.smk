@@ -57,6 +57,13 @@ def settled_groups(wildcards) -> list[str]:
     return settled(wildcards)
 
 
+def batch(wildcards) -> str:
+    """Name the job of a cluster that a shard shares with its neighbours of the same block."""
+    name = "-".join([wildcards.dataset, wildcards.block, study.batches[wildcards.shard]])
+    workflow.parent_groupids[name] = "shards"  # of which the profile says how many share a job: all of one name
+    return name
+
+
 def chosen_references(wildcards) -> str | None:
     """Return the table of chosen reference images, None where no data set has groups."""
     return checkpoints.choose_references.get(model=wildcards.model).output[0] if study.grouped else None
