@@ -4,11 +4,13 @@ from diffmech.declared import every_table
 from diffmech.errors import ConfigError
 from diffmech.heads.paths import ABLATION, ATTENTION, CHOSEN, CIRCUIT, LATENTS, PATCHING, REFERENCE, Heads
 from diffmech.workflow.named_files import check_named_files
+from diffmech.workflow.same import check_same, tell_jobs
 from diffmech.workflow.study import GENERATED, GROUPS, UNSEEN, Study
 
 try:
     study = Study(config, Path(workflow.basedir))
     check_named_files(study.config, Path(workflow.basedir))
+    (tell_jobs if workflow.exec_mode == ExecMode.DEFAULT else check_same)(Path(workflow.basedir))
 except ConfigError as error:
     raise WorkflowError("\n".join(f"config: {line}" for line in str(error).splitlines()))
 heads = Heads(study)

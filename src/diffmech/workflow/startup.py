@@ -35,6 +35,6 @@ def forget_dead_run(state: Path) -> IO[str] | None:
 
 def grow(resources: MutableMapping[str, Any]) -> None:
     """Let a job that is submitted again ask for the memory of its rule times the number of its attempt."""
-    declared = getattr(resources.get("mem"), "raw", None)
+    declared = getattr(resources.get("mem_mb"), "raw", None)
     if isinstance(declared, int):
         resources["mem_mb"] = lambda wildcards, attempt: declared * attempt
