@@ -2,10 +2,12 @@
 
 from diffmech.declared import every_table
 from diffmech.errors import ConfigError
-from diffmech.heads.paths import ABLATION, ATTENTION, CHOSEN, CIRCUIT, LATENTS, PATCHING, REFERENCE, Heads
+from diffmech.heads.files import ATTENTION, LATENTS
+from diffmech.heads.paths import ABLATION, CHOSEN, CIRCUIT, PATCHING, REFERENCE, Heads
 from diffmech.workflow.named_files import check_named_files
 from diffmech.workflow.same import check_same, tell_jobs
 from diffmech.workflow.study import GENERATED, GROUPS, UNSEEN, Study
+from diffmech.workflow.together import tell_group
 
 try:
     study = Study(config, Path(workflow.basedir))
@@ -14,6 +16,7 @@ try:
 except ConfigError as error:
     raise WorkflowError("\n".join(f"config: {line}" for line in str(error).splitlines()))
 heads = Heads(study)
+tell_group(workflow.dag_settings.target_jobs)
 
 
 # By name; rules take the paths of tables from where these are declared.

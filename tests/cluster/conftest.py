@@ -21,9 +21,7 @@ finished = workflow_conftest.finished
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory):
     """A running SLURM of three nodes; tests that ask for it are skipped, with the reason, where none can be started."""
-    lacking = (
-        "" if importlib.util.find_spec("snakemake_executor_plugin_slurm") else "the extra `slurm` is not installed"
-    )
+    plugin = importlib.util.find_spec("snakemake_executor_plugin_slurm")
     if lacking := missing() if plugin else "the extra `slurm` is not installed":
         pytest.skip(lacking)
     running = Cluster(tmp_path_factory.mktemp("slurm"))

@@ -19,7 +19,7 @@ PACKAGES = ("torch", "diffusers", "numpy", "scipy", "pandas", "scikit-learn", "x
 
 
 def in_use(root: Path) -> dict[str, str]:
-    """Return the versions in use here, and a digest of the code of all scripts below `root` with all that they reach."""
+    """Return the versions in use here, and a digest of all scripts below `root` with the code that they reach."""
     found = {"python": ".".join(platform.python_version_tuple()[:2])}
     for package in PACKAGES:
         try:

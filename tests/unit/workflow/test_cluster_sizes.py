@@ -29,7 +29,7 @@ def test_what_is_no_benchmark_is_named(tmp_path) -> None:
     with pytest.raises(StoreError, match="holds no benchmark files"):
         measured(tmp_path)
     (tmp_path / "capture.tsv").write_text("half a line\n1\n")
-    with pytest.raises(StoreError, match="capture.tsv: is no benchmark file"):
+    with pytest.raises(StoreError, match=r"capture\.tsv: is no benchmark file"):
         measured(tmp_path)
 
 
