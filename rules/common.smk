@@ -16,7 +16,7 @@ try:
 except ConfigError as error:
     raise WorkflowError("\n".join(f"config: {line}" for line in str(error).splitlines()))
 heads = Heads(study)
-tell_group(workflow.dag_settings.target_jobs)
+tell_group(sys.argv)
 
 
 # By name; rules take the paths of tables from where these are declared.

@@ -10,18 +10,23 @@ is not there, or was made for another group, is computed as if nobody had tried.
 import json
 import os
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
 TOGETHER = "DIFFMECH_TOGETHER"  # the variable of the environment in which the members of a group are told of each other
+OPTION = "--target-jobs"
 
 
-def tell_group(members: Iterable[Any]) -> None:
-    """Tell the jobs of this group, each with `rulename` and `wildcards_dict`, of each other, if there are several."""
-    jobs = [[member.rulename, dict(member.wildcards_dict)] for member in members]
+def tell_group(arguments: Sequence[str]) -> None:
+    """Tell the jobs of this group of each other, if there are several: Snakemake's `arguments` name them here only."""
+    after = list(arguments)[arguments.index(OPTION) + 1 :] if OPTION in arguments else []
+    jobs = []
+    for job in takewhile(lambda word: not word.startswith("--"), after):
+        rule, _, wildcards = job.partition(":")
+        jobs.append([rule, dict(pair.split("=", 1) for pair in wildcards.split(",") if "=" in pair)])
     if len(jobs) > 1:
-        os.environ[TOGETHER] = json.dumps({"group": uuid.uuid4().hex, "jobs": sorted(jobs, key=str)})
+        os.environ[TOGETHER] = json.dumps({"group": uuid.uuid4().hex, "jobs": jobs})
 
 
 def other_members(rule: str, own: Mapping[str, str], *, but_for: str) -> list[dict[str, str]]:

@@ -1,7 +1,6 @@
 """Jobs of one group make each other's results ahead, and nobody else takes them."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -13,8 +12,13 @@ from diffmech.workflow.together import TOGETHER, made_ahead, take_ahead, tell_gr
 OWN = {"model": "m", "dataset": "d", "block": "t0000-0999", "shard": "s0"}
 
 
-def member(rule: str, **others: str) -> SimpleNamespace:
-    return SimpleNamespace(rulename=rule, wildcards_dict={**OWN, **others})
+def member(rule: str, **others: str) -> str:
+    """Return a job as Snakemake names it on the command line of its group."""
+    return f"{rule}:" + ",".join(f"{name}={value}" for name, value in {**OWN, **others}.items())
+
+
+def told(*members: str) -> list[str]:
+    return ["snakemake", "--snakefile", "Snakefile", "--target-jobs", *members, "--cores", "2"]
 
 
 @pytest.fixture
@@ -23,7 +27,7 @@ def group(tmp_path, monkeypatch):
     monkeypatch.setenv(TOGETHER, "")
     rule = "capture_attention"
     others = [member(rule, shard="s1"), member(rule, shard="s2"), member(rule, shard="s1", block="t1000-1999")]
-    tell_group([member(rule), *others, member("make_latents", shard="s3")])
+    tell_group(told(member(rule), *others, member("make_latents", shard="s3")))
     for shard in ("s0", "s1", "s3"):
         path = Path(LATENTS.format(**{**OWN, "shard": shard}))
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +55,7 @@ def test_another_group_does_not_take_it_and_a_later_job_clears_it_away(group, mo
     monkeypatch.setenv(TOGETHER, "")
     assert made_ahead(output) is None
     assert take_ahead(output) is False
-    tell_group([member("capture_attention"), member("capture_attention", shard="s1")])
+    tell_group(told(member("capture_attention"), member("capture_attention", shard="s1")))
     assert take_ahead(output) is False
     with atomic_path(output) as temporary:
         temporary.write_text("made in its turn")
@@ -61,5 +65,6 @@ def test_another_group_does_not_take_it_and_a_later_job_clears_it_away(group, mo
 
 def test_a_job_by_itself_works_for_nobody(group, monkeypatch) -> None:
     monkeypatch.setenv(TOGETHER, "")
-    tell_group([member("capture_attention")])
+    tell_group(told(member("capture_attention")))
+    tell_group(["snakemake", "--cores", "2"])
     assert shards_ahead(OWN) == {}
