@@ -1,5 +1,7 @@
 """Train one denoiser on both domains."""
 
+from pathlib import Path
+
 from diffmech.workflow.session import session
 
 with session(snakemake) as job:
@@ -10,7 +12,7 @@ with session(snakemake) as job:
     train_denoiser(
         job.section(DenoiserConfig, "model"),
         dict(zip(job.params.domains, (job.input.first, job.input.second), strict=True)),
-        output_dir=f"results/models/{job.wildcards.model}",
+        output_dir=Path(job.output[0]).parent,
         checkpoint_dir=job.params.checkpoints,
         images=job.section(ImagesConfig, "images"),
         runtime=job.runtime,

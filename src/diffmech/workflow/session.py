@@ -16,6 +16,7 @@ from typing import Any, TextIO, TypeVar
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.section import Section
 from diffmech.errors import DiffmechError
+from diffmech.workflow.clocks import keep_order
 from diffmech.workflow.memory import reuse_freed_memory
 
 SectionType = TypeVar("SectionType", bound=Section)
@@ -100,6 +101,7 @@ def session(snakemake: Any) -> Iterator[Job]:
                 runtime=runtime,
                 config=snakemake.config,
             )
+            keep_order(snakemake.input, snakemake.output)
         except DiffmechError as error:
             print(f"diffmech: {error}", file=sys.stderr)
             sys.exit(1)
