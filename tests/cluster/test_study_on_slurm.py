@@ -1,6 +1,7 @@
 """The tiny study through profiles/slurm on a real SLURM gives what it gives on one machine."""
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ def test_decision_tables_are_the_same_byte_by_byte(submitted, finished) -> None:
     here, there = tables(results_of(finished)), tables(results_of(submitted[0]))
     assert set(here) == set(there)
     assert len(here) > 20
-    assert {name for name in here if here[name].read_bytes() != there[name].read_bytes()} == set()
+    assert {name for name in here if without_clock(here[name]) != without_clock(there[name])} == set()
 
 
 def test_stores_hold_the_same_numbers(submitted, finished) -> None:
@@ -66,6 +67,15 @@ def test_jobs_with_a_gpu_go_where_one_is(submitted, cluster) -> None:
 
 def test_nothing_half_written_is_left(submitted) -> None:
     assert list(unfinished(results_of(submitted[0]))) == []
+
+
+def without_clock(table: Path) -> list[list[str]]:
+    """Return the cells of a table, without a column of seconds that a training took."""
+    rows = [line.split(",") for line in table.read_bytes().decode().split("\n")]
+    if "seconds" not in rows[0]:
+        return rows
+    column = rows[0].index("seconds")
+    return [row[:column] + row[column + 1 :] for row in rows]
 
 
 def clock(text: str) -> int:
