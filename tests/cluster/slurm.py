@@ -122,7 +122,8 @@ class Cluster:
     def kill_node(self, node: str) -> None:
         """Kill the daemon of one node and all that runs on it, as a power cut would."""
         pid = int((self.folder / "run" / f"slurmd.{node}.pid").read_text())
-        for process in (pid, *steps_on(node)):
+        jobs = [number for number, job in self.jobs().items() if job.get("NodeList") == node]
+        for process in (pid, *steps_of(jobs)):
             for child in (*children(process), process):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(child, signal.SIGKILL)
@@ -172,14 +173,13 @@ def children(pid: int) -> list[int]:
     return [*direct, *(below for child in direct for below in children(child))]
 
 
-def steps_on(node: str) -> list[int]:
-    """Return the processes by which SLURM starts what runs on `node`."""
+def steps_of(jobs: list[str]) -> list[int]:
+    """Return the processes by which SLURM watches over the steps of `jobs`; what they started is below them."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            name = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            environment = (folder / "environ").read_bytes()
-            if name.startswith("slurmstepd") and f"SLURMD_NODENAME={node}\0".encode() in environment:
+            title = (folder / "cmdline").read_bytes().decode(errors="replace")
+            if any(title.startswith(f"slurmstepd: [{job}.") for job in jobs):
                 found.append(int(folder.name))
     return found
 
