@@ -1,7 +1,7 @@
 """Times of files where the clocks of machines disagree. Ours.
 
-Snakemake runs a job again when an input is newer than an output. An input that was written by a node whose clock is ahead
-is newer than what a job makes of it elsewhere, on every call until that time has come.
+Snakemake runs a job again when an input is newer than an output, and stops where a job that has just run leaves it so.
+An input that was written by a node whose clock is ahead is newer than what a job makes of it elsewhere.
 """
 
 import os
