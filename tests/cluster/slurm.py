@@ -149,7 +149,7 @@ class Cluster:
         for file in self.folder.glob("*.conf"):
             if (SYSTEM / file.name).is_symlink():
                 (SYSTEM / file.name).unlink()
-        wait_until(lambda: not any(file.exists() for file in files), 30, lambda: "daemons do not end")
+        wait_until(lambda: not any(alive(file) for file in files), 30, lambda: "daemons do not end")
 
     def _logs(self) -> str:
         logs = sorted((self.folder / "log").glob("*.log"))
@@ -171,6 +171,14 @@ def children(pid: int) -> list[int]:
     except OSError:
         return []
     return [*direct, *(below for child in direct for below in children(child))]
+
+
+def alive(file: Path) -> bool:
+    """Return whether the process of a file of its number is there; one that was killed leaves its file behind."""
+    with contextlib.suppress(OSError, ValueError):
+        os.kill(int(file.read_text()), 0)
+        return True
+    return False
 
 
 def steps_of(jobs: list[str]) -> list[int]:
