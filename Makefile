@@ -16,7 +16,7 @@ define install
 	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true  # a file that is not for this Python
 endef
 
-.PHONY: run everything plan test settings lint docs matrix benchmark clean
+.PHONY: run everything plan test cluster settings lint docs matrix benchmark clean
 
 run: $(INSTALLED)  ## the study of config.yaml, up to results/report.html
 	$(BIN)/snakemake --cores $(CORES) $(ARGS)
@@ -31,6 +31,10 @@ plan: $(INSTALLED)  ## what that study will take on this machine: disk, memory, 
 
 test: $(DEVELOPING)  ## all tests
 	OMP_NUM_THREADS=$(THREADS) $(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
+
+cluster: $(DEVELOPING)  ## the tiny study on a SLURM of its own, and what happens to clusters (root, slurm-wlm and munge)
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev,slurm]'
+	$(BIN)/pytest -n 0 tests/cluster $(ARGS)
 
 settings:  ## all tests with each Python, vector width and number of threads, with oneDNN and without
 	.ci/settings $(ARGS)

@@ -18,7 +18,7 @@ from diffmech.workflow.caching import share_results
 from diffmech.workflow.fingerprints import remember
 from diffmech.workflow.front import FRONT_PAGE, MAIN_PAGE, further_pages
 from diffmech.workflow.notes import notes
-from diffmech.workflow.startup import forget_dead_run, share_with_jobs
+from diffmech.workflow.startup import forget_dead_run, grow, share_with_jobs
 from diffmech.workflow.watched import forget_watched
 
 share_with_jobs(ROOT / "src")
@@ -42,6 +42,8 @@ for rule_file in sorted((ROOT / "rules").glob("*.smk")):
         include: rule_file
 
 
+for declared in workflow.rules:
+    grow(declared.resources)
 remember()
 if workflow.enable_cache and workflow.exec_mode == ExecMode.DEFAULT:
     try:

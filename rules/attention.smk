@@ -24,6 +24,8 @@ rule capture_attention:
         "results/benchmarks/capture_attention/{model}/{dataset}/{block}/{shard}.tsv"
     conda:
         "../envs/diffmech.yaml"
+    group:
+        batch
     threads: study.threads
     resources:
         gpu=study.gpus,

@@ -5,9 +5,12 @@ from snakemake.io import IOFile
 from diffmech.config.load import merge, read_mapping
 from diffmech.declared import every_table
 from diffmech.errors import ConfigError
-from diffmech.heads.paths import ABLATION, ATTENTION, CHOSEN, CIRCUIT, LATENTS, PATCHING, REFERENCE, Heads
+from diffmech.heads.files import ATTENTION, LATENTS
+from diffmech.heads.paths import ABLATION, CHOSEN, CIRCUIT, PATCHING, REFERENCE, Heads
 from diffmech.workflow.named_files import check_named_files
+from diffmech.workflow.same import check_same, tell_jobs
 from diffmech.workflow.study import GENERATED, GROUPS, REQUESTS, UNSEEN, Study
+from diffmech.workflow.together import tell_group
 
 # What a call may ask for beside the settings, with --config: of the rules `provenance` and `pack`, and no setting.
 asked = {name: config.get(name) for name in REQUESTS}
@@ -16,9 +19,11 @@ try:
         config = merge(read_mapping(ROOT / "config.yaml"), config)
     study = Study({name: value for name, value in config.items() if name not in REQUESTS}, ROOT)
     check_named_files(study.config, ROOT)
+    (tell_jobs if workflow.exec_mode == ExecMode.DEFAULT else check_same)(ROOT)
 except ConfigError as error:
     raise WorkflowError("\n".join(f"config: {line}" for line in str(error).splitlines()))
 heads = Heads(study)
+tell_group(sys.argv)
 
 
 # By name; rules take the paths of tables from where these are declared.
@@ -68,6 +73,13 @@ def settled_groups(wildcards) -> list[str]:
     for folder, dataset in study.grouped_folders:
         checkpoints.image_groups.get(folder=folder, dataset=dataset)
     return settled(wildcards)
+
+
+def batch(wildcards) -> str:
+    """Name the job of a cluster that a shard shares with its neighbours of the same block."""
+    name = "-".join([wildcards.dataset, wildcards.block, study.batches[wildcards.shard]])
+    workflow.parent_groupids[name] = "shards"  # of which the profile says how many share a job: all of one name
+    return name
 
 
 def chosen_references(wildcards) -> str | None:

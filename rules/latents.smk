@@ -50,6 +50,9 @@ rule generated_latents:
         dataset=either(study.prompted),
     conda:
         "../envs/diffmech.yaml"
+    group:
+        batch
+    priority: 1  # before the captures of the same job, so that all find a loaded denoiser
     threads: 1
     resources:
         mem_mb=4000,
@@ -83,6 +86,9 @@ rule make_latents:
         dataset=either(study.collected),
     conda:
         "../envs/diffmech.yaml"
+    group:
+        batch
+    priority: 1  # before the captures of the same job, so that all find a loaded denoiser
     threads: 1
     resources:
         mem_mb=2000,

@@ -9,9 +9,9 @@ samples nor on that of timesteps, nor, where a batch is a chunk, on that of site
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ from diffmech.attention.writing import writing
 from diffmech.batches import Batches
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.study import CaptureConfig
-from diffmech.errors import ModelError, StoreError
+from diffmech.errors import DiffmechError, ModelError, StoreError
 from diffmech.models.denoiser import Conditioning, Denoiser
 from diffmech.models.load import load_denoiser
 
@@ -56,12 +56,14 @@ def capture_attention(
     capture: CaptureConfig,
     runtime: RuntimeConfig,
     untrained_seed: int | None = None,
+    load: Callable[..., Denoiser] = load_denoiser,
 ) -> None:
     """Run the denoiser once per (sample, timestep) of `latents` and write the attention store `output`.
 
-    `untrained_seed` replaces the weights by random ones. Batch size and device change the speed, not the result. Raises
-    ModelError, naming site and timestep, where activations are not finite, and where a site cannot be observed, and,
-    before the first pass, StoreError and ConfigError where disk and memory surely do not suffice.
+    `untrained_seed` replaces the weights by random ones; `load` is called where there is anything to run. Batch size
+    and device change the speed, not the result. Raises ModelError, naming site and timestep, where activations are not
+    finite, and where a site cannot be observed, and, before the first pass, StoreError and ConfigError where disk and
+    memory surely do not suffice.
     """
     passes = open_latents(latents)
     choices = ("keep_maps", "keep_factors", "maps_of", "factors_of")
@@ -72,7 +74,7 @@ def capture_attention(
             axes = store_axes(passes)
             create_attention_store(store, [], axes=axes, chunks=dict.fromkeys(axes, 1), attrs=attrs)
             return
-        denoiser = load_denoiser(Path(model_json), device=runtime.device, untrained_seed=untrained_seed)
+        denoiser = load(Path(model_json), device=runtime.device, untrained_seed=untrained_seed)
         first = FirstChunks()
         layouts = survey_sites(denoiser, passes, first)
         timesteps = passes.timesteps.tolist()
@@ -94,6 +96,26 @@ def capture_attention(
             require_memory(layouts, arrays, batch=min(runtime.batch_size, len(passes.samples)), itemsize=itemsize)
         store.append_small()
         observe_passes(denoiser, layouts, passes, arrays, kept, runtime)
+
+
+def capture_shards(
+    latents: Path | str,
+    model_json: Path | str,
+    output: Path | str,
+    ahead: Mapping[Path, Path],
+    *,
+    capture: CaptureConfig,
+    runtime: RuntimeConfig,
+) -> None:
+    """Capture one shard, then those of `ahead`, stores by latents, with the denoiser that is loaded.
+
+    What cannot be captured ahead of its turn is left to its own job, which tells why. Raises as `capture_attention`.
+    """
+    load = lru_cache(maxsize=1)(load_denoiser)
+    capture_attention(latents, model_json, output, capture=capture, runtime=runtime, load=load)
+    for others, store in ahead.items():
+        with suppress(DiffmechError, OSError):
+            capture_attention(others, model_json, store, capture=capture, runtime=runtime, load=load)
 
 
 def store_axes(passes: Latents) -> dict[str, Any]:

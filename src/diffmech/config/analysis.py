@@ -126,5 +126,8 @@ class RuntimeConfig(Section):
         1, description="Threads of a job that runs the denoiser; jobs side by side use more cores better than threads."
     )
     training_threads: Count = Field(8, description="Threads of a training, at most those given by --cores.")
+    shards_per_job: Count = Field(
+        8, description="Shards of one block that share a job on a cluster, and the denoiser that is loaded there."
+    )
     checkpoint_seconds: Annotated[float, Field(gt=0)] = Field(30.0, description="Seconds between training checkpoints.")
     progress: bool = Field(True, description="Show progress bars.")

@@ -10,14 +10,13 @@ from typing import Any
 
 from diffmech.config.patching import source_file
 from diffmech.data.tables import REFERENCES
+from diffmech.heads.files import ATTENTION, LATENTS
 from diffmech.mechanisms.tables import PHASES
 from diffmech.planted.tables import PAIRS, RECOVERY, SUMMARY
 from diffmech.workflow.shards import blocks, shards
 from diffmech.workflow.study import Study
 
 CHOSEN = REFERENCES.path
-LATENTS = "results/latents/{model}/{dataset}/{block}/{shard}.zarr.zip"
-ATTENTION = "results/attention/{model}/{dataset}/{block}/{shard}.zarr.zip"
 ABLATION = "results/ablation/{model}/{dataset}/{group}/{block}/{shard}.zarr.zip"
 CIRCUIT = "results/circuit/{model}/{dataset}/circuit.json"
 REFERENCE = "results/ablation/{model}/{block}.reference.zarr.zip"

@@ -2,8 +2,9 @@
 
 import fcntl
 import os
+from collections.abc import MutableMapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 
 def share_with_jobs(source: Path) -> None:
@@ -30,3 +31,10 @@ def forget_dead_run(state: Path) -> IO[str] | None:
     for lock in (state / "locks").glob("*"):
         lock.unlink(missing_ok=True)
     return handle
+
+
+def grow(resources: MutableMapping[str, Any]) -> None:
+    """Let a job that is submitted again ask for the memory of its rule times the number of its attempt."""
+    declared = getattr(resources.get("mem_mb"), "raw", None)
+    if isinstance(declared, int):
+        resources["mem_mb"] = lambda wildcards, attempt: declared * attempt

@@ -18,7 +18,7 @@ from diffmech.config.section import Section
 from diffmech.data.tables import GROUPS as GROUP_TABLE
 from diffmech.workflow.fingerprints import fingerprint, module_file
 from diffmech.workflow.own_code import code_digest, find_code
-from diffmech.workflow.shards import shards
+from diffmech.workflow.shards import batches, shards
 from diffmech.workflow.watched import watched
 
 # Keys that `--config` may have beside those of config.yaml: what `provenance` and `pack` are asked for.
@@ -73,6 +73,7 @@ class Study:
         self.training_threads = self.config.runtime.training_threads
         self.gpus = gpus(self.config.runtime.device)
         self.shards = shards(self.config.capture.samples, self.config.capture.shard_size)
+        self.batches = batches(self.shards, self.config.runtime.shards_per_job)
         self.prompted = [name for name, dataset in self.config.datasets.items() if dataset.kind == "prompts"]
         self.collected = [name for name in self.config.datasets if name not in self.prompted]
         self.trained = [name for name, model in self.config.models.items() if model.source == "train"]
