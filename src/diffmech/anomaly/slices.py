@@ -62,7 +62,9 @@ class Slices:
 
     def take(self, rows: np.ndarray) -> "Slices":
         """Return the slices `rows`, places or a mask of them, in that order."""
-        arrays = {field.name: getattr(self, field.name)[rows] for field in fields(self) if field.name != "modalities"}
+        arrays: dict[str, Any] = {
+            field.name: getattr(self, field.name)[rows] for field in fields(self) if field.name != "modalities"
+        }
         return replace(self, **arrays)
 
     def of(self, patients: Iterable[str]) -> "Slices":
@@ -78,7 +80,7 @@ def joined(parts: Iterable[Slices]) -> Slices:
     every = list(parts)
     if len({(part.modalities, part.images.shape[1:]) for part in every}) != 1:
         raise ValueError("slices: only those of the same modalities and size are joined")
-    arrays = {
+    arrays: dict[str, Any] = {
         field.name: np.concatenate([getattr(part, field.name) for part in every])
         for field in fields(Slices)
         if field.name != "modalities"
