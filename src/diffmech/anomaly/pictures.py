@@ -132,10 +132,7 @@ def _read_patient(
             with naming(picture.mask):
                 share = (read_picture_mask(picture.mask, whole.shape) >= 0.5).astype(np.float32)
                 if not share.any():
-                    marks = (
-                        "something although its picture is" if picture.normal else "nothing although its picture is not"
-                    )
-                    raise DataError(f"marks {marks} among the normal ones; sort it where it belongs")
+                    raise DataError("marks nothing, though its picture is abnormal; sort that among the normal ones")
         images.append(shrink(whole[None], config.size)[0])
         lesions.append(lesion_pixels(shrink(share[None], config.size))[0])
     planes = np.stack(images)

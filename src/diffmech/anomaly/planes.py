@@ -15,6 +15,9 @@ from scipy import ndimage
 from diffmech.anomaly.slices import Slices
 from diffmech.config.anomaly_data import BrainData
 
+DARK = 0.5  # percentile of the intensities inside the brain that becomes 0
+MIDDLE = 0.4  # what their median becomes
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -56,13 +59,17 @@ def lesion_pixels(share: np.ndarray) -> np.ndarray:
     return half | (~half.any((-2, -1), keepdims=True) & (share == most) & (most > 1e-6))
 
 
-def normalise(images: np.ndarray, brain: np.ndarray, percentiles: tuple[float, float]) -> np.ndarray:
-    """Return float32 images `(slice, y, x)` of one volume in [0, 1], 0 outside of `brain`: percentiles of intensities
-    inside become 0 and 1. ValueError where these are one number, so that there is nothing to see."""
-    low, high = np.percentile(images[brain], percentiles) if brain.any() else (0.0, 0.0)
-    if not high > low:
+def normalise(images: np.ndarray, brain: np.ndarray) -> np.ndarray:
+    """Return float32 images `(slice, y, x)` of one volume in [0, 1], 0 outside of `brain`.
+
+    Of the intensities inside, percentile 0.5 becomes 0 and the median 0.4; what would be above 1 is cut off. A lesion
+    hardly moves either, while it is what an upper percentile is: a patient with a large bright one would be darker
+    elsewhere than a healthy one. ValueError where both are one number, so that there is nothing to see.
+    """
+    low, middle = np.percentile(images[brain], (DARK, 50)) if brain.any() else (0.0, 0.0)
+    if not middle > low:
         raise ValueError(f"its intensities are {low:g} nearly everywhere")
-    scaled = np.clip((images - low) / (high - low), 0, 1)
+    scaled = np.clip(MIDDLE * (images - low) / (middle - low), 0, 1)
     return np.where(brain, scaled, 0).astype(np.float32)
 
 
@@ -96,7 +103,7 @@ def slices_of(
     normal = []
     for modality, planes in images.items():
         try:
-            normal.append(normalise(planes, brain, config.percentiles))
+            normal.append(normalise(planes, brain))
         except ValueError as error:
             raise ValueError(f"{modality}: {error}") from error
     kept = brain.mean((1, 2)) >= max(config.least_brain, 1e-9)
@@ -129,8 +136,11 @@ def shrink(planes: np.ndarray, size: int) -> np.ndarray:
 def foreground(planes: np.ndarray) -> np.ndarray:
     """Return bool `(slice, y, x)`: what is no background in one volume, brighter than 15 % of its 99th percentile.
 
-    Single bright pixels do not count, and holes within a slice do. With the skull in the picture this is the head. On
-    28 patients with gliomas it held 99.7 % of the tumour of each, or more.
+    Single bright pixels do not count; gaps in a rim are closed, and holes within it filled. With the skull in the
+    picture this is the head. On 28 patients with gliomas it held 99.7 % of the tumour of each, or more.
     """
-    above = planes > 0.15 * np.percentile(planes, 99)
-    return filled(np.stack([ndimage.binary_opening(plane) for plane in above]))
+    above = np.stack([ndimage.binary_opening(plane) for plane in planes > 0.15 * np.percentile(planes, 99)])
+    reach = max(1, planes.shape[2] // 32)
+    around = np.pad(above, ((0, 0), (reach, reach), (reach, reach)))  # closing takes what lies outside for background
+    closed = np.stack([ndimage.binary_closing(plane, iterations=reach) for plane in around])
+    return filled(closed[:, reach:-reach, reach:-reach])

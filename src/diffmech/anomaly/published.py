@@ -89,8 +89,8 @@ def _find(config: MedIAnomaly | Bmad) -> list[tuple[str, Picture]]:
         files = list_images(folder).images
         if len(files) != part.published:
             raise DataError(
-                f"{folder}: holds {len(files)} pictures, but {part.published} were published there; get the data set whole, "
-                "or read it as kind: picture_folder"
+                f"{folder}: holds {len(files)} pictures, but {part.published} were published there; get all of "
+                "them, or read the folder as kind: picture_folder"
             )
         masks = (
             {Path(name).stem: root / part.masks / name for name in list_images(root / part.masks).images}

@@ -13,7 +13,6 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Part = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
-Percent = Annotated[float, Field(ge=0, le=100)]
 
 
 class SplitConfig(Section):
@@ -36,19 +35,7 @@ class BrainData(Section):
     """What all sets of slices share."""
 
     size: Annotated[int, Field(ge=16, le=512)] = Field(64, description="Height and width of a slice in pixels.")
-    percentiles: tuple[Percent, Percent] = Field(
-        (0.5, 99.5),
-        description="Percentiles of the intensities inside the brain, of each volume and modality, that become 0 and "
-        "1; what lies beyond is cut off.",
-    )
     least_brain: Share = Field(0.02, description="Slices with less brain than this share of their pixels are left out.")
-
-    @field_validator("percentiles")
-    @classmethod
-    def _apart(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if value[0] >= value[1]:
-            raise ValueError(f"the lower percentile, {value[0]:g}, must be below the upper one, {value[1]:g}")
-        return value
 
 
 class WithModalities(BrainData):
@@ -79,7 +66,7 @@ class SyntheticLesions(Section):
         "matter around it, so that no threshold sees it; what it gives away is the anatomy that is gone.",
     )
     radius: tuple[Positive, Positive] = Field(
-        (7.0, 22.0), description="Smallest and largest radius in mm; drawn evenly in its logarithm."
+        (8.0, 26.0), description="Smallest and largest radius in mm; drawn evenly in its logarithm."
     )
 
     @field_validator("radius")
@@ -99,9 +86,9 @@ class SyntheticBrains(WithModalities):
     slices: Annotated[int, Field(ge=2)] = Field(16, description="Slices of a patient, evenly spread over the brain.")
     field: Positive = Field(192.0, description="Height and width of a slice in mm.")
     thickness: Positive = Field(5.0, description="Thickness of a slice in mm, over which tissue is averaged.")
-    deformation: NotNegative = Field(4.0, description="Standard deviation of the elastic deformation in mm.")
+    deformation: NotNegative = Field(3.0, description="Standard deviation of the elastic deformation in mm.")
     bias: NotNegative = Field(0.1, description="Standard deviation of the logarithm of the bias field.")
-    noise: NotNegative = Field(0.03, description="Standard deviation of the Rician noise; white matter is about 0.5.")
+    noise: NotNegative = Field(0.02, description="Standard deviation of the Rician noise; white matter is about 0.5.")
     lesions: SyntheticLesions = Field(SyntheticLesions(), description="Lesions.")
     seed: Seed = Field(0, description="Seed of the patients.")
 
