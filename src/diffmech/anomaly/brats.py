@@ -104,7 +104,7 @@ def frame_of(inside: Volume, config: Brats) -> tuple[Frame, np.ndarray]:
     planes = np.arange(held[0], held[-1] + 1)
     picked = chosen(planes, config.slices)
     voxels = np.argwhere(inside.values[:, :, planes].any(2))
-    ends = np.array([inside.affine[:2, :2] @ voxel for voxel in (voxels.min(0), voxels.max(0))])
+    ends = np.array([inside.affine[:2, :2] @ voxel for voxel in (voxels.min(0) - 0.5, voxels.max(0) + 0.5)])
     middle = inside.affine[:2, 2] * planes.mean() + inside.affine[:2, 3]
     low, high = ends.min(0) + middle, ends.max(0) + middle
     widest = float((high - low).max())

@@ -64,9 +64,12 @@ def normalise(images: np.ndarray, brain: np.ndarray) -> np.ndarray:
 
     Of the intensities inside, percentile 0.5 becomes 0 and the median 0.4; what would be above 1 is cut off. A lesion
     hardly moves either, while it is what an upper percentile is: a patient with a large bright one would be darker
-    elsewhere than a healthy one. ValueError where both are one number, so that there is nothing to see.
+    elsewhere than a healthy one. The rim of the brain, partly background, does not count. ValueError where both are one
+    number, so that there is nothing to see.
     """
-    low, middle = np.percentile(images[brain], (DARK, 50)) if brain.any() else (0.0, 0.0)
+    inner = np.stack([ndimage.binary_erosion(plane) for plane in brain])
+    inside = images[inner if inner.any() else brain]
+    low, middle = np.percentile(inside, (DARK, 50)) if inside.size else (0.0, 0.0)
     if not middle > low:
         raise ValueError(f"its intensities are {low:g} nearly everywhere")
     scaled = np.clip(MIDDLE * (images - low) / (middle - low), 0, 1)
@@ -100,16 +103,16 @@ def slices_of(
     `lesion` counts within the brain alone, and a slice all of whose lesion lies outside is left out: it is neither
     normal nor seen to be abnormal. ValueError where no slice has enough brain, or a modality shows nothing.
     """
+    kept = brain.mean((1, 2)) >= max(config.least_brain, 1e-9)
+    kept &= ~lesion.any((1, 2)) | (lesion & brain).any((1, 2))
+    if not kept.any():
+        raise ValueError(f"no slice has brain in {config.least_brain:.0%} of its pixels")
     normal = []
     for modality, planes in images.items():
         try:
             normal.append(normalise(planes, brain))
         except ValueError as error:
             raise ValueError(f"{modality}: {error}") from error
-    kept = brain.mean((1, 2)) >= max(config.least_brain, 1e-9)
-    kept &= ~lesion.any((1, 2)) | (lesion & brain).any((1, 2))
-    if not kept.any():
-        raise ValueError(f"no slice has brain in {config.least_brain:.0%} of its pixels")
     whole = Slices(
         images=np.stack(normal, axis=1),
         brain=brain,
