@@ -54,4 +54,4 @@ def icbm152() -> Anatomy:
     inside = ((known > 0) | (ndimage.gaussian_filter(known, FOLDS) > 0.5)).astype(np.float32)
     whole = np.maximum(grey + white, 1)
     grey, white = inside * grey / whole, inside * white / whole
-    return Anatomy(np.stack([grey, white, inside - grey - white]), volume.affine)
+    return Anatomy(np.stack([grey, white, np.maximum(inside - grey - white, 0)]), volume.affine)

@@ -107,9 +107,7 @@ def _find(config: MedIAnomaly | Bmad) -> list[tuple[str, Picture]]:
             name = _NAME.match(stem)
             patient, height = (name[1], float(name[2])) if name else (stem, float("nan"))
             if height >= PLANES:
-                raise DataError(
-                    f"{folder / file}: would be plane {height:.0f} of the {PLANES} of BraTS; is it another set?"
-                )
+                raise DataError(f"{folder / file}: would be plane {height:.0f} of {PLANES}; check what data set it is")
             found.append((part.split, Picture(folder / file, patient, height, part.normal, mask)))
     if alone := sum(np.isnan(picture.height) for _, picture in found):
         logger.warning(

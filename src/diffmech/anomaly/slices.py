@@ -129,7 +129,7 @@ def read_slices(path: Path | str) -> Slices:
             **text,
         )
     except ValueError as error:
-        raise StoreError(f"{path}: holds no valid {error}; delete it, so that the data are read anew") from error
+        raise StoreError(f"{path}: holds no valid {error}; delete it and read the data again") from error
 
 
 def provenance_of(path: Path | str) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def test_every_patient_tests_in_just_one_fold_and_never_trains_there() -> None:
 
 
 def test_splits_and_folds_that_cannot_be_used_are_refused() -> None:
-    with pytest.raises(DataError, match=r"splits of 1 patients: \w+ has none .*; add patients"):
+    with pytest.raises(DataError, match=r"splits of 1 patients: \w+ has none .*; add patients, or give other shares"):
         split_patients(["only"], SplitConfig())
     with pytest.raises(DataError, match="folds of 3 patients: no patient falls into fold"):
         fold_patients(MANY[:3], 5, seed=0)

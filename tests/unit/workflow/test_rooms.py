@@ -15,8 +15,8 @@ SOURCE = ROOT / "src" / "diffmech"
 LAZY_NAME = re.compile(r"^diffmech(?:\.\w+)+(?::\w+)?$")
 
 MAIN_STUDY = {"mechanisms", "interventions", "circuits", "resampling", "planted", "heads"}
-# The last is the library of a study that has no rules yet.
-FURTHER_ROOMS = [{name, f"report/{name}"} for name in (*further_sections(), "vae")]
+# The last are the libraries of studies that have no rules yet.
+FURTHER_ROOMS = [{name, f"report/{name}"} for name in (*further_sections(), "vae", "anomaly")]
 STUDIES = [{*MAIN_STUDY, "measures", "report/heads"}, *FURTHER_ROOMS]
 
 # What each package, and each module beside them, may import; a further study may import all but other studies.
@@ -58,6 +58,7 @@ FURTHER = OBSERVED | {"judging", "workflow", "findings", "charts", "report"}
 UPWARDS = {
     ("config.images", "data"),  # a kind of data set names what reads it, which only the jobs that read it import
     ("config.images", "planted"),
+    ("config.anomaly_data", "anomaly"),
     ("workflow.study", "models"),  # what loads each kind of denoiser is named for the fingerprints of its rules
     ("workflow.study", "planted"),
     ("models.importing", "planted"),  # planted denoisers are imported as any other, by the loader of their kind
