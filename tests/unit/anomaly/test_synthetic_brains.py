@@ -16,12 +16,12 @@ from diffmech.anomaly.synthetic import make_patient, name_of, read
 from diffmech.config.anomaly_data import SyntheticBrains, SyntheticLesions
 from diffmech.errors import DataError
 
-SMALL = {"size": 32, "slices": 8, "seed": 3}
+SMALL = {"size": 32, "slices": 7, "seed": 3}
 
 
 def config(kind: str | None = None, **fields) -> SyntheticBrains:
     """Return small brains, each with one large lesion of a kind, or with none."""
-    lesions = {"share": 0.0} if kind is None else {"share": 1.0, "most": 1, "kinds": [kind], "radius": (16, 20)}
+    lesions = {"share": 0.0} if kind is None else {"share": 1.0, "most": 1, "kinds": [kind], "radius": (18, 22)}
     return SyntheticBrains.model_validate({**SMALL, "lesions": lesions, **fields})
 
 
@@ -32,7 +32,7 @@ def maps() -> Anatomy:
 
 @pytest.fixture(scope="module")
 def healthy(maps: Anatomy) -> dict[int, Slices]:
-    return {number: make_patient(maps, config(), number) for number in range(6)}
+    return {number: make_patient(maps, config(), number) for number in range(4)}
 
 
 Pairs = list[tuple[Slices, Slices]]
