@@ -33,10 +33,8 @@ BOTTOM, TOP = -62.0, 78.0  # z in mm of its ends
 LOW, HIGH = (-160.0, -180.0, -140.0), (160.0, 150.0, 160.0)  # mm: corners of the box of random fields
 ROTATION, SCALE, SHIFT = 2.0, 0.025, 1.5  # standard deviations: degrees, logarithm, mm
 ELASTIC, FOLDS, BIAS = 30.0, 3.5, 60.0  # mm: how far random fields reach
-SHARPNESS, FOLDING = (
-    2.0,
-    1.2,
-)  # exponent of the shares of tissue, standard deviation of what is added to their logarithm
+SHARPNESS = 2.0  # exponent of the shares of tissue
+FOLDING = 1.2  # standard deviation of what is added to their logarithms
 
 
 def read(config: SyntheticBrains) -> Slices:
