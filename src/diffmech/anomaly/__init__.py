@@ -1,1 +1,1 @@
-"""Finding what is unusual in brain MRI with a Bayesian VAE, and knowing how sure it is."""
+"""The study of anomalies in brain MRI: what is unusual in a slice, and how sure the model is of it."""
