@@ -90,7 +90,7 @@ class AnomalyVae(nn.Module):
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Return means and log-variances of the posterior, `(sample, latent, y, x)` each, and the grids on the way."""
-        grids = self._grids(images)
+        grids = self.grids(images)
         mean, log_variance = self.posterior(self.attention(grids.pop())).chunk(2, dim=1)
         return mean, log_variance.clamp(-10, 10), grids
 
@@ -108,9 +108,9 @@ class AnomalyVae(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Return the encoder's last grid, after attention, `(sample, channel, y, x)`."""
-        return self.attention(self._grids(images)[-1])
+        return self.attention(self.grids(images)[-1])
 
-    def _grids(self, images: Tensor) -> list[Tensor]:
+    def grids(self, images: Tensor) -> list[Tensor]:
         """Return what each block of the encoder is given, and what the last one gives."""
         grids = [F.pixel_unshuffle(images, 2)]
         for block in self.down:
