@@ -78,13 +78,13 @@ def train_anomaly_vae(
 
 def healthy(slices: Slices, what: str) -> Slices:
     """Return the slices without a lesion. Raises DataError where there is none among those of the `what` patients."""
-    found = slices.take(~slices.abnormal)
-    if not len(found):
+    normal = ~slices.abnormal
+    if not normal.any():
         raise DataError(
             f"all {len(slices)} slices of the {what} patients hold a lesion; a model of healthy brains needs some "
             "without: add patients, or split them by another seed"
         )
-    return found
+    return slices.take(normal)
 
 
 class AnomalyRun(Run):
