@@ -7,7 +7,9 @@ its slice by one rule, the mean of its highest pixels: what is compared is the m
 - `uncertainty`: the root of the total variance, averaged likewise;
 - `combined`: the sum of these two, each in units of its standard deviation over the brain pixels of healthy validation
   slices, where both are centred: weights that no lesion has a say in;
-- `standardised`: |x - mean| over the root of the total variance: how improbable the pixel is under the model.
+- `standardised`: (x - mean)^2 over the total variance, averaged likewise: how improbable the pixel is under the model;
+- `standardised_bright`: (x - mean) over the root of the total variance, averaged likewise: the same with the knowledge
+  that lesions are bright, for comparison with competitors that have it.
 
 `combined_by_labels` has the weights under which the pixels of validation patients are told best, by their labels: shown
 beside it as the upper bound that a user without labels does not have.
@@ -74,11 +76,13 @@ def highest(maps: np.ndarray, brain: np.ndarray, share: float) -> np.ndarray:
 
 def model_maps(images: np.ndarray, prediction: Prediction) -> dict[str, np.ndarray]:
     """Return the raw maps of the model, float32 `(slice, y, x)`, but for those that are combined of them."""
-    error, deviation = np.abs(images - prediction.mean), np.sqrt(prediction.total)
+    residual, deviation = images - prediction.mean, np.sqrt(prediction.total)
+    distance = residual / np.maximum(deviation, np.float32(LEAST))
     return {
-        "reconstruction": error.mean(1),
+        "reconstruction": np.abs(residual).mean(1),
         "uncertainty": deviation.mean(1),
-        "standardised": (error / np.maximum(deviation, LEAST)).mean(1),
+        "standardised": np.square(distance).mean(1),
+        "standardised_bright": distance.mean(1),
     }
 
 

@@ -1,6 +1,6 @@
 """Settings of the anomaly study: a Bayesian VAE of brain MRI, its uncertainty, and how its scores are judged."""
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
@@ -28,18 +28,18 @@ class AnomalyNetworkConfig(Section):
 class AnomalyTrainingConfig(Section):
     """How each model is trained, on slices without a lesion alone."""
 
-    steps: Count = Field(1200, description="Steps of the optimiser.")
+    steps: Count = Field(600, description="Steps of the optimiser.")
     batch_size: Count = Field(16, description="Slices per step.")
     learning_rate: Annotated[float, Field(gt=0)] = Field(2e-3, description="Peak of the one-cycle schedule.")
     ema_decay: Share = Field(0.99, description="Decay of the averaged weights; 0 = those of the last step are kept.")
-    beta: Weight = Field(1.0, description="Weight of the divergence from the prior after its warm-up.")
+    beta: Weight = Field(0.1, description="Weight of the divergence from the prior after its warm-up.")
     warm_up: Annotated[float, Field(ge=0, le=1)] = Field(
         0.3, description="Share of the steps in which that weight rises from 0, in a straight line."
     )
     corruption: Weight = Field(
         0.2, description="Standard deviation of the coarse noise that is to be taken away again; 0 = none."
     )
-    coarseness: Count = Field(8, description="Side of a cell of the coarse noise in pixels.")
+    coarseness: Count = Field(4, description="Side of a cell of the coarse noise in pixels.")
     mirror: bool = Field(True, description="Whether half of the slices are mirrored, left to right.")
     candidates: Count = Field(
         10, description="Evenly spaced steps whose weights are judged on validation slices without a lesion."
@@ -105,6 +105,10 @@ class UncertaintyConfig(Section):
 class ScoreConfig(Section):
     """What maps have in common before they are judged, the same for the model and every competitor."""
 
+    model: Literal["reconstruction", "uncertainty", "combined", "standardised", "standardised_bright"] = Field(
+        "standardised", description="The score of the model that competitors are compared with, fixed beforehand."
+    )
+    modality: str = Field("flair", description="Modality whose intensity the threshold is of.")
     smoothing: Weight = Field(1.5, description="Standard deviation in pixels of the Gaussian that smooths every map.")
     top_share: Probability = Field(
         0.05, description="Share of the brain's pixels, the highest of a map, whose mean is the score of a slice."
