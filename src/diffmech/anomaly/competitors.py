@@ -160,10 +160,6 @@ def _enlarged(grid: Tensor, size: torch.Size) -> Tensor:
     return F.interpolate(grid, size=size, mode="bilinear", align_corners=False)
 
 
-def network_scores(
-    networks: Mapping[str, AnomalyVae], slices: Slices, config: ScoreConfig
-) -> dict[str, Scored]:
+def network_scores(networks: Mapping[str, AnomalyVae], slices: Slices, config: ScoreConfig) -> dict[str, Scored]:
     """Return the scores of the reconstruction errors of trained networks, by their names."""
-    return {
-        name: scored(reconstruction_error(each, slices), slices.brain, config) for name, each in networks.items()
-    }
+    return {name: scored(reconstruction_error(each, slices), slices.brain, config) for name, each in networks.items()}

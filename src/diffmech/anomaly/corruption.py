@@ -5,15 +5,14 @@ as lesions, brighter or darker than the brain. What a lesion looks like is not p
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def coarse_noise(
-    shape: tuple[int, int, int, int], deviation: float, coarseness: int, source: torch.Generator
-) -> Tensor:
+def coarse_noise(shape: Sequence[int], deviation: float, coarseness: int, source: torch.Generator) -> Tensor:
     """Return noise of `shape` (sample, modality, y, x).
 
     The cells of its grid have sides of `coarseness` pixels, and the values at their centres this standard `deviation`;

@@ -12,7 +12,7 @@ tells them apart without seeing a lesion. Therefore every measure stands beside 
 
 Average precision is the step-wise sum over recall (as scikit-learn has it), ties being one step. A random score has an
 average precision of about the prevalence, in small samples of more; `random_average_precision` is exact (Bestgen 2015).
-Everything is a function of how often each patient is drawn, `(draw, patient)`, so that all scores are resampled in step.
+Everything is a function of how often each patient is drawn, `(draw, patient)`: all scores are resampled in step.
 """
 
 from collections.abc import Callable
@@ -77,7 +77,7 @@ def interval(statistic: Weighted, patients: int, config: AnomalyEvaluationConfig
 
 
 def roc_auc(score: np.ndarray, given: Cases) -> Weighted:
-    """Return the ROC AUC of a score `(slice,)` within strata as a function of weights; NaN where nothing is compared."""
+    """Return the ROC AUC of a score `(slice,)` within strata as a function of weights; NaN without any pair."""
     won, pairs = _pairs(score, given)
 
     def auc(weights: np.ndarray) -> np.ndarray:

@@ -118,11 +118,11 @@ def dice_measures(
         if not counts.ill.sum():
             continue
         share = _plain(pixelwise.pixel_prevalence(counts), len(counts.ill))
-        statistics = {
-            name: pixelwise.dice_at(pixel, slices, thresholds[name], chosen) for name, pixel in named.items()
-        }
+        statistics = {name: pixelwise.dice_at(pixel, slices, thresholds[name], chosen) for name, pixel in named.items()}
         for row in _rows(statistics, len(counts.ill), config, reference, 2 * share / (1 + share)):
-            rows.append({"measure": "dice", "group": group, "of": of, **row, "threshold": thresholds[str(row["score"])]})
+            rows.append(
+                {"measure": "dice", "group": group, "of": of, **row, "threshold": thresholds[str(row["score"])]}
+            )
     return pd.DataFrame(rows)
 
 

@@ -7,6 +7,7 @@ labels it is judged by and is never more than an upper bound.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy.ndimage import label
@@ -106,7 +107,7 @@ def lesion_rows(slices: Slices, edges: list[int]) -> dict[str, np.ndarray]:
     size = np.array([_largest(mask) for mask in slices.lesion])
     normal, groups = ~slices.abnormal, {}
     bounds = [1, *edges, None]
-    for low, high in zip(bounds, bounds[1:], strict=False):
+    for low, high in pairwise(bounds):
         assert low is not None
         name = f"{low} px and more" if high is None else f"{low} to {high - 1} px"
         groups[name] = normal | ((size >= low) & (size < (high or np.inf)))

@@ -16,8 +16,8 @@ from diffmech.anomaly.slices import Slices
 
 @dataclass(frozen=True)
 class RiskCoverage:
-    """Coverage and risk `(slice,)`, from the surest decision on, and the areas under the curve, of a random order and of
-    the best possible one."""
+    """Coverage and risk `(slice,)`, from the surest decision on, and the areas under the curve, of a random order and
+    of the best possible one."""
 
     coverage: np.ndarray
     risk: np.ndarray

@@ -118,16 +118,16 @@ def model_scores(
     parts = ("reconstruction", "uncertainty")
     scales = {name: scale(validation_maps[name], validation) for name in parts}
     error, doubt = (scales[name].of(maps[name]) for name in parts)
-    given = [scales[name].of(validation_maps[name]) for name in parts]
-    chosen = labelled_weight(*given, validation, config)
+    known_error, known_doubt = (scales[name].of(validation_maps[name]) for name in parts)
+    chosen = labelled_weight(known_error, known_doubt, validation, config)
     weights = {"combined": 0.5, "combined_by_labels": chosen}
     every = {**maps, **{name: (1 - weight) * error + weight * doubt for name, weight in weights.items()}}
     return {name: scored(each, slices.brain, config) for name, each in every.items()}, weights
 
 
 def labelled_weight(error: np.ndarray, doubt: np.ndarray, validation: Slices, config: ScoreConfig) -> float:
-    """Return the weight of `doubt` beside `error`, maps `(slice, y, x)` on one scale, with the highest average precision
-    over brain pixels of validation slices; one half where no lesion of theirs is marked."""
+    """Return the weight of `doubt` beside `error`, maps `(slice, y, x)` on one scale, with the highest average
+    precision over brain pixels of validation slices; one half where no lesion of theirs is marked."""
     if not validation.lesion.any():
         return 0.5
     labels = validation.lesion[validation.brain]

@@ -1,9 +1,9 @@
 """Training one model on slices without a lesion through the loop of all trainings, and reading it back.
 
 Minimised is the negative evidence lower bound of the pixels of the brain (Kingma & Welling 2014), its divergence
-weighted by a beta that warms up (Bowman et al. 2016; Sonderby et al. 2016), in nats per pixel. The weights that are kept
-are those, of a few steps spread over the training, under which slices without a lesion of the validation patients are
-likeliest. So of all labels one alone is used: that a slice has no lesion, of training and validation patients.
+weighted by a beta that warms up (Bowman et al. 2016; Sonderby et al. 2016), in nats per pixel. The weights that are
+kept are those, of a few steps spread over the training, under which slices without a lesion of the validation patients
+are likeliest. So of all labels one alone is used: that a slice has no lesion, of training and validation patients.
 """
 
 import shutil
@@ -116,7 +116,7 @@ class AnomalyRun(Run):
         images, brains = (torch.where(mirrored[:, None, None, None], x.flip(-1), x) for x in (images, brains))
         given = images
         if settings.corruption:
-            noise = coarse_noise(tuple(images.shape), settings.corruption, settings.coarseness, source)
+            noise = coarse_noise(images.shape, settings.corruption, settings.coarseness, source)
             given = images + noise * brains
         given, images, brains = (
             x.to(self.device, memory_format=torch.channels_last) for x in (given, images, brains.float())

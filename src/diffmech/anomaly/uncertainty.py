@@ -84,9 +84,7 @@ def decompose(draws: Iterator[tuple[Tensor, Tensor]] | Sequence[tuple[Tensor, Te
     return tuple(part.float() for part in (centre + first, between, within, noise))
 
 
-def _parts(
-    members: Sequence[AnomalyVae], images: Tensor, config: UncertaintyConfig, start: int
-) -> tuple[Tensor, ...]:
+def _parts(members: Sequence[AnomalyVae], images: Tensor, config: UncertaintyConfig, start: int) -> tuple[Tensor, ...]:
     """Return mean, epistemic, latent and aleatoric variance of one batch, which begins with slice `start`."""
     device = next(members[0].parameters()).device
     given = images.to(device)

@@ -1,6 +1,7 @@
 """Settings of the anomaly study: a Bayesian VAE of brain MRI, its uncertainty, and how its scores are judged."""
 
-from typing import Annotated, Literal, TypeAlias
+from itertools import pairwise
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
@@ -20,7 +21,9 @@ class AnomalyNetworkConfig(Section):
     heads: Count = Field(4, description="Heads of that attention.")
     latents: Count = Field(8, description="Latents of each place of the smallest grid.")
     gaussian: bool = Field(True, description="Whether the latents are Gaussian; else it is a plain autoencoder.")
-    variance: bool = Field(True, description="Whether the variance of each pixel is predicted; else it is one constant.")
+    variance: bool = Field(
+        True, description="Whether the variance of each pixel is predicted; else it is one constant."
+    )
     dropout: Share = Field(0.1, description="Share of channels that are dropped, in training and in every mask.")
     skips: bool = Field(True, description="Whether the decoder sees the grids of the encoder; needs corrupted slices.")
 
@@ -74,7 +77,10 @@ class AnomalyModelConfig(Section):
 
     def ablated(self, what: str) -> "AnomalyModelConfig":
         """Return the settings without `attention`, or without `uncertainty`: no variance predicted, nothing dropped."""
-        change = {"attention": {"attention": False}, "uncertainty": {"variance": False, "dropout": 0.0}}[what]
+        change: dict[str, Any] = {
+            "attention": {"attention": False},
+            "uncertainty": {"variance": False, "dropout": 0.0},
+        }[what]
         return self.model_copy(update={"network": self.network.model_copy(update=change)})
 
     def plain_autoencoder(self) -> "AnomalyModelConfig":
@@ -133,6 +139,6 @@ class AnomalyEvaluationConfig(Inference):
     @field_validator("sizes")
     @classmethod
     def _rise(cls, value: list[int]) -> list[int]:
-        if any(later <= earlier for earlier, later in zip(value, value[1:], strict=False)):
+        if any(later <= earlier for earlier, later in pairwise(value)):
             raise ValueError(f"edges between sizes of lesions must rise, found {value}")
         return value

@@ -1,4 +1,4 @@
-"""AUC and average precision, overall and within bins of position: scikit-learn, brute force, and what position alone does."""
+"""AUC and average precision, overall and within bins of position: scikit-learn, and pairs counted one by one."""
 
 from itertools import permutations
 

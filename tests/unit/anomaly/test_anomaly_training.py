@@ -80,9 +80,7 @@ def scrambled(slices: Slices) -> Slices:
 
 def test_slices_with_lesions_have_no_say_in_training_nor_in_the_choice_of_its_epoch(tmp_path):
     plain = train(tmp_path / "plain")
-    other = train(
-        tmp_path / "other", training=scrambled(discs(3)), validation=scrambled(discs(2, first=3, seed=1))
-    )
+    other = train(tmp_path / "other", training=scrambled(discs(3)), validation=scrambled(discs(2, first=3, seed=1)))
     assert (plain / WEIGHTS).read_bytes() == (other / WEIGHTS).read_bytes()
 
 

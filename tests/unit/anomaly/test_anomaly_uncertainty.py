@@ -25,7 +25,7 @@ def images(count=5) -> np.ndarray:
 
 
 def test_the_parts_add_up_to_the_variance_of_the_mixture():
-    """The total is that of all normals with equal weights, computed at once: the mean of m^2 + v less the squared mean."""
+    """The total is that of all normals with equal weights at once: the mean of m^2 + v less the squared mean."""
     source = np.random.default_rng(1)
     means, variances = source.normal(5, 2, (6, 4, 3, 7)), source.gamma(2, 1, (6, 4, 3, 7))
     draws = [(torch.from_numpy(m), torch.from_numpy(v)) for m, v in zip(means, variances, strict=True)]
