@@ -77,11 +77,11 @@ class AnomalyModelConfig(Section):
 
     def ablated(self, what: str) -> "AnomalyModelConfig":
         """Return the settings without `attention`, or without `uncertainty`: no variance predicted, nothing dropped."""
-        change: dict[str, Any] = {
+        changes: dict[str, dict[str, Any]] = {
             "attention": {"attention": False},
             "uncertainty": {"variance": False, "dropout": 0.0},
-        }[what]
-        return self.model_copy(update={"network": self.network.model_copy(update=change)})
+        }
+        return self.model_copy(update={"network": self.network.model_copy(update=changes[what])})
 
     def plain_autoencoder(self) -> "AnomalyModelConfig":
         """Return a plain autoencoder of the same size: neither Gaussian nor Bayesian, nor corrupted, no attention."""
