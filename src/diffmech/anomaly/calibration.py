@@ -3,9 +3,9 @@
 A pixel's error over its predicted standard deviation should be standard normal. Coverage: the share of pixels within
 the central interval of each level, beside the level; the expected calibration error is the mean distance of the two
 over levels (Kuleshov et al. 2018). Size: in bins of predicted deviation the root mean square error, beside the root of
-the mean predicted variance (Levi et al. 2022); their mean relative distance is the ENCE. Both say nothing about whether the
-uncertainty is informative: one number for all pixels can be calibrated. So beside them stands how much it varies, and
-the rank correlation of predicted deviation and error (Spearman), among pixels and among slices.
+the mean predicted variance (Levi et al. 2022); their mean relative distance is the ENCE. Both say nothing about whether
+the uncertainty is informative: one number for all pixels can be calibrated. So beside them stands how much it varies,
+and the rank correlation of predicted deviation and error (Spearman), among pixels and among slices.
 
 Probabilities of slices are calibrated by a logistic curve (Platt 1999) with the labels of validation patients: the one
 place where a label of a slice with a lesion is used in fitting. Their reliability and ECE are those of Guo et al. 2017.

@@ -1,11 +1,11 @@
 """A variational autoencoder of slices with attention in its encoder and a predicted variance for every pixel.
 
-The encoder halves a slice by strided convolutions and lets the places of the smallest grid see each other by
-multi-head self-attention (Vaswani et al. 2017), which `diffmech.attention.tap` can watch. The latent is a grid of
-Gaussians (Kingma & Welling 2014). The decoder says for each pixel a mean and a log-variance (Nix & Weigend 1994;
-Kendall & Gal 2017). Channels are dropped (Srivastava et al. 2014; Tompson et al. 2015) in training and, for Monte Carlo dropout
-(Gal & Ghahramani 2016), afterwards. With `skips` the decoder also sees what the encoder saw on the way down
-(Ronneberger et al. 2015): that is only for training with corrupted slices, since an intact one could be copied.
+The encoder halves a slice by strided convolutions and lets the places of the smallest grid see each other by multi-head
+self-attention (Vaswani et al. 2017), which `diffmech.attention.tap` can watch. The latent is a grid of Gaussians
+(Kingma & Welling 2014). The decoder says for each pixel a mean and a log-variance (Nix & Weigend 1994; Kendall & Gal
+2017). Channels are dropped (Srivastava et al. 2014; Tompson et al. 2015) in training and, for Monte Carlo dropout (Gal
+& Ghahramani 2016), afterwards. With `skips` the decoder also sees what the encoder saw on the way down (Ronneberger et
+al. 2015): that is only for training with corrupted slices, since an intact one could be copied.
 """
 
 from itertools import pairwise
