@@ -6,6 +6,9 @@ self-attention (Vaswani et al. 2017), which `diffmech.attention.tap` can watch. 
 2017). Channels are dropped (Srivastava et al. 2014; Tompson et al. 2015) in training and, for Monte Carlo dropout (Gal
 & Ghahramani 2016), afterwards. With `skips` the decoder also sees what the encoder saw on the way down (Ronneberger et
 al. 2015): that is only for training with corrupted slices, since an intact one could be copied.
+
+With a `hidden_block` every pixel is told from a slice in which the block around it is hidden (Pathak et al. 2016), in
+four passes that hide every fourth block each: what is asked is how improbable it is given the rest of the slice.
 """
 
 from itertools import pairwise
@@ -72,8 +75,8 @@ class AnomalyVae(nn.Module):
             )
         # The finest grid has half the sides of the slice: all four pixels of a place are channels of it (Shi et al.
         # 2016), which spares the grids of full size that would take most of the time.
-        pixels = 4 * modalities
-        sizes = [pixels, *channels]
+        pixels, given = 4 * modalities, 4 * (modalities + bool(config.hidden_block))
+        sizes = [given, *channels]
         self.down = nn.ModuleList(
             _block(inward, outward, config.dropout, stride=1 if place == 0 else 2)
             for place, (inward, outward) in enumerate(pairwise(sizes))
@@ -86,11 +89,14 @@ class AnomalyVae(nn.Module):
             _block(inward + (outward if config.skips else 0), outward, config.dropout)
             for outward, inward in reversed(list(pairwise(channels)))
         )
-        self.pixels = nn.Conv2d(channels[0] + (pixels if config.skips else 0), 2 * pixels, 3, padding=1)
+        self.pixels = nn.Conv2d(channels[0] + (given if config.skips else 0), 2 * pixels, 3, padding=1)
 
-    def encode(self, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Return means and log-variances of the posterior, `(sample, latent, y, x)` each, and the grids on the way."""
-        grids = self.grids(images)
+    def encode(self, images: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Return means and log-variances of the posterior, `(sample, latent, y, x)` each, and the grids on the way.
+
+        What is `hidden`, bool `(sample or 1, 1, y, x)`, is not seen.
+        """
+        grids = self.grids(images, hidden)
         mean, log_variance = self.posterior(self.attention(grids.pop())).chunk(2, dim=1)
         return mean, log_variance.clamp(-10, 10), grids
 
@@ -110,17 +116,51 @@ class AnomalyVae(nn.Module):
         """Return the encoder's last grid, after attention, `(sample, channel, y, x)`."""
         return self.attention(self.grids(images)[-1])
 
-    def grids(self, images: Tensor) -> list[Tensor]:
+    def grids(self, images: Tensor, hidden: Tensor | None = None) -> list[Tensor]:
         """Return what each block of the encoder is given, and what the last one gives."""
+        if self.config.hidden_block:
+            cover = torch.zeros_like(images[:, :1]) if hidden is None else hidden.expand(len(images), -1, -1, -1)
+            images = torch.cat([torch.where(cover.bool(), 0.0, images), cover.to(images.dtype)], 1)
         grids = [F.pixel_unshuffle(images, 2)]
         for block in self.down:
             grids.append(block(grids[-1]))
         return grids
 
+    def covers(self, device: torch.device) -> list[Tensor | None]:
+        """Return what is hidden in each pass, bool `(1, 1, y, x)`, every pixel once; [None] where nothing is."""
+        if not self.config.hidden_block:
+            return [None]
+        return [cover.to(device) for cover in block_covers(self.image_shape[1:], self.config.hidden_block)]
+
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return `decode` at the mean of the posterior."""
-        mean, _, grids = self.encode(images)
-        return self.decode(mean, grids)
+        """Return `decode` at the mean of the posterior, of each pixel in the pass that hides it."""
+        passes, covers = [], self.covers(images.device)
+        for cover in covers:
+            mean, _, grids = self.encode(images, cover)
+            passes.append(self.decode(mean, grids))
+        return merged(passes, covers)
+
+
+def block_covers(shape: tuple[int, int], side: int, top: int = 0, left: int = 0) -> list[Tensor]:
+    """Return four masks, bool `(1, 1, y, x)`, of every second block of this side in both directions.
+
+    Each pixel is in one of them. The first block begins `top` and `left` pixels outside of the slice.
+    """
+    rows, columns = (torch.arange(length) + start for length, start in zip(shape, (top, left), strict=True))
+    return [
+        (rows // side % 2 == down)[None, None, :, None] & (columns // side % 2 == right)
+        for down in (0, 1)
+        for right in (0, 1)
+    ]
+
+
+def merged(passes: list[tuple[Tensor, Tensor]], covers: list[Tensor | None]) -> tuple[Tensor, Tensor]:
+    """Return means and log-variances, of each pixel those of the pass that hides it."""
+    mean, log_variance = passes[0]
+    for (own_mean, own_log_variance), cover in zip(passes[1:], covers[1:], strict=True):
+        assert cover is not None
+        mean, log_variance = torch.where(cover, own_mean, mean), torch.where(cover, own_log_variance, log_variance)
+    return mean, log_variance
 
 
 def drop(network: nn.Module, active: bool) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffmech.anomaly.network import AnomalyVae, drop
+from diffmech.anomaly.network import AnomalyVae, drop, merged
 from diffmech.batches import Batches
 from diffmech.config.anomaly import UncertaintyConfig
 from diffmech.errors import ModelError
@@ -101,17 +101,22 @@ def _draws(
         drop(vae, dropped)
         for mask in range(config.masks if dropped else 1):
             key = ("dropout mask", number, mask, start)
-            with seeded(config.seed, *key, device=images.device):
-                mean, log_variance, grids = vae.encode(images)
+            encoded, covers = [], vae.covers(images.device)
+            for cover in covers:
+                with seeded(config.seed, *key, device=images.device):
+                    encoded.append(vae.encode(images, cover))
             means, variances = [], []
             for draw in range(config.latent_draws if vae.config.gaussian else 1):
-                latents = mean
-                if vae.config.gaussian:
-                    with seeded(config.seed, "latents", draw, start, device=images.device):
-                        latents = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
-                with seeded(config.seed, "decoder", *key, device=images.device):  # one mask for all latents
-                    decoded, spread = vae.decode(latents, grids)
-                means.append(decoded)
+                passes = []
+                for latents, log_variance, grids in encoded:
+                    drawn = latents
+                    if vae.config.gaussian:
+                        with seeded(config.seed, "latents", draw, start, device=images.device):
+                            drawn = latents + (0.5 * log_variance).exp() * torch.randn_like(latents)
+                    with seeded(config.seed, "decoder", *key, device=images.device):  # one mask for all latents
+                        passes.append(vae.decode(drawn, grids))
+                mean, spread = merged(passes, covers)
+                means.append(mean)
                 variances.append(spread.exp())
             yield torch.stack(means), torch.stack(variances)
         drop(vae, False)

@@ -26,6 +26,11 @@ class AnomalyNetworkConfig(Section):
     )
     dropout: Share = Field(0.1, description="Share of channels that are dropped, in training and in every mask.")
     skips: bool = Field(True, description="Whether the decoder sees the grids of the encoder; needs corrupted slices.")
+    hidden_block: Annotated[int, Field(ge=0)] = Field(
+        8,
+        description="Side in pixels of the blocks that are hidden, every fourth at a time, and told from the rest of "
+        "the slice; 0 = none: every pixel is told from a slice that it is in.",
+    )
 
 
 class AnomalyTrainingConfig(Section):
@@ -63,10 +68,10 @@ class AnomalyModelConfig(Section):
 
     @model_validator(mode="after")
     def _nothing_to_copy(self) -> "AnomalyModelConfig":
-        if self.network.skips and not self.training.corruption:
+        if self.network.skips and not self.training.corruption and not self.network.hidden_block:
             raise ValueError(
-                "network.skips lets the decoder copy intact slices, lesions and all; give training.corruption, or no "
-                "skips"
+                "network.skips lets the decoder copy intact slices, lesions and all; give training.corruption, hide "
+                "blocks, or leave the skips out"
             )
         return self
 
@@ -92,7 +97,14 @@ class AnomalyModelConfig(Section):
         return self._deterministic(skips=True, corruption=self.training.corruption or 0.2)
 
     def _deterministic(self, *, skips: bool, corruption: float) -> "AnomalyModelConfig":
-        plain = {"attention": False, "gaussian": False, "variance": False, "dropout": 0.0, "skips": skips}
+        plain: dict[str, Any] = {
+            "attention": False,
+            "gaussian": False,
+            "variance": False,
+            "dropout": 0.0,
+            "skips": skips,
+        }
+        plain["hidden_block"] = 0
         return AnomalyModelConfig(
             network=self.network.model_copy(update=plain),
             training=self.training.model_copy(update={"corruption": corruption}),
