@@ -3,15 +3,16 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from diffmech.anomaly.network import CONSTANT_LOG_VARIANCE, LEAST_LOG_VARIANCE, AnomalyVae, drop
+from diffmech.anomaly.network import CONSTANT_LOG_VARIANCE, LEAST_LOG_VARIANCE, AnomalyVae, block_covers, drop
 from diffmech.attention.statistics import StatisticsObserver
 from diffmech.attention.tap import AttentionTap
 from diffmech.config.anomaly import AnomalyNetworkConfig
 from diffmech.errors import ModelError
 
-SMALL = {"channels": [8, 8], "heads": 2, "latents": 2}
+SMALL = {"channels": [8, 8], "heads": 2, "latents": 2, "hidden_block": 0}
 
 
 def small(shape=(1, 16, 16), **more) -> AnomalyVae:
@@ -86,6 +87,26 @@ def test_the_ablation_of_attention_has_none_to_see():
     with torch.no_grad(), AttentionTap(vae) as tap:
         vae(torch.rand(2, 1, 16, 16))
     assert tap.sites == []
+
+
+def test_each_pixel_is_hidden_once_and_told_from_a_slice_that_it_is_not_in():
+    covers = block_covers((16, 16), 4)
+    assert sum(cover.int() for cover in covers).unique().tolist() == [1]
+    assert covers[3][0, 0, 4:8, 4:8].all()
+    assert not covers[3][0, 0, :4].any()
+    vae, images = small(hidden_block=4, skips=True), torch.rand(1, 1, 16, 16)
+    changed = images.clone()
+    changed[..., 4:8, 4:8] = 9.0  # one whole block
+    before, after = vae(images)[0], vae(changed)[0]
+    assert torch.equal(before[..., 4:8, 4:8], after[..., 4:8, 4:8])
+    assert not torch.equal(before, after)
+    exposed = small(skips=True)
+    assert not torch.equal(exposed(images)[0][..., 4:8, 4:8], exposed(changed)[0][..., 4:8, 4:8])
+
+
+def test_blocks_begin_where_they_are_shifted_to():
+    shifted = block_covers((16, 16), 4, 3, 6)[0]
+    assert torch.equal(shifted, F.pad(block_covers((32, 32), 4)[0].float(), (-6, -10, -3, -13)).bool())
 
 
 def test_slices_that_cannot_be_halved_and_channels_that_cannot_be_grouped_are_refused():
