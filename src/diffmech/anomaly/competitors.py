@@ -29,6 +29,7 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
+from diffmech.anomaly.atlas import healthy_atlas
 from diffmech.anomaly.network import AnomalyVae
 from diffmech.anomaly.scores import Scored, scored
 from diffmech.anomaly.slices import Slices
@@ -37,8 +38,6 @@ from diffmech.config.anomaly import ScoreConfig
 from diffmech.errors import DataError
 from diffmech.randomness import generator
 
-NEAR = 0.05  # standard deviation, in position, of the weights of healthy slices in an atlas
-LEAST_DEVIATION = 0.05  # of the intensity at a pixel of an atlas: there may be few slices
 VARIANCE = 0.9  # that principal components explain
 BANK = 4000  # features that are kept of healthy slices
 BATCH = 128
@@ -66,25 +65,9 @@ def intensity(slices: Slices, modality: str) -> np.ndarray:
 
 
 def atlas_scores(slices: Slices, training: Slices, config: ScoreConfig) -> dict[str, Scored]:
-    """Return the scores of z against healthy training slices, weighted by a Gaussian of their distance in position.
-
-    z is averaged over modalities. Without positions all healthy slices count alike.
-    """
-    normal = healthy(training, "training")
-    z = np.zeros(slices.images.shape, dtype=np.float32)
-    places = np.nan_to_num(normal.position, nan=0.5)
-    inside = normal.brain[:, None].reshape(len(normal), 1, -1).astype(np.float32)
-    values = normal.images.reshape(*normal.images.shape[:2], -1)
-    moments = np.concatenate([inside, inside * values, inside * values**2], axis=1).astype(np.float32)
-    channels = len(slices.modalities)
-    for row, position in enumerate(np.nan_to_num(slices.position, nan=0.5)):
-        weights = np.exp(-0.5 * ((places - position) / NEAR) ** 2) + 1e-6
-        sums = np.tensordot(weights.astype(np.float32), moments, 1)
-        count = np.maximum(sums[0], 1e-6)
-        mean = sums[1 : 1 + channels] / count
-        variance = np.maximum(sums[1 + channels :] / count - mean**2, 0)
-        own = slices.images[row].reshape(channels, -1)
-        z[row] = ((own - mean) / np.sqrt(variance + LEAST_DEVIATION**2)).reshape(z[row].shape)
+    """Return the scores of z, averaged over modalities, against the atlas of healthy training slices."""
+    mean, variance = healthy_atlas(healthy(training, "training"), slices.position)
+    z = (slices.images - mean) / np.sqrt(variance)
     return {
         "atlas": scored(np.abs(z).mean(1), slices.brain, config),
         "atlas_bright": scored(z.mean(1), slices.brain, config),
@@ -107,8 +90,11 @@ def pca_score(slices: Slices, training: Slices, config: ScoreConfig, *, seed: in
 def reconstruction_error(network: AnomalyVae, slices: Slices) -> np.ndarray:
     """Return |x - what the network makes of it| `(slice, y, x)`, nothing drawn, averaged over modalities."""
     device = next(network.parameters()).device
-    images = torch.from_numpy(slices.images)
-    parts = [network(part.to(device))[0].cpu() for part in images.split(BATCH)]
+    images, positions = torch.from_numpy(slices.images), torch.from_numpy(slices.position).float()
+    parts = [
+        network(part.to(device), own.to(device))[0].cpu()
+        for part, own in zip(images.split(BATCH), positions.split(BATCH), strict=True)
+    ]
     return np.asarray((images - torch.cat(parts)).abs().mean(1).numpy())
 
 
@@ -145,8 +131,9 @@ def _features(slices: Slices, network: AnomalyVae) -> tuple[np.ndarray, np.ndarr
     """
     device = next(network.parameters()).device
     found = []
-    for part in torch.from_numpy(slices.images).split(BATCH):
-        grids = network.grids(part.to(device))[-2:]
+    images, positions = torch.from_numpy(slices.images), torch.from_numpy(slices.position).float()
+    for part, own in zip(images.split(BATCH), positions.split(BATCH), strict=True):
+        grids = network.grids(part.to(device), network.guide(own.to(device)))[-2:]
         size = grids[0].shape[2:]
         near = [F.avg_pool2d(grid, 3, 1, 1) for grid in grids]
         found.append(torch.cat([_enlarged(grid, size) for grid in near], 1).permute(0, 2, 3, 1).cpu())

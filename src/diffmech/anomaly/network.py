@@ -7,6 +7,9 @@ self-attention (Vaswani et al. 2017), which `diffmech.attention.tap` can watch. 
 & Ghahramani 2016), afterwards. With `skips` the decoder also sees what the encoder saw on the way down (Ronneberger et
 al. 2015): that is only for training with corrupted slices, since an intact one could be copied.
 
+With an `atlas` (`diffmech.anomaly.atlas`) the network is told what healthy brains look like at the position of the
+slice and how much they vary there, and says what is to be added: it need not learn what the atlas knows.
+
 With a `hidden_block` every pixel is told from a slice in which the block around it is hidden (Pathak et al. 2016), in
 four passes that hide every fourth block each: what is asked is how improbable it is given the rest of the slice.
 """
@@ -25,6 +28,9 @@ GROUPS = 4  # of channels that are normalised together
 LEAST_LOG_VARIANCE = -9.2
 MOST_LOG_VARIANCE = 2.0
 CONSTANT_LOG_VARIANCE = -4.6  # a standard deviation of 0.1
+POSITIONS = 33  # of an atlas, evenly spaced from the bottom to the top of the brain
+
+Guide = tuple[Tensor, Tensor]  # mean and log-variance of the atlas (sample, modality, y, x)
 
 
 class SelfAttention(nn.Module):
@@ -75,12 +81,16 @@ class AnomalyVae(nn.Module):
             )
         # The finest grid has half the sides of the slice: all four pixels of a place are channels of it (Shi et al.
         # 2016), which spares the grids of full size that would take most of the time.
-        pixels, given = 4 * modalities, 4 * (modalities + bool(config.hidden_block))
+        pixels = 4 * modalities
+        given = 4 * (modalities * (1 + config.atlas) + bool(config.hidden_block))
         sizes = [given, *channels]
         self.down = nn.ModuleList(
             _block(inward, outward, config.dropout, stride=1 if place == 0 else 2)
             for place, (inward, outward) in enumerate(pairwise(sizes))
         )
+        # mean and log-variance of healthy brains at each position, the last where it is not known
+        self.atlas: Tensor | None
+        self.register_buffer("atlas", torch.zeros(2, POSITIONS + 1, *image_shape) if config.atlas else None)
         grid = (height // factor, width // factor)
         self.attention = SelfAttention(channels[-1], config.heads, *grid) if config.attention else nn.Identity()
         self.posterior = nn.Conv2d(channels[-1], 2 * config.latents, 1)
@@ -90,38 +100,51 @@ class AnomalyVae(nn.Module):
             for outward, inward in reversed(list(pairwise(channels)))
         )
         self.pixels = nn.Conv2d(channels[0] + (given if config.skips else 0), 2 * pixels, 3, padding=1)
+        with torch.no_grad():
+            self.pixels.weight *= 0.1  # so that training begins near the atlas
 
-    def encode(self, images: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor, list[Tensor]]:
+    def guide(self, positions: Tensor) -> Guide:
+        """Return mean and log-variance of the atlas at positions `(sample,)`, each `(sample, modality, y, x)`; without
+        an atlas constants that are broadcast to that."""
+        if self.atlas is None:
+            return positions.new_zeros(()), positions.new_full((), CONSTANT_LOG_VARIANCE)
+        nearest = (positions * (POSITIONS - 1)).round().nan_to_num(nan=float(POSITIONS)).long()
+        return self.atlas[0, nearest], self.atlas[1, nearest]
+
+    def encode(self, images: Tensor, guide: Guide, hidden: Tensor | None = None) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Return means and log-variances of the posterior, `(sample, latent, y, x)` each, and the grids on the way.
 
         What is `hidden`, bool `(sample or 1, 1, y, x)`, is not seen.
         """
-        grids = self.grids(images, hidden)
+        grids = self.grids(images, guide, hidden)
         mean, log_variance = self.posterior(self.attention(grids.pop())).chunk(2, dim=1)
         return mean, log_variance.clamp(-10, 10), grids
 
-    def decode(self, latents: Tensor, grids: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the mean and the log-variance of each pixel, each `(sample, modality, y, x)`."""
+    def decode(self, latents: Tensor, grids: list[Tensor], guide: Guide) -> tuple[Tensor, Tensor]:
+        """Return the mean and the log-variance of each pixel, each `(sample, modality, y, x)`: those of the atlas and
+        what is added to them."""
         hidden = self.grid(latents)
         for block, grid in zip(self.up, reversed(grids[1:]), strict=True):
             hidden = F.interpolate(hidden, scale_factor=2.0, mode="nearest")
             hidden = block(torch.cat([hidden, grid], 1) if self.config.skips else hidden)
         last = torch.cat([hidden, grids[0]], 1) if self.config.skips else hidden
         mean, log_variance = F.pixel_shuffle(self.pixels(last), 2).chunk(2, dim=1)
+        mean = mean + guide[0]
         if not self.config.variance:
             return mean, torch.full_like(mean, CONSTANT_LOG_VARIANCE)
-        return mean, _bounded(log_variance)
+        return mean, _bounded(log_variance + guide[1])
 
-    def features(self, images: Tensor) -> Tensor:
-        """Return the encoder's last grid, after attention, `(sample, channel, y, x)`."""
-        return self.attention(self.grids(images)[-1])
-
-    def grids(self, images: Tensor, hidden: Tensor | None = None) -> list[Tensor]:
+    def grids(self, images: Tensor, guide: Guide, hidden: Tensor | None = None) -> list[Tensor]:
         """Return what each block of the encoder is given, and what the last one gives."""
+        given = [images]
+        if self.config.atlas:
+            # The distance from the atlas in its own deviations, shortened to the size of intensities; the atlas itself
+            # follows from it where the slice is seen, and is added to what is decoded where it is not.
+            given.append(0.1 * (images - guide[0]) * (-0.5 * guide[1]).exp())
         if self.config.hidden_block:
             cover = torch.zeros_like(images[:, :1]) if hidden is None else hidden.expand(len(images), -1, -1, -1)
-            images = torch.cat([torch.where(cover.bool(), 0.0, images), cover.to(images.dtype)], 1)
-        grids = [F.pixel_unshuffle(images, 2)]
+            given = [*(torch.where(cover.bool(), 0.0, each) for each in given), cover.to(images.dtype)]
+        grids = [F.pixel_unshuffle(torch.cat(given, 1), 2)]
         for block in self.down:
             grids.append(block(grids[-1]))
         return grids
@@ -132,12 +155,12 @@ class AnomalyVae(nn.Module):
             return [None]
         return [cover.to(device) for cover in block_covers(self.image_shape[1:], self.config.hidden_block)]
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return `decode` at the mean of the posterior, of each pixel in the pass that hides it."""
-        passes, covers = [], self.covers(images.device)
+        passes, covers, guide = [], self.covers(images.device), self.guide(positions)
         for cover in covers:
-            mean, _, grids = self.encode(images, cover)
-            passes.append(self.decode(mean, grids))
+            mean, _, grids = self.encode(images, guide, cover)
+            passes.append(self.decode(mean, grids, guide))
         return merged(passes, covers)
 
 
@@ -181,6 +204,6 @@ def _block(inward: int, outward: int, dropout: float, stride: int = 1) -> nn.Seq
 
 def _bounded(log_variance: Tensor) -> Tensor:
     """Keep log-variances above the least one smoothly, so that gradients lead back, and below the most."""
-    return LEAST_LOG_VARIANCE + F.softplus(log_variance - LEAST_LOG_VARIANCE - 4.0).clamp(
+    return LEAST_LOG_VARIANCE + F.softplus(log_variance - LEAST_LOG_VARIANCE).clamp(
         max=MOST_LOG_VARIANCE - LEAST_LOG_VARIANCE
     )

@@ -16,8 +16,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from diffmech.anomaly.atlas import healthy_atlas
 from diffmech.anomaly.corruption import coarse_noise
-from diffmech.anomaly.network import AnomalyVae, block_covers
+from diffmech.anomaly.network import POSITIONS, AnomalyVae, block_covers
 from diffmech.anomaly.slices import Slices
 from diffmech.artifacts import atomic_path, provenance, read_json, write_json
 from diffmech.config.analysis import RuntimeConfig
@@ -100,8 +101,12 @@ class AnomalyRun(Run):
         with seeded(config.training.seed):
             self.vae = AnomalyVae(shape, config.network)
         super().__init__((self.vae,), config.training, chosen)
-        self.images, self.brains = _tensors(training)
-        self.judged, self.judged_brains = _tensors(validation)
+        self.images, self.brains, self.positions = _tensors(training)
+        self.judged, self.judged_brains, self.judged_positions = _tensors(validation)
+        if self.vae.atlas is not None:
+            places = np.append(np.linspace(0, 1, POSITIONS), np.nan)
+            mean, variance = healthy_atlas(training, places)
+            self.vae.atlas.copy_(torch.from_numpy(np.stack([mean, np.log(variance)])))
         self.best = [weight.detach().clone() for weight in self.weights]
         steps, candidates = config.training.steps, min(config.training.candidates, config.training.steps)
         self.candidates = [steps * (place + 1) // candidates for place in range(candidates)]
@@ -111,7 +116,7 @@ class AnomalyRun(Run):
         """Return the loss of the batch of `step` and its parts, in nats per pixel of the brain and modality."""
         settings, source = self.config.training, draws_of(self.config.training.seed, step)
         rows = torch.randint(len(self.images), (settings.batch_size,), generator=source)
-        images, brains = self.images[rows], self.brains[rows]
+        images, brains, positions = self.images[rows], self.brains[rows], self.positions[rows]
         mirrored = settings.mirror & (torch.rand(len(rows), generator=source) < 0.5)
         images, brains = (torch.where(mirrored[:, None, None, None], x.flip(-1), x) for x in (images, brains))
         given = images
@@ -126,13 +131,14 @@ class AnomalyRun(Run):
         given, images, counts = (x.to(self.device, memory_format=torch.channels_last) for x in (given, images, counts))
         warm_up = settings.warm_up * settings.steps
         beta = settings.beta * (min(1.0, step / warm_up) if warm_up else 1.0)
-        latent, log_variance, grids = self.vae.encode(given, hidden)
+        guide = self.vae.guide(positions.to(self.device))
+        latent, log_variance, grids = self.vae.encode(given, guide, hidden)
         divergence = torch.zeros((), device=self.device)
         if self.config.network.gaussian:
             divergence = 0.5 * (latent.square() + log_variance.exp() - 1 - log_variance).sum()
             latent = latent + (0.5 * log_variance).exp() * torch.randn_like(latent)
         pixels = counts.sum() * images.shape[1]
-        nats = (pixel_nats(images, *self.vae.decode(latent, grids)) * counts).sum() / pixels
+        nats = (pixel_nats(images, *self.vae.decode(latent, grids, guide)) * counts).sum() / pixels
         divergence = divergence / pixels
         return {"loss": nats + beta * divergence, "nats": nats.detach(), "divergence": divergence.detach()}
 
@@ -160,9 +166,11 @@ class AnomalyRun(Run):
         self.take_averaged_weights()
         self.vae.eval()
         total = 0.0
-        for images, brains in zip(self.judged.split(JUDGED), self.judged_brains.split(JUDGED), strict=True):
-            nats = pixel_nats(images.to(self.device), *self.vae(images.to(self.device)))
-            total += float((nats * brains.to(self.device)).double().sum())
+        for rows in torch.arange(len(self.judged)).split(JUDGED):
+            images, brains, positions = (
+                x[rows].to(self.device) for x in (self.judged, self.judged_brains, self.judged_positions)
+            )
+            total += float((pixel_nats(images, *self.vae(images, positions)) * brains).double().sum())
         self.vae.train()
         torch._foreach_copy_(self.weights, own)
         return total / (float(self.judged_brains.sum()) * self.judged.shape[1])
@@ -208,6 +216,7 @@ def read_anomaly_vae(directory: Path, *, device: str = "auto") -> AnomalyVae:
     return vae.to(resolve_device(device)).eval().requires_grad_(False)
 
 
-def _tensors(slices: Slices) -> tuple[Tensor, Tensor]:
-    """Return images `(slice, modality, y, x)` and brains `(slice, 1, y, x)`."""
-    return torch.from_numpy(slices.images), torch.from_numpy(slices.brain)[:, None]
+def _tensors(slices: Slices) -> tuple[Tensor, Tensor, Tensor]:
+    """Return images `(slice, modality, y, x)`, brains `(slice, 1, y, x)` and positions `(slice,)`."""
+    positions = torch.from_numpy(slices.position).float()
+    return torch.from_numpy(slices.images), torch.from_numpy(slices.brain)[:, None], positions

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from diffmech.anomaly.network import AnomalyVae, drop, merged
+from diffmech.anomaly.slices import Slices
 from diffmech.batches import Batches
 from diffmech.config.anomaly import UncertaintyConfig
 from diffmech.errors import ModelError
@@ -44,18 +45,20 @@ class Prediction:
 
 @torch.no_grad()
 def predict(
-    members: Sequence[AnomalyVae], images: np.ndarray, config: UncertaintyConfig, *, batch_size: int = 64
+    members: Sequence[AnomalyVae], slices: Slices, config: UncertaintyConfig, *, batch_size: int = 64
 ) -> Prediction:
-    """Return what the ensemble expects of `images` float32 `(slice, modality, y, x)`.
+    """Return what the ensemble expects of each pixel of `slices`; of these images and positions alone are used.
 
     A mask of channels is drawn anew for every batch of slices; that batch's draws of the latents share it. Raises
     ModelError for no member.
     """
     if not members:
         raise ModelError("uncertainty of an ensemble without members was asked for; give at least one trained model")
-    pixels = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))
+    pixels, positions = torch.from_numpy(slices.images), torch.from_numpy(slices.position).float()
     batches = Batches(batch_size)
-    parts = batches.run(slice(0, len(pixels)), lambda rows: _parts(members, pixels[rows], config, rows.start))
+    parts = batches.run(
+        slice(0, len(pixels)), lambda rows: _parts(members, pixels[rows], positions[rows], config, rows.start)
+    )
     fields = (torch.cat(field).numpy() for field in zip(*parts, strict=True))
     return Prediction(*fields)
 
@@ -84,15 +87,17 @@ def decompose(draws: Iterator[tuple[Tensor, Tensor]] | Sequence[tuple[Tensor, Te
     return tuple(part.float() for part in (centre + first, between, within, noise))
 
 
-def _parts(members: Sequence[AnomalyVae], images: Tensor, config: UncertaintyConfig, start: int) -> tuple[Tensor, ...]:
+def _parts(
+    members: Sequence[AnomalyVae], images: Tensor, positions: Tensor, config: UncertaintyConfig, start: int
+) -> tuple[Tensor, ...]:
     """Return mean, epistemic, latent and aleatoric variance of one batch, which begins with slice `start`."""
     device = next(members[0].parameters()).device
-    given = images.to(device)
-    return tuple(part.cpu() for part in decompose(_draws(members, given, config, start)))
+    given = (images.to(device), positions.to(device))
+    return tuple(part.cpu() for part in decompose(_draws(members, *given, config, start)))
 
 
 def _draws(
-    members: Sequence[AnomalyVae], images: Tensor, config: UncertaintyConfig, start: int
+    members: Sequence[AnomalyVae], images: Tensor, positions: Tensor, config: UncertaintyConfig, start: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the means and variances `(draw, slice, modality, y, x)` under each draw of the weights."""
     for number, vae in enumerate(members):
@@ -101,10 +106,10 @@ def _draws(
         drop(vae, dropped)
         for mask in range(config.masks if dropped else 1):
             key = ("dropout mask", number, mask, start)
-            encoded, covers = [], vae.covers(images.device)
+            encoded, covers, guide = [], vae.covers(images.device), vae.guide(positions)
             for cover in covers:
                 with seeded(config.seed, *key, device=images.device):
-                    encoded.append(vae.encode(images, cover))
+                    encoded.append(vae.encode(images, guide, cover))
             means, variances = [], []
             for draw in range(config.latent_draws if vae.config.gaussian else 1):
                 passes = []
@@ -114,7 +119,7 @@ def _draws(
                         with seeded(config.seed, "latents", draw, start, device=images.device):
                             drawn = latents + (0.5 * log_variance).exp() * torch.randn_like(latents)
                     with seeded(config.seed, "decoder", *key, device=images.device):  # one mask for all latents
-                        passes.append(vae.decode(drawn, grids))
+                        passes.append(vae.decode(drawn, grids, guide))
                 mean, spread = merged(passes, covers)
                 means.append(mean)
                 variances.append(spread.exp())

@@ -26,6 +26,9 @@ class AnomalyNetworkConfig(Section):
     )
     dropout: Share = Field(0.1, description="Share of channels that are dropped, in training and in every mask.")
     skips: bool = Field(True, description="Whether the decoder sees the grids of the encoder; needs corrupted slices.")
+    atlas: bool = Field(
+        True, description="Whether the network is told mean and deviation of healthy slices at the position of a slice."
+    )
     hidden_block: Annotated[int, Field(ge=0)] = Field(
         8,
         description="Side in pixels of the blocks that are hidden, every fourth at a time, and told from the rest of "
@@ -104,7 +107,7 @@ class AnomalyModelConfig(Section):
             "dropout": 0.0,
             "skips": skips,
         }
-        plain["hidden_block"] = 0
+        plain |= {"atlas": False, "hidden_block": 0}
         return AnomalyModelConfig(
             network=self.network.model_copy(update=plain),
             training=self.training.model_copy(update={"corruption": corruption}),

@@ -7,7 +7,8 @@ import pytest
 import torch
 from made_slices import discs
 
-from diffmech.anomaly import competitors
+from diffmech.anomaly import atlas, competitors
+from diffmech.anomaly.atlas import healthy_atlas
 from diffmech.anomaly.competitors import (
     atlas_scores,
     nearest_features_score,
@@ -86,7 +87,7 @@ def test_no_score_depends_on_labels_of_the_slices_that_are_scored():
 
 def network(seed=0, **more) -> AnomalyVae:
     torch.manual_seed(seed)
-    config = AnomalyNetworkConfig(**{"channels": [8, 8], "heads": 2, "latents": 2, **more})
+    config = AnomalyNetworkConfig(**{"channels": [8, 8], "heads": 2, "latents": 2, "atlas": False, **more})
     return AnomalyVae((1, 16, 16), config).eval()
 
 
@@ -138,23 +139,24 @@ def test_competitors_see_bright_lesions_and_chance_does_not():
     assert np.array_equal(found["brain_area"].slice, test.brain.mean((1, 2)))
 
 
-def test_an_atlas_is_the_weighted_mean_and_deviation_of_healthy_slices():
-    test, training = discs(1), discs(5, first=1, seed=1)
-    normal = training.take(~training.abnormal)
-    found = atlas_scores(test, training, ScoreConfig(smoothing=0))["atlas_bright"].pixel
-    row, y, x = 0, 7, 8
-    weights = np.exp(-0.5 * ((normal.position - test.position[row]) / competitors.NEAR) ** 2) + 1e-6
-    weights *= normal.brain[:, y, x]
-    mean = np.average(normal.images[:, 0, y, x], weights=weights)
-    variance = np.average((normal.images[:, 0, y, x] - mean) ** 2, weights=weights)
-    deviation = np.sqrt(variance + competitors.LEAST_DEVIATION**2)
-    assert found[row, y, x] == pytest.approx((test.images[row, 0, y, x] - mean) / deviation, rel=1e-3)
+def test_an_atlas_is_the_weighted_mean_and_variance_of_healthy_slices():
+    normal = discs(5, ill=0.0)
+    mean, variance = healthy_atlas(normal, np.array([0.4, np.nan]))
+    y, x = 7, 8  # in every brain
+    for row, weights in enumerate((np.exp(-0.5 * ((normal.position - 0.4) / atlas.NEAR) ** 2), np.ones(len(normal)))):
+        own = normal.images[:, 0, y, x]
+        centre = np.average(own, weights=weights)
+        assert mean[row, 0, y, x] == pytest.approx(centre, rel=0.01)
+        spread = np.average((own - centre) ** 2, weights=weights) + atlas.LEAST_DEVIATION**2
+        assert variance[row, 0, y, x] == pytest.approx(spread, rel=0.02)
+    whole = np.average(normal.images[:, 0][normal.brain])
+    assert mean[0, 0, 0, 0] == pytest.approx(whole, rel=0.01)  # no brain has this pixel
 
 
 def test_what_a_network_makes_of_slices_is_compared_with_them():
     slices, plain = discs(2), network(gaussian=False)
     with torch.no_grad():
-        made = plain(torch.from_numpy(slices.images))[0].numpy()
+        made = plain(torch.from_numpy(slices.images), torch.from_numpy(slices.position).float())[0].numpy()
     assert np.allclose(reconstruction_error(plain, slices), np.abs(slices.images - made)[:, 0], atol=1e-6)
 
 

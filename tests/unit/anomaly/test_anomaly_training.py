@@ -10,6 +10,7 @@ import torch
 from made_slices import discs
 
 from diffmech.anomaly import training as module
+from diffmech.anomaly.atlas import healthy_atlas
 from diffmech.anomaly.corruption import coarse_noise
 from diffmech.anomaly.slices import Slices
 from diffmech.anomaly.training import RECORD, WEIGHTS, AnomalyRun, healthy, read_anomaly_vae, train_anomaly_vae
@@ -115,7 +116,7 @@ def test_the_likelihood_judged_is_that_of_scipy_over_brain_pixels():
     run = AnomalyRun(normal, normal, settings())
     run.vae.eval()
     with torch.no_grad():
-        mean, spread = run.vae(torch.from_numpy(normal.images))
+        mean, spread = run.vae(torch.from_numpy(normal.images), torch.from_numpy(normal.position).float())
     density = norm.logpdf(normal.images, mean.numpy(), np.exp(spread.numpy() / 2)) + 0.5 * np.log(2 * np.pi)
     assert run.validation_nats() == pytest.approx(-density[normal.brain[:, None]].mean(), rel=1e-5)
 
@@ -129,13 +130,20 @@ def test_beta_warms_up_and_the_loss_is_the_sum_of_its_parts():
 
 
 def test_training_explains_healthy_slices_better_than_a_constant_does(tmp_path):
-    config = settings(80, learning_rate=2e-2, network={"dropout": 0.0}, corruption=0.1)
+    config = settings(80, learning_rate=2e-2, network={"dropout": 0.0, "atlas": False}, corruption=0.1)
     run = AnomalyRun(healthy(discs(6), ""), healthy(discs(2, first=8, seed=2), ""), config)
     untrained = run.validation_nats()
     run.finish(tmp_path, "key", RUNTIME)
     run.take_best_weights()
     noise = 0.02  # of the discs: no model explains them better than by their own density
     assert np.log(noise) + 0.5 - 0.1 < run.validation_nats() < untrained - 1
+
+
+def test_the_atlas_of_a_model_is_that_of_its_healthy_training_slices_and_is_kept_with_it(tmp_path):
+    model = read_anomaly_vae(train(tmp_path), device="cpu")
+    mean, variance = healthy_atlas(healthy(discs(3), ""), np.array([0.25, np.nan]))
+    assert np.allclose(model.atlas[0, [8, -1]].numpy(), mean, atol=1e-6)
+    assert np.allclose(model.atlas[1, [8, -1]].exp().numpy(), variance, rtol=1e-4)
 
 
 def test_coarse_noise_has_the_deviation_and_the_size_that_were_asked_for():

@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from made_slices import discs
 
 from diffmech.anomaly.network import AnomalyVae
 from diffmech.anomaly.uncertainty import decompose, predict
@@ -16,12 +17,11 @@ NOISE = 0.3
 
 def vae(seed=0, **more) -> AnomalyVae:
     torch.manual_seed(seed)
-    small = {"channels": [8, 8], "heads": 2, "latents": 2, **more}
+    small = {"channels": [8, 8], "heads": 2, "latents": 2, "atlas": False, "hidden_block": 0, **more}
     return AnomalyVae((1, 16, 16), AnomalyNetworkConfig(**small)).eval()
 
 
-def images(count=5) -> np.ndarray:
-    return np.random.default_rng(0).random((count, 1, 16, 16), dtype=np.float32)
+SLICES = discs(1, 5)
 
 
 def test_the_parts_add_up_to_the_variance_of_the_mixture():
@@ -39,28 +39,37 @@ def test_the_parts_add_up_to_the_variance_of_the_mixture():
 
 def test_of_a_model_the_parts_add_up_to_the_total_too():
     config = UncertaintyConfig(members=2, masks=3, latent_draws=2)
-    found = predict([vae(0, dropout=0.3), vae(1, dropout=0.3)], images(), config)
+    found = predict([vae(0, dropout=0.3), vae(1, dropout=0.3)], SLICES, config)
     assert np.abs(found.total - (found.epistemic + found.latent + found.aleatoric)).max() < 1e-6
     assert min(found.epistemic.min(), found.latent.min()) > 0
     assert found.mean.shape == found.aleatoric.shape == (5, 1, 16, 16)
 
 
+def test_blocks_that_are_hidden_have_variances_of_the_pass_that_hides_them():
+    config, model = UncertaintyConfig(latent_draws=1), vae(dropout=0.0, gaussian=False, hidden_block=4)
+    found = predict([model], SLICES, config)
+    with torch.no_grad():
+        mean, spread = model(torch.from_numpy(SLICES.images), torch.from_numpy(SLICES.position).float())
+    assert np.allclose(found.mean, mean.numpy(), atol=1e-6)
+    assert np.allclose(found.aleatoric, spread.exp().numpy(), rtol=1e-5)
+
+
 def test_one_member_without_dropout_is_sure_of_its_weights_exactly():
-    found = predict([vae(dropout=0.0)], images(), UncertaintyConfig(masks=5, latent_draws=3))
+    found = predict([vae(dropout=0.0)], SLICES, UncertaintyConfig(masks=5, latent_draws=3))
     assert (found.epistemic == 0).all()
     assert found.latent.max() > 0  # sampling latents is no doubt about weights
 
 
 def test_two_equal_members_are_sure_too_and_without_gaussians_nothing_is_latent():
-    found = predict([vae(dropout=0.0, gaussian=False)] * 2, images(), UncertaintyConfig(latent_draws=3))
+    found = predict([vae(dropout=0.0, gaussian=False)] * 2, SLICES, UncertaintyConfig(latent_draws=3))
     assert (found.epistemic == 0).all()
     assert (found.latent == 0).all()
 
 
 def test_prediction_is_a_function_of_the_seed_and_leaves_the_model_as_it_was():
     config, model = UncertaintyConfig(masks=2), vae(dropout=0.3)
-    first, again = (predict([model], images(), config) for _ in range(2))
-    other = predict([model], images(), config.model_copy(update={"seed": 1}))
+    first, again = (predict([model], SLICES, config) for _ in range(2))
+    other = predict([model], SLICES, config.model_copy(update={"seed": 1}))
     assert np.array_equal(first.mean, again.mean)
     assert not np.array_equal(first.mean, other.mean)
     assert not any(each.training for each in model.modules())
@@ -69,14 +78,14 @@ def test_prediction_is_a_function_of_the_seed_and_leaves_the_model_as_it_was():
 def test_all_draws_of_the_latents_share_a_mask(monkeypatch):
     """With latents that do not vary, whatever dropout does is doubt about weights, and nothing of it latent."""
     monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
-    found = predict([vae(dropout=0.5)], images(), UncertaintyConfig(masks=4, latent_draws=3))
+    found = predict([vae(dropout=0.5)], SLICES, UncertaintyConfig(masks=4, latent_draws=3))
     assert found.epistemic.max() > 1e-3
     assert (found.latent == 0).all()
 
 
 def test_an_ensemble_of_none_is_refused():
     with pytest.raises(ModelError, match="an ensemble without members was asked for"):
-        predict([], images(), UncertaintyConfig())
+        predict([], SLICES, UncertaintyConfig())
     with pytest.raises(ModelError, match="a variance over weights needs draws of them"):
         decompose([])
 
