@@ -28,6 +28,7 @@ from diffmech.config.anomaly import ScoreConfig
 
 WEIGHTS = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)  # of the uncertainty, among which labels may choose
 LEAST = 1e-12
+NEAR_SCORES = 0.1  # standard deviation, in position, of the weights of healthy slices
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,25 @@ def highest(maps: np.ndarray, brain: np.ndarray, share: float) -> np.ndarray:
             count = max(1, round(share * own.size))
             found[row] = np.partition(own, own.size - count)[-count:].mean(dtype=np.float64)
     return found
+
+
+def beyond_position(score: np.ndarray, slices: Slices, known: np.ndarray, validation: Slices) -> np.ndarray:
+    """Return how far scores `(slice,)` lie above what healthy slices of about the same position have, `(slice,)`.
+
+    `known` are the scores of `validation` slices, of which those without a lesion count, by a Gaussian of their
+    distance in position; the unit is the standard deviation that is left of theirs. Small slices at the ends of the head are
+    reconstructed worst: this takes away what a score owes to that, and so also what it may gain by it.
+    """
+    normal = ~validation.abnormal
+    places = np.nan_to_num(validation.position[normal], nan=0.5)
+
+    def expected(positions: np.ndarray) -> np.ndarray:
+        distances = (np.nan_to_num(positions, nan=0.5)[:, None] - places) / NEAR_SCORES
+        weights = np.exp(-0.5 * distances**2) + LEAST
+        return np.asarray(weights @ known[normal] / weights.sum(1))
+
+    left = known[normal] - expected(validation.position[normal])
+    return (score - expected(slices.position)) / max(float(left.std()), LEAST)
 
 
 def model_maps(images: np.ndarray, prediction: Prediction) -> dict[str, np.ndarray]:

@@ -18,7 +18,16 @@ from diffmech.anomaly.competitors import (
     simple_scores,
 )
 from diffmech.anomaly.network import AnomalyVae
-from diffmech.anomaly.scores import highest, labelled_weight, model_maps, model_scores, scale, scored, smoothed
+from diffmech.anomaly.scores import (
+    beyond_position,
+    highest,
+    labelled_weight,
+    model_maps,
+    model_scores,
+    scale,
+    scored,
+    smoothed,
+)
 from diffmech.anomaly.uncertainty import Prediction
 from diffmech.config.anomaly import AnomalyNetworkConfig, ScoreConfig
 from diffmech.errors import DataError
@@ -60,6 +69,19 @@ def test_maps_of_the_model_are_its_error_its_deviation_and_the_one_over_the_othe
     assert np.allclose(maps["uncertainty"] ** 2, variance[:, 0], rtol=1e-5)
     assert np.allclose(maps["standardised"], (error**2 / variance)[:, 0], rtol=1e-4)
     assert np.allclose(maps["standardised_bright"] ** 2, maps["standardised"], rtol=1e-4)
+
+
+def test_beyond_its_position_a_score_that_only_knows_it_is_worth_nothing_and_what_is_added_stays():
+    validation, test = discs(6, 40, ill=0.2), discs(4, 40, ill=0.2, first=6)
+    of_position, noise = (lambda slices: 3 * np.cos(2 * slices.position)), np.random.default_rng(0)
+    known = of_position(validation) + 0.2 * noise.standard_normal(len(validation)) + 50.0 * validation.abnormal
+    found = beyond_position(of_position(test), test, known, validation)
+    added = beyond_position(of_position(test) + 4.0 * test.abnormal, test, known, validation)
+    assert found.std() < 0.2 * (of_position(test) / 0.2).std()
+    unit = (added - found)[test.abnormal]
+    assert np.allclose(unit, unit[0])
+    assert 5 < unit[0] < 20  # 4 in deviations of what is left of known healthy scores, the noise of 0.2 and some bias
+    assert np.allclose((added - found)[~test.abnormal], 0)
 
 
 def test_the_scale_is_that_of_brain_pixels_of_healthy_slices():
