@@ -79,8 +79,8 @@ def beyond_position(score: np.ndarray, slices: Slices, known: np.ndarray, valida
     """Return how far scores `(slice,)` lie above what healthy slices of about the same position have, `(slice,)`.
 
     `known` are the scores of `validation` slices, of which those without a lesion count, by a Gaussian of their
-    distance in position; the unit is the standard deviation that is left of theirs. Small slices at the ends of the head are
-    reconstructed worst: this takes away what a score owes to that, and so also what it may gain by it.
+    distance in position; the unit is the standard deviation that is left of theirs. Small slices at the ends of the
+    head are reconstructed worst: this takes away what a score owes to that, and so also what it may gain by it.
     """
     normal = ~validation.abnormal
     places = np.nan_to_num(validation.position[normal], nan=0.5)
