@@ -9,9 +9,6 @@ al. 2015): that is only for training with corrupted slices, since an intact one 
 
 With an `atlas` (`diffmech.anomaly.atlas`) the network is told what healthy brains look like at the position of the
 slice and how much they vary there, and says what is to be added: it need not learn what the atlas knows.
-
-With a `hidden_block` every pixel is told from a slice in which the block around it is hidden (Pathak et al. 2016), in
-four passes that hide every fourth block each: what is asked is how improbable it is given the rest of the slice.
 """
 
 from itertools import pairwise
@@ -82,7 +79,7 @@ class AnomalyVae(nn.Module):
         # The finest grid has half the sides of the slice: all four pixels of a place are channels of it (Shi et al.
         # 2016), which spares the grids of full size that would take most of the time.
         pixels = 4 * modalities
-        given = 4 * (modalities * (1 + config.atlas) + bool(config.hidden_block))
+        given = pixels * (1 + config.atlas)
         sizes = [given, *channels]
         self.down = nn.ModuleList(
             _block(inward, outward, config.dropout, stride=1 if place == 0 else 2)
@@ -111,12 +108,9 @@ class AnomalyVae(nn.Module):
         nearest = (positions * (POSITIONS - 1)).round().nan_to_num(nan=float(POSITIONS)).long()
         return self.atlas[0, nearest], self.atlas[1, nearest]
 
-    def encode(self, images: Tensor, guide: Guide, hidden: Tensor | None = None) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Return means and log-variances of the posterior, `(sample, latent, y, x)` each, and the grids on the way.
-
-        What is `hidden`, bool `(sample or 1, 1, y, x)`, is not seen.
-        """
-        grids = self.grids(images, guide, hidden)
+    def encode(self, images: Tensor, guide: Guide) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Return means and log-variances of the posterior, `(sample, latent, y, x)` each, and the grids on the way."""
+        grids = self.grids(images, guide)
         mean, log_variance = self.posterior(self.attention(grids.pop())).chunk(2, dim=1)
         return mean, log_variance.clamp(-10, 10), grids
 
@@ -134,56 +128,22 @@ class AnomalyVae(nn.Module):
             return mean, torch.full_like(mean, CONSTANT_LOG_VARIANCE)
         return mean, _bounded(log_variance + guide[1])
 
-    def grids(self, images: Tensor, guide: Guide, hidden: Tensor | None = None) -> list[Tensor]:
+    def grids(self, images: Tensor, guide: Guide) -> list[Tensor]:
         """Return what each block of the encoder is given, and what the last one gives."""
         given = [images]
         if self.config.atlas:
-            # The distance from the atlas in its own deviations, shortened to the size of intensities; the atlas itself
-            # follows from it where the slice is seen, and is added to what is decoded where it is not.
+            # the distance from the atlas in its own deviations, shortened to the size of intensities
             given.append(0.1 * (images - guide[0]) * (-0.5 * guide[1]).exp())
-        if self.config.hidden_block:
-            cover = torch.zeros_like(images[:, :1]) if hidden is None else hidden.expand(len(images), -1, -1, -1)
-            given = [*(torch.where(cover.bool(), 0.0, each) for each in given), cover.to(images.dtype)]
         grids = [F.pixel_unshuffle(torch.cat(given, 1), 2)]
         for block in self.down:
             grids.append(block(grids[-1]))
         return grids
 
-    def covers(self, device: torch.device) -> list[Tensor | None]:
-        """Return what is hidden in each pass, bool `(1, 1, y, x)`, every pixel once; [None] where nothing is."""
-        if not self.config.hidden_block:
-            return [None]
-        return [cover.to(device) for cover in block_covers(self.image_shape[1:], self.config.hidden_block)]
-
     def forward(self, images: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return `decode` at the mean of the posterior, of each pixel in the pass that hides it."""
-        passes, covers, guide = [], self.covers(images.device), self.guide(positions)
-        for cover in covers:
-            mean, _, grids = self.encode(images, guide, cover)
-            passes.append(self.decode(mean, grids, guide))
-        return merged(passes, covers)
-
-
-def block_covers(shape: tuple[int, int], side: int, top: int = 0, left: int = 0) -> list[Tensor]:
-    """Return four masks, bool `(1, 1, y, x)`, of every second block of this side in both directions.
-
-    Each pixel is in one of them. The first block begins `top` and `left` pixels outside of the slice.
-    """
-    rows, columns = (torch.arange(length) + start for length, start in zip(shape, (top, left), strict=True))
-    return [
-        (rows // side % 2 == down)[None, None, :, None] & (columns // side % 2 == right)
-        for down in (0, 1)
-        for right in (0, 1)
-    ]
-
-
-def merged(passes: list[tuple[Tensor, Tensor]], covers: list[Tensor | None]) -> tuple[Tensor, Tensor]:
-    """Return means and log-variances, of each pixel those of the pass that hides it."""
-    mean, log_variance = passes[0]
-    for (own_mean, own_log_variance), cover in zip(passes[1:], covers[1:], strict=True):
-        assert cover is not None
-        mean, log_variance = torch.where(cover, own_mean, mean), torch.where(cover, own_log_variance, log_variance)
-    return mean, log_variance
+        """Return `decode` at the mean of the posterior."""
+        guide = self.guide(positions)
+        mean, _, grids = self.encode(images, guide)
+        return self.decode(mean, grids, guide)
 
 
 def drop(network: nn.Module, active: bool) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from diffmech.anomaly.atlas import healthy_atlas
 from diffmech.anomaly.corruption import coarse_noise
-from diffmech.anomaly.network import POSITIONS, AnomalyVae, block_covers
+from diffmech.anomaly.network import POSITIONS, AnomalyVae
 from diffmech.anomaly.slices import Slices
 from diffmech.artifacts import atomic_path, provenance, read_json, write_json
 from diffmech.config.analysis import RuntimeConfig
@@ -123,30 +123,21 @@ class AnomalyRun(Run):
         if settings.corruption:
             noise = coarse_noise(images.shape, settings.corruption, settings.coarseness, source)
             given = images + noise * brains
-        counts, hidden = brains.float(), None
-        if self.config.network.hidden_block:
-            hidden = self._hidden(len(rows), source)
-            counts = counts * (1 + 2 * hidden)  # every fourth block is hidden; these count as much as all others
-            hidden = hidden.to(self.device)
-        given, images, counts = (x.to(self.device, memory_format=torch.channels_last) for x in (given, images, counts))
+        given, images, brains = (
+            x.to(self.device, memory_format=torch.channels_last) for x in (given, images, brains.float())
+        )
         warm_up = settings.warm_up * settings.steps
         beta = settings.beta * (min(1.0, step / warm_up) if warm_up else 1.0)
         guide = self.vae.guide(positions.to(self.device))
-        latent, log_variance, grids = self.vae.encode(given, guide, hidden)
+        latent, log_variance, grids = self.vae.encode(given, guide)
         divergence = torch.zeros((), device=self.device)
         if self.config.network.gaussian:
             divergence = 0.5 * (latent.square() + log_variance.exp() - 1 - log_variance).sum()
             latent = latent + (0.5 * log_variance).exp() * torch.randn_like(latent)
-        pixels = counts.sum() * images.shape[1]
-        nats = (pixel_nats(images, *self.vae.decode(latent, grids, guide)) * counts).sum() / pixels
+        pixels = brains.sum() * images.shape[1]
+        nats = (pixel_nats(images, *self.vae.decode(latent, grids, guide)) * brains).sum() / pixels
         divergence = divergence / pixels
         return {"loss": nats + beta * divergence, "nats": nats.detach(), "divergence": divergence.detach()}
-
-    def _hidden(self, samples: int, source: torch.Generator) -> Tensor:
-        """Return what is hidden of each slice, bool `(sample, 1, y, x)`: every fourth block, shifted at random."""
-        side, shape = self.config.network.hidden_block, self.vae.image_shape[1:]
-        shifts = torch.randint(2 * side, (samples, 2), generator=source).tolist()
-        return torch.cat([block_covers(shape, side, *shift)[0] for shift in shifts])
 
     def step(self, rate: float) -> dict[str, float]:
         """Take one step, and judge the averaged weights where it is one of the candidates."""

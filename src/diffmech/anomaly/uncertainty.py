@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffmech.anomaly.network import AnomalyVae, drop, merged
+from diffmech.anomaly.network import AnomalyVae, drop
 from diffmech.anomaly.slices import Slices
 from diffmech.batches import Batches
 from diffmech.config.anomaly import UncertaintyConfig
@@ -106,22 +106,18 @@ def _draws(
         drop(vae, dropped)
         for mask in range(config.masks if dropped else 1):
             key = ("dropout mask", number, mask, start)
-            encoded, covers, guide = [], vae.covers(images.device), vae.guide(positions)
-            for cover in covers:
-                with seeded(config.seed, *key, device=images.device):
-                    encoded.append(vae.encode(images, guide, cover))
+            guide = vae.guide(positions)
+            with seeded(config.seed, *key, device=images.device):
+                mean, log_variance, grids = vae.encode(images, guide)
             means, variances = [], []
             for draw in range(config.latent_draws if vae.config.gaussian else 1):
-                passes = []
-                for latents, log_variance, grids in encoded:
-                    drawn = latents
-                    if vae.config.gaussian:
-                        with seeded(config.seed, "latents", draw, start, device=images.device):
-                            drawn = latents + (0.5 * log_variance).exp() * torch.randn_like(latents)
-                    with seeded(config.seed, "decoder", *key, device=images.device):  # one mask for all latents
-                        passes.append(vae.decode(drawn, grids, guide))
-                mean, spread = merged(passes, covers)
-                means.append(mean)
+                latents = mean
+                if vae.config.gaussian:
+                    with seeded(config.seed, "latents", draw, start, device=images.device):
+                        latents = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
+                with seeded(config.seed, "decoder", *key, device=images.device):  # one mask for all latents
+                    decoded, spread = vae.decode(latents, grids, guide)
+                means.append(decoded)
                 variances.append(spread.exp())
             yield torch.stack(means), torch.stack(variances)
         drop(vae, False)

@@ -29,11 +29,6 @@ class AnomalyNetworkConfig(Section):
     atlas: bool = Field(
         True, description="Whether the network is told mean and deviation of healthy slices at the position of a slice."
     )
-    hidden_block: Annotated[int, Field(ge=0)] = Field(
-        8,
-        description="Side in pixels of the blocks that are hidden, every fourth at a time, and told from the rest of "
-        "the slice; 0 = none: every pixel is told from a slice that it is in.",
-    )
 
 
 class AnomalyTrainingConfig(Section):
@@ -71,10 +66,10 @@ class AnomalyModelConfig(Section):
 
     @model_validator(mode="after")
     def _nothing_to_copy(self) -> "AnomalyModelConfig":
-        if self.network.skips and not self.training.corruption and not self.network.hidden_block:
+        if self.network.skips and not self.training.corruption:
             raise ValueError(
-                "network.skips lets the decoder copy intact slices, lesions and all; give training.corruption, hide "
-                "blocks, or leave the skips out"
+                "network.skips lets the decoder copy intact slices, lesions and all; give training.corruption, or no "
+                "skips"
             )
         return self
 
@@ -107,7 +102,7 @@ class AnomalyModelConfig(Section):
             "dropout": 0.0,
             "skips": skips,
         }
-        plain |= {"atlas": False, "hidden_block": 0}
+        plain["atlas"] = False
         return AnomalyModelConfig(
             network=self.network.model_copy(update=plain),
             training=self.training.model_copy(update={"corruption": corruption}),

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from diffmech.anomaly.network import (
@@ -11,7 +10,6 @@ from diffmech.anomaly.network import (
     LEAST_LOG_VARIANCE,
     POSITIONS,
     AnomalyVae,
-    block_covers,
     drop,
 )
 from diffmech.attention.statistics import StatisticsObserver
@@ -19,7 +17,7 @@ from diffmech.attention.tap import AttentionTap
 from diffmech.config.anomaly import AnomalyNetworkConfig
 from diffmech.errors import ModelError
 
-SMALL = {"channels": [8, 8], "heads": 2, "latents": 2, "hidden_block": 0, "atlas": False}
+SMALL = {"channels": [8, 8], "heads": 2, "latents": 2, "atlas": False}
 MIDDLE = torch.full((2,), 0.5)
 
 
@@ -99,26 +97,8 @@ def test_the_ablation_of_attention_has_none_to_see():
     assert tap.sites == []
 
 
-def test_each_pixel_is_hidden_once_and_told_from_a_slice_that_it_is_not_in():
-    covers = block_covers((16, 16), 4)
-    assert sum(cover.int() for cover in covers).unique().tolist() == [1]
-    assert covers[3][0, 0, 4:8, 4:8].all()
-    assert not covers[3][0, 0, :4].any()
-    vae, images = small(hidden_block=4, skips=True), torch.rand(1, 1, 16, 16)
-    changed = images.clone()
-    changed[..., 4:8, 4:8] = 9.0  # one whole block
-    before, after = vae(images, MIDDLE[:1])[0], vae(changed, MIDDLE[:1])[0]
-    assert torch.equal(before[..., 4:8, 4:8], after[..., 4:8, 4:8])
-    assert not torch.equal(before, after)
-    exposed = small(skips=True)
-    assert not torch.equal(
-        exposed(images, MIDDLE[:1])[0][..., 4:8, 4:8], exposed(changed, MIDDLE[:1])[0][..., 4:8, 4:8]
-    )
-
-
-@pytest.mark.parametrize("hidden_block", [0, 4])
-def test_with_an_atlas_a_network_that_adds_nothing_says_what_the_atlas_says_at_the_nearest_position(hidden_block):
-    vae = small(atlas=True, hidden_block=hidden_block)
+def test_with_an_atlas_a_network_that_adds_nothing_says_what_the_atlas_says_at_the_nearest_position():
+    vae = small(atlas=True)
     with torch.no_grad():
         vae.atlas[0] = torch.rand(POSITIONS + 1, 1, 16, 16)
         vae.atlas[1] = -4.0 + torch.rand(POSITIONS + 1, 1, 16, 16)
@@ -128,11 +108,6 @@ def test_with_an_atlas_a_network_that_adds_nothing_says_what_the_atlas_says_at_t
     for row, place in enumerate((0, 8, POSITIONS)):
         assert torch.equal(mean[row], vae.atlas[0, place])
         assert torch.allclose(spread[row], vae.atlas[1, place], atol=0.02)
-
-
-def test_blocks_begin_where_they_are_shifted_to():
-    shifted = block_covers((16, 16), 4, 3, 6)[0]
-    assert torch.equal(shifted, F.pad(block_covers((32, 32), 4)[0].float(), (-6, -10, -3, -13)).bool())
 
 
 def test_slices_that_cannot_be_halved_and_channels_that_cannot_be_grouped_are_refused():

@@ -23,7 +23,7 @@ RUNTIME = RuntimeConfig(device="cpu", progress=False, checkpoint_seconds=1e-9)
 
 
 def settings(steps=6, *, network=None, **training) -> AnomalyModelConfig:
-    small = {"channels": [8, 8], "heads": 2, "latents": 2, "dropout": 0.2, "hidden_block": 4, **(network or {})}
+    small = {"channels": [8, 8], "heads": 2, "latents": 2, "dropout": 0.2, **(network or {})}
     return AnomalyModelConfig.model_validate(
         {"network": small, "training": {"steps": steps, "batch_size": 4, "candidates": 3, "coarseness": 4, **training}}
     )
@@ -190,7 +190,7 @@ def test_a_loss_that_is_no_number_stops_the_training_and_names_its_setting(tmp_p
 
 def test_skips_need_corrupted_slices():
     with pytest.raises(ValueError, match="lets the decoder copy intact slices"):
-        settings(corruption=0.0, network={"hidden_block": 0})
+        settings(corruption=0.0)
 
 
 def test_ablations_and_autoencoders_change_what_they_say_and_nothing_else():

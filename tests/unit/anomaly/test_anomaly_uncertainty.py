@@ -17,7 +17,7 @@ NOISE = 0.3
 
 def vae(seed=0, **more) -> AnomalyVae:
     torch.manual_seed(seed)
-    small = {"channels": [8, 8], "heads": 2, "latents": 2, "atlas": False, "hidden_block": 0, **more}
+    small = {"channels": [8, 8], "heads": 2, "latents": 2, "atlas": False, **more}
     return AnomalyVae((1, 16, 16), AnomalyNetworkConfig(**small)).eval()
 
 
@@ -43,15 +43,6 @@ def test_of_a_model_the_parts_add_up_to_the_total_too():
     assert np.abs(found.total - (found.epistemic + found.latent + found.aleatoric)).max() < 1e-6
     assert min(found.epistemic.min(), found.latent.min()) > 0
     assert found.mean.shape == found.aleatoric.shape == (5, 1, 16, 16)
-
-
-def test_blocks_that_are_hidden_have_variances_of_the_pass_that_hides_them():
-    config, model = UncertaintyConfig(latent_draws=1), vae(dropout=0.0, gaussian=False, hidden_block=4)
-    found = predict([model], SLICES, config)
-    with torch.no_grad():
-        mean, spread = model(torch.from_numpy(SLICES.images), torch.from_numpy(SLICES.position).float())
-    assert np.allclose(found.mean, mean.numpy(), atol=1e-6)
-    assert np.allclose(found.aleatoric, spread.exp().numpy(), rtol=1e-5)
 
 
 def test_one_member_without_dropout_is_sure_of_its_weights_exactly():
