@@ -68,8 +68,8 @@ class AnomalyVae(nn.Module):
         factor = 2 ** len(channels)
         if height % factor or width % factor:
             raise ModelError(
-                f"anomaly.network.channels: slices of {height} x {width} pixels cannot be halved {len(channels)} "
-                f"times; resample them to sides that are multiples of {factor}, or name fewer channels"
+                f"anomaly.network.channels: {len(channels)} grids need slices with sides of a multiple of {factor} "
+                f"pixels, found {height} x {width}; give another size, or name fewer channels"
             )
         if any(each % GROUPS for each in channels) or channels[-1] % config.heads:
             raise ModelError(

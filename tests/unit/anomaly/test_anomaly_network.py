@@ -111,7 +111,7 @@ def test_with_an_atlas_a_network_that_adds_nothing_says_what_the_atlas_says_at_t
 
 
 def test_slices_that_cannot_be_halved_and_channels_that_cannot_be_grouped_are_refused():
-    with pytest.raises(ModelError, match="slices of 18 x 16 pixels cannot be halved 2 times"):
+    with pytest.raises(ModelError, match="need slices with sides of a multiple of 4 pixels, found 18 x 16"):
         small((1, 18, 16))
     with pytest.raises(ModelError, match="give multiples of 4, the last also one of the heads"):
         small(heads=3)
