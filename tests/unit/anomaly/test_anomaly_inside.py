@@ -45,7 +45,7 @@ def test_uniform_attention_has_the_logarithm_of_the_number_of_places():
     with torch.no_grad():
         vae.attention.to_q.weight.zero_()
         vae.attention.to_q.bias.zero_()
-    assert np.allclose(head_entropies(vae, discs(1)), np.log(64), atol=1e-5)  # 8 x 8 places
+    assert np.allclose(head_entropies(vae, discs(1)), np.log(16), atol=1e-5)  # 4 x 4 places
 
 
 def test_a_network_without_attention_has_no_entropies():
