@@ -118,7 +118,7 @@ class AnomalyRun(Run):
         rows = torch.randint(len(self.images), (settings.batch_size,), generator=source)
         images, brains, positions = self.images[rows], self.brains[rows], self.positions[rows]
         mirrored = settings.mirror & (torch.rand(len(rows), generator=source) < 0.5)
-        images, brains = (torch.where(mirrored[:, None, None, None], x.flip(-1), x) for x in (images, brains))
+        images, brains = (_mirrored(x, mirrored) for x in (images, brains))
         given = images
         if settings.corruption:
             noise = coarse_noise(images.shape, settings.corruption, settings.coarseness, source)
@@ -129,6 +129,8 @@ class AnomalyRun(Run):
         warm_up = settings.warm_up * settings.steps
         beta = settings.beta * (min(1.0, step / warm_up) if warm_up else 1.0)
         guide = self.vae.guide(positions.to(self.device))
+        if self.vae.atlas is not None:  # the brain is not quite symmetric
+            guide = _mirrored(guide[0], mirrored.to(self.device)), _mirrored(guide[1], mirrored.to(self.device))
         latent, log_variance, grids = self.vae.encode(given, guide)
         divergence = torch.zeros((), device=self.device)
         if self.config.network.gaussian:
@@ -205,6 +207,11 @@ def read_anomaly_vae(directory: Path, *, device: str = "auto") -> AnomalyVae:
             f"{directory}: no model of healthy brains can be read there ({reason}); delete the folder to train it anew"
         ) from error
     return vae.to(resolve_device(device)).eval().requires_grad_(False)
+
+
+def _mirrored(grids: Tensor, rows: Tensor) -> Tensor:
+    """Return grids `(sample, channel, y, x)`, those of `rows` `(sample,)` mirrored left to right."""
+    return torch.where(rows[:, None, None, None], grids.flip(-1), grids)
 
 
 def _tensors(slices: Slices) -> tuple[Tensor, Tensor, Tensor]:

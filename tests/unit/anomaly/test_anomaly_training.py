@@ -146,6 +146,21 @@ def test_the_atlas_of_a_model_is_that_of_its_healthy_training_slices_and_is_kept
     assert np.allclose(model.atlas[1, [8, -1]].exp().numpy(), variance, rtol=1e-4)
 
 
+def test_a_mirrored_slice_is_compared_with_a_mirrored_atlas(monkeypatch):
+    """Where every slice is its atlas, nothing is left to say, mirrored or not."""
+    run = AnomalyRun(healthy(discs(3), ""), healthy(discs(2), ""), settings(corruption=0.0, network={"skips": False}))
+    slope = torch.linspace(0.2, 0.8, 16).expand(1, 16, 16).contiguous()
+    run.images[:] = slope
+    run.vae.atlas[0] = slope
+    given = []
+    encode = run.vae.encode
+    monkeypatch.setattr(
+        run.vae, "encode", lambda images, guide: given.append(images - guide[0]) or encode(images, guide)
+    )
+    seen = [run.losses(step) and given[-1].abs().max().item() for step in range(4)]
+    assert max(seen) == 0
+
+
 def test_coarse_noise_has_the_deviation_and_the_size_that_were_asked_for():
     source = torch.Generator().manual_seed(0)
     noise = coarse_noise((400, 1, 32, 32), 0.2, 8, source).numpy()[:, 0]
