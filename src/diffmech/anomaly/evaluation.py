@@ -11,7 +11,7 @@ import pandas as pd
 
 from diffmech.anomaly import discrimination as slicewise
 from diffmech.anomaly import pixels as pixelwise
-from diffmech.anomaly.discrimination import Cases, Weighted, cases, difference, interval
+from diffmech.anomaly.discrimination import Cases, Weighted, cases, interval
 from diffmech.anomaly.scores import Scored
 from diffmech.anomaly.slices import Slices
 from diffmech.config.anomaly import AnomalyEvaluationConfig
@@ -138,14 +138,24 @@ def groups(slices: Slices, config: AnomalyEvaluationConfig) -> Iterator[tuple[st
 def _rows(
     statistics: Mapping[str, Weighted], patients: int, config: AnomalyEvaluationConfig, reference: str, floor: float
 ) -> Iterator[dict[str, object]]:
-    for name, statistic in statistics.items():
-        own = interval(statistic, patients, config)
-        row = {"score": name, "value": own.estimate, "low": own.low, "high": own.high, "floor": floor}
-        row["lift"] = float(own.estimate) / floor
+    names = list(statistics)
+
+    def every(weights: np.ndarray) -> np.ndarray:
+        """Return all values, and what each lacks to the reference: `(draw, 2 * score)`, each computed once."""
+        values = np.stack([statistics[name](weights) for name in names], axis=1)
+        if reference not in statistics:
+            return values
+        return np.concatenate([values, values[:, [names.index(reference)]] - values], axis=1)
+
+    found = interval(every, patients, config)
+    ends = np.stack([np.asarray(end) for end in (found.estimate, found.low, found.high)])
+    for place, name in enumerate(names):
+        row: dict[str, object] = dict(zip(("value", "low", "high"), ends[:, place].tolist(), strict=True))
+        apart = dict.fromkeys(("difference", "difference_low", "difference_high"), float("nan"))
         if reference in statistics and name != reference:
-            apart = interval(difference(statistics[reference], statistic), patients, config)
-            row |= {"difference": apart.estimate, "difference_low": apart.low, "difference_high": apart.high}
-        yield {**row, "patients": patients}
+            apart = dict(zip(apart, ends[:, len(names) + place].tolist(), strict=True))
+        lift = float(ends[0, place]) / floor
+        yield {"score": name, **row, "floor": floor, "lift": lift, **apart, "patients": patients}
 
 
 def _plain(statistic: Weighted, patients: int) -> float:

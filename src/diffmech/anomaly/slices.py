@@ -60,6 +60,10 @@ class Slices:
         """The names of all patients, sorted."""
         return sorted(set(self.patient.tolist()))
 
+    def unlabelled(self) -> "Slices":
+        """Return the same slices as if nothing were known of lesions."""
+        return replace(self, lesion=np.zeros_like(self.lesion), kind=np.full_like(self.kind, ""))
+
     def take(self, rows: np.ndarray) -> "Slices":
         """Return the slices `rows`, places or a mask of them, in that order."""
         arrays: dict[str, Any] = {

@@ -140,6 +140,9 @@ class AnomalyEvaluationConfig(Inference):
     false_positives: Probability = Field(
         0.02, description="Share of brain pixels of healthy validation slices that lie above the threshold."
     )
+    false_alarms: Probability = Field(
+        0.1, description="Share of healthy validation slices that lie above the threshold of slices."
+    )
     sizes: Annotated[list[Count], Field(min_length=1)] = Field(
         [30, 100], description="Edges in pixels between sizes of lesions in a slice."
     )

@@ -15,8 +15,8 @@ SOURCE = ROOT / "src" / "diffmech"
 LAZY_NAME = re.compile(r"^diffmech(?:\.\w+)+(?::\w+)?$")
 
 MAIN_STUDY = {"mechanisms", "interventions", "circuits", "resampling", "planted", "heads"}
-# The last are the libraries of studies that have no rules yet.
-FURTHER_ROOMS = [{name, f"report/{name}"} for name in (*further_sections(), "vae", "anomaly")]
+# The last is the library of a study that has no rules yet.
+FURTHER_ROOMS = [{name, f"report/{name}"} for name in (*further_sections(), "vae")]
 STUDIES = [{*MAIN_STUDY, "measures", "report/heads"}, *FURTHER_ROOMS]
 
 # What each package, and each module beside them, may import; a further study may import all but other studies.
