@@ -43,7 +43,11 @@ def read_scores(path: Path | str) -> dict[str, dict[str, Scored]]:
     found: dict[str, dict[str, Scored]] = {}
     for part in (VALIDATION, TEST):
         data = store[part].to_dataset()
-        maps = {str(name): data["map"].values[row] for row, name in enumerate(data["mapped"].values)} if "map" in data else {}
+        maps = (
+            {str(name): data["map"].values[row] for row, name in enumerate(data["mapped"].values)}
+            if "map" in data
+            else {}
+        )
         found[part] = {
             str(name): Scored(data["score"].values[row], maps.get(str(name)))
             for row, name in enumerate(data["name"].values)
