@@ -4,7 +4,24 @@ import hashlib
 import json
 from typing import Any
 
-from diffmech.anomaly.tables import ENTROPIES, FOLDS, SPLITS
+from diffmech.anomaly.tables import (
+    ABLATIONS,
+    CALIBRATION,
+    COVERAGE,
+    DATA,
+    DEVIATIONS,
+    ENTROPIES,
+    FOLDS,
+    HEADS,
+    PIXEL_MEASURES,
+    RELIABILITY,
+    REVIEW,
+    RISK,
+    RISK_CURVE,
+    SLICE_MEASURES,
+    SPLITS,
+    TRAININGS,
+)
 from diffmech.config.anomaly_data import FromFiles
 from diffmech.config.studies.anomaly import AUTOENCODERS, ENSEMBLE, AnomalyStudy
 from diffmech.workflow.fingerprints import fingerprint, module_file
@@ -20,6 +37,8 @@ RECORD, WEIGHTS = OF_ROUND + "networks/{network}/anomaly.json", OF_ROUND + "netw
 SCORES = OF_ROUND + "scores/{scored}.zarr.zip"
 PREDICTION = OF_ROUND + "predictions/{scored}.zarr.zip"
 COMPETITORS = SCORES.replace("{scored}", "competitors")
+OF_CERTAINTY = (CALIBRATION, COVERAGE, DEVIATIONS, RELIABILITY, RISK, RISK_CURVE, REVIEW)
+OF_PAGE = (DATA, TRAININGS, SLICE_MEASURES, PIXEL_MEASURES, ABLATIONS, HEADS, *OF_CERTAINTY)
 CHECKPOINTS = "results/.checkpoints/anomaly-{digest}"
 
 
@@ -39,6 +58,16 @@ class Anomaly:
         self.autoencoders = list(AUTOENCODERS)
         self.members = self.section.members
         self.table = (SPLITS if self.section.folds is None else FOLDS).path
+
+    @property
+    def of_certainty(self) -> list[str]:
+        """The names of the tables of calibration, reliability, risk and review."""
+        return [table.name for table in OF_CERTAINTY]
+
+    @property
+    def of_page(self) -> list[str]:
+        """The names of the tables that the page is written from."""
+        return [table.name for table in OF_PAGE]
 
     def of_rounds(self, path: str, **names: list[str]) -> list[str]:
         """Return a file of every round and of every name of one further wildcard."""
