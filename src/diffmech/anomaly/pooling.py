@@ -1,8 +1,8 @@
 """The scores of all rounds together, in units that rounds share, beside the labels: where judging begins. Ours.
 
 Networks of different folds have scores of different sizes. Each score is therefore counted from the threshold that
-healthy validation slices of its own round fix, in standard deviations of theirs: 0 is the threshold everywhere. Within a
-round that changes no order.
+healthy validation slices of its own round fix, in standard deviations of theirs: 0 is the threshold everywhere. Within
+a round that changes no order.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

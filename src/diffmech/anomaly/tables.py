@@ -127,7 +127,7 @@ ABLATIONS = Table(
         "without": number("the measure of what lacks it"),
         **interval("it", prefix="without_", how=PATIENTS),
         "difference": number("the first minus the second"),
-        **interval("that difference", prefix="difference_", how=PATIENTS),
+        **interval("that difference, Bonferroni over what can lack", prefix="difference_", how=PATIENTS),
         "patients": COUNTED,
     },
 )
@@ -236,7 +236,7 @@ HEADS = Table(
     "anomaly_heads",
     "results/anomaly/heads.csv",
     "a head of a network of a round",
-    "Whether heads of the encoder attend otherwise on slices with lesions, and on those than on others of one position.",
+    "Whether heads of the encoder attend otherwise on slices with lesions, also among slices of one position.",
     {
         "round": ROUND,
         "network": text("network, as the study calls it"),

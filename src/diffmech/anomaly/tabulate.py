@@ -1,6 +1,6 @@
 """The tables of scores and of what the model lacks without its parts, from the scores of all rounds. Ours."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ import pandas as pd
 from diffmech.anomaly.evaluation import ALL, dice_measures, pixel_measures, slice_measures
 from diffmech.anomaly.pooling import Pooled
 from diffmech.anomaly.rounds import splits_in
+from diffmech.anomaly.scores import Scored
 from diffmech.anomaly.slices import read_slices
 from diffmech.anomaly.splits import NAMES, patients_of
 from diffmech.anomaly.tables import ABLATIONS, DATA, PIXEL_MEASURES, SLICE_MEASURES, TRAININGS
@@ -83,27 +84,30 @@ def pixel_table(pooled: Pooled, output: Path | str, *, evaluation: AnomalyEvalua
 
 def ablations_table(pooled: Pooled, output: Path | str, *, evaluation: AnomalyEvaluationConfig, reference: str) -> None:
     """Write what each part of the model adds, by the score `reference` of the ensemble."""
-    scores = {
-        name: pooled.scores[reference if name == "model" else name]
-        for pair in PAIRS.values()
-        for name in pair
-        if name in pooled.scores or name == "model"
-    }
+    scores = {**pooled.scores, "model": pooled.scores[reference]}
+    pairs = {lacking: pair for lacking, pair in PAIRS.items() if pair[1] in scores}
+    stricter = evaluation.model_copy(update={"confidence": 1 - (1 - evaluation.confidence) / len(pairs)})
     rows = []
-    for lacking, (with_it, without) in PAIRS.items():
-        if without not in scores:
-            continue
-        both = {name: scores[name] for name in (with_it, without)}
-        found = slice_measures(both, pooled.slices, evaluation, reference=with_it, fold=pooled.fold).assign(group=ALL)
-        pixels = pixel_measures(both, pooled.slices, evaluation, reference=with_it)
-        if not pixels.empty:
-            pixels = pixels[(pixels["measure"] == "pixel_average_precision") & (pixels["of"] != "size")]
-            found = pd.concat([found, pixels.assign(matching="overall")], ignore_index=True)
-        first, second = (found[found["score"] == name].reset_index(drop=True) for name in (with_it, without))
-        both_sides = second.assign(
-            lacking=lacking,
-            **{f"whole{end}": first[column] for end, column in (("", "value"), ("_low", "low"), ("_high", "high"))},
-            **{f"without{end}": second[column] for end, column in (("", "value"), ("_low", "low"), ("_high", "high"))},
-        )
-        rows.append(ABLATIONS.in_order(both_sides))
+    for lacking, (whole, without) in pairs.items():
+        both = {name: scores[name] for name in (whole, without)}
+        found, corrected = (_compared(both, pooled, config, whole) for config in (evaluation, stricter))
+        first, second = (found[found["score"] == name].reset_index(drop=True) for name in (whole, without))
+        apart = corrected[corrected["score"] == without].reset_index(drop=True)
+        own = second[["measure", "matching", "group", "difference", "patients"]].assign(lacking=lacking)
+        for name, frame in (("whole", first), ("without", second)):
+            own = own.assign(**{name: frame["value"], f"{name}_low": frame["low"], f"{name}_high": frame["high"]})
+        own = own.assign(difference_low=apart["difference_low"], difference_high=apart["difference_high"])
+        rows.append(ABLATIONS.in_order(own))
     ABLATIONS.write(output, pd.concat(rows, ignore_index=True))
+
+
+def _compared(
+    scores: Mapping[str, Scored], pooled: Pooled, evaluation: AnomalyEvaluationConfig, reference: str
+) -> pd.DataFrame:
+    """Return the measures of two scores of slices, and of pixels where any lesion is marked, size by size left out."""
+    slices = slice_measures(scores, pooled.slices, evaluation, reference=reference, fold=pooled.fold).assign(group=ALL)
+    pixels = pixel_measures(scores, pooled.slices, evaluation, reference=reference)
+    if pixels.empty:
+        return slices
+    pixels = pixels[(pixels["measure"] == "pixel_average_precision") & (pixels["of"] != "size")]
+    return pd.concat([slices, pixels.assign(matching="overall")], ignore_index=True)

@@ -19,7 +19,7 @@ from diffmech.errors import ConfigError, ModelError, StoreError
 from diffmech.models.denoiser import Denoiser
 from diffmech.models.memory_format import channels_last
 from diffmech.models.sampling import drawn_condition, sample_images
-from diffmech.report.concepts.page import read_references
+from diffmech.report.references import read_references
 
 
 def test_only_the_concept_differs_between_ways_of_asking(faces):

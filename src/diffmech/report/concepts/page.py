@@ -14,7 +14,6 @@ from diffmech.artifacts import atomic_path, open_store
 from diffmech.concepts.edits import TARGET
 from diffmech.concepts.tables import ATTENTION, EFFECTS, FIDELITY, HEADS, JUDGED, MAP, OVERLAP, PROBES, QUALITY, RATES
 from diffmech.config.studies.concepts import ConceptsStudy, Objective
-from diffmech.errors import StoreError
 from diffmech.findings import write_findings
 from diffmech.report import markup
 from diffmech.report.concepts import charts, heads, inside, probes
@@ -23,6 +22,7 @@ from diffmech.report.concepts.judge import judge_section
 from diffmech.report.drawing import specification
 from diffmech.report.page import assemble
 from diffmech.report.pictures import Picture, colour_pixels, mosaic, picture
+from diffmech.report.references import read_references
 from diffmech.report.wording import count, interval, number, p_value
 
 CONTENTS = {
@@ -170,14 +170,6 @@ def write_page(
     write_findings(found, findings_file)
     with atomic_path(output) as temporary:
         temporary.write_text(assemble(concepts.title, LEAD, CONTENTS, parts), encoding="utf-8")
-
-
-def read_references(path: Path | str) -> list[dict[str, Any]]:
-    """Return the published figures. Raises StoreError where the file holds none."""
-    try:
-        return list(yaml.safe_load(Path(path).read_text(encoding="utf-8"))["published"])
-    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise StoreError(f"{path}: holds no published figures ({' '.join(str(error).split())}); restore it") from error
 
 
 def _galleries(inputs: Mapping[str, Any], shown: int) -> dict[tuple[str, Objective], list[Picture]]:
