@@ -16,12 +16,6 @@ from diffmech.anomaly.paths import (
 anomaly = Anomaly(study)
 
 
-def settled_slices(wildcards) -> list[str]:
-    """Add no file, but ask for the slices, so that whether the job has to run is asked anew once they are read."""
-    checkpoints.anomaly_slices.get()
-    return []
-
-
 localrules:
     anomaly,
 
@@ -39,7 +33,7 @@ rule anomaly:
 
 
 # A checkpoint, as data sets of images are: patients who come to one split leave what is of the others as it is, and
-# digests tell which.
+# digests tell which. Every job below asks for it (`settled`), so that whether it has to run is asked anew then.
 checkpoint anomaly_slices:
     """Read or make the slices of all patients, and say who trains, validates and tests."""
     output:
@@ -75,7 +69,7 @@ rule anomaly_train:
         slices=ancient(SLICES),
         table=ancient(anomaly.table),
         seen=SEEN,
-        settled=settled_slices,
+        settled=lambda wildcards: anomaly.nothing(checkpoints.anomaly_slices.get()),
     output:
         record=RECORD,
         weights=WEIGHTS,
@@ -109,7 +103,7 @@ rule anomaly_predict:
         tested=TESTED,
         records=lambda wildcards: anomaly.behind(RECORD, wildcards.scored),
         weights=lambda wildcards: anomaly.behind(WEIGHTS, wildcards.scored),
-        settled=settled_slices,
+        settled=lambda wildcards: anomaly.nothing(checkpoints.anomaly_slices.get()),
     output:
         scores=SCORES,
         prediction=PREDICTION,
@@ -142,7 +136,7 @@ rule anomaly_rival:
         tested=TESTED,
         record=RECORD.replace("{network}", "{scored}"),
         weights=WEIGHTS.replace("{network}", "{scored}"),
-        settled=settled_slices,
+        settled=lambda wildcards: anomaly.nothing(checkpoints.anomaly_slices.get()),
     output:
         SCORES,
     log:
@@ -173,7 +167,7 @@ rule anomaly_competitors:
         tested=TESTED,
         records=anomaly.behind(RECORD, "model"),
         weights=anomaly.behind(WEIGHTS, "model"),
-        settled=settled_slices,
+        settled=lambda wildcards: anomaly.nothing(checkpoints.anomaly_slices.get()),
     output:
         COMPETITORS,
     log:
@@ -204,7 +198,7 @@ rule anomaly_entropies:
         tested=TESTED,
         record=RECORD,
         weights=WEIGHTS,
-        settled=settled_slices,
+        settled=lambda wildcards: anomaly.nothing(checkpoints.anomaly_slices.get()),
     output:
         tables["anomaly_entropies"].path,
     log:
@@ -232,7 +226,7 @@ rule anomaly_account:
         table=ancient(anomaly.table),
         digest=DIGEST,
         records=anomaly.records(),
-        settled=settled_slices,
+        settled=lambda wildcards: anomaly.nothing(checkpoints.anomaly_slices.get()),
     output:
         data=tables["anomaly_data"].path,
         trainings=tables["anomaly_trainings"].path,
@@ -261,7 +255,7 @@ rule anomaly_slicewise:
         table=ancient(anomaly.table),
         digest=DIGEST,
         scores=anomaly.scores(),
-        settled=settled_slices,
+        settled=lambda wildcards: anomaly.nothing(checkpoints.anomaly_slices.get()),
     output:
         tables["anomaly_slice_measures"].path,
     log:
@@ -289,7 +283,7 @@ rule anomaly_pixelwise:
         table=ancient(anomaly.table),
         digest=DIGEST,
         scores=anomaly.scores(),
-        settled=settled_slices,
+        settled=lambda wildcards: anomaly.nothing(checkpoints.anomaly_slices.get()),
     output:
         tables["anomaly_pixel_measures"].path,
     log:
@@ -317,7 +311,7 @@ rule anomaly_ablations:
         table=ancient(anomaly.table),
         digest=DIGEST,
         scores=anomaly.compared(),
-        settled=settled_slices,
+        settled=lambda wildcards: anomaly.nothing(checkpoints.anomaly_slices.get()),
     output:
         tables["anomaly_ablations"].path,
     log:
@@ -345,7 +339,7 @@ rule anomaly_heads:
         table=ancient(anomaly.table),
         digest=DIGEST,
         entropies=anomaly.entropies(),
-        settled=settled_slices,
+        settled=lambda wildcards: anomaly.nothing(checkpoints.anomaly_slices.get()),
     output:
         tables["anomaly_heads"].path,
     log:
@@ -374,7 +368,7 @@ rule anomaly_certainty:
         digest=DIGEST,
         scores=anomaly.scores(),
         predictions=anomaly.predictions(),
-        settled=settled_slices,
+        settled=lambda wildcards: anomaly.nothing(checkpoints.anomaly_slices.get()),
     output:
         **{name: tables[name].path for name in anomaly.of_certainty},
     log:
@@ -405,7 +399,7 @@ rule anomaly_page:
         scores=anomaly.scores(),
         predictions=anomaly.shown(),
         references=os.path.relpath(Path(workflow.basedir) / "resources" / "references-anomaly.yaml"),
-        settled=settled_slices,
+        settled=lambda wildcards: anomaly.nothing(checkpoints.anomaly_slices.get()),
     output:
         page=anomaly.page,
         findings=anomaly.findings,

@@ -102,6 +102,10 @@ class Anomaly:
         """Return a file of each network that predicts together with others as `scored`, its round left open."""
         return [path.replace("{network}", name) for name in self.section.predicting.get(scored, [scored])]
 
+    def nothing(self, asked: Any) -> list[str]:
+        """Return no file: of what was `asked` for it matters only that it is there."""
+        return []
+
     def checkpoints(self, name: str, network: str) -> str:
         """Return the folder where a training keeps its checkpoints: undeclared, since outputs are deleted on retry."""
         settings = json.dumps([name, network, self.training_settings(network), self.data_settings()], sort_keys=True)

@@ -14,6 +14,7 @@ from diffmech.report.anomaly.inputs import Tables, one
 from diffmech.report.markup import Section
 from diffmech.report.wording import interval, number
 
+UNKNOWN = dict.fromkeys(("value", "low", "high"), float("nan"))
 MEASURES = {
     "roc_auc": "ROC AUC",
     "average_precision": "average precision",
@@ -80,7 +81,7 @@ def scores_of_pixels(tables: Tables) -> Section:
         own = frame[frame["measure"] == measure]
         groups = list(own["group"].unique())
         rows = [
-            [words(name), *(ends(one(own, score=name, group=group) or {}) for group in groups)]
+            [words(name), *(ends(one(own, score=name, group=group) or UNKNOWN) for group in groups)]
             for name in own["score"].unique()
         ]
         floors = [number(own[own["group"] == group]["floor"].iloc[0]) for group in groups]
@@ -153,14 +154,9 @@ def heads(tables: Tables) -> Section:
     """Return the entropies of heads."""
     rows = [
         [
-            r["round"],
-            r["network"],
-            str(r["head"]),
-            r["matching"],
-            number(r["with_lesion"]),
-            number(r["without"]),
-            ends(r, "auc"),
-            ends(r, "auc", "corrected_"),
+            *(str(r[name]) for name in ("round", "network", "head", "matching")),
+            *(number(r[name]) for name in ("with_lesion", "without")),
+            *(ends(r, "auc", prefix) for prefix in ("", "corrected_")),
         ]
         for r in tables.heads.to_dict("records")
     ]
