@@ -9,7 +9,7 @@ the digests are left to the jobs in an environment variable, which a run by itse
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +28,28 @@ def watched(name: str, config: AnyDataset) -> str:
     """
     if not isinstance(config, ImageFolder | CelebA | HuggingFace | Prompts):
         return ""
-    known: dict[str, str] = json.loads(os.environ.get(ENVIRONMENT, "{}"))
-    key = f"{name} {json.dumps(config.model_dump(mode='json'), sort_keys=True)}"
-    if key not in known:
-        found = list(_found(config))
-        known[key] = _digest(found) if found else ""
-        os.environ[ENVIRONMENT] = json.dumps(known)
-    return known[key]
+    return _once(f"{name} {json.dumps(config.model_dump(mode='json'), sort_keys=True)}", lambda: _found(config))
+
+
+def watched_folder(path: str) -> str:
+    """Return the digest of all files below a folder, whatever they hold."""
+    folder = Path(path).expanduser()
+    return _once(f"folder {folder}", lambda: _files(folder, only_images=False))
 
 
 def forget_watched() -> None:
     """Forget the digests of an earlier call, so that files are looked at anew."""
     os.environ.pop(ENVIRONMENT, None)
+
+
+def _once(key: str, find: Callable[[], Iterable[str]]) -> str:
+    """Return the digest of what is found, which this call of snakemake looks for once."""
+    known: dict[str, str] = json.loads(os.environ.get(ENVIRONMENT, "{}"))
+    if key not in known:
+        found = list(find())
+        known[key] = _digest(found) if found else ""
+        os.environ[ENVIRONMENT] = json.dumps(known)
+    return known[key]
 
 
 def _found(config: Any) -> Iterator[str]:

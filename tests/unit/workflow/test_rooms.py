@@ -73,6 +73,7 @@ UPWARDS = {
     ("config.images", "data"),  # a kind of data set names what reads it, which only the jobs that read it import
     ("config.images", "planted"),
     ("config.factor_data", "data"),
+    ("config.anomaly_data", "anomaly"),
     ("workflow.study", "models"),  # what loads each kind of denoiser is named for the fingerprints of its rules
     ("workflow.study", "planted"),
     ("models.importing", "planted"),  # planted denoisers are imported as any other, by the loader of their kind

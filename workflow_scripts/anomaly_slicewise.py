@@ -1,0 +1,12 @@
+"""Judge how well scores tell slices apart."""
+
+from diffmech.workflow.session import session
+
+with session(snakemake) as job:
+    from diffmech.anomaly.pooling import pool
+    from diffmech.anomaly.tabulate import slice_table
+    from diffmech.config.anomaly import AnomalyEvaluationConfig
+
+    evaluation = job.section(AnomalyEvaluationConfig, "evaluation")
+    pooled = pool(job.input.slices, job.input.table, list(job.input.scores), evaluation)
+    slice_table(pooled, job.output[0], evaluation=evaluation, reference=job.params.settings["reference"])
