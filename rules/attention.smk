@@ -22,10 +22,10 @@ rule capture_attention:
         "results/logs/capture_attention/{model}/{dataset}/{block}/{shard}.log",
     benchmark:
         "results/benchmarks/capture_attention/{model}/{dataset}/{block}/{shard}.tsv"
-    conda:
-        "../envs/diffmech.yaml"
     group:
         batch
+    conda:
+        "../envs/diffmech.yaml"
     threads: study.threads
     resources:
         gpu=study.gpus,

@@ -48,11 +48,11 @@ rule generated_latents:
         "results/benchmarks/generated_latents/{model}/{dataset}/{block}/{shard}.tsv"
     wildcard_constraints:
         dataset=either(study.prompted),
-    conda:
-        "../envs/diffmech.yaml"
+    priority: 1  # before the captures of the same job, so that all find a loaded denoiser
     group:
         batch
-    priority: 1  # before the captures of the same job, so that all find a loaded denoiser
+    conda:
+        "../envs/diffmech.yaml"
     threads: 1
     resources:
         mem_mb=4000,
@@ -84,11 +84,11 @@ rule make_latents:
         "results/benchmarks/make_latents/{model}/{dataset}/{block}/{shard}.tsv"
     wildcard_constraints:
         dataset=either(study.collected),
-    conda:
-        "../envs/diffmech.yaml"
+    priority: 1  # before the captures of the same job, so that all find a loaded denoiser
     group:
         batch
-    priority: 1  # before the captures of the same job, so that all find a loaded denoiser
+    conda:
+        "../envs/diffmech.yaml"
     threads: 1
     resources:
         mem_mb=2000,
