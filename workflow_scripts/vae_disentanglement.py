@@ -10,14 +10,12 @@ with session(snakemake) as job:
     from diffmech.vae.causal_map import causal_map
     from diffmech.vae.disentanglement import disentanglement
 
-    settings = job.params.settings
-    for measure, output in ((disentanglement, job.output.scores), (causal_map, job.output.edges)):
-        measure(
-            Path(job.input.record).parent,
-            job.input.codes,
-            output,
-            data=restore_factors(settings["data"]),
-            factors=settings["factors"],
-            measures=job.section(VaeMeasures, "measures"),
-            runtime=job.runtime,
-        )
+    asked = {
+        "data": restore_factors(job.params.settings["data"]),
+        "factors": job.params.settings["factors"],
+        "measures": job.section(VaeMeasures, "measures"),
+        "runtime": job.runtime,
+    }
+    directory = Path(job.input.record).parent
+    disentanglement(directory, job.input.codes, job.output.scores, **asked)
+    causal_map(directory, job.input.codes, job.output.edges, **asked)

@@ -39,8 +39,8 @@ def certainty_tables(
     }
     found: dict[str, list[dict[str, object]]] = {table.name: [] for table in (CALIBRATION, COVERAGE, DEVIATIONS)}
     for name, prediction in together.items():
-        for table, rows in variance_rows(prediction, pooled.slices, evaluation).items():
-            found[table] += [{"model": name, **row} for row in rows]
+        for kind, rows in variance_rows(prediction, pooled.slices, evaluation).items():
+            found[kind] += [{"model": name, **row} for row in rows]
     for table in (CALIBRATION, COVERAGE, DEVIATIONS):
         table.write(outputs[table.name], table.frame(found[table.name]))
     doubts = {

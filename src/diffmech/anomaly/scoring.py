@@ -43,7 +43,8 @@ def score_predicting(
     both = {VALIDATION: parts.validation, TEST: parts.test}
     predicted = {name: predict(members, part, uncertainty) for name, part in both.items()}
     maps = {name: model_maps(part.images, predicted[name]) for name, part in both.items()}
-    found, weights = {}, {}
+    found: dict[str, dict[str, Scored]] = {}
+    weights: dict[str, float] = {}
     for name, part in both.items():
         every, weights = model_scores(maps[name], part, maps[VALIDATION], parts.validation, scores)
         found[name] = every if alone is None else {alone: every[scores.model]}

@@ -83,7 +83,9 @@ class SyntheticBrains(WithModalities):
     """Synthetic brains: maps of tissues of the ICBM152 average of real brains, deformed, coloured and given lesions."""
 
     implementation: ClassVar[str] = "diffmech.anomaly.synthetic:read"
-    kind: Literal["synthetic_brains"] = "synthetic_brains"
+    kind: Literal["synthetic_brains"] = Field(
+        "synthetic_brains", description="Drawn from maps of tissues of real brains."
+    )
     patients: Count = Field(60, description="Patients; one is the same however many there are.")
     slices: Annotated[int, Field(ge=2)] = Field(16, description="Slices of a patient, evenly spread over the brain.")
     field: Positive = Field(192.0, description="Height and width of a slice in mm.")
@@ -114,7 +116,7 @@ class Brats(WithModalities, ByPatient):
     *-t1n, *-t1c, *-t2w and *-seg; .nii or .nii.gz, without skulls. A patient without a tumour has a mask of zeros."""
 
     implementation: ClassVar[str] = "diffmech.anomaly.brats:read"
-    kind: Literal["brats"]
+    kind: Literal["brats"] = Field(description="BraTS: a folder of NIfTI files per patient.")
     slices: Annotated[int, Field(ge=1)] | None = Field(
         16, description="Slices of a patient, evenly spread over the brain; null = all."
     )
@@ -128,7 +130,7 @@ class Lgg(WithModalities, ByPatient):
     is the head."""
 
     implementation: ClassVar[str] = "diffmech.anomaly.lgg:read"
-    kind: Literal["lgg"]
+    kind: Literal["lgg"] = Field(description="LGG segmentation data set (kaggle_3m).")
     modalities: Annotated[list[Literal["flair", "t1", "t1ce"]], Field(min_length=1)] = Field(  # type: ignore[assignment]
         ["flair"], description="Modalities, in order. Where a sequence was missing, the data set repeats FLAIR."
     )
@@ -148,21 +150,21 @@ class MedIAnomaly(Published):
     """BraTS2021 as in MedIAnomaly (Cai et al. 2024): train/, test/normal/, test/tumor/ and test/annotation/."""
 
     implementation: ClassVar[str] = "diffmech.anomaly.published:read"
-    kind: Literal["medianomaly"]
+    kind: Literal["medianomaly"] = Field(description="BraTS2021 as in MedIAnomaly.")
 
 
 class Bmad(Published):
     """Brain MRI as in BMAD (Bao et al. 2024): train/good, valid/ and test/ with good/ and Ungood/, img/ and label/."""
 
     implementation: ClassVar[str] = "diffmech.anomaly.published:read"
-    kind: Literal["bmad"]
+    kind: Literal["bmad"] = Field(description="Brain MRI as in BMAD.")
 
 
 class PictureFolder(BrainData, FromFiles):
     """Pictures of slices in normal/ and abnormal/, with masks of the same names in masks/ where there are any."""
 
     implementation: ClassVar[str] = "diffmech.anomaly.pictures:read"
-    kind: Literal["picture_folder"]
+    kind: Literal["picture_folder"] = Field(description="Pictures in normal/ and abnormal/.")
     patient: str | None = Field(
         None,
         description="Regular expression whose first group, in the path of a picture below normal/ or abnormal/, is the "

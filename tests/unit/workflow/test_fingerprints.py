@@ -50,7 +50,7 @@ def test_comments_docstrings_and_touch_change_nothing(copy):
 def test_a_reworded_error_changes_nothing_but_another_error_does(copy):
     before = fingerprint(copy)
     module = copy / "src/diffmech/artifacts.py"
-    edit(module, "is not a whole store", "is half a store")
+    edit(module, "cannot be read as a table", "is no table")
     assert fingerprint(copy) == before
     edit(module, "raise StoreError(", "raise ValueError(")
     assert fingerprint(copy) != before

@@ -149,7 +149,10 @@ def test_glue_of_a_study_computes_nothing() -> None:
     for module, file in modules():
         if is_glue(module) and room_of(module) not in ("config", "workflow", "errors"):
             for name in imports(file):
-                assert is_glue(name) or name.endswith(".tables"), f"{module} imports {name}"
+                declared = (
+                    name.endswith(".tables") or name == "diffmech.heads.files"
+                )  # paths alone, which jobs read too
+                assert is_glue(name) or declared, f"{module} imports {name}"
 
 
 def test_no_module_grows_too_long() -> None:

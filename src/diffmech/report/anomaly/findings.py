@@ -200,7 +200,7 @@ def _ablation(tables: Tables, lacking: str) -> Finding:
     answer = f"In {what}: {_said(row, 'whole_', 'whole')} with it, {_said(row, 'without_', 'without')} without, "
     answer += f"{_said(row, 'difference_', 'difference')} apart."
     matched = one(own, measure="roc_auc", matching="matched")
-    details = ()
+    details: tuple[str, ...] = ()
     if matched is not None and matched is not row:
         details = (f"In ROC AUC within bins of position: {_said(matched, 'difference_', 'difference')} apart.",)
     resting = _estimate(f"{what} with {lacking} minus without", *(row[f"difference{e}"] for e in ("", "_low", "_high")))

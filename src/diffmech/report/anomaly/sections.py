@@ -193,9 +193,9 @@ def _measured_slices(tables: Tables, anomaly: AnomalyStudy) -> str:
             key = {"score": anomaly.scores.model, "adjusted": False, "measure": measure, "matching": matching}
             if row := one(tables.slice_measures, **key):
                 found.append(f"{MEASURES[measure]} {matching} {ends(row)}")
-    share = tables.slice_measures
-    share = share[(share["measure"] == "average_precision") & (share["matching"] == "overall")]["floor"]
-    return "; ".join([*found, *([f"prevalence {number(share.iloc[0])}"] if len(share) else [])])
+    known = tables.slice_measures
+    share = known[(known["measure"] == "average_precision") & (known["matching"] == "overall")]["floor"]
+    return "; ".join([*found, *([f"prevalence {number(float(share.iloc[0]))}"] if len(share) else [])])
 
 
 def _measured_pixels(tables: Tables, anomaly: AnomalyStudy) -> str:
