@@ -1,19 +1,8 @@
 """A Bayesian VAE for brain MRI: what it finds unusual, how sure it is, and what finds lesions without it."""
 
-from diffmech.anomaly.paths import (
-    COMPETITORS,
-    DIGEST,
-    PREDICTION,
-    RECORD,
-    SCORES,
-    SEEN,
-    SLICES,
-    TESTED,
-    WEIGHTS,
-    Anomaly,
-)
+from diffmech.anomaly import paths as anomaly_paths
 
-anomaly = Anomaly(study)
+anomaly = anomaly_paths.Anomaly(study)
 
 
 localrules:
@@ -37,11 +26,11 @@ rule anomaly:
 checkpoint anomaly_slices:
     """Read or make the slices of all patients, and say who trains, validates and tests."""
     output:
-        slices=SLICES,
+        slices=anomaly_paths.SLICES,
         table=anomaly.table,
-        digest=DIGEST,
-        seen=anomaly.of_rounds(SEEN),
-        tested=anomaly.of_rounds(TESTED),
+        digest=anomaly_paths.DIGEST,
+        seen=anomaly.of_rounds(anomaly_paths.SEEN),
+        tested=anomaly.of_rounds(anomaly_paths.TESTED),
     log:
         "results/logs/anomaly_slices.log",
     benchmark:
@@ -66,13 +55,13 @@ checkpoint anomaly_slices:
 rule anomaly_train:
     """Train one network on slices without a lesion; a killed training resumes from its last checkpoint."""
     input:
-        slices=ancient(SLICES),
+        slices=ancient(anomaly_paths.SLICES),
         table=ancient(anomaly.table),
-        seen=SEEN,
+        seen=anomaly_paths.SEEN,
         settled=lambda wildcards: anomaly.nothing(checkpoints.anomaly_slices.get()),
     output:
-        record=RECORD,
-        weights=WEIGHTS,
+        record=anomaly_paths.RECORD,
+        weights=anomaly_paths.WEIGHTS,
     log:
         "results/logs/anomaly_train/{round}/{network}.log",
     benchmark:
@@ -97,16 +86,16 @@ rule anomaly_train:
 rule anomaly_predict:
     """Score slices by what networks predict together: error, variance, and both."""
     input:
-        slices=ancient(SLICES),
+        slices=ancient(anomaly_paths.SLICES),
         table=ancient(anomaly.table),
-        seen=SEEN,
-        tested=TESTED,
-        records=lambda wildcards: anomaly.behind(RECORD, wildcards.scored),
-        weights=lambda wildcards: anomaly.behind(WEIGHTS, wildcards.scored),
+        seen=anomaly_paths.SEEN,
+        tested=anomaly_paths.TESTED,
+        records=lambda wildcards: anomaly.behind(anomaly_paths.RECORD, wildcards.scored),
+        weights=lambda wildcards: anomaly.behind(anomaly_paths.WEIGHTS, wildcards.scored),
         settled=lambda wildcards: anomaly.nothing(checkpoints.anomaly_slices.get()),
     output:
-        scores=SCORES,
-        prediction=PREDICTION,
+        scores=anomaly_paths.SCORES,
+        prediction=anomaly_paths.PREDICTION,
     log:
         "results/logs/anomaly_predict/{round}/{scored}.log",
     benchmark:
@@ -130,15 +119,15 @@ rule anomaly_predict:
 rule anomaly_rival:
     """Score slices by the error of an autoencoder."""
     input:
-        slices=ancient(SLICES),
+        slices=ancient(anomaly_paths.SLICES),
         table=ancient(anomaly.table),
-        seen=SEEN,
-        tested=TESTED,
-        record=RECORD.replace("{network}", "{scored}"),
-        weights=WEIGHTS.replace("{network}", "{scored}"),
+        seen=anomaly_paths.SEEN,
+        tested=anomaly_paths.TESTED,
+        record=anomaly_paths.RECORD.replace("{network}", "{scored}"),
+        weights=anomaly_paths.WEIGHTS.replace("{network}", "{scored}"),
         settled=lambda wildcards: anomaly.nothing(checkpoints.anomaly_slices.get()),
     output:
-        SCORES,
+        anomaly_paths.SCORES,
     log:
         "results/logs/anomaly_rival/{round}/{scored}.log",
     benchmark:
@@ -161,15 +150,15 @@ rule anomaly_rival:
 rule anomaly_competitors:
     """Score slices by all that needs no training: position, threshold, atlas, PCA, nearest features."""
     input:
-        slices=ancient(SLICES),
+        slices=ancient(anomaly_paths.SLICES),
         table=ancient(anomaly.table),
-        seen=SEEN,
-        tested=TESTED,
-        records=anomaly.behind(RECORD, "model"),
-        weights=anomaly.behind(WEIGHTS, "model"),
+        seen=anomaly_paths.SEEN,
+        tested=anomaly_paths.TESTED,
+        records=anomaly.behind(anomaly_paths.RECORD, "model"),
+        weights=anomaly.behind(anomaly_paths.WEIGHTS, "model"),
         settled=lambda wildcards: anomaly.nothing(checkpoints.anomaly_slices.get()),
     output:
-        COMPETITORS,
+        anomaly_paths.COMPETITORS,
     log:
         "results/logs/anomaly_competitors/{round}.log",
     benchmark:
@@ -192,12 +181,12 @@ rule anomaly_competitors:
 rule anomaly_entropies:
     """Watch the heads of one network through the tap."""
     input:
-        slices=ancient(SLICES),
+        slices=ancient(anomaly_paths.SLICES),
         table=ancient(anomaly.table),
-        seen=SEEN,
-        tested=TESTED,
-        record=RECORD,
-        weights=WEIGHTS,
+        seen=anomaly_paths.SEEN,
+        tested=anomaly_paths.TESTED,
+        record=anomaly_paths.RECORD,
+        weights=anomaly_paths.WEIGHTS,
         settled=lambda wildcards: anomaly.nothing(checkpoints.anomaly_slices.get()),
     output:
         tables["anomaly_entropies"].path,
@@ -222,9 +211,9 @@ rule anomaly_entropies:
 rule anomaly_account:
     """Tabulate the splits and the trainings."""
     input:
-        slices=ancient(SLICES),
+        slices=ancient(anomaly_paths.SLICES),
         table=ancient(anomaly.table),
-        digest=DIGEST,
+        digest=anomaly_paths.DIGEST,
         records=anomaly.records(),
         settled=lambda wildcards: anomaly.nothing(checkpoints.anomaly_slices.get()),
     output:
@@ -251,9 +240,9 @@ rule anomaly_account:
 rule anomaly_slicewise:
     """Judge how well scores tell slices apart, overall and among slices of one position."""
     input:
-        slices=ancient(SLICES),
+        slices=ancient(anomaly_paths.SLICES),
         table=ancient(anomaly.table),
-        digest=DIGEST,
+        digest=anomaly_paths.DIGEST,
         scores=anomaly.scores(),
         settled=lambda wildcards: anomaly.nothing(checkpoints.anomaly_slices.get()),
     output:
@@ -279,9 +268,9 @@ rule anomaly_slicewise:
 rule anomaly_pixelwise:
     """Judge how well maps tell pixels apart, by size and kind of lesions."""
     input:
-        slices=ancient(SLICES),
+        slices=ancient(anomaly_paths.SLICES),
         table=ancient(anomaly.table),
-        digest=DIGEST,
+        digest=anomaly_paths.DIGEST,
         scores=anomaly.scores(),
         settled=lambda wildcards: anomaly.nothing(checkpoints.anomaly_slices.get()),
     output:
@@ -307,9 +296,9 @@ rule anomaly_pixelwise:
 rule anomaly_ablations:
     """Hold the model against what lacks attention, uncertainty or an ensemble."""
     input:
-        slices=ancient(SLICES),
+        slices=ancient(anomaly_paths.SLICES),
         table=ancient(anomaly.table),
-        digest=DIGEST,
+        digest=anomaly_paths.DIGEST,
         scores=anomaly.compared(),
         settled=lambda wildcards: anomaly.nothing(checkpoints.anomaly_slices.get()),
     output:
@@ -335,9 +324,9 @@ rule anomaly_ablations:
 rule anomaly_heads:
     """Ask whether heads attend otherwise on slices with lesions."""
     input:
-        slices=ancient(SLICES),
+        slices=ancient(anomaly_paths.SLICES),
         table=ancient(anomaly.table),
-        digest=DIGEST,
+        digest=anomaly_paths.DIGEST,
         entropies=anomaly.entropies(),
         settled=lambda wildcards: anomaly.nothing(checkpoints.anomaly_slices.get()),
     output:
@@ -363,9 +352,9 @@ rule anomaly_heads:
 rule anomaly_certainty:
     """Ask whether predicted variances are true, and what is gained by leaving doubtful slices to a reader."""
     input:
-        slices=ancient(SLICES),
+        slices=ancient(anomaly_paths.SLICES),
         table=ancient(anomaly.table),
-        digest=DIGEST,
+        digest=anomaly_paths.DIGEST,
         scores=anomaly.scores(),
         predictions=anomaly.predictions(),
         settled=lambda wildcards: anomaly.nothing(checkpoints.anomaly_slices.get()),
@@ -393,9 +382,9 @@ rule anomaly_page:
     """Write the page on unusual brains."""
     input:
         **{name: tables[name].path for name in anomaly.of_page},
-        slices=ancient(SLICES),
+        slices=ancient(anomaly_paths.SLICES),
         table=ancient(anomaly.table),
-        digest=DIGEST,
+        digest=anomaly_paths.DIGEST,
         scores=anomaly.scores(),
         predictions=anomaly.shown(),
         references=os.path.relpath(Path(workflow.basedir) / "resources" / "references-anomaly.yaml"),

@@ -1,9 +1,9 @@
 """Variational autoencoders: what their latents and units do, and how well factors are told apart in them."""
 
-from diffmech.vae.paths import CODES, OF_A_FACTOR, RECORD, WEIGHTS, Vaes
+from diffmech.vae import paths as vae_paths
 from diffmech.vae.tables import OF_ALL, OF_ONE
 
-vaes = Vaes(study)
+vaes = vae_paths.Vaes(study)
 # Those of all VAEs of a data set.
 vae_tables = {
     table.name: table.path
@@ -34,8 +34,8 @@ rule train_vae:
     input:
         files=lambda wildcards: vaes.files(wildcards.data),
     output:
-        record=RECORD,
-        weights=WEIGHTS,
+        record=vae_paths.RECORD,
+        weights=vae_paths.WEIGHTS,
     log:
         "results/logs/train_vae/{data}/{family}/{vae_seed}.log",
     benchmark:
@@ -60,11 +60,11 @@ rule train_vae:
 rule vae_codes:
     """Encode images, and set single latents of them: shift, clamp, swap."""
     input:
-        record=RECORD,
-        weights=WEIGHTS,
+        record=vae_paths.RECORD,
+        weights=vae_paths.WEIGHTS,
         files=lambda wildcards: vaes.files(wildcards.data),
     output:
-        CODES,
+        vae_paths.CODES,
     log:
         "results/logs/vae_codes/{data}/{family}/{vae_seed}.log",
     benchmark:
@@ -87,12 +87,12 @@ rule vae_codes:
 rule vae_factor:
     """Change one factor of images: what the latents do, which units carry it, and what goes through them."""
     input:
-        record=RECORD,
-        weights=WEIGHTS,
-        codes=CODES,
+        record=vae_paths.RECORD,
+        weights=vae_paths.WEIGHTS,
+        codes=vae_paths.CODES,
         files=lambda wildcards: vaes.files(wildcards.data),
     output:
-        OF_A_FACTOR,
+        vae_paths.OF_A_FACTOR,
     log:
         "results/logs/vae_factor/{data}/{family}/{vae_seed}/{factor}.log",
     benchmark:
@@ -115,9 +115,9 @@ rule vae_factor:
 rule vae_disentanglement:
     """Score how well factors are told apart in the latents of one VAE, and read their causal graph from them."""
     input:
-        record=RECORD,
-        weights=WEIGHTS,
-        codes=CODES,
+        record=vae_paths.RECORD,
+        weights=vae_paths.WEIGHTS,
+        codes=vae_paths.CODES,
         files=lambda wildcards: vaes.files(wildcards.data),
     output:
         scores=tables["vae_scores"].path,
