@@ -12,7 +12,8 @@ localrules:
 wildcard_constraints:
     round=either(anomaly.rounds),
     network=either(anomaly.networks),
-    scored=either([*anomaly.predicting, *anomaly.autoencoders]),
+    scored=either(anomaly.predicting),
+    rival=either(anomaly.autoencoders),
 
 
 rule anomaly:
@@ -123,15 +124,15 @@ rule anomaly_rival:
         table=ancient(anomaly.table),
         seen=anomaly_paths.SEEN,
         tested=anomaly_paths.TESTED,
-        record=anomaly_paths.RECORD.replace("{network}", "{scored}"),
-        weights=anomaly_paths.WEIGHTS.replace("{network}", "{scored}"),
+        record=anomaly_paths.RECORD.replace("{network}", "{rival}"),
+        weights=anomaly_paths.WEIGHTS.replace("{network}", "{rival}"),
         settled=lambda wildcards: anomaly.nothing(checkpoints.anomaly_slices.get()),
     output:
-        anomaly_paths.SCORES,
+        anomaly_paths.SCORES.replace("{scored}", "{rival}"),
     log:
-        "results/logs/anomaly_rival/{round}/{scored}.log",
+        "results/logs/anomaly_rival/{round}/{rival}.log",
     benchmark:
-        "results/benchmarks/anomaly_rival/{round}/{scored}.tsv"
+        "results/benchmarks/anomaly_rival/{round}/{rival}.tsv"
     conda:
         "../envs/diffmech.yaml"
     threads: study.threads
@@ -142,7 +143,7 @@ rule anomaly_rival:
         settings=anomaly.scoring_settings(),
         code=study.code("anomaly_rival"),
     message:
-        "Scoring slices of {wildcards.round} by {wildcards.scored}"
+        "Scoring slices of {wildcards.round} by {wildcards.rival}"
     script:
         "../workflow_scripts/anomaly_rival.py"
 

@@ -10,7 +10,7 @@ with session(snakemake) as job:
     from diffmech.config.anomaly import ScoreConfig
 
     score_autoencoder(
-        job.wildcards.scored,
+        job.wildcards.rival,
         Path(job.input.record).parent,
         read_parts(job.input.slices, job.input.table, job.wildcards.round),
         job.output[0],
