@@ -383,7 +383,9 @@ def test_no_sentence_of_the_report_knows_what_the_images_show():
     for path, texts in said.items():
         for text in texts:
             plain = re.sub(r"\s+", " ", text)
-            for allowed in (*JUDGE, *PICTURES):
+            # brains that were made are called so wherever they are shown
+            brains = ["synthetic", "Synthetic"] if path.parent.name == "anomaly" else []
+            for allowed in (*JUDGE, *PICTURES, *brains):
                 plain = plain.replace(allowed, "")
             assert not FACES.search(plain), (path.name, FACES.search(plain), text)
 
