@@ -1,5 +1,10 @@
 """Denoisers: trained here, bundled, or brought by the user."""
 
+# Whether the call has --cache. Its jobs are told, since a rule must have the same files there.
+if workflow.exec_mode == ExecMode.DEFAULT:
+    os.environ["DIFFMECH_SHARED"] = str(workflow.enable_cache)
+SHARED = os.environ.get("DIFFMECH_SHARED") == "True"
+
 
 rule models:
     """Everything about the denoiser: weights, held-out loss, generated images."""
@@ -19,7 +24,7 @@ rule train_denoiser:
         digests=study.digests(study.dataset_stores()),
         settled=settled,
     output:
-        **study.trained_files(),
+        **study.trained_files(shared=SHARED),
         history=tables["history"].path,
     log:
         "results/logs/train_denoiser/{model}.log",

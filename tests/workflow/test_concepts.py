@@ -146,7 +146,7 @@ def test_an_edit_of_a_detector_judges_anew(studied, text, expected):
 def test_a_network_is_trained_anew_where_it_is_told_classes_instead(studied):
     edit = section() | {"models": {"tiny": {"architecture": {"conditioning": "classes"}}}}
     planned = rules(studied.planned(edit, "concepts"))
-    assert planned["train_denoiser"] == 1
+    assert planned["train_denoiser"] == 1, planned
 
 
 def test_mistakes_are_answered_in_one_line(studied):

@@ -163,15 +163,16 @@ class Study:
         settings = json.dumps(self.config.models[model].canonical(), sort_keys=True)
         return f"results/.checkpoints/{model}-{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
 
-    def trained_files(self) -> dict[str, str]:
+    def trained_files(self, *, shared: bool) -> dict[str, str]:
         """Return what a training writes beside its history, by name; first the pointer to the rest.
 
-        What tells the network of an image, tokens or the names of classes, is declared where all trained denoisers of
-        the study are told in one way.
+        What tells the network of an image, tokens or the names of classes, is declared where results are `shared` by
+        `--cache`, and all trained denoisers of the study are told in one way. Elsewhere it is not: where the files that
+        are declared change with the settings, Snakemake does not see that the settings have changed.
         """
         told = {self.config.models[name].architecture.conditioning for name in self.trained}
         files = dict(TRAINED)
-        if len(told) == 1:
+        if shared and len(told) == 1:
             files |= TOLD_BY[told.pop()]
         return {name: f"results/models/{{model}}/{file}" for name, file in files.items()}
 
