@@ -51,7 +51,10 @@ def make_patient(folder, number, slices=4):
             mask = np.zeros((16, 16), np.uint8)
             mask[top : top + 3, left : left + 3] = 255
             save(mask, folder / "masks" / f"p{number:02d}_{row}.png")
-        save(pixels.clip(0, 255).astype(np.uint8), folder / ("abnormal" if ill else "normal") / f"p{number:02d}_{row}.png")
+        save(
+            pixels.clip(0, 255).astype(np.uint8),
+            folder / ("abnormal" if ill else "normal") / f"p{number:02d}_{row}.png",
+        )
 
 
 def save(pixels, path):
@@ -72,7 +75,9 @@ def rules(jobs):
 def bytes_of(folder, pattern):
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.glob(pattern.replace("{round}", "*").replace("{network}", "*").replace("{scored}", "*")))
+        for path in sorted(
+            folder.glob(pattern.replace("{round}", "*").replace("{network}", "*").replace("{scored}", "*"))
+        )
     }
 
 
@@ -117,7 +122,10 @@ def test_bright_lesions_are_found_by_a_threshold_and_not_by_chance(studied):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"evaluation": {**SECTION["evaluation"], "draws": 41}}, {k: v for k, v in JUDGED.items() if k != "anomaly_account"}),
+        (
+            {"evaluation": {**SECTION["evaluation"], "draws": 41}},
+            {k: v for k, v in JUDGED.items() if k != "anomaly_account"},
+        ),
         ({"examples": 2}, {"anomaly_page": 1}),
         (
             {"uncertainty": {**SECTION["uncertainty"], "masks": 3}},
@@ -138,7 +146,9 @@ def test_a_patient_who_comes_reruns_what_is_of_their_split(studied, tmp_path):
     project = studied.copy(tmp_path / "project")
     brains = studied.folder / "brains"  # the path is a setting, and stays
     before = read_splits(project.folder / SPLITS.path)
-    came = {split: next(n for n in range(20, 90) if split_of(f"p{n:02d}", SPLITS_OF) == split) for split in (TEST, TRAIN)}
+    came = {
+        split: next(n for n in range(20, 90) if split_of(f"p{n:02d}", SPLITS_OF) == split) for split in (TEST, TRAIN)
+    }
     make_patient(brains, came[TEST])
     jobs = rules(project.run("anomaly", edit=section(studied.folder)))
     assert jobs == {**READ, **SCORED, **JUDGED}  # no network is trained again
