@@ -227,7 +227,7 @@ REVIEW = Table(
         "patient": PATIENT,
         "position": number("from the bottom (0) to the top (1) of the brain"),
         "model_score": number("the model's score from its threshold on, in deviations of healthy validation slices"),
-        "doubt": number("root of the epistemic variance, mean over the brain", "intensity"),
+        "epistemic": number("root of the epistemic variance, mean over the brain", "intensity"),
         "flagged": flag("whether the score is above the threshold"),
         "abnormal": flag("whether it holds a lesion, which no score was told", source="the masks"),
     },
