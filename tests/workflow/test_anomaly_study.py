@@ -177,8 +177,8 @@ def test_permuting_labels_of_test_patients_changes_nothing_before_they_are_judge
     before = {pattern: bytes_of(project.folder, pattern) for pattern in patterns}
     table = (project.folder / SLICE_MEASURES.path).read_bytes()
     write_slices(store, replace(slices, lesion=lesion, kind=kind))
-    forced = ["--forcerun", "anomaly_train", "anomaly_slicewise", "--"]
-    jobs = rules(project.run(*forced, "anomaly", edit=section(studied.folder)))
+    forced = ["--forcerun", "anomaly_train", "anomaly_slicewise"]
+    jobs = rules(project.run("anomaly", *forced, edit=section(studied.folder)))
     assert jobs["anomaly_train"] == NETWORKS
     assert jobs["anomaly_predict"] == 4
     assert {pattern: bytes_of(project.folder, pattern) for pattern in patterns} == before
