@@ -51,8 +51,10 @@ def make_patient(folder, number, slices=4):
             mask = np.zeros((16, 16), np.uint8)
             mask[top : top + 3, left : left + 3] = 255
             save(mask, folder / "masks" / f"p{number:02d}_{row}.png")
-        kind = "abnormal" if ill else "normal"
-        save(pixels.clip(0, 255).astype(np.uint8), folder / kind / f"p{number:02d}_{row}.png")
+        save(
+            pixels.clip(0, 255).astype(np.uint8),
+            folder / ("abnormal" if ill else "normal") / f"p{number:02d}_{row}.png",
+        )
 
 
 def save(pixels, path):
@@ -71,11 +73,11 @@ def rules(jobs):
 
 
 def bytes_of(folder, pattern):
-    for wildcard in ("{round}", "{network}", "{scored}"):
-        pattern = pattern.replace(wildcard, "*")
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.glob(pattern))
+        for path in sorted(
+            folder.glob(pattern.replace("{round}", "*").replace("{network}", "*").replace("{scored}", "*"))
+        )
     }
 
 
@@ -122,7 +124,7 @@ def test_bright_lesions_are_found_by_a_threshold_and_not_by_chance(studied):
     [
         (
             {"evaluation": {**SECTION["evaluation"], "draws": 41}},
-            {name: count for name, count in JUDGED.items() if name != "anomaly_account"},
+            {k: v for k, v in JUDGED.items() if k != "anomaly_account"},
         ),
         ({"examples": 2}, {"anomaly_page": 1}),
         (
@@ -144,8 +146,9 @@ def test_a_patient_who_comes_reruns_what_is_of_their_split(studied, tmp_path):
     project = studied.copy(tmp_path / "project")
     brains = studied.folder / "brains"  # the path is a setting, and stays
     before = read_splits(project.folder / SPLITS.path)
-    new = [(number, split_of(f"p{number:02d}", SPLITS_OF)) for number in range(20, 90)]
-    came = {split: next(number for number, own in new if own == split) for split in (TEST, TRAIN)}
+    came = {
+        split: next(n for n in range(20, 90) if split_of(f"p{n:02d}", SPLITS_OF) == split) for split in (TEST, TRAIN)
+    }
     make_patient(brains, came[TEST])
     jobs = rules(project.run("anomaly", edit=section(studied.folder)))
     assert jobs == {**READ, **SCORED, **JUDGED}  # no network is trained again
@@ -174,8 +177,8 @@ def test_permuting_labels_of_test_patients_changes_nothing_before_they_are_judge
     before = {pattern: bytes_of(project.folder, pattern) for pattern in patterns}
     table = (project.folder / SLICE_MEASURES.path).read_bytes()
     write_slices(store, replace(slices, lesion=lesion, kind=kind))
-    forced = ["--forcerun", "anomaly_train", "anomaly_slicewise", "--"]
-    jobs = rules(project.run(*forced, "anomaly", edit=section(studied.folder)))
+    forced = ["--forcerun", "anomaly_train", "anomaly_slicewise"]
+    jobs = rules(project.run("anomaly", *forced, edit=section(studied.folder)))
     assert jobs["anomaly_train"] == NETWORKS
     assert jobs["anomaly_predict"] == 4
     assert {pattern: bytes_of(project.folder, pattern) for pattern in patterns} == before

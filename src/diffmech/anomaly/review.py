@@ -54,7 +54,7 @@ def ranked_for_review(slices: Slices, score: np.ndarray, doubt: np.ndarray, thre
             "patient": slices.patient,
             "position": slices.position,
             "score": score,
-            "epistemic": doubt,
+            "doubt": doubt,
             "flagged": score > threshold,
             "abnormal": slices.abnormal,
         }

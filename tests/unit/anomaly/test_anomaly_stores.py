@@ -1,9 +1,10 @@
-"""Stores of scores and of predictions give back what was written, and say what is missing."""
+"""Stores of scores and predictions, and intervals of certainty that have the estimates of their closed forms."""
 
 import numpy as np
 import pytest
-import xarray as xr
 
+from diffmech.anomaly import certainty
+from diffmech.anomaly.calibration import calibration_of
 from diffmech.anomaly.scores import Scored
 from diffmech.anomaly.stores import TEST, VALIDATION, read_prediction, read_scores, write_scores
 from diffmech.artifacts import write_store
@@ -11,19 +12,44 @@ from diffmech.errors import StoreError
 
 
 def test_scores_are_read_as_they_were_written(tmp_path) -> None:
-    maps = np.random.default_rng(0).random((3, 4, 4)).astype(np.float32)
-    written = {"model": Scored(np.arange(3.0), maps), "position": Scored(-np.arange(3.0), None)}
-    write_scores(tmp_path / "s.zarr.zip", {VALIDATION: written, TEST: written})
-    found = read_scores(tmp_path / "s.zarr.zip")
-    assert set(found) == {VALIDATION, TEST}
-    np.testing.assert_array_equal(found[TEST]["model"].pixel, maps)
-    np.testing.assert_array_equal(found[TEST]["position"].slice, -np.arange(3.0))
-    assert found[TEST]["position"].pixel is None
+    maps = np.arange(12, dtype=np.float32).reshape(3, 2, 2)
+    scores = {"a": Scored(np.array([1.0, 2.0, 3.0]), maps), "b": Scored(np.array([0.5, 0.1, 0.2]))}
+    write_scores(tmp_path / "s.zarr.zip", {VALIDATION: scores, TEST: scores})
+    found = read_scores(tmp_path / "s.zarr.zip")[TEST]
+    assert np.array_equal(found["a"].pixel, maps)
+    assert found["b"].pixel is None
+    assert np.array_equal(found["b"].slice, scores["b"].slice)
+    write_scores(tmp_path / "t.zarr.zip", {VALIDATION: scores, TEST: scores})
+    assert (tmp_path / "s.zarr.zip").read_bytes() == (tmp_path / "t.zarr.zip").read_bytes()
 
 
-def test_what_a_store_lacks_is_said(tmp_path) -> None:
-    write_store(tmp_path / "x.zarr.zip", xr.Dataset({"mean": ("slice", np.zeros(3))}))
-    with pytest.raises(StoreError, match=r"has scores of no \w+ slices; delete the file to score them anew"):
-        read_scores(tmp_path / "x.zarr.zip")
-    with pytest.raises(StoreError, match=r"predicts no \w+, so it is no store of predictions; let it be made anew"):
-        read_prediction(tmp_path / "x.zarr.zip")
+def test_another_store_is_refused(tmp_path) -> None:
+    import xarray as xr
+
+    write_store(tmp_path / "o.zarr.zip", xr.Dataset({"x": ("y", [1.0])}))
+    with pytest.raises(StoreError, match="has scores of no validation slices; delete the file to score them anew"):
+        read_scores(tmp_path / "o.zarr.zip")
+    with pytest.raises(StoreError, match="predicts no mean, so it is no store of predictions"):
+        read_prediction(tmp_path / "o.zarr.zip")
+
+
+def test_at_equal_weights_certainty_is_what_calibration_says() -> None:
+    source = np.random.default_rng(0)
+    deviation = np.exp(source.normal(-3, 0.5, (12, 1, 8, 8)))
+    error = np.abs(deviation * source.standard_normal(deviation.shape))
+    inside = source.random(deviation.shape) < 0.7
+    patient = np.repeat(["a", "b", "c"], 4)
+    expected = calibration_of(error, deviation, inside, 5)
+    pixels = certainty.pixel_errors(error, deviation, inside, patient)
+    slices = certainty.slice_errors(error, deviation, inside, patient)
+    equal = np.full((1, 3), 1 / 3)
+    np.testing.assert_allclose(certainty.coverage(pixels)(equal)[0], expected.coverage)
+    np.testing.assert_allclose(certainty.deviations(pixels, 5)(equal)[0], [expected.predicted, expected.observed])
+    for statistic, value in (
+        (certainty.calibration_error(pixels), expected.calibration_error),
+        (certainty.normalised_error(pixels, 5), expected.normalised_error),
+        (certainty.variation(slices), expected.variation),
+        (certainty.correlation(pixels), expected.pixel_correlation),
+        (certainty.correlation(slices), expected.slice_correlation),
+    ):
+        np.testing.assert_allclose(statistic(equal)[0], value)
