@@ -45,7 +45,7 @@ checkpoint anomaly_slices:
     params:
         settings=anomaly.data_settings(),
         rounds=anomaly.rounds,
-        code=anomaly.data_code(),
+        code=anomaly.data_code("anomaly_slices"),
         watched=anomaly.watched(),
     message:
         "Reading the slices of all patients"

@@ -118,10 +118,10 @@ class Anomaly:
         section = self.section
         return self.study.settings(data=section.data, splits=section.splits) | {"folds": section.folds}
 
-    def data_code(self) -> str:
+    def data_code(self, script: str) -> str:
         """Return the fingerprint of what reads the slices, with the module that reads this kind of them."""
         reader = self.section.data.implementation.split(":")[0]
-        return self.study.code("anomaly_slices") + fingerprint(module_file(reader))
+        return self.study.code(script) + fingerprint(module_file(reader))
 
     def watched(self) -> str:
         """Return the digest of the user's files, '' of synthetic brains."""

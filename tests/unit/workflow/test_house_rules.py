@@ -73,7 +73,7 @@ def test_every_rule_tracks_its_code_and_names_its_environment():
             if "script:" in rule:
                 name = rule.split(":")[0]
                 scripts.add(name)
-                assert re.search(rf'code=(lambda wildcards: )?\w+\.(denoising_)?code\("{name}"[),]', rule), name
+                assert re.search(rf'code=(lambda wildcards: )?\w+\.(denoising_|data_)?code\("{name}"', rule), name
                 assert f'"../workflow_scripts/{name}.py"' in rule, name
                 # A rule without output runs whenever it is asked for, which a benchmark file would prevent.
                 timed = ["benchmark"] if "    output:" in rule else []
