@@ -51,7 +51,9 @@ def certainty_tables(
     _write_reliability(pooled, outputs[RELIABILITY.name], evaluation, reference)
     _write_risk(pooled, doubts, outputs, evaluation, reference)
     frame = ranked_for_review(pooled.slices, pooled.scores[reference].slice, doubts["epistemic"], 0.0)
-    REVIEW.write(outputs[REVIEW.name], REVIEW.in_order(frame.rename(columns={"score": "model_score"})))
+    REVIEW.write(
+        outputs[REVIEW.name], REVIEW.in_order(frame.rename(columns={"score": "model_score", "doubt": "epistemic"}))
+    )
 
 
 def variance_rows(
