@@ -9,12 +9,13 @@ from diffmech.heads.files import ATTENTION, LATENTS
 from diffmech.heads.paths import ABLATION, CHOSEN, CIRCUIT, PATCHING, REFERENCE, Heads
 from diffmech.workflow.named_files import check_named_files
 from diffmech.workflow.same import check_same, tell_jobs
-from diffmech.workflow.study import GENERATED, GROUPS, REQUESTS, UNSEEN, Study
+from diffmech.workflow.study import GENERATED, GROUPS, REQUESTS, UNSEEN, Study, switch
 from diffmech.workflow.together import tell_group
 
 # What a call may ask for beside the settings, with --config: of the rules `provenance` and `pack`, and no setting.
 asked = {name: config.get(name) for name in REQUESTS}
 try:
+    asked["stores"] = switch("stores", asked["stores"])
     if IS_MODULE:  # its `config:` takes the place of config.yaml, over which it is laid here as --configfile is
         config = merge(read_mapping(ROOT / "config.yaml"), config)
     study = Study({name: value for name, value in config.items() if name not in REQUESTS}, ROOT)

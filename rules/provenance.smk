@@ -44,7 +44,7 @@ rule pack:
         title=study.config.report.title,
         settings=study.config.model_dump(mode="json"),
         license=str(asked["license"] or ""),
-        stores=asked["stores"] is True,
+        stores=asked["stores"],
         records=lambda wildcards, input: all_records(list(input.packed), record_of),
         code=study.code("pack"),
     message:

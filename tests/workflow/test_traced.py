@@ -43,7 +43,6 @@ def test_the_chain_behind_an_artifact_is_printed_and_what_has_none_is_one_line(m
 
 
 @pytest.mark.xdist_group("tiny")
-@pytest.mark.skip(reason="not yet seen to pass: its steps were done by hand")
 def test_a_study_is_packed_and_checked_elsewhere(finished, tmp_path):
     project = finished.copy(tmp_path / "copy")
     done = project.snakemake("pack", "--cores", "2", "--config", "stores=true")

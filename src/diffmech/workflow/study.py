@@ -16,6 +16,7 @@ from diffmech.config.judging import JudgesConfig
 from diffmech.config.load import validate
 from diffmech.config.section import Section
 from diffmech.data.tables import GROUPS as GROUP_TABLE
+from diffmech.errors import ConfigError
 from diffmech.workflow.fingerprints import fingerprint, module_file
 from diffmech.workflow.own_code import code_digest, find_code
 from diffmech.workflow.shards import batches, shards
@@ -23,6 +24,7 @@ from diffmech.workflow.watched import watched
 
 # Keys that `--config` may have beside those of config.yaml: what `provenance` and `pack` are asked for.
 REQUESTS = ("target", "stores", "license")
+
 DATASETS = "results/datasets"
 UNSEEN = "results/unseen/{model}/{dataset}.zarr.zip"
 GENERATED = "results/generated/{model}/{dataset}/{shard}.zarr.zip"
@@ -56,6 +58,17 @@ def gpus(device: str) -> int:
     if device == "auto":
         return int(Path("/dev/nvidiactl").exists() and os.environ.get("CUDA_VISIBLE_DEVICES") != "")
     return int(device != "cpu")
+
+
+def switch(name: str, given: object) -> bool:
+    """Return what `--config name=...` says, False where it says nothing; Snakemake hands `true` on as text.
+
+    Raises ConfigError for what is neither true nor false.
+    """
+    said = str(given or False).lower()
+    if said not in ("true", "false"):
+        raise ConfigError(f"{name}: {given!r} is neither true nor false; say --config {name}=true")
+    return said == "true"
 
 
 class Study:
