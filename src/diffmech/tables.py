@@ -136,10 +136,18 @@ class Table:
         return None
 
     def frame(self, rows: Iterable[Any] = ()) -> "pd.DataFrame":
-        """Return a table of `rows`, mappings or sequences in the order of the columns."""
+        """Return a table of `rows`, mappings or sequences in the order of the columns; what a mapping lacks is empty.
+
+        Raises ValueError for a mapping with a key that is no column, which pandas would drop without a word.
+        """
         import pandas as pd
 
-        return pd.DataFrame(list(rows), columns=list(self.columns))
+        found = list(rows)
+        for row in found:
+            if isinstance(row, Mapping) and not row.keys() <= self.columns.keys():
+                odd = ", ".join(str(key) for key in row if key not in self.columns)
+                raise ValueError(f"table {self.name}: a row has {odd}, which is no column; mend what computes it")
+        return pd.DataFrame(found, columns=list(self.columns))
 
     def in_order(self, frame: "pd.DataFrame") -> "pd.DataFrame":
         """Return the declared columns of `frame`, in the order of the declaration."""

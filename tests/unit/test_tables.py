@@ -62,6 +62,12 @@ def test_other_columns_than_declared_are_not_written(frame, message, tmp_path) -
     assert not list(tmp_path.iterdir())
 
 
+def test_a_row_with_another_key_is_no_row_of_the_table() -> None:
+    assert TABLE.frame([{"head": "a"}])["n"].isna().all()
+    with pytest.raises(ValueError, match="table tried: a row has m, which is no column"):
+        TABLE.frame([{"head": "a", "m": 3}])
+
+
 def test_reading_names_the_file_the_column_and_what_is_odd(tmp_path) -> None:
     path = tmp_path / "t.csv"
     FRAME.assign(effect=["much", "1"]).to_csv(path, index=False)
