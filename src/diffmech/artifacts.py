@@ -5,6 +5,7 @@ of it through a ZipStore would leave duplicate metadata entries; a directory cou
 """
 
 import glob
+import hashlib
 import json
 import os
 import platform
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
 Item = TypeVar("Item")
+
+PACKAGES = ("diffmech", "torch", "diffusers", "numpy", "scipy", "pandas", "scikit-learn", "xarray", "zarr")
 
 # A fixed time stamp makes equal contents equal bytes.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -171,10 +174,16 @@ def provenance(**extra: Any) -> str:
     return json.dumps({"versions": versions(), **extra}, sort_keys=True)
 
 
+def file_sha256(path: Path | str) -> str:
+    """Return the SHA-256 of what is in a file."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def versions() -> dict[str, str]:
     """Return the versions of what results depend on most, by name."""
     found = {"python": platform.python_version()}
-    for package in ("diffmech", "torch", "diffusers", "numpy", "xarray", "zarr"):
+    for package in PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:

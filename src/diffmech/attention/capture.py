@@ -6,7 +6,6 @@ held in memory, and of that only what its later passes are still to fill: memory
 samples nor on that of timesteps, nor, where a batch is a chunk, on that of sites.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -21,7 +20,7 @@ import zarr
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from diffmech.artifacts import building_store, progress, provenance, read_json
+from diffmech.artifacts import building_store, file_sha256, progress, provenance, read_json
 from diffmech.attention.archive import ArchivingStore, Region, archiving
 from diffmech.attention.budget import require_disk, require_memory, store_contents
 from diffmech.attention.calls import AttentionCall
@@ -346,15 +345,13 @@ def store_attrs(rule: str, latents: Latents, model_json: Path | str, **parameter
             f"{latents.path}: was made for model {latents.attrs['model_sha256']}, but {model_json} is "
             f"{model['sha256']}; let the workflow make the latents anew"
         )
-    with latents.path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {
         "model": Path(model_json).parent.name,
         **{key: latents.attrs[key] for key in INHERITED_ATTRS},
         "provenance": provenance(
             rule=rule,
             parameters=parameters,
-            inputs={"latents": digest, "model": model["sha256"]},
+            inputs={"latents": file_sha256(latents.path), "model": model["sha256"]},
             latents=json.loads(latents.attrs["provenance"]),
         ),
     }

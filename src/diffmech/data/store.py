@@ -5,7 +5,6 @@ and contrast to those of the others; reading applies them. The sample id is the 
 larger `count` adds ids and changes no image.
 """
 
-import hashlib
 import json
 import logging
 from collections import OrderedDict
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from diffmech.artifacts import atomic_path, building_store, open_store, progress, provenance
+from diffmech.artifacts import atomic_path, building_store, file_sha256, open_store, progress, provenance
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.images import AnyDataset, ImagesConfig
 from diffmech.data.moments import Matching, Measured, match_moments
@@ -91,8 +90,8 @@ def prepare_dataset(
         )
         group.attrs.update(_attributes(config, images, name, matching, skipped))
     if digest is not None:
-        with Path(output).open("rb") as store, atomic_path(digest) as temporary:
-            temporary.write_text(hashlib.file_digest(store, "sha256").hexdigest() + "\n", encoding="utf-8")
+        with atomic_path(digest) as temporary:
+            temporary.write_text(file_sha256(output) + "\n", encoding="utf-8")
 
 
 def open_dataset(path: Path) -> "ImageSet":

@@ -1,13 +1,13 @@
 """Taking a denoiser that exists: bundled with the project, a diffusers directory, a model of the Hugging Face hub, or,
 as the null study, an architecture with random weights. All that is written is the pointer `model.json`."""
 
-import hashlib
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
+from diffmech.artifacts import file_sha256
 from diffmech.config.images import ImagesConfig
 from diffmech.config.models import DenoiserConfig
 from diffmech.data.synthetic_faces import NAMES
@@ -97,7 +97,7 @@ def bundle_denoiser(model_json: Path, directory: Path, *, dtype: torch.dtype = t
             if (beside / name).is_file():
                 shutil.copyfile(beside / name, temporary / name)
         weights = sorted(file.relative_to(temporary).as_posix() for file in temporary.rglob("*.safetensors"))
-        lines = [f"{_sha256(temporary / file)}  {file}\n" for file in weights]
+        lines = [f"{file_sha256(temporary / file)}  {file}\n" for file in weights]
         (temporary / SHIPPED).write_text("".join(lines), encoding="utf-8")
 
 
@@ -118,16 +118,11 @@ def _check_as_shipped(directory: Path) -> None:
     listed = directory / SHIPPED
     for line in listed.read_text(encoding="utf-8").splitlines() if listed.is_file() else ():
         expected, _, file = line.partition("  ")
-        if (found := _sha256(directory / file)) != expected:
+        if (found := file_sha256(directory / file)) != expected:
             raise ModelError(
                 f"{directory / file}: is not the file that was shipped (SHA-256 {found[:12]}..., expected "
                 f"{expected[:12]}...); get it again, for instance by git checkout"
             )
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as source:
-        return hashlib.file_digest(source, "sha256").hexdigest()
 
 
 def _diffusers(location: str, config: DenoiserConfig, root: Path) -> Path:

@@ -1,6 +1,5 @@
 """The planted denoiser as one that can be studied: built and written once, then loaded from its pointer. Ours."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import torch
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from safetensors.torch import load_file, save_file
 
-from diffmech.artifacts import provenance, write_json
+from diffmech.artifacts import file_sha256, provenance, write_json
 from diffmech.attention.sites import HeadId, find_sites
 from diffmech.config.images import ImagesConfig
 from diffmech.config.models import PlantedCircuit
@@ -50,7 +49,7 @@ def import_planted(circuit: PlantedCircuit, output_json: Path, *, images: Images
         {
             "kind": "planted",
             "location": ".",
-            "sha256": _sha256(output_json.parent / WEIGHTS),
+            "sha256": file_sha256(output_json.parent / WEIGHTS),
             "heads": [len(layer) for layer in layers],
             "roles": roles,
             "parameters": count_parameters(_denoiser(network, scheduler)),
@@ -77,7 +76,7 @@ def load_planted(
     if untrained_seed is None:
         if not file.is_file():
             raise ModelError(f"{file}: is gone; delete {model_json} and let the workflow make it anew")
-        check_unchanged(pointer, model_json, found=_sha256(file), where=file)
+        check_unchanged(pointer, model_json, found=file_sha256(file), where=file)
         network.load_state_dict(load_file(file))
     scheduler = DDPMScheduler.from_pretrained(str(folder / "scheduler"), local_files_only=True)
     return _denoiser(network.to(target).eval().requires_grad_(False), scheduler)
@@ -89,7 +88,3 @@ def _denoiser(network: PlantedDenoiser, scheduler: DDPMScheduler) -> Denoiser:
         return predicted
 
     return Denoiser(network, scheduler, (1, network.size, network.size), forward=forward)
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -6,7 +6,6 @@ of a job has its parameters by name and the versions that it ran with (`diffmech
 or is of another job, the parameters are shown as recorded and the versions as the artifact itself names them.
 """
 
-import hashlib
 import json
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from diffmech.artifacts import file_sha256
 from diffmech.errors import StoreError
 from diffmech.workflow.fingerprints import fingerprint
 from diffmech.workflow.session import told_beside
@@ -180,8 +180,7 @@ def changes(job: Job, root: Path, digests: Mapping[str, str]) -> list[str]:
 def sha256(path: str) -> str:
     """Return the SHA-256 of a file, empty where it is gone."""
     try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError:
         return ""
 

@@ -4,7 +4,6 @@ The record (`provenance.json`, beside the weights) names the data sets of the tr
 and by what made it, and that every n-th of their images was kept out. Needs neither torch nor the weights.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from diffmech.artifacts import read_json
+from diffmech.artifacts import file_sha256, read_json
 from diffmech.data.store import ImageSet, open_dataset
 
 # Kinds of data sets whose image of a number is the same wherever it is made from the same settings.
@@ -49,7 +48,7 @@ class TrainingRecord:
         """
         if images.attrs.get("unseen"):
             return np.zeros(len(images), dtype=bool)
-        sha256 = store_sha256(images.path)
+        sha256 = file_sha256(images.path)
         if any(known.get("sha256") == sha256 for known in self.datasets):
             return ~is_held_out(images.ids, self.holdout)
         made = images.attrs["provenance"]["dataset"]
@@ -109,16 +108,10 @@ def record_of(model_json: Path | str) -> TrainingRecord | None:
     return training_record(Path(model_json).parent.resolve() / read_json(model_json)["location"])
 
 
-def store_sha256(path: Path) -> str:
-    """Return the SHA-256 of a store, by which a checkpoint knows what it was trained on."""
-    with Path(path).open("rb") as source:
-        return hashlib.file_digest(source, "sha256").hexdigest()
-
-
 def datasets_on_record(datasets: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
     """Return of each data set (domain -> store) its SHA-256 and what made it, by which its images can be made again."""
     return {
-        domain: {"sha256": store_sha256(path), **_made(open_dataset(Path(path)))} for domain, path in datasets.items()
+        domain: {"sha256": file_sha256(path), **_made(open_dataset(Path(path)))} for domain, path in datasets.items()
     }
 
 

@@ -8,27 +8,21 @@ import hashlib
 import json
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from diffmech.artifacts import versions
 from diffmech.errors import ConfigError
 from diffmech.workflow.fingerprints import fingerprint
 
 RUN = "DIFFMECH_RUN"  # the variable of the environment in which jobs are told
-PACKAGES = ("torch", "diffusers", "numpy", "scipy", "pandas", "scikit-learn", "xarray", "zarr")
 
 
 def in_use(root: Path) -> dict[str, str]:
     """Return the versions in use here, and a digest of all scripts below `root` with the code that they reach."""
-    found = {"python": ".".join(platform.python_version_tuple()[:2])}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "none"
+    python = ".".join(platform.python_version_tuple()[:2])
     scripts = sorted((root / "workflow_scripts").glob("*.py"))
     codes = "".join(fingerprint(script) for script in scripts)
-    return {**found, "diffmech's code": hashlib.sha256(codes.encode()).hexdigest()[:12]}
+    return {**versions(), "python": python, "diffmech's code": hashlib.sha256(codes.encode()).hexdigest()[:12]}
 
 
 def tell_jobs(root: Path) -> None:
