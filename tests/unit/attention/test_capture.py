@@ -202,19 +202,16 @@ def test_equal_inputs_give_equal_bytes(latents: MakeLatents, capture: Capture) -
     assert capture(latents()).read_bytes() == capture(latents(), "again").read_bytes()
 
 
-def test_activations_that_are_not_finite_are_one_line(
-    latents: MakeLatents, model_json: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_activations_that_are_not_finite_are_one_line(latents: MakeLatents, model_json: Path, tmp_path: Path) -> None:
     def broken(*args: object, **kwargs: object) -> object:
         denoiser = load_denoiser(model_json, device="cpu")
         attention = denoiser.module.up_blocks[0].attentions[0].transformer_blocks[0].attn1
         attention.to_v.weight.fill_(torch.inf)
         return denoiser
 
-    monkeypatch.setattr("diffmech.attention.capture.load_denoiser", broken)
     output = tmp_path / "out" / "a.zarr.zip"
     with pytest.raises(ModelError, match=r"^up0\.0\.self: .* is not finite at timestep 100") as e:
-        capture_attention(latents(), model_json, output, capture=CaptureConfig(), runtime=RUNTIME)
+        capture_attention(latents(), model_json, output, capture=CaptureConfig(), runtime=RUNTIME, load=broken)
     assert "\n" not in str(e.value)
     assert list(output.parent.iterdir()) == []
 
