@@ -48,11 +48,21 @@ def by_content(store: str):
     return ancient(store) if study.digests([store]) else store
 
 
-def settled(wildcards) -> list[str]:
+def settled_data(wildcards) -> list[str]:
     """Add no file, but ask for both data sets, so that whether the job has to run is asked anew once they are made."""
     for dataset in study.collected_datasets:
         checkpoints.prepare_dataset.get(dataset=dataset)
     return []
+
+
+def settled(wildcards) -> list[str]:
+    """Ask for both data sets, and for the history of a denoiser that is trained here.
+
+    The pointer alone may be there from a time when the model of this name was imported; of a job some of whose outputs
+    it has no record of, Snakemake does not ask whether the parameters have changed.
+    """
+    model = getattr(wildcards, "model", study.model)
+    return settled_data(wildcards) + ([tables["history"].at(model=model)] if model in study.trained else [])
 
 
 def settled_own(wildcards) -> list[str]:

@@ -1,10 +1,5 @@
 """Denoisers: trained here, bundled, or brought by the user."""
 
-# Whether the call has --cache. Its jobs are told, since a rule must have the same files there.
-if workflow.exec_mode == ExecMode.DEFAULT:
-    os.environ["DIFFMECH_SHARED"] = str(workflow.enable_cache)
-SHARED = os.environ.get("DIFFMECH_SHARED") == "True"
-
 
 rule models:
     """Everything about the denoiser: weights, held-out loss, generated images."""
@@ -22,9 +17,9 @@ rule train_denoiser:
         first=by_content(study.dataset_stores()[0]),
         second=by_content(study.dataset_stores()[1]),
         digests=study.digests(study.dataset_stores()),
-        settled=settled,
+        settled=settled_data,
     output:
-        **study.trained_files(shared=SHARED),
+        **study.trained_files,
         history=tables["history"].path,
     log:
         "results/logs/train_denoiser/{model}.log",

@@ -244,3 +244,17 @@ def test_an_edit_of_one_reader_reruns_only_its_data_set(finished):
         path.write_text(before)
     assert "prepare_dataset lfw_subset" in jobs
     assert "prepare_dataset synthetic_faces" not in jobs
+
+
+def test_a_training_that_takes_the_place_of_an_import_or_of_another_kind_of_network_is_not_passed_over(
+    module_project, tmp_path
+):
+    model, weights = "results/models/tiny/model.json", "results/models/tiny/gallery.zarr.zip"
+    project = module_project.copy(tmp_path / "copy")
+    own = {"models": {"tiny": {"source": "untrained"}}}
+    assert "import_denoiser tiny" in project.run(model, edit=own)
+    assert {"train_denoiser tiny", "generate_gallery tiny"} <= project.planned(None, weights)
+    assert "train_denoiser tiny" in project.run(weights)
+    assert project.planned(None, weights) == set()
+    classes = {"models": {"tiny": {"architecture": {"conditioning": "classes"}}}}
+    assert "train_denoiser tiny" in project.planned(classes, weights)

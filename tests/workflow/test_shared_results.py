@@ -28,7 +28,7 @@ def test_a_second_clone_takes_what_the_first_computed_and_another_setting_does_n
     two = run(second, CAPTURED, GALLERY)  # the latter loads the denoiser that was trained elsewhere
     assert ran(two) == {"prepare_dataset", "make_latents", "generate_gallery"}
     shared = [CAPTURED, *(path.relative_to(one).as_posix() for path in (one / "results/models/tiny").rglob("*.*"))]
-    assert len(shared) == 9, shared
+    assert len(shared) == 10, shared
     for path in shared:
         assert (two / path).read_bytes() == (one / path).read_bytes()
         assert (two / path).resolve() == (one / path).resolve()

@@ -94,7 +94,7 @@ class VaeTrainingConfig(Section):
 
     steps: Count = Field(1200, description="Steps of the optimiser.")
     batch_size: Annotated[int, Field(ge=2)] = Field(64, description="Images per step.")
-    learning_rate: Annotated[float, Field(gt=0)] = Field(4e-3, description="Peak of the one-cycle schedule.")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(2e-3, description="Peak of the one-cycle schedule.")
     ema_decay: Decay = Field(0.0, description="Decay of the averaged weights; 0 = those of the last step are kept.")
     seed: Seed = Field(0, description="Seed of the weights, the batches and what is sampled.")
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from safetensors.torch import save_file
 from torch import nn
 
 from diffmech.artifacts import provenance, read_json, write_json
@@ -66,11 +67,17 @@ def save_denoiser(
     classes: Sequence[str] = (),
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Write a plain diffusers directory (`unet/`, `tokens/` or `classes.json`, `scheduler/`); float16 halves it and is
-    read as float32."""
+    """Write a plain diffusers directory (`unet/`, `tokens/`, `classes.json`, `scheduler/`); float16 halves it and is
+    read as float32.
+
+    The files are the same for every network, and those of the way in which it is not told hold nothing: where the
+    files of a rule change with its settings, Snakemake has no record of the new ones, and runs nothing.
+    """
     parts: dict[str, nn.Module] = {"unet": unet} if tokens is None else {"unet": unet, "tokens": tokens}
-    if classes:
-        write_json(directory / CLASSES, {"names": list(classes)})
+    write_json(directory / CLASSES, {"names": list(classes)})
+    if tokens is None:
+        write_json(directory / "tokens" / "config.json", {})
+        save_file({}, directory / "tokens" / "diffusion_pytorch_model.safetensors")
     for name, module in parts.items():
         copied: Any = copy.deepcopy(module)
         # past the method of diffusers, which warns of layers to keep in float32 even where there are none
@@ -112,7 +119,7 @@ def find_layout(directory: Path, subfolder: str = "unet") -> Layout:
             "give a diffusers directory, and `subfolder` where the network lies elsewhere"
         )
     config = _read_given(unet / "config.json")
-    tokens = directory / "tokens" if (directory / "tokens" / "config.json").is_file() else None
+    tokens = _tokens(directory)
     _check_supported(unet, config, with_tokens=tokens is not None)
     for autoencoder in ("vae", "vqvae", "movq"):
         if (directory / autoencoder).is_dir():
@@ -131,6 +138,12 @@ def find_layout(directory: Path, subfolder: str = "unet") -> Layout:
             "trained with is needed: add the one of its pipeline"
         )
     return Layout(directory, unet, scheduler, tokens, config, _classes(directory, config))
+
+
+def _tokens(directory: Path) -> Path | None:
+    """Return the folder of our conditioning tokens; one whose config.json is an empty object holds none."""
+    config = directory / "tokens" / "config.json"
+    return config.parent if config.is_file() and _read_given(config) else None
 
 
 def _classes(directory: Path, config: dict[str, Any]) -> tuple[str, ...]:

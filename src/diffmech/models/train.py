@@ -16,7 +16,7 @@ from diffmech.config.models import DenoiserConfig
 from diffmech.errors import DataError
 from diffmech.models.architecture import build_model, build_scheduler
 from diffmech.models.classes import class_labels
-from diffmech.models.storage import CLASSES, find_layout, publishing, save_denoiser, write_pointer
+from diffmech.models.storage import find_layout, publishing, save_denoiser, write_pointer
 from diffmech.models.tables import HISTORY
 from diffmech.models.training_set import TrainingSet
 from diffmech.training.checkpoint import fingerprint
@@ -36,7 +36,7 @@ def train_denoiser(
 ) -> None:
     """Train the denoiser of `config` on the stores of `datasets` (domain -> store) and write it to `output_dir`.
 
-    Written are `unet/`, `tokens/` or `classes.json`, `scheduler/` (averaged weights), `history.csv` (step, loss,
+    Written are `unet/`, `tokens/`, `classes.json`, `scheduler/` (averaged weights), `history.csv` (step, loss,
     learning_rate, seconds), `provenance.json` and, last, the pointer `model.json`. A training that was interrupted goes
     on from its last checkpoint in `checkpoint_dir`, to the same weights. Raises DataError for images of another shape
     than `images`, or not of one class each where the network is told classes; ModelError when the loss is no longer
@@ -69,11 +69,6 @@ def train_denoiser(
         save_denoiser(temporary, run.unet, run.tokens, run.scheduler, classes=classes)
         run.write_history(HISTORY, temporary / "history.csv")
         (temporary / "provenance.json").write_text(provenance(**record, **run.record()) + "\n", encoding="utf-8")
-    # of an earlier training that was told otherwise
-    if run.tokens is None:
-        shutil.rmtree(output_dir / "tokens", ignore_errors=True)
-    else:
-        (output_dir / CLASSES).unlink(missing_ok=True)
     write_pointer(
         output_dir / "model.json",
         find_layout(output_dir),

@@ -23,8 +23,7 @@ FOLLOWING = ("train", "untrained", "planted")  # sources of denoisers whose weig
 
 def shared_rules(study: Study) -> list[str]:
     """Return the rules whose results are shared: the training, and the captures where it is known of which weights."""
-    told = {study.config.models[name].architecture.conditioning for name in study.trained}
-    training = ["train_denoiser"] if len(told) == 1 else []  # of two kinds, not all files of each are declared
+    training = ["train_denoiser"] if study.trained else []
     known = study.config.model.source in (*FOLLOWING, "bundled")
     return [*training, *(["capture_attention"] if known else [])]
 

@@ -30,17 +30,16 @@ UNSEEN = "results/unseen/{model}/{dataset}.zarr.zip"
 GENERATED = "results/generated/{model}/{dataset}/{shard}.zarr.zip"
 GROUPS = GROUP_TABLE.path  # beside the store whose images it numbers
 
-# The files of a trained denoiser, and of what it is told by.
+# The files of a trained denoiser: one set, however it is told of an image.
 TRAINED = {
     "model": "model.json",
     "unet": "unet/config.json",
     "weights": "unet/diffusion_pytorch_model.safetensors",
     "scheduler": "scheduler/scheduler_config.json",
+    "tokens": "tokens/config.json",
+    "token_weights": "tokens/diffusion_pytorch_model.safetensors",
+    "classes": "classes.json",
     "provenance": "provenance.json",
-}
-TOLD_BY = {
-    "tokens": {"tokens": "tokens/config.json", "token_weights": "tokens/diffusion_pytorch_model.safetensors"},
-    "classes": {"classes": "classes.json"},
 }
 # Modules that `diffmech.models.load` finds by name, by the source of the denoiser: no import leads to them.
 LOADERS = {
@@ -176,18 +175,10 @@ class Study:
         settings = json.dumps(self.config.models[model].canonical(), sort_keys=True)
         return f"results/.checkpoints/{model}-{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
 
-    def trained_files(self, *, shared: bool) -> dict[str, str]:
-        """Return what a training writes beside its history, by name; first the pointer to the rest.
-
-        What tells the network of an image, tokens or the names of classes, is declared where results are `shared` by
-        `--cache`, and all trained denoisers of the study are told in one way. Elsewhere it is not: where the files that
-        are declared change with the settings, Snakemake does not see that the settings have changed.
-        """
-        told = {self.config.models[name].architecture.conditioning for name in self.trained}
-        files = dict(TRAINED)
-        if shared and len(told) == 1:
-            files |= TOLD_BY[told.pop()]
-        return {name: f"results/models/{{model}}/{file}" for name, file in files.items()}
+    @property
+    def trained_files(self) -> dict[str, str]:
+        """What a training writes beside its history, by name; first the pointer to the rest."""
+        return {name: f"results/models/{{model}}/{file}" for name, file in TRAINED.items()}
 
     # Data sets, and which of their images belong together
 

@@ -154,7 +154,7 @@ def test_bundle_is_half_the_size_and_predicts_the_same(trained: Path, tmp_path: 
     folder = tmp_path / "resources" / "models" / "faces"
     bundle_denoiser(trained, folder)
     names = {path.name for path in folder.iterdir()}
-    assert names == {"unet", "tokens", "scheduler", "history.csv", "provenance.json"}
+    assert names == {"unet", "tokens", "classes.json", "scheduler", "history.csv", "provenance.json", "SHA256SUMS"}
     output = tmp_path / "model.json"
     import_denoiser(DenoiserConfig(source="bundled", location="faces"), output, root=tmp_path)
     bundled, original = load_denoiser(output, device="cpu"), load_denoiser(trained, device="cpu")

@@ -27,15 +27,6 @@ def test_trainings_and_captures_of_known_weights_are_shared():
     assert shared_rules(studied(given, DEFAULT)) == []
 
 
-def test_a_training_of_two_kinds_of_networks_is_not_shared_as_not_all_its_files_are_declared():
-    classes = {"source": "train", "architecture": {**TINY["models"]["tiny"]["architecture"], "conditioning": "classes"}}
-    study = studied({"models": {"other": classes}})
-    assert shared_rules(study) == ["capture_attention"]
-    assert {"tokens", "classes"}.isdisjoint(study.trained_files(shared=True))
-    assert {"tokens", "token_weights"} <= set(studied().trained_files(shared=True))
-    assert {"tokens", "classes"}.isdisjoint(studied().trained_files(shared=False))
-
-
 def test_another_environment_has_another_folder(monkeypatch):
     before = environment_folder(studied())
     assert before == environment_folder(studied({"capture": {"samples": 24}}))
