@@ -5,8 +5,10 @@ from diffmech.anomaly import paths as anomaly_paths
 anomaly = anomaly_paths.Anomaly(study)
 
 
-localrules:
-    anomaly,
+if not IS_MODULE:
+
+    localrules:
+        anomaly,
 
 
 wildcard_constraints:
@@ -388,7 +390,7 @@ rule anomaly_page:
         digest=anomaly_paths.DIGEST,
         scores=anomaly.scores(),
         predictions=anomaly.shown(),
-        references=os.path.relpath(Path(workflow.basedir) / "resources" / "references-anomaly.yaml"),
+        references=shipped("references-anomaly.yaml"),
         settled=lambda wildcards: anomaly.nothing(checkpoints.anomaly_slices.get()),
     output:
         page=anomaly.page,

@@ -5,8 +5,10 @@ from diffmech.concepts.paths import EVALUATION, FIDELITIES, MAPS, MASK, ORIGINAL
 concepts = Concepts(study)
 
 
-localrules:
-    concepts,
+if not IS_MODULE:
+
+    localrules:
+        concepts,
 
 
 wildcard_constraints:

@@ -10,9 +10,10 @@ from diffmech.heads.resamplings import (
     why_not_resampled,
 )
 
+if not IS_MODULE:
 
-localrules:
-    resampling,
+    localrules:
+        resampling,
 
 
 rule resampling:

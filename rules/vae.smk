@@ -1,19 +1,16 @@
 """Variational autoencoders: what their latents and units do, and how well factors are told apart in them."""
 
 from diffmech.vae import paths as vae_paths
-from diffmech.vae.tables import OF_ALL, OF_ONE
+from diffmech.vae.tables import TABULATED
 
 vaes = vae_paths.Vaes(study)
-# Those of all VAEs of a data set.
-vae_tables = {
-    table.name: table.path
-    for table in tables.values()
-    if table.path.startswith(OF_ALL) and not table.path.startswith(OF_ONE)
-}
+vae_tables = {table.name: table.path for table in TABULATED}
 
 
-localrules:
-    vae,
+if not IS_MODULE:
+
+    localrules:
+        vae,
 
 
 wildcard_constraints:
@@ -179,7 +176,7 @@ rule vae_page:
         **{f"{data}__scores": vaes.scores(data) for data in vaes.names},
         **{f"{data}__edges": vaes.edges(data) for data in vaes.names},
         **{f"{data}__codes": vaes.codes(data) for data in vaes.names},
-        references=os.path.relpath(Path(workflow.basedir) / "resources" / "references-vae.yaml"),
+        references=shipped("references-vae.yaml"),
     output:
         page=vaes.page,
         findings=vaes.findings,

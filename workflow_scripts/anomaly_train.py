@@ -15,7 +15,7 @@ with session(snakemake) as job:
         parts.validation,
         job.section(AnomalyModelConfig, "model"),
         Path(job.output.record).parent,
-        job.params.checkpoints,
+        job.placed(job.params.checkpoints),
         runtime=job.runtime,
         dataset={"round": job.wildcards.round, "digest": Path(job.input.seen).read_text().strip()},
     )

@@ -15,7 +15,7 @@ with session(snakemake) as job:
         FactorImages(restore_factors(settings["data"])),
         job.section(VaeConfig, "vae"),
         Path(job.output.record).parent,
-        job.params.checkpoints,
+        job.placed(job.params.checkpoints),
         runtime=job.runtime,
         dataset=settings["data"],
     )

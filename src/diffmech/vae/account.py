@@ -13,6 +13,7 @@ import numpy as np
 from diffmech.config.studies.vae import VaeMeasures
 from diffmech.statistics.bootstrap import bootstrap_mean
 from diffmech.vae.effects import bounded_specificity, specificity
+from diffmech.vae.learned import has_learned
 from diffmech.vae.quality import ACTIVE
 from diffmech.vae.stores import group, identified, record, which_vae
 from diffmech.vae.tables import LATENTS, MODELS
@@ -33,6 +34,7 @@ def models_table(records: Sequence[Path], output: Path) -> None:
                 "family": family,
                 "vae_seed": seed,
                 **{name: quality[name] for name in ("reconstruction", "mean_image", "bound")},
+                "learned": has_learned(quality, config["network"]["likelihood"]),
                 "latents": None if variances is None else len(variances),
                 "active_latents": None if variances is None else sum(quality["active"]),
                 "codes_in_use": quality["codes_in_use"],

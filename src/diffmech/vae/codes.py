@@ -11,7 +11,6 @@ aggregate posterior (`calibrated`), the mean of all images in place of the laten
 of a usual image that there is.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from diffmech.data.factors.dataset import FactorData, Samples
 from diffmech.randomness import generator
 from diffmech.vae.code_swaps import KINDS, swap_effects
 from diffmech.vae.effects import Intervene, clamp, effects, shift, swap
+from diffmech.vae.encoding import batches
 from diffmech.vae.families import ContinuousVae, GridVae, Vae
 from diffmech.vae.features import FEATURES, features
 from diffmech.vae.quality import aggregate_deviation
@@ -81,13 +81,6 @@ def encoded(vae: Vae, images: np.ndarray) -> dict[str, tuple[tuple[str, ...], np
     parts = [vae.encode(part) for part in batches(vae, images)]
     mean, log_variance = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
     return {"mean": (("image", "latent"), mean), "log_variance": (("image", "latent"), log_variance)}
-
-
-def batches(vae: Vae, images: np.ndarray, size: int = 256) -> Iterator[Tensor]:
-    """Yield images `(sample, channel, y, x)` piece by piece, where the VAE is and laid out as convolutions like it."""
-    device = next(vae.parameters()).device
-    for part in torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32)).split(size):
-        yield part.to(device, memory_format=torch.channels_last)
 
 
 def bytes_of(images: Tensor) -> np.ndarray:

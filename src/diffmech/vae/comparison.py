@@ -23,18 +23,18 @@ from diffmech.config.vae import AnyFamily, PlainVae
 from diffmech.randomness import generator
 from diffmech.statistics.bootstrap import resampling_weights, welch_freedom
 from diffmech.statistics.multiplicity import holm_sidak
+from diffmech.statistics.permutation import permutation_p
 from diffmech.vae.disentanglement import MEASURES
 from diffmech.vae.stores import which_vae
+from diffmech.vae.strengths import FEWEST, STRENGTHS, mean_strengths
 from diffmech.vae.tables import FAMILIES, LATENTS, MODELS, RELATION, SCORES
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Vae = tuple[str, int]  # family and seed
-STRENGTHS = ("raw", "per_pixel", "calibrated")
 RELATED = ("dci_disentanglement", "mig")
 COMPARED = (*MEASURES, "raw_strength", "calibrated_strength", "reconstruction", "active_latents")
-FEWEST = 4  # VAEs, below which a correlation of ranks is -1, 0.5 or 1 by chance
 NONE = float("nan")
 
 
@@ -71,9 +71,16 @@ def families_table(
     FAMILIES.write(output, FAMILIES.frame(rows))
 
 
-def relation_table(scores: Sequence[Path], latents: Path, output: Path, *, measures: VaeMeasures) -> None:
-    """Write RELATION from the SCORES of all VAEs of a data set and its LATENTS; a VQ-VAE has no effect strength."""
-    values, strengths = _scores(scores), _strengths(latents)
+def relation_table(scores: Sequence[Path], models: Path, latents: Path, output: Path, *, measures: VaeMeasures) -> None:
+    """Write RELATION from the SCORES of all VAEs of a data set and its MODELS and LATENTS.
+
+    A VQ-VAE has no effect strength; one that has not learned its images is left out.
+    """
+    values, table = _scores(scores), MODELS.read(models)
+    learned = table[table["learned"]]
+    strengths = _strengths(latents)
+    kept = list(zip(learned["family"], learned["vae_seed"], strict=True))
+    strengths = {of: found for of, found in strengths.items() if of in kept}
     rows = []
     for strength in STRENGTHS:
         for measure in RELATED:
@@ -132,7 +139,7 @@ def relation(first: np.ndarray, second: np.ndarray, names: np.ndarray, measures:
     source = generator(measures.seed, "permutation of VAEs")
     orders = source.permuted(np.tile(np.arange(n), (measures.permutations, 1)), axis=1)
     null = np.abs(_correlations(np.broadcast_to(a, orders.shape), b[orders]))
-    p = (1 + int((null >= abs(found) - 1e-12).sum())) / (1 + measures.permutations)
+    p = permutation_p(abs(found), null)
     return {"correlation": found, "low": low, "high": high, "within": _within(first, second, names), "p": p, "n": n}
 
 
@@ -168,10 +175,6 @@ def _scores(paths: Sequence[Path]) -> dict[Vae, dict[str, float]]:
 
 
 def _strengths(latents: Path) -> dict[Vae, dict[str, float]]:
-    """Return the mean effect strengths over the active latents of VAEs, NaN where none is active."""
-    table = LATENTS.read(latents)
-    found: dict[Vae, dict[str, float]] = {}
-    for of in dict.fromkeys(zip(table["family"], table["vae_seed"], strict=True)):
-        active = table[(table["family"] == of[0]) & (table["vae_seed"] == of[1]) & table["active"]]
-        found[str(of[0]), int(of[1])] = {name: float(active[name].mean()) for name in STRENGTHS}
-    return found
+    """Return the mean effect strengths of VAEs."""
+    means = mean_strengths(LATENTS.read(latents))
+    return {(str(row["family"]), int(row["vae_seed"])): row for row in means.to_dict("records")}

@@ -19,7 +19,7 @@ import numpy as np
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.studies.vae import VaeMeasures
 from diffmech.data.factors.dataset import FactorData
-from diffmech.vae.codes import batches
+from diffmech.vae.encoding import batches
 from diffmech.vae.families import ContinuousVae
 from diffmech.vae.metrics.dci import Dci, dci
 from diffmech.vae.metrics.factor_vae import DrawCodes, FactorVaeScore, factor_vae_score

@@ -4,14 +4,14 @@ Those of a VAE with single latents are the means of the posterior. Those of a VQ
 numbers, of all places one after the other.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from diffmech.randomness import generator
-from diffmech.vae.families import ContinuousVae, GridVae, Vae, build_vae
+from diffmech.vae.families import ContinuousVae, GridVae, Vae, untrained
 
 Encode = Callable[[np.ndarray], np.ndarray]  # images (image, channel, y, x) -> codes (image, number)
 BATCH = 256
@@ -28,20 +28,20 @@ def encoder_of(vae: Vae) -> Encode:
 def twin_encoder(vae: Vae, *, seed: int) -> Encode:
     """Return the same of a network of the same form with fresh weights, those of a VQ-VAE without choosing codes: an
     untrained codebook says one code for all."""
-    fresh = int(generator(seed, "an untrained encoder", vae.config.training.seed).integers(2**31))
-    training = vae.config.training.model_copy(update={"seed": fresh})
-    twin = build_vae(vae.image_shape, vae.config.model_copy(update={"training": training}))
-    twin = twin.to(next(vae.parameters()).device).eval()
+    twin = untrained(vae, int(generator(seed, "an untrained encoder", vae.config.training.seed).integers(2**31)))
     return _batched(twin, lambda part: twin.encoder(part).flatten(1)) if isinstance(twin, GridVae) else encoder_of(twin)
 
 
-def _batched(vae: Vae, run: Callable[[Tensor], Tensor]) -> Encode:
+def batches(vae: Vae, images: np.ndarray, size: int = BATCH) -> Iterator[Tensor]:
+    """Yield images `(sample, channel, y, x)` piece by piece, where the VAE is and laid out as convolutions like it."""
     device = next(vae.parameters()).device
+    for part in torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32)).split(size):
+        yield part.to(device, memory_format=torch.channels_last)
 
+
+def _batched(vae: Vae, run: Callable[[Tensor], Tensor]) -> Encode:
     @torch.no_grad()
     def encode(images: np.ndarray) -> np.ndarray:
-        pixels = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))
-        parts = [run(part.to(device, memory_format=torch.channels_last)) for part in pixels.split(BATCH)]
-        return torch.cat(parts).double().cpu().numpy()
+        return torch.cat([run(part) for part in batches(vae, images)]).double().cpu().numpy()
 
     return encode

@@ -38,13 +38,13 @@ from diffmech.config.studies.vae import VaeMeasures
 from diffmech.data.factors.dataset import FactorData
 from diffmech.errors import StoreError
 from diffmech.randomness import generator
-from diffmech.vae.families import ContinuousVae, GridVae, Vae
+from diffmech.vae.families import ContinuousVae, GridVae, Vae, laid_out
 from diffmech.vae.mediation import mediation
 from diffmech.vae.networks import layer_names, posterior
 from diffmech.vae.pairs import Pairs, draw_pairs
 from diffmech.vae.patching import each_layer, each_unit_alone, run_from
 from diffmech.vae.training import read_vae
-from diffmech.vae.twins import changes, laid_out, untrained_twin
+from diffmech.vae.twins import changes, untrained_twin
 
 TRIED = 64  # pairs on which units are patched one at a time, and that twins see
 RANDOM = 20  # draws of as many units as are chosen

@@ -191,6 +191,18 @@ def build_vae(image_shape: ImageShape, config: VaeConfig) -> Vae:
         return kind(image_shape, config)
 
 
+def untrained(vae: Vae, seed: int) -> Vae:
+    """Return a network of the same form with fresh weights, where `vae` is, laid out as its convolutions like it."""
+    training = vae.config.training.model_copy(update={"seed": seed})
+    twin = build_vae(vae.image_shape, vae.config.model_copy(update={"training": training}))
+    return laid_out(twin).to(next(vae.parameters()).device).eval().requires_grad_(False)
+
+
+def laid_out(vae: Vae) -> Vae:
+    """Return a VAE with its weights as convolutions on a CPU take a third of the time with."""
+    return vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
 def continuous(vae: Vae, measure: str) -> ContinuousVae:
     """Return a VAE that has single latents. Raises ModelError, naming the `measure`, where it has none."""
     if isinstance(vae, ContinuousVae):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from diffmech.training.seeds import seeded
 from diffmech.vae.codebook import perplexity
+from diffmech.vae.encoding import batches
 from diffmech.vae.families import ContinuousVae, GridVae, Vae
 from diffmech.vae.losses import divergence
 from diffmech.vae.networks import sample_posterior
@@ -47,25 +48,24 @@ class Quality:
 def quality(vae: Vae, images: np.ndarray, *, seed: int = 0, batch_size: int = 256) -> Quality:
     """Return how good a VAE is on images `(sample, channel, y, x)` in [0, 1]."""
     device = next(vae.parameters()).device
-    pixels = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))
-    batches = [part.to(device) for part in pixels.split(batch_size)]
-    average = pixels.mean(0, keepdim=True).to(device)
+    pieces = list(batches(vae, images, batch_size))
+    average = torch.from_numpy(np.asarray(images, np.float32)).mean(0, keepdim=True).to(device)
     if vae.config.network.likelihood == "bernoulli":
         average = average.clamp(CERTAIN, 1 - CERTAIN).logit()
-    reconstruction = _mean([vae.nats(x, vae.reconstruct(x)) for x in batches])
-    mean_image = _mean([vae.nats(x, average.expand_as(x)) for x in batches])
+    reconstruction = _mean([vae.nats(x, vae.reconstruct(x)) for x in pieces])
+    mean_image = _mean([vae.nats(x, average.expand_as(x)) for x in pieces])
     if isinstance(vae, GridVae):
-        chosen = torch.cat([vae.encode(x) for x in batches])
+        chosen = torch.cat([vae.encode(x) for x in pieces])
         rate = vae.grid[0] * vae.grid[1] * float(np.log(vae.family.codes))
         in_use = float(perplexity(chosen, vae.family.codes))
         return Quality(len(images), reconstruction, mean_image, reconstruction + rate, None, None, None, in_use)
     assert isinstance(vae, ContinuousVae)
-    posteriors = [vae.encode(x) for x in batches]
+    posteriors = [vae.encode(x) for x in pieces]
     means = torch.cat([mean for mean, _ in posteriors]).double()
     nats = torch.cat([divergence(*each) for each in posteriors]).double()
     with seeded(seed, "a draw of every posterior", device=device):
         drawn = [sample_posterior(*each) for each in posteriors]
-    at_draws = _mean([vae.nats(x, vae.decoder(z)) for x, z in zip(batches, drawn, strict=True)])
+    at_draws = _mean([vae.nats(x, vae.decoder(z)) for x, z in zip(pieces, drawn, strict=True)])
     variances = means.var(0, correction=0)
     return Quality(
         images=len(images),

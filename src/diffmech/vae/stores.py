@@ -11,10 +11,11 @@ import numpy as np
 
 from diffmech.artifacts import open_store, read_json
 from diffmech.errors import StoreError
-from diffmech.vae.training import RECORD
 
 if TYPE_CHECKING:
     import xarray as xr
+
+RECORD = "vae.json"  # what a training notes beside its weights
 
 
 @dataclass(frozen=True)

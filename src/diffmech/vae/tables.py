@@ -33,6 +33,7 @@ MODELS = Table(
         ),
         "mean_image": number("the same with the mean image for every image", "nats"),
         "bound": number("negative evidence lower bound", "nats", "Kingma & Welling 2014"),
+        "learned": flag("whether reconstruction takes half of the mean image's nats and two latents are active"),
         "latents": whole("latents; empty for a grid of codes", "latents"),
         "active_latents": whole("latents whose mean has a variance above 0.01", "latents", "Burda et al. 2016"),
         "codes_in_use": number("perplexity of the codes, of a VQ-VAE", "codes", "van den Oord et al. 2017"),
@@ -266,7 +267,7 @@ FAMILIES = Table(
     name="vae_families",
     path=OF_ALL + "families.csv",
     row="a measure of a family, beside the plain VAE",
-    about="Whether a family differs from the plain VAE, over seeds.",
+    about="Whether a family differs from the plain VAE, over all seeds, also those that have not learned.",
     columns={
         "measure": text("score or effect"),
         "family": FAMILY,
@@ -284,7 +285,7 @@ RELATION = Table(
     name="vae_relation",
     path=OF_ALL + "relation.csv",
     row="a kind of effect strength and a score",
-    about="Whether effect strength goes with disentanglement, over all VAEs of a data set.",
+    about="Whether effect strength goes with disentanglement, over the VAEs of a data set that have learned.",
     columns={
         "strength": text("`raw`, `per_pixel` or `calibrated`, mean over active latents"),
         "measure": text("score"),
@@ -294,4 +295,21 @@ RELATION = Table(
         "p": number("permutation over VAEs", source=RANK),
         "n": whole("VAEs", "VAEs"),
     },
+)
+
+# Of all VAEs of a data set, which one job writes; SCORES and EDGES are of one VAE.
+TABULATED = (
+    MODELS,
+    LATENTS,
+    EFFECTS,
+    UNITS,
+    PATCHING,
+    MEDIATION,
+    MODULARITY,
+    MOTIFS,
+    LINKS,
+    GRAPHS,
+    SWAPS,
+    FAMILIES,
+    RELATION,
 )

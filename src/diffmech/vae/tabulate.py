@@ -56,4 +56,6 @@ def tabulate(
         families={name: kinds.validate_python(family) for name, family in families.items()},
         measures=settings,
     )
-    relation_table(paths["scores"], written[LATENTS.name], written[RELATION.name], measures=settings)
+    relation_table(
+        paths["scores"], written[MODELS.name], written[LATENTS.name], written[RELATION.name], measures=settings
+    )

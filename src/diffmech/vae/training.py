@@ -24,8 +24,9 @@ from diffmech.training.loop import Run
 from diffmech.vae.families import Vae, build_vae
 from diffmech.vae.quality import quality
 from diffmech.vae.sampler import ImageSampler
+from diffmech.vae.stores import RECORD
 
-WEIGHTS, RECORD = "vae.safetensors", "vae.json"
+WEIGHTS = "vae.safetensors"
 EVALUATED = 1000  # images that the record's quality is of
 
 

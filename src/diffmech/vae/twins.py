@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from diffmech.randomness import generator
-from diffmech.vae.families import GridVae, Vae, build_vae
+from diffmech.vae.families import GridVae, Vae, untrained
 from diffmech.vae.networks import layer_names, posterior
 from diffmech.vae.patching import each_layer
 
@@ -58,10 +58,7 @@ def untrained_twin(vae: Vae, images: Sequence[Tensor], *, seed: int, number: int
 
     It is the same one whatever changes between the images.
     """
-    fresh = int(generator(seed, "twin", number).integers(2**31))
-    training = vae.config.training.model_copy(update={"seed": fresh})
-    twin = build_vae(vae.image_shape, vae.config.model_copy(update={"training": training}))
-    twin = laid_out(twin).to(images[0].device).eval().requires_grad_(False)
+    twin = untrained(vae, int(generator(seed, "twin", number).integers(2**31)))
     encoded = [each_layer(twin.encoder, each) for each in images]
     last = layer_names(twin.encoder)[-1]
     if isinstance(twin, GridVae):
@@ -79,8 +76,3 @@ def untrained_twin(vae: Vae, images: Sequence[Tensor], *, seed: int, number: int
         for layer in list(given[0])[:-1]
     }
     return Twin(moved, found)
-
-
-def laid_out(vae: Vae) -> Vae:
-    """Return a VAE with its weights as convolutions on a CPU take a third of the time with."""
-    return vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

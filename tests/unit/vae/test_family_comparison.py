@@ -103,7 +103,7 @@ def written(folder):
     models = []
     for family, seed in [*DCI, ("vq", 0), ("vq", 1)]:
         row = {**dict.fromkeys(MODELS.columns, 1), "family": family, "vae_seed": seed, "reconstruction": 20.0 + seed}
-        models.append({**row, "active_latents": None if family == "vq" else 5})
+        models.append({**row, "active_latents": None if family == "vq" else 5, "learned": True})
     MODELS.write(folder / "models.csv", MODELS.frame(models))
     return scores, folder / "models.csv", folder / "latents.csv"
 
@@ -134,13 +134,17 @@ def test_the_table_of_families_is_what_its_inputs_say(tmp_path) -> None:
 
 
 def test_the_relation_is_over_vaes_that_have_both(tmp_path) -> None:
-    scores, _, latents = written(tmp_path)
-    relation_table(scores, latents, tmp_path / "relation.csv", measures=FEW)
+    scores, models, latents = written(tmp_path)
+    relation_table(scores, models, latents, tmp_path / "relation.csv", measures=FEW)
     table = RELATION.read(tmp_path / "relation.csv")
     assert len(table) == len(STRENGTHS) * len(RELATED)
     assert (table["n"] == 6).all()
     assert table["correlation"].tolist() == pytest.approx([-1] * 6)
     assert table["within"].tolist() == pytest.approx([-1] * 6)
+    failed = MODELS.read(models)
+    MODELS.write(models, failed.assign(learned=(failed["family"] != "beta") | (failed["vae_seed"] != 0)))
+    relation_table(scores, models, latents, tmp_path / "relation.csv", measures=FEW)
+    assert (RELATION.read(tmp_path / "relation.csv")["n"] == 5).all()
 
 
 def test_without_a_plain_vae_nothing_is_compared_and_without_vaes_nothing_is_found(tmp_path) -> None:
@@ -148,5 +152,5 @@ def test_without_a_plain_vae_nothing_is_compared_and_without_vaes_nothing_is_fou
     families_table(scores, models, latents, tmp_path / "f.csv", families={"beta": BetaVae()}, measures=FEW)
     assert FAMILIES.read(tmp_path / "f.csv")["p"].isna().all()
     LATENTS.write(tmp_path / "none.csv", LATENTS.frame())
-    relation_table([], tmp_path / "none.csv", tmp_path / "r.csv", measures=FEW)
+    relation_table([], models, tmp_path / "none.csv", tmp_path / "r.csv", measures=FEW)
     assert (RELATION.read(tmp_path / "r.csv")["n"] == 0).all()

@@ -14,6 +14,7 @@ from diffmech.config.studies.vae import VaeMeasures
 from diffmech.errors import StoreError
 from diffmech.vae import account, codes
 from diffmech.vae.features import FEATURES, features
+from diffmech.vae.learned import has_learned
 from diffmech.vae.quality import quality
 from diffmech.vae.stores import group, identified, read_codes, record, which_vae
 from diffmech.vae.tables import LATENTS, MODELS
@@ -146,6 +147,26 @@ def test_the_table_of_models_says_what_their_records_say(tmp_path, images, setti
     assert table["latents"].isna().tolist() == table["active_latents"].isna().tolist() == [False, True]
     assert table["codes_in_use"].isna().tolist() == [True, False]
     assert table["steps"].tolist() == [5, 5]
+    assert not table["learned"].any()  # their weights are random
+
+
+@pytest.mark.parametrize(
+    ("reconstruction", "active", "likelihood", "learned"),
+    [
+        (49.0, [True, True, False], "bernoulli", True),
+        (51.0, [True, True, False], "bernoulli", False),
+        (49.0, [True, False, False], "bernoulli", False),
+        (49.0, None, "bernoulli", True),
+        (51.0, [True, True], "gaussian", True),
+        (101.0, [True, True], "gaussian", False),
+    ],
+)
+def test_what_has_learned_saves_half_of_the_nats_and_uses_two_latents(reconstruction, active, likelihood, learned):
+    found = {"reconstruction": reconstruction, "mean_image": 100.0, "active": active}
+    assert has_learned(found, likelihood) == learned
+
+
+def test_no_vaes_make_an_empty_table(tmp_path) -> None:
     account.models_table([], tmp_path / "none.csv")
     assert MODELS.read(tmp_path / "none.csv").empty
 

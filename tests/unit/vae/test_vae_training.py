@@ -14,7 +14,8 @@ from diffmech.training.loop import Run
 from diffmech.vae.families import ContinuousVae, GridVae, build_vae, continuous
 from diffmech.vae.quality import aggregate_deviation, quality
 from diffmech.vae.sampler import ArrayImages
-from diffmech.vae.training import RECORD, WEIGHTS, VaeRun, read_vae, train_vae
+from diffmech.vae.stores import RECORD
+from diffmech.vae.training import WEIGHTS, VaeRun, read_vae, train_vae
 
 FAMILIES = ("vae", "beta_vae", "factor_vae", "beta_tc_vae", "dip_vae_ii", "vq_vae")
 CPU = torch.device("cpu")

@@ -6,7 +6,8 @@ import altair as alt
 import pandas as pd
 
 from diffmech.report.drawing import absent, finish, from_to, in_panels, table, with_intervals
-from diffmech.report.vae.words import STRENGTHS, having, is_dci, measure_words, ordered
+from diffmech.report.vae.words import DCI, having, measure_words, ordered
+from diffmech.vae.strengths import STRENGTHS, mean_strengths
 
 FLOOR = "largest of codes that know nothing"
 
@@ -78,9 +79,8 @@ def listed_families(names: list[str]) -> str:
 def strength_of_vaes(latents: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     """Return, for each VAE and kind of strength, its mean over active latents beside DCI disentanglement."""
     keys = ["family", "vae_seed"]
-    active = latents[latents["active"].astype(bool)]
-    means = active.groupby(keys, sort=False)[list(STRENGTHS)].mean().reset_index()
-    dci = having(scores, is_dci)[[*keys, "score"]]
+    means = mean_strengths(latents)
+    dci = having(scores, DCI)[[*keys, "score"]]
     both = means.merge(dci, on=keys) if len(means) and len(dci) else pd.DataFrame(columns=[*keys, *STRENGTHS, "score"])
     return both.melt([*keys, "score"], list(STRENGTHS), "strength", "value").dropna()
 

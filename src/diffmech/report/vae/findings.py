@@ -12,21 +12,20 @@ from diffmech.report.vae import findings_inside
 from diffmech.report.vae.inputs import Tables
 from diffmech.report.vae.words import (
     CODES,
+    DCI,
+    MIG,
     PLAIN,
     Mean,
     estimate,
     having,
-    is_dci,
-    is_mig,
     measure_words,
     of_kind,
     over_vaes,
     vae_words,
 )
 from diffmech.report.wording import count, interval, limits, listed, number, p_value
+from diffmech.vae.learned import LEAST_ACTIVE, LEAST_GONE
 
-LEAST_GONE = 0.5  # of the nats of the mean image, for a VAE to count as one that has learned
-LEAST_ACTIVE = 2  # latents
 LEARNED = (
     f"Ours: a VAE has learned where a reconstruction costs at most {number(100 * (1 - LEAST_GONE), 2)} % of the nats "
     f"of the mean image (fewer nats, where pixels are Gaussian), and where at least {LEAST_ACTIVE} latents are active."
@@ -38,7 +37,7 @@ def findings(data: str, tables: Tables, vae: VaeStudy, picture: str | None) -> I
     yield _learned(data, tables, vae, picture)
     yield _families(data, tables.families, vae)
     yield _relation(data, tables.relation, vae)
-    yield from findings_inside.findings(data, tables, vae)
+    yield from findings_inside.findings(data, tables.of_learned(), vae)
     if codes := of_kind(vae, CODES):
         yield _codes(data, tables.swaps, codes)
     if not vae.data[data].changeable:
@@ -52,19 +51,12 @@ def findings(data: str, tables: Tables, vae: VaeStudy, picture: str | None) -> I
         )
 
 
-def has_learned(models: pd.DataFrame, likelihood: str) -> "pd.Series[bool]":
-    """Return which VAEs have learned their images, by LEARNED."""
-    bar = models["mean_image"] * ((1 - LEAST_GONE) if likelihood == "bernoulli" else 1)
-    active = models["active_latents"]
-    return (models["reconstruction"] <= bar) & (active.isna() | (active >= LEAST_ACTIVE))
-
-
 def _learned(data: str, tables: Tables, vae: VaeStudy, picture: str | None) -> Finding:
     models = tables.models
     question = f"Have the VAEs of {data} learned their images?"
     if models.empty:
         return Finding(question, "cannot be told", "No VAE was trained.", (), f"{data}-learned")
-    learned = has_learned(models, vae.network.likelihood)
+    learned = models["learned"]
     nats = f"{number(models['reconstruction'].min())} to {number(models['reconstruction'].max())} nats per image"
     active = models["active_latents"].dropna()
     answer = f"{_of_all(int(learned.sum()), len(models))} have: a reconstruction costs {nats}, the mean image "
@@ -72,7 +64,7 @@ def _learned(data: str, tables: Tables, vae: VaeStudy, picture: str | None) -> F
     if len(active):
         answer += f"; {_range(active)} latents are active"
     failed = [vae_words(row["family"], row["vae_seed"]) for row in models[~learned].to_dict("records")]
-    details = [f"Not learned, so that nothing can be claimed of it: {name}." for name in failed]
+    details = [f"Not learned, so that nothing below is said of its latents and units: {name}." for name in failed]
     gone = over_vaes(models["mean_image"] - models["reconstruction"], vae.measures)
     resting = estimate("nats of the mean image that a reconstruction saves", gone)
     verdict: Verdict = "found" if learned.all() else "not found"
@@ -82,7 +74,7 @@ def _learned(data: str, tables: Tables, vae: VaeStudy, picture: str | None) -> F
 def _families(data: str, families: pd.DataFrame, vae: VaeStudy) -> Finding:
     question = f"Does a family tell the factors of {data} apart better than the plain VAE?"
     anchor, plain = f"{data}-scores", of_kind(vae, PLAIN)
-    rows = having(families, lambda name: is_dci(name) or is_mig(name))
+    rows = having(families, DCI, MIG)
     # a grid of codes has many more places than a VAE has latents, so that their scores do not compare
     rows = rows[~rows["family"].isin([*plain, *of_kind(vae, CODES)])].dropna(subset="difference")
     if rows.empty:
@@ -130,7 +122,7 @@ def _difference(row: Mapping[Any, Any]) -> str:
 def _relation(data: str, relation: pd.DataFrame, vae: VaeStudy) -> Finding:
     question = f"Does effect strength fall as disentanglement rises in {data}?"
     anchor = f"{data}-relation"
-    rows = having(relation, is_dci).dropna(subset=["correlation", "low", "high"])
+    rows = having(relation, DCI).dropna(subset=["correlation", "low", "high"])
     asked = rows[rows["strength"] == "raw"]
     if asked.empty:
         answer = "Too few VAEs have both an effect strength and DCI for a correlation with an interval."

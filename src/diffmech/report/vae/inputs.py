@@ -1,50 +1,18 @@
 """What the page of VAEs is written from, data set by data set."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from diffmech.tables import Table
-from diffmech.vae.tables import (
-    EDGES,
-    EFFECTS,
-    FAMILIES,
-    GRAPHS,
-    LATENTS,
-    LINKS,
-    MEDIATION,
-    MODELS,
-    MODULARITY,
-    MOTIFS,
-    PATCHING,
-    RELATION,
-    SCORES,
-    SWAPS,
-    UNITS,
-)
+from diffmech.vae.stores import which_vae
+from diffmech.vae.tables import EDGES, SCORES, TABULATED
 
 BETWEEN = "__"  # between the name of a data set and that of a table
-OF_ALL = {
-    table.name.removeprefix("vae_"): table
-    for table in (
-        MODELS,
-        LATENTS,
-        EFFECTS,
-        UNITS,
-        PATCHING,
-        MEDIATION,
-        MODULARITY,
-        MOTIFS,
-        LINKS,
-        GRAPHS,
-        SWAPS,
-        FAMILIES,
-        RELATION,
-    )
-}
+OF_ALL = {table.name.removeprefix("vae_"): table for table in TABULATED}
 OF_ONE = {"scores": SCORES, "edges": EDGES}
 
 
@@ -71,6 +39,18 @@ class Tables:
     scores: pd.DataFrame
     edges: pd.DataFrame
     codes: tuple[Path, ...]
+
+    def of_learned(self) -> "Tables":
+        """Return the same without VAEs that have not learned their images, in all tables that name a VAE."""
+        models = self.models[self.models["learned"].astype(bool)]
+        learned = set(zip(models["family"], models["vae_seed"], strict=True))
+
+        def kept(table: pd.DataFrame) -> pd.DataFrame:
+            of = zip(table["family"], table["vae_seed"], strict=True)
+            return table[[each in learned for each in of]].reset_index(drop=True)
+
+        named = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "codes"}
+        return replace(self, **{name: kept(table) for name, table in named.items() if "vae_seed" in table})
 
 
 def by_data(inputs: Mapping[str, Any], names: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -110,7 +90,7 @@ def _of_vaes(table: Table, paths: list[Path]) -> pd.DataFrame:
 
 
 def _told(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
-    family, seed = path.parts[-3:-1]
-    rows.insert(0, "vae_seed", int(seed))
+    _, family, seed = which_vae(path.parent)
+    rows.insert(0, "vae_seed", seed)
     rows.insert(0, "family", family)
     return rows

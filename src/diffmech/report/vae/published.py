@@ -9,8 +9,9 @@ from diffmech.config.studies.vae import VaeStudy
 from diffmech.report import markup
 from diffmech.report.markup import Section
 from diffmech.report.vae.inputs import Tables
-from diffmech.report.vae.words import CODES, having, is_dci, of_kind
+from diffmech.report.vae.words import CODES, DCI, having, of_kind
 from diffmech.report.wording import interval, number
+from diffmech.vae.strengths import mean_strengths
 
 ABOUT = (
     "Versions 1 and 3 of arXiv 2505.03530 are different studies and are kept apart. Their figures are of other data "
@@ -49,7 +50,7 @@ def _measured(entry: Mapping[str, Any], tables: Tables, vae: VaeStudy) -> str:
 def _family(tables: Tables, names: list[str]) -> str:
     if not names:
         return "not trained"
-    dci = having(tables.families, is_dci)
+    dci = having(tables.families, DCI)
     own = tables.latents[tables.latents["family"].isin(names)]
     said = [
         f"DCI disentanglement {_mean(row)}"
@@ -64,16 +65,15 @@ def _mean(row: Mapping[Any, Any]) -> str:
 
 def _strength(latents: pd.DataFrame, kind: str) -> str:
     """Return the range over VAEs of the mean strength of active latents."""
-    active = latents[latents["active"].astype(bool)]
-    if active.empty:
+    means = mean_strengths(latents)[kind].dropna()
+    if means.empty:
         return "not defined"
-    means = active.groupby(["family", "vae_seed"])[kind].mean()
     low, high = number(means.min()), number(means.max())
     return low if low == high else f"{low} to {high}"
 
 
 def _relation(relation: pd.DataFrame) -> str:
-    rows = having(relation, is_dci).dropna(subset=["correlation", "low"]).to_dict("records")
+    rows = having(relation, DCI).dropna(subset=["correlation", "low"]).to_dict("records")
     said = [
         f"{row['strength']} {interval(row['correlation'], row['low'], row['high'])}"
         for row in rows

@@ -11,7 +11,7 @@ from diffmech.report import markup
 from diffmech.report.drawing import specification
 from diffmech.report.markup import Section
 from diffmech.report.vae import charts_latents, grids
-from diffmech.report.vae.findings import LEARNED, has_learned
+from diffmech.report.vae.findings import LEARNED
 from diffmech.report.vae.inputs import Tables
 from diffmech.report.wording import interval, number
 
@@ -45,7 +45,7 @@ def learned(data: str, tables: Tables, stores: dict[str, Any], vae: VaeStudy) ->
 
 
 def _models(models: pd.DataFrame, vae: VaeStudy) -> Markup:
-    told = has_learned(models, vae.network.likelihood)
+    told = models["learned"]
     rows = [
         [
             f"{row['family']}, {row['vae_seed']}",

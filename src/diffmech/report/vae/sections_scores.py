@@ -13,6 +13,7 @@ from diffmech.report.vae.inputs import Tables
 from diffmech.report.vae.sections import drawn
 from diffmech.report.vae.words import measure_words, vae_words
 from diffmech.report.wording import interval, limits, number, p_value
+from diffmech.vae.strengths import FEWEST
 
 
 def sections(data: str, tables: Tables) -> list[Section]:
@@ -22,8 +23,9 @@ def sections(data: str, tables: Tables) -> list[Section]:
 
 def _scores(data: str, tables: Tables) -> Section:
     caption = (
-        "One point per VAE. Grey: the largest that codes reach which know nothing, those of the same VAE dealt out "
-        "anew among the images; what lies left of it is worth nothing. Scores of different names do not compare."
+        "One point per VAE, also those that have not learned. Grey: the largest that codes reach which know nothing, "
+        "those of the same VAE dealt out anew among the images; what lies left of it is worth nothing. Scores of "
+        "different names do not compare."
     )
     parts = [drawn(data, "scores", charts_scores.scores_dots(tables.scores), caption)]
     if len(tables.scores):
@@ -88,12 +90,16 @@ def _p(row: Mapping[Any, Any]) -> str:
 
 def _relation(data: str, tables: Tables) -> Section:
     anchor, title = f"{data}-relation", "Effect strength beside disentanglement"
-    if tables.relation.empty:
-        why = "Nothing to relate: a correlation takes at least three VAEs with single latents and a score."
+    if tables.relation["correlation"].isna().all():
+        why = (
+            f"Nothing to relate: a correlation takes at least {FEWEST} VAEs that have learned, with single latents "
+            "and scores that differ."
+        )
         return markup.section(anchor, title, markup.paragraph(why, "quiet"))
+    learned = tables.of_learned()
     caption = (
-        "One point per VAE. Raw strength depends on the scale of latents, calibrated strength does not. A "
-        "correlation over families can come from one family alone: within families, ranks are taken in each of them."
+        "One point per VAE that has learned. Raw strength depends on the scale of latents, calibrated strength does "
+        "not. A correlation over families can come from one family alone: within families, ranks are taken in each."
     )
     rows = [
         [
@@ -110,5 +116,5 @@ def _relation(data: str, tables: Tables) -> Section:
     ]
     columns = ["effect strength", "score", "Spearman's correlation", "within families", "p", "VAEs"]
     words = "Mean strength of active latents against scores; bootstrap over VAEs, p by permuting them."
-    chart = drawn(data, "relation", charts_scores.relation_scatter(tables.latents, tables.scores), caption)
+    chart = drawn(data, "relation", charts_scores.relation_scatter(learned.latents, learned.scores), caption)
     return markup.section(anchor, title, chart, markup.table(columns, rows, words, columns[2:]))

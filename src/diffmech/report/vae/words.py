@@ -1,6 +1,6 @@
 """How the page of VAEs calls measures, and what it takes of many VAEs."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -12,45 +12,36 @@ from diffmech.config.studies.vae import VaeStudy
 from diffmech.findings import Estimate
 from diffmech.statistics.bootstrap import bootstrap_mean
 
+DCI, MIG = "dci_disentanglement", "mig"
 NAMES = {
-    "disentanglement": "DCI disentanglement",
-    "completeness": "DCI completeness",
-    "informativeness": "DCI informativeness",
-    "mig": "MIG",
+    DCI: "DCI disentanglement",
+    "dci_completeness": "DCI completeness",
+    "dci_informativeness": "DCI informativeness",
+    MIG: "MIG",
     "sap": "SAP",
     "factor_vae": "FactorVAE score",
-    "modularity": "InfoM (modularity)",
-    "compactness": "InfoC (compactness)",
-    "explicitness": "InfoE (explicitness)",
+    "infomec_modularity": "InfoM (modularity)",
+    "infomec_compactness": "InfoC (compactness)",
+    "infomec_explicitness": "InfoE (explicitness)",
     "raw": "effect strength, raw",
     "per_pixel": "effect strength per pixel",
     "calibrated": "effect strength, calibrated",
+    "raw_strength": "effect strength, raw",
+    "calibrated_strength": "effect strength, calibrated",
     "reconstruction": "reconstruction",
-    "active": "active latents",
+    "active_latents": "active latents",
 }
-STRENGTHS = ("raw", "per_pixel", "calibrated")
 PLAIN, CODES = "vae", "vq_vae"  # kinds of families
 
 
 def measure_words(measure: str) -> str:
     """Return the name of a score or effect as a reader knows it."""
-    known = [words for name, words in NAMES.items() if name in measure]
-    return known[0] if known else measure.replace("_", " ")
+    return NAMES.get(measure, measure.replace("_", " "))
 
 
-def is_dci(measure: str) -> bool:
-    """Return whether a score is the disentanglement of DCI."""
-    return "disentanglement" in measure
-
-
-def is_mig(measure: str) -> bool:
-    """Return whether a score is MIG."""
-    return measure == "mig"
-
-
-def having(frame: pd.DataFrame, asked: Callable[[str], bool]) -> pd.DataFrame:
-    """Return the rows whose `measure` is asked for; `frame` may have no rows."""
-    return frame.loc[frame["measure"].map(asked).astype(bool)]
+def having(frame: pd.DataFrame, *measures: str) -> pd.DataFrame:
+    """Return the rows of `measures`."""
+    return frame[frame["measure"].isin(measures)]
 
 
 def of_kind(vae: VaeStudy, kind: str) -> list[str]:

@@ -108,11 +108,12 @@ class _Data:
         return [f"encoder.conv{n}" for n in (1, 2, 3)] + ["encoder.hidden", "decoder.hidden", "decoder.conv1"]
 
     def _models(self) -> list:
-        nats = 40.0 if self.planted.learned else 160.0
+        learned = self.planted.learned
+        nats = 40.0 if learned else 160.0
         return [
-            (*vae, nats + self._noise(2), 163.0, nats + 15, LATENTS, ACTIVE, None, 250000, 800, 41.5)
+            (*vae, nats + self._noise(2), 163.0, nats + 15, learned, LATENTS, ACTIVE, None, 250000, 800, 41.5)
             if vae in self.continuous
-            else (*vae, nats, 163.0, nats + 60, None, None, 37.5, 250000, 800, 39.0)
+            else (*vae, nats, 163.0, nats + 60, learned, None, None, 37.5, 250000, 800, 39.0)
             for vae in self.vaes
         ]
 

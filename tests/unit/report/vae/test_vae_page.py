@@ -13,10 +13,10 @@ from small_vaes import EFFECTS, FACTORS, Planted, study, write_study
 from diffmech.errors import StoreError
 from diffmech.findings import read_findings
 from diffmech.report.vae import charts_graphs, charts_latents, charts_scores, grids, sections
-from diffmech.report.vae.findings import findings, has_learned
+from diffmech.report.vae.findings import findings
 from diffmech.report.vae.inputs import OF_ALL, by_data, read_tables
 from diffmech.report.vae.page import write_page
-from diffmech.vae.tables import LINKS, MODELS
+from diffmech.vae.tables import LINKS
 
 CHARTS = (
     *("strengths", "specificity", "effects", "kinds", "participation", "modularity", "patching", "mediation", "links"),
@@ -274,14 +274,25 @@ def test_a_graph_with_wrong_edges_is_not_recovered(tmp_path, distance, verdict):
 
 def test_what_has_not_learned_is_named(sprites):
     vae, tables = sprites
-    models = tables.models.assign(reconstruction=tables.models["reconstruction"].where(tables.models.index != 2, 160.0))
-    found = next(findings("sprites", replace(tables, models=models), vae, "picture.svg"))
+    tables = replace(tables, models=tables.models.assign(learned=tables.models.index != 2))
+    found = next(findings("sprites", tables, vae, "picture.svg"))
     assert found.verdict == "not found"
     assert found.answer.startswith("5 of 6 VAEs have")
-    assert found.details == ("Not learned, so that nothing can be claimed of it: beta_tc, seed 0.",)
-    densities = MODELS.frame([("vae", 0, -900.0, -300.0, -850.0, 6, 4, None, 9, 9, 9.0)])  # below 0
-    assert has_learned(densities, "gaussian").all()
-    assert not has_learned(densities.assign(active_latents=1), "gaussian").any()
+    assert found.details == ("Not learned, so that nothing below is said of its latents and units: beta_tc, seed 0.",)
+
+
+def test_units_of_what_has_not_learned_are_not_counted(sprites):
+    vae, tables = sprites
+    of_one = (tables.units["family"] == "beta_tc") & (tables.units["vae_seed"] == 0)
+    units = tables.units.assign(kind=np.where(of_one, "monosemantic", "polysemantic"))
+    tables = replace(tables, units=units)
+    assert verdict_of("Do units respond", tables, vae)[1].startswith("1 of 6 VAEs")
+    failed = replace(tables, models=tables.models.assign(learned=tables.models.index != 2))
+    assert verdict_of("Do units respond", failed, vae) == (
+        "not found",
+        "No unit of 5 VAEs responds to one factor more selectively than units of untrained twins and than factors "
+        "permuted over pairs allow.",
+    )
 
 
 def test_one_seed_has_no_interval_and_says_so(two):
