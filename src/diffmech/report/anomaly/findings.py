@@ -22,6 +22,11 @@ OF_THE_MODEL = (
 )
 LACKING = ("one_member", "no_attention", "no_uncertainty")
 NAMES = {
+    "reconstruction": "the model's residual",
+    "standardised": "the model's standardised residual",
+    "standardised_bright": "the same where brighter",
+    "combined": "the model's combination",
+    "combined_by_labels": "the same chosen by labels",
     "random": "a random score",
     "position": "slice position",
     "brain_area": "the area of the brain",

@@ -52,8 +52,8 @@ def write_page(
     parts = [
         markup.section("answers", "What was found", *(markup.finding(each) for each in found)),
         _slices(rows),
-        sections.scores_of_slices(tables),
-        sections.scores_of_pixels(tables),
+        sections.scores_of_slices(tables, anomaly),
+        sections.scores_of_pixels(tables, anomaly),
         sections.ablations(tables),
         sections.certainty(tables),
         sections.heads(tables),
@@ -73,9 +73,9 @@ def write_page(
 
 def _slices(rows: Mapping[str, list[Picture]]) -> markup.Section:
     parts = [markup.paragraph(f"From left to right: {', '.join(COLUMNS)}. Colours are full at the same value in all.")]
-    for what, own in rows.items():
-        parts.append(markup.heading(what.capitalize()))
-        parts.append(markup.gallery(own, TILE) if own else markup.paragraph("None.", "quiet"))
+    if shown := [row for own in rows.values() for row in own]:
+        parts.append(markup.gallery(shown, TILE))
+    parts += [markup.paragraph(f"No {what}.", "quiet") for what, own in rows.items() if not own]
     return markup.section("pictures", "Slices", *parts)
 
 

@@ -9,11 +9,14 @@ from markupsafe import Markup
 
 from diffmech.config.studies.anomaly import AnomalyStudy
 from diffmech.report import markup
+from diffmech.report.anomaly import charts
 from diffmech.report.anomaly.findings import words
 from diffmech.report.anomaly.inputs import Tables, one
+from diffmech.report.drawing import specification
 from diffmech.report.markup import Section
 from diffmech.report.wording import interval, number
 
+IN_NUMBERS = ("Calibration", "Coverage", "Areas under the curves of risk", "Probabilities of a lesion")
 UNKNOWN = dict.fromkeys(("value", "low", "high"), float("nan"))
 MEASURES = {
     "roc_auc": "ROC AUC",
@@ -44,9 +47,19 @@ def table(frame: pd.DataFrame, columns: Sequence[str], caption: str) -> Markup:
     )
 
 
-def scores_of_slices(tables: Tables) -> Section:
+def drawn(name: str, chart: Any, caption: str) -> Markup:
+    """Return a chart with its caption."""
+    return markup.chart(name, specification(chart), caption)
+
+
+def scores_of_slices(tables: Tables, anomaly: AnomalyStudy) -> Section:
     """Return all scores of slices, overall and matched, as they are and beyond what their position has."""
-    frame, parts = tables.slice_measures, []
+    frame = tables.slice_measures
+    caption = (
+        "One point per score, with its interval by resampling patients; the line is what a random score has. Right: "
+        "only slices of the same position are compared, so that knowing where a slice lies is worth nothing."
+    )
+    parts = [drawn("slice-scores", charts.slice_scores(frame, anomaly.scores.model), caption)]
     for measure in ("roc_auc", "average_precision"):
         rows = []
         for name in frame["score"].unique():
@@ -60,23 +73,29 @@ def scores_of_slices(tables: Tables) -> Section:
             rows.append([words(name), *("" if cell is None else ends(cell) for cell in cells), less])
         floors = frame[(frame["measure"] == measure) & ~frame["adjusted"]].groupby("matching")["floor"].first()
         caption = (
-            f"{MEASURES[measure]} of slices; bootstrap over patients. A random score has "
+            f"{MEASURES[measure]} of slices, with intervals by resampling patients over patients. A random score has "
             f"{number(floors.get('overall'))} overall and {number(floors.get('matched'))} matched. Matched: compared "
             "within bins of slice position alone. Beyond position: what healthy validation slices of that position "
             "score is taken away. The last column is the model's score minus this one, matched."
         )
         columns = ["score", "overall", "matched", "beyond position", "the model has more"]
-        parts.append(markup.table(columns, rows, caption, columns[1:]))
+        told = markup.table(columns, rows, caption, columns[1:])
+        parts.append(markup.folded(f"{MEASURES[measure]} of every score, in numbers", told))
     return markup.section("slices", "Which slices hold a lesion", *parts)
 
 
-def scores_of_pixels(tables: Tables) -> Section:
+def scores_of_pixels(tables: Tables, anomaly: AnomalyStudy) -> Section:
     """Return all maps by group of lesions."""
     frame = tables.pixel_measures
     if frame.empty:
         words_ = "No lesion of a test slice is marked, so that nothing is said of pixels."
         return markup.section("pixels", "Where the lesion is", markup.paragraph(words_, "quiet"))
-    parts = []
+    caption = (
+        "One point per map, with its interval by resampling patients. Each panel has the lesions of one size or kind, "
+        "and all slices without any; its line is the prevalence, which a random map has. Iso-intense lesions (iso) "
+        "have the intensity of healthy tissue."
+    )
+    parts = [drawn("pixel-scores", charts.pixel_scores(frame, anomaly.scores.model), caption)]
     for measure in ("pixel_average_precision", "dice", "best_dice"):
         own = frame[frame["measure"] == measure]
         groups = list(own["group"].unique())
@@ -91,7 +110,8 @@ def scores_of_pixels(tables: Tables) -> Section:
             "dice": "At the threshold that healthy validation slices fix. Floor: all of the brain called a lesion.",
             "best_dice": "At the threshold that these very labels choose: an upper bound that nobody has.",
         }[measure]
-        parts.append(markup.table(["score", *groups], rows, f"{MEASURES[measure]} in the brain. {about}", groups))
+        told = markup.table(["score", *groups], rows, f"{MEASURES[measure]} in the brain. {about}", groups)
+        parts.append(markup.folded(f"{MEASURES[measure]} of every map, in numbers", told))
     return markup.section("pixels", "Where the lesion is", *parts)
 
 
@@ -110,7 +130,11 @@ def ablations(tables: Tables) -> Section:
     ]
     columns = ["part", "measure", "among", "with it", "without it", "difference"]
     caption = "Paired over patients. Attention and uncertainty are compared on one network each, not on an ensemble."
-    return markup.section("ablations", "What its parts add", markup.table(columns, rows, caption, columns[3:]))
+    told = markup.folded("All comparisons, in numbers", markup.table(columns, rows, caption, columns[3:]))
+    words_ = "Differences with intervals that hold for all parts at once (Bonferroni); left of the line a part harms."
+    return markup.section(
+        "ablations", "What its parts add", drawn("parts", charts.parts(tables.ablations), words_), told
+    )
 
 
 def certainty(tables: Tables) -> Section:
@@ -130,7 +154,7 @@ def certainty(tables: Tables) -> Section:
         [words(r["score"]), number(r["predicted"]), ends(r, "observed"), str(r["slices"])]
         for r in tables.reliability.to_dict("records")
     ]
-    parts = [
+    told = [
         markup.table(["predicted by", "quantity", "value"], calibration, "Healthy test slices.", ["value"]),
         markup.table(["predicted by", "level", "coverage"], coverage, "Pixels within their interval.", ["coverage"]),
         markup.table(
@@ -145,7 +169,20 @@ def certainty(tables: Tables) -> Section:
             "Probabilities by a logistic curve that was fitted on validation patients with their labels.",
             ["probability", "share with a lesion", "slices"],
         ),
-        table(tables.review.head(20), list(tables.review.columns), "The first slices for a reader to look at."),
+    ]
+    of_pixels = (
+        "Pixels of healthy test slices, in ten bins of the standard deviation that was predicted for them, with "
+        "intervals by resampling patients. On the line errors are as large as predicted."
+    )
+    of_slices = (
+        "Decisions whether a slice holds a lesion, by the threshold: of the surest share, how many are wrong. The band "
+        "resamples patients; the line is a random order. A doubt is worth something where its curve stays below."
+    )
+    parts = [
+        drawn("reliability", charts.reliability(tables.deviations), of_pixels),
+        drawn("risk", charts.risk(tables.risk_curve, tables.risk), of_slices),
+        *(markup.folded(f"{title}, in numbers", each) for title, each in zip(IN_NUMBERS, told, strict=True)),
+        table(tables.review.head(10), list(tables.review.columns), "The first slices for a reader to look at."),
     ]
     return markup.section("certainty", "How sure it is", *parts)
 
