@@ -158,8 +158,12 @@ class CelebAConfig(FactorDataConfig):
     channels: Channels = CHANNELS
 
     def names(self) -> list[str]:
-        """Return the attributes that are named; none where all forty count, which the file alone names."""
-        return list(self.attributes or ())
+        """Return the attributes that are named, or all that the file has; none without the file."""
+        listed = Path(self.path).expanduser() / "list_attr_celeba.txt"
+        if self.attributes is not None or not listed.is_file():
+            return list(self.attributes or ())
+        with listed.open(encoding="utf-8", errors="replace") as lines:
+            return [line.split() for _, line in zip(range(2), lines, strict=False)][-1]
 
     def arguments(self) -> dict[str, Any]:
         """Return the photographs as the main study reads them, and their form."""

@@ -28,7 +28,10 @@ def encoder_of(vae: Vae) -> Encode:
 def twin_encoder(vae: Vae, *, seed: int) -> Encode:
     """Return the same of a network of the same form with fresh weights, those of a VQ-VAE without choosing codes: an
     untrained codebook says one code for all."""
-    twin = untrained(vae, int(generator(seed, "an untrained encoder", vae.config.training.seed).integers(2**31)))
+    twin = untrained(
+        vae,
+        int(generator(seed, "an untrained encoder", vae.config.family.kind, vae.config.training.seed).integers(2**31)),
+    )
     return _batched(twin, lambda part: twin.encoder(part).flatten(1)) if isinstance(twin, GridVae) else encoder_of(twin)
 
 

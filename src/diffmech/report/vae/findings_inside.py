@@ -34,10 +34,12 @@ def _units(data: str, units: pd.DataFrame, vae: VaeStudy) -> Finding:
     share = over_vaes([100 * value for value in of_vaes.mean()], vae.measures)
     verdict: Verdict = "found" if some and p <= alpha else "cannot be told" if some else "not found"
     if verdict == "found":
-        answer = f"Yes: {some} of {count(vaes, 'VAE')} have units that respond to one factor, "
+        answer = f"Yes: {some} of {count(vaes, 'VAE')} have units that respond mainly to one factor, "
         answer += f"{number(share.value)} % of their units on average."
     elif verdict == "not found":
-        answer = f"No unit of {count(vaes, 'VAE')} responds to one factor more selectively than units of untrained "
+        answer = (
+            f"No unit of {count(vaes, 'VAE')} responds mainly to one factor, more selectively than units of untrained "
+        )
         answer += "twins and than factors permuted over pairs allow."
     else:
         answer = f"{some} of {count(vaes, 'VAE')} have such units, which chance alone may do ({p_value(p)})."
@@ -46,11 +48,11 @@ def _units(data: str, units: pd.DataFrame, vae: VaeStudy) -> Finding:
     where = units[single].groupby("layer", sort=False).size().sort_values(ascending=False)
     if len(where):
         details.append(f"Most of them in {listed([f'{layer} ({amount})' for layer, amount in where[:3].items()])}.")
-    resting = estimate("share of units that respond to one factor, mean over VAEs", share, "%")
+    resting = estimate("share of units that respond mainly to one factor, mean over VAEs", share, "%")
     family = f"Benjamini-Hochberg over the units of a VAE at {number(alpha, 2)}."
     if some:
-        family += f" By chance alone so many VAEs would have such units with {p_value(p)} at most."
-    question = f"Do units respond to one factor of {data}, beyond untrained networks?"
+        family += f" Chance alone gives so many VAEs such units with {p_value(p)} at most, however they depend."
+    question = f"Do units respond mainly to one factor of {data}, beyond untrained networks?"
     return Finding(question, verdict, answer, tuple(details), f"{data}-units", family, "", resting)
 
 
@@ -119,7 +121,9 @@ def _motifs(data: str, motifs: pd.DataFrame, vae: VaeStudy) -> Finding:
         "cannot be told": f"{told} does, which chance alone may bring about ({p_value(p)}).",
     }[verdict]
     fewer = motifs[(motifs["p_corrected"] <= alpha) & (motifs["found"] < motifs["expected"])]
-    details = [f"Rarer than by chance: {listed(sorted(set(fewer['motif'])))}."] if len(fewer) else []
+    rarer = fewer.drop_duplicates(["motif", "family", "vae_seed"])["motif"].value_counts()
+    told_rarer = listed([f"{name} (in {amount} of {vaes} VAEs)" for name, amount in rarer.items()])
+    details = [f"Rarer than expected, each VAE taken alone: {told_rarer}."] if len(fewer) else []
     family = f"Holm over the motifs of a VAE, among random graphs of the same degrees; over VAEs {p_value(p)}."
     question = f"Do kinds of paths from factors of {data} to outputs recur more often than by chance?"
     return Finding(question, verdict, answer, tuple(details), f"{data}-motifs", family)
@@ -143,7 +147,7 @@ def _graphs(data: str, graphs: pd.DataFrame, vae: VaeStudy) -> Finding:
     fresh = graphs[graphs["level"] == "untrained"]
     if len(fresh):
         as_well = int((fresh["distance"] == 0).sum())
-        details.append(f"Of untrained networks of the same form {as_well} of {len(fresh)} give it as well.")
+        details.append(f"Of untrained encoders of the same form {as_well} of {len(fresh)} give it as well.")
     answer = f"{exact} of {count(len(seen), 'VAE')} {'gives' if exact == 1 else 'give'} the true graph"
     if exact < len(seen):
         answer += f"; on average {number(distances.value)} edges are wrong or missing"

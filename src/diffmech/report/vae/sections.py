@@ -37,7 +37,10 @@ def learned(data: str, tables: Tables, stores: dict[str, Any], vae: VaeStudy) ->
     """Return whether VAEs have learned their images, with examples."""
     parts = [markup.paragraph(LEARNED)]
     if rows := grids.reconstructions(stores, vae):
-        about = "Images that no VAE was trained on, one a column, and what the first seed of each family makes of them."
+        about = (
+            "Images drawn anew (of a small data set some were trained on), one a column, and what the first seed of "
+            "each family makes of them."
+        )
         parts += [markup.paragraph(about), markup.gallery(rows, grids.TILE)]
     if len(tables.models):
         parts.append(_models(tables.models, vae))
@@ -64,7 +67,7 @@ def _models(models: pd.DataFrame, vae: VaeStudy) -> Markup:
     columns = ["family, seed", "learned", "reconstruction", "mean image", "bound", "active latents", "codes in use"]
     columns += ["weights", "steps", "training"]
     caption = (
-        "Nats per image, of images that were not trained on: −log p(x|z) of the reconstruction, the same of the mean "
+        "Nats per image, of images drawn anew: −log p(x|z) of the reconstruction, the same of the mean "
         "image for every image, and the negative evidence lower bound. Latents are active where their mean has a "
         "variance above 0.01 (Burda et al. 2016); codes in use are the perplexity of a codebook."
     )
@@ -89,7 +92,9 @@ def latents(data: str, tables: Tables, stores: dict[str, Any], vae: VaeStudy) ->
     strengths = (
         "Change of the image, root mean square over its pixels, when one active latent alone is intervened on, first "
         "seed of each family. A shift by one is what others call raw: it depends on the scale of the latent. "
-        "Calibrated shifts move a latent as far as images do. Lines: bootstrap over images."
+        "Calibrated shifts are as large as the latent varies, over images and with its posterior's own noise: where "
+        "that noise is most of it, they go farther than images do (beside them: taken from another image). Lines: "
+        "bootstrap over images."
     )
     specific = (
         "One point per active latent, all seeds. To the right: the change of the image is confined to few pixels. Up: "

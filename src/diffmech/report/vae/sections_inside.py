@@ -44,14 +44,14 @@ def _nothing(anchor: str, title: str, why: str = UNCHANGED) -> Section:
 
 
 def _units(data: str, tables: Tables, vae: VaeStudy) -> Section:
-    anchor, title = f"{data}-units", "Whether units respond to one factor"
+    anchor, title = f"{data}-units", "Whether units respond mainly to one factor"
     if tables.units.empty:
         return _nothing(anchor, title)
     about = (
         "A unit is a channel of a convolution or a unit of a dense layer. How much of its variance needs a factor is "
-        "measured on images that differ in that factor alone. It is monosemantic where it needs one factor more "
-        "exclusively than by chance and than units of untrained networks do, polysemantic where it does not, silent "
-        "where it changes for fewer than a tenth of the images."
+        "measured on images that differ in that factor alone. It is monosemantic where it needs fewer than two factors "
+        "in effect, and one more exclusively than by chance and than units of untrained networks do; polysemantic "
+        "where it does not; silent where it changes for fewer than a tenth of the images."
     )
     points = (
         "One point per unit, first seed of each family: 1 = one factor alone, to the right: several alike "

@@ -24,8 +24,9 @@ def sections(data: str, tables: Tables) -> list[Section]:
 def _scores(data: str, tables: Tables) -> Section:
     caption = (
         "One point per VAE, also those that have not learned. Grey: the largest that codes reach which know nothing, "
-        "those of the same VAE dealt out anew among the images; what lies left of it is worth nothing. Scores of "
-        "different names do not compare."
+        "those of the same VAE dealt out anew among the images, in ten draws (one for DCI and InfoMEC): a score left "
+        "of it says nothing for the VAE. InfoM and InfoC are of shares of whatever the codes know, of which codes that "
+        "know next to nothing can have large ones. Scores of different names do not compare."
     )
     parts = [drawn(data, "scores", charts_scores.scores_dots(tables.scores), caption)]
     if len(tables.scores):

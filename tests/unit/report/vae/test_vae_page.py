@@ -262,7 +262,7 @@ def test_a_graph_with_wrong_edges_is_not_recovered(tmp_path, distance, verdict):
     [graph] = [each for each in findings("scene", tables, vae, None) if each.question.startswith("Is the causal graph")]
     assert graph.verdict == verdict
     assert graph.details[0] == "The true graph has 4 edges; set on the mechanism itself, the estimate is the same."
-    assert graph.details[1] == "Of untrained networks of the same form 4 of 4 give it as well."
+    assert graph.details[1] == "Of untrained encoders of the same form 4 of 4 give it as well."
     assert graph.estimate.value == distance
     exact = "4 of 4 VAEs give the true graph."
     wrong = "0 of 4 VAEs give the true graph; on average 2.00 edges are wrong or missing."
@@ -290,8 +290,8 @@ def test_units_of_what_has_not_learned_are_not_counted(sprites):
     failed = replace(tables, models=tables.models.assign(learned=tables.models.index != 2))
     assert verdict_of("Do units respond", failed, vae) == (
         "not found",
-        "No unit of 5 VAEs responds to one factor more selectively than units of untrained twins and than factors "
-        "permuted over pairs allow.",
+        "No unit of 5 VAEs responds mainly to one factor, more selectively than units of untrained twins and than "
+        "factors permuted over pairs allow.",
     )
 
 
