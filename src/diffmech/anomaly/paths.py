@@ -102,21 +102,23 @@ class Anomaly:
         """Return a file of each network that predicts together with others as `scored`, its round left open."""
         return [path.replace("{network}", name) for name in self.section.predicting.get(scored, [scored])]
 
-    def nothing(self, asked: Any) -> list[str]:
-        """Return no file: of what was `asked` for it matters only that it is there."""
-        return []
-
     def checkpoints(self, name: str, network: str) -> str:
-        """Return the folder where a training keeps its checkpoints: undeclared, since outputs are deleted on retry."""
-        settings = json.dumps([name, network, self.training_settings(network), self.data_settings()], sort_keys=True)
+        """Return the folder where a training keeps its checkpoints: undeclared, since outputs are deleted on retry.
+
+        What it sees is none of the name: a checkpoint of other slices is not gone on from, by their digest in it.
+        """
+        settings = json.dumps([name, network, self.training_settings(network)], sort_keys=True)
         return CHECKPOINTS.format(digest=hashlib.sha256(settings.encode()).hexdigest()[:16])
 
     # What rules track
 
     def data_settings(self) -> dict[str, Any]:
-        """Return what the slices and their splits depend on."""
-        section = self.section
-        return self.study.settings(data=section.data, splits=section.splits) | {"folds": section.folds}
+        """Return what the slices depend on."""
+        return self.study.settings(data=self.section.data)
+
+    def split_settings(self) -> dict[str, Any]:
+        """Return what the splits depend on beside the slices: a benchmark publishes its own with its files."""
+        return self.study.settings(data=self.section.data, splits=self.section.splits)
 
     def data_code(self, script: str) -> str:
         """Return the fingerprint of what reads the slices, with the module that reads this kind of them."""
