@@ -229,8 +229,8 @@ def test_with_folds_every_patient_tests_once(studied):
     assert jobs == {"anomaly_folds": 1, "anomaly_round": 3}
     assert set(FOLDS.read(studied.folder / FOLDS.path)["fold"]) == {0, 1, 2}
     folds = read_folds(studied.folder / FOLDS.path)
-    tested = [patients_of(splits_of_fold(folds, fold), TEST) for fold in range(3)]
-    assert sorted(sum(tested, [])) == sorted(read_slices(studied.folder / SLICES).patients)
+    tested = [patient for fold in range(3) for patient in patients_of(splits_of_fold(folds, fold), TEST)]
+    assert sorted(tested) == sorted(read_slices(studied.folder / SLICES).patients)
     assert len({(studied.folder / digest).read_text() for digest in digests}) == 4
     more = rules(studied.planned({**edit, "anomaly": {**edit["anomaly"], "folds": 4}}, *digests))
     assert more == {"anomaly_folds": 1, "anomaly_round": 3}

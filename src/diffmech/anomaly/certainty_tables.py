@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 
 from diffmech.anomaly import certainty
-from diffmech.anomaly.calibration import LEVELS, slice_probabilities
+from diffmech.anomaly.certainty import LEVELS, slice_probabilities
 from diffmech.anomaly.discrimination import interval
 from diffmech.anomaly.pooling import Pooled
-from diffmech.anomaly.review import ranked_for_review, risk_coverage
+from diffmech.anomaly.review import ranked_for_review
 from diffmech.anomaly.slices import Slices
 from diffmech.anomaly.stores import read_prediction
 from diffmech.anomaly.tables import CALIBRATION, COVERAGE, DEVIATIONS, RELIABILITY, REVIEW, RISK, RISK_CURVE
@@ -148,6 +148,7 @@ def _write_risk(
 ) -> None:
     wrong = (pooled.scores[reference].slice > 0) != pooled.slices.abnormal
     patients, rows, curve = len(pooled.slices.patients), [], []
+    best = certainty.risk(wrong, wrong, pooled.slices.patient, GRID)(np.full((1, patients), 1 / patients))[0, 0]
     for name, doubt in doubts.items():
         every = certainty.risk(wrong, doubt, pooled.slices.patient, GRID)
 
@@ -157,7 +158,6 @@ def _write_risk(
 
         found = interval(with_difference, patients, evaluation)
         estimate, low, high = (np.asarray(part) for part in (found.estimate, found.low, found.high))
-        best = risk_coverage(wrong, doubt).best_area
         ends = (estimate[0], low[0], high[0], estimate[1], best, estimate[-1], low[-1], high[-1])
         rows.append((name, *ends, patients))
         curve += [
