@@ -14,7 +14,7 @@ from diffmech.anomaly.review import ranked_for_review
 from diffmech.anomaly.slices import Slices
 from diffmech.anomaly.stores import read_prediction
 from diffmech.anomaly.tables import CALIBRATION, COVERAGE, DEVIATIONS, RELIABILITY, REVIEW, RISK, RISK_CURVE
-from diffmech.anomaly.uncertainty import Prediction
+from diffmech.anomaly.uncertainty import Prediction, joined
 from diffmech.config.anomaly import AnomalyEvaluationConfig
 
 GRID = np.arange(1, 21) / 20  # coverages at which the curve of risk is shown
@@ -33,10 +33,7 @@ def certainty_tables(
     by_name: dict[str, list[Prediction]] = {}
     for path in map(Path, predictions):
         by_name.setdefault(path.name.split(".")[0], []).append(read_prediction(path))
-    together = {
-        name: Prediction(*(np.concatenate(parts) for parts in zip(*map(_fields, every), strict=True)))
-        for name, every in by_name.items()
-    }
+    together = {name: joined(every) for name, every in by_name.items()}
     found: dict[str, list[dict[str, object]]] = {table.name: [] for table in (CALIBRATION, COVERAGE, DEVIATIONS)}
     for name, prediction in together.items():
         for kind, rows in variance_rows(prediction, pooled.slices, evaluation).items():
@@ -171,7 +168,3 @@ def _mean_deviation(variance: np.ndarray, slices: Slices) -> np.ndarray:
     """Return the root of a variance, mean over the brain `(slice,)`."""
     deviation = np.where(slices.brain, np.sqrt(variance).mean(1), 0)
     return np.asarray(deviation.sum((1, 2), dtype=np.float64) / np.maximum(slices.brain.sum((1, 2)), 1))
-
-
-def _fields(prediction: Prediction) -> tuple[np.ndarray, ...]:
-    return prediction.mean, prediction.epistemic, prediction.latent, prediction.aleatoric

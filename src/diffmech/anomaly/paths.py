@@ -4,24 +4,7 @@ import hashlib
 import json
 from typing import Any
 
-from diffmech.anomaly.tables import (
-    ABLATIONS,
-    CALIBRATION,
-    COVERAGE,
-    DATA,
-    DEVIATIONS,
-    ENTROPIES,
-    FOLDS,
-    HEADS,
-    PIXEL_MEASURES,
-    RELIABILITY,
-    REVIEW,
-    RISK,
-    RISK_CURVE,
-    SLICE_MEASURES,
-    SPLITS,
-    TRAININGS,
-)
+from diffmech.anomaly.tables import ENTROPIES, FOLDS, OF_CERTAINTY, OF_PAGE, SPLITS
 from diffmech.config.anomaly_data import FromFiles
 from diffmech.config.studies.anomaly import AUTOENCODERS, ENSEMBLE, AnomalyStudy
 from diffmech.workflow.fingerprints import fingerprint, module_file
@@ -37,8 +20,6 @@ RECORD, WEIGHTS = OF_ROUND + "networks/{network}/anomaly.json", OF_ROUND + "netw
 SCORES = OF_ROUND + "scores/{scored}.zarr.zip"
 PREDICTION = OF_ROUND + "predictions/{scored}.zarr.zip"
 COMPETITORS = SCORES.replace("{scored}", "competitors")
-OF_CERTAINTY = (CALIBRATION, COVERAGE, DEVIATIONS, RELIABILITY, RISK, RISK_CURVE, REVIEW)
-OF_PAGE = (DATA, TRAININGS, SLICE_MEASURES, PIXEL_MEASURES, ABLATIONS, HEADS, *OF_CERTAINTY)
 CHECKPOINTS = "results/.checkpoints/anomaly-{digest}"
 
 

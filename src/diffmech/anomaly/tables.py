@@ -250,3 +250,6 @@ HEADS = Table(
         "lesions": whole("slices with lesions that are compared", "slices"),
     },
 )
+# What the rules of certainty and of the page write and read.
+OF_CERTAINTY = (CALIBRATION, COVERAGE, DEVIATIONS, RELIABILITY, RISK, RISK_CURVE, REVIEW)
+OF_PAGE = (DATA, TRAININGS, SLICE_MEASURES, PIXEL_MEASURES, ABLATIONS, HEADS, *OF_CERTAINTY)
