@@ -5,6 +5,4 @@ from diffmech.workflow.session import session
 with session(snakemake) as job:
     from diffmech.anomaly.rounds import digest_round
 
-    digest_round(
-        job.input.slices, job.input.table, job.wildcards.round, seen=job.output.seen, tested=job.output.tested
-    )
+    digest_round(job.input.slices, job.input.table, job.wildcards.round, seen=job.output.seen, tested=job.output.tested)

@@ -19,6 +19,7 @@ from diffmech.config.anomaly import AnomalyEvaluationConfig
 
 GRID = np.arange(1, 21) / 20  # coverages at which the curve of risk is shown
 RELIABLE = ("position", "threshold")  # beside the model's own score
+NEEDED = (*RELIABLE, "uncertainty")  # scores of slices, likewise
 
 
 def certainty_tables(

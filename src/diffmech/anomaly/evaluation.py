@@ -94,35 +94,23 @@ def pixel_measures(
 
 
 def dice_measures(
-    scores: Mapping[str, Scored],
-    slices: Slices,
-    validation_scores: Mapping[str, Scored],
-    validation: Slices,
-    config: AnomalyEvaluationConfig,
-    *,
-    reference: str,
+    scores: Mapping[str, Scored], slices: Slices, config: AnomalyEvaluationConfig, *, reference: str
 ) -> pd.DataFrame:
-    """Return a row per score and group: Dice at the threshold that healthy validation slices fix, and that threshold.
+    """Return a row per score and group: Dice at the threshold that healthy validation slices fix, which is 0 in the
+    units of `pooling`, that scores come in.
 
     The floor is the Dice of calling all of the brain a lesion.
     """
     rows = []
     named = {name: each.pixel for name, each in scores.items() if each.pixel is not None}
-    thresholds = {}
-    for name in named:
-        known = validation_scores[name].pixel
-        assert known is not None
-        thresholds[name] = pixelwise.healthy_threshold(known, validation, config.false_positives)
     for group, of, chosen in groups(slices, config):
         counts = pixelwise.pixel_counts(next(iter(named.values())), slices, chosen)
         if not counts.ill.sum():
             continue
         share = _plain(pixelwise.pixel_prevalence(counts), len(counts.ill))
-        statistics = {name: pixelwise.dice_at(pixel, slices, thresholds[name], chosen) for name, pixel in named.items()}
+        statistics = {name: pixelwise.dice_at(pixel, slices, 0.0, chosen) for name, pixel in named.items()}
         for row in _rows(statistics, len(counts.ill), config, reference, 2 * share / (1 + share)):
-            rows.append(
-                {"measure": "dice", "group": group, "of": of, **row, "threshold": thresholds[str(row["score"])]}
-            )
+            rows.append({"measure": "dice", "group": group, "of": of, **row})
     return pd.DataFrame(rows)
 
 

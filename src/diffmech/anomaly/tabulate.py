@@ -22,6 +22,7 @@ PAIRS = {
     "uncertainty": ("one_member", "no_uncertainty"),
     "ensemble": ("model", "one_member"),
 }
+COMPARED = tuple(sorted({name for pair in PAIRS.values() for name in pair}))  # beside the reference
 
 
 def data_table(slices: Path | str, table: Path | str, rounds: Sequence[str], output: Path | str) -> None:
@@ -77,7 +78,7 @@ def pixel_table(pooled: Pooled, output: Path | str, *, evaluation: AnomalyEvalua
     given = (pooled.scores, pooled.slices)
     parts = [
         pixel_measures(*given, evaluation, reference=reference),
-        dice_measures(*given, pooled.validation_scores, pooled.validation, evaluation, reference=reference),
+        dice_measures(*given, evaluation, reference=reference),
     ]
     PIXEL_MEASURES.write(output, PIXEL_MEASURES.in_order(pd.concat(parts, ignore_index=True)))
 

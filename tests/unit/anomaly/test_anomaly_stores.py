@@ -17,6 +17,9 @@ def test_scores_are_read_as_they_were_written(tmp_path) -> None:
     assert np.array_equal(found["a"].pixel, maps)
     assert found["b"].pixel is None
     assert np.array_equal(found["b"].slice, scores["b"].slice)
+    assert list(read_scores(tmp_path / "s.zarr.zip", ["b", "c"])[TEST]) == ["b"]
+    without = read_scores(tmp_path / "s.zarr.zip", maps=False)[VALIDATION]
+    assert {name: each.pixel for name, each in without.items()} == {"a": None, "b": None}
     write_scores(tmp_path / "t.zarr.zip", {VALIDATION: scores, TEST: scores})
     assert (tmp_path / "s.zarr.zip").read_bytes() == (tmp_path / "t.zarr.zip").read_bytes()
 

@@ -31,9 +31,10 @@ class Shown:
 
 def read_shown(inputs: Mapping[str, Any], anomaly: AnomalyStudy) -> Shown:
     """Return what pictures are made of, from `slices`, `table`, `scores` and `predictions`."""
-    pooled = pool(inputs["slices"], inputs["table"], _listed(inputs["scores"]), anomaly.evaluation)
+    stores, model = _listed(inputs["scores"]), anomaly.scores.model
+    pooled = pool(inputs["slices"], inputs["table"], stores, anomaly.evaluation, names=[model])
     prediction = joined([read_prediction(path) for path in _listed(inputs["predictions"])])
-    score = pooled.scores[anomaly.scores.model]
+    score = pooled.scores[model]
     assert score.pixel is not None
     return Shown(pooled, prediction, score.slice, score.pixel)
 
