@@ -11,7 +11,7 @@ tells them apart without seeing a lesion. Therefore every measure stands beside 
   lesions. Its prevalence is averaged with the same weights.
 
 Average precision is the step-wise sum over recall (as scikit-learn has it), ties being one step. A random score has an
-average precision of about the prevalence, in small samples of more; `random_average_precision` is exact (Bestgen 2015).
+average precision of about the prevalence, in small samples of more (Bestgen 2015).
 Everything is a function of how often each patient is drawn, `(draw, patient)`: all scores are resampled in step.
 """
 
@@ -42,10 +42,6 @@ class Cases:
     def patients(self) -> int:
         """How many patients there are."""
         return number_of_units(len(self.patient), self.patient)
-
-    def everywhere(self) -> "Cases":
-        """Return the same slices in one stratum."""
-        return Cases(self.abnormal, self.patient, np.zeros(len(self.abnormal), dtype=np.intp))
 
 
 def cases(
@@ -103,26 +99,10 @@ def prevalence(given: Cases) -> Weighted:
     return _over_strata([share(rows) for rows in _strata(given)], given)
 
 
-def difference(first: Weighted, second: Weighted) -> Weighted:
-    """Return the paired difference of two functions of weights."""
-    return lambda weights: first(weights) - second(weights)
-
-
 def compared(given: Cases) -> tuple[int, int]:
     """Return how many pairs are compared within strata, and how many slices with lesions are in any of them."""
     counts = [(int(given.abnormal[rows].sum()), int((~given.abnormal[rows]).sum())) for rows in _strata(given)]
     return sum(with_it * without for with_it, without in counts), sum(with_it for with_it, _ in counts)
-
-
-def random_average_precision(positives: int, total: int) -> float:
-    """Return the expected average precision of a random order without ties (Bestgen 2015)."""
-    if not 0 < positives <= total:
-        return float("nan")
-    if total == 1:
-        return 1.0
-    harmonic = float((1 / np.arange(1, total + 1)).sum())
-    share = (positives - 1) / (total - 1)
-    return (harmonic * (1 - share) + share * total) / total
 
 
 def _strata(given: Cases) -> list[np.ndarray]:

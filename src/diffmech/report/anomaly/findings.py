@@ -49,7 +49,7 @@ def findings(tables: Tables, anomaly: AnomalyStudy, picture: str | None) -> Iter
     model = anomaly.scores.model
     yield _above_chance(tables, model, picture)
     yield _above_position(tables, model)
-    yield _above_all(tables, model)
+    yield _above_all(tables)
     if not tables.pixel_measures.empty:
         yield _pixels(tables, model)
         if (tables.pixel_measures["group"] == "iso").any():
@@ -59,7 +59,7 @@ def findings(tables: Tables, anomaly: AnomalyStudy, picture: str | None) -> Iter
     yield _calibrated(tables)
     yield _doubt(tables)
     yield _heads(tables)
-    yield _not_concluded(tables, anomaly)
+    yield _not_concluded(anomaly)
 
 
 def words(score: str) -> str:
@@ -127,7 +127,7 @@ def _above_position(tables: Tables, model: str) -> Finding:
     return Finding(question, found, answer, tuple(details), "slices", estimate=resting)
 
 
-def _above_all(tables: Tables, model: str) -> Finding:
+def _above_all(tables: Tables) -> Finding:
     question = "Is the model above every competitor among slices of one position?"
     frame = tables.slice_measures
     frame = frame[~frame["adjusted"] & (frame["matching"] == "matched") & (frame["measure"] == "roc_auc")]
@@ -271,7 +271,7 @@ def _heads(tables: Tables) -> Finding:
     return Finding(question, found, answer, details, "heads", family, estimate=resting)
 
 
-def _not_concluded(tables: Tables, anomaly: AnomalyStudy) -> Finding:
+def _not_concluded(anomaly: AnomalyStudy) -> Finding:
     synthetic = isinstance(anomaly.data, SyntheticBrains)
     parts = (
         ["These brains are synthetic: made from one average anatomy, with lesions that were put in."]
