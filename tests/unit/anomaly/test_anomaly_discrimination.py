@@ -147,3 +147,45 @@ def test_the_interval_of_a_difference_is_paired_and_that_of_a_score_with_itself_
     alone = [interval(each, given.patients, CONFIG) for each in (roc_auc(shifted, given), first)]
     assert both.low > 0
     assert both.high - both.low < min(each.high - each.low for each in alone)
+
+
+def test_a_lesion_of_few_patients_is_in_every_draw_and_its_interval_is_no_hole():
+    """Two of twelve have the lesion: of whole draws, one in nine would have nothing to find."""
+    source = np.random.default_rng(3)
+    patient = np.repeat(np.arange(12), 20)
+    abnormal = (patient < 2) & (source.random(240) < 0.5)
+    score = source.normal(size=240) + 2 * abnormal
+    given = Cases(abnormal, patient, np.zeros(240, dtype=np.intp))
+    assert given.holding.tolist() == [True] * 2 + [False] * 10
+    statistic = average_precision(score, given)
+    assert np.isnan(interval(statistic, 12, CONFIG).low)
+    found = interval(statistic, 12, CONFIG, given.holding)
+    assert found.estimate == pytest.approx(average_precision_score(abnormal, score))
+    assert found.low < found.estimate < found.high
+
+
+def test_patients_with_and_without_a_lesion_are_resampled_apart_and_count_as_many_as_there_are():
+    holding = np.array([True, False, True, False, False])
+    drawn = []
+
+    def held(weights):
+        drawn.append(weights)
+        return weights[:, holding].sum(1)
+
+    found = interval(held, 5, CONFIG, holding)
+    assert (found.estimate, found.low, found.high) == pytest.approx((0.4, 0.4, 0.4))
+    every = np.concatenate(drawn)
+    assert np.allclose(every.sum(1), 1)
+    assert len(np.unique(every[:, 0])) > 1
+
+
+def test_one_patient_alone_tells_nothing_of_others_and_one_alone_without_is_in_every_draw():
+    ill = np.array([True, False, False, False])
+    first = interval(lambda weights: weights @ np.arange(4.0), 4, CONFIG, ill)
+    assert first.estimate == pytest.approx(1.5)
+    assert np.isnan([first.low, first.high]).all()
+    last = interval(lambda weights: weights[:, 0], 4, CONFIG, ~ill)
+    assert (last.low, last.high) == pytest.approx((0.25, 0.25))
+    everybody = interval(lambda weights: weights @ np.arange(4.0), 4, CONFIG, np.ones(4, dtype=bool))
+    plain = interval(lambda weights: weights @ np.arange(4.0), 4, CONFIG)
+    assert (everybody.low, everybody.high) == (plain.low, plain.high)
