@@ -24,16 +24,15 @@ rule anomaly:
         anomaly.page,
 
 
-# A checkpoint, as data sets of images are: patients who come to one split leave what is of the others as it is, and
-# digests tell which. Every job below asks for it (`settled`), so that whether it has to run is asked anew then.
+# Two checkpoints, as data sets of images are: patients who come to one split leave what is of the others as it is, and
+# digests tell which. Whether a job has to run is asked anew of those that have a file of a checkpoint among their inputs,
+# so that all below have `slices`, and `seen` of their round or of all. None asks for a checkpoint itself: of a job that
+# waits for one that was never run, as for a new round, Snakemake does not ask what else changed.
 checkpoint anomaly_slices:
-    """Read or make the slices of all patients, and say who trains, validates and tests."""
+    """Read or make the slices of all patients."""
     output:
         slices=anomaly_paths.SLICES,
-        table=anomaly.table,
         digest=anomaly_paths.DIGEST,
-        seen=anomaly.of_rounds(anomaly_paths.SEEN),
-        tested=anomaly.of_rounds(anomaly_paths.TESTED),
     log:
         "results/logs/anomaly_slices.log",
     benchmark:
@@ -46,7 +45,6 @@ checkpoint anomaly_slices:
         mem_mb=4000,
     params:
         settings=anomaly.data_settings(),
-        rounds=anomaly.rounds,
         code=anomaly.data_code("anomaly_slices"),
         watched=anomaly.watched(),
     message:
@@ -55,13 +53,93 @@ checkpoint anomaly_slices:
         "../workflow_scripts/anomaly_slices.py"
 
 
+rule anomaly_splits:
+    """Say who trains, validates and tests."""
+    input:
+        slices=ancient(anomaly_paths.SLICES),
+        digest=anomaly_paths.DIGEST,
+    output:
+        tables["anomaly_splits"].path,
+    log:
+        "results/logs/anomaly_splits.log",
+    benchmark:
+        "results/benchmarks/anomaly_splits.tsv"
+    priority: 2
+    conda:
+        "../envs/diffmech.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+    params:
+        settings=anomaly.split_settings(),
+        code=anomaly.data_code("anomaly_splits"),
+        watched=anomaly.watched(),
+    message:
+        "Splitting the patients"
+    script:
+        "../workflow_scripts/anomaly_splits.py"
+
+
+rule anomaly_folds:
+    """Say who tests in which round of a cross-validation."""
+    input:
+        slices=ancient(anomaly_paths.SLICES),
+        digest=anomaly_paths.DIGEST,
+    output:
+        tables["anomaly_folds"].path,
+    log:
+        "results/logs/anomaly_folds.log",
+    benchmark:
+        "results/benchmarks/anomaly_folds.tsv"
+    priority: 2
+    conda:
+        "../envs/diffmech.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+    params:
+        folds=anomaly.section.folds,
+        seed=anomaly.section.splits.seed,
+        code=study.code("anomaly_folds"),
+    message:
+        "Dealing the patients out to folds"
+    script:
+        "../workflow_scripts/anomaly_folds.py"
+
+
+checkpoint anomaly_round:
+    """Take the digests of what networks of one round see, and of what they are tested on."""
+    input:
+        slices=ancient(anomaly_paths.SLICES),
+        digest=anomaly_paths.DIGEST,
+        table=anomaly.table,
+    output:
+        seen=anomaly_paths.SEEN,
+        tested=anomaly_paths.TESTED,
+    log:
+        "results/logs/anomaly_round/{round}.log",
+    benchmark:
+        "results/benchmarks/anomaly_round/{round}.tsv"
+    priority: 2
+    conda:
+        "../envs/diffmech.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+    params:
+        code=study.code("anomaly_round"),
+    message:
+        "Taking the digests of {wildcards.round}"
+    script:
+        "../workflow_scripts/anomaly_round.py"
+
+
 rule anomaly_train:
     """Train one network on slices without a lesion; a killed training resumes from its last checkpoint."""
     input:
         slices=ancient(anomaly_paths.SLICES),
         table=ancient(anomaly.table),
         seen=anomaly_paths.SEEN,
-        settled=lambda wildcards: anomaly.nothing(checkpoints.anomaly_slices.get()),
     output:
         record=anomaly_paths.RECORD,
         weights=anomaly_paths.WEIGHTS,
@@ -95,7 +173,6 @@ rule anomaly_predict:
         tested=anomaly_paths.TESTED,
         records=lambda wildcards: anomaly.behind(anomaly_paths.RECORD, wildcards.scored),
         weights=lambda wildcards: anomaly.behind(anomaly_paths.WEIGHTS, wildcards.scored),
-        settled=lambda wildcards: anomaly.nothing(checkpoints.anomaly_slices.get()),
     output:
         scores=anomaly_paths.SCORES,
         prediction=anomaly_paths.PREDICTION,
@@ -111,7 +188,6 @@ rule anomaly_predict:
         mem_mb=3000,
     params:
         settings=anomaly.scoring_settings(),
-        scored=lambda wildcards: wildcards.scored,
         code=study.code("anomaly_predict"),
     message:
         "Scoring slices of {wildcards.round} by {wildcards.scored}"
@@ -128,7 +204,6 @@ rule anomaly_rival:
         tested=anomaly_paths.TESTED,
         record=anomaly_paths.RECORD.replace("{network}", "{rival}"),
         weights=anomaly_paths.WEIGHTS.replace("{network}", "{rival}"),
-        settled=lambda wildcards: anomaly.nothing(checkpoints.anomaly_slices.get()),
     output:
         anomaly_paths.SCORES.replace("{scored}", "{rival}"),
     log:
@@ -159,7 +234,6 @@ rule anomaly_competitors:
         tested=anomaly_paths.TESTED,
         records=anomaly.behind(anomaly_paths.RECORD, "model"),
         weights=anomaly.behind(anomaly_paths.WEIGHTS, "model"),
-        settled=lambda wildcards: anomaly.nothing(checkpoints.anomaly_slices.get()),
     output:
         anomaly_paths.COMPETITORS,
     log:
@@ -190,7 +264,6 @@ rule anomaly_entropies:
         tested=anomaly_paths.TESTED,
         record=anomaly_paths.RECORD,
         weights=anomaly_paths.WEIGHTS,
-        settled=lambda wildcards: anomaly.nothing(checkpoints.anomaly_slices.get()),
     output:
         tables["anomaly_entropies"].path,
     log:
@@ -217,8 +290,8 @@ rule anomaly_account:
         slices=ancient(anomaly_paths.SLICES),
         table=ancient(anomaly.table),
         digest=anomaly_paths.DIGEST,
+        seen=anomaly.of_rounds(anomaly_paths.SEEN),
         records=anomaly.records(),
-        settled=lambda wildcards: anomaly.nothing(checkpoints.anomaly_slices.get()),
     output:
         data=tables["anomaly_data"].path,
         trainings=tables["anomaly_trainings"].path,
@@ -246,8 +319,8 @@ rule anomaly_slicewise:
         slices=ancient(anomaly_paths.SLICES),
         table=ancient(anomaly.table),
         digest=anomaly_paths.DIGEST,
+        seen=anomaly.of_rounds(anomaly_paths.SEEN),
         scores=anomaly.scores(),
-        settled=lambda wildcards: anomaly.nothing(checkpoints.anomaly_slices.get()),
     output:
         tables["anomaly_slice_measures"].path,
     log:
@@ -274,8 +347,8 @@ rule anomaly_pixelwise:
         slices=ancient(anomaly_paths.SLICES),
         table=ancient(anomaly.table),
         digest=anomaly_paths.DIGEST,
+        seen=anomaly.of_rounds(anomaly_paths.SEEN),
         scores=anomaly.scores(),
-        settled=lambda wildcards: anomaly.nothing(checkpoints.anomaly_slices.get()),
     output:
         tables["anomaly_pixel_measures"].path,
     log:
@@ -302,8 +375,8 @@ rule anomaly_ablations:
         slices=ancient(anomaly_paths.SLICES),
         table=ancient(anomaly.table),
         digest=anomaly_paths.DIGEST,
+        seen=anomaly.of_rounds(anomaly_paths.SEEN),
         scores=anomaly.compared(),
-        settled=lambda wildcards: anomaly.nothing(checkpoints.anomaly_slices.get()),
     output:
         tables["anomaly_ablations"].path,
     log:
@@ -330,8 +403,8 @@ rule anomaly_heads:
         slices=ancient(anomaly_paths.SLICES),
         table=ancient(anomaly.table),
         digest=anomaly_paths.DIGEST,
+        seen=anomaly.of_rounds(anomaly_paths.SEEN),
         entropies=anomaly.entropies(),
-        settled=lambda wildcards: anomaly.nothing(checkpoints.anomaly_slices.get()),
     output:
         tables["anomaly_heads"].path,
     log:
@@ -358,9 +431,9 @@ rule anomaly_certainty:
         slices=ancient(anomaly_paths.SLICES),
         table=ancient(anomaly.table),
         digest=anomaly_paths.DIGEST,
+        seen=anomaly.of_rounds(anomaly_paths.SEEN),
         scores=anomaly.scores(),
         predictions=anomaly.predictions(),
-        settled=lambda wildcards: anomaly.nothing(checkpoints.anomaly_slices.get()),
     output:
         **{name: tables[name].path for name in anomaly.of_certainty},
     log:
@@ -388,10 +461,10 @@ rule anomaly_page:
         slices=ancient(anomaly_paths.SLICES),
         table=ancient(anomaly.table),
         digest=anomaly_paths.DIGEST,
+        seen=anomaly.of_rounds(anomaly_paths.SEEN),
         scores=anomaly.scores(),
         predictions=anomaly.shown(),
         references=shipped("references-anomaly.yaml"),
-        settled=lambda wildcards: anomaly.nothing(checkpoints.anomaly_slices.get()),
     output:
         page=anomaly.page,
         findings=anomaly.findings,

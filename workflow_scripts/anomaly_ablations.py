@@ -4,9 +4,11 @@ from diffmech.workflow.session import session
 
 with session(snakemake) as job:
     from diffmech.anomaly.pooling import pool
-    from diffmech.anomaly.tabulate import ablations_table
+    from diffmech.anomaly.tabulate import COMPARED, ablations_table
     from diffmech.config.anomaly import AnomalyEvaluationConfig
 
     evaluation = job.section(AnomalyEvaluationConfig, "evaluation")
-    pooled = pool(job.input.slices, job.input.table, list(job.input.scores), evaluation)
-    ablations_table(pooled, job.output[0], evaluation=evaluation, reference=job.params.settings["reference"])
+    reference = job.params.settings["reference"]
+    names = (reference, *COMPARED)
+    pooled = pool(job.input.slices, job.input.table, list(job.input.scores), evaluation, names=names)
+    ablations_table(pooled, job.output[0], evaluation=evaluation, reference=reference)

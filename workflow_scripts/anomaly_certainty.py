@@ -3,13 +3,15 @@
 from diffmech.workflow.session import session
 
 with session(snakemake) as job:
-    from diffmech.anomaly.certainty_tables import certainty_tables
+    from diffmech.anomaly.certainty_tables import NEEDED, certainty_tables
     from diffmech.anomaly.pooling import pool
     from diffmech.config.anomaly import AnomalyEvaluationConfig
 
     evaluation = job.section(AnomalyEvaluationConfig, "evaluation")
+    names = (job.params.settings["reference"], *NEEDED)
+    given = (job.input.slices, job.input.table, list(job.input.scores))
     certainty_tables(
-        pool(job.input.slices, job.input.table, list(job.input.scores), evaluation),
+        pool(*given, evaluation, names=names, maps=False),
         list(job.input.predictions),
         dict(job.output.items()),
         evaluation=evaluation,

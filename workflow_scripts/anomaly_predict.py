@@ -10,7 +10,7 @@ with session(snakemake) as job:
     from diffmech.config.anomaly import ScoreConfig, UncertaintyConfig
     from diffmech.config.studies.anomaly import ENSEMBLE
 
-    scored = job.params.scored
+    scored = job.wildcards.scored
     score_predicting(
         [Path(path).parent for path in job.input.records],
         read_parts(job.input.slices, job.input.table, job.wildcards.round),

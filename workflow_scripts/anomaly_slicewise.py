@@ -8,5 +8,5 @@ with session(snakemake) as job:
     from diffmech.config.anomaly import AnomalyEvaluationConfig
 
     evaluation = job.section(AnomalyEvaluationConfig, "evaluation")
-    pooled = pool(job.input.slices, job.input.table, list(job.input.scores), evaluation)
+    pooled = pool(job.input.slices, job.input.table, list(job.input.scores), evaluation, maps=False)
     slice_table(pooled, job.output[0], evaluation=evaluation, reference=job.params.settings["reference"])

@@ -8,6 +8,8 @@ import pytest
 import yaml
 from conftest import ROOT, Project
 
+from diffmech.config.further import further_sections
+
 pytestmark = pytest.mark.workflow
 
 TINY = yaml.safe_load((ROOT / "resources/studies/tiny.yaml").read_text())
@@ -81,6 +83,18 @@ def test_two_studies_in_one_workflow_have_settings_of_their_own(around):
     captures = {name: sum(job.startswith(f"{name}_capture_attention ") for job in jobs) for name in ("first", "second")}
     assert captures == {"first": 8, "second": 12}
     assert {"first_write_report", "second_write_report"} <= set(jobs)
+
+
+def test_further_studies_have_their_pages_under_a_prefix(around):
+    other, _ = around
+    names = sorted(further_sections())
+    assert {"anomaly", "concepts", "vae"} <= set(names)
+    done = other.call("--dry-run", *(f"first/results/{name}.html" for name in names))
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    jobs = other.job_list.read_text().splitlines()
+    assert {"first_anomaly_slices", "first_anomaly_train", "first_train_vae"} <= {job.split()[0] for job in jobs}
+    assert {f"first_{name}_page" for name in names} <= set(jobs)
+    assert not [job for job in jobs if not job.startswith("first_")]
 
 
 def test_a_mistake_in_the_config_of_a_module_is_one_line(around):

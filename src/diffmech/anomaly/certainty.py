@@ -1,7 +1,22 @@
-"""Intervals of what `calibration` and `review` estimate, over patients: all are functions of sums per patient. Ours.
+"""Whether predicted variances are true, whether a probability of a slice is one, and what doubt is worth.
 
-Bins of predicted deviations, ranks and orders of slices are those of all patients together, and stay as they are when
-patients are resampled.
+A pixel's error over its predicted standard deviation should be standard normal. Coverage: the share of pixels within
+the central interval of each level, beside the level; the expected calibration error is the mean distance of the two
+over levels (Kuleshov et al. 2018). Size: in bins of predicted deviation the root mean square error, beside the root of
+the mean predicted variance (Levi et al. 2022); their mean relative distance is the ENCE. Both say nothing about whether
+the uncertainty is informative: one number for all pixels can be calibrated. So beside them stands how much it varies,
+and the rank correlation of predicted deviation and error (Spearman), among pixels and among slices.
+
+Probabilities of slices are calibrated by a logistic curve (Platt 1999) with the labels of validation patients: the one
+place where a label of a slice with a lesion is used in fitting. Their reliability and ECE are those of Guo et al. 2017.
+
+Slices are decided by a threshold on their score, the surest first; the risk at a coverage is the share of wrong
+decisions among those decided so far, and AURC is its mean over all coverages (Geifman & El-Yaniv 2017). Beside it stand
+what a random order would give, which is the error of all decisions, and the best possible order, all right ones first
+(their E-AURC is the distance to it).
+
+All are functions of sums per patient, so that patients can be resampled (ours). Bins of predicted deviations, ranks and
+orders of slices are those of all patients together, and stay as they are when patients are resampled.
 """
 
 from dataclasses import dataclass
@@ -9,10 +24,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri
 from scipy.stats import rankdata
+from sklearn.linear_model import LogisticRegression
 
-from diffmech.anomaly.calibration import LEAST, LEVELS
 from diffmech.anomaly.discrimination import Weighted
+from diffmech.anomaly.scores import LEAST
 from diffmech.statistics.units import codes
+
+LEVELS = np.append(np.arange(1, 10) / 10, [0.95, 0.99])
 
 
 @dataclass(frozen=True)
@@ -117,6 +135,16 @@ def correlation(given: Errors) -> Weighted:
     return pearson
 
 
+def slice_probabilities(validation_score: np.ndarray, abnormal: np.ndarray, score: np.ndarray) -> np.ndarray | None:
+    """Return the probability `(slice,)` that a slice of each `score` holds a lesion, by a logistic curve fitted to the
+    scores and labels of validation patients; None where those are all of one kind."""
+    if abnormal.all() or not abnormal.any():
+        return None
+    centre, deviation = validation_score.mean(), max(validation_score.std(), LEAST)
+    fitted = LogisticRegression().fit(((validation_score - centre) / deviation)[:, None], abnormal)
+    return np.asarray(fitted.predict_proba(((score - centre) / deviation)[:, None])[:, 1])
+
+
 def reliability(probability: np.ndarray, abnormal: np.ndarray, patient: np.ndarray, bins: int) -> Weighted:
     """Return mean probability and share of slices with lesions in bins, `(draw, 2, bin)`; NaN in empty ones."""
     cells, size = _cells(probability, patient, bins)
@@ -143,13 +171,19 @@ def expected_error(probability: np.ndarray, abnormal: np.ndarray, patient: np.nd
 
 def risk(wrong: np.ndarray, doubt: np.ndarray, patient: np.ndarray, grid: np.ndarray) -> Weighted:
     """Return the area under the curve of risk over coverage, the share of wrong decisions, and the risk at the
-    coverages `grid`, `(draw, 2 + coverage)`; equal doubts are in the order of the slices."""
+    coverages `grid`, `(draw, 2 + coverage)`.
+
+    Where doubts are equal, each of them has the mean of what they do together: their order is chance.
+    """
     order = np.argsort(doubt, kind="stable")
     bad, of = wrong[order].astype(float), codes(patient)[order]
+    _, starts, group = np.unique(doubt[order], return_index=True, return_inverse=True)
 
     def every(weights: np.ndarray) -> np.ndarray:
         own = weights[:, of]
-        decided, missed = np.cumsum(own, axis=1), np.cumsum(own * bad, axis=1)
+        together, missed = (np.add.reduceat(each, starts, axis=1) for each in (own, own * bad))
+        shares = np.divide(missed, together, out=np.zeros_like(together), where=together > 0)
+        decided, missed = np.cumsum(own, axis=1), np.cumsum(own * shares[:, group], axis=1)
         risks = np.divide(missed, decided, out=np.zeros_like(own), where=decided > 0)
         total = decided[:, -1]
         area = (own * risks).sum(1) / total

@@ -7,18 +7,19 @@ import numpy as np
 import pandas as pd
 
 from diffmech.anomaly import certainty
-from diffmech.anomaly.calibration import LEVELS, slice_probabilities
+from diffmech.anomaly.certainty import LEVELS, slice_probabilities
 from diffmech.anomaly.discrimination import interval
 from diffmech.anomaly.pooling import Pooled
-from diffmech.anomaly.review import ranked_for_review, risk_coverage
+from diffmech.anomaly.review import ranked_for_review
 from diffmech.anomaly.slices import Slices
 from diffmech.anomaly.stores import read_prediction
 from diffmech.anomaly.tables import CALIBRATION, COVERAGE, DEVIATIONS, RELIABILITY, REVIEW, RISK, RISK_CURVE
-from diffmech.anomaly.uncertainty import Prediction
+from diffmech.anomaly.uncertainty import Prediction, joined
 from diffmech.config.anomaly import AnomalyEvaluationConfig
 
 GRID = np.arange(1, 21) / 20  # coverages at which the curve of risk is shown
 RELIABLE = ("position", "threshold")  # beside the model's own score
+NEEDED = (*RELIABLE, "uncertainty")  # scores of slices, likewise
 
 
 def certainty_tables(
@@ -33,10 +34,7 @@ def certainty_tables(
     by_name: dict[str, list[Prediction]] = {}
     for path in map(Path, predictions):
         by_name.setdefault(path.name.split(".")[0], []).append(read_prediction(path))
-    together = {
-        name: Prediction(*(np.concatenate(parts) for parts in zip(*map(_fields, every), strict=True)))
-        for name, every in by_name.items()
-    }
+    together = {name: joined(every) for name, every in by_name.items()}
     found: dict[str, list[dict[str, object]]] = {table.name: [] for table in (CALIBRATION, COVERAGE, DEVIATIONS)}
     for name, prediction in together.items():
         for kind, rows in variance_rows(prediction, pooled.slices, evaluation).items():
@@ -148,6 +146,7 @@ def _write_risk(
 ) -> None:
     wrong = (pooled.scores[reference].slice > 0) != pooled.slices.abnormal
     patients, rows, curve = len(pooled.slices.patients), [], []
+    best = certainty.risk(wrong, wrong, pooled.slices.patient, GRID)(np.full((1, patients), 1 / patients))[0, 0]
     for name, doubt in doubts.items():
         every = certainty.risk(wrong, doubt, pooled.slices.patient, GRID)
 
@@ -157,7 +156,6 @@ def _write_risk(
 
         found = interval(with_difference, patients, evaluation)
         estimate, low, high = (np.asarray(part) for part in (found.estimate, found.low, found.high))
-        best = risk_coverage(wrong, doubt).best_area
         ends = (estimate[0], low[0], high[0], estimate[1], best, estimate[-1], low[-1], high[-1])
         rows.append((name, *ends, patients))
         curve += [
@@ -171,7 +169,3 @@ def _mean_deviation(variance: np.ndarray, slices: Slices) -> np.ndarray:
     """Return the root of a variance, mean over the brain `(slice,)`."""
     deviation = np.where(slices.brain, np.sqrt(variance).mean(1), 0)
     return np.asarray(deviation.sum((1, 2), dtype=np.float64) / np.maximum(slices.brain.sum((1, 2)), 1))
-
-
-def _fields(prediction: Prediction) -> tuple[np.ndarray, ...]:
-    return prediction.mean, prediction.epistemic, prediction.latent, prediction.aleatoric

@@ -30,7 +30,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from diffmech.anomaly.atlas import healthy_atlas
-from diffmech.anomaly.network import AnomalyVae
+from diffmech.anomaly.network import AnomalyVae, in_batches
 from diffmech.anomaly.scores import Scored, scored
 from diffmech.anomaly.slices import Slices
 from diffmech.anomaly.training import healthy
@@ -40,7 +40,6 @@ from diffmech.randomness import generator
 
 VARIANCE = 0.9  # that principal components explain
 BANK = 4000  # features that are kept of healthy slices
-BATCH = 128
 
 
 def simple_scores(slices: Slices, modality: str, config: ScoreConfig, *, seed: int) -> dict[str, Scored]:
@@ -86,16 +85,10 @@ def pca_score(slices: Slices, training: Slices, config: ScoreConfig, *, seed: in
     return scored(residual.mean(1), slices.brain, config)
 
 
-@torch.no_grad()
 def reconstruction_error(network: AnomalyVae, slices: Slices) -> np.ndarray:
     """Return |x - what the network makes of it| `(slice, y, x)`, nothing drawn, averaged over modalities."""
-    device = next(network.parameters()).device
-    images, positions = torch.from_numpy(slices.images), torch.from_numpy(slices.position).float()
-    parts = [
-        network(part.to(device), own.to(device))[0].cpu()
-        for part, own in zip(images.split(BATCH), positions.split(BATCH), strict=True)
-    ]
-    return np.asarray((images - torch.cat(parts)).abs().mean(1).numpy())
+    parts = in_batches(network, slices, lambda images, positions: network(images, positions)[0].cpu())
+    return np.asarray(np.abs(slices.images - torch.cat(parts).numpy()).mean(1))
 
 
 def nearest_features_score(
@@ -123,21 +116,18 @@ def _distances(slices: Slices, normal: Slices, network: AnomalyVae, seed: int) -
     return whole[:, 0].numpy()
 
 
-@torch.no_grad()
 def _features(slices: Slices, network: AnomalyVae) -> tuple[np.ndarray, np.ndarray]:
     """Return features `(slice, y, x, feature)` of a grid of a quarter of the sides, and which places hold any brain.
 
     They are those of the last two grids of the encoder, each averaged over 3 x 3 places (Roth et al. 2022).
     """
-    device = next(network.parameters()).device
-    found = []
-    images, positions = torch.from_numpy(slices.images), torch.from_numpy(slices.position).float()
-    for part, own in zip(images.split(BATCH), positions.split(BATCH), strict=True):
-        grids = network.grids(part.to(device), network.guide(own.to(device)))[-2:]
-        size = grids[0].shape[2:]
+
+    def of_batch(images: Tensor, positions: Tensor) -> Tensor:
+        grids = network.grids(images, network.guide(positions))[-2:]
         near = [F.avg_pool2d(grid, 3, 1, 1) for grid in grids]
-        found.append(torch.cat([_enlarged(grid, size) for grid in near], 1).permute(0, 2, 3, 1).cpu())
-    features = torch.cat(found).numpy()
+        return torch.cat([_enlarged(grid, grids[0].shape[2:]) for grid in near], 1).permute(0, 2, 3, 1).cpu()
+
+    features = torch.cat(in_batches(network, slices, of_batch)).numpy()
     brain = torch.from_numpy(slices.brain)[:, None].float()
     inside = F.adaptive_max_pool2d(brain, features.shape[1:3])[:, 0].numpy() > 0
     return features, inside

@@ -30,7 +30,7 @@ def curves(
     for name in names:
         if name not in scores:
             continue
-        found = interval(curve_of(scores[name].slice, given), given.patients, config)
+        found = interval(curve_of(scores[name].slice, given), given.patients, config, given.holding)
         ends = np.stack([np.asarray(end) for end in (found.estimate, found.low, found.high)], axis=-1)
         for kind, values in zip(KINDS, np.split(ends, len(KINDS)), strict=True):
             for x, (y, low, high) in zip(PLACES, values.tolist(), strict=True):

@@ -11,17 +11,18 @@ tells them apart without seeing a lesion. Therefore every measure stands beside 
   lesions. Its prevalence is averaged with the same weights.
 
 Average precision is the step-wise sum over recall (as scikit-learn has it), ties being one step. A random score has an
-average precision of about the prevalence, in small samples of more; `random_average_precision` is exact (Bestgen 2015).
+average precision of about the prevalence, in small samples of more (Bestgen 2015).
 Everything is a function of how often each patient is drawn, `(draw, patient)`: all scores are resampled in step.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from diffmech.config.anomaly import AnomalyEvaluationConfig
-from diffmech.statistics.bootstrap import Interval, bootstrap_statistic
+from diffmech.statistics.bootstrap import Interval, bootstrap_statistic, bootstrap_two_groups
 from diffmech.statistics.units import codes, number_of_units
 
 Weighted = Callable[[np.ndarray], np.ndarray]  # weights of patients (draw, patient) -> values (draw,)
@@ -43,9 +44,11 @@ class Cases:
         """How many patients there are."""
         return number_of_units(len(self.patient), self.patient)
 
-    def everywhere(self) -> "Cases":
-        """Return the same slices in one stratum."""
-        return Cases(self.abnormal, self.patient, np.zeros(len(self.abnormal), dtype=np.intp))
+    @property
+    def holding(self) -> np.ndarray:
+        """Whether each patient has a slice with a lesion that is compared with any, bool `(patient,)`."""
+        rows = [rows[self.abnormal[rows]] for rows in _strata(self)]
+        return np.bincount(self.patient[np.concatenate(rows)] if rows else [], minlength=self.patients) > 0
 
 
 def cases(
@@ -61,19 +64,30 @@ def cases(
     return Cases(np.asarray(abnormal, dtype=bool), codes(patient), np.where(known, folds * bins + binned, -1))
 
 
-def interval(statistic: Weighted, patients: int, config: AnomalyEvaluationConfig) -> Interval:
+def interval(
+    statistic: Weighted, patients: int, config: AnomalyEvaluationConfig, holding: np.ndarray | None = None
+) -> Interval:
     """Return a function of the weights of patients, at equal weights, and its interval by resampling patients.
 
-    The weights are the means of one column per patient, which is what the bootstrap resamples.
+    The weights are the means of one column per patient, which is what the bootstrap resamples. With `holding`, bool
+    `(patient,)`, who has what is looked for and who has not are resampled apart, each as many as there are: no draw is
+    without either (ours). One alone without it is in every draw; ends are NaN where one alone has it.
     """
-    return bootstrap_statistic(
-        statistic,
-        np.eye(patients),
-        draws=config.draws,
-        confidence=config.confidence,
-        seed=config.seed,
-        method="percentile",
-    )
+    options: dict[str, Any] = {"draws": config.draws, "confidence": config.confidence, "seed": config.seed}
+    sides = [] if holding is None else [np.flatnonzero(holding), np.flatnonzero(~holding)]
+    if not all(side.size for side in sides) or not sides:
+        return bootstrap_statistic(statistic, np.eye(patients), method="percentile", **options)
+
+    def together(*means: np.ndarray) -> np.ndarray:
+        weights = np.full((len(means[0]), patients), 1 / patients)
+        for side, own in zip(sides, means, strict=False):
+            weights[:, side] = own * len(side) / patients
+        return statistic(weights)
+
+    first, second = (np.eye(len(side)) for side in sides)
+    if len(second) == 1:
+        return bootstrap_statistic(together, first, method="percentile", **options)
+    return bootstrap_two_groups(together, first, second, method="percentile", **options)
 
 
 def roc_auc(score: np.ndarray, given: Cases) -> Weighted:
@@ -103,26 +117,10 @@ def prevalence(given: Cases) -> Weighted:
     return _over_strata([share(rows) for rows in _strata(given)], given)
 
 
-def difference(first: Weighted, second: Weighted) -> Weighted:
-    """Return the paired difference of two functions of weights."""
-    return lambda weights: first(weights) - second(weights)
-
-
 def compared(given: Cases) -> tuple[int, int]:
     """Return how many pairs are compared within strata, and how many slices with lesions are in any of them."""
     counts = [(int(given.abnormal[rows].sum()), int((~given.abnormal[rows]).sum())) for rows in _strata(given)]
     return sum(with_it * without for with_it, without in counts), sum(with_it for with_it, _ in counts)
-
-
-def random_average_precision(positives: int, total: int) -> float:
-    """Return the expected average precision of a random order without ties (Bestgen 2015)."""
-    if not 0 < positives <= total:
-        return float("nan")
-    if total == 1:
-        return 1.0
-    harmonic = float((1 / np.arange(1, total + 1)).sum())
-    share = (positives - 1) / (total - 1)
-    return (harmonic * (1 - share) + share * total) / total
 
 
 def _strata(given: Cases) -> list[np.ndarray]:

@@ -49,7 +49,7 @@ def slice_measures(
 
     The floor is 0.5 of ROC AUC, the prevalence of average precision; `lift` is the value over the floor. Columns:
     score, measure, matching, value, low, high, floor, lift, difference, difference_low, difference_high, patients,
-    lesions (slices with lesions that are compared). Measures are NaN where nothing is compared.
+    patients_with_lesions, lesions (slices with lesions that are compared). Measures are NaN where nothing is compared.
     """
     rows = []
     for matching, given in slice_cases(slices, config, fold).items():
@@ -57,7 +57,7 @@ def slice_measures(
         for measure in SLICE_MEASURES:
             make = getattr(slicewise, measure)
             statistics = {name: make(each.slice, given) for name, each in scores.items()}
-            for row in _rows(statistics, given.patients, config, reference, floors[measure]):
+            for row in _rows(statistics, given.holding, config, reference, floors[measure]):
                 rows.append({"measure": measure, "matching": matching, **row, "lesions": slicewise.compared(given)[1]})
     return pd.DataFrame(rows)
 
@@ -80,49 +80,37 @@ def pixel_measures(
         }
         if not counts or not next(iter(counts.values())).ill.sum():
             continue
-        patients = len(next(iter(counts.values())).ill)
-        floor = _plain(pixelwise.pixel_prevalence(next(iter(counts.values()))), patients)
+        some = next(iter(counts.values()))
+        floor = _plain(pixelwise.pixel_prevalence(some), len(some.ill))
         for measure, make in (
             ("pixel_average_precision", pixelwise.pixel_average_precision),
             ("best_dice", pixelwise.best_dice),
         ):
             statistics = {name: make(each) for name, each in counts.items()}
             limit = floor if measure == "pixel_average_precision" else 2 * floor / (1 + floor)
-            for row in _rows(statistics, patients, config, reference, limit):
+            for row in _rows(statistics, some.ill.sum(1) > 0, config, reference, limit):
                 rows.append({"measure": measure, "group": group, "of": of, **row})
     return pd.DataFrame(rows)
 
 
 def dice_measures(
-    scores: Mapping[str, Scored],
-    slices: Slices,
-    validation_scores: Mapping[str, Scored],
-    validation: Slices,
-    config: AnomalyEvaluationConfig,
-    *,
-    reference: str,
+    scores: Mapping[str, Scored], slices: Slices, config: AnomalyEvaluationConfig, *, reference: str
 ) -> pd.DataFrame:
-    """Return a row per score and group: Dice at the threshold that healthy validation slices fix, and that threshold.
+    """Return a row per score and group: Dice at the threshold that healthy validation slices fix, which is 0 in the
+    units of `pooling`, that scores come in.
 
     The floor is the Dice of calling all of the brain a lesion.
     """
     rows = []
     named = {name: each.pixel for name, each in scores.items() if each.pixel is not None}
-    thresholds = {}
-    for name in named:
-        known = validation_scores[name].pixel
-        assert known is not None
-        thresholds[name] = pixelwise.healthy_threshold(known, validation, config.false_positives)
     for group, of, chosen in groups(slices, config):
         counts = pixelwise.pixel_counts(next(iter(named.values())), slices, chosen)
         if not counts.ill.sum():
             continue
         share = _plain(pixelwise.pixel_prevalence(counts), len(counts.ill))
-        statistics = {name: pixelwise.dice_at(pixel, slices, thresholds[name], chosen) for name, pixel in named.items()}
-        for row in _rows(statistics, len(counts.ill), config, reference, 2 * share / (1 + share)):
-            rows.append(
-                {"measure": "dice", "group": group, "of": of, **row, "threshold": thresholds[str(row["score"])]}
-            )
+        statistics = {name: pixelwise.dice_at(pixel, slices, 0.0, chosen) for name, pixel in named.items()}
+        for row in _rows(statistics, counts.ill.sum(1) > 0, config, reference, 2 * share / (1 + share)):
+            rows.append({"measure": "dice", "group": group, "of": of, **row})
     return pd.DataFrame(rows)
 
 
@@ -136,9 +124,14 @@ def groups(slices: Slices, config: AnomalyEvaluationConfig) -> Iterator[tuple[st
 
 
 def _rows(
-    statistics: Mapping[str, Weighted], patients: int, config: AnomalyEvaluationConfig, reference: str, floor: float
+    statistics: Mapping[str, Weighted],
+    holding: np.ndarray,
+    config: AnomalyEvaluationConfig,
+    reference: str,
+    floor: float,
 ) -> Iterator[dict[str, object]]:
-    names = list(statistics)
+    """Yield the row of each score; `holding` `(patient,)` says who has a lesion of the group."""
+    names, patients = list(statistics), len(holding)
 
     def every(weights: np.ndarray) -> np.ndarray:
         """Return all values, and what each lacks to the reference: `(draw, 2 * score)`, each computed once."""
@@ -147,7 +140,7 @@ def _rows(
             return values
         return np.concatenate([values, values[:, [names.index(reference)]] - values], axis=1)
 
-    found = interval(every, patients, config)
+    found = interval(every, patients, config, holding)
     ends = np.stack([np.asarray(end) for end in (found.estimate, found.low, found.high)])
     for place, name in enumerate(names):
         row: dict[str, object] = dict(zip(("value", "low", "high"), ends[:, place].tolist(), strict=True))
@@ -155,7 +148,8 @@ def _rows(
         if reference in statistics and name != reference:
             apart = dict(zip(apart, ends[:, len(names) + place].tolist(), strict=True))
         lift = float(ends[0, place]) / floor
-        yield {"score": name, **row, "floor": floor, "lift": lift, **apart, "patients": patients}
+        counted = {"patients": patients, "patients_with_lesions": int(holding.sum())}
+        yield {"score": name, **row, "floor": floor, "lift": lift, **apart, **counted}
 
 
 def _plain(statistic: Weighted, patients: int) -> float:

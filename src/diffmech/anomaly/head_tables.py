@@ -37,9 +37,9 @@ def heads_table(
             entropy = own.sort_values("slice")["entropy"].to_numpy()
             for matching, given in slice_cases(test, evaluation).items():
                 statistic = slicewise.roc_auc(entropy, given)
-                ends = [interval(statistic, given.patients, config) for config in (evaluation, stricter)]
+                ends = [interval(statistic, given.patients, each, given.holding) for each in (evaluation, stricter)]
                 with_lesion, without = (entropy[test.abnormal == each].mean() for each in (True, False))
                 values = (ends[0].estimate, *(end for each in ends for end in (each.low, each.high)))
-                lesions = slicewise.compared(given)[1]
-                rows.append((name, path.stem, head, matching, with_lesion, without, *values, lesions))
+                counted = (int(given.holding.sum()), slicewise.compared(given)[1])
+                rows.append((name, path.stem, head, matching, with_lesion, without, *values, *counted))
     HEADS.write(output, HEADS.frame(rows))

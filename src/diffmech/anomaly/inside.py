@@ -7,17 +7,15 @@ also differs between the middle of the head and its ends. Ours.
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from diffmech.anomaly.network import AnomalyVae
+from diffmech.anomaly.network import AnomalyVae, in_batches
 from diffmech.anomaly.slices import Slices
 from diffmech.attention.statistics import StatisticsObserver
 from diffmech.attention.tap import AttentionTap
 from diffmech.errors import ModelError
 
-BATCH = 128
 
-
-@torch.no_grad()
 def head_entropies(vae: AnomalyVae, slices: Slices) -> np.ndarray:
     """Return the entropy of each head on each slice, float64 `(slice, head)`, in nats.
 
@@ -25,13 +23,12 @@ def head_entropies(vae: AnomalyVae, slices: Slices) -> np.ndarray:
     """
     if not vae.config.attention:
         raise ModelError("entropies of heads were asked for, but the network was built with attention: false")
-    device = next(vae.parameters()).device
-    images, positions = torch.from_numpy(slices.images), torch.from_numpy(slices.position).float()
-    found = []
-    for part, own in zip(images.split(BATCH), positions.split(BATCH), strict=True):
+
+    def watched(images: Tensor, positions: Tensor) -> Tensor:
         observer = StatisticsObserver()
         with AttentionTap(vae, [observer]):
-            vae(part.to(device), own.to(device))
+            vae(images, positions)
         [statistics] = observer.results.values()
-        found.append(statistics.entropy.double().cpu())
-    return torch.cat(found).numpy()
+        return statistics.entropy.double().cpu()
+
+    return torch.cat(in_batches(vae, slices, watched)).numpy()

@@ -11,12 +11,16 @@ With an `atlas` (`diffmech.anomaly.atlas`) the network is told what healthy brai
 slice and how much they vary there, and says what is to be added: it need not learn what the atlas knows.
 """
 
+from collections.abc import Callable
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diffmech.anomaly.slices import Slices
+from diffmech.batches import Batches
 from diffmech.config.anomaly import AnomalyNetworkConfig
 from diffmech.errors import ModelError
 
@@ -27,6 +31,9 @@ MOST_LOG_VARIANCE = 2.0
 CONSTANT_LOG_VARIANCE = -4.6  # a standard deviation of 0.1
 POSITIONS = 33  # of an atlas, evenly spaced from the bottom to the top of the brain
 
+BATCH = 128  # slices in one pass
+
+Result = TypeVar("Result")
 Guide = tuple[Tensor, Tensor]  # mean and log-variance of the atlas (sample, modality, y, x)
 
 
@@ -166,4 +173,14 @@ def _bounded(log_variance: Tensor) -> Tensor:
     """Keep log-variances above the least one smoothly, so that gradients lead back, and below the most."""
     return LEAST_LOG_VARIANCE + F.softplus(log_variance - LEAST_LOG_VARIANCE).clamp(
         max=MOST_LOG_VARIANCE - LEAST_LOG_VARIANCE
+    )
+
+
+@torch.no_grad()
+def in_batches(vae: AnomalyVae, slices: Slices, work: Callable[[Tensor, Tensor], Result]) -> list[Result]:
+    """Return what `work` makes of images and positions of each batch, in order, both where the network is."""
+    device = next(vae.parameters()).device
+    images, positions = torch.from_numpy(slices.images), torch.from_numpy(slices.position).float()
+    return Batches(BATCH).run(
+        slice(0, len(slices)), lambda rows: work(images[rows].to(device), positions[rows].to(device))
     )

@@ -4,24 +4,7 @@ import hashlib
 import json
 from typing import Any
 
-from diffmech.anomaly.tables import (
-    ABLATIONS,
-    CALIBRATION,
-    COVERAGE,
-    DATA,
-    DEVIATIONS,
-    ENTROPIES,
-    FOLDS,
-    HEADS,
-    PIXEL_MEASURES,
-    RELIABILITY,
-    REVIEW,
-    RISK,
-    RISK_CURVE,
-    SLICE_MEASURES,
-    SPLITS,
-    TRAININGS,
-)
+from diffmech.anomaly.tables import ENTROPIES, FOLDS, OF_CERTAINTY, OF_PAGE, SPLITS
 from diffmech.config.anomaly_data import FromFiles
 from diffmech.config.studies.anomaly import AUTOENCODERS, ENSEMBLE, AnomalyStudy
 from diffmech.workflow.fingerprints import fingerprint, module_file
@@ -37,8 +20,6 @@ RECORD, WEIGHTS = OF_ROUND + "networks/{network}/anomaly.json", OF_ROUND + "netw
 SCORES = OF_ROUND + "scores/{scored}.zarr.zip"
 PREDICTION = OF_ROUND + "predictions/{scored}.zarr.zip"
 COMPETITORS = SCORES.replace("{scored}", "competitors")
-OF_CERTAINTY = (CALIBRATION, COVERAGE, DEVIATIONS, RELIABILITY, RISK, RISK_CURVE, REVIEW)
-OF_PAGE = (DATA, TRAININGS, SLICE_MEASURES, PIXEL_MEASURES, ABLATIONS, HEADS, *OF_CERTAINTY)
 CHECKPOINTS = "results/.checkpoints/anomaly-{digest}"
 
 
@@ -102,21 +83,23 @@ class Anomaly:
         """Return a file of each network that predicts together with others as `scored`, its round left open."""
         return [path.replace("{network}", name) for name in self.section.predicting.get(scored, [scored])]
 
-    def nothing(self, asked: Any) -> list[str]:
-        """Return no file: of what was `asked` for it matters only that it is there."""
-        return []
-
     def checkpoints(self, name: str, network: str) -> str:
-        """Return the folder where a training keeps its checkpoints: undeclared, since outputs are deleted on retry."""
-        settings = json.dumps([name, network, self.training_settings(network), self.data_settings()], sort_keys=True)
+        """Return the folder where a training keeps its checkpoints: undeclared, since outputs are deleted on retry.
+
+        What it sees is none of the name: a checkpoint of other slices is not gone on from, by their digest in it.
+        """
+        settings = json.dumps([name, network, self.training_settings(network)], sort_keys=True)
         return CHECKPOINTS.format(digest=hashlib.sha256(settings.encode()).hexdigest()[:16])
 
     # What rules track
 
     def data_settings(self) -> dict[str, Any]:
-        """Return what the slices and their splits depend on."""
-        section = self.section
-        return self.study.settings(data=section.data, splits=section.splits) | {"folds": section.folds}
+        """Return what the slices depend on."""
+        return self.study.settings(data=self.section.data)
+
+    def split_settings(self) -> dict[str, Any]:
+        """Return what the splits depend on beside the slices: a benchmark publishes its own with its files."""
+        return self.study.settings(data=self.section.data, splits=self.section.splits)
 
     def data_code(self, script: str) -> str:
         """Return the fingerprint of what reads the slices, with the module that reads this kind of them."""

@@ -5,7 +5,7 @@ healthy validation slices of its own round fix, in standard deviations of theirs
 a round that changes no order.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import numpy as np
 from diffmech.anomaly.pixels import healthy_threshold
 from diffmech.anomaly.review import slice_threshold
 from diffmech.anomaly.rounds import splits_in
-from diffmech.anomaly.scores import LEAST, Scored, beyond_position
+from diffmech.anomaly.scores import LEAST, Scale, Scored, beyond_position, scale
 from diffmech.anomaly.slices import Slices, joined, read_slices
 from diffmech.anomaly.splits import TEST, VALIDATION, patients_of
 from diffmech.anomaly.stores import read_scores
@@ -24,7 +24,8 @@ from diffmech.config.anomaly import AnomalyEvaluationConfig
 @dataclass(frozen=True)
 class Pooled:
     """Test slices of all rounds with labels, `fold` `(slice,)` the number of their round, and their scores by name;
-    and validation slices likewise. `adjusted` are slice scores beyond what healthy slices of their position have."""
+    and validation slices likewise, without maps. `adjusted` are slice scores beyond what healthy slices of their
+    position have."""
 
     slices: Slices
     fold: np.ndarray
@@ -44,21 +45,31 @@ def by_round(paths: Iterable[Path | str]) -> dict[str, list[Path]]:
 
 
 def pool(
-    slices: Path | str, table: Path | str, stores: Sequence[Path | str], config: AnomalyEvaluationConfig
+    slices: Path | str,
+    table: Path | str,
+    stores: Sequence[Path | str],
+    config: AnomalyEvaluationConfig,
+    *,
+    names: Collection[str] | None = None,
+    maps: bool = True,
 ) -> Pooled:
-    """Return what stores of scores of all rounds hold. Raises StoreError for one that is not whole."""
+    """Return what stores of scores of all rounds hold: all of it, or the scores of `names`, with or without their maps.
+
+    Raises StoreError for a store that is not whole.
+    """
     whole = read_slices(slices)
     tests, validations, scores, adjusted, known_scores = [], [], [], [], []
     for name, paths in by_round(stores).items():
         splits = splits_in(table, name)
         test, validation = (whole.of(patients_of(splits, split)) for split in (TEST, VALIDATION))
-        parts = [read_scores(path) for path in paths]
+        parts = [read_scores(path, names, maps=maps) for path in paths]
         own = {key: each for part in parts for key, each in part[TEST].items()}
         known = {key: each for part in parts for key, each in part[VALIDATION].items()}
         tests.append(test)
         validations.append(validation)
         scores.append({key: in_units(own[key], known[key], validation, config) for key in own})
-        known_scores.append({key: in_units(known[key], known[key], validation, config) for key in own})
+        alone = {key: Scored(known[key].slice) for key in own}
+        known_scores.append({key: in_units(each, each, validation, config) for key, each in alone.items()})
         adjusted.append(
             {
                 key: Scored(
@@ -82,15 +93,12 @@ def pool(
 
 def in_units(score: Scored, known: Scored, validation: Slices, config: AnomalyEvaluationConfig) -> Scored:
     """Return a score from its threshold on, in standard deviations over healthy validation slices and their pixels."""
-    normal = ~validation.abnormal
     limit = slice_threshold(known.slice, validation, config.false_alarms)
-    found = Scored((score.slice - limit) / max(float(known.slice[normal].std()), LEAST))
+    own = Scale(limit, max(float(known.slice[~validation.abnormal].std()), LEAST)).of(score.slice)
     if score.pixel is None or known.pixel is None:
-        return found
-    values = known.pixel[normal][validation.brain[normal]]
+        return Scored(own)
     limit = healthy_threshold(known.pixel, validation, config.false_positives)
-    scaled = (score.pixel - np.float32(limit)) / np.float32(max(float(values.std()), LEAST))
-    return replace(found, pixel=scaled)
+    return Scored(own, replace(scale(known.pixel, validation), mean=limit).of(score.pixel))
 
 
 def _numbers(parts: Sequence[Slices]) -> np.ndarray:

@@ -57,34 +57,29 @@ def read_parts(slices: Path | str, table: Path | str, name: str) -> Parts:
     return parts_of(read_slices(slices), splits_in(table, name))
 
 
-def prepare_brains(
-    config: AnyBrains,
-    splits: SplitConfig,
-    folds: int | None,
-    *,
-    output: Path | str,
-    table: Path | str,
-    digest: Path | str,
-    seen: Mapping[str, Path],
-    tested: Mapping[str, Path],
-) -> None:
-    """Write all slices, the table of who is in which split or fold, and digests of what is in them.
-
-    `digest` is that of everything, `seen` by round that of training and validation slices with their labels, `tested`
-    that of test slices without: jobs depend on these, so that patients who come to one split rerun what is of it.
-    Raises DataError naming the file that cannot be used, or the split without a patient.
-    """
+def prepare_brains(config: AnyBrains, output: Path | str, digest: Path | str) -> None:
+    """Write all slices, and the digest of everything in them. Raises DataError naming the file that cannot be used."""
     slices = read_brains(config)
-    if folds is None:
-        write_splits(table, splits_of(config, slices, splits))
-    else:
-        write_folds(table, fold_patients(slices.patients, folds, splits.seed))
     write_slices(output, slices, data=config.canonical())
-    for name, path in seen.items():
-        parts = parts_of(slices, splits_in(table, name))
-        _write(path, digest_of(parts.training, parts.validation))
-        _write(tested[name], digest_of(parts.test))
     _write(digest, digest_of(slices))
+
+
+def tabulate_splits(config: AnyBrains, splits: SplitConfig, slices: Path | str, output: Path | str) -> None:
+    """Write the table of who trains, validates and tests. Raises DataError for a split without a patient."""
+    write_splits(output, splits_of(config, read_slices(slices), splits))
+
+
+def tabulate_folds(folds: int, seed: int, slices: Path | str, output: Path | str) -> None:
+    """Write the table of who tests in which fold. Raises DataError for a fold without a patient."""
+    write_folds(output, fold_patients(read_slices(slices).patients, folds, seed))
+
+
+def digest_round(slices: Path | str, table: Path | str, name: str, *, seen: Path | str, tested: Path | str) -> None:
+    """Write the digests of a round: `seen` of training and validation slices with their labels, `tested` of test slices
+    without: jobs depend on these, so that patients who come to one split rerun what is of it."""
+    parts = read_parts(slices, table, name)
+    _write(seen, digest_of(parts.training, parts.validation))
+    _write(tested, digest_of(parts.test))
 
 
 def digest_of(*parts: Slices) -> str:

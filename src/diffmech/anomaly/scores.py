@@ -108,18 +108,19 @@ def model_maps(images: np.ndarray, prediction: Prediction) -> dict[str, np.ndarr
 
 @dataclass(frozen=True)
 class Scale:
-    """Mean and standard deviation of a map over the brain pixels of healthy validation slices."""
+    """A mean, or another level, and the standard deviation over healthy validation slices or their brain pixels."""
 
     mean: float
     deviation: float
 
-    def of(self, maps: np.ndarray) -> np.ndarray:
-        """Return maps in units of that deviation, from that mean on."""
-        return (maps - np.float32(self.mean)) / np.float32(self.deviation)
+    def of(self, values: np.ndarray) -> np.ndarray:
+        """Return maps, or scores of slices, in units of that deviation, from that mean on; of the same type."""
+        kind = values.dtype.type
+        return np.asarray((values - kind(self.mean)) / kind(self.deviation))
 
 
 def scale(maps: np.ndarray, slices: Slices) -> Scale:
-    """Return the scale of maps `(slice, y, x)` of validation slices: of those without a lesion."""
+    """Return the scale of maps `(slice, y, x)` over the brain pixels of validation slices without a lesion."""
     own = maps[~slices.abnormal][slices.brain[~slices.abnormal]].astype(np.float64)
     return Scale(float(own.mean()), max(float(own.std()), LEAST))
 

@@ -4,7 +4,6 @@ Rows of images run from the front of the head to its back, columns from the pati
 radiological convention), wherever the data set says which is which.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -134,11 +133,6 @@ def read_slices(path: Path | str) -> Slices:
         )
     except ValueError as error:
         raise StoreError(f"{path}: holds no valid {error}; delete it and read the data again") from error
-
-
-def provenance_of(path: Path | str) -> dict[str, Any]:
-    """Return what is recorded of how a store of slices was made."""
-    return dict(json.loads(open_store(path).dataset.attrs["provenance"]))
 
 
 def _misfit(slices: Slices) -> str:

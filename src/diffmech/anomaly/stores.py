@@ -1,6 +1,6 @@
 """Stores of scores and predictions of one round: equal ones give equal bytes. Ours."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -35,22 +35,22 @@ def write_scores(path: Path | str, parts: Mapping[str, Mapping[str, Scored]], **
     write_store(path, xr.DataTree.from_dict({"/": root, **tree}), encoding=encoding or None)
 
 
-def read_scores(path: Path | str) -> dict[str, dict[str, Scored]]:
-    """Return the scores by part and name. Raises StoreError where the store is missing, not whole, or of another."""
+def read_scores(
+    path: Path | str, names: Collection[str] | None = None, *, maps: bool = True
+) -> dict[str, dict[str, Scored]]:
+    """Return the scores by part and name: those of `names` alone where they are given, without maps where these are not
+    asked for; nothing else is read. Raises StoreError where the store is missing, not whole, or of another."""
     store = open_store(path)
     if missing := [part for part in (VALIDATION, TEST) if part not in store.children]:
         raise StoreError(f"{path}: has scores of no {missing[0]} slices; delete the file to score them anew")
     found: dict[str, dict[str, Scored]] = {}
     for part in (VALIDATION, TEST):
         data = store[part].to_dataset()
-        maps = (
-            {str(name): data["map"].values[row] for row, name in enumerate(data["mapped"].values)}
-            if "map" in data
-            else {}
-        )
+        mapped = [str(name) for name in data["mapped"].values] if maps and "map" in data else []
         found[part] = {
-            str(name): Scored(data["score"].values[row], maps.get(str(name)))
-            for row, name in enumerate(data["name"].values)
+            name: Scored(data["score"].values[row], data["map"][mapped.index(name)].values if name in mapped else None)
+            for row, name in enumerate(map(str, data["name"].values))
+            if names is None or name in names
         }
     return found
 

@@ -19,6 +19,7 @@ FOLDS = Table(
 )
 
 PATIENTS = "bootstrap over patients"
+APART = "bootstrap over patients, those with such lesions apart from the others"
 ROUND = text("round of the study: split, or fold0 and so on")
 SCORE = text("score, as the study calls it")
 GUO = "Guo et al. 2017"
@@ -26,7 +27,9 @@ DISCRIMINATION = "Hanley & McNeil 1982; Davis & Goadrich 2006"
 ABLATED = text("what the model lacks: attention, uncertainty or ensemble")
 MATCHING = text("`overall`, or `matched`: compared within bins of slice position")
 GROUP = text("which lesions: all, or those of a size or kind, each beside all slices without a lesion")
-COUNTED = whole("patients that test", "patients")
+TESTED = whole("patients that test", "patients")
+HOLDING = whole("patients of these who have such a lesion", "patients")
+COUNTED = {"patients": TESTED, "patients_with_lesions": HOLDING}
 
 DATA = Table(
     "anomaly_data",
@@ -71,8 +74,8 @@ ENTROPIES = Table(
 )
 _APART = {
     "difference": number("that of the model's score minus this one"),
-    **interval("that difference", prefix="difference_", how=PATIENTS),
-    "patients": COUNTED,
+    **interval("that difference", prefix="difference_", how=APART),
+    **COUNTED,
 }
 SLICE_MEASURES = Table(
     "anomaly_slice_measures",
@@ -85,7 +88,7 @@ SLICE_MEASURES = Table(
         "measure": text("roc_auc or average_precision"),
         "matching": MATCHING,
         "value": number("the measure", source=DISCRIMINATION),
-        **interval("it", how=PATIENTS),
+        **interval("it", how=APART),
         "floor": number("what a random score has: 0.5, or the prevalence"),
         "lift": number("value over floor"),
         **_APART,
@@ -106,7 +109,7 @@ PIXEL_MEASURES = Table(
         "of": text("what the group is of: all, size or kind"),
         "group": GROUP,
         "value": number("the measure", source="Dice 1945; Davis & Goadrich 2006"),
-        **interval("it", how=PATIENTS),
+        **interval("it", how=APART),
         "floor": number("what a random map has, or of Dice calling all of the brain a lesion"),
         "lift": number("value over floor"),
         **_APART,
@@ -123,12 +126,12 @@ ABLATIONS = Table(
         "matching": MATCHING,
         "group": GROUP,
         "whole": number("the measure of what has it"),
-        **interval("it", prefix="whole_", how=PATIENTS),
+        **interval("it", prefix="whole_", how=APART),
         "without": number("the measure of what lacks it"),
-        **interval("it", prefix="without_", how=PATIENTS),
+        **interval("it", prefix="without_", how=APART),
         "difference": number("the first minus the second"),
-        **interval("that difference, Bonferroni over what can lack", prefix="difference_", how=PATIENTS),
-        "patients": COUNTED,
+        **interval("that difference, Bonferroni over what can lack", prefix="difference_", how=APART),
+        **COUNTED,
     },
 )
 PREDICTING = text("what predicts: model, one_member, no_attention or no_uncertainty")
@@ -145,7 +148,7 @@ CALIBRATION = Table(
         ),
         "value": number("the quantity", source="Kuleshov et al. 2018; Levi et al. 2022; Spearman 1904"),
         **interval("it", how=PATIENTS),
-        "patients": COUNTED,
+        "patients": TESTED,
     },
 )
 COVERAGE = Table(
@@ -202,7 +205,7 @@ RISK = Table(
         "best": number("that of the best possible order"),
         "difference": number("that of a random order minus the area"),
         **interval("that difference", prefix="difference_", how=PATIENTS),
-        "patients": COUNTED,
+        "patients": TESTED,
     },
 )
 RISK_CURVE = Table(
@@ -245,8 +248,12 @@ HEADS = Table(
         "with_lesion": number("mean entropy on slices with lesions", "nats"),
         "without": number("mean entropy on slices without", "nats"),
         "auc": number("share of pairs in which the slice with a lesion has the higher entropy", source=DISCRIMINATION),
-        **interval("that share", how=PATIENTS),
-        **interval("that share, Bonferroni over all heads and rounds", prefix="corrected_", how=PATIENTS),
+        **interval("that share", how=APART),
+        **interval("that share, Bonferroni over all heads and rounds", prefix="corrected_", how=APART),
+        "patients_with_lesions": HOLDING,
         "lesions": whole("slices with lesions that are compared", "slices"),
     },
 )
+# What the rules of certainty and of the page write and read.
+OF_CERTAINTY = (CALIBRATION, COVERAGE, DEVIATIONS, RELIABILITY, RISK, RISK_CURVE, REVIEW)
+OF_PAGE = (DATA, TRAININGS, SLICE_MEASURES, PIXEL_MEASURES, ABLATIONS, HEADS, *OF_CERTAINTY)

@@ -12,7 +12,7 @@ from diffmech.anomaly.rounds import splits_in
 from diffmech.anomaly.scores import Scored
 from diffmech.anomaly.slices import read_slices
 from diffmech.anomaly.splits import NAMES, patients_of
-from diffmech.anomaly.tables import ABLATIONS, DATA, PIXEL_MEASURES, SLICE_MEASURES, TRAININGS
+from diffmech.anomaly.tables import ABLATIONS, COUNTED, DATA, PIXEL_MEASURES, SLICE_MEASURES, TRAININGS
 from diffmech.artifacts import read_json
 from diffmech.config.anomaly import AnomalyEvaluationConfig
 
@@ -22,6 +22,7 @@ PAIRS = {
     "uncertainty": ("one_member", "no_uncertainty"),
     "ensemble": ("model", "one_member"),
 }
+COMPARED = tuple(sorted({name for pair in PAIRS.values() for name in pair}))  # beside the reference
 
 
 def data_table(slices: Path | str, table: Path | str, rounds: Sequence[str], output: Path | str) -> None:
@@ -77,7 +78,7 @@ def pixel_table(pooled: Pooled, output: Path | str, *, evaluation: AnomalyEvalua
     given = (pooled.scores, pooled.slices)
     parts = [
         pixel_measures(*given, evaluation, reference=reference),
-        dice_measures(*given, pooled.validation_scores, pooled.validation, evaluation, reference=reference),
+        dice_measures(*given, evaluation, reference=reference),
     ]
     PIXEL_MEASURES.write(output, PIXEL_MEASURES.in_order(pd.concat(parts, ignore_index=True)))
 
@@ -93,7 +94,7 @@ def ablations_table(pooled: Pooled, output: Path | str, *, evaluation: AnomalyEv
         found, corrected = (_compared(both, pooled, config, whole) for config in (evaluation, stricter))
         first, second = (found[found["score"] == name].reset_index(drop=True) for name in (whole, without))
         apart = corrected[corrected["score"] == without].reset_index(drop=True)
-        own = second[["measure", "matching", "group", "difference", "patients"]].assign(lacking=lacking)
+        own = second[["measure", "matching", "group", "difference", *COUNTED]].assign(lacking=lacking)
         for name, frame in (("whole", first), ("without", second)):
             own = own.assign(**{name: frame["value"], f"{name}_low": frame["low"], f"{name}_high": frame["high"]})
         own = own.assign(difference_low=apart["difference_low"], difference_high=apart["difference_high"])

@@ -12,18 +12,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from diffmech.anomaly.atlas import healthy_atlas
 from diffmech.anomaly.corruption import coarse_noise
 from diffmech.anomaly.network import POSITIONS, AnomalyVae
 from diffmech.anomaly.slices import Slices
-from diffmech.artifacts import atomic_path, provenance, read_json, write_json
+from diffmech.artifacts import provenance, read_json, write_json
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.anomaly import AnomalyModelConfig
 from diffmech.errors import DataError, StoreError
+from diffmech.tensors import read_tensors, write_tensors
 from diffmech.training.checkpoint import fingerprint
 from diffmech.training.device import resolve_device
 from diffmech.training.loop import Run
@@ -60,8 +59,7 @@ def train_anomaly_vae(
     run.finish(checkpoint_dir, key, runtime)
     run.take_best_weights()
     (output_dir / RECORD).unlink(missing_ok=True)  # so that a record always means whole weights
-    with atomic_path(output_dir / WEIGHTS) as temporary:
-        save_file({name: tensor.cpu().contiguous() for name, tensor in run.vae.state_dict().items()}, temporary)
+    write_tensors(output_dir / WEIGHTS, run.vae.state_dict(), {}, kind="anomaly")
     record = {
         "config": config.canonical(),
         "image_shape": list(run.vae.image_shape),
@@ -200,8 +198,8 @@ def read_anomaly_vae(directory: Path, *, device: str = "auto") -> AnomalyVae:
         modalities, height, width = record["image_shape"]
         config = AnomalyModelConfig.restore(record["config"])
         vae = AnomalyVae((modalities, height, width), config.network)
-        vae.load_state_dict(load_file(directory / WEIGHTS))
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        vae.load_state_dict(read_tensors(directory / WEIGHTS, kind="anomaly")[0])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:120]
         raise StoreError(
             f"{directory}: no model of healthy brains can be read there ({reason}); delete the folder to train it anew"

@@ -13,8 +13,8 @@ of all of them. From few draws of the latents Var_w E_z m also holds some of the
 draws serve all weights, so that it is little.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -43,6 +43,13 @@ class Prediction:
         return self.epistemic + self.latent + self.aleatoric
 
 
+def joined(parts: Iterable[Prediction]) -> Prediction:
+    """Return the predictions of several sets of slices as one of all of them."""
+    every = list(parts)
+    arrays = (np.concatenate([getattr(part, field.name) for part in every]) for field in fields(Prediction))
+    return Prediction(*arrays)
+
+
 @torch.no_grad()
 def predict(
     members: Sequence[AnomalyVae], slices: Slices, config: UncertaintyConfig, *, batch_size: int = 64
@@ -59,8 +66,7 @@ def predict(
     parts = batches.run(
         slice(0, len(pixels)), lambda rows: _parts(members, pixels[rows], positions[rows], config, rows.start)
     )
-    fields = (torch.cat(field).numpy() for field in zip(*parts, strict=True))
-    return Prediction(*fields)
+    return Prediction(*(torch.cat(each).numpy() for each in zip(*parts, strict=True)))
 
 
 def decompose(draws: Iterator[tuple[Tensor, Tensor]] | Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, ...]:

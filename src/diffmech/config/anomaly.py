@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
-from diffmech.config.section import Count, Inference, Probability, Section, Seed
+from diffmech.config.section import Count, Intervals, Probability, Section, Seed
 
 Weight: TypeAlias = Annotated[float, Field(ge=0)]
 Share: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
@@ -131,9 +131,10 @@ class ScoreConfig(Section):
     )
 
 
-class AnomalyEvaluationConfig(Inference):
+class AnomalyEvaluationConfig(Intervals):
     """How scores are judged."""
 
+    draws: Count = Field(2000, description="Bootstrap draws over patients behind every interval.")
     position_bins: Annotated[int, Field(ge=2)] = Field(
         10, description="Equally wide bins of slice position, within which slices are compared."
     )

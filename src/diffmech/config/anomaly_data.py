@@ -1,7 +1,7 @@
 """Settings of the brains in which anomalies are looked for: synthetic ones, or those of the user's files."""
 
 import re
-from typing import Annotated, ClassVar, Literal, TypeAlias, get_args
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
@@ -197,4 +197,3 @@ class PictureFolder(BrainData, FromFiles):
 AnyBrains: TypeAlias = Annotated[
     SyntheticBrains | Brats | Lgg | MedIAnomaly | Bmad | PictureFolder, Field(discriminator="kind")
 ]
-BRAINS: tuple[type[BrainData], ...] = get_args(get_args(AnyBrains)[0])

@@ -38,10 +38,15 @@ class StudySection(Section):
     title: ClassVar[str]  # what the front page calls the study
 
 
-class Inference(Section):
-    """Settings of the statistics that a section reports."""
+class Intervals(Section):
+    """Settings of the intervals that a section reports."""
 
     draws: Count = Field(2000, description="Bootstrap draws over samples (images) behind every interval.")
-    permutations: Count = Field(2000, description="Permutations of the domain labels behind every p-value.")
     confidence: Probability = Field(0.95, description="Coverage of the intervals.")
+
+
+class Inference(Intervals):
+    """Settings of the intervals and tests that a section reports."""
+
+    permutations: Count = Field(2000, description="Permutations of the domain labels behind every p-value.")
     alpha: Probability = Field(0.05, description="Family-wise error rate after correction.")

@@ -30,6 +30,9 @@ INFERNO = np.array(
 )
 
 
+MARKED = (86, 220, 255)  # red, green, blue: not in the scale
+
+
 @dataclass(frozen=True)
 class Picture:
     """A picture as a data URI, its size in pixels, what it shows, and the words beneath it."""
@@ -77,12 +80,16 @@ def heat(image: np.ndarray, values: np.ndarray, top: float) -> np.ndarray:
     rows = np.arange(height) * values.shape[0] // height
     columns = np.arange(width) * values.shape[1] // width
     share = np.clip(np.nan_to_num(values[np.ix_(rows, columns)]) / max(top, 1e-9), 0, 1)
-    position = share * (len(INFERNO) - 1)
-    low = np.minimum(position.astype(int), len(INFERNO) - 2)
-    colour = INFERNO[low] + (position - low)[..., None] * (INFERNO[low + 1] - INFERNO[low])
     opacity = (0.1 + 0.7 * share)[..., None]
     grey = image.mean(axis=-1, keepdims=True)
-    return np.rint(grey * (1 - opacity) + colour * opacity).astype(np.uint8)
+    return np.rint(grey * (1 - opacity) + inferno(share) * opacity).astype(np.uint8)
+
+
+def inferno(share: np.ndarray) -> np.ndarray:
+    """Return the colours `(..., 3)`, 0 to 255, of shares `(...)` between 0 and 1."""
+    position = share * (len(INFERNO) - 1)
+    low = np.minimum(position.astype(int), len(INFERNO) - 2)
+    return INFERNO[low] + (position - low)[..., None] * (INFERNO[low + 1] - INFERNO[low])
 
 
 def mark(tile: np.ndarray, grid: tuple[int, ...], query: int) -> np.ndarray:
@@ -94,6 +101,6 @@ def mark(tile: np.ndarray, grid: tuple[int, ...], query: int) -> np.ndarray:
     framed = tile.copy()
     top, left = max(0, top - 1), max(0, left - 1)
     bottom, right = min(height - 1, bottom + 1), min(width - 1, right + 1)
-    framed[[top, bottom], left : right + 1] = (86, 220, 255)
-    framed[top : bottom + 1, [left, right]] = (86, 220, 255)
+    framed[[top, bottom], left : right + 1] = MARKED
+    framed[top : bottom + 1, [left, right]] = MARKED
     return framed

@@ -1,12 +1,14 @@
 """Settings of data sets of brains: one kind each, and what cannot be meant is refused."""
 
 import importlib
+from typing import get_args
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from diffmech.config.anomaly_data import BRAINS, AnyBrains, SyntheticBrains
+from diffmech.config.anomaly_data import AnyBrains, SyntheticBrains
 
+BRAINS = get_args(get_args(AnyBrains)[0])
 ANY = TypeAdapter(AnyBrains)
 
 

@@ -1,6 +1,6 @@
 """AUC and average precision, overall and within bins of position: scikit-learn, and pairs counted one by one."""
 
-from itertools import permutations
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +11,8 @@ from diffmech.anomaly.discrimination import (
     average_precision,
     cases,
     compared,
-    difference,
     interval,
     prevalence,
-    random_average_precision,
     roc_auc,
 )
 from diffmech.config.anomaly import AnomalyEvaluationConfig
@@ -35,9 +33,18 @@ def even(given: Cases) -> np.ndarray:
     return np.full((1, given.patients), 1 / given.patients)
 
 
+def everywhere(given: Cases) -> Cases:
+    """Return the same slices in one stratum."""
+    return replace(given, stratum=np.zeros(len(given.abnormal), dtype=np.intp))
+
+
+def minus(first, second):
+    return lambda weights: first(weights) - second(weights)
+
+
 def test_in_one_stratum_both_are_those_of_scikit_learn_ties_and_all():
     score, given = some()
-    whole = given.everywhere()
+    whole = everywhere(given)
     assert roc_auc(score, whole)(even(whole))[0] == pytest.approx(roc_auc_score(given.abnormal, score))
     found = average_precision(score, whole)(even(whole))[0]
     assert found == pytest.approx(average_precision_score(given.abnormal, score))
@@ -49,7 +56,7 @@ def test_a_patient_drawn_twice_is_in_the_sample_twice():
     drawn = np.array([2, 2, 0, 5, 1, 2])
     rows = np.concatenate([np.flatnonzero(given.patient == each) for each in drawn])
     weights = np.bincount(drawn, minlength=6)[None] / 6
-    whole = given.everywhere()
+    whole = everywhere(given)
     assert roc_auc(score, whole)(weights)[0] == pytest.approx(roc_auc_score(given.abnormal[rows], score[rows]))
     found = average_precision(score, whole)(weights)[0]
     assert found == pytest.approx(average_precision_score(given.abnormal[rows], score[rows]))
@@ -83,7 +90,7 @@ def test_a_score_that_only_knows_the_position_tells_slices_apart_and_not_within_
     patient = np.repeat(np.arange(8), 100)
     score = -np.abs(position - 0.5)
     given = cases(abnormal, patient, position, 20)
-    assert roc_auc(score, given.everywhere())(even(given))[0] > 0.85
+    assert roc_auc(score, everywhere(given))(even(given))[0] > 0.85
     assert roc_auc(score, given)(even(given))[0] == pytest.approx(0.5, abs=0.06)
     coarse = cases(abnormal, patient, position, 4)
     assert roc_auc(score, coarse)(even(given))[0] > 0.6  # wide bins do not match
@@ -96,7 +103,7 @@ def test_matching_leaves_what_is_seen_in_the_image():
     abnormal = source.random(600) < 0.8 * np.exp(-0.5 * ((position - 0.5) / 0.2) ** 2)
     score = abnormal + source.normal(size=600)
     given = cases(abnormal, np.repeat(np.arange(10), 60), position, 10)
-    overall, matched = (roc_auc(score, each)(even(given))[0] for each in (given.everywhere(), given))
+    overall, matched = (roc_auc(score, each)(even(given))[0] for each in (everywhere(given), given))
     assert matched == pytest.approx(overall, abs=0.03)
     assert overall == pytest.approx(0.76, abs=0.03)
 
@@ -116,14 +123,6 @@ def test_nothing_to_compare_gives_no_number():
     assert compared(given) == (0, 0)
 
 
-@pytest.mark.parametrize(("positives", "total"), [(1, 1), (1, 4), (2, 5), (3, 6), (5, 6), (6, 6)])
-def test_the_expected_precision_of_chance_is_that_of_all_orders(positives, total):
-    labels = [1] * positives + [0] * (total - positives)
-    score = -np.arange(total)
-    every = [average_precision_score(list(order), score) for order in set(permutations(labels))]
-    assert random_average_precision(positives, total) == pytest.approx(np.mean(every))
-
-
 def test_a_random_score_has_an_auc_of_one_half_and_the_prevalence_within_its_interval():
     source = np.random.default_rng(2)
     inside = {"auc": 0, "precision": 0}
@@ -132,7 +131,7 @@ def test_a_random_score_has_an_auc_of_one_half_and_the_prevalence_within_its_int
         score = source.normal(size=240)
         auc = interval(roc_auc(score, given), given.patients, CONFIG)
         inside["auc"] += auc.low <= 0.5 <= auc.high
-        whole = given.everywhere()
+        whole = everywhere(given)
         precision = interval(average_precision(score, whole), given.patients, CONFIG)
         inside["precision"] += precision.low <= given.abnormal.mean() <= precision.high
     assert min(inside.values()) >= 17
@@ -141,10 +140,52 @@ def test_a_random_score_has_an_auc_of_one_half_and_the_prevalence_within_its_int
 def test_the_interval_of_a_difference_is_paired_and_that_of_a_score_with_itself_is_nothing():
     score, given = some(ties=False)
     first = roc_auc(score, given)
-    none = interval(difference(first, first), given.patients, CONFIG)
+    none = interval(minus(first, first), given.patients, CONFIG)
     assert (none.estimate, none.low, none.high) == (0, 0, 0)
     shifted = score + 0.3 * given.abnormal
-    both = interval(difference(roc_auc(shifted, given), first), given.patients, CONFIG)
+    both = interval(minus(roc_auc(shifted, given), first), given.patients, CONFIG)
     alone = [interval(each, given.patients, CONFIG) for each in (roc_auc(shifted, given), first)]
     assert both.low > 0
     assert both.high - both.low < min(each.high - each.low for each in alone)
+
+
+def test_a_lesion_of_few_patients_is_in_every_draw_and_its_interval_is_no_hole():
+    """Two of twelve have the lesion: of whole draws, one in nine would have nothing to find."""
+    source = np.random.default_rng(3)
+    patient = np.repeat(np.arange(12), 20)
+    abnormal = (patient < 2) & (source.random(240) < 0.5)
+    score = source.normal(size=240) + 2 * abnormal
+    given = Cases(abnormal, patient, np.zeros(240, dtype=np.intp))
+    assert given.holding.tolist() == [True] * 2 + [False] * 10
+    statistic = average_precision(score, given)
+    assert np.isnan(interval(statistic, 12, CONFIG).low)
+    found = interval(statistic, 12, CONFIG, given.holding)
+    assert found.estimate == pytest.approx(average_precision_score(abnormal, score))
+    assert found.low < found.estimate < found.high
+
+
+def test_patients_with_and_without_a_lesion_are_resampled_apart_and_count_as_many_as_there_are():
+    holding = np.array([True, False, True, False, False])
+    drawn = []
+
+    def held(weights):
+        drawn.append(weights)
+        return weights[:, holding].sum(1)
+
+    found = interval(held, 5, CONFIG, holding)
+    assert (found.estimate, found.low, found.high) == pytest.approx((0.4, 0.4, 0.4))
+    every = np.concatenate(drawn)
+    assert np.allclose(every.sum(1), 1)
+    assert len(np.unique(every[:, 0])) > 1
+
+
+def test_one_patient_alone_tells_nothing_of_others_and_one_alone_without_is_in_every_draw():
+    ill = np.array([True, False, False, False])
+    first = interval(lambda weights: weights @ np.arange(4.0), 4, CONFIG, ill)
+    assert first.estimate == pytest.approx(1.5)
+    assert np.isnan([first.low, first.high]).all()
+    last = interval(lambda weights: weights[:, 0], 4, CONFIG, ~ill)
+    assert (last.low, last.high) == pytest.approx((0.25, 0.25))
+    everybody = interval(lambda weights: weights @ np.arange(4.0), 4, CONFIG, np.ones(4, dtype=bool))
+    plain = interval(lambda weights: weights @ np.arange(4.0), 4, CONFIG)
+    assert (everybody.low, everybody.high) == (plain.low, plain.high)

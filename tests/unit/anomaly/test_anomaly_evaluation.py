@@ -8,6 +8,7 @@ from made_slices import discs
 from sklearn.metrics import roc_auc_score
 
 from diffmech.anomaly.evaluation import dice_measures, pixel_measures, slice_measures
+from diffmech.anomaly.pooling import in_units
 from diffmech.anomaly.scores import Scored, scored
 from diffmech.config.anomaly import AnomalyEvaluationConfig, ScoreConfig
 from diffmech.errors import DataError
@@ -67,15 +68,27 @@ def test_pixel_measures_leave_out_scores_without_a_map_and_groups_without_a_lesi
 
 
 def test_dice_is_at_the_threshold_of_healthy_validation_slices(slices, scores):
-    validation = discs(3, 12, first=20, seed=9)
-    known = {"model": scored(validation.lesion + 0.0 * validation.brain, validation.brain, RAW)}
-    table = dice_measures({"model": scores["model"]}, slices, known, validation, CONFIG, reference="model")
+    validation, config = discs(3, 12, first=20, seed=9), CONFIG.model_copy(update={"false_positives": 0.1})
+    noise = np.random.default_rng(2).normal(size=validation.brain.shape)
+    known = scored(validation.lesion + 0.5 * noise, validation.brain, RAW)
+    own = {"model": in_units(scores["model"], known, validation, config)}
+    table = dice_measures(own, slices, config, reference="model")
     whole = table[table["group"] == "all"].iloc[0]
-    assert whole["threshold"] == 0
-    above = (scores["model"].pixel > 0) & slices.brain
+    healthy = known.pixel[~validation.abnormal][validation.brain[~validation.abnormal]]
+    above = (scores["model"].pixel > np.quantile(healthy, 0.9)) & slices.brain
+    assert 0.05 < (above & ~slices.lesion).sum() / (slices.brain & ~slices.lesion).sum() < 0.15
     assert whole["value"] == pytest.approx(2 * (above & slices.lesion).sum() / (above.sum() + slices.lesion.sum()))
     share = slices.lesion.sum() / slices.brain.sum()
     assert whole["floor"] == pytest.approx(2 * share / (1 + share))
+
+
+def test_units_leave_the_order_and_put_the_threshold_of_slices_at_zero(slices, scores):
+    own = in_units(scores["random"], scores["random"], slices, CONFIG)
+    assert np.array_equal(np.argsort(own.slice), np.argsort(scores["random"].slice))
+    healthy = ~slices.abnormal
+    assert (own.slice[healthy] > 0).mean() == pytest.approx(CONFIG.false_alarms, abs=1 / healthy.sum())
+    assert own.slice[healthy].std() == pytest.approx(1)
+    assert own.pixel[healthy][slices.brain[healthy]].std() == pytest.approx(1, abs=1e-4)
 
 
 def test_folds_are_compared_apart(slices, scores):

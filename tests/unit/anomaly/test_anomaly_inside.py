@@ -5,7 +5,7 @@ import pytest
 import torch
 from made_slices import discs
 
-from diffmech.anomaly import inside
+from diffmech.anomaly import network as network_module
 from diffmech.anomaly.inside import head_entropies
 from diffmech.anomaly.network import AnomalyVae
 from diffmech.config.anomaly import AnomalyNetworkConfig
@@ -34,7 +34,7 @@ def test_entropies_are_those_by_hand_whatever_the_batch(monkeypatch):
         vae.attention.to_q.weight *= 20  # away from uniform attention
     expected = by_hand(vae, slices)
     assert np.allclose(head_entropies(vae, slices), expected, atol=1e-4)
-    monkeypatch.setattr(inside, "BATCH", 5)
+    monkeypatch.setattr(network_module, "BATCH", 5)
     assert np.allclose(head_entropies(vae, slices), expected, atol=1e-4)
     assert expected.shape == (len(slices), 2)
     assert expected.std() > 0.01

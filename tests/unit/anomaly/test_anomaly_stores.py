@@ -1,10 +1,8 @@
-"""Stores of scores and predictions, and intervals of certainty that have the estimates of their closed forms."""
+"""Stores of scores and predictions."""
 
 import numpy as np
 import pytest
 
-from diffmech.anomaly import certainty
-from diffmech.anomaly.calibration import calibration_of
 from diffmech.anomaly.scores import Scored
 from diffmech.anomaly.stores import TEST, VALIDATION, read_prediction, read_scores, write_scores
 from diffmech.artifacts import write_store
@@ -19,6 +17,9 @@ def test_scores_are_read_as_they_were_written(tmp_path) -> None:
     assert np.array_equal(found["a"].pixel, maps)
     assert found["b"].pixel is None
     assert np.array_equal(found["b"].slice, scores["b"].slice)
+    assert list(read_scores(tmp_path / "s.zarr.zip", ["b", "c"])[TEST]) == ["b"]
+    without = read_scores(tmp_path / "s.zarr.zip", maps=False)[VALIDATION]
+    assert {name: each.pixel for name, each in without.items()} == {"a": None, "b": None}
     write_scores(tmp_path / "t.zarr.zip", {VALIDATION: scores, TEST: scores})
     assert (tmp_path / "s.zarr.zip").read_bytes() == (tmp_path / "t.zarr.zip").read_bytes()
 
@@ -31,25 +32,3 @@ def test_another_store_is_refused(tmp_path) -> None:
         read_scores(tmp_path / "o.zarr.zip")
     with pytest.raises(StoreError, match="predicts no mean, so it is no store of predictions"):
         read_prediction(tmp_path / "o.zarr.zip")
-
-
-def test_at_equal_weights_certainty_is_what_calibration_says() -> None:
-    source = np.random.default_rng(0)
-    deviation = np.exp(source.normal(-3, 0.5, (12, 1, 8, 8)))
-    error = np.abs(deviation * source.standard_normal(deviation.shape))
-    inside = source.random(deviation.shape) < 0.7
-    patient = np.repeat(["a", "b", "c"], 4)
-    expected = calibration_of(error, deviation, inside, 5)
-    pixels = certainty.pixel_errors(error, deviation, inside, patient)
-    slices = certainty.slice_errors(error, deviation, inside, patient)
-    equal = np.full((1, 3), 1 / 3)
-    np.testing.assert_allclose(certainty.coverage(pixels)(equal)[0], expected.coverage)
-    np.testing.assert_allclose(certainty.deviations(pixels, 5)(equal)[0], [expected.predicted, expected.observed])
-    for statistic, value in (
-        (certainty.calibration_error(pixels), expected.calibration_error),
-        (certainty.normalised_error(pixels, 5), expected.normalised_error),
-        (certainty.variation(slices), expected.variation),
-        (certainty.correlation(pixels), expected.pixel_correlation),
-        (certainty.correlation(slices), expected.slice_correlation),
-    ):
-        np.testing.assert_allclose(statistic(equal)[0], value)

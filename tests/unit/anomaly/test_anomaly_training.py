@@ -185,7 +185,15 @@ def test_what_is_read_is_what_was_trained_and_what_is_not_whole_is_named(tmp_pat
     record = json.loads((folder / RECORD).read_text())
     assert record["slices"] == {"training": 9, "validation": 6}
     assert len(record["validation"]) == 3
-    (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:50])
+    whole = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(whole[:50])
+    with pytest.raises(StoreError, match=r"holds no anomaly \("):
+        read_anomaly_vae(folder)
+    (folder / WEIGHTS).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))  # a weight that is another, in a whole file
+    with pytest.raises(StoreError, match=r"changed since it was written \(CRC-32\)"):
+        read_anomaly_vae(folder)
+    (folder / WEIGHTS).write_bytes(whole)
+    (folder / RECORD).write_text("{}")
     with pytest.raises(StoreError, match="no model of healthy brains can be read there"):
         read_anomaly_vae(folder)
 

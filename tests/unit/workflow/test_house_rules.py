@@ -66,6 +66,18 @@ def test_every_rule_behind_which_images_lie_asks_whether_they_changed():
             assert ("by_content(" in rule) <= ("study.digests(" in rule), name
 
 
+def test_every_rule_behind_which_brains_lie_has_a_file_of_both_checkpoints():
+    """Of others it is not asked anew whether they have to run, once the slices were read or split again."""
+    before = {"anomaly_slices": set(), "anomaly_splits": {"SLICES"}, "anomaly_folds": {"SLICES"}}
+    before["anomaly_round"] = {"SLICES"}  # itself a checkpoint, which asks for none
+    for rule in rules(ROOT / "rules" / "anomaly.smk"):
+        name, inputs = rule.split(":")[0], rule.split("    output:")[0]
+        if "script:" in rule:
+            assert "checkpoints." not in rule, name
+            found = {what for what in ("SLICES", "SEEN") if f"anomaly_paths.{what}" in inputs}
+            assert found == before.get(name, {"SLICES", "SEEN"}), name
+
+
 def test_every_rule_tracks_its_code_and_names_its_environment():
     scripts = set()
     for file in sorted((ROOT / "rules").glob("*.smk")):

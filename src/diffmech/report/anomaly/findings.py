@@ -1,5 +1,11 @@
-"""What the study of anomalies found. Each question names the one measure that answers it, fixed beforehand."""
+"""What the study of anomalies found. Each question names the one measure that answers it, fixed beforehand.
 
+Nothing is decided by fewer patients than could tell a direction from chance by their signs alone, each of them showing
+it: 2 / 2^n is to be below the error that an interval allows, so that 95 % need six, and more where intervals are
+corrected for others (ours; intervals by resampling a handful of patients cover too little).
+"""
+
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,25 +47,27 @@ NAMES = {
     "no_attention": "the model without attention",
     "no_uncertainty": "the model without uncertainty",
 }
+HOLDING = "patients_with_lesions"
 ALL_OF_THEM = "All comparisons must hold, each with its own interval, so that none needs a correction."
 
 
 def findings(tables: Tables, anomaly: AnomalyStudy, picture: str | None) -> Iterator[Finding]:
     """Yield the findings; `picture` shows slices, as seen from the folder of the file of findings."""
     model = anomaly.scores.model
-    yield _above_chance(tables, model, picture)
-    yield _above_position(tables, model)
-    yield _above_all(tables, model)
+    confidence = anomaly.evaluation.confidence
+    yield _above_chance(tables, model, confidence, picture)
+    yield _above_position(tables, model, confidence)
+    yield _above_all(tables, confidence)
     if not tables.pixel_measures.empty:
-        yield _pixels(tables, model)
+        yield _pixels(tables, model, confidence)
         if (tables.pixel_measures["group"] == "iso").any():
-            yield _iso(tables, model)
+            yield _iso(tables, model, confidence)
     for lacking in tables.ablations["lacking"].unique():
-        yield _ablation(tables, lacking)
-    yield _calibrated(tables)
-    yield _doubt(tables)
-    yield _heads(tables)
-    yield _not_concluded(tables, anomaly)
+        yield _ablation(tables, lacking, confidence)
+    yield _calibrated(tables, confidence)
+    yield _doubt(tables, confidence)
+    yield _heads(tables, confidence)
+    yield _not_concluded(anomaly)
 
 
 def words(score: str) -> str:
@@ -72,11 +80,23 @@ def competitors(scores: "pd.Series[str]") -> list[str]:
     return [name for name in scores.unique() if name not in OF_THE_MODEL + LACKING]
 
 
-def verdict(low: float, high: float, floor: float = 0.0) -> Verdict:
-    """Return what an interval says: above `floor`, below it, or neither."""
-    if not np.isfinite([low, high]).all():
+def least_patients(confidence: float, comparisons: int = 1) -> int:
+    """Return how many patients it takes to decide anything: the least n of which 2 / 2^n is no more than the error that
+    each of so many `comparisons` is left."""
+    return math.ceil(1 + math.log2(comparisons / (1 - confidence)) - 1e-9)
+
+
+def verdict(low: float, high: float, floor: float = 0.0, *, patients: float, least: int) -> Verdict:
+    """Return what an interval says: above `floor`, below it, or neither; neither with fewer than `least` patients."""
+    if not np.isfinite([low, high]).all() or patients < least:
         return "cannot be told"
     return "found" if low > floor else "not found" if high < floor else "cannot be told"
+
+
+def _few(patients: float, least: int, who: str = "with such lesions") -> tuple[str, ...]:
+    """Return a sentence where there are too few patients, none else."""
+    few = f"{count(int(patients), 'patient')} {who}: at least {least} are needed before anything is decided."
+    return (few,) if patients < least else ()
 
 
 def _estimate(what: str, value: float, low: float, high: float) -> Estimate | None:
@@ -88,7 +108,7 @@ def _said(row: dict[str, Any], prefix: str = "", value: str = "value") -> str:
     return interval(row[value], low, high) if np.isfinite([low, high]).all() else f"{number(row[value])} (no interval)"
 
 
-def _above_chance(tables: Tables, model: str, picture: str | None) -> Finding:
+def _above_chance(tables: Tables, model: str, confidence: float, picture: str | None) -> Finding:
     question = "Does the model tell slices with lesions from others of the same position?"
     matched = {"adjusted": False, "matching": "matched", "measure": "roc_auc"}
     row = one(tables.slice_measures, score=model, **matched)
@@ -98,23 +118,29 @@ def _above_chance(tables: Tables, model: str, picture: str | None) -> Finding:
     overall = one(tables.slice_measures, score=model, adjusted=False, matching="overall", measure="roc_auc")
     assert overall is not None
     said = {"found": "It does", "not found": "It does not", "cannot be told": "Not decided"}
-    found = verdict(row["low"], row["high"], 0.5)
+    patients, least = row[HOLDING], least_patients(confidence)
+    found = verdict(row["low"], row["high"], 0.5, patients=patients, least=least)
     answer = f"{said[found]}: ROC AUC within bins of position {_said(row)}, where chance has 0.5."
-    details = (f"Overall, where position helps, it is {_said(overall)}.", f"{count(int(row['patients']), 'patient')}.")
+    details = (
+        f"Overall, where position helps, it is {_said(overall)}.",
+        f"{count(int(row['patients']), 'patient')}, of whom {int(patients)} have lesions there.",
+        *_few(patients, least),
+    )
     resting = _estimate("ROC AUC within bins of slice position", row["value"], row["low"], row["high"])
     return Finding(question, found, answer, details, "slices", estimate=resting, picture=picture)
 
 
-def _above_position(tables: Tables, model: str) -> Finding:
+def _above_position(tables: Tables, model: str, confidence: float) -> Finding:
     question = "Is the model above slice position alone, no image at all?"
     row = one(tables.slice_measures, score="position", adjusted=False, matching="overall", measure="roc_auc")
     own = one(tables.slice_measures, score=model, adjusted=False, matching="overall", measure="roc_auc")
     if row is None or own is None:
         return Finding(question, "cannot be told", "Neither was scored.", (), "slices")
-    found = verdict(row["difference_low"], row["difference_high"])
+    patients, least = row[HOLDING], least_patients(confidence)
+    found = verdict(row["difference_low"], row["difference_high"], patients=patients, least=least)
     answer = f"Overall ROC AUC is {_said(own)} of the model and {_said(row)} of position: "
     answer += f"{_said(row, 'difference_', 'difference')} more."
-    details = []
+    details = [*_few(patients, least)]
     beyond = one(tables.slice_measures, score="position", adjusted=True, matching="overall", measure="roc_auc")
     if beyond is not None:
         details.append(
@@ -127,50 +153,55 @@ def _above_position(tables: Tables, model: str) -> Finding:
     return Finding(question, found, answer, tuple(details), "slices", estimate=resting)
 
 
-def _above_all(tables: Tables, model: str) -> Finding:
+def _above_all(tables: Tables, confidence: float) -> Finding:
     question = "Is the model above every competitor among slices of one position?"
     frame = tables.slice_measures
     frame = frame[~frame["adjusted"] & (frame["matching"] == "matched") & (frame["measure"] == "roc_auc")]
-    return _all_beaten(question, frame, "ROC AUC within bins of position", "slices")
+    return _all_beaten(question, frame, "ROC AUC within bins of position", "slices", least_patients(confidence))
 
 
-def _pixels(tables: Tables, model: str) -> Finding:
+def _pixels(tables: Tables, model: str, confidence: float) -> Finding:
     question = "Do the model's maps find the pixels of lesions better than those of every competitor?"
     frame = tables.pixel_measures
     frame = frame[(frame["of"] == "all") & (frame["measure"] == "pixel_average_precision")]
     own = one(frame, score=model)
-    found = _all_beaten(question, frame, "average precision over pixels", "pixels")
+    found = _all_beaten(question, frame, "average precision over pixels", "pixels", least_patients(confidence))
     if own is None:
         return found
     detail = f"The model has {_said(own)}, a random map {number(own['floor'])}."
     return Finding(**{**vars(found), "details": (detail, *found.details)})
 
 
-def _iso(tables: Tables, model: str) -> Finding:
+def _iso(tables: Tables, model: str, confidence: float) -> Finding:
     question = "Are lesions found whose intensity is that of healthy tissue?"
     frame = tables.pixel_measures
     frame = frame[(frame["group"] == "iso") & (frame["measure"] == "pixel_average_precision")]
     own, row = one(frame, score=model), one(frame, score="threshold")
     if own is None or row is None:
         return Finding(question, "cannot be told", "There is none among the test slices.", (), "pixels")
-    found = verdict(row["difference_low"], row["difference_high"])
+    patients, least = row[HOLDING], least_patients(confidence)
+    found = verdict(row["difference_low"], row["difference_high"], patients=patients, least=least)
     answer = f"Average precision over pixels is {_said(own)}, that of a threshold {_said(row)}: "
     answer += f"{_said(row, 'difference_', 'difference')} more. A random map has {number(own['floor'])}."
     resting = _estimate(
         "average precision on iso-intense lesions minus that of a threshold",
         *(row[f"difference{end}"] for end in ("", "_low", "_high")),
     )
-    return Finding(question, found, answer, (), "pixels", estimate=resting)
+    return Finding(question, found, answer, _few(patients, least), "pixels", estimate=resting)
 
 
-def _all_beaten(question: str, frame: pd.DataFrame, what: str, section: str) -> Finding:
+def _all_beaten(question: str, frame: pd.DataFrame, what: str, section: str, least: int) -> Finding:
     rows = frame[frame["score"].isin(competitors(frame["score"]))].dropna(subset="difference_low")
     if rows.empty:
         return Finding(question, "cannot be told", "No comparison has an interval.", (), section)
     above, below = rows[rows["difference_low"] > 0], rows[rows["difference_high"] < 0]
     hardest = dict(rows.sort_values("difference").iloc[0])
-    if len(above) == len(rows):
-        found: Verdict = "found"
+    patients = int(rows[HOLDING].min())
+    if patients < least:
+        found: Verdict = "cannot be told"
+        answer = f"Not decided by {count(patients, 'patient')}; the nearest is {words(hardest['score'])}"
+    elif len(above) == len(rows):
+        found = "found"
         answer = f"Yes, above all {len(rows)}; the nearest is {words(hardest['score'])}"
     elif len(below):
         found, answer = "not found", f"No: {listed([words(name) for name in below['score']])} win"
@@ -180,7 +211,7 @@ def _all_beaten(question: str, frame: pd.DataFrame, what: str, section: str) -> 
         open_ = [words(name) for name in rows["score"] if name not in set(above["score"])]
         answer = f"Not decided: no interval tells it from {listed(open_, 'or')}"
     answer += f". Model minus {words(hardest['score'])}, in {what}: {_said(hardest, 'difference_', 'difference')}."
-    details = tuple(
+    details = _few(patients, least) + tuple(
         f"{words(row['score']).capitalize()}: {_said(dict(row))}; the model has "
         f"{_said(dict(row), 'difference_', 'difference')} more."
         for _, row in rows.iterrows()
@@ -190,7 +221,7 @@ def _all_beaten(question: str, frame: pd.DataFrame, what: str, section: str) -> 
     return Finding(question, found, answer, details, section, ALL_OF_THEM, estimate=resting)
 
 
-def _ablation(tables: Tables, lacking: str) -> Finding:
+def _ablation(tables: Tables, lacking: str, confidence: float) -> Finding:
     question = {
         "attention": "Does attention help?",
         "uncertainty": "Does uncertainty help?",
@@ -201,25 +232,28 @@ def _ablation(tables: Tables, lacking: str) -> Finding:
     if row is None:
         return Finding(question, "cannot be told", "It was not measured.", (), "ablations")
     what = "average precision over pixels" if row["measure"] == "pixel_average_precision" else "matched ROC AUC"
-    found = verdict(row["difference_low"], row["difference_high"])
+    parts = tables.ablations["lacking"].nunique()
+    patients, least = row[HOLDING], least_patients(confidence, parts)
+    found = verdict(row["difference_low"], row["difference_high"], patients=patients, least=least)
     answer = f"In {what}: {_said(row, 'whole_', 'whole')} with it, {_said(row, 'without_', 'without')} without, "
     answer += f"{_said(row, 'difference_', 'difference')} apart."
     matched = one(own, measure="roc_auc", matching="matched")
-    details: tuple[str, ...] = ()
+    details = _few(patients, least)
     if matched is not None and matched is not row:
-        details = (f"In ROC AUC within bins of position: {_said(matched, 'difference_', 'difference')} apart.",)
+        details += (f"In ROC AUC within bins of position: {_said(matched, 'difference_', 'difference')} apart.",)
     resting = _estimate(f"{what} with {lacking} minus without", *(row[f"difference{e}"] for e in ("", "_low", "_high")))
-    family = f"Bonferroni over {count(tables.ablations['lacking'].nunique(), 'ablation')}, in the interval."
+    family = f"Bonferroni over {count(parts, 'ablation')}, in the interval."
     return Finding(question, found, answer, details, "ablations", family, estimate=resting)
 
 
-def _calibrated(tables: Tables) -> Finding:
+def _calibrated(tables: Tables, confidence: float) -> Finding:
     question = "Does the error of a slice rise with the uncertainty that is predicted for it?"
     row = one(tables.calibration, model="model", quantity="slice_correlation")
     if row is None or not np.isfinite([row["value"], row["low"], row["high"]]).all():
         return Finding(question, "cannot be told", "Too few slices vary in it.", (), "certainty")
     answer = f"Spearman's correlation over healthy test slices is {_said(row)}."
-    details = []
+    patients, least = row["patients"], least_patients(confidence)
+    details = [*_few(patients, least, "with healthy slices")]
     for quantity, text in (
         ("calibration_error", "Mean distance of coverage and level"),
         ("variation", "Coefficient of variation of the predicted deviation over slices"),
@@ -227,42 +261,46 @@ def _calibrated(tables: Tables) -> Finding:
         if (more := one(tables.calibration, model="model", quantity=quantity)) is not None:
             details.append(f"{text}: {_said(more)}.")
     resting = _estimate("rank correlation of error and predicted deviation", row["value"], row["low"], row["high"])
-    return Finding(question, verdict(row["low"], row["high"]), answer, tuple(details), "certainty", estimate=resting)
+    found = verdict(row["low"], row["high"], patients=patients, least=least)
+    return Finding(question, found, answer, tuple(details), "certainty", estimate=resting)
 
 
-def _doubt(tables: Tables) -> Finding:
+def _doubt(tables: Tables, confidence: float) -> Finding:
     question = "Are decisions right more often where weights agree?"
     row = one(tables.risk, doubt="epistemic")
     if row is None:
         return Finding(question, "cannot be told", "It was not measured.", (), "certainty")
     answer = f"In the order of epistemic uncertainty the mean share of wrong decisions is {_said(row, value='area')}, "
     answer += f"in a random one {number(row['random'])}: {_said(row, 'difference_', 'difference')} less."
-    details = tuple(
+    patients, least = row["patients"], least_patients(confidence)
+    details = _few(patients, least, "tested") + tuple(
         f"In the order of {'the distance to the threshold' if other['doubt'] == 'distance' else 'total uncertainty'}: "
         f"{_said(dict(other), value='area')}."
         for _, other in tables.risk[tables.risk["doubt"] != "epistemic"].iterrows()
     )
     resting = _estimate("share of errors saved", *(row[f"difference{end}"] for end in ("", "_low", "_high")))
-    found = verdict(row["difference_low"], row["difference_high"])
+    found = verdict(row["difference_low"], row["difference_high"], patients=patients, least=least)
     return Finding(question, found, answer, details, "certainty", estimate=resting)
 
 
-def _heads(tables: Tables) -> Finding:
+def _heads(tables: Tables, confidence: float) -> Finding:
     question = "Do heads attend otherwise on slices with lesions than on others of the same position?"
     rows = tables.heads[tables.heads["matching"] == "matched"].dropna(subset=["auc", "corrected_low"])
     if rows.empty:
         return Finding(question, "cannot be told", "No head has an interval.", (), "heads")
+    patients, least = int(rows[HOLDING].min()), least_patients(confidence, len(rows))
     differ = rows[(rows["corrected_low"] > 0.5) | (rows["corrected_high"] < 0.5)]
     farthest = dict(rows.iloc[int((rows["auc"] - 0.5).abs().argmax())])
     named = f"head {int(farthest['head'])} of {farthest['network']}"
-    found: Verdict = "found" if len(differ) else "cannot be told"
-    answer = (
-        f"{len(differ)} of {count(len(rows), 'head')} do. Farthest from 0.5 is {named}: the slice with a lesion has "
-    )
-    answer += f"the higher entropy in {_said(farthest, 'corrected_', 'auc')} of pairs."
+    found: Verdict = "found" if len(differ) and patients >= least else "cannot be told"
+    do = f"{len(differ)} of {count(len(rows), 'head')} do"
+    answer = do if patients >= least else f"Not decided by {count(patients, 'patient')}"
+    answer += f". Farthest from 0.5 is {named}: the slice with a lesion has the higher entropy in "
+    answer += f"{_said(farthest, 'corrected_', 'auc')} of pairs."
     overall = tables.heads[tables.heads["matching"] == "overall"]
     alone = overall[(overall["corrected_low"] > 0.5) | (overall["corrected_high"] < 0.5)]
-    details = (f"Without matching, {len(alone)} of {len(overall)} seem to: that is the position of slices too.",)
+    seem = f"Without matching, {len(alone)} of {len(overall)} seem to: that is the position of slices too."
+    details = (*_few(patients, least), seem)
     resting = _estimate(
         f"share of pairs in which {named} has the higher entropy on the lesion",
         *(farthest[name] for name in ("auc", "corrected_low", "corrected_high")),
@@ -271,7 +309,7 @@ def _heads(tables: Tables) -> Finding:
     return Finding(question, found, answer, details, "heads", family, estimate=resting)
 
 
-def _not_concluded(tables: Tables, anomaly: AnomalyStudy) -> Finding:
+def _not_concluded(anomaly: AnomalyStudy) -> Finding:
     synthetic = isinstance(anomaly.data, SyntheticBrains)
     parts = (
         ["These brains are synthetic: made from one average anatomy, with lesions that were put in."]

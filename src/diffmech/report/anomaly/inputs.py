@@ -6,21 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from diffmech.anomaly.tables import (
-    ABLATIONS,
-    CALIBRATION,
-    COVERAGE,
-    DATA,
-    DEVIATIONS,
-    HEADS,
-    PIXEL_MEASURES,
-    RELIABILITY,
-    REVIEW,
-    RISK,
-    RISK_CURVE,
-    SLICE_MEASURES,
-    TRAININGS,
-)
+from diffmech.anomaly.tables import OF_PAGE
 
 PREFIX = "anomaly_"
 
@@ -44,15 +30,9 @@ class Tables:
     review: pd.DataFrame
 
 
-OF_STUDY = (
-    *(DATA, TRAININGS, SLICE_MEASURES, PIXEL_MEASURES, ABLATIONS, HEADS),
-    *(CALIBRATION, COVERAGE, DEVIATIONS, RELIABILITY, RISK, RISK_CURVE, REVIEW),
-)
-
-
 def read_tables(inputs: Mapping[str, Any]) -> Tables:
     """Read all tables, by their names. Raises StoreError for what is missing or not whole."""
-    return Tables(**{table.name.removeprefix(PREFIX): table.read(inputs[table.name]) for table in OF_STUDY})
+    return Tables(**{table.name.removeprefix(PREFIX): table.read(inputs[table.name]) for table in OF_PAGE})
 
 
 def one(frame: pd.DataFrame, **values: Any) -> dict[str, Any] | None:

@@ -9,15 +9,14 @@ from sklearn.metrics import average_precision_score
 
 from diffmech.anomaly.pooling import Pooled, pool
 from diffmech.anomaly.stores import read_prediction
-from diffmech.anomaly.uncertainty import Prediction
+from diffmech.anomaly.uncertainty import Prediction, joined
 from diffmech.config.studies.anomaly import AnomalyStudy
-from diffmech.report.pictures import INFERNO, Picture, mosaic, picture
+from diffmech.report.pictures import MARKED, Picture, inferno, mosaic, picture
 from diffmech.report.wording import number
 
 TILE = 80  # CSS pixels of one image
 COLUMNS = ("slice", "lesion", "reconstruction", "residual", "epistemic", "aleatoric", "score")
 TOP = 99.5  # percentile over the brain pixels of all test slices at which a colour is full
-LESION = (86, 220, 255)
 
 
 @dataclass(frozen=True)
@@ -32,12 +31,10 @@ class Shown:
 
 def read_shown(inputs: Mapping[str, Any], anomaly: AnomalyStudy) -> Shown:
     """Return what pictures are made of, from `slices`, `table`, `scores` and `predictions`."""
-    pooled = pool(inputs["slices"], inputs["table"], _listed(inputs["scores"]), anomaly.evaluation)
-    parts = [read_prediction(path) for path in _listed(inputs["predictions"])]
-    prediction = Prediction(
-        *(np.concatenate([getattr(p, name) for p in parts]) for name in ("mean", "epistemic", "latent", "aleatoric"))
-    )
-    score = pooled.scores[anomaly.scores.model]
+    stores, model = _listed(inputs["scores"]), anomaly.scores.model
+    pooled = pool(inputs["slices"], inputs["table"], stores, anomaly.evaluation, names=[model])
+    prediction = joined([read_prediction(path) for path in _listed(inputs["predictions"])])
+    score = pooled.scores[model]
     assert score.pixel is not None
     return Shown(pooled, prediction, score.slice, score.pixel)
 
@@ -72,7 +69,7 @@ def rows_of(shown: Shown, rows: np.ndarray, what: str) -> list[Picture]:
         inside = slices.brain[row]
         grey = _grey(slices.images[row, 0])
         marked = grey.copy()
-        marked[slices.lesion[row]] = LESION
+        marked[slices.lesion[row]] = MARKED
         heats = [_heat(np.where(inside, each[row], 0), top) for each, top in zip(maps, tops, strict=True)]
         tiles = [grey, marked, _grey(np.where(inside, prediction.mean[row, 0], 0)), *heats]
         kind = slices.kind[row] or ("lesion" if slices.abnormal[row] else "no lesion")
@@ -88,9 +85,7 @@ def _grey(values: np.ndarray) -> np.ndarray:
 
 
 def _heat(values: np.ndarray, top: float) -> np.ndarray:
-    place = np.clip(values / top, 0, 1) * (len(INFERNO) - 1)
-    low = np.minimum(place.astype(int), len(INFERNO) - 2)
-    return np.rint(INFERNO[low] + (place - low)[..., None] * (INFERNO[low + 1] - INFERNO[low])).astype(np.uint8)
+    return np.rint(inferno(np.clip(values / top, 0, 1))).astype(np.uint8)
 
 
 def _listed(paths: Any) -> list[str]:

@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import binomtest
 
 from diffmech.anomaly import tables as declared
 from diffmech.config.studies.anomaly import AnomalyStudy
 from diffmech.report.anomaly import charts
-from diffmech.report.anomaly.findings import competitors, findings, words
+from diffmech.report.anomaly.findings import competitors, findings, least_patients, words
 from diffmech.report.anomaly.inputs import Tables
 
 STUDY = AnomalyStudy()
@@ -28,6 +29,7 @@ def judged(value: float, difference: float, half: float) -> dict[str, float]:
         "difference_low": difference - half,
         "difference_high": difference + half,
         "patients": PATIENTS,
+        "patients_with_lesions": PATIENTS,
     }
 
 
@@ -71,6 +73,7 @@ def planted(*, value: float = 0.8, half: float = 0.05, ahead: float = 0.2) -> Ta
                 for part in ("", "corrected_")
                 for end, sign in ENDS
             },
+            "patients_with_lesions": PATIENTS,
             "lesions": 90,
         }
         for head in (0, 1)
@@ -78,7 +81,7 @@ def planted(*, value: float = 0.8, half: float = 0.05, ahead: float = 0.2) -> Ta
     ]
     risk = [
         {"doubt": doubt, "area": 0.1, "low": 0.05, "high": 0.15, "random": 0.1 + ahead, "best": 0.02}
-        | {key: own for key, own in judged(value, ahead, half).items() if key.startswith(("difference", "patients"))}
+        | {k: own for k, own in judged(value, ahead, half).items() if k.startswith("difference") or k == "patients"}
         for doubt in ("distance", "uncertainty", "epistemic")
     ]
     calibration = [{"model": "model", "quantity": "slice_correlation", **judged(ahead, 0, half)}]
@@ -91,7 +94,7 @@ def planted(*, value: float = 0.8, half: float = 0.05, ahead: float = 0.2) -> Ta
         "pixel_measures": pixels,
         "ablations": ablations,
         "heads": heads,
-        "calibration": [{k: v for k, v in row.items() if "difference" not in k} for row in calibration],
+        "calibration": [{k: v for k, v in row.items() if "differ" not in k and "with" not in k} for row in calibration],
         "coverage": [("model", 0.5, 0.52, 0.5, 0.54)],
         "deviations": deviations,
         "reliability": [],
@@ -139,6 +142,30 @@ def test_effects_whose_intervals_lie_above_are_found():
 )
 def test_an_untrained_model_is_said_to_do_nothing(tables):
     assert "found" not in verdicts(tables).values()
+
+
+@pytest.mark.parametrize(("confidence", "comparisons"), [(0.95, 1), (0.95, 12), (0.99, 3), (0.75, 1)])
+def test_the_least_patients_are_the_fewest_whose_signs_could_tell(confidence, comparisons):
+    least = least_patients(confidence, comparisons)
+    at_stake = (1 - confidence) / comparisons
+    assert binomtest(least, least).pvalue <= at_stake * (1 + 1e-9) < binomtest(least - 1, least - 1).pvalue
+
+
+def test_nothing_is_decided_by_fewer_patients_than_could_tell_by_their_signs():
+    tables = planted()
+    for few, verdict in ((7, "found"), (5, "cannot be told")):  # three ablations are told by seven
+
+        def of_few(frame: pd.DataFrame, few: int = few) -> pd.DataFrame:
+            here = {
+                name: few for name in ("patients", "patients_with_lesions") if name in frame and "split" not in frame
+            }
+            return frame.assign(**here)
+
+        changed = {name: of_few(getattr(tables, name)) for name in vars(tables)}
+        found = verdicts(replace(tables, **changed))
+        assert {next(v for q, v in found.items() if q.startswith(asked)) for asked in DECIDED} == {verdict}
+        answer = of("Do the model's maps find", replace(tables, **changed)).answer
+        assert answer.startswith("Not decided by 5 patients" if few == 5 else "Yes, above all")
 
 
 def test_a_competitor_that_wins_is_named():

@@ -1,27 +1,12 @@
-"""Whether predicted variances are true, and whether a probability of a slice is one.
-
-A pixel's error over its predicted standard deviation should be standard normal. Coverage: the share of pixels within
-the central interval of each level, beside the level; the expected calibration error is the mean distance of the two
-over levels (Kuleshov et al. 2018). Size: in bins of predicted deviation the root mean square error, beside the root of
-the mean predicted variance (Levi et al. 2022); their mean relative distance is the ENCE. Both say nothing about whether
-the uncertainty is informative: one number for all pixels can be calibrated. So beside them stands how much it varies,
-and the rank correlation of predicted deviation and error (Spearman), among pixels and among slices.
-
-Probabilities of slices are calibrated by a logistic curve (Platt 1999) with the labels of validation patients: the one
-place where a label of a slice with a lesion is used in fitting. Their reliability and ECE are those of Guo et al. 2017.
-"""
+"""Calibration, reliability and risk written down plainly: no weights, no bootstrap, one loop for each definition."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import ndtri
 from scipy.stats import rankdata
-from sklearn.linear_model import LogisticRegression
 
-from diffmech.anomaly.slices import Slices
-from diffmech.anomaly.uncertainty import Prediction
-
-LEVELS = np.append(np.arange(1, 10) / 10, [0.95, 0.99])
+LEVELS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99]
 LEAST = 1e-12
 
 
@@ -42,18 +27,6 @@ class VarianceCalibration:
     slice_correlation: float
 
 
-def variance_calibration(prediction: Prediction, slices: Slices, bins: int) -> VarianceCalibration:
-    """Return how true the total variance is on the brain pixels of slices without a lesion.
-
-    `variation` is the coefficient of variation, over slices, of the mean predicted deviation of a slice.
-    """
-    normal = ~slices.abnormal
-    inside = np.broadcast_to(slices.brain[normal][:, None], slices.images[normal].shape)
-    error = np.abs(slices.images[normal] - prediction.mean[normal])
-    deviation = np.sqrt(prediction.total[normal])
-    return calibration_of(error, deviation, inside, bins)
-
-
 def calibration_of(error: np.ndarray, deviation: np.ndarray, inside: np.ndarray, bins: int) -> VarianceCalibration:
     """Return how true `deviation` is of the size of `error`, both `(slice, modality, y, x)`, where `inside` is True."""
     errors, deviations = error[inside].astype(np.float64), deviation[inside].astype(np.float64)
@@ -66,7 +39,7 @@ def calibration_of(error: np.ndarray, deviation: np.ndarray, inside: np.ndarray,
     counts = np.maximum(inside.sum((1, 2, 3)), 1)
     by_slice = [np.where(inside, each, 0).sum((1, 2, 3), dtype=np.float64) / counts for each in (error, deviation)]
     return VarianceCalibration(
-        levels=LEVELS,
+        levels=np.array(LEVELS),
         coverage=coverage,
         predicted=predicted,
         observed=observed,
@@ -85,16 +58,6 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
     if any(each.std() == 0 for each in ranks):
         return float("nan")
     return float(np.corrcoef(*ranks)[0, 1])
-
-
-def slice_probabilities(validation_score: np.ndarray, abnormal: np.ndarray, score: np.ndarray) -> np.ndarray | None:
-    """Return the probability `(slice,)` that a slice of each `score` holds a lesion, by a logistic curve fitted to the
-    scores and labels of validation patients; None where those are all of one kind."""
-    if abnormal.all() or not abnormal.any():
-        return None
-    centre, deviation = validation_score.mean(), max(validation_score.std(), LEAST)
-    fitted = LogisticRegression().fit(((validation_score - centre) / deviation)[:, None], abnormal)
-    return np.asarray(fitted.predict_proba(((score - centre) / deviation)[:, None])[:, 1])
 
 
 @dataclass(frozen=True)
@@ -116,3 +79,28 @@ def reliability(probability: np.ndarray, abnormal: np.ndarray, bins: int) -> Rel
     counts = np.array([(place == each).sum() for each in used])
     error = float((np.abs(predicted - observed) * counts).sum() / counts.sum())
     return Reliability(predicted, observed, counts, error)
+
+
+@dataclass(frozen=True)
+class RiskCoverage:
+    """The risk `(slice,)` from the surest decision on, and the areas under the curve and of the best possible order."""
+
+    risk: np.ndarray
+    area: float
+    best_area: float
+
+
+def risk_coverage(wrong: np.ndarray, doubt: np.ndarray) -> RiskCoverage:
+    """Return the curve of decisions `wrong` bool `(slice,)`, in the order of their `doubt`, the smallest first.
+
+    Where doubts are equal, each of them has the mean of what they do together: their order is chance.
+    """
+    risk, best = _risks(wrong.astype(float), doubt), _risks(wrong.astype(float), wrong.astype(float))
+    return RiskCoverage(risk, float(risk.mean()), float(best.mean()))
+
+
+def _risks(wrong: np.ndarray, doubt: np.ndarray) -> np.ndarray:
+    order = np.argsort(doubt, kind="stable")
+    _, group = np.unique(doubt[order], return_inverse=True)
+    mean = np.bincount(group, weights=wrong[order]) / np.bincount(group)
+    return np.asarray(np.cumsum(mean[group]) / np.arange(1, len(wrong) + 1))
