@@ -322,7 +322,8 @@ rule anomaly_slicewise:
         seen=anomaly.of_rounds(anomaly_paths.SEEN),
         scores=anomaly.scores(),
     output:
-        tables["anomaly_slice_measures"].path,
+        measures=tables["anomaly_slice_measures"].path,
+        curves=tables["anomaly_curves"].path,
     log:
         "results/logs/anomaly_slicewise.log",
     benchmark:

@@ -95,6 +95,20 @@ SLICE_MEASURES = Table(
         "lesions": whole("slices with lesions that are compared", "slices"),
     },
 )
+CURVES = Table(
+    "anomaly_curves",
+    "results/anomaly/curves.csv",
+    "a score and a place on one of its curves",
+    "Receiver operating characteristic and precision-recall curves of slices, of scores in units that rounds share.",
+    {
+        "score": SCORE,
+        "curve": text("roc or precision_recall"),
+        "x": number("share of false alarms among slices without a lesion; of precision_recall the recall"),
+        "y": number("share of slices with lesions that are found; of precision_recall the precision"),
+        **interval("that, at this place", how=PATIENTS),
+        "floor": number("what a random score has"),
+    },
+)
 PIXEL_MEASURES = Table(
     "anomaly_pixel_measures",
     "results/anomaly/pixel_measures.csv",
@@ -256,4 +270,4 @@ HEADS = Table(
 )
 # What the rules of certainty and of the page write and read.
 OF_CERTAINTY = (CALIBRATION, COVERAGE, DEVIATIONS, RELIABILITY, RISK, RISK_CURVE, REVIEW)
-OF_PAGE = (DATA, TRAININGS, SLICE_MEASURES, PIXEL_MEASURES, ABLATIONS, HEADS, *OF_CERTAINTY)
+OF_PAGE = (DATA, TRAININGS, SLICE_MEASURES, CURVES, PIXEL_MEASURES, ABLATIONS, HEADS, *OF_CERTAINTY)

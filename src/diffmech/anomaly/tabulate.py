@@ -6,16 +6,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from diffmech.anomaly.curves import curves
+from diffmech.anomaly.discrimination import cases
 from diffmech.anomaly.evaluation import ALL, dice_measures, pixel_measures, slice_measures
 from diffmech.anomaly.pooling import Pooled
 from diffmech.anomaly.rounds import splits_in
 from diffmech.anomaly.scores import Scored
 from diffmech.anomaly.slices import read_slices
 from diffmech.anomaly.splits import NAMES, patients_of
-from diffmech.anomaly.tables import ABLATIONS, COUNTED, DATA, PIXEL_MEASURES, SLICE_MEASURES, TRAININGS
+from diffmech.anomaly.tables import ABLATIONS, COUNTED, CURVES, DATA, PIXEL_MEASURES, SLICE_MEASURES, TRAININGS
 from diffmech.artifacts import read_json
 from diffmech.config.anomaly import AnomalyEvaluationConfig
 
+DRAWN = ("position", "threshold", "atlas", "denoising_autoencoder")  # beside the model, whose curve more would hide
 # What the ablations take away: the score of what has it, and of what lacks it.
 PAIRS = {
     "attention": ("one_member", "no_attention"),
@@ -68,6 +71,12 @@ def slice_table(pooled: Pooled, output: Path | str, *, evaluation: AnomalyEvalua
         for adjusted, scores in ((False, pooled.scores), (True, pooled.adjusted))
     ]
     SLICE_MEASURES.write(output, SLICE_MEASURES.in_order(pd.concat(parts, ignore_index=True)))
+
+
+def curves_table(pooled: Pooled, output: Path | str, *, evaluation: AnomalyEvaluationConfig, reference: str) -> None:
+    """Write the curves of the `reference` score and of what it has to beat most: DRAWN, as far as there are such."""
+    given = cases(pooled.slices.abnormal, pooled.slices.patient, np.zeros(len(pooled.slices)), 1)
+    CURVES.write(output, CURVES.in_order(curves(pooled.scores, (reference, *DRAWN), given, evaluation)))
 
 
 def pixel_table(pooled: Pooled, output: Path | str, *, evaluation: AnomalyEvaluationConfig, reference: str) -> None:

@@ -27,6 +27,38 @@ def slice_scores(measures: pd.DataFrame, model: str) -> Any:
     return _scores(frame, list(MATCHINGS.values()), model, "ROC AUC", width=270, columns=2)
 
 
+def slice_curves(curves: pd.DataFrame, model: str) -> Any:
+    """Draw ROC and precision-recall curves with their bands: of the model's score, and beside each of the others."""
+    frame = curves.dropna(subset="y")
+    others = [score for score in dict.fromkeys(frame["score"]) if score != model]
+    if frame.empty or not others:
+        return absent("There are no slices of both kinds.")
+    pairs = []
+    for other in others:
+        own = frame[frame["score"].isin([model, other])]
+        pairs.append(own.assign(beside=words(other), name=own["score"].map(words)))
+    drawn = pd.concat(pairs)
+    names = [words(score) for score in (model, *others)]
+    colour = alt.Color("name:N", title=None, sort=names, scale=alt.Scale(domain=names))
+    tooltip: list[Any] = ["name:N", *(alt.Tooltip(f"{part}:Q", format=".3g") for part in ("x", "y")), *from_to()]
+    parts = []
+    for kind, x_title, y_title in (
+        ("roc", "false alarms", "lesions found"),
+        ("precision_recall", "lesions found", "precision"),
+    ):
+        x = alt.X("x:Q", title=f"{x_title}, share", axis=alt.Axis(format="%", tickCount=3))
+        share = alt.Axis(format="%", tickCount=5)
+        y = alt.Y("y:Q", title=f"{y_title}, share", axis=share, scale=alt.Scale(domain=[0, 1]))
+        band = alt.Chart().mark_area(opacity=0.16).encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=colour)
+        line = alt.Chart().mark_line().encode(x=x, y=y, color=colour, tooltip=tooltip)
+        floor = alt.Chart().mark_line(style="null-line").encode(x=x, y="floor:Q")
+        panel = alt.layer(floor, band, line).properties(width=140, height=140)
+        kept = drawn[drawn["curve"] == kind][["beside", "name", "x", "y", "low", "high", "floor"]]
+        parts.append(in_panels(panel, "beside", kept, [words(score) for score in others], 4))
+    said = f"ROC and precision-recall curves of {words(model)} beside {', '.join(words(other) for other in others)}"
+    return finish(alt.vconcat(*parts), f"{said}, with bands over patients and what a random score has.", panels=4)
+
+
 def pixel_scores(measures: pd.DataFrame, model: str) -> Any:
     """Draw the average precision over pixels of every map with its interval, in each group of lesions."""
     frame = measures[measures["measure"] == "pixel_average_precision"].dropna(subset="value")

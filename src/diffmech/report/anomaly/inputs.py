@@ -18,6 +18,7 @@ class Tables:
     data: pd.DataFrame
     trainings: pd.DataFrame
     slice_measures: pd.DataFrame
+    curves: pd.DataFrame
     pixel_measures: pd.DataFrame
     ablations: pd.DataFrame
     heads: pd.DataFrame

@@ -60,6 +60,11 @@ def scores_of_slices(tables: Tables, anomaly: AnomalyStudy) -> Section:
         "only slices of the same position are compared, so that knowing where a slice lies is worth nothing."
     )
     parts = [drawn("slice-scores", charts.slice_scores(frame, anomaly.scores.model), caption)]
+    caption = (
+        "All slices, not matched for position. Bands resample patients and hold at each place, not for a curve as a "
+        "whole; the dashed line is a random score."
+    )
+    parts.append(drawn("curves", charts.slice_curves(tables.curves, anomaly.scores.model), caption))
     for measure in ("roc_auc", "average_precision"):
         rows = []
         for name in frame["score"].unique():

@@ -50,7 +50,8 @@ class Tables:
             return table[[each in learned for each in of]].reset_index(drop=True)
 
         named = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "codes"}
-        return replace(self, **{name: kept(table) for name, table in named.items() if "vae_seed" in table})
+        changed: dict[str, Any] = {name: kept(table) for name, table in named.items() if "vae_seed" in table}
+        return replace(self, **changed)
 
 
 def by_data(inputs: Mapping[str, Any], names: Iterable[str]) -> dict[str, dict[str, Any]]:

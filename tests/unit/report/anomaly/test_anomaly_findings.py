@@ -8,6 +8,7 @@ import pytest
 from scipy.stats import binomtest
 
 from diffmech.anomaly import tables as declared
+from diffmech.anomaly.curves import KINDS
 from diffmech.config.studies.anomaly import AnomalyStudy
 from diffmech.report.anomaly import charts
 from diffmech.report.anomaly.findings import competitors, findings, least_patients, words
@@ -91,6 +92,7 @@ def planted(*, value: float = 0.8, half: float = 0.05, ahead: float = 0.2) -> Ta
         "data": [("split", "test", PATIENTS, 400, 120, 0.01)],
         "trainings": [],
         "slice_measures": slices,
+        "curves": [(score, kind, x, 0.5 + x / 2, x, 1.0, x) for score in SCORES for kind in KINDS for x in (0.0, 1.0)],
         "pixel_measures": pixels,
         "ablations": ablations,
         "heads": heads,
@@ -227,6 +229,8 @@ def test_charts_hold_every_score_and_what_a_random_one_has():
         assert len(rows) == 1 + 2 * len(SCORES)
         assert sum("the score that is judged" in row for row in rows) == 2
         assert "8 scores in 2 panels" in spec["description"]
+    text = charts.slice_curves(tables.curves, MODEL).to_dict()["description"]
+    assert all(words(score) in text for score in SCORES)
     assert "random order, 0.3" in charts.risk(tables.risk_curve, tables.risk).to_dict()["description"]
     assert len(drawn(charts.parts(tables.ablations))) == 1 + 6
     assert "3 bins" in charts.reliability(tables.deviations).to_dict()["description"]
@@ -236,6 +240,7 @@ def test_what_was_not_measured_is_said_in_place_of_a_chart():
     empty = {name: getattr(declared, name.upper()).frame() for name in vars(planted())}
     for chart in (
         charts.slice_scores(empty["slice_measures"], MODEL),
+        charts.slice_curves(empty["curves"], MODEL),
         charts.pixel_scores(empty["pixel_measures"], MODEL),
         charts.parts(empty["ablations"]),
         charts.reliability(empty["deviations"]),
