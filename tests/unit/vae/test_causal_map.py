@@ -18,6 +18,7 @@ from diffmech.vae.causal_map import (
     SMALLEST,
     causal_map,
     edges_frame,
+    estimate,
     graphs_table,
     random_graphs,
     set_scenes,
@@ -281,3 +282,17 @@ def test_readouts_are_judged_on_images_that_they_were_not_fitted_on() -> None:
     assert np.max(judged, axis=0)[:2].max() < 0.1
     assert np.mean(judged, axis=0)[2] == pytest.approx(1 / 3, abs=0.1)
     assert np.mean(right) > np.mean(judged, axis=0)[2] + 0.1
+
+
+def test_a_change_that_is_certain_and_smaller_than_a_tenth_is_no_edge() -> None:
+    scenes = set_scenes(SCENE, NAMES, MEASURES.scenes, seed=MEASURES.seed)
+    read = list(scenes.values.T[:, :, None])
+    large = estimate(scenes, read, VALUES.std(0), MEASURES, exact=True)
+    most = np.nanmax(large.change)
+    assert (large.edge == SCENE.graph).all()
+    small = estimate(scenes, read, VALUES.std(0) * most / 0.099, MEASURES, exact=True)
+    assert small.p == pytest.approx(large.p, nan_ok=True)
+    assert (small.p[SCENE.graph] <= MEASURES.alpha).all()
+    assert not small.edge.any()
+    bound = estimate(scenes, read, VALUES.std(0) * most / 0.101, MEASURES, exact=True)
+    assert bound.edge.sum() == 1
