@@ -220,6 +220,9 @@ def test_images_that_are_none_are_refused(images, settings, runtime, tmp_path):
         ArrayImages(2 * images.images - 1, images.factors)
     with pytest.raises(DataError, match="do not belong together; give"):
         ArrayImages(images.images, images.factors[:-1])
+    for none in (images.images[:0], np.zeros((0, 1, 8, 8)), images.images[:, :0]):
+        with pytest.raises(DataError, match=r"have no pixels, so none can be drawn; give an image or more"):
+            ArrayImages(none, images.factors[: len(none)])
 
     class Short(ArrayImages):
         def sample(self, count, source):
