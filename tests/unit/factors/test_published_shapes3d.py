@@ -64,7 +64,7 @@ def test_labels_that_are_no_numbers_or_no_shapes_are_refused(write) -> None:
     for replaced, message in (
         ({"labels": LABELS.astype("S5")}, r"3dshapes.h5: its labels are \|S5, expected real numbers; get 3dshapes.h5"),
         ({"labels": LABELS.astype(complex)}, r"its labels are complex128, expected real numbers"),
-        ({"labels": np.where(LABELS == 30, np.nan, LABELS)}, r"row 2 of its labels holds an endless number or none"),
+        ({"labels": np.where(LABELS == 30, np.nan, LABELS)}, r"row 2 of its labels holds NaN or an infinite value"),
         (
             {"labels": with_shape(0, 1.5)},
             r"shape is 1.5 in its labels, expected 0 \(cube\), 1 \(cylinder\), 2 \(sphere",

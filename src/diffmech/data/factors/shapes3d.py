@@ -124,7 +124,7 @@ def _labels(path: Path, array: Any) -> np.ndarray:
     if not np.isfinite(labels).all():
         row = int(np.flatnonzero(~np.isfinite(labels).all(axis=1))[0])
         raise DataError(
-            f"{path}: row {row} of its labels holds an endless number or none; get 3dshapes.h5 as it was published"
+            f"{path}: row {row} of its labels holds NaN or an infinite value; get 3dshapes.h5 as it was published"
         )
     return labels
 
