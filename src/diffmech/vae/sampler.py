@@ -26,7 +26,7 @@ class ImageSampler(Protocol):
 @dataclass(frozen=True)
 class ArrayImages:
     """Images in memory, `(image, channel, y, x)` in [0, 1], with their factors `(image, factor)`; drawn with
-    replacement. Raises DataError where they are of other shapes, or not in [0, 1]."""
+    replacement. Raises DataError where they are of other shapes, none, or not in [0, 1]."""
 
     images: np.ndarray
     factors: np.ndarray
@@ -36,6 +36,10 @@ class ArrayImages:
             raise DataError(
                 f"images of shape {self.images.shape} and factors of shape {self.factors.shape} do not belong "
                 "together; give (image, channel, y, x) and (image, factor) of equally many images"
+            )
+        if not self.images.size:
+            raise DataError(
+                f"images of shape {self.images.shape} have no pixels, so none can be drawn; give an image or more"
             )
         low, high = float(self.images.min()), float(self.images.max())
         if not 0 <= low <= high <= 1:

@@ -87,6 +87,22 @@ def test_a_file_of_another_version_or_order_is_refused(sprites) -> None:
     ):
         with pytest.raises(DataError, match=message):
             DSprites(sprites(**replaced))
+    half = np.where((np.arange(6) == 1) & (values == 2), 1.5, values)  # in as good an order as the published shapes
+    for replaced, message in (
+        (
+            {"imgs": images[:0], "latents_values": values[:0], "latents_classes": values[:0].astype(int)},
+            r"dsprites.npz: 'imgs' has no rows, so there is no image to draw; get the whole archive",
+        ),
+        ({"latents_values": values.astype(str)}, r"'latents_values' holds <U32, expected whole or real numbers; get"),
+        ({"latents_values": values.astype(complex)}, r"'latents_values' holds complex128, expected whole or real"),
+        ({"latents_classes": values.astype("S4")}, r"'latents_classes' holds \|S4, expected whole or real numbers"),
+        (
+            {"latents_values": half},
+            r"dsprites.npz: shape is 1.5 in 'latents_values', expected 1 \(square\), 2 \(ellipse\) or 3 \(heart\); its",
+        ),
+    ):
+        with pytest.raises(DataError, match=message):
+            DSprites(sprites(**replaced))
     grey = DSprites(sprites(imgs=images * np.uint8(200)))
     with pytest.raises(DataError, match=r"'imgs' holds pixels of 200, expected only 0 and 1"):
         grey.images_at([0])
@@ -121,6 +137,9 @@ def test_an_mpi3d_of_another_kind_is_refused(tmp_path) -> None:
         MPI3D(tmp_path / "mpi3d.npz", sizes=(4, 4, 3))
     with pytest.raises(DataError, match=r"holds 48 images, but factors of 2 x 3 x 2 x 1 x 1 x 2 x 3 values have 72"):
         MPI3D(tmp_path / "mpi3d.npz", sizes=(*SIZES[:-1], 3))
+    np.savez(tmp_path / "none.npz", images=pictures(0))
+    with pytest.raises(DataError, match=r"none.npz: 'images' has no rows, so there is no image to draw"):
+        MPI3D(tmp_path / "none.npz", sizes=(0,) * 7)
     np.savez(tmp_path / "grey.npz", images=pictures(48)[..., 0])
     with pytest.raises(DataError, match=r"shape \(48, 16, 16\), expected uint8 \(image, size, size, 3\)"):
         MPI3D(tmp_path / "grey.npz", sizes=SIZES)
@@ -154,6 +173,15 @@ def test_an_archive_that_is_missing_cut_off_or_damaged_is_said_to_be(tmp_path) -
     array = NpzArray(path, "images")
     with pytest.raises(DataError, match=r"'images' cannot be unpacked .*; the file is damaged"):
         array.rows(np.arange(3))
+    entry = good.index(b"PK\x01\x02")  # of the directory: what version of ZIP it needs is at 6, its flags at 8
+    for at, changed, reason in ((6, 99, "zip file version 9.9"), (8, 1, ".* is encrypted, password required .*")):
+        path.write_bytes(good[: entry + at] + bytes([changed]) + good[entry + at + 1 :])
+        with pytest.raises(DataError, match=f"cannot be read as .npz \\({reason}\\); it is cut off or damaged"):
+            NpzArray(path, "images")
+    np.savez(path, images=pictures(20))
+    path.write_bytes(path.read_bytes().replace(b"(20, 16", b"((0, 16"))
+    with pytest.raises(DataError, match=r"cannot be read as .npz \(.*\); it is cut off or damaged, get it anew"):
+        NpzArray(path, "images")
     with zipfile.ZipFile(path, "w") as archive:
         np.save(tmp_path / "short.npy", pictures(20))
         archive.writestr("images.npy", (tmp_path / "short.npy").read_bytes()[:-1])

@@ -57,6 +57,62 @@ def test_a_file_of_another_version_is_refused(write) -> None:
             Shapes3D(write(**replaced))
 
 
+def test_labels_that_are_no_numbers_or_no_shapes_are_refused(write) -> None:
+    def with_shape(*values: float) -> np.ndarray:
+        return np.column_stack([LABELS[:, :4], np.array(values)[LABELS[:, 4].astype(int)], LABELS[:, 5]])
+
+    for replaced, message in (
+        ({"labels": LABELS.astype("S5")}, r"3dshapes.h5: its labels are \|S5, expected real numbers; get 3dshapes.h5"),
+        ({"labels": LABELS.astype(complex)}, r"its labels are complex128, expected real numbers"),
+        ({"labels": np.where(LABELS == 30, np.nan, LABELS)}, r"row 2 of its labels holds NaN or an infinite value"),
+        (
+            {"labels": with_shape(0, 1.5)},
+            r"shape is 1.5 in its labels, expected 0 \(cube\), 1 \(cylinder\), 2 \(sphere",
+        ),
+        ({"labels": with_shape(1, 4)}, r"shape is 4 in its labels, expected .* 3 \(capsule\); get the published 3d"),
+        (
+            {"images": pictures(0), "labels": LABELS[:0]},
+            r"3dshapes.h5: 'images' is an array without rows; get the whole",
+        ),
+        ({"labels": LABELS[:0]}, r"3dshapes.h5: 'labels' is an array without rows"),
+    ):
+        with pytest.raises(DataError, match=message):
+            Shapes3D(write(**replaced))
+    assert Shapes3D(write(labels=with_shape(1, 3))).factors[4].labels == ("cylinder", "capsule")
+
+
+@pytest.mark.parametrize("name", ["images", "labels"])
+def test_a_group_or_nothing_in_place_of_an_array_is_refused(write, name) -> None:
+    path = write(**{name: None})
+    import h5py
+
+    with h5py.File(path, "a") as file:
+        file.create_group(name)
+    with pytest.raises(DataError, match=f"3dshapes.h5: '{name}' is a group and no array of rows; get 3dshapes.h5 as"):
+        Shapes3D(path)
+    with h5py.File(path, "a") as file:
+        del file[name]
+        file[name] = h5py.Empty("u1")
+    with pytest.raises(DataError, match=f"'{name}' is an array without rows; get the whole 3dshapes.h5"):
+        Shapes3D(path)
+
+
+@pytest.mark.parametrize("name", ["images", "labels"])
+def test_a_part_that_is_damaged_is_said_to_be_where_it_is_read(write, name) -> None:
+    path = write()
+    import h5py
+
+    with h5py.File(path) as file:
+        start = file[name].id.get_chunk_info(0).byte_offset
+    content = bytearray(path.read_bytes())
+    content[start + 2 : start + 40] = b"\xff" * 38  # behind the header of gzip
+    path.write_bytes(content)
+    message = f"3dshapes.h5: rows of '/{name}' cannot be read from it .*; a part of it is damaged, get it anew"
+    with pytest.raises(DataError, match=message) as raised:
+        Shapes3D(path).images_at([0])
+    assert "\n" not in str(raised.value)
+
+
 def test_a_file_that_is_missing_or_cut_off_is_refused(write) -> None:
     path = write()
     path.write_bytes(path.read_bytes()[:-2000])
@@ -64,6 +120,14 @@ def test_a_file_that_is_missing_or_cut_off_is_refused(write) -> None:
         Shapes3D(path)
     path.unlink()
     with pytest.raises(DataError, match=r"there is no such file; put 3dshapes.h5 there"):
+        Shapes3D(path)
+
+
+@pytest.mark.parametrize("part", [b"HEAP", b"TREE", b"SNOD"])
+def test_a_table_of_contents_that_is_damaged_is_said_to_be(write, part) -> None:
+    path = write()
+    path.write_bytes(path.read_bytes().replace(part, b"????", 1))
+    with pytest.raises(DataError, match=r"3dshapes.h5: 'images' cannot be found in it \(.*\); it is damaged, get it"):
         Shapes3D(path)
 
 

@@ -18,6 +18,7 @@ from diffmech.vae.causal_map import (
     SMALLEST,
     causal_map,
     edges_frame,
+    estimate,
     graphs_table,
     random_graphs,
     set_scenes,
@@ -263,3 +264,35 @@ def test_readouts_are_perfect_of_factors_and_nothing_of_noise() -> None:
     blind = fit_readout(generator(3, "noise").standard_normal((1200, 6)), values, data.factors, seed=0)
     assert blind.quality[0] == pytest.approx(1 / 3, abs=0.1)  # one class of three
     assert np.abs(blind.quality[1:]).max() < 0.1
+
+
+def test_readouts_are_judged_on_images_that_they_were_not_fitted_on() -> None:
+    """Twenty numbers of noise tell thirty images apart, and nothing of the thirty others."""
+    place = Factor("place", "ordinal", "", (0.0, 1.0, 2.0, 3.0))
+    turn = Factor("turn", "circular", "", (0.0, 1.0, 2.0, 3.0), period=4.0)
+    kind = Factor("kind", "discrete", "", (0.0, 1.0, 2.0))
+    judged, right = [], []
+    for seed in range(6):
+        source = np.random.default_rng(seed)
+        values = np.stack([factor.draw(60, source) for factor in (place, turn, kind)], axis=1)
+        codes = source.standard_normal((60, 20))
+        readout = fit_readout(codes, values, [place, turn, kind], seed=0)
+        judged.append(readout.quality)
+        right.append((readout.read(codes)[2].argmax(1) == values[:, 2]).mean())  # of all, half of them fitted on
+    assert np.max(judged, axis=0)[:2].max() < 0.1
+    assert np.mean(judged, axis=0)[2] == pytest.approx(1 / 3, abs=0.1)
+    assert np.mean(right) > np.mean(judged, axis=0)[2] + 0.1
+
+
+def test_a_change_that_is_certain_and_smaller_than_a_tenth_is_no_edge() -> None:
+    scenes = set_scenes(SCENE, NAMES, MEASURES.scenes, seed=MEASURES.seed)
+    read = list(scenes.values.T[:, :, None])
+    large = estimate(scenes, read, VALUES.std(0), MEASURES, exact=True)
+    most = np.nanmax(large.change)
+    assert (large.edge == SCENE.graph).all()
+    small = estimate(scenes, read, VALUES.std(0) * most / 0.099, MEASURES, exact=True)
+    assert small.p == pytest.approx(large.p, nan_ok=True)
+    assert (small.p[SCENE.graph] <= MEASURES.alpha).all()
+    assert not small.edge.any()
+    bound = estimate(scenes, read, VALUES.std(0) * most / 0.101, MEASURES, exact=True)
+    assert bound.edge.sum() == 1

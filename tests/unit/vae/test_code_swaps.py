@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import xarray as xr
+from torch import nn
 
 from diffmech.artifacts import write_store
 from diffmech.config.studies.vae import VaeMeasures
@@ -114,3 +116,38 @@ def test_the_table_tells_of_vq_vaes_alone_and_why_a_shift_is_undefined(tmp_path)
     assert frame["note"].isna().sum() == 2
     swaps_table([], tmp_path / "none.csv", measures=MEASURES)
     assert SWAPS.read(tmp_path / "none.csv").empty
+
+
+class Planted(nn.Module):
+    """Gives numbers of codes on a grid of 2 x 2: -1 in the left column and 1 in the right one of all images, and 10
+    everywhere in bright images, -10 in dark ones. Their standard deviations over images and places are 1 and 10."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.light = nn.Parameter(torch.tensor(20.0), requires_grad=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        place = torch.tensor([[-1.0, 1.0], [-1.0, 1.0]]).expand(len(images), 1, 2, 2)
+        return torch.cat(
+            [place, (self.light * images.mean((1, 2, 3)) - 10)[:, None, None, None].expand_as(place)], dim=1
+        )
+
+
+class Drawn(nn.Module):
+    """Draws the first number and a tenth of the second, added, on the block of its place."""
+
+    def forward(self, codes: torch.Tensor) -> torch.Tensor:
+        return F.interpolate(codes[:, :1] + codes[:, 1:] / 10, scale_factor=4, mode="nearest")
+
+
+def test_a_shift_is_one_standard_deviation_over_images_and_places_of_its_own_number(settings) -> None:
+    """It ends at the next of codes that are one such step apart, and a step of either number adds 1 to its block."""
+    vae = build_vae((1, 8, 8), settings("vq_vae", likelihood="gaussian", codes=16, code_size=2)).eval()
+    vae.encoder, vae.decoder = Planted(), Drawn()
+    steps = torch.arange(-1.0, 3)
+    vae.codebook.codes.copy_(torch.cartesian_prod(steps, 10 * steps))
+    images = np.repeat(np.array([0, 1], np.float32), 10)[:, None, None, None] * np.ones((1, 8, 8), np.float32)
+    found = swap_effects(vae, images, seed=0)
+    assert found["kept"][2] == pytest.approx(np.zeros(20))
+    assert found["per_pixel"][2] == pytest.approx(np.full(20, 0.5))  # the root of a quarter of the pixels
+    assert found["local"][2] == pytest.approx(np.ones(20))

@@ -9,6 +9,7 @@ from sklearn.feature_selection import mutual_info_classif
 from sklearn.metrics import mutual_info_score
 from sklearn.preprocessing import KBinsDiscretizer
 from sklearn.svm import LinearSVC
+from sklearn.tree import DecisionTreeClassifier
 
 from diffmech.errors import DataError
 from diffmech.vae.metrics.dci import concentration, dci, weighted_mean
@@ -125,6 +126,34 @@ def test_codes_that_know_nothing_are_at_the_floor_of_every_measure() -> None:
     assert min(shares.modularity, shares.compactness) > 0.1
     knows = represented(permuted_identity())
     assert floor(lambda one: mig(one).score, knows, draws=5).max() < 0.05 < mig(knows).score
+
+
+@pytest.mark.parametrize("number", [True, False])
+def test_informativeness_is_of_images_that_nothing_was_fitted_on(number: bool) -> None:
+    """Trees learn noise by heart: what they were fitted on is predicted well, and the rest not at all."""
+    found = dci(Representation(noise(2)[:300], grid(5)[:, :1], NAMES[:1], (number,)))
+    chance = 0 if number else 1 / 3
+    assert found.fit[0] > chance + 0.4
+    assert found.informativeness == found.prediction[0] < chance + 0.08  # R2 is below 0: what was learned misleads
+
+
+def test_thresholds_are_scored_on_images_that_they_were_not_fitted_on() -> None:
+    """Of few images thresholds fit noise: right in a third more cases than chance on these, and no more on others."""
+    factors = grid(1)
+    nothing = Representation(np.random.default_rng(0).standard_normal((60, 25)), factors, NAMES, DISCRETE)
+    fitted, scored = nothing.halves(0)
+    on_fitted, expected = np.zeros((25, 3)), np.zeros((25, 3))
+    for latent, factor in np.ndindex(25, 3):
+        code, classes = nothing.standardised()[:, [latent]], factors[:, factor]
+        tree = DecisionTreeClassifier(max_leaf_nodes=SIZES[factor], class_weight="balanced", random_state=0)
+        tree.fit(code[fitted], classes[fitted])
+        on_fitted[latent, factor] = tree.score(code[fitted], classes[fitted])
+        expected[latent, factor] = tree.score(code[scored], classes[scored])
+    found = sap(nothing).predictability
+    assert found == pytest.approx(expected)
+    assert found.mean(0) == pytest.approx(1 / np.array(SIZES), abs=0.05)
+    assert (on_fitted.mean(0) > found.mean(0) + 0.1).all()
+    assert sap(represented(noise(2))).score < 0.05
 
 
 def test_information_of_independent_codes_is_overestimated_as_the_expansion_says() -> None:

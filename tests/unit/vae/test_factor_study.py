@@ -5,6 +5,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from torch import Tensor, nn
 
 from diffmech.config.studies.vae import VaeMeasures
@@ -199,3 +200,66 @@ def test_moves_are_those_of_the_means_in_the_spread_given(vae, images) -> None:
     other = factor_tree(vae, deviation, pairs, "column", MEASURES)
     for name in tree.attrs["layers"]:  # twins are the same for all factors, or they would have no ratio
         assert (other[name]["twins"].values == tree[name]["twins"].values).all()
+
+
+# What is chosen is chosen on the first half of the pairs, and what is said of it is of the second half.
+
+
+def half_by_half(first: int, second: int) -> xr.Dataset:
+    """Return what is found where `first` alone of four units changes in the first half of 80 pairs, and `second` alone,
+    three times as much, in the second half; all units count alike."""
+    before = torch.from_numpy(np.random.default_rng(2).normal(size=(80, 4)))
+    after = before.clone()
+    after[:40, first] += 1
+    after[40:, second] += 3
+    network = nn.Sequential(OrderedDict(units=nn.Identity(), output=Linear(torch.ones(1, 4).double())))
+    side = Side(network, before, after, torch.clone)
+    return layer_study(
+        side, "units", (before, after), share=0.25, source=np.random.default_rng(0), latent=0, of_latents=False
+    )
+
+
+@pytest.mark.parametrize(("first", "second"), [(0, 1), (0, 2), (0, 3), (3, 1), (2, 1)])
+def test_units_are_chosen_on_the_first_half_of_pairs_and_measured_on_the_second(first, second) -> None:
+    found = half_by_half(first, second)
+    assert found["chosen"].values.tolist() == [first]  # whatever changes in the second half, and however much more
+    assert found["together"].values == pytest.approx(np.zeros(40))
+    total, direct, indirect, _ = found["mediation"].values
+    assert total == pytest.approx(np.full(40, 3))
+    assert direct == pytest.approx(total)
+    assert indirect == pytest.approx(np.zeros(40))
+    # one unit at random is the one that changes in the second half, and carries all, or is another
+    every = found["random_together"].values
+    assert every == pytest.approx(np.tile(np.rint(every[:, :1]), (1, 32)))
+    same = half_by_half(second, second)
+    assert same["chosen"].values.tolist() == [second]
+    assert same["together"].values == pytest.approx(np.ones(40))
+    assert every == pytest.approx(same["random_together"].values)
+
+
+def test_the_latent_is_chosen_on_the_first_half_of_pairs(vae, images) -> None:
+    """Of pairs that move the first latent more and pairs that move the second more: those that come first decide."""
+    means = vae.encode(torch.from_numpy(images.images))[0].double().numpy()
+    one, two = (each.ravel() for each in np.indices((64, 64)))
+    moved = np.abs(means[one] - means[two])
+    order = np.argsort(np.log(moved[:, 0] + 1e-3) - np.log(moved[:, 1] + 1e-3))
+    of_second, of_first, also = order[:10], order[-10:], order[-20:-10]
+    scale = 0.9 * moved[of_first, 0].sum() / moved[of_first, 1].sum()  # so that the first wins its pairs, if just so
+    deviation = np.array([1, 1 / scale, 1e6])
+
+    def chosen(*halves: np.ndarray) -> int:
+        rows = np.concatenate(halves)
+        pairs = Pairs(images.images[one[rows]], images.images[two[rows]], np.zeros(20), np.ones(20))
+        return factor_tree(vae, deviation, pairs, "row", MEASURES).attrs["latent"]
+
+    total = (moved / deviation)[np.concatenate([of_first, of_second])].mean(0)
+    assert total.argmax() == 1  # over all pairs
+    assert chosen(of_first, of_second) == chosen(of_first, also) == 0
+    assert chosen(of_second, of_first) == 1
+
+
+def test_twins_move_in_the_spread_of_their_own_means(vae, images) -> None:
+    """Of two images alone, the standard deviation is half of their difference, whatever the weights."""
+    one, other = (np.repeat(images.images[[number]], 20, axis=0) for number in (3, 60))
+    tree = factor_tree(vae, np.ones(3), Pairs(one, other, np.zeros(20), np.ones(20)), "row", MEASURES)
+    assert tree["twins_moved"].values == pytest.approx(np.full((2, 3), 2), rel=1e-4)

@@ -20,6 +20,7 @@ from diffmech.vae.account_factors import (
     patching_table,
     read_studies,
 )
+from diffmech.vae.effects import modularity
 from diffmech.vae.factor_images import FactorImages
 from diffmech.vae.factor_study import study_factor
 from diffmech.vae.tables import EFFECTS, MEDIATION, MODULARITY, PATCHING, UNITS
@@ -194,3 +195,22 @@ def test_a_store_says_what_it_is_of_and_is_the_same_again(trained, tmp_path) -> 
     attrs = open_store(folder / "x.zarr.zip").attrs
     assert (attrs["data"], attrs["family"], attrs["vae_seed"], attrs["factor"]) == ("sprites", "vae", 0, "x")
     assert json.loads(attrs["provenance"])["measures"]["pairs"] == 20
+
+
+def test_units_are_counted_in_the_order_of_pairs_on_which_they_are_not_measured(tmp_path) -> None:
+    alone = np.tile([0.6, 0.3, 0.1], (20, 1))
+    alone[10:] = [0.1, 0.3, 0.6]
+    patching_table([study(alone=alone)], tmp_path / "p.csv", measures=MEASURES)
+    assert PATCHING.read(tmp_path / "p.csv").half[0] == 3  # the last of these carries most of the other pairs
+
+
+def test_modularity_of_twins_is_their_own(tmp_path) -> None:
+    source = np.random.default_rng(2)
+    alike, apart = (source.normal(size=(20, size)) * np.array([1.0, -2, 3]) for size in (1, 3))
+    for own, twins in ((alike, apart), (apart, alike)):
+        given = [study(name, signed=own, twins_signed=np.stack([twins, twins])) for name in ("x", "y")]
+        modularity_table(given, tmp_path / "m.csv", measures=MEASURES)
+        row = MODULARITY.read(tmp_path / "m.csv").iloc[0]
+        expected = [modularity(np.tile(changes, (2, 1)))[0] for changes in (own, twins)]
+        assert [row.modularity, row.untrained] == pytest.approx(expected, abs=1e-5)
+        assert abs(row.modularity - row.untrained) > 0.3

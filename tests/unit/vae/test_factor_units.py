@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from diffmech.config.studies.vae import VaeMeasures
 from diffmech.data.factors.sprites import DSpritesLike
@@ -137,3 +138,48 @@ def test_units_that_hardly_change_are_silent_and_do_not_stand_in_the_null() -> N
     (untested,) = units_of([unknown], seed=0, **SETTINGS)
     assert np.isnan(untested.p_untrained).all()
     assert "monosemantic" not in untested.kind
+
+
+# Each part of what is called monosemantic, on a unit that has all the others.
+
+
+def beside(own: np.ndarray, twins: np.ndarray) -> Activity:
+    """Return a layer of these units, whose twins have units of these overall activities `(factor, unit)`."""
+    return Activity(own, np.sqrt(np.square(own).mean(1)), twins[None], np.ones((1, *twins.shape)))
+
+
+def test_a_unit_of_one_pair_is_of_one_factor_by_chance_whatever_twins_do() -> None:
+    """It does the same whatever changes, but for one pair: wherever that pair were, the unit would be of one factor."""
+    own = np.tile(np.random.default_rng(0).uniform(0.1, 1, PAIRS), (FACTORS, 1))[:, :, None]
+    own[2, 7] = 100
+    (units,) = units_of([beside(own, np.ones((FACTORS, 100)))], seed=0, **SETTINGS)
+    assert units.participation[0] < 1.1
+    assert units.p_untrained[0] == pytest.approx(1 / 101)
+    assert units.p_permuted[0] > 0.3
+    assert units.p_corrected[0] == units.p_permuted[0]
+    assert units.kind[0] == "polysemantic"
+
+
+def test_a_unit_of_three_factors_of_five_is_of_several_though_chance_gives_it_more() -> None:
+    own = np.ones((FACTORS, PAIRS, 1)) * np.array([1.0, 1, 1, 0.01, 0.01])[:, None, None]
+    (units,) = units_of([beside(own, np.ones((FACTORS, 100)))], seed=0, **SETTINGS)
+    assert units.participation[0] == pytest.approx(3, abs=1e-3)
+    assert units.p_corrected[0] <= 0.05
+    assert units.kind[0] == "polysemantic"
+
+
+def test_one_small_p_of_many_units_is_corrected_for_all_of_the_vae() -> None:
+    """Three units of a hundred of the twins are of one factor alone, and so is one unit of twenty."""
+    twins = np.ones((FACTORS, 100))
+    twins[1:, :3] = 0
+    other = np.ones((FACTORS, PAIRS, 19))
+    one = (np.arange(FACTORS) == 2)[:, None, None] * np.ones((1, PAIRS, 1))
+    (alone,) = units_of([beside(one, twins)], seed=0, **SETTINGS)
+    assert alone.p_corrected[0] == alone.p_untrained[0] == pytest.approx(4 / 101)
+    assert alone.kind[0] == "monosemantic"
+    layers = units_of([beside(one, twins), beside(other, twins)], seed=0, **SETTINGS)
+    larger = np.concatenate([np.maximum(layer.p_permuted, layer.p_untrained) for layer in layers])
+    corrected = np.concatenate([layer.p_corrected for layer in layers])
+    assert corrected == pytest.approx(stats.false_discovery_control(larger))
+    assert larger[0] <= 0.05 < corrected[0]
+    assert layers[0].kind[0] == "polysemantic"

@@ -9,6 +9,7 @@ from scipy import stats
 
 from diffmech.config.studies.vae import VaeMeasures
 from diffmech.config.vae import BetaVae, PlainVae, VqVae
+from diffmech.statistics.bootstrap import resampling_weights
 from diffmech.vae.comparison import COMPARED, RELATED, STRENGTHS, compare, families_table, relation, relation_table
 from diffmech.vae.disentanglement import MEASURES
 from diffmech.vae.tables import FAMILIES, LATENTS, MODELS, RELATION, SCORES
@@ -154,3 +155,18 @@ def test_without_a_plain_vae_nothing_is_compared_and_without_vaes_nothing_is_fou
     LATENTS.write(tmp_path / "none.csv", LATENTS.frame())
     relation_table([], models, tmp_path / "none.csv", tmp_path / "r.csv", measures=FEW)
     assert (RELATION.read(tmp_path / "r.csv")["n"] == 0).all()
+
+
+@pytest.mark.parametrize("confidence", [0.95, 0.6])
+def test_the_interval_of_a_correlation_is_that_of_spearman_s_of_each_resample(confidence) -> None:
+    source = np.random.default_rng(4)
+    first = source.normal(size=12)
+    second = first + 2 * np.exp(source.normal(size=12))
+    measures = VaeMeasures(draws=400, permutations=100, confidence=confidence)
+    found = relation(first, second, np.full(12, "a"), measures)
+    every = []
+    for weights in resampling_weights(12, 400, measures.seed):
+        rows = np.repeat(np.arange(12), np.rint(12 * weights).astype(int))
+        every.append(stats.spearmanr(first[rows], second[rows]).statistic)
+    ends = np.percentile(every, [50 * (1 - confidence), 50 * (1 + confidence)])
+    assert [found["low"], found["high"]] == pytest.approx(ends)

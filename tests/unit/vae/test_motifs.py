@@ -13,6 +13,7 @@ from diffmech.data.factors.pendulum import PendulumScene
 from diffmech.data.factors.sprites import DSpritesLike
 from diffmech.randomness import generator
 from diffmech.vae.motif_tables import has_direction, motif_rows, motif_tables
+from diffmech.vae.motif_tables import tested as level_of  # pytest would collect its own name
 from diffmech.vae.motifs import FIXED, MOTIFS, TESTED, Graph, count_motifs, deal_out, random_graphs
 from diffmech.vae.tables import LINKS
 from diffmech.vae.tables import MOTIFS as TABLE
@@ -195,3 +196,13 @@ def test_where_there_is_no_latent_or_no_direction_there_is_no_graph(linear, tmp_
         motif_tables(codes, given, links, motifs, data=DSpritesLike(8), measures=MEASURES)
         assert LINKS.read(links).empty
         assert TABLE.read(motifs).empty
+
+
+def test_an_edge_is_no_accident_and_no_trifle() -> None:
+    """Of 40 samples: weights of 0.5 and -0.5, the same by chance, and a certain one that is too small."""
+    spread = np.where(np.arange(40) % 2, 1.0, -1.0)  # of mean 0
+    changes = np.stack([0.5 + 0.1 * spread, -0.5 + 0.1 * spread, 0.5 + 9 * spread, 0.09 + 0.01 * spread], axis=1)
+    level = level_of([changes, -changes], MEASURES)
+    assert level.weight[0] == pytest.approx([0.5, -0.5, 0.5, 0.09])
+    assert (level.p[0] <= MEASURES.alpha).tolist() == [True, True, False, True]
+    assert level.edge.tolist() == [[1, -1, 0, 0], [-1, 1, 0, 0]]

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from linear_vae import LOG_VARIANCE, linear_vae, mixing
 
 from diffmech.errors import DataError, ModelError, StoreError
 from diffmech.training.checkpoint import FILE
@@ -170,6 +171,22 @@ def test_quality_is_what_it_says_it_is(images, settings):
     assert aggregate_deviation(mean, log_variance).numpy() == pytest.approx(spread, rel=1e-5)
 
 
+def test_the_bound_is_at_draws_of_the_posterior():
+    """Where a linear decoder is right at the mean, draws cost half the posterior's variance times the squared lengths
+    of its columns more, in units of the variance of a pixel."""
+    vae = linear_vae()
+    with torch.no_grad():
+        vae.encoder.posterior.weight.zero_()  # the same posterior for every image
+        image = vae.reconstruct(torch.zeros(1, 1, 8, 8))
+        mean = vae.encode(image)[0].double()
+    found = quality(vae, image.expand(4000, -1, -1, -1).numpy())
+    variance = math.exp(LOG_VARIANCE)
+    divergence = float((mean.square() + variance - 1 - LOG_VARIANCE).sum() / 2)
+    dearer = variance * float(mixing().square().sum()) / (2 * vae.config.network.sigma**2)
+    error = math.sqrt(2 / 4000) * dearer  # at most, that of a single chi-square
+    assert found.bound - found.reconstruction - divergence == pytest.approx(dearer, abs=4 * error)
+
+
 def test_the_bound_of_a_vq_vae_pays_for_every_place_of_its_grid(images, settings):
     vae = build_vae((1, 8, 8), settings("vq_vae", codes=4)).eval()
     found = quality(vae, images.images)
@@ -203,6 +220,9 @@ def test_images_that_are_none_are_refused(images, settings, runtime, tmp_path):
         ArrayImages(2 * images.images - 1, images.factors)
     with pytest.raises(DataError, match="do not belong together; give"):
         ArrayImages(images.images, images.factors[:-1])
+    for none in (images.images[:0], np.zeros((0, 1, 8, 8)), images.images[:, :0]):
+        with pytest.raises(DataError, match=r"have no pixels, so none can be drawn; give an image or more"):
+            ArrayImages(none, images.factors[: len(none)])
 
     class Short(ArrayImages):
         def sample(self, count, source):

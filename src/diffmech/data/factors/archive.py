@@ -6,6 +6,7 @@ blocks, in order, and is unpacked once to a temporary file where rows are asked 
 
 import math
 import tempfile
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ import numpy as np
 from diffmech.errors import DataError
 
 BLOCK_BYTES = 16 << 20  # unpacked at once
+# what zipfile and numpy raise of damaged bytes: a RuntimeError where they seem to be encrypted or of a later ZIP
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, RuntimeError, tokenize.TokenError)
 _LOCAL_HEADER, _NAME_AT = 30, 26  # of a member, by the specification of ZIP, and where it tells the lengths behind it
 
 
@@ -41,7 +44,7 @@ class NpzArray:
                 with archive.open(self._member) as stream:
                     self.shape, by_columns, self.dtype = _read_header(stream)
                     self._header = stream.tell()
-        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError) as error:
+        except DAMAGED as error:
             raise DataError(
                 f"{self.path}: cannot be read as .npz ({error}); it is cut off or damaged, get it anew"
             ) from error
@@ -73,7 +76,7 @@ class NpzArray:
                     yield block.reshape(count, *self.shape[1:])
                     left -= count
                 stream.read(1)  # at the end the checksum is compared
-        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError) as error:
+        except DAMAGED as error:
             raise DataError(
                 f"{self.path}: {self.name!r} cannot be unpacked ({error}); the file is damaged, get it anew"
             ) from error
@@ -111,12 +114,17 @@ def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 
 def image_rows(array: NpzArray, channels: int) -> tuple[int, int, int]:
-    """Return `(y, x, channel)` of an array of images. Raises DataError unless they are uint8 and square."""
+    """Return `(y, x, channel)` of an array of images. Raises DataError unless they are uint8 and square, and there are
+    some."""
     shape = array.shape if channels == 3 else (*array.shape, 1)
     if len(shape) != 4 or shape[1] != shape[2] or shape[3] != channels or array.dtype != np.uint8:
         sought = "(image, size, size)" if channels == 1 else f"(image, size, size, {channels})"
         raise DataError(
             f"{array.path}: {array.name!r} is {array.dtype} of shape {array.shape}, expected uint8 {sought}; "
             "get the archive as it was published"
+        )
+    if not shape[0]:
+        raise DataError(
+            f"{array.path}: {array.name!r} has no rows, so there is no image to draw; get the whole archive"
         )
     return shape[1], shape[2], shape[3]

@@ -12,7 +12,7 @@ import numpy as np
 
 from diffmech.data.factors.archive import NpzArray, image_rows
 from diffmech.data.factors.factor import Factor
-from diffmech.data.factors.grid import StoredGrid, check_enumerates, columns_as_classes
+from diffmech.data.factors.grid import REAL, StoredGrid, check_enumerates, columns_as_classes
 from diffmech.data.factors.sprites import SHAPES
 from diffmech.errors import DataError
 
@@ -38,12 +38,23 @@ class DSprites(StoredGrid):
                     f"{images.path}: {name!r} has shape {table.shape}, expected {(images.shape[0], len(LATENTS))} "
                     f"({', '.join(LATENTS)}); its table of latents is another one, get the published file"
                 )
+            if table.dtype.kind not in REAL:
+                raise DataError(
+                    f"{images.path}: {name!r} holds {table.dtype}, expected whole or real numbers; "
+                    "get dSprites as it was published"
+                )
         for name, column, (low, high) in zip(LATENTS, values.T, RANGES, strict=True):
             if not (column.min() >= low - SLACK and column.max() <= high + SLACK):
                 raise DataError(
                     f"{images.path}: {name} goes from {column.min():g} to {column.max():g}, expected {low:g} to "
                     f"{high:g}; its latents are of another version or in another order"
                 )
+        shapes = values[:, LATENTS.index("shape")]
+        if (odd := shapes[shapes != np.rint(shapes)]).size:
+            raise DataError(
+                f"{images.path}: shape is {odd[0]:g} in 'latents_values', expected 1 (square), 2 (ellipse) or 3 "
+                "(heart); its sprites are of another version, get the published file"
+            )
         by_value, known = columns_as_classes(values)
         check_enumerates(classes, [len(column) for column in known], images.path)
         if (by_value != classes).any():

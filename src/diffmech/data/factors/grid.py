@@ -15,6 +15,8 @@ from diffmech.data.factors.factor import Factor
 from diffmech.data.factors.pixels import as_float
 from diffmech.errors import DataError
 
+REAL = "iuf"  # kinds of arrays whose numbers have an order: whole and real ones
+
 
 class GridData(FactorData):
     """Factors that all have finitely many values; images are also found by their number in the grid."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from diffmech.data.factors.factor import Factor, Kind
-from diffmech.data.factors.grid import StoredGrid, check_enumerates, columns_as_classes
+from diffmech.data.factors.grid import REAL, StoredGrid, check_enumerates, columns_as_classes
 from diffmech.errors import DataError
 
 LABELS: tuple[tuple[str, Kind, str, float | None], ...] = (
@@ -28,8 +28,8 @@ SHAPES = ("cube", "cylinder", "sphere", "capsule")
 class Shapes3D(StoredGrid):
     """The stored scenes; how many values each factor has is what the labels in the file say.
 
-    Raises DataError where h5py is not installed, and for a file that is missing, cut off, of another version, or whose
-    factors do not enumerate.
+    Raises DataError where h5py is not installed, and for a file that is missing, cut off, damaged, of another version,
+    or whose factors do not enumerate.
     """
 
     def __init__(self, path: Path | str, size: int | None = None, channels: int | None = None) -> None:
@@ -37,11 +37,8 @@ class Shapes3D(StoredGrid):
             raise DataError("3D Shapes is read with the package h5py; run: pip install 'diffmech[hdf5]'")
         path = Path(path).expanduser()
         file = _open(path)
-        for name in ("images", "labels"):
-            if name not in file:
-                there = ", ".join(sorted(file)) or "nothing"
-                raise DataError(f"{path}: has {there} but no {name!r}; get 3dshapes.h5 as it was published")
-        self._images, labels = file["images"], file["labels"]
+        self._path = path
+        self._images, labels = (_rows(path, file, name) for name in ("images", "labels"))
         shape, kind = self._images.shape, self._images.dtype
         if len(shape) != 4 or shape[1] != shape[2] or shape[3] != 3 or kind != np.uint8:
             raise DataError(
@@ -53,10 +50,10 @@ class Shapes3D(StoredGrid):
                 f"{path}: its labels have shape {labels.shape}, expected {(shape[0], len(LABELS))} "
                 f"({', '.join(name for name, *_ in LABELS)}); get 3dshapes.h5 as it was published"
             )
-        classes, known = columns_as_classes(labels[:])
+        classes, known = columns_as_classes(_labels(path, labels))
         check_enumerates(classes, [len(values) for values in known], path)
         factors = [
-            Factor(name, kind, about, values, labels=SHAPES[: len(values)] if name == "shape" else (), period=period)
+            Factor(name, kind, about, values, labels=_names(path, values) if name == "shape" else (), period=period)
             for (name, kind, about, period), values in zip(LABELS, known, strict=True)
         ]
         super().__init__("shapes3d", factors, shape[1:], size, channels)
@@ -64,7 +61,7 @@ class Shapes3D(StoredGrid):
     def _pixels(self, rows: np.ndarray) -> np.ndarray:
         # h5py wants rows in rising order, each once
         once, back = np.unique(rows, return_inverse=True)
-        return np.asarray(self._images[once])[back]
+        return _read(self._path, self._images, once)[back]
 
 
 def _open(path: Path) -> Any:
@@ -75,5 +72,66 @@ def _open(path: Path) -> Any:
     try:
         return h5py.File(path, "r")
     except OSError as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path}: cannot be opened as HDF5 ({reason}); it is cut off or no .h5, get it anew") from error
+        raise DataError(
+            f"{path}: cannot be opened as HDF5 ({_reason(error)}); it is cut off or no .h5, get it anew"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Return what HDF5 says, on one line."""
+    return " ".join(str(error).split())
+
+
+def _rows(path: Path, file: Any, name: str) -> Any:
+    """Return an array of the file that has rows, none of them read."""
+    import h5py
+
+    try:
+        there = sorted(file)
+        found = file[name] if name in there else None
+    except (OSError, RuntimeError, KeyError) as error:
+        raise DataError(
+            f"{path}: {name!r} cannot be found in it ({_reason(error)}); it is damaged, get it anew"
+        ) from error
+    if found is None:
+        raise DataError(
+            f"{path}: has {', '.join(there) or 'nothing'} but no {name!r}; get 3dshapes.h5 as it was published"
+        )
+    if not isinstance(found, h5py.Dataset):
+        raise DataError(f"{path}: {name!r} is a group and no array of rows; get 3dshapes.h5 as it was published")
+    if not found.shape or not found.shape[0]:
+        raise DataError(f"{path}: {name!r} is an array without rows; get the whole 3dshapes.h5")
+    return found
+
+
+def _read(path: Path, array: Any, rows: Any) -> np.ndarray:
+    try:
+        return np.asarray(array[rows])
+    except (OSError, RuntimeError) as error:
+        raise DataError(
+            f"{path}: rows of {array.name!r} cannot be read from it ({_reason(error)}); a part of it is "
+            "damaged, get it anew"
+        ) from error
+
+
+def _labels(path: Path, array: Any) -> np.ndarray:
+    """Return the labels `(image, factor)`."""
+    if array.dtype.kind not in REAL:
+        raise DataError(
+            f"{path}: its labels are {array.dtype}, expected real numbers; get 3dshapes.h5 as it was published"
+        )
+    labels = _read(path, array, slice(None))
+    if not np.isfinite(labels).all():
+        row = int(np.flatnonzero(~np.isfinite(labels).all(axis=1))[0])
+        raise DataError(
+            f"{path}: row {row} of its labels holds NaN or an infinite value; get 3dshapes.h5 as it was published"
+        )
+    return labels
+
+
+def _names(path: Path, values: tuple[float, ...]) -> tuple[str, ...]:
+    """Return the names of values of the shape."""
+    if odd := [value for value in values if value not in range(len(SHAPES))]:
+        known = ", ".join(f"{number} ({name})" for number, name in enumerate(SHAPES))
+        raise DataError(f"{path}: shape is {odd[0]:g} in its labels, expected {known}; get the published 3dshapes.h5")
+    return tuple(SHAPES[int(value)] for value in values)
