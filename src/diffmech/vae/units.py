@@ -102,10 +102,10 @@ def permuted_participation(squares: np.ndarray, *, permutations: int, seed: int)
     `squares` `(factor, pair, unit)` are those of activities, of units of any layers.
     """
     factors, pairs, units = squares.shape
-    values = squares.reshape(-1, units).astype(np.float32)
+    values = squares.reshape(-1, units).astype(np.float64)
     labels = np.repeat(np.arange(factors, dtype=np.int8), pairs)
     permuted = generator(seed, "permuted factors", factors, pairs).permuted(np.tile(labels, (permutations, 1)), axis=1)
-    sums = np.stack([(permuted == factor).astype(np.float32) @ values for factor in range(factors)], axis=1)
+    sums = np.stack([(permuted == factor).astype(np.float64) @ values for factor in range(factors)], axis=1)
     return participation(_shares(sums))
 
 
