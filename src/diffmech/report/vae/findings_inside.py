@@ -7,7 +7,7 @@ import pandas as pd
 from diffmech.config.studies.vae import VaeStudy
 from diffmech.findings import Finding, Verdict
 from diffmech.report.vae.inputs import Tables
-from diffmech.report.vae.words import Mean, chance_of, estimate, over_vaes, per_vae, vae_words
+from diffmech.report.vae.words import Mean, estimate, over_all, over_vaes, per_vae, vae_words
 from diffmech.report.wording import count, interval, listed, number, p_value
 
 MONOSEMANTIC = "monosemantic"
@@ -30,7 +30,7 @@ def _units(data: str, units: pd.DataFrame, vae: VaeStudy) -> Finding:
     single = units["kind"] == MONOSEMANTIC
     of_vaes = single.groupby([units["family"], units["vae_seed"]], sort=False)
     some, vaes = int(of_vaes.any().sum()), of_vaes.ngroups
-    p = chance_of(some, vaes, alpha)
+    p = over_all(_smallest(units, single))
     share = over_vaes([100 * value for value in of_vaes.mean()], vae.measures)
     verdict: Verdict = "found" if some and p <= alpha else "cannot be told" if some else "not found"
     if verdict == "found":
@@ -51,7 +51,7 @@ def _units(data: str, units: pd.DataFrame, vae: VaeStudy) -> Finding:
     resting = estimate("share of units that respond mainly to one factor, mean over VAEs", share, "%")
     family = f"Benjamini-Hochberg over the units of a VAE at {number(alpha, 2)}."
     if some:
-        family += f" Chance alone gives so many VAEs such units with {p_value(p)} at most, however they depend."
+        family += f" Over VAEs {p_value(p)} (twice the median of their smallest p, which holds however they depend)."
     question = f"Do units respond mainly to one factor of {data}, beyond untrained networks?"
     return Finding(question, verdict, answer, tuple(details), f"{data}-units", family, "", resting)
 
@@ -111,7 +111,7 @@ def _motifs(data: str, motifs: pd.DataFrame, vae: VaeStudy) -> Finding:
     more = (motifs["p_corrected"] <= alpha) & (motifs["found"] > motifs["expected"])
     hits = more.groupby([motifs["family"], motifs["vae_seed"]], sort=False).any()
     some, vaes = int(hits.sum()), len(hits)
-    p = chance_of(some, vaes, alpha)
+    p = over_all(_smallest(motifs, motifs["found"] > motifs["expected"]))
     verdict: Verdict = "found" if some and p <= alpha else "cannot be told" if some else "not found"
     vaes_of = motifs[more].drop_duplicates(["motif", "family", "vae_seed"])["motif"].value_counts()
     told = listed([f"{name} (in {amount} of {vaes} VAEs)" for name, amount in vaes_of.items()])
@@ -171,6 +171,12 @@ def _graphs(data: str, graphs: pd.DataFrame, vae: VaeStudy) -> Finding:
         answer = f"{made_up} of {count(len(seen), 'VAE')} {'suggests' if made_up == 1 else 'suggest'} it"
         verdict = "caution" if made_up else "not found"
     return Finding(question, verdict, f"{answer}.", tuple(details), f"{data}-graphs", "", "", resting)
+
+
+def _smallest(frame: pd.DataFrame, asked: "pd.Series[bool]") -> list[float]:
+    """Return the smallest corrected p of each VAE among the rows that are `asked` for, 1 where it has none."""
+    p = frame["p_corrected"].where(asked).fillna(1.0)
+    return list(p.groupby([frame["family"], frame["vae_seed"]], sort=False).min())
 
 
 def _sign(low: float, high: float) -> Verdict:

@@ -91,9 +91,12 @@ def per_vae(frame: pd.DataFrame, values: "pd.Series[float]") -> list[float]:
     return list(values.groupby([frame["family"], frame["vae_seed"]], sort=False).mean())
 
 
-def chance_of(hits: int, vaes: int, alpha: float) -> float:
-    """Return the most that the probability of so many VAEs or more can be where each is one with probability `alpha`.
+def over_all(p_values: Iterable[float]) -> float:
+    """Return one p of the hypothesis that nothing is there in any VAE, from the p of each.
 
-    This is Markov's inequality, which asks nothing of how VAEs depend: they share images and untrained twins.
+    It is n / k times the k-th smallest, with k half of them, rounded up (Rueger 1978), which holds however VAEs depend:
+    they share images and untrained twins.
     """
-    return min(1.0, alpha * (vaes / hits)) if hits else 1.0
+    known = sorted(p_values)
+    half = -(-len(known) // 2)
+    return min(1.0, len(known) / half * known[half - 1]) if known else 1.0

@@ -16,6 +16,7 @@ from diffmech.report.vae import charts_graphs, charts_latents, charts_scores, gr
 from diffmech.report.vae.findings import findings
 from diffmech.report.vae.inputs import OF_ALL, by_data, read_tables
 from diffmech.report.vae.page import write_page
+from diffmech.report.vae.words import over_all
 from diffmech.vae.tables import LINKS
 
 CHARTS = (
@@ -279,6 +280,17 @@ def test_what_has_not_learned_is_named(sprites):
     assert found.verdict == "not found"
     assert found.answer.startswith("5 of 6 VAEs have")
     assert found.details == ("Not learned, so that nothing below is said of its latents and units: beta_tc, seed 0.",)
+
+
+def test_one_p_over_vaes_holds_however_they_depend():
+    assert over_all([0.02] * 6) == pytest.approx(0.04)
+    assert over_all([0.01, 0.02, 0.9]) == pytest.approx(0.03)  # 3 / 2 times the second
+    assert over_all([0.001, 0.9, 1.0, 1.0]) == 1.0
+    assert over_all([]) == 1.0
+    rng = np.random.default_rng(0)
+    shared = rng.random((4000, 1))
+    for p_values in (np.tile(shared, 6), rng.random((4000, 6)), np.hstack([shared, shared, 1 - shared, 1 - shared])):
+        assert np.mean([over_all(row) <= 0.1 for row in p_values]) <= 0.1 + 3 * np.sqrt(0.09 / 4000)
 
 
 def test_units_of_what_has_not_learned_are_not_counted(sprites):
