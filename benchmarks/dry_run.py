@@ -85,7 +85,7 @@ def study(shards: int, blocks: int) -> dict[str, object]:
 def measure(name: str, folder: Path, *arguments: str) -> None:
     """Print what one dry run takes; CalledProcessError with what it says where it fails."""
     log = folder / "log"
-    command = [sys.executable, "-m", "snakemake", "--dry-run", "--quiet", "all", *arguments]
+    command = [sys.executable, "-m", "snakemake", *arguments, "--dry-run", "--quiet", "all"]
     with log.open("w") as output:
         process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output)
         _, status, used = os.wait4(process.pid, 0)
