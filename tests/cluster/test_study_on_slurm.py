@@ -58,7 +58,7 @@ def test_every_submission_is_a_job_that_slurm_completed(submitted, cluster) -> N
     mine = [jobs[number] for number in run.submitted()]
     on_nodes = sum(clock(job["RunTime"]) for job in mine)
     queued = sum((time_of(job["StartTime"]) - time_of(job["SubmitTime"])).total_seconds() for job in mine)
-    print(f"\n{len(run.finished_jobs())} jobs in {len(mine)} of SLURM: {seconds:.0f} s, {busy(mine):.0f} with one on a node")
+    print(f"\n{len(run.finished_jobs())} jobs in {len(mine)} of SLURM: {seconds:.0f} s, {busy(mine):.0f} s with work")
     print(f"of all: {queued:.0f} s queued, {on_nodes} s on nodes, {in_scripts(results_of(project)):.0f} s in scripts")
 
 
