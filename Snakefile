@@ -10,21 +10,30 @@ min_version("9.8")
 
 # Where this file lies, also where the Snakefile of another workflow uses it as a module.
 ROOT = Path(str(workflow.current_basedir))
-IS_MODULE = workflow.modifier.is_module
+IS_MODULE = not workflow.modifier.is_main_snakefile()  # `is_module` is true of any Snakefile
 # A clone runs without being installed: the rules and their scripts find the library here.
 sys.path.insert(0, str(ROOT / "src"))
 
+from diffmech.errors import ConfigError
 from diffmech.workflow.caching import share_results
+from diffmech.workflow.clocks import bring_back
 from diffmech.workflow.fingerprints import remember
 from diffmech.workflow.front import FRONT_PAGE, MAIN_PAGE, further_pages
 from diffmech.workflow.notes import notes
-from diffmech.workflow.startup import forget_dead_run, grow, share_with_jobs
+from diffmech.workflow.startup import claim, grow, share_with_jobs
 from diffmech.workflow.watched import forget_watched
 
 share_with_jobs(ROOT / "src")
-# The locks of a workflow around it are its own.
-if workflow.exec_mode == ExecMode.DEFAULT and not workflow.dryrun and not IS_MODULE:
-    alive = forget_dead_run(Path(".snakemake"))
+# The folder of a workflow around it is not ours. Calls that run nothing (--summary, --unlock) name neither cores nor jobs.
+asked_for = workflow.resource_settings.cores or workflow.resource_settings.nodes
+runs = asked_for is not None and not workflow.output_settings.dryrun
+if workflow.exec_mode == ExecMode.DEFAULT and runs and not IS_MODULE:
+    try:
+        alive = claim(Path(".snakemake"))
+    except ConfigError as error:
+        raise WorkflowError(error)
+    if ahead := bring_back(Path("results"), Path(".snakemake/alive").stat().st_mtime_ns):
+        logger.warning(f"results: the times of {ahead} files lay in the future, and are now the present")
 if workflow.exec_mode == ExecMode.DEFAULT:
     forget_watched()
 

@@ -47,7 +47,7 @@ class Run:
                 command, cwd=folder, env=environment, stdout=output, stderr=output, start_new_session=True
             )
 
-    def wait(self, seconds: float = 1500) -> "Run":
+    def wait(self, seconds: float = 3600) -> "Run":
         """Wait for its end."""
         self.process.wait(seconds)
         return self

@@ -1,6 +1,7 @@
 """The tiny study through profiles/slurm on a real SLURM gives what it gives on one machine."""
 
 import time
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ def test_decision_tables_are_the_same_byte_by_byte(submitted, finished) -> None:
     assert set(here) == set(there)
     assert len(here) > 20
     assert {name for name in here if without_clock(here[name]) != without_clock(there[name])} == set()
+    print(f"\n{len(here)} tables are the same byte by byte, but for columns of seconds")
 
 
 def test_stores_hold_the_same_numbers(submitted, finished) -> None:
@@ -44,16 +46,20 @@ def test_stores_hold_the_same_numbers(submitted, finished) -> None:
                 np.testing.assert_array_equal(left[variable].values, right[variable].values, f"{name} {group}")
         ours.close()
         theirs.close()
+    print(f"\n{len(here)} stores hold the same numbers")
 
 
 def test_every_submission_is_a_job_that_slurm_completed(submitted, cluster) -> None:
-    _, run, seconds = submitted
+    project, run, seconds = submitted
     jobs = cluster.jobs()
     assert run.submitted()
     assert {jobs[number]["JobState"] for number in run.submitted()} == {"COMPLETED"}
     assert len(run.submitted()) < len(run.finished_jobs()) / 1.5
-    steps = sum(clock(jobs[number]["RunTime"]) for number in run.submitted())
-    print(f"{len(run.finished_jobs())} jobs in {len(run.submitted())} of SLURM: {seconds:.0f} s, {steps} s on nodes")
+    mine = [jobs[number] for number in run.submitted()]
+    on_nodes = sum(clock(job["RunTime"]) for job in mine)
+    queued = sum((time_of(job["StartTime"]) - time_of(job["SubmitTime"])).total_seconds() for job in mine)
+    print(f"\n{len(run.finished_jobs())} jobs in {len(mine)} of SLURM: {seconds:.0f} s, {busy(mine):.0f} s with work")
+    print(f"of all: {queued:.0f} s queued, {on_nodes} s on nodes, {in_scripts(results_of(project)):.0f} s in scripts")
 
 
 def test_jobs_with_a_gpu_go_where_one_is(submitted, cluster) -> None:
@@ -76,6 +82,27 @@ def without_clock(table: Path) -> list[list[str]]:
         return rows
     column = rows[0].index("seconds")
     return [row[:column] + row[column + 1 :] for row in rows]
+
+
+def time_of(text: str) -> datetime:
+    """Return one of SLURM's times."""
+    return datetime.fromisoformat(text)
+
+
+def busy(jobs: list[dict[str, str]]) -> float:
+    """Return the seconds in which any of `jobs` was on a node."""
+    total, until = 0.0, datetime.min
+    for job in sorted(jobs, key=lambda job: job["StartTime"]):
+        start, end = time_of(job["StartTime"]), time_of(job["EndTime"])
+        total += max((end - max(start, until)).total_seconds(), 0.0)
+        until = max(until, end)
+    return total
+
+
+def in_scripts(results: Path) -> float:
+    """Return the seconds of all scripts, as Snakemake's benchmark files have them."""
+    rows = [path.read_text().splitlines() for path in (results / "benchmarks").rglob("*.tsv")]
+    return sum(float(value) for lines in rows for value in [lines[1].split("\t")[lines[0].split("\t").index("s")]])
 
 
 def clock(text: str) -> int:

@@ -18,7 +18,7 @@ MODEL = "results/models/tiny/model.json"
 
 
 def run_until(project, edit: dict, target: str, reached: Callable[[], bool], *, forked: bool) -> None:
-    """Start the study and kill it with all its jobs, by SIGKILL, as soon as `reached`.
+    """Start the study and kill it with all its jobs, by SIGKILL, as soon as `reached`, which holds when they are dead.
 
     `forked` are processes that are forked from one Python; if not, snakemake and each job have a Python of their own.
     """
@@ -32,9 +32,19 @@ def run_until(project, edit: dict, target: str, reached: Callable[[], bool], *, 
             options = {"stdout": nowhere, "stderr": nowhere, "start_new_session": True}
             process = subprocess.Popen(command, cwd=project.folder, env=CPU, **options)
             pid, ended, wait = process.pid, lambda: process.poll() is not None, process.wait
+
+    def held() -> bool:
+        if not reached():
+            return False
+        os.killpg(pid, signal.SIGSTOP)  # on a busy machine the next job may end before the signal that kills arrives
+        if reached():
+            return True
+        os.killpg(pid, signal.SIGCONT)
+        return False
+
     try:
         deadline = time.monotonic() + 300
-        while not reached():
+        while not held():
             assert not ended(), "the study ended before it could be killed"
             assert time.monotonic() < deadline, "the study never got to the point where it is to be killed"
             time.sleep(0.01)

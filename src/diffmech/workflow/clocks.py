@@ -1,18 +1,28 @@
 """Times of files where the clocks of machines disagree. Ours.
 
-Snakemake runs a job again when an input is newer than an output, and stops where a job that has just run leaves it so.
-An input that was written by a node whose clock is ahead is newer than what a job makes of it elsewhere.
+Snakemake runs a job again when an input is newer than an output. It gives what a job has made the present time, and
+stops where that is older than an input: a file from the future, of a machine whose clock was ahead, ends the run.
 """
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 
-def keep_order(inputs: Iterable[str], outputs: Iterable[str]) -> None:
-    """Give every output that is older than the newest input the time of that input."""
-    times = [Path(path).stat().st_mtime_ns for path in map(str, inputs) if Path(path).is_file()]
-    newest = max(times, default=0)
-    for path in map(str, outputs):
-        if Path(path).is_file() and Path(path).stat().st_mtime_ns < newest:
-            os.utime(path, ns=(newest, newest))
+def bring_back(folder: Path, now: int) -> int:
+    """Give the files below `folder` that are younger than `now` times shortly before it; return how many there were.
+
+    `now` is in nanoseconds, by the clock of the file system. Their order stays, among each other and with all other
+    files, so that nothing runs again for it and nothing that has to is passed over.
+    """
+    ahead = {}
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]  # checkpoints, and what is being written
+        for path in (Path(parent, name) for name in names):
+            time = path.stat(follow_symlinks=False).st_mtime_ns
+            if time > now:
+                ahead[path] = time
+    places = {time: place for place, time in enumerate(sorted(set(ahead.values()), reverse=True))}
+    for path, time in ahead.items():
+        brought = now - 1000 * places[time]
+        os.utime(path, ns=(brought, brought), follow_symlinks=False)
+    return len(ahead)

@@ -18,7 +18,6 @@ from diffmech.artifacts import versions
 from diffmech.config.analysis import RuntimeConfig
 from diffmech.config.section import Section
 from diffmech.errors import DiffmechError
-from diffmech.workflow.clocks import keep_order
 from diffmech.workflow.memory import reuse_freed_memory
 
 MOST_TOLD = 1 << 16  # characters of a parameter that is kept
@@ -123,7 +122,6 @@ def session(snakemake: Any) -> Iterator[Job]:
                 runtime=runtime,
                 config=snakemake.config,
             )
-            keep_order(snakemake.input, snakemake.output)
         except DiffmechError as error:
             print(f"diffmech: {error}", file=sys.stderr)
             sys.exit(1)

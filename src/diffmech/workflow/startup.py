@@ -1,10 +1,13 @@
-"""What a run needs before its first rule: a library that its jobs can import, and no locks of the dead."""
+"""What a run needs before its first rule: a library that its jobs can import, and a folder for itself."""
 
 import fcntl
 import os
+import platform
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import IO, Any
+
+from diffmech.errors import ConfigError
 
 
 def share_with_jobs(source: Path) -> None:
@@ -13,21 +16,32 @@ def share_with_jobs(source: Path) -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join([str(source), *others])
 
 
-def forget_dead_run(state: Path) -> IO[str] | None:
-    """Remove the locks of a run that was killed, so that the next one need not be told to.
+def claim(state: Path) -> IO[str] | None:
+    """Take a folder for this run and remove the locks of one that was killed; ConfigError while another is alive.
 
-    Snakemake's own locks in `state` (the folder .snakemake) outlive the process. Beside them we hold an advisory lock,
-    which the system drops with the process: whoever gets it knows that any other lock is stale. The returned handle
-    must be kept for as long as the run lasts. Returns None, and touches nothing, while another run is alive or where
-    the file system knows no such locks.
+    Snakemake's own locks in `state` (the folder .snakemake) outlive the process, and the run that ends first removes
+    those of all others. Beside them we hold an advisory lock, which the system drops with the process: whoever gets it
+    knows that any other lock is stale. The returned handle must be kept for as long as the run lasts; it is None, and
+    no lock is removed, where the file system knows no such locks.
     """
     state.mkdir(exist_ok=True)
-    handle = (state / "alive").open("w")
+    (state / "alive").touch()  # its time is the present one, as the file system tells it
+    handle = (state / "alive").open("a+")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        handle.seek(0)
+        with handle:
+            raise ConfigError(
+                f"{state.absolute().parent}: a run is at work in this folder ({handle.read().strip()}), and has it for "
+                "itself; wait until it has ended, or end it"
+            ) from None
     except OSError:
         handle.close()
         return None
+    handle.truncate(0)
+    handle.write(f"process {os.getpid()} on {platform.node()}\n")
+    handle.flush()
     for lock in (state / "locks").glob("*"):
         lock.unlink(missing_ok=True)
     return handle

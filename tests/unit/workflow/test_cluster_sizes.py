@@ -1,5 +1,8 @@
 """What is asked of a cluster: sizes that were measured, batches of shards, and more memory for a second attempt."""
 
+import re
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -8,6 +11,7 @@ from diffmech.workflow.shards import batches, shards
 from diffmech.workflow.sizes import measured, requests
 from diffmech.workflow.startup import grow
 
+ROOT = Path(__file__).parents[3]
 HEADER = "s\th:m:s\tmax_rss\tmax_vms\n"
 
 
@@ -50,3 +54,13 @@ def test_a_second_attempt_asks_for_twice_the_memory() -> None:
     nothing = Resources.from_mapping({"gpu": 1})
     grow(nothing)
     assert list(nothing) == ["gpu"]
+
+
+def test_what_the_profile_groups_are_rules_and_all_of_a_group_share_a_job() -> None:
+    profile = yaml.safe_load((ROOT / "profiles" / "slurm" / "config.yaml").read_text())
+    texts = [path.read_text() for path in (ROOT / "rules").glob("*.smk")]
+    rules = {name for text in texts for name in re.findall(r"^(?:rule|checkpoint) (\w+):", text, re.MULTILINE)}
+    assert set(profile["groups"]) <= rules
+    # `shards` are those of the rules themselves (rules/common.smk)
+    assert {*profile["groups"].values(), "shards"} == set(profile["group-components"])
+    assert len(set(profile["group-components"].values())) == 1

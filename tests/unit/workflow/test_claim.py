@@ -1,0 +1,34 @@
+"""A folder belongs to one run at a time, and to none that is dead."""
+
+import subprocess
+import sys
+
+import pytest
+
+from diffmech.errors import ConfigError
+from diffmech.workflow.startup import claim
+
+HOLD = """
+import sys
+from pathlib import Path
+from diffmech.workflow.startup import claim
+kept = claim(Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_folder_is_taken_while_its_run_lives_and_free_when_it_was_killed(tmp_path) -> None:
+    state = tmp_path / ".snakemake"
+    command = [sys.executable, "-c", HOLD, str(state)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        (state / "locks").mkdir()
+        (state / "locks" / "0.output.lock").write_text("results/all\n")
+        with pytest.raises(ConfigError, match=f"a run is at work in this folder .process {other.pid} on "):
+            claim(state)
+        assert (state / "locks" / "0.output.lock").exists()
+        other.kill()
+    with claim(state) as kept:
+        assert not kept.closed
+        assert not list((state / "locks").iterdir())
