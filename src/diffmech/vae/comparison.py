@@ -177,4 +177,5 @@ def _scores(paths: Sequence[Path]) -> dict[Vae, dict[str, float]]:
 def _strengths(latents: Path) -> dict[Vae, dict[str, float]]:
     """Return the mean effect strengths of VAEs."""
     means = mean_strengths(LATENTS.read(latents))
-    return {(str(row["family"]), int(row["vae_seed"])): row for row in means.to_dict("records")}
+    rows = means.to_dict("records")
+    return {(str(row["family"]), int(row["vae_seed"])): {kind: float(row[kind]) for kind in STRENGTHS} for row in rows}
