@@ -16,13 +16,11 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import ZipStore
 
 from diffmech.errors import StoreError
-from diffmech.verify import escapes
+from diffmech.verify import DAMAGED, escapes
 
 # The head of an entry: signature, version, flags, method, time, date, CRC-32, two sizes, lengths of name and extra.
 _HEAD = struct.Struct("<4s5H3L2H")
 _UTF8 = 0x800  # the one flag that a store may have: a name beyond ASCII
-# What zipfile raises for an archive that changed or was cut.
-DAMAGED = (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, OverflowError, struct.error)
 
 
 class StoreArchive(ZipStore):

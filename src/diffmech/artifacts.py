@@ -157,6 +157,11 @@ def write_json(path: Path | str, content: Any) -> None:
         temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
+def folder_of(path: Path | str) -> Path:
+    """Return the folder of a file, also where the file itself is a link into a cache (`snakemake --cache`)."""
+    return Path(path).parent.resolve()
+
+
 def read_json(path: Path | str) -> Any:
     """Read JSON; StoreError names the file where it is missing or broken."""
     try:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 import stat
+import struct
 import sys
 import zipfile
 import zlib
@@ -25,6 +26,17 @@ METADATA = "ro-crate-metadata.json"
 SPECIFICATION = "https://w3id.org/ro/crate/1.1"
 RATIO, ALWAYS = 200, 1 << 20  # a member may unpack to so many times its size; smaller ones to anything
 MOST_TEXT = 256 << 20  # bytes of the list, and of the metadata
+# What zipfile raises of an archive that changed or was cut; a RuntimeError where it seems encrypted or of a later ZIP.
+DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    ValueError,
+    OverflowError,
+    NotImplementedError,
+    RuntimeError,
+)
 LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
@@ -36,7 +48,7 @@ def problems(path: Path | str) -> Iterator[str]:
             yield from unsafe or _contents(archive)
     except OSError as error:
         yield f"cannot be read ({error.strerror or error})"
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError) as error:
+    except DAMAGED as error:
         yield f"is no whole zip archive ({' '.join(str(error).split())})"
 
 
@@ -138,7 +150,7 @@ def _text(archive: zipfile.ZipFile, name: str) -> tuple[str, str]:
         return "", f"{name}: is larger than {MOST_TEXT} bytes"
     try:
         return archive.read(name).decode("utf-8"), ""
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
+    except DAMAGED as error:
         return "", f"{name}: cannot be read ({' '.join(str(error).split())})"
 
 
@@ -149,7 +161,7 @@ def _digest(archive: zipfile.ZipFile, name: str) -> tuple[str, str]:
         with archive.open(name) as member:
             while piece := member.read(1 << 20):
                 digest.update(piece)
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
+    except DAMAGED as error:
         return "", f"{name!r}: changed, it cannot be read ({' '.join(str(error).split())})"
     return digest.hexdigest(), ""
 

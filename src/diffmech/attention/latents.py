@@ -15,7 +15,7 @@ import xarray as xr
 import zarr
 from jaxtyping import Float, Int
 
-from diffmech.artifacts import building_store, portable, provenance, read_json
+from diffmech.artifacts import building_store, folder_of, portable, provenance, read_json
 from diffmech.config.study import LatentsConfig
 from diffmech.data.store import open_dataset
 from diffmech.errors import ModelError
@@ -96,7 +96,7 @@ def scheduler_alphas(model_json: Path | str) -> Float[np.ndarray, "timestep"]:
     Raises ModelError where the model's directory has no scheduler_config.json, and as `noise_schedule` does.
     """
     model = read_json(model_json)
-    directory = Path(model_json).parent.resolve() / model["location"]  # the file itself may be a link (--cache)
+    directory = folder_of(model_json) / model["location"]
     folders = [directory / "scheduler", directory / model.get("subfolder", "unet"), directory]
     files = [folder / "scheduler_config.json" for folder in folders]
     file = next((file for file in files if file.is_file()), None)

@@ -18,7 +18,7 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from diffmech.artifacts import provenance, read_json, write_json
+from diffmech.artifacts import folder_of, provenance, read_json, write_json
 from diffmech.config.images import ImagesConfig
 from diffmech.config.models import DenoiserConfig
 from diffmech.errors import ModelError
@@ -27,7 +27,7 @@ from diffmech.models.eager import check_kind, input_dtype, uncompiled
 from diffmech.models.load import check_unchanged, count_parameters
 from diffmech.models.own_module import blaming, locate, looked, run
 from diffmech.models.schedules import noise_schedule
-from diffmech.models.storage import check_size, folder_of, publishing, relative_location
+from diffmech.models.storage import check_size, publishing, relative_location
 from diffmech.models.weights import read_weights
 from diffmech.training.device import resolve_device
 from diffmech.training.seeds import seeded

@@ -21,7 +21,7 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from safetensors.torch import save_file
 from torch import nn
 
-from diffmech.artifacts import provenance, read_json, write_json
+from diffmech.artifacts import folder_of, provenance, read_json, write_json
 from diffmech.config.images import ImagesConfig
 from diffmech.errors import ModelError
 from diffmech.models.schedules import noise_schedule
@@ -320,11 +320,6 @@ def read_pointer(model_json: Path) -> dict[str, Any]:
 def pointed_directory(pointer: dict[str, Any], model_json: Path) -> Path:
     """Return the directory that `pointer`, the content of `model_json`, names."""
     return Path(os.path.normpath(folder_of(model_json) / pointer["location"]))
-
-
-def folder_of(model_json: Path) -> Path:
-    """Return the folder of a pointer, also where the file itself is a link into a cache (`snakemake --cache`)."""
-    return model_json.parent.resolve()
 
 
 def _names(layout: Layout) -> tuple[Sequence[str], Sequence[str]]:

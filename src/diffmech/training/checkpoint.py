@@ -4,9 +4,7 @@ import hashlib
 import json
 import pickle
 import shutil
-import struct
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +14,9 @@ import torch
 from torch import Tensor
 
 from diffmech.artifacts import atomic_path
+from diffmech.verify import DAMAGED
 
 FILE = "checkpoint.pt"
-# What zipfile and torch raise for an archive that changed or was cut.
-DAMAGED = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError, struct.error)
 
 
 @dataclass

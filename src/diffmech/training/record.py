@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from diffmech.artifacts import file_sha256, read_json
+from diffmech.artifacts import file_sha256, folder_of, read_json
 from diffmech.data.store import ImageSet, open_dataset
 
 # Kinds of data sets whose image of a number is the same wherever it is made from the same settings.
@@ -105,7 +105,7 @@ def training_record(directory: Path) -> TrainingRecord | None:
 
 def record_of(model_json: Path | str) -> TrainingRecord | None:
     """Return the record of the training of the network behind the pointer `model_json`."""
-    return training_record(Path(model_json).parent.resolve() / read_json(model_json)["location"])
+    return training_record(folder_of(model_json) / read_json(model_json)["location"])
 
 
 def datasets_on_record(datasets: Mapping[str, Path]) -> dict[str, dict[str, Any]]:

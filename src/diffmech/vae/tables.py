@@ -29,7 +29,7 @@ MODELS = Table(
     columns={
         **OF_A_VAE,
         "reconstruction": number(
-            "negative log-likelihood at the posterior mean or the codes, of images drawn anew", "nats"
+            "negative log-likelihood at the posterior mean or the codes, of images sampled anew", "nats"
         ),
         "mean_image": number("the same with the mean image for every image", "nats"),
         "bound": number("negative evidence lower bound", "nats", "Kingma & Welling 2014"),

@@ -8,7 +8,6 @@ import math
 import tempfile
 import tokenize
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -16,10 +15,10 @@ from typing import IO
 import numpy as np
 
 from diffmech.errors import DataError
+from diffmech.verify import DAMAGED
 
 BLOCK_BYTES = 16 << 20  # unpacked at once
-# what zipfile and numpy raise of damaged bytes: a RuntimeError where they seem to be encrypted or of a later ZIP
-DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, RuntimeError, tokenize.TokenError)
+UNREADABLE = (*DAMAGED, OSError, tokenize.TokenError)  # the last of numpy, where the head of an array is damaged
 _LOCAL_HEADER, _NAME_AT = 30, 26  # of a member, by the specification of ZIP, and where it tells the lengths behind it
 
 
@@ -44,7 +43,7 @@ class NpzArray:
                 with archive.open(self._member) as stream:
                     self.shape, by_columns, self.dtype = _read_header(stream)
                     self._header = stream.tell()
-        except DAMAGED as error:
+        except UNREADABLE as error:
             raise DataError(
                 f"{self.path}: cannot be read as .npz ({error}); it is cut off or damaged, get it anew"
             ) from error
@@ -76,7 +75,7 @@ class NpzArray:
                     yield block.reshape(count, *self.shape[1:])
                     left -= count
                 stream.read(1)  # at the end the checksum is compared
-        except DAMAGED as error:
+        except UNREADABLE as error:
             raise DataError(
                 f"{self.path}: {self.name!r} cannot be unpacked ({error}); the file is damaged, get it anew"
             ) from error

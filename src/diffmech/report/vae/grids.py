@@ -100,7 +100,7 @@ def traversal_parts(stores: dict[str, Any], tables: Tables, vae: VaeStudy) -> It
 
 
 def reconstructions(stores: dict[str, Any], vae: VaeStudy) -> list[Picture]:
-    """Return a row of images drawn anew, and below it their reconstruction by each family."""
+    """Return a row of images sampled anew, and below it their reconstruction by each family."""
     rows: list[Picture] = []
     before: np.ndarray | None = None
     for family, store in stores.items():
@@ -109,7 +109,7 @@ def reconstructions(stores: dict[str, Any], vae: VaeStudy) -> list[Picture]:
         pictures = store["pictures"].to_dataset()
         original = np.asarray(pictures["original"].values)[:MOST_EXAMPLES]
         if before is None or not np.array_equal(before, original):
-            rows.append(row(original, f"{len(original)} images drawn anew", "original"))
+            rows.append(row(original, f"{len(original)} images sampled anew", "original"))
             before = original
         decoded = np.asarray(pictures["reconstruction"].values)[:MOST_EXAMPLES]
         name = vae_words(family, vae.seeds[0])

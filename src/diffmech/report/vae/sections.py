@@ -38,7 +38,7 @@ def learned(data: str, tables: Tables, stores: dict[str, Any], vae: VaeStudy) ->
     parts = [markup.paragraph(LEARNED)]
     if rows := grids.reconstructions(stores, vae):
         about = (
-            "Images drawn anew (of a small data set some were trained on), one a column, and what the first seed of "
+            "Images sampled anew (of a small data set some were trained on), one a column, and what the first seed of "
             "each family makes of them."
         )
         parts += [markup.paragraph(about), markup.gallery(rows, grids.TILE)]
@@ -67,7 +67,7 @@ def _models(models: pd.DataFrame, vae: VaeStudy) -> Markup:
     columns = ["family, seed", "learned", "reconstruction", "mean image", "bound", "active latents", "codes in use"]
     columns += ["weights", "steps", "training"]
     caption = (
-        "Nats per image, of images drawn anew: −log p(x|z) of the reconstruction, the same of the mean "
+        "Nats per image, of images sampled anew: −log p(x|z) of the reconstruction, the same of the mean "
         "image for every image, and the negative evidence lower bound. Latents are active where their mean has a "
         "variance above 0.01 (Burda et al. 2016); codes in use are the perplexity of a codebook."
     )
