@@ -56,7 +56,7 @@ def predict(
 ) -> Prediction:
     """Return what the ensemble expects of each pixel of `slices`; of these images and positions alone are used.
 
-    A mask of channels is sampled anew for every batch of slices; that batch's draws of the latents share it. Raises
+    A mask of channels is drawn anew for every batch of slices; that batch's draws of the latents share it. Raises
     ModelError for no member.
     """
     if not members:

@@ -1,7 +1,7 @@
 """What single heads of random weights do to the loss: the effects that those of a planted head have to exceed. Ours.
 
 With random weights nothing is a circuit, yet replacing a head changes a useless prediction, and its loss, a little;
-with enough images any such change is significant. So effects are ranked with those of the same architecture sampled anew
+with enough images any such change is significant. So effects are ranked with those of the same architecture drawn anew
 several times, on the same images and by the same method.
 """
 

@@ -67,7 +67,7 @@ def test_of_an_untrained_model_nothing_is_named(tmp_path):
         "ablation": {"samples": 24, "reference_samples": 16},
         "discovery": {"samples": 24},
         "capture": {"samples": 64},
-        "models": {"planted": {"planted": {"images": 16}}},  # what is fitted on them is sampled anew
+        "models": {"planted": {"planted": {"images": 16}}},  # what is fitted on them is drawn anew
     }
     study = planted_study(0, ONE_TIMESTEP, few)
     model_json = tmp_path / "model/model.json"

@@ -102,7 +102,7 @@ def test_a_participation_ratio_is_the_number_of_factors_that_count_alike() -> No
 
 
 def test_the_shares_of_a_linear_unit_are_those_of_its_variance() -> None:
-    """E (f(x) - f(x'))^2 / 2 var f with one factor sampled anew is what of the variance needs it: here w^2 / sum w^2."""
+    """E (f(x) - f(x'))^2 / 2 var f with one factor drawn anew is what of the variance needs it: here w^2 / sum w^2."""
     weights = np.array([[3.0], [1.0], [0.5]])
     source = np.random.default_rng(0)
     step = np.diff(source.normal(size=(2, 3, 200_000)), axis=0)[0]
