@@ -27,12 +27,12 @@ SECTION = {
     "evaluation": {"draws": 40, "position_bins": 2, "sizes": [4], "calibration_bins": 3},
     "examples": 1,
 }
-NETWORKS = 6  # two members, two ablations, two autoencoders
+NETWORKS = 8  # two members, two ablations, two that are left untrained, two autoencoders
 JUDGED = {
     **{"anomaly_slicewise": 1, "anomaly_pixelwise": 1, "anomaly_ablations": 1, "anomaly_certainty": 1},
     **{"anomaly_heads": 1, "anomaly_account": 1, "anomaly_page": 1},
 }
-SCORED = {"anomaly_predict": 4, "anomaly_rival": 2, "anomaly_competitors": 1, "anomaly_entropies": 2}
+SCORED = {"anomaly_predict": 5, "anomaly_rival": 2, "anomaly_competitors": 1, "anomaly_entropies": 2}
 TRAINED = {"anomaly_train": NETWORKS}
 READ = {"anomaly_slices": 1, "anomaly_splits": 1, "anomaly_round": 1}
 SPLITS_OF = SplitConfig()

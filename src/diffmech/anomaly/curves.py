@@ -39,6 +39,21 @@ def curves(
     return pd.DataFrame(rows)
 
 
+def placements(score: np.ndarray, given: Cases, fold: np.ndarray) -> np.ndarray:
+    """Return, for scores `(slice,)` of several folds, the share of healthy slices of the own fold that each is above,
+    ties counting half: folds have networks of their own, whose scores are compared with nothing else. Scores of one
+    fold are returned as they are, since this changes no order there."""
+    if len(np.unique(fold)) == 1:
+        return score
+    placed = np.full(len(score), np.nan)
+    for each in np.unique(fold):
+        rows = fold == each
+        healthy = np.sort(score[rows & ~given.abnormal])
+        below, up_to = (np.searchsorted(healthy, score[rows], side=side) for side in ("left", "right"))
+        placed[rows] = (below + up_to) / 2 / max(len(healthy), 1)
+    return placed
+
+
 def curve_of(score: np.ndarray, given: Cases) -> Weighted:
     """Return both curves of a score `(slice,)` at PLACES, one after the other, as a function of the weights of
     patients: `(draw, 2 * place)`, NaN without slices of both kinds."""

@@ -130,8 +130,8 @@ def _strata(given: Cases) -> list[np.ndarray]:
 
 
 def _pairs(score: np.ndarray, given: Cases) -> tuple[np.ndarray, np.ndarray]:
-    """Return, of pairs of a slice with a lesion of one patient and one without of another, how many the first wins and
-    how many there are, `(patient, patient)`."""
+    """Return, of pairs of a slice with a lesion of one patient and one without of this or another, how many the first
+    wins and how many there are, `(patient, patient)`."""
     won, pairs = (np.zeros((given.patients, given.patients)) for _ in range(2))
     for rows in _strata(given):
         ill, well = rows[given.abnormal[rows]], rows[~given.abnormal[rows]]

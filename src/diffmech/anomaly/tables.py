@@ -148,7 +148,7 @@ ABLATIONS = Table(
         **COUNTED,
     },
 )
-PREDICTING = text("what predicts: model, one_member, no_attention or no_uncertainty")
+PREDICTING = text("what predicts: model, one_member, no_attention, no_uncertainty or untrained")
 CALIBRATION = Table(
     "anomaly_calibration",
     "results/anomaly/calibration.csv",

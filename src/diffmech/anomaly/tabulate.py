@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from diffmech.anomaly.curves import curves
+from diffmech.anomaly.curves import curves, placements
 from diffmech.anomaly.discrimination import cases
 from diffmech.anomaly.evaluation import ALL, dice_measures, pixel_measures, slice_measures
 from diffmech.anomaly.pooling import Pooled
@@ -76,7 +76,8 @@ def slice_table(pooled: Pooled, output: Path | str, *, evaluation: AnomalyEvalua
 def curves_table(pooled: Pooled, output: Path | str, *, evaluation: AnomalyEvaluationConfig, reference: str) -> None:
     """Write the curves of the `reference` score and of what it has to beat most: DRAWN, as far as there are such."""
     given = cases(pooled.slices.abnormal, pooled.slices.patient, np.zeros(len(pooled.slices)), 1)
-    CURVES.write(output, CURVES.in_order(curves(pooled.scores, (reference, *DRAWN), given, evaluation)))
+    placed = {name: Scored(placements(pooled.scores[name].slice, given, pooled.fold)) for name in pooled.scores}
+    CURVES.write(output, CURVES.in_order(curves(placed, (reference, *DRAWN), given, evaluation)))
 
 
 def pixel_table(pooled: Pooled, output: Path | str, *, evaluation: AnomalyEvaluationConfig, reference: str) -> None:

@@ -57,6 +57,8 @@ def train_anomaly_vae(
     run = AnomalyRun(healthy(training, "training"), healthy(validation, "validation"), config, runtime.device)
     key = fingerprint({"config": config.canonical(), "dataset": dataset, "slices": [len(run.images), len(run.judged)]})
     run.finish(checkpoint_dir, key, runtime)
+    if not config.training.steps:
+        run.found[0] = run.validation_nats()
     run.take_best_weights()
     (output_dir / RECORD).unlink(missing_ok=True)  # so that a record always means whole weights
     write_tensors(output_dir / WEIGHTS, run.vae.state_dict(), {}, kind="anomaly")
@@ -107,8 +109,8 @@ class AnomalyRun(Run):
             self.vae.atlas.copy_(torch.from_numpy(np.stack([mean, np.log(variance)])))
         self.best = [weight.detach().clone() for weight in self.weights]
         steps, candidates = config.training.steps, min(config.training.candidates, config.training.steps)
-        self.candidates = [steps * (place + 1) // candidates for place in range(candidates)]
-        self.found = torch.full((candidates,), torch.nan, dtype=torch.float64)
+        self.candidates = [steps * (place + 1) // candidates for place in range(candidates)] or [0]
+        self.found = torch.full((len(self.candidates),), torch.nan, dtype=torch.float64)
 
     def losses(self, step: int) -> dict[str, Tensor]:
         """Return the loss of the batch of `step` and its parts, in nats per pixel of the brain and modality."""

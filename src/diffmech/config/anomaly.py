@@ -34,7 +34,7 @@ class AnomalyNetworkConfig(Section):
 class AnomalyTrainingConfig(Section):
     """How each model is trained, on slices without a lesion alone."""
 
-    steps: Count = Field(600, description="Steps of the optimiser.")
+    steps: Annotated[int, Field(ge=0)] = Field(600, description="Steps of the optimiser; 0 = left as it begins.")
     batch_size: Count = Field(16, description="Slices per step.")
     learning_rate: Annotated[float, Field(gt=0)] = Field(2e-3, description="Peak of the one-cycle schedule.")
     ema_decay: Share = Field(0.99, description="Decay of the averaged weights; 0 = those of the last step are kept.")
@@ -76,6 +76,11 @@ class AnomalyModelConfig(Section):
     def member(self, number: int) -> "AnomalyModelConfig":
         """Return the settings of one member of the ensemble: another seed, all else alike."""
         training = self.training.model_copy(update={"seed": self.training.seed + number})
+        return self.model_copy(update={"training": training})
+
+    def untrained(self, number: int, members: int) -> "AnomalyModelConfig":
+        """Return the settings of a network that is left as it begins, with a seed that none of `members` has."""
+        training = self.training.model_copy(update={"seed": self.training.seed + members + number, "steps": 0})
         return self.model_copy(update={"training": training})
 
     def ablated(self, what: str) -> "AnomalyModelConfig":

@@ -70,6 +70,19 @@ def test_members_of_an_ensemble_differ_and_a_member_is_the_same_each_time(tmp_pa
     assert (first / WEIGHTS).read_bytes() == (again / WEIGHTS).read_bytes() != (second / WEIGHTS).read_bytes()
 
 
+def test_a_network_that_is_left_as_it_begins_is_told_the_atlas_and_nothing_else(tmp_path):
+    config = settings().untrained(0, 3)
+    assert (config.training.steps, config.training.seed) == (0, settings().member(3).training.seed)
+    folder = train(tmp_path, config)
+    record = json.loads((folder / RECORD).read_text())
+    assert [(each["step"], each["chosen"]) for each in record["validation"]] == [(0, True)]
+    assert np.isfinite(record["validation"][0]["nats"])
+    assert record["history"] == []
+    begun = AnomalyRun(healthy(discs(3), "training"), healthy(discs(2, first=3, seed=1), "validation"), config)
+    left = read_anomaly_vae(folder, device="cpu").state_dict()
+    assert all(torch.equal(left[name], weight) for name, weight in begun.vae.state_dict().items())
+
+
 def scrambled(slices: Slices) -> Slices:
     """The same slices with other contents where there are lesions, and their masks moved."""
     ill = slices.abnormal

@@ -10,6 +10,7 @@ from diffmech.config.section import Count, StudySection
 
 ENSEMBLE, ONE_MEMBER = "model", "one_member"
 NO_ATTENTION, NO_UNCERTAINTY = "no_attention", "no_uncertainty"
+UNTRAINED = "untrained"  # as many networks as the ensemble has, told the atlas as these are
 AUTOENCODERS = ("autoencoder", "denoising_autoencoder")
 WHOLE = "split"  # the one round of a study without folds
 
@@ -62,6 +63,8 @@ class AnomalyStudy(StudySection):
             own[NO_ATTENTION] = self.model.ablated("attention")
         if self.model.network.variance or self.model.network.dropout:
             own[NO_UNCERTAINTY] = self.model.ablated("uncertainty")
+        members = len(self.members)
+        own |= {f"{UNTRAINED}{number}": self.model.untrained(number, members) for number in range(members)}
         plain, denoising = AUTOENCODERS
         return own | {plain: self.model.plain_autoencoder(), denoising: self.model.denoising_autoencoder()}
 
@@ -70,4 +73,5 @@ class AnomalyStudy(StudySection):
         """The networks behind everything that predicts a variance, by its name: the ensemble, and one network of it
         beside those that lack something, so that these are compared with as many."""
         ablated = {name: [name] for name in (NO_ATTENTION, NO_UNCERTAINTY) if name in self.networks}
-        return {ENSEMBLE: self.members, ONE_MEMBER: self.members[:1], **ablated}
+        untrained = [f"{UNTRAINED}{number}" for number in range(len(self.members))]
+        return {ENSEMBLE: self.members, ONE_MEMBER: self.members[:1], **ablated, UNTRAINED: untrained}

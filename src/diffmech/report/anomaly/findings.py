@@ -13,9 +13,17 @@ import numpy as np
 import pandas as pd
 
 from diffmech.config.anomaly_data import SyntheticBrains
-from diffmech.config.studies.anomaly import AnomalyStudy
+from diffmech.config.studies.anomaly import UNTRAINED, AnomalyStudy
 from diffmech.findings import Estimate, Finding, Verdict
 from diffmech.report.anomaly.inputs import Tables, one
+from diffmech.report.anomaly.training_adds import (
+    beyond_seeds,
+    beyond_untrained,
+    beyond_untrained_calibration,
+    beyond_untrained_everywhere,
+    of_pixels,
+    of_slices,
+)
 from diffmech.report.wording import count, interval, listed, number
 
 OF_THE_MODEL = (
@@ -28,6 +36,7 @@ OF_THE_MODEL = (
 )
 LACKING = ("one_member", "no_attention", "no_uncertainty")
 NAMES = {
+    UNTRAINED: "the model before training",
     "reconstruction": "the model's residual",
     "standardised": "the model's standardised residual",
     "standardised_bright": "the same where brighter",
@@ -55,18 +64,18 @@ def findings(tables: Tables, anomaly: AnomalyStudy, picture: str | None) -> Iter
     """Yield the findings; `picture` shows slices, as seen from the folder of the file of findings."""
     model = anomaly.scores.model
     confidence = anomaly.evaluation.confidence
-    yield _above_chance(tables, model, confidence, picture)
-    yield _above_position(tables, model, confidence)
+    yield beyond_untrained(_above_chance(tables, model, confidence, picture), of_slices(tables, "matched"))
+    yield beyond_untrained(_above_position(tables, model, confidence), of_slices(tables, "overall"))
     yield _above_all(tables, confidence)
     if not tables.pixel_measures.empty:
         yield _pixels(tables, model, confidence)
         if (tables.pixel_measures["group"] == "iso").any():
-            yield _iso(tables, model, confidence)
+            yield beyond_untrained(_iso(tables, model, confidence), of_pixels(tables, "iso"))
     for lacking in tables.ablations["lacking"].unique():
-        yield _ablation(tables, lacking, confidence)
-    yield _calibrated(tables, confidence)
-    yield _doubt(tables, confidence)
-    yield _heads(tables, confidence)
+        yield beyond_seeds(_ablation(tables, lacking, confidence), tables.trainings["round"].nunique())
+    yield beyond_untrained_calibration(_calibrated(tables, confidence), tables, "slice_correlation")
+    yield beyond_untrained_everywhere(_doubt(tables, confidence), tables)
+    yield beyond_untrained_everywhere(_heads(tables, confidence), tables)
     yield _not_concluded(anomaly)
 
 
@@ -181,6 +190,8 @@ def _iso(tables: Tables, model: str, confidence: float) -> Finding:
         return Finding(question, "cannot be told", "There is none among the test slices.", (), "pixels")
     patients, least = row[HOLDING], least_patients(confidence)
     found = verdict(row["difference_low"], row["difference_high"], patients=patients, least=least)
+    if found == "found" and not own["low"] > own["floor"]:  # a threshold may do worse than chance
+        found = "cannot be told"
     answer = f"Average precision over pixels is {_said(own)}, that of a threshold {_said(row)}: "
     answer += f"{_said(row, 'difference_', 'difference')} more. A random map has {number(own['floor'])}."
     resting = _estimate(

@@ -17,6 +17,7 @@ from diffmech.report.markup import Section
 from diffmech.report.wording import interval, number
 
 IN_NUMBERS = ("Calibration", "Coverage", "Areas under the curves of risk", "Probabilities of a lesion")
+SPLIT = "Patients are split, never slices; where no file names a patient, each picture counts as one."
 UNKNOWN = dict.fromkeys(("value", "low", "high"), float("nan"))
 MEASURES = {
     "roc_auc": "ROC AUC",
@@ -210,7 +211,11 @@ def heads(tables: Tables) -> Section:
 def data(tables: Tables) -> Section:
     """Return splits and trainings."""
     parts = [
-        table(tables.data, list(tables.data.columns), "Patients are split, never slices."),
+        table(
+            tables.data,
+            list(tables.data.columns),
+            "Patients are split, never slices; where no file names a patient, each picture counts as one.",
+        ),
         table(tables.trainings, list(tables.trainings.columns), "Trained on slices without a lesion alone."),
     ]
     return markup.section("data", "Data and trainings", *parts)

@@ -16,7 +16,8 @@ from diffmech.report.anomaly.inputs import Tables
 
 STUDY = AnomalyStudy()
 MODEL = STUDY.scores.model
-SCORES = (MODEL, "reconstruction", "one_member", "random", "position", "threshold", "atlas", "denoising_autoencoder")
+OWN, RIVALS = (MODEL, "reconstruction", "one_member"), ("position", "threshold", "atlas", "denoising_autoencoder")
+SCORES = (*OWN, "untrained", "random", *RIVALS)
 PATIENTS = 21
 
 
@@ -85,12 +86,15 @@ def planted(*, value: float = 0.8, half: float = 0.05, ahead: float = 0.2) -> Ta
         | {k: own for k, own in judged(value, ahead, half).items() if k.startswith("difference") or k == "patients"}
         for doubt in ("distance", "uncertainty", "epistemic")
     ]
-    calibration = [{"model": "model", "quantity": "slice_correlation", **judged(ahead, 0, half)}]
+    calibration = [
+        {"model": of, "quantity": "slice_correlation", **judged(0.1 + more, 0, half)}
+        for of, more in (("model", ahead), ("untrained", 0.0))
+    ]
     deviations = [("model", n, 0.1 + n / 10, 0.1 + n / 10, 0.05, 0.2 + n / 10) for n in range(3)]
     curve = [(doubt, at, 0.1, 0.05, 0.15) for doubt in ("distance", "epistemic") for at in (0.5, 1.0)]
     rows = {
         "data": [("split", "test", PATIENTS, 400, 120, 0.01)],
-        "trainings": [],
+        "trainings": [(f"fold{n}", "member0", 90, 600, 600, 0.1, 9, 1.0) for n in range(5)],
         "slice_measures": slices,
         "curves": [(score, kind, x, 0.5 + x / 2, x, 1.0, x) for score in SCORES for kind in KINDS for x in (0.0, 1.0)],
         "pixel_measures": pixels,
@@ -170,6 +174,39 @@ def test_nothing_is_decided_by_fewer_patients_than_could_tell_by_their_signs():
         assert answer.startswith("Not decided by 5 patients" if few == 5 else "Yes, above all")
 
 
+def test_what_untrained_networks_do_as_well_is_not_found():
+    """They know the atlas of healthy brains: whatever the intervals against all else, nothing is said of training."""
+    tables = planted()
+    for name in ("slice_measures", "pixel_measures"):
+        frame = getattr(tables, name).copy()
+        frame.loc[frame["score"] == "untrained", "difference_low"] = -0.01
+        tables = replace(tables, **{name: frame})
+    calibration = tables.calibration.assign(value=0.8, low=0.7, high=0.9)
+    found = list(findings(replace(tables, calibration=calibration), STUDY, None))
+    helps = [each.verdict for each in found if "help" in each.question]
+    assert helps == ["found"] * 3  # told apart by what lacks them, and not by training
+    assert {each.verdict for each in found if "help" not in each.question} == {"cannot be told", "caution"}
+    first = found[0]
+    assert first.answer.startswith("Not shown to be learned. ROC AUC within bins of position 0.800")
+    assert first.details[0].startswith("The same networks before any training")
+
+
+def test_one_training_with_and_without_a_part_decides_nothing_of_it():
+    tables = planted()
+    once = replace(tables, trainings=tables.trainings.assign(round="split"))
+    for part in ("attention", "uncertainty", "an ensemble"):
+        finding = of(f"Does {part} help", once)
+        assert finding.verdict == "cannot be told"
+        assert finding.details[0].startswith("Trained 1 time with and without it")
+        assert of(f"Does {part} help", tables).verdict == "found"
+
+
+def test_a_threshold_below_chance_is_no_proof_of_iso_lesions():
+    tables = planted(value=0.2, ahead=0.15, half=0.1)
+    frame = tables.pixel_measures.assign(floor=0.15)
+    assert of("Are lesions found whose intensity", replace(tables, pixel_measures=frame)).verdict == "cannot be told"
+
+
 def test_a_competitor_that_wins_is_named():
     tables = planted()
     for name in ("slice_measures", "pixel_measures"):
@@ -211,7 +248,7 @@ def test_without_an_interval_nothing_is_decided():
 
 def test_scores_of_the_model_and_what_lacks_a_part_are_no_competitors():
     named = competitors(pd.Series(SCORES))
-    assert named == ["random", "position", "threshold", "atlas", "denoising_autoencoder"]
+    assert named == ["untrained", "random", *RIVALS]
     assert words("atlas") == "an atlas of healthy brains"
 
 
@@ -228,7 +265,7 @@ def test_charts_hold_every_score_and_what_a_random_one_has():
         rows = drawn(chart)
         assert len(rows) == 1 + 2 * len(SCORES)
         assert sum("the score that is judged" in row for row in rows) == 2
-        assert "8 scores in 2 panels" in spec["description"]
+        assert "9 scores in 2 panels" in spec["description"]
     text = charts.slice_curves(tables.curves, MODEL).to_dict()["description"]
     assert all(words(score) in text for score in SCORES)
     assert "random order, 0.3" in charts.risk(tables.risk_curve, tables.risk).to_dict()["description"]

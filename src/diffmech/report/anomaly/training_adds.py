@@ -1,0 +1,72 @@
+"""What of a finding training adds: the network is told an atlas of healthy brains before its first step.
+
+A network that never took a step already marks what the atlas does not expect. So nothing counts as found of the model
+that the same networks, left as they begin and with seeds of their own, cannot be told from. Ours.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from diffmech.config.studies.anomaly import UNTRAINED
+from diffmech.findings import Finding
+from diffmech.report.anomaly.inputs import Tables, one
+from diffmech.report.wording import count, interval, number
+
+LEAST_ROUNDS = 5  # trainings of a part, below which a difference may be one of two seeds
+BEFORE = "the same networks before any training, which are told the atlas of healthy brains as well"
+
+
+def beyond_untrained(finding: Finding, row: dict[str, Any] | None) -> Finding:
+    """Return a finding with what training adds; no longer "found" where that cannot be told from 0.
+
+    `row` is that of the untrained networks' score in the measure that answers, with the difference of the model's to
+    it. Without it, or without an interval, nothing is found.
+    """
+    if row is None or not np.isfinite([row["difference_low"], row["difference_high"]]).all():
+        return _open(finding, f"Nothing is known of {BEFORE}.")
+    more = interval(row["difference"], row["difference_low"], row["difference_high"])
+    said = f"{BEFORE[0].upper()}{BEFORE[1:]}, have {number(row['value'])}; training adds {more}."
+    return _open(finding, said) if row["difference_low"] <= 0 else replace(finding, details=(said, *finding.details))
+
+
+def beyond_untrained_everywhere(finding: Finding, tables: Tables) -> Finding:
+    """Return a finding on what the model does with its score, gated by what training adds to telling slices apart."""
+    return beyond_untrained(finding, of_slices(tables, "matched"))
+
+
+def beyond_untrained_calibration(finding: Finding, tables: Tables, quantity: str) -> Finding:
+    """Return a finding on a quantity of CALIBRATION, gated by that of untrained networks: intervals must not touch."""
+    own, before = (one(tables.calibration, model=model, quantity=quantity) for model in ("model", UNTRAINED))
+    if own is None or before is None or not np.isfinite([own["low"], before["high"]]).all():
+        return _open(finding, f"Nothing is known of {BEFORE}.")
+    said = f"{BEFORE[0].upper()}{BEFORE[1:]}, have {interval(before['value'], before['low'], before['high'])}."
+    return _open(finding, said) if own["low"] <= before["high"] else replace(finding, details=(said, *finding.details))
+
+
+def beyond_seeds(finding: Finding, rounds: int) -> Finding:
+    """Return a finding on a part of the model, open where it was trained without that part less than five times."""
+    if rounds >= LEAST_ROUNDS:
+        return finding
+    trained = f"Trained {count(rounds, 'time')} with and without it: another seed might give another difference."
+    return _open(finding, trained)
+
+
+def of_slices(tables: Tables, matching: str) -> dict[str, Any] | None:
+    """Return the row of the untrained networks' ROC AUC of slices."""
+    key = {"adjusted": False, "matching": matching, "measure": "roc_auc"}
+    return one(tables.slice_measures, score=UNTRAINED, **key)
+
+
+def of_pixels(tables: Tables, group: str) -> dict[str, Any] | None:
+    """Return the row of the untrained networks' average precision over pixels."""
+    return one(tables.pixel_measures, score=UNTRAINED, group=group, measure="pixel_average_precision")
+
+
+def _open(finding: Finding, detail: str) -> Finding:
+    details = (detail, *finding.details)
+    if finding.verdict != "found":
+        return replace(finding, details=details)
+    answer = finding.answer.removeprefix("It does: ")
+    return replace(finding, verdict="cannot be told", answer=f"Not shown to be learned. {answer}", details=details)
