@@ -20,18 +20,19 @@ from diffmech.workflow.clocks import bring_back
 from diffmech.workflow.fingerprints import remember
 from diffmech.workflow.front import FRONT_PAGE, MAIN_PAGE, further_pages
 from diffmech.workflow.notes import notes
-from diffmech.workflow.startup import claim, grow, share_with_jobs
+from diffmech.workflow.startup import attend, claim, grow, share_with_jobs
 from diffmech.workflow.watched import forget_watched
 
 share_with_jobs(ROOT / "src")
-# The folder of a workflow around it is not ours. Calls that run nothing (--summary, --unlock) name neither cores nor jobs.
+# The folder of a workflow around it is not ours alone. Calls that run nothing need name neither cores nor jobs.
 asked_for = workflow.resource_settings.cores or workflow.resource_settings.nodes
 runs = asked_for is not None and not workflow.output_settings.dryrun
-if workflow.exec_mode == ExecMode.DEFAULT and runs and not IS_MODULE:
+if workflow.exec_mode == ExecMode.DEFAULT and runs:
     try:
-        alive = claim(Path(".snakemake"))
+        alive = (attend if IS_MODULE else claim)(Path(".snakemake"))
     except ConfigError as error:
         raise WorkflowError(error)
+if workflow.exec_mode == ExecMode.DEFAULT and runs and not IS_MODULE:
     if ahead := bring_back(Path("results"), Path(".snakemake/alive").stat().st_mtime_ns):
         logger.warning(f"results: the times of {ahead} files lay in the future, and are now the present")
 if workflow.exec_mode == ExecMode.DEFAULT:
@@ -54,7 +55,7 @@ for rule_file in sorted((ROOT / "rules").glob("*.smk")):
 for declared in workflow.rules:
     grow(declared.resources)
 remember()
-if workflow.enable_cache and workflow.exec_mode == ExecMode.DEFAULT:
+if workflow.enable_cache and workflow.exec_mode == ExecMode.DEFAULT and not IS_MODULE:  # else --cache is not ours
     try:
         share_results(workflow.workflow_settings, study, lambda name: getattr(rules, name).rule, os.environ)
     except ConfigError as error:

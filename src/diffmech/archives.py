@@ -15,8 +15,8 @@ from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Suf
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import ZipStore
 
-from diffmech.errors import StoreError
-from diffmech.verify import DAMAGED, escapes
+from diffmech.errors import DAMAGED, StoreError
+from diffmech.verify import escapes
 
 # The head of an entry: signature, version, flags, method, time, date, CRC-32, two sizes, lengths of name and extra.
 _HEAD = struct.Struct("<4s5H3L2H")

@@ -9,8 +9,10 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import tempfile
+import time
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 Item = TypeVar("Item")
+ABANDONED = 24 * 3600  # seconds after which what another machine began counts as left behind
 
 PACKAGES = ("diffmech", "torch", "diffusers", "numpy", "scipy", "pandas", "scikit-learn", "xarray", "zarr")
 
@@ -37,10 +40,11 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it becomes `path` on success and is removed on failure."""
     destination = Path(path)
     destination.parent.mkdir(parents=True, exist_ok=True)
-    # What a killed job left behind: at any time one job at most writes a given path.
     for leftover in destination.parent.glob(f".{glob.escape(destination.name)}.*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
+        if not _being_written(leftover):  # a killed job left it behind
+            shutil.rmtree(leftover, ignore_errors=True)
+    own = f".{destination.name}.{_this_machine()}-{os.getpid()}."
+    folder = Path(tempfile.mkdtemp(prefix=own, dir=destination.parent))
     temporary = folder / destination.name
     try:
         yield temporary
@@ -51,6 +55,30 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _this_machine() -> str:
+    return re.sub(r"[^A-Za-z0-9]", "", platform.node())[:40]
+
+
+def _being_written(folder: Path) -> bool:
+    """Return whether the process that a folder of `atomic_path` is named after may still be at it.
+
+    It may where it is alive on this machine, or where it is of another one and wrote within a day: a job of a cluster
+    goes on for a while after the run that submitted it was killed, beside the one that takes its place.
+    """
+    named = re.search(r"\.([A-Za-z0-9]*)-(\d+)\.[^.]*$", folder.name)
+    if named is None:
+        return False
+    try:
+        if named[1] != _this_machine():
+            return time.time() - max(path.stat().st_mtime for path in (folder, *folder.rglob("*"))) < ABANDONED
+        os.kill(int(named[2]), 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's process; or it ends just now
+        return True
+    return int(named[2]) != os.getpid()
 
 
 def zip_directory(directory: Path, archive: Path) -> None:
@@ -109,7 +137,6 @@ def portable(dataset: "xr.Dataset") -> "xr.Dataset":
 def open_store(path: Path | str, *, chunks: Any = None) -> "xr.DataTree":
     """Open a store lazily; StoreError if it is missing or not a whole store."""
     import xarray as xr
-    import zarr
 
     from diffmech.archives import StoreArchive
 
@@ -119,7 +146,9 @@ def open_store(path: Path | str, *, chunks: Any = None) -> "xr.DataTree":
     try:
         store = StoreArchive(path)
         return xr.open_datatree(store, engine="zarr", consolidated=False, chunks=chunks)  # type: ignore[arg-type]
-    except (zarr.errors.GroupNotFoundError, FileNotFoundError, KeyError, ValueError) as error:
+    except StoreError:
+        raise
+    except (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, ArithmeticError) as error:
         raise StoreError(
             f"{path}: holds no Zarr hierarchy that can be read ({error}); delete it and let the workflow make it anew"
         ) from error

@@ -1,5 +1,9 @@
 """The errors that a user can cause and mend. Each says what was found, where, what was expected and what to do."""
 
+import struct
+import zipfile
+import zlib
+
 
 class DiffmechError(Exception):
     """Base of every error that is answered with one line instead of a traceback."""
@@ -19,3 +23,16 @@ class ModelError(DiffmechError):
 
 class StoreError(DiffmechError):
     """A stored artifact is missing, unreadable or not what it should be."""
+
+
+# What zipfile raises of an archive that changed or was cut; a RuntimeError where it seems encrypted or of a later ZIP.
+DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    ValueError,
+    OverflowError,
+    NotImplementedError,
+    RuntimeError,
+)

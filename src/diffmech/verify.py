@@ -10,6 +10,7 @@ which is printed, with the one that whoever packed the study tells.
 import argparse
 import hashlib
 import json
+import lzma
 import re
 import stat
 import struct
@@ -26,7 +27,7 @@ METADATA = "ro-crate-metadata.json"
 SPECIFICATION = "https://w3id.org/ro/crate/1.1"
 RATIO, ALWAYS = 200, 1 << 20  # a member may unpack to so many times its size; smaller ones to anything
 MOST_TEXT = 256 << 20  # bytes of the list, and of the metadata
-# What zipfile raises of an archive that changed or was cut; a RuntimeError where it seems encrypted or of a later ZIP.
+# What zipfile raises of an archive that changed or was cut. The library has its own list: this file stands alone.
 DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
@@ -35,6 +36,7 @@ DAMAGED = (
     ValueError,
     OverflowError,
     NotImplementedError,
+    lzma.LZMAError,
     RuntimeError,
 )
 LINE = re.compile(r"([0-9a-f]{64})  (.+)")
@@ -98,7 +100,7 @@ def _contents(archive: zipfile.ZipFile) -> Iterator[str]:
         yield problem
         return
     listed: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
         match = LINE.fullmatch(line)
         if match is None or match[2] in listed:
             yield f"{MANIFEST}: line {number} is no new SHA-256 and name"

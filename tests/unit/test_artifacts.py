@@ -1,6 +1,9 @@
 """Results are written whole or not at all, and equal contents are equal bytes."""
 
 import os
+import subprocess
+import sys
+import zipfile
 
 import numpy as np
 import pandas as pd
@@ -53,6 +56,57 @@ def test_what_a_killed_job_left_is_removed_by_the_next(tmp_path):
     with atomic_path(tmp_path / "a.txt") as temporary:
         temporary.write_text("whole")
     assert sorted(os.listdir(tmp_path)) == [".ab.txt.xyz", "a.txt"]
+
+
+WRITE = """
+import sys
+from diffmech.artifacts import atomic_path
+with atomic_path(sys.argv[1]) as temporary:
+    temporary.write_text("first, ")
+    print("writing", flush=True)
+    sys.stdin.readline()
+    with temporary.open("a") as file:
+        file.write("whole")
+"""
+
+
+def test_two_processes_at_one_path_each_move_a_whole_file_into_place(tmp_path):
+    path = tmp_path / "a.txt"
+    command = [sys.executable, "-c", WRITE, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "writing\n"
+        with atomic_path(path) as temporary:
+            temporary.write_text("second")
+        assert path.read_text() == "second"
+        other.stdin.write("\n")
+        other.stdin.close()
+        assert other.wait() == 0
+    assert path.read_text() == "first, whole"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_another_machine_writes_stays_for_a_day(tmp_path):
+    folder = tmp_path / ".a.txt.elsewhere-123.xyz"
+    folder.mkdir()
+    (folder / "a.txt").write_text("half")
+    with atomic_path(tmp_path / "a.txt") as temporary:
+        temporary.write_text("whole")
+    assert folder.is_dir()
+    for each in (folder / "a.txt", folder):
+        os.utime(each, (0, 0))
+    with atomic_path(tmp_path / "a.txt") as temporary:
+        temporary.write_text("whole")
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("content", ["[]", '{"zarr_format": 3, "node_type": "group", "attributes": []}', "[" * 100_000])
+def test_a_whole_archive_of_something_else_is_refused_in_one_line(tmp_path, content):
+    path = tmp_path / "a.zarr.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("zarr.json", content)
+    with pytest.raises(StoreError, match=r"a\.zarr\.zip: ") as caught:
+        open_store(path)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])

@@ -143,6 +143,16 @@ def test_any_changed_byte_of_weights_is_named_or_changes_nothing(tmp_path):
     assert named(path, copies, lambda: read_tensors(path, kind="judge"), same) > 0.9 * len(copies)
 
 
+def test_a_changed_name_of_the_checksums_is_named_as_well(tmp_path):
+    path = tmp_path / "judge.safetensors"
+    write_tensors(path, WEIGHTS, {"accuracy": [0.75]}, kind="judge")
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"crc32", b"crc33"))
+    assert path.read_bytes() != whole
+    with pytest.raises(StoreError, match=r"changed since it was written \(CRC"):
+        read_tensors(path, kind="judge")
+
+
 def test_weights_come_back_as_they_were_in_the_same_bytes(tmp_path):
     for name in ("a", "b"):
         write_tensors(tmp_path / name, WEIGHTS, {"numbers": {1: "one", 10: "ten", 9: "nine"}}, kind="mask")

@@ -12,6 +12,7 @@ import platform
 import shutil
 import subprocess
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,7 +25,7 @@ import yaml
 from diffmech.artifacts import archive_entry, atomic_path
 from diffmech.errors import StoreError
 from diffmech.provenance.chain import Job, Record, jobs_behind, records_behind, sha256
-from diffmech.verify import MANIFEST, METADATA, SPECIFICATION, escapes
+from diffmech.verify import ALWAYS, MANIFEST, METADATA, RATIO, SPECIFICATION, escapes
 
 CONTEXT = "https://w3id.org/ro/crate/1.1/context"
 PACKAGE = "study.crate.zip"  # beside the front page
@@ -99,7 +100,8 @@ def pack(
         for name in sorted([*files, *told]):
             entry = archive_entry(name)
             entry.external_attr = 0o644 << 16
-            entry.compress_type = zipfile.ZIP_STORED if name.endswith(STORES) else zipfile.ZIP_DEFLATED
+            stored = name.endswith(STORES) or (name not in told and _looks_like_a_bomb(Path(name)))
+            entry.compress_type = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
             if name in told:
                 archive.writestr(entry, told[name].encode())
             else:
@@ -208,3 +210,14 @@ def _plain(job: Job) -> dict[str, Any]:
 
 def _json(content: Any) -> str:
     return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _looks_like_a_bomb(path: Path) -> bool:
+    """Return whether a file would deflate so well that `diffmech.verify` would not unpack it."""
+    size, packer, packed = path.stat().st_size, zlib.compressobj(), 0
+    if size <= ALWAYS:
+        return False
+    with path.open("rb") as source:
+        while block := source.read(1 << 20):
+            packed += len(packer.compress(block))
+    return size > RATIO * (packed + len(packer.flush()))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from diffmech.artifacts import atomic_path
-from diffmech.verify import DAMAGED
+from diffmech.errors import DAMAGED
 
 FILE = "checkpoint.pt"
 

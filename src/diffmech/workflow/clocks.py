@@ -5,6 +5,7 @@ stops where that is older than an input: a file from the future, of a machine wh
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -18,11 +19,12 @@ def bring_back(folder: Path, now: int) -> int:
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]  # checkpoints, and what is being written
         for path in (Path(parent, name) for name in names):
-            time = path.stat(follow_symlinks=False).st_mtime_ns
-            if time > now:
-                ahead[path] = time
+            with suppress(FileNotFoundError):  # removed meanwhile
+                if (time := path.stat(follow_symlinks=False).st_mtime_ns) > now:
+                    ahead[path] = time
     places = {time: place for place, time in enumerate(sorted(set(ahead.values()), reverse=True))}
     for path, time in ahead.items():
         brought = now - 1000 * places[time]
-        os.utime(path, ns=(brought, brought), follow_symlinks=False)
+        with suppress(FileNotFoundError):
+            os.utime(path, ns=(brought, brought), follow_symlinks=False)
     return len(ahead)

@@ -4,6 +4,7 @@ import fcntl
 import os
 import platform
 from collections.abc import MutableMapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,9 +25,7 @@ def claim(state: Path) -> IO[str] | None:
     knows that any other lock is stale. The returned handle must be kept for as long as the run lasts; it is None, and
     no lock is removed, where the file system knows no such locks.
     """
-    state.mkdir(exist_ok=True)
-    (state / "alive").touch()  # its time is the present one, as the file system tells it
-    handle = (state / "alive").open("a+")
+    handle = _opened(state)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -43,8 +42,34 @@ def claim(state: Path) -> IO[str] | None:
     handle.write(f"process {os.getpid()} on {platform.node()}\n")
     handle.flush()
     for lock in (state / "locks").glob("*"):
-        lock.unlink(missing_ok=True)
+        if not lock.is_dir():
+            lock.unlink(missing_ok=True)
     return handle
+
+
+def attend(state: Path) -> IO[str] | None:
+    """Hold the same lock as `claim` beside others who attend, for a run in which this workflow is a module.
+
+    Snakemake's locks of such a run are not ours; while it is alive nobody claims the folder and removes them.
+    """
+    handle = _opened(state)
+    with suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return handle
+    handle.close()
+    return None
+
+
+def _opened(state: Path) -> IO[str]:
+    try:
+        state.mkdir(exist_ok=True)
+        (state / "alive").touch()  # its time is the present one, as the file system tells it
+        return (state / "alive").open("a+")
+    except OSError as error:
+        raise ConfigError(
+            f"{state.absolute()}: Snakemake keeps its records there, but nothing can be written ({error.strerror}); "
+            "run in a folder of your own, with -d"
+        ) from error
 
 
 def grow(resources: MutableMapping[str, Any]) -> None:

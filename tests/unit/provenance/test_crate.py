@@ -69,6 +69,15 @@ def test_stores_are_packed_where_they_are_asked_for(study):
     assert found(Path("study.zip")) == []
 
 
+def test_a_table_of_nothing_but_zeros_and_any_name_are_packed_as_verify_takes_them(study):
+    zeros, odd = Path("results/zeros.csv"), Path("results/line\u2028break.csv")
+    zeros.write_text("value\n" + "0\n" * 2_000_000)
+    odd.write_text("a\n1\n")
+    pack("study.zip", [*PACKED, str(zeros), str(odd)], study, Study(TITLE, {}, Path()))
+    assert found(Path("study.zip")) == []
+    assert members(Path("study.zip"))[str(zeros)] == zeros.read_bytes()
+
+
 def test_equal_results_give_equal_bytes(packed, study):
     pack("again.zip", PACKED, study, Study(TITLE, {"seed": 3}, Path(), "https://spdx.org/licenses/CC-BY-4.0"))
     assert Path("again.zip").read_bytes() == packed.read_bytes()

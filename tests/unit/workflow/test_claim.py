@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from diffmech.errors import ConfigError
-from diffmech.workflow.startup import claim
+from diffmech.workflow.startup import attend, claim
 
 HOLD = """
 import sys
@@ -32,3 +32,28 @@ def test_a_folder_is_taken_while_its_run_lives_and_free_when_it_was_killed(tmp_p
     with claim(state) as kept:
         assert not kept.closed
         assert not list((state / "locks").iterdir())
+
+
+def test_a_run_around_this_workflow_keeps_its_locks(tmp_path) -> None:
+    state = tmp_path / ".snakemake"
+    command = [sys.executable, "-c", HOLD.replace("claim", "attend"), str(state)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        (state / "locks").mkdir()
+        (state / "locks" / "0.output.lock").write_text("results/all\n")
+        with attend(state) as beside:  # two modules of one run
+            assert not beside.closed
+        with pytest.raises(ConfigError, match="a run is at work in this folder"):
+            claim(state)
+        assert (state / "locks" / "0.output.lock").exists()
+        other.stdin.close()
+        other.wait()
+    with claim(state):
+        assert not list((state / "locks").iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path) -> None:
+    (tmp_path / ".snakemake").write_text("no folder")
+    for hold in (attend, claim):
+        with pytest.raises(ConfigError, match="Snakemake keeps its records there, but nothing can be written"):
+            hold(tmp_path / ".snakemake")

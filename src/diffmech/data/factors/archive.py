@@ -14,8 +14,7 @@ from typing import IO
 
 import numpy as np
 
-from diffmech.errors import DataError
-from diffmech.verify import DAMAGED
+from diffmech.errors import DAMAGED, DataError
 
 BLOCK_BYTES = 16 << 20  # unpacked at once
 UNREADABLE = (*DAMAGED, OSError, tokenize.TokenError)  # the last of numpy, where the head of an array is damaged
