@@ -85,13 +85,17 @@ def read_case(folder: Path, files: dict[str, list[Path]], config: Brats) -> Slic
     mask = _only(folder, files, SEGMENTATION)
     with naming(mask):
         lesion = read_labels(mask, first, config.labels)
+        other = read_labels(mask, first, None) & ~lesion
     with naming(folder):
         inside = np.any([volume.values != 0 for volume in volumes.values()], axis=0)
         frame, position = frame_of(Volume(inside.astype(np.float32), first.affine), config)
         brain = filled(sample_planes(inside.astype(np.float32), first.affine, frame) >= 0.5)
-        share = sample_planes(lesion.astype(np.float32), first.affine, frame)
+        share, beside = (sample_planes(each.astype(np.float32), first.affine, frame) for each in (lesion, other))
         images = {name: sample_planes(volume.values, volume.affine, frame) for name, volume in volumes.items()}
-        return slices_of(patient_of(folder.name), images, brain, lesion_pixels(share), position, config)
+        marked = lesion_pixels(share)
+        # what has other labels alone is neither normal nor what is looked for
+        unclear = (lesion_pixels(beside) & brain).any((1, 2)) & ~(marked & brain).any((1, 2))
+        return slices_of(patient_of(folder.name), images, brain, marked, position, config, unclear=unclear)
 
 
 def frame_of(inside: Volume, config: Brats) -> tuple[Frame, np.ndarray]:

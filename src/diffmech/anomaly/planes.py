@@ -97,14 +97,18 @@ def slices_of(
     position: np.ndarray,
     config: BrainData,
     kind: np.ndarray | None = None,
+    unclear: np.ndarray | None = None,
 ) -> Slices:
-    """Return the slices of one volume: `images` `(slice, y, x)` by modality, as measured; those with enough brain.
+    """Return the slices of one volume: `images` `(slice, y, x)` by modality, as measured; those with enough brain that
+    are not `unclear` `(slice,)`.
 
     `lesion` counts within the brain alone, and a slice all of whose lesion lies outside is left out: it is neither
     normal nor seen to be abnormal. ValueError where no slice has enough brain, or a modality shows nothing.
     """
     kept = brain.mean((1, 2)) >= max(config.least_brain, 1e-9)
     kept &= ~lesion.any((1, 2)) | (lesion & brain).any((1, 2))
+    if unclear is not None:
+        kept &= ~unclear
     if not kept.any():
         raise ValueError(f"no slice has brain in {config.least_brain:.0%} of its pixels")
     normal = []

@@ -121,7 +121,10 @@ class Brats(WithModalities, ByPatient):
         16, description="Slices of a patient, evenly spread over the brain; null = all."
     )
     field: Positive = Field(192.0, description="Height and width of a slice in mm, around the middle of the brain.")
-    labels: list[Count] | None = Field(None, description="Labels that count as lesion; null = all but 0.")
+    labels: list[Count] | None = Field(
+        None, description="Labels that count as lesion; null = all but 0. Slices that hold others alone are left out."
+    )
+    )
 
 
 class Lgg(WithModalities, ByPatient):

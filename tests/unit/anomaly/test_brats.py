@@ -138,9 +138,13 @@ def test_a_patient_without_a_tumour_has_normal_slices_alone(tmp_path: Path) -> N
     assert found.of(["BraTS20_Training_002"]).abnormal.any()
 
 
-def test_labels_that_do_not_count_are_no_lesion(plain: Slices, tmp_path: Path) -> None:
+def test_slices_with_labels_that_do_not_count_are_left_out_and_not_called_healthy(
+    plain: Slices, tmp_path: Path
+) -> None:
     save_case(tmp_path)
-    assert not read(tmp_path, labels=[1, 2]).abnormal.any()
+    without = read(tmp_path, labels=[1, 2])
+    assert not without.abnormal.any()
+    np.testing.assert_array_equal(without.position, plain.position[~plain.abnormal])
     np.testing.assert_array_equal(read(tmp_path, labels=[4]).lesion, plain.lesion)
 
 
