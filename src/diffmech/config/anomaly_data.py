@@ -124,7 +124,6 @@ class Brats(WithModalities, ByPatient):
     labels: list[Count] | None = Field(
         None, description="Labels that count as lesion; null = all but 0. Slices that hold others alone are left out."
     )
-    )
 
 
 class Lgg(WithModalities, ByPatient):
