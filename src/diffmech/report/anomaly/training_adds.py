@@ -12,7 +12,7 @@ import numpy as np
 from diffmech.config.studies.anomaly import UNTRAINED
 from diffmech.findings import Finding
 from diffmech.report.anomaly.inputs import Tables, one
-from diffmech.report.wording import count, interval, number
+from diffmech.report.wording import interval, number
 
 LEAST_ROUNDS = 5  # trainings of a part, below which a difference may be one of two seeds
 BEFORE = "the same networks before any training, which are told the atlas of healthy brains as well"
@@ -49,8 +49,9 @@ def beyond_seeds(finding: Finding, rounds: int) -> Finding:
     """Return a finding on a part of the model, open where it was trained without that part less than five times."""
     if rounds >= LEAST_ROUNDS:
         return finding
-    trained = f"Trained {count(rounds, 'time')} with and without it: another seed might give another difference."
-    return _open(finding, trained)
+    times = "once" if rounds == 1 else f"{rounds} times"
+    trained = f"Trained {times} with and without it: another seed might give another difference."
+    return _open(finding, trained, "Not decided.")
 
 
 def of_slices(tables: Tables, matching: str) -> dict[str, Any] | None:
@@ -64,9 +65,9 @@ def of_pixels(tables: Tables, group: str) -> dict[str, Any] | None:
     return one(tables.pixel_measures, score=UNTRAINED, group=group, measure="pixel_average_precision")
 
 
-def _open(finding: Finding, detail: str) -> Finding:
+def _open(finding: Finding, detail: str, said: str = "Not shown to be learned.") -> Finding:
     details = (detail, *finding.details)
     if finding.verdict != "found":
         return replace(finding, details=details)
     answer = finding.answer.removeprefix("It does: ")
-    return replace(finding, verdict="cannot be told", answer=f"Not shown to be learned. {answer}", details=details)
+    return replace(finding, verdict="cannot be told", answer=f"{said} {answer}", details=details)
