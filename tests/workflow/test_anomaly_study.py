@@ -139,7 +139,7 @@ def test_bright_lesions_are_found_by_a_threshold_and_not_by_chance(studied):
         ),
         (
             {"uncertainty": {**SECTION["uncertainty"], "members": 3}},
-            {**SCORED, **JUDGED, "anomaly_train": 1, "anomaly_entropies": 1},
+            {**SCORED, **JUDGED, "anomaly_train": 2, "anomaly_entropies": 1},
         ),
     ],
 )
@@ -186,7 +186,7 @@ def test_permuting_labels_of_test_patients_changes_nothing_before_they_are_judge
     forced = ["--forcerun", "anomaly_train", "anomaly_slicewise"]
     jobs = rules(project.run("anomaly", *forced, edit=section(studied.folder)))
     assert jobs["anomaly_train"] == NETWORKS
-    assert jobs["anomaly_predict"] == 4
+    assert jobs["anomaly_predict"] == 5
     assert {pattern: bytes_of(project.folder, pattern) for pattern in patterns} == before
     assert all(before.values())
     assert (project.folder / SLICE_MEASURES.path).read_bytes() != table  # only there

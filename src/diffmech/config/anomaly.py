@@ -58,6 +58,9 @@ class AnomalyTrainingConfig(Section):
         return "float32"
 
 
+APART = 10_000  # between the seeds of members and of untrained networks
+
+
 class AnomalyModelConfig(Section):
     """One model: its networks and its training, as jobs get it."""
 
@@ -78,9 +81,9 @@ class AnomalyModelConfig(Section):
         training = self.training.model_copy(update={"seed": self.training.seed + number})
         return self.model_copy(update={"training": training})
 
-    def untrained(self, number: int, members: int) -> "AnomalyModelConfig":
-        """Return the settings of a network that is left as it begins, with a seed that none of `members` has."""
-        training = self.training.model_copy(update={"seed": self.training.seed + members + number, "steps": 0})
+    def untrained(self, number: int) -> "AnomalyModelConfig":
+        """Return the settings of a network that is left as it begins, with a seed far from those of members."""
+        training = self.training.model_copy(update={"seed": self.training.seed + APART + number, "steps": 0})
         return self.model_copy(update={"training": training})
 
     def ablated(self, what: str) -> "AnomalyModelConfig":

@@ -51,12 +51,24 @@ class Study:
     license: str = ""
 
 
+POINTER = "model.json"
+
+
 def all_records(paths: Iterable[str], read: Callable[[str], Any]) -> dict[str, dict[str, Any]]:
-    """Return Snakemake's records of `paths` and of all that they were made from, as `records_behind` those of one."""
+    """Return Snakemake's records of `paths` and of all that they were made from, as `records_behind` those of one.
+
+    Jobs name a denoiser by its pointer alone: the files that the same job put beside it are of the study as well.
+    """
     found: dict[str, dict[str, Any]] = {}
     for path in paths:
         if path not in found:
             found |= records_behind(path, read)
+    for pointer in [path for path in found if Path(path).name == POINTER]:
+        beside = (path.as_posix() for path in sorted(Path(pointer).parent.rglob("*")) if path.is_file())
+        for path in beside:
+            record = read(path)
+            if path not in found and record and record.get("rule") == found[pointer]["rule"]:
+                found |= records_behind(path, read)
     return found
 
 

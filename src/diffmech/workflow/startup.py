@@ -3,12 +3,15 @@
 import fcntl
 import os
 import platform
+import time
 from collections.abc import MutableMapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 from diffmech.errors import ConfigError
+
+ENDING = 3.0  # seconds in which a run that has answered may still be ending
 
 
 def share_with_jobs(source: Path) -> None:
@@ -27,7 +30,7 @@ def claim(state: Path) -> IO[str] | None:
     """
     handle = _opened(state)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _locked(handle)
     except BlockingIOError:
         handle.seek(0)
         with handle:
@@ -45,6 +48,18 @@ def claim(state: Path) -> IO[str] | None:
         if not lock.is_dir():
             lock.unlink(missing_ok=True)
     return handle
+
+
+def _locked(handle: IO[str]) -> None:
+    """Take the lock; a run that is about to end is waited for."""
+    ends = time.monotonic() + ENDING
+    while True:
+        try:
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > ends:
+                raise
+            time.sleep(0.1)
 
 
 def attend(state: Path) -> IO[str] | None:

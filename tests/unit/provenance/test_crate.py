@@ -235,6 +235,24 @@ def test_records_of_several_files_are_those_of_each(study):
     assert set(all_records(PACKED, study.get)) == set(study)
 
 
+def test_weights_beside_a_pointer_are_of_the_study_and_what_another_rule_put_there_is_not(study):
+    pointer, weights, other = (f"results/models/m/{name}" for name in ("model.json", "unet/a.safetensors", "gallery"))
+    for path in (pointer, weights, other):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text("{}")
+    page = {**study["results/report.html"], "input": [*study["results/report.html"]["input"], pointer]}
+    trained = {**study["results/features.zarr.zip"], "rule": "train_denoiser"}
+    records = {
+        **study,
+        "results/report.html": page,
+        pointer: trained,
+        weights: trained,
+        other: study["results/table.csv"],
+    }
+    assert set(all_records(["results/report.html"], records.get)) >= {pointer, weights}
+    assert other not in all_records(["results/report.html"], records.get)
+
+
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 def test_the_commit_is_that_of_the_folder_itself(tmp_path):
     assert commit(tmp_path) == {"commit": None, "changed": None}

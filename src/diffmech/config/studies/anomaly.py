@@ -63,8 +63,7 @@ class AnomalyStudy(StudySection):
             own[NO_ATTENTION] = self.model.ablated("attention")
         if self.model.network.variance or self.model.network.dropout:
             own[NO_UNCERTAINTY] = self.model.ablated("uncertainty")
-        members = len(self.members)
-        own |= {f"{UNTRAINED}{number}": self.model.untrained(number, members) for number in range(members)}
+        own |= {f"{UNTRAINED}{number}": self.model.untrained(number) for number in range(len(self.members))}
         plain, denoising = AUTOENCODERS
         return own | {plain: self.model.plain_autoencoder(), denoising: self.model.denoising_autoencoder()}
 
