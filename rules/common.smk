@@ -61,7 +61,7 @@ def settled(wildcards) -> list[str]:
     The pointer alone may be there from a time when the model of this name was imported; of a job some of whose outputs
     it has no record of, Snakemake does not ask whether the parameters have changed.
     """
-    model = getattr(wildcards, "model", study.model)
+    model = getattr(wildcards, "model", None)  # of a job that is of no denoiser, none
     return settled_data(wildcards) + ([tables["history"].at(model=model)] if model in study.trained else [])
 
 
