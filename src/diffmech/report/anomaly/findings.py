@@ -64,18 +64,23 @@ def findings(tables: Tables, anomaly: AnomalyStudy, picture: str | None) -> Iter
     """Yield the findings; `picture` shows slices, as seen from the folder of the file of findings."""
     model = anomaly.scores.model
     confidence = anomaly.evaluation.confidence
-    yield beyond_untrained(_above_chance(tables, model, confidence, picture), of_slices(tables, "matched"))
-    yield beyond_untrained(_above_position(tables, model, confidence), of_slices(tables, "overall"))
+    # one ensemble beside one that is untrained may differ by their seeds alone
+    first = beyond_untrained(_above_chance(tables, model, confidence, picture), of_slices(tables, "matched"))
+    rounds = tables.trainings["round"].nunique()
+    yield beyond_seeds(first, rounds)
+    yield beyond_seeds(
+        beyond_untrained(_above_position(tables, model, confidence), of_slices(tables, "overall")), rounds
+    )
     yield _above_all(tables, confidence)
     if not tables.pixel_measures.empty:
         yield _pixels(tables, model, confidence)
         if (tables.pixel_measures["group"] == "iso").any():
-            yield beyond_untrained(_iso(tables, model, confidence), of_pixels(tables, "iso"))
+            yield beyond_seeds(beyond_untrained(_iso(tables, model, confidence), of_pixels(tables, "iso")), rounds)
     for lacking in tables.ablations["lacking"].unique():
-        yield beyond_seeds(_ablation(tables, lacking, confidence), tables.trainings["round"].nunique())
+        yield beyond_seeds(_ablation(tables, lacking, confidence), rounds)
     yield beyond_untrained_calibration(_calibrated(tables, confidence), tables, "slice_correlation")
-    yield beyond_untrained_everywhere(_doubt(tables, confidence), tables)
-    yield beyond_untrained_everywhere(_heads(tables, confidence), tables)
+    yield beyond_seeds(beyond_untrained_everywhere(_doubt(tables, confidence), tables), rounds)
+    yield beyond_seeds(beyond_untrained_everywhere(_heads(tables, confidence), tables), rounds)
     yield _not_concluded(anomaly)
 
 

@@ -46,11 +46,11 @@ def beyond_untrained_calibration(finding: Finding, tables: Tables, quantity: str
 
 
 def beyond_seeds(finding: Finding, rounds: int) -> Finding:
-    """Return a finding on a part of the model, open where it was trained without that part less than five times."""
+    """Return a finding that rests on a difference of trainings, open where there were less than five of each."""
     if rounds >= LEAST_ROUNDS:
         return finding
     times = "once" if rounds == 1 else f"{rounds} times"
-    trained = f"Trained {times} with and without it: another seed might give another difference."
+    trained = f"Trained {times}: another seed might give another difference."
     return _open(finding, trained, "Not decided.")
 
 

@@ -197,7 +197,7 @@ def test_one_training_with_and_without_a_part_decides_nothing_of_it():
     for part in ("attention", "uncertainty", "an ensemble"):
         finding = of(f"Does {part} help", once)
         assert finding.verdict == "cannot be told"
-        assert finding.details[0].startswith("Trained once with and without it")
+        assert finding.details[0].startswith("Trained once: another seed")
         assert of(f"Does {part} help", tables).verdict == "found"
 
 
