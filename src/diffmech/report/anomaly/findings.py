@@ -20,7 +20,6 @@ from diffmech.report.anomaly.training_adds import (
     beyond_seeds,
     beyond_untrained,
     beyond_untrained_calibration,
-    beyond_untrained_everywhere,
     of_pixels,
     of_slices,
 )
@@ -62,26 +61,28 @@ ALL_OF_THEM = "All comparisons must hold, each with its own interval, so that no
 
 def findings(tables: Tables, anomaly: AnomalyStudy, picture: str | None) -> Iterator[Finding]:
     """Yield the findings; `picture` shows slices, as seen from the folder of the file of findings."""
+    for claim in _claims(tables, anomaly, picture):
+        yield beyond_seeds(claim, tables.trainings["round"].nunique())
+    yield _not_concluded(anomaly)
+
+
+def _claims(tables: Tables, anomaly: AnomalyStudy, picture: str | None) -> Iterator[Finding]:
+    """Yield what may be found of the model, as far as untrained networks cannot do it."""
     model = anomaly.scores.model
     confidence = anomaly.evaluation.confidence
-    # one ensemble beside one that is untrained may differ by their seeds alone
-    first = beyond_untrained(_above_chance(tables, model, confidence, picture), of_slices(tables, "matched"))
-    rounds = tables.trainings["round"].nunique()
-    yield beyond_seeds(first, rounds)
-    yield beyond_seeds(
-        beyond_untrained(_above_position(tables, model, confidence), of_slices(tables, "overall")), rounds
-    )
-    yield _above_all(tables, confidence)
+    matched = of_slices(tables, "matched")
+    yield beyond_untrained(_above_chance(tables, model, confidence, picture), matched)
+    yield beyond_untrained(_above_position(tables, model, confidence), of_slices(tables, "overall"))
+    yield _above_all(tables, confidence)  # untrained networks among them
     if not tables.pixel_measures.empty:
         yield _pixels(tables, model, confidence)
         if (tables.pixel_measures["group"] == "iso").any():
-            yield beyond_seeds(beyond_untrained(_iso(tables, model, confidence), of_pixels(tables, "iso")), rounds)
+            yield beyond_untrained(_iso(tables, model, confidence), of_pixels(tables, "iso"))
     for lacking in tables.ablations["lacking"].unique():
-        yield beyond_seeds(_ablation(tables, lacking, confidence), rounds)
+        yield _ablation(tables, lacking, confidence)
     yield beyond_untrained_calibration(_calibrated(tables, confidence), tables, "slice_correlation")
-    yield beyond_seeds(beyond_untrained_everywhere(_doubt(tables, confidence), tables), rounds)
-    yield beyond_seeds(beyond_untrained_everywhere(_heads(tables, confidence), tables), rounds)
-    yield _not_concluded(anomaly)
+    yield beyond_untrained(_doubt(tables, confidence), matched)
+    yield beyond_untrained(_heads(tables, confidence), matched)
 
 
 def words(score: str) -> str:

@@ -31,11 +31,6 @@ def beyond_untrained(finding: Finding, row: dict[str, Any] | None) -> Finding:
     return _open(finding, said) if row["difference_low"] <= 0 else replace(finding, details=(said, *finding.details))
 
 
-def beyond_untrained_everywhere(finding: Finding, tables: Tables) -> Finding:
-    """Return a finding on what the model does with its score, gated by what training adds to telling slices apart."""
-    return beyond_untrained(finding, of_slices(tables, "matched"))
-
-
 def beyond_untrained_calibration(finding: Finding, tables: Tables, quantity: str) -> Finding:
     """Return a finding on a quantity of CALIBRATION, gated by that of untrained networks: intervals must not touch."""
     own, before = (one(tables.calibration, model=model, quantity=quantity) for model in ("model", UNTRAINED))
@@ -46,8 +41,8 @@ def beyond_untrained_calibration(finding: Finding, tables: Tables, quantity: str
 
 
 def beyond_seeds(finding: Finding, rounds: int) -> Finding:
-    """Return a finding that rests on a difference of trainings, open where there were less than five of each."""
-    if rounds >= LEAST_ROUNDS:
+    """Return a finding on a model, open where it was trained less than five times: it may be one of its seeds."""
+    if rounds >= LEAST_ROUNDS or finding.verdict != "found":
         return finding
     times = "once" if rounds == 1 else f"{rounds} times"
     trained = f"Trained {times}: another seed might give another difference."

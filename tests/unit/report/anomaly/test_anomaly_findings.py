@@ -191,14 +191,13 @@ def test_what_untrained_networks_do_as_well_is_not_found():
     assert first.details[0].startswith("The same networks before any training")
 
 
-def test_one_training_with_and_without_a_part_decides_nothing_of_it():
-    tables = planted()
-    once = replace(tables, trainings=tables.trainings.assign(round="split"))
-    for part in ("attention", "uncertainty", "an ensemble"):
-        finding = of(f"Does {part} help", once)
-        assert finding.verdict == "cannot be told"
-        assert finding.details[0].startswith("Trained once: another seed")
-        assert of(f"Does {part} help", tables).verdict == "found"
+def test_one_training_decides_nothing():
+    """Two ensembles of untrained networks can differ by their seeds alone, whatever the interval over patients says."""
+    once = replace(planted(), trainings=planted().trainings.assign(round="split"))
+    assert set(verdicts(once).values()) == {"cannot be told", "caution"}
+    for question in ("Does the model tell slices", "Does attention help"):
+        assert of(question, once).answer.startswith("Not decided. ")
+        assert of(question, once).details[0] == "Trained once: another seed might give another difference."
 
 
 def test_a_threshold_below_chance_is_no_proof_of_iso_lesions():
