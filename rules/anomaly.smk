@@ -155,7 +155,7 @@ rule anomaly_train:
         gpu=study.gpus,
         mem_mb=2000,
     params:
-        settings=lambda wildcards: anomaly.training_settings(wildcards.network),
+        settings=lambda wildcards: anomaly.training_settings(wildcards.round, wildcards.network),
         checkpoints=lambda wildcards: anomaly.checkpoints(wildcards.round, wildcards.network),
         code=study.code("anomaly_train"),
     message:

@@ -4,6 +4,7 @@ A store is a Zarr v3 hierarchy, zipped without compression of its own, and moved
 of it through a ZipStore would leave duplicate metadata entries; a directory could be seen half-written.
 """
 
+import functools
 import glob
 import hashlib
 import json
@@ -41,12 +42,13 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     destination = Path(path)
     destination.parent.mkdir(parents=True, exist_ok=True)
     for leftover in destination.parent.glob(f".{glob.escape(destination.name)}.*"):
-        if not _being_written(leftover):  # a killed job left it behind
+        if _left_behind(leftover, destination.name):
             shutil.rmtree(leftover, ignore_errors=True)
-    own = f".{destination.name}.{_this_machine()}-{os.getpid()}."
-    folder = Path(tempfile.mkdtemp(prefix=own, dir=destination.parent))
-    temporary = folder / destination.name
+    folder: Path | None = None
     try:
+        own = f".{destination.name}.{_this_machine()}-{os.getpid()}."
+        folder = Path(tempfile.mkdtemp(prefix=own, dir=destination.parent))
+        temporary = folder / destination.name
         yield temporary
         os.replace(temporary, destination)
     except OSError as error:
@@ -54,31 +56,34 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             f"{destination}: cannot be written ({error.strerror or error}); free disk space, or check your rights"
         ) from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
+@functools.cache
 def _this_machine() -> str:
-    return re.sub(r"[^A-Za-z0-9]", "", platform.node())[:40]
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:12]
 
 
-def _being_written(folder: Path) -> bool:
-    """Return whether the process that a folder of `atomic_path` is named after may still be at it.
+def _left_behind(folder: Path, name: str) -> bool:
+    """Return whether a folder of `atomic_path` for `name` is of a process that is no longer at it.
 
-    It may where it is alive on this machine, or where it is of another one and wrote within a day: a job of a cluster
+    It is where that process is dead on this machine, or of another one and wrote nothing for a day: a job of a cluster
     goes on for a while after the run that submitted it was killed, beside the one that takes its place.
     """
-    named = re.search(r"\.([A-Za-z0-9]*)-(\d+)\.[^.]*$", folder.name)
-    if named is None:
-        return False
+    parts = folder.name.removeprefix(f".{name}.").split(".")
+    writer = re.fullmatch(r"([0-9a-f]{12})-(\d{1,9})", parts[0])
+    if writer is None or len(parts) != 2:
+        return len(parts) == 1  # it tells of no writer; with more parts it is of a longer name
     try:
-        if named[1] != _this_machine():
-            return time.time() - max(path.stat().st_mtime for path in (folder, *folder.rglob("*"))) < ABANDONED
-        os.kill(int(named[2]), 0)
+        if writer[1] != _this_machine():
+            return time.time() - max(path.stat().st_mtime for path in (folder, *folder.rglob("*"))) > ABANDONED
+        os.kill(int(writer[2]), 0)
     except ProcessLookupError:
-        return False
-    except OSError:  # another user's process; or it ends just now
         return True
-    return int(named[2]) != os.getpid()
+    except OSError:  # another user's process; or it ends just now
+        return False
+    return False
 
 
 def zip_directory(directory: Path, archive: Path) -> None:

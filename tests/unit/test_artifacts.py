@@ -85,8 +85,27 @@ def test_two_processes_at_one_path_each_move_a_whole_file_into_place(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_longer_name_and_an_outer_write_of_the_same_file_are_left_alone(tmp_path):
+    with atomic_path(tmp_path / "a.json") as longer, atomic_path(tmp_path / "a") as first:
+        longer.write_text("longer")
+        first.write_text("first")
+        with atomic_path(tmp_path / "a") as second:
+            second.write_text("second")
+        assert (tmp_path / "a").read_text() == "second"
+    assert [(tmp_path / name).read_text() for name in ("a", "a.json")] == ["first", "longer"]
+    assert sorted(os.listdir(tmp_path)) == ["a", "a.json"]
+
+
+def test_a_name_that_is_too_long_is_one_line(tmp_path):
+    with (
+        pytest.raises(StoreError, match=r"cannot be written \(File name too long\)"),
+        atomic_path(tmp_path / ("a" * 250)),
+    ):
+        raise AssertionError
+
+
 def test_what_another_machine_writes_stays_for_a_day(tmp_path):
-    folder = tmp_path / ".a.txt.elsewhere-123.xyz"
+    folder = tmp_path / ".a.txt.0123456789ab-123.xyz"
     folder.mkdir()
     (folder / "a.txt").write_text("half")
     with atomic_path(tmp_path / "a.txt") as temporary:

@@ -88,7 +88,7 @@ class Anomaly:
 
         What it sees is none of the name: a checkpoint of other slices is not gone on from, by their digest in it.
         """
-        settings = json.dumps([name, network, self.training_settings(network)], sort_keys=True)
+        settings = json.dumps([name, network, self.training_settings(name, network)], sort_keys=True)
         return CHECKPOINTS.format(digest=hashlib.sha256(settings.encode()).hexdigest()[:16])
 
     # What rules track
@@ -111,9 +111,9 @@ class Anomaly:
         data = self.section.data
         return watched_folder(data.path) if isinstance(data, FromFiles) else ""
 
-    def training_settings(self, network: str) -> dict[str, Any]:
-        """Return what a network depends on beside its slices."""
-        return self.study.settings(model=self.section.networks[network])
+    def training_settings(self, name: str, network: str) -> dict[str, Any]:
+        """Return what a network of the round `name` depends on beside its slices."""
+        return self.study.settings(model=self.section.networks[network].of_round(self.rounds.index(name)))
 
     def scoring_settings(self) -> dict[str, Any]:
         """Return what the scores of a round depend on; how they are judged is none of it."""

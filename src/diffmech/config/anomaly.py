@@ -59,6 +59,7 @@ class AnomalyTrainingConfig(Section):
 
 
 APART = 10_000  # between the seeds of members and of untrained networks
+ROUNDS_APART = 100_000
 
 
 class AnomalyModelConfig(Section):
@@ -84,6 +85,11 @@ class AnomalyModelConfig(Section):
     def untrained(self, number: int) -> "AnomalyModelConfig":
         """Return the settings of a network that is left as it begins, with a seed far from those of members."""
         training = self.training.model_copy(update={"seed": self.training.seed + APART + number, "steps": 0})
+        return self.model_copy(update={"training": training})
+
+    def of_round(self, number: int) -> "AnomalyModelConfig":
+        """Return the settings in a round of a cross-validation: seeds of its own, so that rounds tell of seeds too."""
+        training = self.training.model_copy(update={"seed": self.training.seed + ROUNDS_APART * number})
         return self.model_copy(update={"training": training})
 
     def ablated(self, what: str) -> "AnomalyModelConfig":

@@ -5,7 +5,6 @@ import os
 import platform
 import time
 from collections.abc import MutableMapping
-from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,51 +27,47 @@ def claim(state: Path) -> IO[str] | None:
     knows that any other lock is stale. The returned handle must be kept for as long as the run lasts; it is None, and
     no lock is removed, where the file system knows no such locks.
     """
-    handle = _opened(state)
-    try:
-        _locked(handle)
-    except BlockingIOError:
-        handle.seek(0)
-        with handle:
-            raise ConfigError(
-                f"{state.absolute().parent}: a run is at work in this folder ({handle.read().strip()}), and has it for "
-                "itself; wait until it has ended, or end it"
-            ) from None
-    except OSError:
-        handle.close()
-        return None
-    handle.truncate(0)
-    handle.write(f"process {os.getpid()} on {platform.node()}\n")
-    handle.flush()
-    for lock in (state / "locks").glob("*"):
-        if not lock.is_dir():
-            lock.unlink(missing_ok=True)
+    handle = _held(state, fcntl.LOCK_EX)
+    if handle is not None:
+        for lock in (state / "locks").glob("*"):
+            if not lock.is_dir():
+                lock.unlink(missing_ok=True)
     return handle
-
-
-def _locked(handle: IO[str]) -> None:
-    """Take the lock; a run that is about to end is waited for."""
-    ends = time.monotonic() + ENDING
-    while True:
-        try:
-            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > ends:
-                raise
-            time.sleep(0.1)
 
 
 def attend(state: Path) -> IO[str] | None:
     """Hold the same lock as `claim` beside others who attend, for a run in which this workflow is a module.
 
-    Snakemake's locks of such a run are not ours; while it is alive nobody claims the folder and removes them.
+    Snakemake's locks of such a run are not ours; while it is alive nobody claims the folder and removes them. Raises
+    ConfigError as `claim` does.
     """
-    handle = _opened(state)
-    with suppress(OSError):
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return handle
-    handle.close()
-    return None
+    return _held(state, fcntl.LOCK_SH)
+
+
+def _held(state: Path, kind: int) -> IO[str] | None:
+    """Return a handle that holds the lock, told whose it is; a run that is about to end is waited for."""
+    handle, ends = _opened(state), time.monotonic() + ENDING
+    while True:
+        try:
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() < ends:
+                time.sleep(0.1)
+                continue
+            handle.seek(0)
+            with handle:
+                raise ConfigError(
+                    f"{state.absolute().parent}: a run is at work in this folder ({handle.read().strip()}), and has it "
+                    "for itself; wait until it has ended, or end it"
+                ) from None
+        except OSError:
+            handle.close()
+            return None
+    handle.truncate(0)
+    handle.write(f"process {os.getpid()} on {platform.node()}\n")
+    handle.flush()
+    return handle
 
 
 def _opened(state: Path) -> IO[str]:

@@ -43,13 +43,15 @@ def test_a_run_around_this_workflow_keeps_its_locks(tmp_path) -> None:
         (state / "locks" / "0.output.lock").write_text("results/all\n")
         with attend(state) as beside:  # two modules of one run
             assert not beside.closed
-        with pytest.raises(ConfigError, match="a run is at work in this folder"):
+        with pytest.raises(ConfigError, match="a run is at work in this folder .process "):
             claim(state)
         assert (state / "locks" / "0.output.lock").exists()
         other.stdin.close()
         other.wait()
     with claim(state):
         assert not list((state / "locks").iterdir())
+        with pytest.raises(ConfigError, match="a run is at work in this folder .process "):
+            attend(state)
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path) -> None:

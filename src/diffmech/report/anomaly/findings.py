@@ -79,7 +79,8 @@ def _claims(tables: Tables, anomaly: AnomalyStudy, picture: str | None) -> Itera
         if (tables.pixel_measures["group"] == "iso").any():
             yield beyond_untrained(_iso(tables, model, confidence), of_pixels(tables, "iso"))
     for lacking in tables.ablations["lacking"].unique():
-        yield _ablation(tables, lacking, confidence)
+        own = of_pixels(tables, "all") if not tables.pixel_measures.empty else matched
+        yield beyond_untrained(_ablation(tables, lacking, confidence), own)
     yield beyond_untrained_calibration(_calibrated(tables, confidence), tables, "slice_correlation")
     yield beyond_untrained(_doubt(tables, confidence), matched)
     yield beyond_untrained(_heads(tables, confidence), matched)

@@ -21,13 +21,15 @@ BEFORE = "the same networks before any training, which are told the atlas of hea
 def beyond_untrained(finding: Finding, row: dict[str, Any] | None) -> Finding:
     """Return a finding with what training adds; no longer "found" where that cannot be told from 0.
 
-    `row` is that of the untrained networks' score in the measure that answers, with the difference of the model's to
-    it. Without it, or without an interval, nothing is found.
+    `row` is that of the untrained networks in the measure that answers, or, where they were not asked that, in the one
+    that says best whether the model is more than its atlas. Without it, or without an interval, nothing is found.
     """
     if row is None or not np.isfinite([row["difference_low"], row["difference_high"]]).all():
         return _open(finding, f"Nothing is known of {BEFORE}.")
+    what = "average precision over pixels" if "pixel" in row["measure"] else "ROC AUC of slices"
+    what += f", {row['matching']}" if "matching" in row else ""
     more = interval(row["difference"], row["difference_low"], row["difference_high"])
-    said = f"{BEFORE[0].upper()}{BEFORE[1:]}, have {number(row['value'])}; training adds {more}."
+    said = f"{BEFORE[0].upper()}{BEFORE[1:]}, have {number(row['value'])} in {what}; training adds {more}."
     return _open(finding, said) if row["difference_low"] <= 0 else replace(finding, details=(said, *finding.details))
 
 
@@ -42,11 +44,12 @@ def beyond_untrained_calibration(finding: Finding, tables: Tables, quantity: str
 
 def beyond_seeds(finding: Finding, rounds: int) -> Finding:
     """Return a finding on a model, open where it was trained less than five times: it may be one of its seeds."""
-    if rounds >= LEAST_ROUNDS or finding.verdict != "found":
+    if rounds >= LEAST_ROUNDS or finding.verdict not in ("found", "not found"):
         return finding
     times = "once" if rounds == 1 else f"{rounds} times"
     trained = f"Trained {times}: another seed might give another difference."
-    return _open(finding, trained, "Not decided.")
+    opened = replace(finding, verdict="found")
+    return _open(opened, trained, "Not decided.")
 
 
 def of_slices(tables: Tables, matching: str) -> dict[str, Any] | None:
@@ -64,5 +67,8 @@ def _open(finding: Finding, detail: str, said: str = "Not shown to be learned.")
     details = (detail, *finding.details)
     if finding.verdict != "found":
         return replace(finding, details=details)
-    answer = finding.answer.removeprefix("It does: ")
-    return replace(finding, verdict="cannot be told", answer=f"{said} {answer}", details=details)
+    answer = finding.answer
+    for decided in ("It does: ", "It does not: ", "Yes, ", "No: "):
+        answer = answer.removeprefix(decided)
+    answer = f"{said} {answer[0].upper()}{answer[1:]}"
+    return replace(finding, verdict="cannot be told", answer=answer, details=details)
