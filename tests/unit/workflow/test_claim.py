@@ -43,14 +43,14 @@ def test_a_run_around_this_workflow_keeps_its_locks(tmp_path) -> None:
         (state / "locks" / "0.output.lock").write_text("results/all\n")
         with attend(state) as beside:  # two modules of one run
             assert not beside.closed
-        with pytest.raises(ConfigError, match="a run is at work in this folder .process "):
+        with pytest.raises(ConfigError, match=r"a run is at work in this folder .process "):
             claim(state)
         assert (state / "locks" / "0.output.lock").exists()
         other.stdin.close()
         other.wait()
     with claim(state):
         assert not list((state / "locks").iterdir())
-        with pytest.raises(ConfigError, match="a run is at work in this folder .process "):
+        with pytest.raises(ConfigError, match=r"a run is at work in this folder .process "):
             attend(state)
 
 
