@@ -114,7 +114,7 @@ def test_half_written_checkpoint_is_not_read(
 def test_training_leaves_a_diffusers_directory_and_where_it_came_from(trained: Path) -> None:
     folder = trained.parent
     names = {path.name for path in folder.iterdir()}
-    assert names == {"unet", "tokens", "scheduler", "history.csv", "provenance.json", "model.json"}
+    assert names == {"unet", "tokens", "classes.json", "scheduler", "history.csv", "provenance.json", "model.json"}
     record = read_json(folder / "provenance.json")
     assert record["steps"] == 12
     assert record["datasets"]["synthetic"]["config"]["kind"] == "synthetic_faces"
