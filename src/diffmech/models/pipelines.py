@@ -20,7 +20,7 @@ from diffmech.errors import ConfigError, ModelError
 from diffmech.models.load import as_dtype, check_unchanged
 from diffmech.models.prompted import DTYPES, PromptedDenoiser, noised_argument
 from diffmech.models.schedules import with_betas
-from diffmech.models.storage import WEIGHT_SUFFIXES, pointed_directory, relative_location
+from diffmech.models.storage import WEIGHT_SUFFIXES, pointed_directory, read_pointer, relative_location
 from diffmech.training.device import resolve_device
 from diffmech.training.seeds import seeded
 
@@ -28,6 +28,8 @@ KIND = "pipeline"
 COMPONENTS = ("unet", "transformer")
 # Classes of diffusers whose `image` only looks optional.
 NEED_IMAGE = re.compile("Img2Img|ImageToImage|Inpaint|ControlNet|Adapter|Pix2Pix|Upscale|Depth2Img|Edit")
+# What is studied must not be replaced by a black picture.
+LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")
 SAMPLERS = {
     "ddim": "DDIMScheduler",
     "ddpm": "DDPMScheduler",
@@ -74,6 +76,7 @@ def import_pipeline(config: DenoiserConfig, output_json: Path, directory: Path, 
             "location": relative_location(directory, output_json, root),
             "dtype": config.dtype,
             "sha256": component_sha256(directory / component),
+            "parts": {name: part_sha256(directory / name) for name in _parts(directory, index) if name != component},
             "parameters": sum(parameter.numel() for parameter in denoiser.parameters()),
             "attributes": [],
             "domains": [],
@@ -137,10 +140,19 @@ def load_pipeline(
     """Return the whole pipeline behind `model_json`, with the sampler `scheduler` in place of its own if given.
 
     With `denoiser` it samples by that very network, whose weights are not read again: what is done to these shows in
-    its images. Raises ModelError where a part is missing and ConfigError where the sampler does not fit the denoiser.
+    its images. Raises ModelError where a part is missing or changed since the import, and ConfigError where the sampler
+    does not fit the denoiser.
     """
-    pointer = read_json(model_json)
+    pointer = read_pointer(Path(model_json))
     directory = pointed_directory(pointer, Path(model_json))
+    if denoiser is None:
+        found = component_sha256(directory / pointer["component"])
+        check_unchanged(pointer, Path(model_json), found=found, where=directory / pointer["component"])
+    for name, expected in pointer.get("parts", {}).items():
+        if not (directory / name).is_dir():
+            continue  # said by diffusers
+        found = part_sha256(directory / name)
+        check_unchanged({"sha256": expected}, Path(model_json), found=found, where=directory / name, what="a file")
     own = {} if denoiser is None else {pointer["component"]: denoiser.module}
     try:
         pipeline = getattr(diffusers, pointer["pipeline"]).from_pretrained(
@@ -210,9 +222,18 @@ def read_index(directory: Path) -> tuple[dict[str, Any], str]:
 
 def component_sha256(folder: Path) -> str:
     """Return the SHA-256 of the denoiser's weight files, in the order of their names."""
-    files = sorted(file for file in folder.glob("*") if file.suffix in WEIGHT_SUFFIXES)
-    if not files:
+    if not any(file.suffix in WEIGHT_SUFFIXES for file in folder.glob("*")):
         raise ModelError(f"{folder}: no weights ({' or '.join(WEIGHT_SUFFIXES)}); get the whole directory again")
+    return _sha256(folder, WEIGHT_SUFFIXES)
+
+
+def part_sha256(folder: Path) -> str:
+    """Return the SHA-256 of the files that a text encoder, a tokenizer or an autoencoder is read from, by name."""
+    return _sha256(folder, (*WEIGHT_SUFFIXES, ".json", ".txt", ".model"))
+
+
+def _sha256(folder: Path, suffixes: tuple[str, ...]) -> str:
+    files = sorted(file for file in folder.glob("*") if file.suffix in suffixes)
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.name.encode())
@@ -222,10 +243,15 @@ def component_sha256(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def _parts(directory: Path, index: dict[str, Any]) -> list[str]:
+    """Return the folders that `load_pipeline` reads, by name."""
+    return sorted(name for name in index if name not in LEFT_OUT and (directory / name).is_dir())
+
+
 def _unchecked(directory: Path) -> dict[str, None]:
-    """Return the optional parts that are left out: what is studied must not be replaced by a black picture."""
+    """Return the optional parts that are left out, each as None."""
     index = read_json(directory / "model_index.json")
-    return {name: None for name in ("safety_checker", "feature_extractor", "image_encoder") if name in index}
+    return {name: None for name in LEFT_OUT if name in index}
 
 
 def _line(error: Exception) -> str:

@@ -18,7 +18,7 @@ from diffmech.attention.generated import generate_images, generated_latents, noi
 from diffmech.attention.latents import alphas_cumprod
 from diffmech.attention.passes import open_latents
 from diffmech.attention.store import conditional, open_attention
-from diffmech.config.images import Prompts
+from diffmech.config.images import ImagesConfig, Prompts
 from diffmech.config.models import DenoiserConfig
 from diffmech.config.study import CaptureConfig, LatentsConfig
 from diffmech.data.prompts import prompt_of, read_prompts
@@ -232,6 +232,24 @@ def test_weights_that_changed_are_noticed(pipeline_json: Path) -> None:
     other.write_text(pipeline_json.read_text().replace(pointer["sha256"], "0" * 64))
     with pytest.raises(ModelError, match="the weights changed"):
         load_denoiser(other)
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model", "tokenizer/tokenizer.json"],
+)
+def test_a_byte_that_changed_in_any_part_is_noticed(pipeline_folder: Path, tmp_path: Path, file: str) -> None:
+    folder = Path(shutil.copytree(pipeline_folder, tmp_path / "sd"))
+    model_json = tmp_path / "model.json"
+    config = DenoiserConfig(source="pipeline", location=str(folder))
+    import_denoiser(config, model_json, root=tmp_path, images=ImagesConfig(size=16, channels=3))
+    load_pipeline(model_json, scheduler=None, device="cpu")
+    changed = folder / file if file.endswith(".json") else folder / f"{file}.safetensors"
+    content = bytearray(changed.read_bytes())
+    content[-20] ^= 1
+    changed.write_bytes(content)
+    with pytest.raises(ModelError, match=rf"{changed.parent}: (the weights|a file) changed .*delete {model_json}"):
+        load_pipeline(model_json, scheduler=None, device="cpu")
 
 
 def test_a_directory_that_is_no_pipeline_says_so(pipeline_folder: Path, tmp_path: Path) -> None:
