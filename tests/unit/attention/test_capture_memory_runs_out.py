@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import RUNTIME, Capture
+from tiny_captures import RUNTIME, Capture
 
 from diffmech.attention.capture import capture_attention
 from diffmech.attention.store import open_attention

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import ENTROPY_ERROR, RUNTIME
+from tiny_captures import ENTROPY_ERROR, RUNTIME
 
 from diffmech.attention.calls import AttentionCall
 from diffmech.attention.capture import capture_attention

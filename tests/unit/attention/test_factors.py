@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import ENTROPY_ERROR, MAP_ERROR, RUNTIME, Capture
+from tiny_captures import ENTROPY_ERROR, MAP_ERROR, RUNTIME, Capture
 
 from diffmech.attention.calls import AttentionCall
 from diffmech.attention.capture import capture_attention

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import MAP_ERROR, RUNTIME, Capture
+from tiny_captures import MAP_ERROR, RUNTIME, Capture
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffmech.artifacts import building_store

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ATTRIBUTES, write_dataset
 from diffusers import DDPMScheduler
+from tiny_captures import ATTRIBUTES, write_dataset
 
 from diffmech.attention.latents import alphas_cumprod, diffuse, make_latents, scheduler_alphas
 from diffmech.attention.passes import open_latents

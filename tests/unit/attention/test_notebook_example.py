@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Capture
+from tiny_captures import Capture
 
 from diffmech.attention.store import open_attention
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import RUNTIME
+from tiny_captures import RUNTIME
 
 from diffmech.artifacts import zip_directory
 from diffmech.attention import budget

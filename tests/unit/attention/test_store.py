@@ -8,7 +8,7 @@ from pathlib import Path
 import dask.array as da
 import numpy as np
 import pytest
-from conftest import SHAPE, Capture
+from tiny_captures import SHAPE, Capture
 
 import diffmech
 from diffmech.attention.store import open_attention, per_sample

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from conftest import RUNTIME
+from tiny_captures import RUNTIME
 
 from diffmech.attention.archive import write_region
 from diffmech.attention.capture import capture_attention

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import write_features
+from feature_files import write_features
 from planted_heads import DOMAINS, HEADS
 
 from diffmech.artifacts import open_store

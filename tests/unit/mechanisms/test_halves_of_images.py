@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from conftest import SETTINGS, write_features
+from feature_files import SETTINGS, write_features
 from planted_heads import write_planted_study
 
 from diffmech.artifacts import open_store, write_store

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import SETTINGS, write_features
+from feature_files import SETTINGS, write_features
 from planted_captures import SITE
 from planted_heads import HEADS, write_planted_study
 

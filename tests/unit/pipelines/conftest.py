@@ -3,17 +3,12 @@
 from pathlib import Path
 
 import pytest
-from tiny_pipelines import stable_diffusion
+from tiny_pipelines import PIPELINE_PROMPTS, PIPELINE_RUNTIME, PIPELINE_SAMPLING, stable_diffusion
 
 from diffmech.attention.generated import generate_images
-from diffmech.config.analysis import RuntimeConfig
-from diffmech.config.images import ImagesConfig, Prompts
-from diffmech.config.models import DenoiserConfig, SamplingConfig
+from diffmech.config.images import ImagesConfig
+from diffmech.config.models import DenoiserConfig
 from diffmech.models.importing import import_denoiser
-
-PIPELINE_RUNTIME = RuntimeConfig(progress=False, device="cpu", batch_size=2)
-PIPELINE_PROMPTS = Prompts(kind="prompts", prompts=["a photo of a face", "a drawing of a hat", "a face with glasses"])
-PIPELINE_SAMPLING = SamplingConfig(steps=4, guidance=5.0)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import PIPELINE_PROMPTS, PIPELINE_RUNTIME, PIPELINE_SAMPLING
+from tiny_pipelines import PIPELINE_PROMPTS, PIPELINE_RUNTIME, PIPELINE_SAMPLING
 
 from diffmech.artifacts import open_store, read_json
 from diffmech.attention.capture import capture_attention

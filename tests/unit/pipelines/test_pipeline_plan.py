@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from conftest import PIPELINE_PROMPTS, PIPELINE_RUNTIME
+from tiny_pipelines import PIPELINE_PROMPTS, PIPELINE_RUNTIME
 
 from diffmech.attention.calibration import STEPS, spread
 from diffmech.attention.capture import capture_attention

@@ -37,6 +37,13 @@ from transformers import (
     T5TokenizerFast,
 )
 
+from diffmech.config.analysis import RuntimeConfig
+from diffmech.config.images import Prompts
+from diffmech.config.models import SamplingConfig
+
+PIPELINE_RUNTIME = RuntimeConfig(progress=False, device="cpu", batch_size=2)
+PIPELINE_PROMPTS = Prompts(kind="prompts", prompts=["a photo of a face", "a drawing of a hat", "a face with glasses"])
+PIPELINE_SAMPLING = SamplingConfig(steps=4, guidance=5.0)
 WORDS = ("face", "hat", "glasses", "beard", "photo", "drawing", "with", "of", "smile")
 LETTERS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
 TEXT = 32  # width of the text encoders
