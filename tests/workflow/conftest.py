@@ -23,7 +23,8 @@ TARGETS = {
     *("all", "models", "attention", "entropy", "mechanisms", "ablation", "circuit", "windows", "resampling", "report"),
     "everything",
 }
-CPU = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+# Scripts run in forks that have torch already, which takes its number of threads as it is imported: that of the study.
+CPU = {"OMP_NUM_THREADS": "1", **os.environ, "CUDA_VISIBLE_DEVICES": ""}
 CPU.pop("PYTHONDONTWRITEBYTECODE", None)  # of a copy, which is gone afterwards, or each job would compile it anew
 # What calls remember of the code by its text: parsing all modules takes most of the first call in a copy.
 REMEMBERED = Path(".snakemake") / "diffmech-syntax.json"
