@@ -28,7 +28,10 @@ def cluster(tmp_path_factory):
     for folder in (running.folder, *running.folder.parents[:2]):
         os.chmod(folder, 0o755)  # munge, another user, has its files there
     try:
-        running.start()
+        try:
+            running.start()
+        except RuntimeError as error:
+            pytest.skip(f"no SLURM can be started: {error}")
         yield running
     finally:
         running.stop()

@@ -65,7 +65,7 @@ def test_every_submission_is_a_job_that_slurm_completed(submitted, cluster) -> N
 def test_jobs_with_a_gpu_go_where_one_is(submitted, cluster) -> None:
     _, run, _ = submitted
     jobs = [cluster.jobs()[number] for number in run.submitted()]
-    on_gpu = [job for job in jobs if "gres/gpu" in job.get("TresPerJob", "") or "gpu" in job.get("TRES", "")]
+    on_gpu = [job for job in jobs if "gpu" in job.get("TresPerJob", "")]
     assert [job["Partition"] for job in on_gpu] == ["gpu"]
     assert {job["Partition"] for job in jobs if job not in on_gpu} == {"cpu"}
     assert {job["Requeue"] for job in jobs} == {"0"}
