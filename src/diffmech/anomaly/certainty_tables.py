@@ -16,10 +16,11 @@ from diffmech.anomaly.stores import read_prediction
 from diffmech.anomaly.tables import CALIBRATION, COVERAGE, DEVIATIONS, RELIABILITY, REVIEW, RISK, RISK_CURVE
 from diffmech.anomaly.uncertainty import Prediction, joined
 from diffmech.config.anomaly import AnomalyEvaluationConfig
+from diffmech.config.studies.anomaly import UNTRAINED
 
 GRID = np.arange(1, 21) / 20  # coverages at which the curve of risk is shown
 RELIABLE = ("position", "threshold")  # beside the model's own score
-NEEDED = (*RELIABLE, "uncertainty")  # scores of slices, likewise
+NEEDED = (*RELIABLE, "uncertainty", UNTRAINED)  # scores of slices, likewise
 
 
 def certainty_tables(
@@ -45,6 +46,7 @@ def certainty_tables(
         "distance": -np.abs(pooled.scores[reference].slice),
         "uncertainty": pooled.scores["uncertainty"].slice,
         "epistemic": _mean_deviation(together["model"].epistemic, pooled.slices),
+        UNTRAINED: _mean_deviation(together[UNTRAINED].epistemic, pooled.slices),  # of decisions of their own
     }
     _write_reliability(pooled, outputs[RELIABILITY.name], evaluation, reference)
     _write_risk(pooled, doubts, outputs, evaluation, reference)
@@ -144,10 +146,11 @@ def _write_risk(
     evaluation: AnomalyEvaluationConfig,
     reference: str,
 ) -> None:
-    wrong = (pooled.scores[reference].slice > 0) != pooled.slices.abnormal
     patients, rows, curve = len(pooled.slices.patients), [], []
-    best = certainty.risk(wrong, wrong, pooled.slices.patient, GRID)(np.full((1, patients), 1 / patients))[0, 0]
     for name, doubt in doubts.items():
+        decided = pooled.scores[UNTRAINED if name == UNTRAINED else reference].slice > 0
+        wrong = decided != pooled.slices.abnormal
+        best = certainty.risk(wrong, wrong, pooled.slices.patient, GRID)(np.full((1, patients), 1 / patients))[0, 0]
         every = certainty.risk(wrong, doubt, pooled.slices.patient, GRID)
 
         def with_difference(weights: np.ndarray, every: certainty.Weighted = every) -> np.ndarray:
@@ -158,9 +161,13 @@ def _write_risk(
         estimate, low, high = (np.asarray(part) for part in (found.estimate, found.low, found.high))
         ends = (estimate[0], low[0], high[0], estimate[1], best, estimate[-1], low[-1], high[-1])
         rows.append((name, *ends, patients))
-        curve += [
-            (name, share, estimate[2 + place], low[2 + place], high[2 + place]) for place, share in enumerate(GRID)
-        ]
+        curve += (
+            []
+            if name == UNTRAINED
+            else [
+                (name, share, estimate[2 + place], low[2 + place], high[2 + place]) for place, share in enumerate(GRID)
+            ]
+        )
     RISK.write(outputs[RISK.name], RISK.frame(rows))
     RISK_CURVE.write(outputs[RISK_CURVE.name], RISK_CURVE.frame(curve))
 

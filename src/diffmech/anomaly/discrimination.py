@@ -8,10 +8,11 @@ tells them apart without seeing a lesion. Therefore every measure stands beside 
   pair counts alike; pairs across strata are never compared. It is the AUC of Mann and Whitney (1947) stratified as by
   van Elteren (1960), with his weights left at one per pair.
 - Average precision, matched: that within each stratum that holds slices of both kinds, weighted by its slices with
-  lesions. Its prevalence is averaged with the same weights.
+  lesions. What a random score has is averaged with the same weights.
 
-Average precision is the step-wise sum over recall (as scikit-learn has it), ties being one step. A random score has an
-average precision of about the prevalence, in small samples of more (Bestgen 2015).
+Average precision is the step-wise sum over recall (as scikit-learn has it), ties being one step. A random order has the
+prevalence on average, and of few slices more (Bestgen 2015), which is exactly known and the floor here. A patient drawn
+twice has ties, which raise it as well: its interval is moved by as much as resampling does on average (ours).
 Everything is a function of how often each patient is drawn, `(draw, patient)`: all scores are resampled in step.
 """
 
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from diffmech.config.anomaly import AnomalyEvaluationConfig
-from diffmech.statistics.bootstrap import Interval, bootstrap_statistic, bootstrap_two_groups
+from diffmech.statistics.bootstrap import Interval, bootstrap_statistic, bootstrap_two_groups, resampling_weights
 from diffmech.statistics.units import codes, number_of_units
 
 Weighted = Callable[[np.ndarray], np.ndarray]  # weights of patients (draw, patient) -> values (draw,)
@@ -65,14 +66,24 @@ def cases(
 
 
 def interval(
-    statistic: Weighted, patients: int, config: AnomalyEvaluationConfig, holding: np.ndarray | None = None
+    statistic: Weighted,
+    patients: int,
+    config: AnomalyEvaluationConfig,
+    holding: np.ndarray | None = None,
+    *,
+    centred: bool = False,
 ) -> Interval:
     """Return a function of the weights of patients, at equal weights, and its interval by resampling patients.
 
     The weights are the means of one column per patient, which is what the bootstrap resamples. With `holding`, bool
     `(patient,)`, who has what is looked for and who has not are resampled apart, each as many as there are: no draw is
-    without either (ours). One alone without it is in every draw; ends are NaN where one alone has it.
+    without either (ours). One alone without it is in every draw; ends are NaN where one alone has it. `centred` takes
+    away from the ends how much more or less a resample has on average.
     """
+    if centred:
+        found = interval(statistic, patients, config, holding)
+        excess = statistic(_drawn(patients, config, holding)).mean(0) - found.estimate
+        return Interval(found.estimate, found.low - excess, found.high - excess)
     options: dict[str, Any] = {"draws": config.draws, "confidence": config.confidence, "seed": config.seed}
     sides = [] if holding is None else [np.flatnonzero(holding), np.flatnonzero(~holding)]
     if not all(side.size for side in sides) or not sides:
@@ -107,14 +118,17 @@ def average_precision(score: np.ndarray, given: Cases) -> Weighted:
     return _over_strata(parts, given)
 
 
-def prevalence(given: Cases) -> Weighted:
-    """Return the share of slices with lesions within strata, weighted as `average_precision` weighs them."""
-
-    def share(rows: np.ndarray) -> Weighted:
-        abnormal, patient = given.abnormal[rows].astype(float), given.patient[rows]
-        return lambda weights: (weights[:, patient] @ abnormal) / np.maximum(weights[:, patient].sum(1), 1e-300)
-
-    return _over_strata([share(rows) for rows in _strata(given)], given)
+def random_precision(given: Cases) -> float:
+    """Return the average precision that a random order without ties has on average, weighted as `average_precision`
+    weighs strata; NaN where nothing is compared. Of n slices, k with a lesion, that is (H + (n - H) (k - 1) / (n - 1))
+    / n, where H is 1 + 1/2 + ... + 1/n. Bestgen 2015."""
+    total, ill = 0.0, 0
+    for rows in _strata(given):
+        n, own = len(rows), int(given.abnormal[rows].sum())
+        harmonic = float((1 / np.arange(1, n + 1)).sum())
+        total += own * (harmonic + (n - harmonic) * (own - 1) / (n - 1)) / n
+        ill += own
+    return total / ill if ill else float("nan")
 
 
 def compared(given: Cases) -> tuple[int, int]:
@@ -172,6 +186,16 @@ def _over_strata(parts: list[Weighted], given: Cases) -> Weighted:
         return np.divide(sums, total, out=_nan(total), where=total > 0)
 
     return mean
+
+
+def _drawn(patients: int, config: AnomalyEvaluationConfig, holding: np.ndarray | None) -> np.ndarray:
+    """Return weights `(draw, patient)` of resamples of patients, those who have what is looked for and others apart."""
+    weights = np.zeros((config.draws, patients))
+    sides = [np.full(patients, True)] if holding is None else [holding, ~holding]
+    for number, side in enumerate(sides):
+        if size := int(side.sum()):
+            weights[:, side] = resampling_weights(size, config.draws, config.seed + number) * size / patients
+    return weights
 
 
 def _nan(like: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ FOLDS = Table(
 
 PATIENTS = "bootstrap over patients"
 APART = "bootstrap over patients, those with such lesions apart from the others"
+ROUNDS = f"{APART}; of several rounds widened by that over rounds"
 ROUND = text("round of the study: split, or fold0 and so on")
 SCORE = text("score, as the study calls it")
 GUO = "Guo et al. 2017"
@@ -74,7 +75,7 @@ ENTROPIES = Table(
 )
 _APART = {
     "difference": number("that of the model's score minus this one"),
-    **interval("that difference", prefix="difference_", how=APART),
+    **interval("that difference", prefix="difference_", how=ROUNDS),
     **COUNTED,
 }
 SLICE_MEASURES = Table(
@@ -89,7 +90,7 @@ SLICE_MEASURES = Table(
         "matching": MATCHING,
         "value": number("the measure", source=DISCRIMINATION),
         **interval("it", how=APART),
-        "floor": number("what a random score has: 0.5, or the prevalence"),
+        "floor": number("what a random score has on average: 0.5, or about the prevalence", source="Bestgen 2015"),
         "lift": number("value over floor"),
         **_APART,
         "lesions": whole("slices with lesions that are compared", "slices"),
@@ -144,7 +145,7 @@ ABLATIONS = Table(
         "without": number("the measure of what lacks it"),
         **interval("it", prefix="without_", how=APART),
         "difference": number("the first minus the second"),
-        **interval("that difference, Bonferroni over what can lack", prefix="difference_", how=APART),
+        **interval("that difference, Bonferroni over what can lack", prefix="difference_", how=ROUNDS),
         **COUNTED,
     },
 )
@@ -212,7 +213,10 @@ RISK = Table(
     "a doubt",
     "What is gained by leaving doubtful slices to a reader.",
     {
-        "doubt": text("by what slices are ordered: distance to the threshold, uncertainty or epistemic deviation"),
+        "doubt": text(
+            "by what slices are ordered: distance to the threshold, uncertainty or epistemic deviation; untrained: the "
+            "latter of untrained networks, for decisions of their own"
+        ),
         "area": number("area under the curve of risk over coverage", source="Geifman & El-Yaniv 2017"),
         **interval("it", how=PATIENTS),
         "random": number("that of a random order: the share of wrong decisions"),

@@ -87,8 +87,8 @@ def pixel_table(pooled: Pooled, output: Path | str, *, evaluation: AnomalyEvalua
         return
     given = (pooled.scores, pooled.slices)
     parts = [
-        pixel_measures(*given, evaluation, reference=reference),
-        dice_measures(*given, evaluation, reference=reference),
+        pixel_measures(*given, evaluation, reference=reference, fold=pooled.fold),
+        dice_measures(*given, evaluation, reference=reference, fold=pooled.fold),
     ]
     PIXEL_MEASURES.write(output, PIXEL_MEASURES.in_order(pd.concat(parts, ignore_index=True)))
 
@@ -117,7 +117,7 @@ def _compared(
 ) -> pd.DataFrame:
     """Return the measures of two scores of slices, and of pixels where any lesion is marked, size by size left out."""
     slices = slice_measures(scores, pooled.slices, evaluation, reference=reference, fold=pooled.fold).assign(group=ALL)
-    pixels = pixel_measures(scores, pooled.slices, evaluation, reference=reference)
+    pixels = pixel_measures(scores, pooled.slices, evaluation, reference=reference, fold=pooled.fold)
     if pixels.empty:
         return slices
     pixels = pixels[(pixels["measure"] == "pixel_average_precision") & (pixels["of"] != "size")]

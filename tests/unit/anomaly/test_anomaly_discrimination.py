@@ -1,6 +1,7 @@
 """AUC and average precision, overall and within bins of position: scikit-learn, and pairs counted one by one."""
 
 from dataclasses import replace
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from diffmech.anomaly.discrimination import (
     cases,
     compared,
     interval,
-    prevalence,
+    random_precision,
     roc_auc,
 )
 from diffmech.config.anomaly import AnomalyEvaluationConfig
@@ -48,7 +49,6 @@ def test_in_one_stratum_both_are_those_of_scikit_learn_ties_and_all():
     assert roc_auc(score, whole)(even(whole))[0] == pytest.approx(roc_auc_score(given.abnormal, score))
     found = average_precision(score, whole)(even(whole))[0]
     assert found == pytest.approx(average_precision_score(given.abnormal, score))
-    assert prevalence(whole)(even(whole))[0] == pytest.approx(given.abnormal.mean())
 
 
 def test_a_patient_drawn_twice_is_in_the_sample_twice():
@@ -79,8 +79,34 @@ def test_matched_precision_is_that_of_each_bin_weighted_by_its_lesions():
     own = [average_precision_score(given.abnormal[rows], score[rows]) for rows in parts]
     ill = [given.abnormal[rows].sum() for rows in parts]
     assert average_precision(score, given)(even(given))[0] == pytest.approx(np.average(own, weights=ill))
-    shares = [given.abnormal[rows].mean() for rows in parts]
-    assert prevalence(given)(even(given))[0] == pytest.approx(np.average(shares, weights=ill))
+
+
+def test_the_floor_is_what_all_orders_have_on_average():
+    parts = [np.array([1, 0, 0, 1, 0]), np.array([1, 0, 0, 0]), np.array([0, 0])]
+    abnormal, stratum = np.concatenate(parts) > 0, np.repeat([0, 1, 2], [5, 4, 2])
+    given = Cases(abnormal, np.zeros(11, dtype=int), stratum)
+    every = [
+        np.mean([average_precision_score(part, order) for order in permutations(range(len(part)))])
+        for part in parts[:2]
+    ]
+    assert random_precision(given) == pytest.approx(np.average(every, weights=[2, 1]))
+    assert np.isnan(random_precision(Cases(abnormal, given.patient, np.full(11, -1))))
+
+
+def test_the_interval_of_a_random_score_holds_its_floor_in_small_bins():
+    """Ties of patients who are drawn twice raise the average precision, so that the plain interval lies above."""
+    source = np.random.default_rng(3)
+    patient, stratum = np.repeat(np.arange(20), 12), np.arange(240) % 24
+    given = Cases(source.random(240) < 0.4, patient, stratum)
+    floor, config = random_precision(given), AnomalyEvaluationConfig(draws=200)
+    inside = np.zeros(2)
+    for _ in range(20):
+        precision = average_precision(source.random(240), given)
+        for place, centred in enumerate((False, True)):
+            found = interval(precision, 20, config, given.holding, centred=centred)
+            inside[place] += found.low <= floor <= found.high
+    assert inside[1] >= 18
+    assert inside[0] <= 14
 
 
 def test_a_score_that_only_knows_the_position_tells_slices_apart_and_not_within_fine_bins():

@@ -43,7 +43,7 @@ def test_each_slice_measure_stands_beside_its_floor_its_twin_and_its_paired_diff
     assert overall["low"] < overall["value"] <= overall["high"]
     assert overall["floor"] == 0.5
     precision = table.loc[("random", "average_precision", "overall")]
-    assert precision["floor"] == pytest.approx(slices.abnormal.mean())
+    assert slices.abnormal.mean() < precision["floor"] < slices.abnormal.mean() + 0.03
     assert precision["lift"] == pytest.approx(precision["value"] / precision["floor"])
     against = table.loc[("random", "roc_auc", "matched")]
     assert against["difference"] == pytest.approx(

@@ -17,9 +17,11 @@ from diffmech.config.studies.anomaly import UNTRAINED, AnomalyStudy
 from diffmech.findings import Estimate, Finding, Verdict
 from diffmech.report.anomaly.inputs import Tables, one
 from diffmech.report.anomaly.training_adds import (
+    LEAST_ROUNDS,
     beyond_seeds,
     beyond_untrained,
     beyond_untrained_calibration,
+    beyond_untrained_risk,
     of_pixels,
     of_slices,
 )
@@ -80,9 +82,9 @@ def _claims(tables: Tables, anomaly: AnomalyStudy, picture: str | None) -> Itera
             yield beyond_untrained(_iso(tables, model, confidence), of_pixels(tables, "iso"))
     for lacking in tables.ablations["lacking"].unique():
         own = of_pixels(tables, "all") if not tables.pixel_measures.empty else matched
-        yield beyond_untrained(_ablation(tables, lacking, confidence), own)
+        yield beyond_untrained(_ablation(tables, lacking, confidence), own, also="not found")
     yield beyond_untrained_calibration(_calibrated(tables, confidence), tables, "slice_correlation")
-    yield beyond_untrained(_doubt(tables, confidence), matched)
+    yield beyond_untrained_risk(_doubt(tables, confidence), tables)
     yield beyond_untrained(_heads(tables, confidence), matched)
 
 
@@ -173,7 +175,7 @@ def _above_all(tables: Tables, confidence: float) -> Finding:
     question = "Is the model above every competitor among slices of one position?"
     frame = tables.slice_measures
     frame = frame[~frame["adjusted"] & (frame["matching"] == "matched") & (frame["measure"] == "roc_auc")]
-    return _all_beaten(question, frame, "ROC AUC within bins of position", "slices", least_patients(confidence))
+    return _all_beaten(question, frame, "ROC AUC within bins of position", "slices", tables, confidence)
 
 
 def _pixels(tables: Tables, model: str, confidence: float) -> Finding:
@@ -181,7 +183,7 @@ def _pixels(tables: Tables, model: str, confidence: float) -> Finding:
     frame = tables.pixel_measures
     frame = frame[(frame["of"] == "all") & (frame["measure"] == "pixel_average_precision")]
     own = one(frame, score=model)
-    found = _all_beaten(question, frame, "average precision over pixels", "pixels", least_patients(confidence))
+    found = _all_beaten(question, frame, "average precision over pixels", "pixels", tables, confidence)
     if own is None:
         return found
     detail = f"The model has {_said(own)}, a random map {number(own['floor'])}."
@@ -208,16 +210,22 @@ def _iso(tables: Tables, model: str, confidence: float) -> Finding:
     return Finding(question, found, answer, _few(patients, least), "pixels", estimate=resting)
 
 
-def _all_beaten(question: str, frame: pd.DataFrame, what: str, section: str, least: int) -> Finding:
+def _all_beaten(
+    question: str, frame: pd.DataFrame, what: str, section: str, tables: Tables, confidence: float
+) -> Finding:
     rows = frame[frame["score"].isin(competitors(frame["score"]))].dropna(subset="difference_low")
     if rows.empty:
         return Finding(question, "cannot be told", "No comparison has an interval.", (), section)
     above, below = rows[rows["difference_low"] > 0], rows[rows["difference_high"] < 0]
     hardest = dict(rows.sort_values("difference").iloc[0])
-    patients = int(rows[HOLDING].min())
+    patients, least = int(rows[HOLDING].min()), least_patients(confidence)
+    rounds = tables.trainings["round"].nunique()
     if patients < least:
         found: Verdict = "cannot be told"
         answer = f"Not decided by {count(patients, 'patient')}; the nearest is {words(hardest['score'])}"
+    elif rounds < LEAST_ROUNDS:
+        found = "cannot be told"
+        answer = f"Not decided by {count(rounds, 'training')} of each; the nearest is {words(hardest['score'])}"
     elif len(above) == len(rows):
         found = "found"
         answer = f"Yes, above all {len(rows)}; the nearest is {words(hardest['score'])}"
@@ -253,7 +261,8 @@ def _ablation(tables: Tables, lacking: str, confidence: float) -> Finding:
     parts = tables.ablations["lacking"].nunique()
     patients, least = row[HOLDING], least_patients(confidence, parts)
     found = verdict(row["difference_low"], row["difference_high"], patients=patients, least=least)
-    answer = f"In {what}: {_said(row, 'whole_', 'whole')} with it, {_said(row, 'without_', 'without')} without, "
+    said = {"found": "It does. ", "not found": "It does harm. ", "cannot be told": ""}[found]
+    answer = f"{said}In {what}: {_said(row, 'whole_', 'whole')} with it, {_said(row, 'without_', 'without')} without, "
     answer += f"{_said(row, 'difference_', 'difference')} apart."
     matched = one(own, measure="roc_auc", matching="matched")
     details = _few(patients, least)
@@ -306,19 +315,21 @@ def _heads(tables: Tables, confidence: float) -> Finding:
     rows = tables.heads[tables.heads["matching"] == "matched"].dropna(subset=["auc", "corrected_low"])
     if rows.empty:
         return Finding(question, "cannot be told", "No head has an interval.", (), "heads")
-    patients, least = int(rows[HOLDING].min()), least_patients(confidence, len(rows))
-    differ = rows[(rows["corrected_low"] > 0.5) | (rows["corrected_high"] < 0.5)]
+    least = least_patients(confidence, len(rows))
+    able = rows[rows[HOLDING] >= least]
+    differ = able[(able["corrected_low"] > 0.5) | (able["corrected_high"] < 0.5)]
     farthest = dict(rows.iloc[int((rows["auc"] - 0.5).abs().argmax())])
     named = f"head {int(farthest['head'])} of {farthest['network']}"
-    found: Verdict = "found" if len(differ) and patients >= least else "cannot be told"
-    do = f"{len(differ)} of {count(len(rows), 'head')} do"
-    answer = do if patients >= least else f"Not decided by {count(patients, 'patient')}"
+    named += f" in {farthest['round']}" if rows["round"].nunique() > 1 else ""
+    found: Verdict = "found" if len(differ) else "cannot be told"
+    most = count(int(rows[HOLDING].max()), "patient")
+    answer = f"{len(differ)} of {count(len(able), 'head')} do" if len(able) else f"Not decided by {most} of a round"
     answer += f". Farthest from 0.5 is {named}: the slice with a lesion has the higher entropy in "
     answer += f"{_said(farthest, 'corrected_', 'auc')} of pairs."
     overall = tables.heads[tables.heads["matching"] == "overall"]
     alone = overall[(overall["corrected_low"] > 0.5) | (overall["corrected_high"] < 0.5)]
     seem = f"Without matching, {len(alone)} of {len(overall)} seem to: that is the position of slices too."
-    details = (*_few(patients, least), seem)
+    details = (*_few(int(rows[HOLDING].max()), least), seem)
     resting = _estimate(
         f"share of pairs in which {named} has the higher entropy on the lesion",
         *(farthest[name] for name in ("auc", "corrected_low", "corrected_high")),

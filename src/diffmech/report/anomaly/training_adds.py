@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from diffmech.config.studies.anomaly import UNTRAINED
-from diffmech.findings import Finding
+from diffmech.findings import Finding, Verdict
 from diffmech.report.anomaly.inputs import Tables, one
 from diffmech.report.wording import interval, number
 
@@ -18,19 +18,21 @@ LEAST_ROUNDS = 5  # trainings of a part, below which a difference may be one of 
 BEFORE = "the same networks before any training, which are told the atlas of healthy brains as well"
 
 
-def beyond_untrained(finding: Finding, row: dict[str, Any] | None) -> Finding:
-    """Return a finding with what training adds; no longer "found" where that cannot be told from 0.
+def beyond_untrained(finding: Finding, row: dict[str, Any] | None, *, also: Verdict = "found") -> Finding:
+    """Return a finding with what training adds; no longer "found", or `also`, where that cannot be told from 0.
 
     `row` is that of the untrained networks in the measure that answers, or, where they were not asked that, in the one
     that says best whether the model is more than its atlas. Without it, or without an interval, nothing is found.
     """
     if row is None or not np.isfinite([row["difference_low"], row["difference_high"]]).all():
-        return _open(finding, f"Nothing is known of {BEFORE}.")
+        return _open(finding, f"Nothing is known of {BEFORE}.", also=also)
     what = "average precision over pixels" if "pixel" in row["measure"] else "ROC AUC of slices"
     what += f", {row['matching']}" if "matching" in row else ""
     more = interval(row["difference"], row["difference_low"], row["difference_high"])
-    said = f"{BEFORE[0].upper()}{BEFORE[1:]}, have {number(row['value'])} in {what}; training adds {more}."
-    return _open(finding, said) if row["difference_low"] <= 0 else replace(finding, details=(said, *finding.details))
+    said = f"{BEFORE[0].upper()}{BEFORE[1:]}, together have {number(row['value'])} in {what}; training adds {more}."
+    if row["difference_low"] <= 0:
+        return _open(finding, said, also=also)
+    return replace(finding, details=(said, *finding.details))
 
 
 def beyond_untrained_calibration(finding: Finding, tables: Tables, quantity: str) -> Finding:
@@ -42,14 +44,24 @@ def beyond_untrained_calibration(finding: Finding, tables: Tables, quantity: str
     return _open(finding, said) if own["low"] <= before["high"] else replace(finding, details=(said, *finding.details))
 
 
+def beyond_untrained_risk(finding: Finding, tables: Tables) -> Finding:
+    """Return a finding on what doubt saves, gated by what that of untrained networks saves their decisions."""
+    own, before = (one(tables.risk, doubt=doubt) for doubt in ("epistemic", UNTRAINED))
+    if own is None or before is None or not np.isfinite([own["difference_low"], before["difference_high"]]).all():
+        return _open(finding, f"Nothing is known of {BEFORE}.")
+    saved = interval(before["difference"], before["difference_low"], before["difference_high"])
+    said = f"{BEFORE[0].upper()}{BEFORE[1:]}, save {saved} of their own decisions."
+    told = own["difference_low"] > before["difference_high"]
+    return replace(finding, details=(said, *finding.details)) if told else _open(finding, said)
+
+
 def beyond_seeds(finding: Finding, rounds: int) -> Finding:
     """Return a finding on a model, open where it was trained less than five times: it may be one of its seeds."""
     if rounds >= LEAST_ROUNDS or finding.verdict not in ("found", "not found"):
         return finding
     times = "once" if rounds == 1 else f"{rounds} times"
     trained = f"Trained {times}: another seed might give another difference."
-    opened = replace(finding, verdict="found")
-    return _open(opened, trained, "Not decided.")
+    return _open(finding, trained, "Not decided.", also="not found")
 
 
 def of_slices(tables: Tables, matching: str) -> dict[str, Any] | None:
@@ -63,12 +75,12 @@ def of_pixels(tables: Tables, group: str) -> dict[str, Any] | None:
     return one(tables.pixel_measures, score=UNTRAINED, group=group, measure="pixel_average_precision")
 
 
-def _open(finding: Finding, detail: str, said: str = "Not shown to be learned.") -> Finding:
+def _open(finding: Finding, detail: str, said: str = "Not shown to be learned.", *, also: Verdict = "found") -> Finding:
     details = (detail, *finding.details)
-    if finding.verdict != "found":
+    if finding.verdict not in ("found", also):
         return replace(finding, details=details)
     answer = finding.answer
-    for decided in ("It does: ", "It does not: ", "Yes, ", "No: "):
+    for decided in ("It does: ", "It does not: ", "It does. ", "It does harm. "):
         answer = answer.removeprefix(decided)
     answer = f"{said} {answer[0].upper()}{answer[1:]}"
     return replace(finding, verdict="cannot be told", answer=answer, details=details)

@@ -86,6 +86,7 @@ def planted(*, value: float = 0.8, half: float = 0.05, ahead: float = 0.2) -> Ta
         | {k: own for k, own in judged(value, ahead, half).items() if k.startswith("difference") or k == "patients"}
         for doubt in ("distance", "uncertainty", "epistemic")
     ]
+    risk.append({**risk[-1], "doubt": "untrained", **{f"difference{end}": 0.0 for end in ("", "_low", "_high")}})
     calibration = [
         {"model": of, "quantity": "slice_correlation", **judged(0.1 + more, 0, half)}
         for of, more in (("model", ahead), ("untrained", 0.0))
@@ -182,7 +183,9 @@ def test_what_untrained_networks_do_as_well_is_not_found():
         frame.loc[frame["score"] == "untrained", "difference_low"] = -0.01
         tables = replace(tables, **{name: frame})
     calibration = tables.calibration.assign(value=0.8, low=0.7, high=0.9)
-    found = list(findings(replace(tables, calibration=calibration), STUDY, None))
+    risk = tables.risk.copy()
+    risk.loc[risk["doubt"] == "untrained", "difference_high"] = 0.2
+    found = list(findings(replace(tables, calibration=calibration, risk=risk), STUDY, None))
     assert {each.verdict for each in found} == {"cannot be told", "caution"}
     first = found[0]
     assert first.answer.startswith("Not shown to be learned. ROC AUC within bins of position 0.800")
@@ -202,6 +205,33 @@ def test_losing_once_decides_nothing_either():
     worse = replace(planted(ahead=-0.2), trainings=planted().trainings.assign(round="split"))
     assert set(verdicts(worse).values()) == {"cannot be told", "caution"}
     assert "not found" in verdicts(planted(ahead=-0.2)).values()
+    for question in ("Is the model above every competitor", "Do the model's maps find"):
+        assert "win" not in of(question, worse).answer
+        assert of(question, worse).answer.startswith("Not decided by 1 training of each; the nearest is")
+
+
+def test_a_part_that_harms_networks_that_learned_nothing_is_no_finding():
+    tables = planted()
+    change = {"difference": -0.1, "difference_low": -0.15, "difference_high": -0.05}
+    worse = replace(tables, ablations=tables.ablations.assign(**change))
+    assert of("Does an ensemble help", worse).verdict == "not found"
+    assert of("Does an ensemble help", worse).answer.startswith("It does harm. In average precision over pixels")
+    frame = tables.pixel_measures.copy()
+    frame.loc[frame["score"] == "untrained", "difference_low"] = -0.01
+    finding = of("Does an ensemble help", replace(worse, pixel_measures=frame))
+    assert finding.verdict == "cannot be told"
+    assert finding.answer.startswith("Not shown to be learned. In average precision over pixels")
+
+
+def test_heads_are_decided_by_rounds_with_enough_patients_alone():
+    tables = planted()
+    few = tables.heads.assign(round="fold1", patients_with_lesions=5)
+    assert of("Do heads attend", replace(tables, heads=pd.concat([few, tables.heads]))).answer.startswith(
+        "1 of 2 heads do. Farthest from 0.5 is head 1 of member0 in "
+    )
+    finding = of("Do heads attend", replace(tables, heads=few))
+    assert finding.verdict == "cannot be told"
+    assert finding.answer.startswith("Not decided by 5 patients of a round.")
 
 
 def test_a_threshold_below_chance_is_no_proof_of_iso_lesions():
