@@ -1,10 +1,9 @@
 """What the seeds of trainings add to the interval of a difference.
 
 Patients are resampled with the networks as they are, which says nothing of other seeds. In a cross-validation every
-round has patients, seeds and trainings of its own, and so one difference each. Their spread gives Student's interval,
-with the variance that trainings on much the same patients share (Nadeau & Bengio 2003): of k rounds, one tests and one
-chooses epochs for each k - 2 that train, so that 1 / k becomes 1 / k + 1 / (k - 2). The interval of a difference is
-the hull of both: it excludes 0 where both do (ours).
+round has patients and seeds of its own, and so one difference each, whose spread gives Student's interval. The interval
+of a difference is the hull of both: it excludes 0 where both do (ours). That trainings of a cross-validation share
+patients is in neither: no estimate of the variance can have it without bias (Bengio & Grandvalet 2004).
 """
 
 import numpy as np
@@ -36,6 +35,6 @@ def over_rounds(
     values = np.where(defined, apart, 0.0)
     mean = values.sum(0) / some
     variance = (np.where(defined, values - mean, 0.0) ** 2).sum(0) / (some - 1)
-    reach = -stdtrit(some - 1, (1 - confidence) / 2) * np.sqrt(variance * (1 / some + 1 / max(len(every) - 2, 1)))
+    reach = -stdtrit(some - 1, (1 - confidence) / 2) * np.sqrt(variance / some)
     ends = np.where(enough, [np.minimum(low, mean - reach), np.maximum(high, mean + reach)], np.nan)
     return ends[0], ends[1]

@@ -12,11 +12,11 @@ def means_of(values):
     return lambda weights: (weights @ values) / weights.sum(1, keepdims=True)
 
 
-def test_ends_are_those_of_student_with_the_variance_that_trainings_share():
+def test_ends_are_those_of_student_over_rounds_where_these_are_wider():
     source = np.random.default_rng(0)
     values, rounds = source.normal(size=(20, 2)), np.repeat(np.arange(5), 4)
     apart = values.reshape(5, 4, 2).mean(1)
-    error = apart.std(axis=0, ddof=1) * np.sqrt(1 / 5 + 1 / 3)
+    error = apart.std(axis=0, ddof=1) * np.sqrt(1 / 5)
     reach = stats.t.ppf(0.95, 4) * error
     inner = apart.mean(0)
     low, high = over_rounds(means_of(values), rounds, 0.9, inner, inner)
@@ -36,7 +36,7 @@ def test_one_round_says_nothing_of_seeds_and_a_round_without_a_lesion_is_left_ou
 
     some = over_rounds(lambda w: lacking(w, 1), rounds, 0.95, low, high)
     apart = np.array([4.0, 7.0, 10.0])
-    reach = stats.t.ppf(0.975, 2) * apart.std(ddof=1) * np.sqrt(1 / 3 + 1 / 2)
+    reach = stats.t.ppf(0.975, 2) * apart.std(ddof=1) * np.sqrt(1 / 3)
     assert np.ravel(some) == pytest.approx([min(-1, 7 - reach), max(1, 7 + reach)])
     assert np.isnan(over_rounds(lambda w: lacking(w, 2), rounds, 0.95, low, high)).all()
 
@@ -52,4 +52,4 @@ def test_a_seed_that_shifts_all_patients_of_a_round_is_taken_for_nothing():
         for place, (low, high) in enumerate((ends, over_rounds(means_of(values), rounds, 0.95, *ends))):
             found[place] += low.item() > 0 or high.item() < 0
     assert found[0] > 160
-    assert found[1] < 0.05 * 400
+    assert found[1] < 0.08 * 400  # of 5 % expected, 400 times
