@@ -4,6 +4,8 @@ A store is a Zarr v3 hierarchy, zipped without compression of its own, and moved
 of it through a ZipStore would leave duplicate metadata entries; a directory could be seen half-written.
 """
 
+import contextlib
+import errno
 import functools
 import glob
 import hashlib
@@ -38,7 +40,10 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; it becomes `path` on success and is removed on failure."""
+    """Yield a temporary path beside `path`; it becomes `path` on success and is removed on failure.
+
+    StoreError where it cannot be written, and where what is needed meanwhile cannot be read.
+    """
     destination = Path(path)
     destination.parent.mkdir(parents=True, exist_ok=True)
     for leftover in destination.parent.glob(f".{glob.escape(destination.name)}.*"):
@@ -48,10 +53,18 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     try:
         own = f".{destination.name}.{_this_machine()}-{os.getpid()}."
         folder = Path(tempfile.mkdtemp(prefix=own, dir=destination.parent))
-        temporary = folder / destination.name
+        temporary, made = folder / destination.name, folder.stat().st_ino
         yield temporary
+        if folder.stat().st_ino != made:  # a part of what was written is gone
+            raise FileNotFoundError(errno.ENOENT, "its folder was removed meanwhile", str(folder))
         os.replace(temporary, destination)
     except OSError as error:
+        place = destination.parent.absolute()
+        if error.filename is not None and not Path(str(error.filename)).absolute().is_relative_to(place):
+            raise StoreError(
+                f"{error.filename}: cannot be used ({error.strerror}) while {destination} is made; look whether it is "
+                "there and may be read"
+            ) from error
         raise StoreError(
             f"{destination}: cannot be written ({error.strerror or error}); free disk space, or check your rights"
         ) from error
@@ -62,21 +75,28 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 @functools.cache
 def _this_machine() -> str:
-    return hashlib.sha256(platform.node().encode()).hexdigest()[:12]
+    """Return what tells machines apart, also containers of one host, which count their processes by themselves."""
+    parts = [platform.node()]
+    with contextlib.suppress(OSError):  # where there is no /proc
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
+        parts.append(str(Path("/proc/self/ns/pid").stat().st_ino))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
 def _left_behind(folder: Path, name: str) -> bool:
     """Return whether a folder of `atomic_path` for `name` is of a process that is no longer at it.
 
     It is where that process is dead on this machine, or of another one and wrote nothing for a day: a job of a cluster
-    goes on for a while after the run that submitted it was killed, beside the one that takes its place.
+    goes on for a while after the run that submitted it was killed, beside the one that takes its place. So is what a
+    group of jobs made ahead (`diffmech.workflow.together`) after a day; what is named otherwise is somebody else's.
     """
     parts = folder.name.removeprefix(f".{name}.").split(".")
-    writer = re.fullmatch(r"([0-9a-f]{12})-(\d{1,9})", parts[0])
-    if writer is None or len(parts) != 2:
-        return len(parts) == 1  # it tells of no writer; with more parts it is of a longer name
+    writer = re.fullmatch(r"([0-9a-f]{12})-(\d{1,9})", parts[0]) if len(parts) == 2 else None
+    ahead = len(parts) == 1 and re.fullmatch("[0-9a-f]{32}", parts[0])
+    if writer is None and not ahead:
+        return False
     try:
-        if writer[1] != _this_machine():
+        if writer is None or writer[1] != _this_machine():
             return time.time() - max(path.stat().st_mtime for path in (folder, *folder.rglob("*"))) > ABANDONED
         os.kill(int(writer[2]), 0)
     except ProcessLookupError:

@@ -1,6 +1,7 @@
 """Results are written whole or not at all, and equal contents are equal bytes."""
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -49,15 +50,6 @@ def test_a_failure_leaves_what_was_there_and_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_a_killed_job_left_is_removed_by_the_next(tmp_path):
-    (tmp_path / ".a.txt.xyz").mkdir()
-    (tmp_path / ".a.txt.xyz" / "a.txt").write_text("half")
-    (tmp_path / ".ab.txt.xyz").mkdir()
-    with atomic_path(tmp_path / "a.txt") as temporary:
-        temporary.write_text("whole")
-    assert sorted(os.listdir(tmp_path)) == [".ab.txt.xyz", "a.txt"]
-
-
 WRITE = """
 import sys
 from diffmech.artifacts import atomic_path
@@ -85,6 +77,57 @@ def test_two_processes_at_one_path_each_move_a_whole_file_into_place(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_what_a_killed_job_left_is_removed_by_the_next(tmp_path):
+    path = tmp_path / "a.txt"
+    command = [sys.executable, "-c", WRITE, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "writing\n"
+        other.kill()
+    assert len(list(tmp_path.iterdir())) == 1
+    (tmp_path / ".a.txt.git").mkdir()  # somebody else's
+    with atomic_path(path) as temporary:
+        temporary.write_text("whole")
+    assert sorted(os.listdir(tmp_path)) == [".a.txt.git", "a.txt"]
+
+
+def test_what_was_written_in_part_after_its_folder_was_removed_does_not_take_the_place(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("before")
+    with (
+        pytest.raises(StoreError, match=r"a\.txt: cannot be written \(its folder was removed meanwhile\)"),
+        atomic_path(path) as temporary,
+    ):
+        shutil.move(temporary.parent, tmp_path / "elsewhere")  # whose number is not given out again
+        temporary.parent.mkdir()
+        temporary.write_text("second half")
+    assert path.read_text() == "before"
+
+
+def test_an_input_that_is_missing_is_named_and_not_the_output(tmp_path):
+    missing = tmp_path / "inputs" / "b.txt"
+    with (
+        pytest.raises(StoreError, match=r"inputs/b\.txt: cannot be used \(No such file .*\) while .*a\.txt is"),
+        atomic_path(tmp_path / "outputs" / "a.txt"),
+    ):
+        missing.read_text()
+
+
+def test_containers_of_one_host_are_different_machines(tmp_path):
+    """Each counts its processes by itself, so that the number of one may be nobody's in another."""
+    path = tmp_path / "a.txt"
+    if subprocess.run(["unshare", "--pid", "--fork", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no rights to number processes anew")
+    inside = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", WRITE, str(path)]
+    with subprocess.Popen(inside, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "writing\n"
+        with atomic_path(path) as temporary:
+            temporary.write_text("second")
+        other.stdin.write("\n")
+        other.stdin.close()
+        assert other.wait() == 0
+    assert path.read_text() == "first, whole"
+
+
 def test_a_longer_name_and_an_outer_write_of_the_same_file_are_left_alone(tmp_path):
     with atomic_path(tmp_path / "a.json") as longer, atomic_path(tmp_path / "a") as first:
         longer.write_text("longer")
@@ -104,8 +147,9 @@ def test_a_name_that_is_too_long_is_one_line(tmp_path):
         raise AssertionError
 
 
-def test_what_another_machine_writes_stays_for_a_day(tmp_path):
-    folder = tmp_path / ".a.txt.0123456789ab-123.xyz"
+@pytest.mark.parametrize("writer", ["0123456789ab-123.xyz", "0123456789abcdef" * 2])
+def test_what_another_machine_or_group_writes_stays_for_a_day(tmp_path, writer):
+    folder = tmp_path / f".a.txt.{writer}"
     folder.mkdir()
     (folder / "a.txt").write_text("half")
     with atomic_path(tmp_path / "a.txt") as temporary:

@@ -24,14 +24,16 @@ def claim(state: Path) -> IO[str] | None:
 
     Snakemake's own locks in `state` (the folder .snakemake) outlive the process, and the run that ends first removes
     those of all others. Beside them we hold an advisory lock, which the system drops with the process: whoever gets it
-    knows that any other lock is stale. The returned handle must be kept for as long as the run lasts; it is None, and
-    no lock is removed, where the file system knows no such locks.
+    knows that the locks of runs of this workflow are stale, whose outputs all lie below `results`. Those of another
+    workflow in this folder stay. The returned handle must be kept for as long as the run lasts; it is None, and no lock
+    is removed, where the file system knows no such locks.
     """
     handle = _held(state, fcntl.LOCK_EX)
     if handle is not None:
-        for lock in (state / "locks").glob("*"):
-            if not lock.is_dir():
+        for lock in (state / "locks").glob("*.output.lock"):
+            if all(line.startswith("results/") for line in lock.read_text(errors="replace").splitlines()):
                 lock.unlink(missing_ok=True)
+                lock.with_name(lock.name.replace("output", "input")).unlink(missing_ok=True)
     return handle
 
 

@@ -59,3 +59,13 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path) -> None:
     for hold in (attend, claim):
         with pytest.raises(ConfigError, match="Snakemake keeps its records there, but nothing can be written"):
             hold(tmp_path / ".snakemake")
+
+
+def test_the_locks_of_another_workflow_in_the_folder_stay(tmp_path) -> None:
+    locks = tmp_path / ".snakemake" / "locks"
+    locks.mkdir(parents=True)
+    for number, output in enumerate(("results/a.csv\nresults/b.csv\n", "results/a.csv\nmine.txt\n")):
+        (locks / f"{number}.output.lock").write_text(output)
+        (locks / f"{number}.input.lock").write_text("resources/a.txt\n")
+    with claim(tmp_path / ".snakemake"):
+        assert sorted(path.name for path in locks.iterdir()) == ["1.input.lock", "1.output.lock"]
