@@ -14,7 +14,7 @@ from typing import Any
 import diffusers
 from torch import nn
 
-from diffmech.artifacts import provenance, read_json, write_json
+from diffmech.artifacts import file_sha256, provenance, read_json, write_json
 from diffmech.config.models import DenoiserConfig
 from diffmech.errors import ConfigError, ModelError
 from diffmech.models.load import as_dtype, check_unchanged
@@ -30,6 +30,9 @@ COMPONENTS = ("unet", "transformer")
 NEED_IMAGE = re.compile("Img2Img|ImageToImage|Inpaint|ControlNet|Adapter|Pix2Pix|Upscale|Depth2Img|Edit")
 # What is studied must not be replaced by a black picture.
 LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")
+# Other forms of the same weights, which lie beside those that are read.
+UNREAD = re.compile(r"[.-](fp16|bf16|non_ema)[.-]")
+INDEX = "model_index.json"
 SAMPLERS = {
     "ddim": "DDIMScheduler",
     "ddpm": "DDPMScheduler",
@@ -77,6 +80,7 @@ def import_pipeline(config: DenoiserConfig, output_json: Path, directory: Path, 
             "dtype": config.dtype,
             "sha256": component_sha256(directory / component),
             "parts": {name: part_sha256(directory / name) for name in _parts(directory, index) if name != component},
+            "index": file_sha256(directory / INDEX),
             "parameters": sum(parameter.numel() for parameter in denoiser.parameters()),
             "attributes": [],
             "domains": [],
@@ -148,6 +152,9 @@ def load_pipeline(
     if denoiser is None:
         found = component_sha256(directory / pointer["component"])
         check_unchanged(pointer, Path(model_json), found=found, where=directory / pointer["component"])
+    if "index" in pointer and (directory / INDEX).is_file():
+        unchanged = {"sha256": pointer["index"]}
+        check_unchanged(unchanged, Path(model_json), found=file_sha256(directory / INDEX), where=directory, what=INDEX)
     for name, expected in pointer.get("parts", {}).items():
         if not (directory / name).is_dir():
             continue  # said by diffusers
@@ -208,12 +215,12 @@ def prediction_type(scheduler: Any) -> str:
 
 def read_index(directory: Path) -> tuple[dict[str, Any], str]:
     """Return model_index.json and the name of the denoiser's folder. Raises ModelError where there is none."""
-    if not (directory / "model_index.json").is_file():
+    if not (directory / INDEX).is_file():
         raise ModelError(
             f"{directory}: no model_index.json; expected the directory of a whole diffusers pipeline "
             "(a denoiser alone is `source: diffusers`)"
         )
-    index = read_json(directory / "model_index.json")
+    index = read_json(directory / INDEX)
     component = next((name for name in COMPONENTS if (directory / name / "config.json").is_file()), None)
     if component is None:
         raise ModelError(f"{directory}: has neither {' nor '.join(f'{name}/config.json' for name in COMPONENTS)}")
@@ -233,13 +240,15 @@ def part_sha256(folder: Path) -> str:
 
 
 def _sha256(folder: Path, suffixes: tuple[str, ...]) -> str:
-    files = sorted(file for file in folder.glob("*") if file.suffix in suffixes)
     digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.name.encode())
-        with file.open("rb") as source:
-            while block := source.read(1 << 20):
-                digest.update(block)
+    for file in sorted(file for file in folder.glob("*") if file.suffix in suffixes and not UNREAD.search(file.name)):
+        if file.is_symlink() and not file.exists():
+            raise ModelError(f"{file}: is a link to a file that is gone; get the whole directory again")
+        if file.is_file():
+            digest.update(file.name.encode())
+            with file.open("rb") as source:
+                while block := source.read(1 << 20):
+                    digest.update(block)
     return digest.hexdigest()
 
 
@@ -250,7 +259,7 @@ def _parts(directory: Path, index: dict[str, Any]) -> list[str]:
 
 def _unchecked(directory: Path) -> dict[str, None]:
     """Return the optional parts that are left out, each as None."""
-    index = read_json(directory / "model_index.json")
+    index = read_json(directory / INDEX)
     return {name: None for name in LEFT_OUT if name in index}
 
 

@@ -252,6 +252,23 @@ def test_a_byte_that_changed_in_any_part_is_noticed(pipeline_folder: Path, tmp_p
         load_pipeline(model_json, scheduler=None, device="cpu")
 
 
+def test_the_list_of_parts_is_checked_and_what_is_not_read_may_come(pipeline_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(pipeline_folder, tmp_path / "sd"))
+    model_json, config = tmp_path / "model.json", DenoiserConfig(source="pipeline", location=str(folder))
+    import_denoiser(config, model_json, root=tmp_path, images=ImagesConfig(size=16, channels=3))
+    shutil.copyfile(folder / "text_encoder/model.safetensors", folder / "text_encoder/model.fp16.safetensors")
+    (folder / "vae" / "more.json").mkdir()
+    load_pipeline(model_json, scheduler=None, device="cpu")
+    rewritten(folder / "model_index.json", requires_safety_checker=True)
+    with pytest.raises(ModelError, match=r"model_index\.json changed"):
+        load_pipeline(model_json, scheduler=None, device="cpu")
+    weights = folder / "text_encoder/model.safetensors"
+    weights.unlink()
+    weights.symlink_to(tmp_path / "gone")
+    with pytest.raises(ModelError, match=r"model\.safetensors: is a link to a file that is gone"):
+        import_denoiser(config, model_json, root=tmp_path, images=ImagesConfig(size=16, channels=3))
+
+
 def test_a_directory_that_is_no_pipeline_says_so(pipeline_folder: Path, tmp_path: Path) -> None:
     config = DenoiserConfig(source="pipeline", location=str(pipeline_folder / "unet"))
     with pytest.raises(ModelError, match=r"no model_index.json; expected the directory of a whole diffusers pipeline"):
