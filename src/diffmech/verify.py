@@ -39,6 +39,8 @@ DAMAGED = (
     lzma.LZMAError,
     RuntimeError,
 )
+HEAD, END_SIZE = struct.Struct("<4s5H3L2H"), 22  # of a member, before its name; of the list's end
+DESCRIPTORS = (12, 16, 20, 24)  # bytes behind a member whose size was not known when its head was written
 LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
@@ -63,6 +65,7 @@ def _unsafe(archive: zipfile.ZipFile) -> Iterator[str]:
         if count > 1:
             yield f"{name!r}: is there {count} times"
     end = 0
+    gaps: tuple[int, ...] = (0,)
     for entry in sorted(entries, key=lambda each: each.header_offset):
         name = entry.filename
         if escapes(name) or name != entry.orig_filename:
@@ -75,7 +78,32 @@ def _unsafe(archive: zipfile.ZipFile) -> Iterator[str]:
             yield f"{name!r}: would unpack from {entry.compress_size} to {entry.file_size} bytes"
         elif entry.header_offset < end:
             yield f"{name!r}: lies over another member"
-        end = max(end, entry.header_offset + entry.compress_size)
+        elif entry.header_offset - end not in gaps:
+            yield f"{name!r}: lies behind {entry.header_offset - end} bytes that belong to no member"
+        end = entry.header_offset + _head_size(archive, entry) + entry.compress_size
+        gaps = DESCRIPTORS if entry.flag_bits & 0x8 else (0,)
+    if archive.start_dir - end not in gaps:
+        yield f"has {archive.start_dir - end} bytes that belong to no member"
+    if _last_bytes(archive)[:4] != b"PK\x05\x06":
+        yield "has bytes after its end"
+
+
+def _head_size(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> int:
+    """Return the length of the head that a member has beside its entry in the list."""
+    assert archive.fp is not None
+    archive.fp.seek(entry.header_offset)
+    head = archive.fp.read(HEAD.size)
+    if len(head) < HEAD.size:
+        raise zipfile.BadZipFile(f"{entry.filename!r} lies beyond its end")
+    name, extra = HEAD.unpack(head)[-2:]
+    return HEAD.size + int(name) + int(extra)
+
+
+def _last_bytes(archive: zipfile.ZipFile) -> bytes:
+    """Return as many bytes as the end of a list takes, of an archive without a comment."""
+    assert archive.fp is not None
+    archive.fp.seek(-END_SIZE, 2)
+    return archive.fp.read()
 
 
 def escapes(name: str) -> bool:

@@ -1,6 +1,7 @@
 """A packed study says where each file comes from, and whatever is changed in it afterwards is named elsewhere."""
 
 import hashlib
+import io
 import json
 import random
 import shutil
@@ -161,6 +162,23 @@ def test_a_link_a_folder_and_a_member_twice_are_named(packed):
     assert "'results/table.csv': is there 2 times" in told
     assert "'results/link': is no file but a link or a folder" in told
     assert "'results/folder/': is no file but a link or a folder" in told
+
+
+def test_bytes_that_belong_to_no_member_are_named(packed):
+    whole, hidden = packed.read_bytes(), io.BytesIO()
+    with zipfile.ZipFile(hidden, "w") as archive:
+        archive.writestr("evil.sh", "rm -rf /")
+    entry = hidden.getvalue()[: -22 - 46 - len("evil.sh")]  # with its head, and without a place in any list
+    packed.write_bytes(b"#!/bin/sh\nexit\n" + whole)
+    assert "lies behind 15 bytes that belong to no member" in found(packed)[0]
+    packed.write_bytes(whole + b"more")
+    assert found(packed)
+    with zipfile.ZipFile(io.BytesIO(whole)) as archive:
+        start = archive.start_dir
+    end = bytearray(whole[start:])
+    end[-6:-2] = (start + len(entry)).to_bytes(4, "little")
+    packed.write_bytes(whole[:start] + entry + end)
+    assert f"has {len(entry)} bytes that belong to no member" in found(packed)
 
 
 def test_a_member_that_would_unpack_to_far_more_is_named_and_not_unpacked(packed):
