@@ -27,7 +27,7 @@ ENDINGS = {
     SEGMENTATION: ("_seg", "-seg", "_segm"),
 }
 _FORMATS = (".nii.gz", ".nii")
-_VISIT = re.compile(r"^(BraTS-[A-Za-z]+-\d+)-\d{3}$")
+_VISIT = re.compile(r"^(BraTS-[A-Za-z]+(?:-[A-Za-z]+)*-\d+)-\d{1,3}$")
 
 
 def read(config: Brats) -> Slices:

@@ -155,6 +155,19 @@ def test_modalities_stand_in_the_order_that_is_asked_for(plain: Slices, tmp_path
     np.testing.assert_array_equal(found.images[:, 1], plain.images[:, 0])
 
 
+@pytest.mark.parametrize(
+    ("case", "patient"),
+    [
+        ("BraTS-GLI-00005-001", "BraTS-GLI-00005"),
+        ("BraTS-MEN-RT-0000-1", "BraTS-MEN-RT-0000"),
+        ("BraTS20_Training_001", "BraTS20_Training_001"),
+        ("Brats18_2013_2_1", "Brats18_2013_2_1"),
+    ],
+)
+def test_the_number_of_a_visit_is_no_part_of_a_patient(case: str, patient: str) -> None:
+    assert brats.patient_of(case) == patient
+
+
 def test_names_of_2023_are_read_and_visits_of_one_patient_stay_together(tmp_path: Path) -> None:
     names = {"flair": "-t2f", "t1": "-t1n", "t1ce": "-t1c", "t2": "-t2w", "seg": "-seg"}
     for visit in ("BraTS-GLI-00005-000", "BraTS-GLI-00005-001", "BraTS-GLI-00006-000"):
