@@ -79,9 +79,10 @@ def scores_of_slices(tables: Tables, anomaly: AnomalyStudy) -> Section:
             rows.append([words(name), *("" if cell is None else ends(cell) for cell in cells), less])
         floors = frame[(frame["measure"] == measure) & ~frame["adjusted"]].groupby("matching")["floor"].first()
         caption = (
-            f"{MEASURES[measure]} of slices, with intervals by resampling patients over patients. A random score has "
-            f"{number(floors.get('overall'))} overall and {number(floors.get('matched'))} matched. Matched: compared "
-            "within bins of slice position alone. Beyond position: what healthy validation slices of that position "
+            f"{MEASURES[measure]} of slices, with intervals by resampling patients; those of differences allow for "
+            f"seeds, too. A random score has {number(floors.get('overall'))} overall and "
+            f"{number(floors.get('matched'))} matched. Matched: compared within bins of slice position alone. Beyond "
+            "position: what healthy validation slices of that position "
             "score is taken away. The last column is the model's score minus this one, matched."
         )
         columns = ["score", "overall", "matched", "beyond position", "the model has more"]
@@ -137,7 +138,10 @@ def ablations(tables: Tables) -> Section:
     columns = ["part", "measure", "among", "with it", "without it", "difference"]
     caption = "Paired over patients. Attention and uncertainty are compared on one network each, not on an ensemble."
     told = markup.folded("All comparisons, in numbers", markup.table(columns, rows, caption, columns[3:]))
-    words_ = "Differences with intervals that hold for all parts at once (Bonferroni); left of the line a part harms."
+    words_ = (
+        "Differences with intervals that hold for all parts at once (Bonferroni) and, of several rounds, allow for "
+        "their seeds; left of the line a part harms."
+    )
     return markup.section(
         "ablations", "What its parts add", drawn("parts", charts.parts(tables.ablations), words_), told
     )
@@ -242,7 +246,7 @@ def _measured_slices(tables: Tables, anomaly: AnomalyStudy) -> str:
                 found.append(f"{MEASURES[measure]} {matching} {ends(row)}")
     known = tables.slice_measures
     share = known[(known["measure"] == "average_precision") & (known["matching"] == "overall")]["floor"]
-    return "; ".join([*found, *([f"prevalence {number(float(share.iloc[0]))}"] if len(share) else [])])
+    return "; ".join([*found, *([f"of a random order {number(float(share.iloc[0]))}"] if len(share) else [])])
 
 
 def _measured_pixels(tables: Tables, anomaly: AnomalyStudy) -> str:
