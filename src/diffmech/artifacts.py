@@ -51,16 +51,20 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             shutil.rmtree(leftover, ignore_errors=True)
     folder: Path | None = None
     try:
-        own = f".{destination.name}.{_this_machine()}-{os.getpid()}."
-        folder = Path(tempfile.mkdtemp(prefix=own, dir=destination.parent))
-        temporary, made = folder / destination.name, folder.stat().st_ino
+        prefix = f".{destination.name}.{_this_machine()}-{os.getpid()}."
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=destination.parent))
+        temporary, whole = folder / destination.name, folder / "whole"
+        whole.touch()
         yield temporary
-        if folder.stat().st_ino != made:  # a part of what was written is gone
+        if not whole.exists():  # a part of what was written is gone
             raise FileNotFoundError(errno.ENOENT, "its folder was removed meanwhile", str(folder))
         os.replace(temporary, destination)
     except OSError as error:
-        place = destination.parent.absolute()
-        if error.filename is not None and not Path(str(error.filename)).absolute().is_relative_to(place):
+        about = None if error.filename is None else Path(os.fsdecode(error.filename)).absolute()
+        hidden = str(destination.parent.absolute() / f".{destination.name}.")
+        if about not in (None, destination.absolute(), destination.parent.absolute()) and not str(about).startswith(
+            hidden
+        ):
             raise StoreError(
                 f"{error.filename}: cannot be used ({error.strerror}) while {destination} is made; look whether it is "
                 "there and may be read"

@@ -97,16 +97,17 @@ def test_what_was_written_in_part_after_its_folder_was_removed_does_not_take_the
         pytest.raises(StoreError, match=r"a\.txt: cannot be written \(its folder was removed meanwhile\)"),
         atomic_path(path) as temporary,
     ):
-        shutil.move(temporary.parent, tmp_path / "elsewhere")  # whose number is not given out again
+        shutil.rmtree(temporary.parent)
         temporary.parent.mkdir()
         temporary.write_text("second half")
     assert path.read_text() == "before"
 
 
-def test_an_input_that_is_missing_is_named_and_not_the_output(tmp_path):
-    missing = tmp_path / "inputs" / "b.txt"
+@pytest.mark.parametrize("folder", ["inputs", "outputs"])
+def test_an_input_that_is_missing_is_named_and_not_the_output(tmp_path, folder):
+    missing = tmp_path / folder / "b.txt"
     with (
-        pytest.raises(StoreError, match=r"inputs/b\.txt: cannot be used \(No such file .*\) while .*a\.txt is"),
+        pytest.raises(StoreError, match=r"puts/b\.txt: cannot be used \(No such file .*\) while .*a\.txt is"),
         atomic_path(tmp_path / "outputs" / "a.txt"),
     ):
         missing.read_text()

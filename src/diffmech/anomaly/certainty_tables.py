@@ -9,6 +9,8 @@ import pandas as pd
 from diffmech.anomaly import certainty
 from diffmech.anomaly.certainty import LEVELS, slice_probabilities
 from diffmech.anomaly.discrimination import interval
+from diffmech.anomaly.evaluation import rounds_of
+from diffmech.anomaly.over_rounds import over_rounds
 from diffmech.anomaly.pooling import Pooled
 from diffmech.anomaly.review import ranked_for_review
 from diffmech.anomaly.slices import Slices
@@ -159,7 +161,13 @@ def _write_risk(
 
         found = interval(with_difference, patients, evaluation)
         estimate, low, high = (np.asarray(part) for part in (found.estimate, found.low, found.high))
-        ends = (estimate[0], low[0], high[0], estimate[1], best, estimate[-1], low[-1], high[-1])
+        rounds = rounds_of(pooled.slices, pooled.fold)
+
+        def saved(weights: np.ndarray, both: certainty.Weighted = with_difference) -> np.ndarray:
+            return both(weights)[:, -1:]
+
+        apart = over_rounds(saved, rounds, evaluation.confidence, low[-1:], high[-1:])
+        ends = (estimate[0], low[0], high[0], estimate[1], best, estimate[-1], apart[0].item(), apart[1].item())
         rows.append((name, *ends, patients))
         curve += (
             []

@@ -63,12 +63,14 @@ def pixel_average_precision(counts: PixelCounts) -> Weighted:
 
 
 def best_dice(counts: PixelCounts) -> Weighted:
-    """Return the highest Dice over all thresholds as a function of weights: chosen by the labels it is judged by."""
+    """Return the highest Dice over all thresholds as a function of weights: chosen by the labels it is judged by. NaN
+    without a lesion."""
 
     def dice(weights: np.ndarray) -> np.ndarray:
         found = np.cumsum(weights @ counts.ill, axis=1)
-        above = found + np.cumsum(weights @ counts.well, axis=1)
-        return np.asarray((2 * found / np.maximum(above + found[:, -1:], 1e-300)).max(1))
+        above, total = found + np.cumsum(weights @ counts.well, axis=1), found[:, -1:]
+        shares = 2 * found / np.maximum(above + total, 1e-300)
+        return np.where(total[:, 0] > 0, shares.max(1), np.nan)
 
     return dice
 
@@ -86,17 +88,22 @@ def healthy_threshold(pixel: np.ndarray, validation: Slices, false_positives: fl
 
 
 def dice_at(pixel: np.ndarray, slices: Slices, threshold: float, rows: np.ndarray | None = None) -> Weighted:
-    """Return Dice of all brain pixels above `threshold` as a function of weights."""
+    """Return Dice of all brain pixels above `threshold` as a function of weights; NaN without a lesion."""
     patient = codes(slices.patient)
     chosen = slices.marked if rows is None else slices.marked & rows
     inside = slices.brain & chosen[:, None, None]
     above, lesion = (pixel > threshold) & inside, slices.lesion & inside
     size = int(patient.max(initial=-1)) + 1
-    both, either = (
+    both, either, ill = (
         np.bincount(patient, weights=each.sum((1, 2)), minlength=size)
-        for each in (above & lesion, above.astype(np.int64) + lesion)
+        for each in (above & lesion, above.astype(np.int64) + lesion, lesion)
     )
-    return lambda weights: 2 * (weights @ both) / np.maximum(weights @ either, 1e-300)
+
+    def dice(weights: np.ndarray) -> np.ndarray:
+        shares = 2 * (weights @ both) / np.maximum(weights @ either, 1e-300)
+        return np.where(weights @ ill > 0, shares, np.nan)
+
+    return dice
 
 
 def lesion_rows(slices: Slices, edges: list[int]) -> dict[str, np.ndarray]:

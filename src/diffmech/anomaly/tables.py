@@ -20,7 +20,8 @@ FOLDS = Table(
 
 PATIENTS = "bootstrap over patients"
 APART = "bootstrap over patients, those with such lesions apart from the others"
-ROUNDS = f"{APART}; of several rounds widened by that over rounds"
+WIDENED = "of several rounds widened by that over rounds"
+ROUNDS = f"{APART}; {WIDENED}"
 ROUND = text("round of the study: split, or fold0 and so on")
 SCORE = text("score, as the study calls it")
 GUO = "Guo et al. 2017"
@@ -222,7 +223,9 @@ RISK = Table(
         "random": number("that of a random order: the share of wrong decisions"),
         "best": number("that of the best possible order"),
         "difference": number("that of a random order minus the area"),
-        **interval("that difference", prefix="difference_", how=PATIENTS),
+        **interval(
+            "that difference", prefix="difference_", how=f"{PATIENTS}; of several rounds widened by that over them"
+        ),
         "patients": TESTED,
     },
 )

@@ -241,7 +241,8 @@ def part_sha256(folder: Path) -> str:
 
 def _sha256(folder: Path, suffixes: tuple[str, ...]) -> str:
     digest = hashlib.sha256()
-    for file in sorted(file for file in folder.glob("*") if file.suffix in suffixes and not UNREAD.search(file.name)):
+    every = sorted(file for file in folder.glob("*") if file.suffix in suffixes)
+    for file in [file for file in every if not UNREAD.search(file.name)] or every:
         if file.is_symlink() and not file.exists():
             raise ModelError(f"{file}: is a link to a file that is gone; get the whole directory again")
         if file.is_file():

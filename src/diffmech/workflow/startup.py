@@ -1,5 +1,6 @@
 """What a run needs before its first rule: a library that its jobs can import, and a folder for itself."""
 
+import contextlib
 import fcntl
 import os
 import platform
@@ -30,11 +31,22 @@ def claim(state: Path) -> IO[str] | None:
     """
     handle = _held(state, fcntl.LOCK_EX)
     if handle is not None:
-        for lock in (state / "locks").glob("*.output.lock"):
-            if all(line.startswith("results/") for line in lock.read_text(errors="replace").splitlines()):
-                lock.unlink(missing_ok=True)
-                lock.with_name(lock.name.replace("output", "input")).unlink(missing_ok=True)
+        _remove_stale(state / "locks")
     return handle
+
+
+def _remove_stale(locks: Path) -> None:
+    """Remove the locks of runs of this workflow; which inputs are theirs is only sure where no other has locks."""
+    others = False
+    for lock in locks.glob("*.output.lock"):
+        with contextlib.suppress(OSError):  # of another that ends just now
+            if all(line.startswith("results/") for line in lock.read_text(errors="replace").splitlines()):
+                lock.unlink()
+            else:
+                others = True
+    for lock in [] if others else locks.glob("*.input.lock"):
+        with contextlib.suppress(OSError):
+            lock.unlink()
 
 
 def attend(state: Path) -> IO[str] | None:

@@ -68,4 +68,7 @@ def test_the_locks_of_another_workflow_in_the_folder_stay(tmp_path) -> None:
         (locks / f"{number}.output.lock").write_text(output)
         (locks / f"{number}.input.lock").write_text("resources/a.txt\n")
     with claim(tmp_path / ".snakemake"):
-        assert sorted(path.name for path in locks.iterdir()) == ["1.input.lock", "1.output.lock"]
+        assert sorted(path.name for path in locks.iterdir()) == ["0.input.lock", "1.input.lock", "1.output.lock"]
+    (locks / "1.output.lock").unlink()
+    with claim(tmp_path / ".snakemake"):  # also those of a run that was killed before it had locked its outputs
+        assert list(locks.iterdir()) == []

@@ -318,7 +318,8 @@ def _heads(tables: Tables, confidence: float) -> Finding:
     least = least_patients(confidence, len(rows))
     able = rows[rows[HOLDING] >= least]
     differ = able[(able["corrected_low"] > 0.5) | (able["corrected_high"] < 0.5)]
-    farthest = dict(rows.iloc[int((rows["auc"] - 0.5).abs().argmax())])
+    asked = able if len(able) else rows
+    farthest = dict(asked.iloc[int((asked["auc"] - 0.5).abs().argmax())])
     named = f"head {int(farthest['head'])} of {farthest['network']}"
     named += f" in {farthest['round']}" if rows["round"].nunique() > 1 else ""
     found: Verdict = "found" if len(differ) else "cannot be told"

@@ -51,8 +51,10 @@ def beyond_untrained_risk(finding: Finding, tables: Tables) -> Finding:
         return _open(finding, f"Nothing is known of {BEFORE}.")
     saved = interval(before["difference"], before["difference_low"], before["difference_high"])
     said = f"{BEFORE[0].upper()}{BEFORE[1:]}, save {saved} of their own decisions."
-    told = own["difference_low"] > before["difference_high"]
-    return replace(finding, details=(said, *finding.details)) if told else _open(finding, said)
+    above, below = own["difference_low"] > before["difference_high"], own["difference_high"] < before["difference_low"]
+    if above or below:
+        return replace(finding, details=(said, *finding.details))
+    return _open(finding, said, also="not found")
 
 
 def beyond_seeds(finding: Finding, rounds: int) -> Finding:
