@@ -223,11 +223,24 @@ def test_a_part_that_harms_networks_that_learned_nothing_is_no_finding():
     assert finding.answer.startswith("Not shown to be learned. In average precision over pixels")
 
 
+def test_doubt_that_misleads_is_a_finding_only_where_it_misled_less_before_training():
+    tables, risk = planted(), planted().risk
+    change = {"difference": -0.2, "difference_low": -0.25, "difference_high": -0.15}
+    own = risk["doubt"] == "epistemic"
+    for column, value in change.items():
+        risk.loc[own, column] = value
+    assert of("Are decisions right", replace(tables, risk=risk)).verdict == "not found"
+    both = risk.assign(**change)
+    finding = of("Are decisions right", replace(tables, risk=both))
+    assert finding.verdict == "cannot be told"
+    assert finding.details[0].endswith("save −0.200 (−0.250 to −0.150) of their own decisions.")
+
+
 def test_heads_are_decided_by_rounds_with_enough_patients_alone():
     tables = planted()
-    few = tables.heads.assign(round="fold1", patients_with_lesions=5)
+    few = tables.heads.assign(round="fold1", patients_with_lesions=5, auc=0.99)
     assert of("Do heads attend", replace(tables, heads=pd.concat([few, tables.heads]))).answer.startswith(
-        "1 of 2 heads do. Farthest from 0.5 is head 1 of member0 in "
+        "1 of 2 heads do. Farthest from 0.5 is head 1 of member0 in split"
     )
     finding = of("Do heads attend", replace(tables, heads=few))
     assert finding.verdict == "cannot be told"
