@@ -7,7 +7,6 @@ that list with the head that each entry also has of its own, and sees that the e
 """
 
 import os
-import struct
 import zipfile
 from pathlib import Path
 
@@ -16,10 +15,8 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import ZipStore
 
 from diffmech.errors import DAMAGED, StoreError
-from diffmech.verify import escapes
+from diffmech.verify import HEAD, escapes
 
-# The head of an entry: signature, version, flags, method, time, date, CRC-32, two sizes, lengths of name and extra.
-_HEAD = struct.Struct("<4s5H3L2H")
 _UTF8 = 0x800  # the one flag that a store may have: a name beyond ASCII
 
 
@@ -76,19 +73,19 @@ def check_entries(archive: zipfile.ZipFile) -> None:
         if escapes(entry.filename.replace(":", "")):
             raise zipfile.BadZipFile(f"the entry {entry.filename!r} has a path out of it")
         name = entry.orig_filename.encode("utf-8" if entry.flag_bits & _UTF8 else "cp437")
-        head = os.pread(file, _HEAD.size + len(name), entry.header_offset)
-        if len(head) < _HEAD.size:
+        head = os.pread(file, HEAD.size + len(name), entry.header_offset)
+        if len(head) < HEAD.size:
             raise zipfile.BadZipFile(f"the entry {entry.filename} lies beyond its end")
-        _, _, flags, method, _, _, crc, _, _, name_length, extra = _HEAD.unpack_from(head)
+        _, _, flags, method, _, _, crc, _, _, name_length, extra = HEAD.unpack_from(head)
         if (
             entry.header_offset != end
-            or head[_HEAD.size :] != name
+            or head[HEAD.size :] != name
             or (flags, method, crc, name_length) != (entry.flag_bits, zipfile.ZIP_STORED, entry.CRC, len(name))
             or entry.flag_bits not in (0, _UTF8)
             or entry.compress_type != zipfile.ZIP_STORED
             or entry.compress_size != entry.file_size
         ):
             raise zipfile.BadZipFile(f"the entry {entry.filename} is not where or what its list says")
-        end += _HEAD.size + name_length + extra + entry.compress_size
+        end += HEAD.size + name_length + extra + entry.compress_size
     if end != archive.start_dir:
         raise zipfile.BadZipFile("entries are missing from its list")

@@ -60,11 +60,10 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             raise FileNotFoundError(errno.ENOENT, "its folder was removed meanwhile", str(folder))
         os.replace(temporary, destination)
     except OSError as error:
-        about = None if error.filename is None else Path(os.fsdecode(error.filename)).absolute()
-        hidden = str(destination.parent.absolute() / f".{destination.name}.")
-        if about not in (None, destination.absolute(), destination.parent.absolute()) and not str(about).startswith(
-            hidden
-        ):
+        place = destination.absolute()
+        about = place if error.filename is None else Path(os.fsdecode(error.filename)).absolute()
+        hidden = str(place.with_name(f".{place.name}."))
+        if about not in (place, place.parent) and not str(about).startswith(hidden):
             raise StoreError(
                 f"{error.filename}: cannot be used ({error.strerror}) while {destination} is made; look whether it is "
                 "there and may be read"

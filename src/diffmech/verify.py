@@ -39,7 +39,9 @@ DAMAGED = (
     lzma.LZMAError,
     RuntimeError,
 )
-HEAD, END_SIZE = struct.Struct("<4s5H3L2H"), 22  # of a member, before its name; of the list's end
+# The head of a member: signature, version, flags, method, time, date, CRC-32, two sizes, lengths of name and extra.
+HEAD = struct.Struct("<4s5H3L2H")
+END_SIZE = 22  # bytes of the end of the list
 DESCRIPTORS = (12, 16, 20, 24)  # bytes behind a member whose size was not known when its head was written
 LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 

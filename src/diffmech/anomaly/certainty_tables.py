@@ -169,13 +169,10 @@ def _write_risk(
         apart = over_rounds(saved, rounds, evaluation.confidence, low[-1:], high[-1:])
         ends = (estimate[0], low[0], high[0], estimate[1], best, estimate[-1], apart[0].item(), apart[1].item())
         rows.append((name, *ends, patients))
-        curve += (
-            []
-            if name == UNTRAINED
-            else [
+        if name != UNTRAINED:
+            curve += [
                 (name, share, estimate[2 + place], low[2 + place], high[2 + place]) for place, share in enumerate(GRID)
             ]
-        )
     RISK.write(outputs[RISK.name], RISK.frame(rows))
     RISK_CURVE.write(outputs[RISK_CURVE.name], RISK_CURVE.frame(curve))
 

@@ -4,7 +4,6 @@ The denoiser is the pipeline's `unet` or `transformer`. To observe recorded pass
 text encoders nor the autoencoder are read.
 """
 
-import hashlib
 import inspect
 import json
 import re
@@ -20,7 +19,7 @@ from diffmech.errors import ConfigError, ModelError
 from diffmech.models.load import as_dtype, check_unchanged
 from diffmech.models.prompted import DTYPES, PromptedDenoiser, noised_argument
 from diffmech.models.schedules import with_betas
-from diffmech.models.storage import WEIGHT_SUFFIXES, pointed_directory, read_pointer, relative_location
+from diffmech.models.storage import WEIGHT_SUFFIXES, files_sha256, pointed_directory, read_pointer, relative_location
 from diffmech.training.device import resolve_device
 from diffmech.training.seeds import seeded
 
@@ -240,17 +239,11 @@ def part_sha256(folder: Path) -> str:
 
 
 def _sha256(folder: Path, suffixes: tuple[str, ...]) -> str:
-    digest = hashlib.sha256()
     every = sorted(file for file in folder.glob("*") if file.suffix in suffixes)
-    for file in [file for file in every if not UNREAD.search(file.name)] or every:
-        if file.is_symlink() and not file.exists():
-            raise ModelError(f"{file}: is a link to a file that is gone; get the whole directory again")
-        if file.is_file():
-            digest.update(file.name.encode())
-            with file.open("rb") as source:
-                while block := source.read(1 << 20):
-                    digest.update(block)
-    return digest.hexdigest()
+    if gone := [file for file in every if file.is_symlink() and not file.exists()]:
+        raise ModelError(f"{gone[0]}: is a link to a file that is gone; get the whole directory again")
+    read = [file for file in every if not UNREAD.search(file.name)] or every
+    return files_sha256(file for file in read if file.is_file())
 
 
 def _parts(directory: Path, index: dict[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -263,8 +263,13 @@ def sample_shape(layout: Layout) -> tuple[int, int, int]:
 
 def weights_sha256(layout: Layout) -> str:
     """Return the SHA-256 of all weight files of the network and its tokens, in the order of their names."""
+    return files_sha256(weight_files(layout))
+
+
+def files_sha256(files: Iterable[Path]) -> str:
+    """Return the SHA-256 of names and contents of files, in their order."""
     digest = hashlib.sha256()
-    for file in weight_files(layout):
+    for file in files:
         digest.update(file.name.encode())
         with file.open("rb") as source:
             while block := source.read(1 << 20):
